@@ -1,0 +1,79 @@
+"""Hookline: RLHF experiments as four hooks, rollout → reward → advantage → update. Everything else is a plugin.
+
+Names are imported when first used, so that `import hookline` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "hookline.api": ("run",),
+    "hookline.component": ("Adapter", "Architecture", "Component", "Config", "Head", "Task", "UpdateConfig"),
+    "hookline.context": ("Context",),
+    "hookline.engine": ("Loss", "MicroBatch", "Stats"),
+    "hookline.errors": (
+        "CheckpointError", "DataError", "ExperimentError", "HooklineError", "NumbersError", "PluginError", "ServiceError",
+    ),
+    "hookline.experiment": ("DataName", "PhaseName"),
+    "hookline.hookspecs": ("HOOK_API", "hookimpl"),
+    "hookline.metrics": ("Metric",),
+    "hookline.runs": ("Run",),
+    "hookline.types": (
+        "Advantaged", "Batch", "Behaviour", "Judgement", "Record", "Rollout", "Sampling", "Scored", "Support", "Term",
+        "concat", "last_token", "pad_rows", "pairs",
+    ),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from hookline.api import run as run
+    from hookline.component import Adapter, Architecture, Component, Config, Head, Task, UpdateConfig
+    from hookline.context import Context
+    from hookline.engine import Loss, MicroBatch, Stats
+    from hookline.errors import (
+        CheckpointError,
+        DataError,
+        ExperimentError,
+        HooklineError,
+        NumbersError,
+        PluginError,
+        ServiceError,
+    )
+    from hookline.experiment import DataName, PhaseName
+    from hookline.hookspecs import HOOK_API, hookimpl
+    from hookline.metrics import Metric
+    from hookline.runs import Run
+    from hookline.types import (
+        Advantaged,
+        Batch,
+        Behaviour,
+        Judgement,
+        Record,
+        Rollout,
+        Sampling,
+        Scored,
+        Support,
+        Term,
+        concat,
+        last_token,
+        pad_rows,
+        pairs,
+    )
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'hookline' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,69 @@
+"""Running experiments from Python, as in a notebook: `run = hookline.run("experiment.yaml")`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline import experiment as experiments
+from hookline.errors import CheckpointError
+from hookline.plan import Plan, make_plan
+from hookline.runs import Run
+
+__all__ = ["plan", "run"]
+
+
+def plan(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:
+    """Read an experiment and resolve who answers what, without loading a weight. Raises ExperimentError, PluginError."""
+    parsed, document = experiments.load(experiment, overrides)
+    return make_plan(parsed, document, plugins)
+
+
+def run(
+    experiment: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    plugins: Sequence[str] = (),
+) -> Run:
+    """Run an experiment, or go on with it when `out` holds it already. Raises a HooklineError with cause and mend.
+
+    experiment: a YAML file or the same as a mapping; overrides: `key=value`; plugins: loose files or installed names.
+    """
+    planned = plan(experiment, overrides, plugins)
+    directory = Path(out) if out else fresh_directory(planned.experiment.name)
+    opened = Run.open(directory, planned)
+    try:
+        begin(opened, planned)
+        from hookline.loop import run_experiment
+
+        run_experiment(planned, opened)
+    finally:
+        opened.close()
+    return opened
+
+
+def begin(opened: Run, planned: Plan) -> None:
+    """The honest first line: which kernels, which plugins, which seed, where."""
+    from hookline import __version__, kernels
+
+    third = sorted({f"{o.name} ({o.distribution} {o.version})" for o in planned.offers if not o.built_in})
+    what = "goes on in" if opened.resumed else "→"
+    print(
+        f"hookline {__version__}   kernels: {kernels.build_info().get('active', 'reference')}   "
+        f"plugins: {', '.join(third) or 'built-in'}   seed {planned.experiment.seed}   {what} {opened.directory}",
+        flush=True,
+    )
+    for text in opened.notices:
+        print(f"note: {text}", flush=True)
+
+
+def fresh_directory(name: str, root: Path | None = None) -> Path:
+    """runs/NAME-0001 and so on: the first that does not exist."""
+    root = root or Path("runs")
+    for number in range(1, 10_000):
+        directory = root / f"{name}-{number:04d}"
+        if not directory.exists():
+            return directory
+    raise CheckpointError(f"{root} holds 9999 runs of '{name}'", "choose a directory with --out")

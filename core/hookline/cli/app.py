@@ -1,0 +1,127 @@
+"""The verbs. Each imports what it needs when it is called, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="RLHF experiments as four hooks: rollout, reward, advantage, update. Everything else is a plugin.",
+    epilog="Exit codes: 0 done, 1 a bug of ours, 2 usage or experiment file, 3 data, 4 checkpoint or run directory, "
+    "5 plugin, 6 numbers, 7 a service, 130 interrupted, 143 stopped by SIGTERM and saved.",
+)
+plugins_app = typer.Typer(no_args_is_help=True, help="What is installed, by whom, and whether it works.")
+app.add_typer(plugins_app, name="plugins")
+
+Plugins = Annotated[Optional[list[str]], typer.Option("-p", "--plugin", help="Make a loose file or an installed plugin available.")]  # noqa: UP045
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Experiment = Annotated[str, typer.Argument(help="A YAML file.", metavar="EXPERIMENT")]
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value, e.g. seed=2 phases.rl.update.lr=1e-5", metavar="[KEY=VALUE]…")]  # noqa: UP045
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        from hookline import __version__
+
+        typer.echo(f"hookline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Which Hookline this is.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    out: Annotated[Optional[str], typer.Option("--out", help="The run's directory; one that exists is resumed.")] = None,  # noqa: UP045
+    plugin: Plugins = None,
+) -> None:
+    """Run an experiment; with --out of an earlier run, go on where it stopped, bit for bit."""
+    from hookline import api
+
+    api.run(experiment, overrides or [], out=out, plugins=plugin or [])
+
+
+@app.command()
+def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins = None, json: AsJson = False) -> None:
+    """Who answers each hook, who wraps it, from which file; fails whenever `run` would refuse."""
+    from hookline.api import plan
+    from hookline.cli.show import explain_json, explain_text
+
+    planned = plan(experiment, overrides or [], plugin or [])
+    typer.echo(_json(explain_json(planned)) if json else explain_text(planned))
+
+
+@app.command()
+def doctor(json: AsJson = False) -> None:
+    """What is here, what was built with what, and the one command that mends what is not."""
+    from hookline.cli.doctor import examine, show
+
+    found = examine()
+    typer.echo(_json(found) if json else show(found))
+    if any(item["state"] == "broken" for item in found):
+        raise typer.Exit(7)
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(help="A run directory.", metavar="RUN")],
+    phase: Annotated[Optional[str], typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,  # noqa: UP045
+    rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="How many rows; default: as in the experiment.")] = None,  # noqa: UP045
+    json: AsJson = False,
+) -> None:
+    """Judge a finished phase's model again on the experiment's evaluations, with bootstrap intervals."""
+    from hookline.cli.evaluate import evaluate_run, show_table
+
+    found = evaluate_run(Path(target), phase, rows)
+    typer.echo(_json(found) if json else show_table(found))
+
+
+@app.command()
+def export(
+    target: Annotated[str, typer.Argument(help="A run directory.", metavar="RUN")],
+    folder: Annotated[str, typer.Argument(help="A new folder.", metavar="DIR")],
+    phase: Annotated[Optional[str], typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,  # noqa: UP045
+    best: Annotated[bool, typer.Option("--best", help="The weights that `save.best` kept.")] = False,
+) -> None:
+    """Write a plain transformers folder: model and tokenizer, loadable without Hookline."""
+    from hookline.cli.evaluate import export_run
+
+    typer.echo(export_run(Path(target), Path(folder), phase, best))
+
+
+@plugins_app.command("list")
+def plugins_list(plugin: Plugins = None, json: AsJson = False) -> None:
+    """Every component on offer: kind, name, distribution, version, state. Imports none of them."""
+    from hookline.cli.show import list_json, list_text
+
+    found = list_json(plugin or [])
+    typer.echo(_json(found) if json else list_text(found))
+
+
+@plugins_app.command("show")
+def plugins_show(name: Annotated[str, typer.Argument()], plugin: Plugins = None, json: AsJson = False) -> None:
+    """One component: what it does, its options, what it needs and gives, and what is wrong with it."""
+    from hookline.cli.show import show_json, show_text
+
+    found = show_json(name, plugin or [])
+    typer.echo(_json(found) if json else show_text(found))
+    if all(item["problem"] for item in found):
+        raise typer.Exit(5)
+
+
+def _json(value: Any) -> str:
+    import json as plain
+
+    return plain.dumps(value, indent=1, ensure_ascii=False, default=str)

@@ -1,0 +1,252 @@
+"""What a plugin author derives from: a component, its config, and the check that its class keeps the contract."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hookline.errors import PluginError, nearest
+from hookline.hookspecs import HOOK_API, StageSpecs, TrackerSpecs
+from hookline.metrics import Metric
+from hookline.types import Advantaged, Batch, Record, Term
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hookline.context import Context
+    from hookline.types import Scored
+
+__all__ = ["Adapter", "Architecture", "Component", "Config", "Head", "Task", "UpdateConfig", "check_class", "kind_of"]
+
+SPECS: dict[str, tuple[str, ...]] = {
+    name: tuple(inspect.signature(spec).parameters)[1:]
+    for specs in (StageSpecs, TrackerSpecs)
+    for name, spec in vars(specs).items()
+    if name.startswith("hookline_")
+}
+WRAPPABLE = {"hookline_rollout", "hookline_score", "hookline_advantage", "hookline_update"}
+KIND_OF_HOOK = {
+    "hookline_rollout": "rollout",
+    "hookline_reward": "reward",
+    "hookline_advantage": "advantage",
+    "hookline_update": "update",
+    "hookline_judge": "feedback",
+}
+
+
+class Config(BaseModel):
+    """A component's options. One sentence per field, saying what large and small do; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class UpdateConfig(Config):
+    """What every update shares: how its gradient becomes a change of weights."""
+
+    lr: float = Field(1e-3, gt=0, le=1)
+    """Peak learning rate. Large is fast and then unstable; small wastes steps."""
+    matrix_lr: float | None = Field(None, gt=0, le=1)
+    """Learning rate of the hidden matrices when the optimizer is `muon`; default: `lr`."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the update of hidden matrices (Jordan et al. 2024) and leaves the rest to AdamW."""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """Decoupled decay of matrices per unit of learning rate; large pulls weights to zero."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay of the two moments; nearer 1 averages longer."""
+    warmup: int = Field(0, ge=0)
+    """Optimiser steps over which the learning rate grows from nearly 0 to its peak."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls after warm-up, to `final_lr` of its peak at the phase's last step."""
+    final_lr: float = Field(0.0, ge=0, le=1)
+    """What is left of the peak at the end of a falling schedule."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Largest L2 norm of the whole gradient; small is safe and slow."""
+    epochs: int = Field(1, ge=1)
+    """Passes over each step's rows. More reuse the rollout harder, off its own policy."""
+    minibatches: int = Field(1, ge=1)
+    """Optimiser steps per pass: the rows are shuffled and split into this many parts."""
+    micro_tokens: int = Field(16384, ge=1)
+    """Tokens, padding included, of one forward and backward pass. Saves memory; changes no result beyond rounding."""
+
+
+class Component:
+    """Something an experiment can name. Takes its config, keeps its own state, answers hooks with `@hookimpl` methods."""
+
+    Config: ClassVar[type[Config]] = Config
+    name: ClassVar[str] = ""
+    """Only for loose files: the name under which it is offered (default: the file's)."""
+    hook_api: ClassVar[str] = HOOK_API
+    needs: Collection[str] = frozenset()
+    """What must be there: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`."""
+    gives: Collection[str] = frozenset()
+    """What it adds. Either may be a property that depends on `self.config`."""
+    metrics: Sequence[Metric] = ()
+    """The figures it logs."""
+    takes: ClassVar[type[Batch]] = Advantaged
+    """Updates only: the least stage they can learn from, `Batch`, `Scored` or `Advantaged`."""
+    off_policy: ClassVar[bool] = False
+    """Updates only: true if rows sampled by older weights do no harm."""
+
+    def __init__(self, config: Config) -> None:
+        self.config: Any = config
+        self.instance = ""
+
+    def setup(self, ctx: Context) -> None:
+        """Make roles, heads and targets, and open data. Called once per phase, before any state is loaded."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that must survive a kill: tensors, numbers, text, lists and dicts of them."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
+
+    def summarise(self, term: Term, scored: Scored) -> float:
+        """Rewards only: one figure for an evaluation's rows; the mean over judged rows unless said otherwise."""
+        value_B = term.value if term.value.dim() == 1 else term.value.sum(1)
+        if term.ok_B is not None:
+            value_B = value_B[term.ok_B]
+        return float(value_B.double().mean()) if len(value_B) else math.nan
+
+
+class Architecture(Component):
+    """A model built from nothing: kind `model`, named by `model: {build: NAME}`."""
+
+    def build(self, vocabulary: int, context: int, special: Mapping[str, int]) -> Any:
+        """A transformers causal language model with random weights; the core seeds torch before it calls.
+
+        vocabulary: tokens of the tokenizer; context: most positions; special: `bos_token_id`, `eos_token_id`, …
+        """
+        raise NotImplementedError
+
+
+class Head(Component):
+    """Numbers read off a trunk: kind `model`, named by `model: {head: NAME}`."""
+
+    reads: ClassVar[Literal["before", "after"]] = "before"
+    """Whether the number for a token comes from the state before it (values) or after it (rewards)."""
+
+    def build(self, hidden_size: int) -> nn.Module:
+        """A module from hidden states [..., hidden_size] to [...] or [..., k]."""
+        raise NotImplementedError
+
+
+class Adapter(Component):
+    """A small trainable change of a frozen model: kind `model`, named by `model: {adapter: NAME}`."""
+
+    def attach(self, net: Any) -> Any:
+        """Wrap a transformers model; what it returns can switch itself off with `disable_adapter()`."""
+        raise NotImplementedError
+
+
+class Task(Component):
+    """A source of rows that needs no file: kind `task`, named by `builtin:NAME/SPLIT` or `task:NAME/SPLIT`."""
+
+    splits: ClassVar[Sequence[str]] = ("train", "heldout")
+
+    def rows(self, split: str) -> Sequence[Record]:
+        """The rows of a split, equal at each call: `text`, or `prompt` and `completion`, and whatever rewards want."""
+        raise NotImplementedError
+
+
+def hook_methods(cls: type[Component]) -> dict[str, dict[str, Any]]:
+    """Hook name → pluggy's options, for each `@hookimpl` method of a class."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dir(cls):
+        options = getattr(inspect.getattr_static(cls, name), "hookline_impl", None)
+        if isinstance(options, dict):
+            found[name] = options
+    return found
+
+
+def kind_of(cls: type[Component]) -> str:
+    """The kind a class belongs to, from what it answers or derives from."""
+    if issubclass(cls, Task):
+        return "task"
+    if issubclass(cls, Architecture | Head | Adapter):
+        return "model"
+    hooks = hook_methods(cls)
+    if any(name in vars(TrackerSpecs) for name in hooks):
+        return "tracker"
+    answers = [name for name, options in hooks.items() if not options.get("wrapper")]
+    for name in answers:
+        if name in KIND_OF_HOOK:
+            return KIND_OF_HOOK[name]
+    return "wrapper" if hooks else ""
+
+
+def check_class(cls: Any, kind: str, who: str) -> type[Component]:
+    """Refuse a class that cannot keep the contract, in one sentence naming whose it is. Runs before any model loads."""
+    mend = f"see hookline.hookspecs, or: hookline plugins show {who.split(chr(39))[1] if chr(39) in who else ''}".rstrip()
+    if not (isinstance(cls, type) and issubclass(cls, Component)):
+        raise PluginError(f"{who} is {_what(cls)}, not a class derived from hookline.Component", mend)
+    _check_api(cls, who)
+    for name in dir(cls):
+        if not name.startswith("hookline_"):
+            continue
+        if name not in SPECS:
+            raise PluginError(f"{who} implements unknown hook '{name}'{nearest(name, SPECS)}", mend)
+        method = inspect.getattr_static(cls, name)
+        options = getattr(method, "hookline_impl", None)
+        if options is None:
+            raise PluginError(f"{who} defines {name} without @hookimpl, so it would never be called", "add @hookimpl")
+        _check_signature(method, name, bool(options.get("wrapper")), who)
+    hooks = hook_methods(cls)
+    wraps = any(options.get("wrapper") for options in hooks.values())
+    actual = kind_of(cls)
+    if kind == "wrapper" and not wraps:
+        raise PluginError(f"{who} wraps nothing", "mark a generator method with @hookimpl(wrapper=True)")
+    if kind != "wrapper" and actual != kind:
+        hook = next((h for h, k in KIND_OF_HOOK.items() if k == kind), "a hook")
+        raise PluginError(f"{who} is offered as {kind} but does not answer {hook}", mend)
+    return cls
+
+
+def _what(thing: Any) -> str:
+    if isinstance(thing, Component):
+        return f"an instance of {type(thing).__name__}"
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+
+
+def _check_api(cls: type[Component], who: str) -> None:
+    try:
+        major, minor = (int(part) for part in str(cls.hook_api).split(".")[:2])
+    except ValueError:
+        raise PluginError(f"{who} says hook_api = {cls.hook_api!r}", f'write it like "{HOOK_API}"') from None
+    ours = tuple(int(part) for part in HOOK_API.split("."))
+    if major != ours[0] or minor > ours[1]:
+        newer = (major, minor) > ours
+        mend = "upgrade hookline" if newer else "upgrade the plugin"
+        raise PluginError(f"{who} is written for hook API {cls.hook_api}, this Hookline has {HOOK_API}", mend)
+
+
+def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
+    known = SPECS[name]
+    mend = f"write def {name}(self, {', '.join(known)}), or fewer of these"
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise PluginError(f"{who}: {name} takes *{parameter.name}, so nobody can tell what it wants", mend)
+        if parameter.name not in known:
+            raise PluginError(
+                f"{who}: {name} asks for '{parameter.name}', which that hook does not have"
+                f"{nearest(parameter.name, known)}",
+                mend,
+            )
+        if parameter.default is not parameter.empty:
+            raise PluginError(f"{who}: {name} gives '{parameter.name}' a default, which would hide the hook's value", mend)
+    if wrapper and name not in WRAPPABLE:
+        raise PluginError(f"{who} wraps {name}, which cannot be wrapped", f"wrap {', '.join(sorted(WRAPPABLE))}")
+    if wrapper and not inspect.isgeneratorfunction(method):
+        raise PluginError(f"{who}: {name} is a wrapper but never yields", "write: result = yield; …; return result")
+    if not wrapper and (inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)):
+        raise PluginError(f"{who}: {name} yields but is no wrapper", "mark it @hookimpl(wrapper=True), or return a value")
+    if inspect.iscoroutinefunction(method) and name != "hookline_reward":
+        raise PluginError(f"{who}: {name} is async; only hookline_reward may be", "write a plain def")
+
+

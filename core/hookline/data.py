@@ -1,0 +1,167 @@
+"""Where rows come from: `builtin:NAME/SPLIT`, `task:NAME/SPLIT`, or a JSON-lines or text file. Read strictly, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hookline.component import Task, check_class
+from hookline.errors import DataError, nearest
+from hookline.offers import Offer, find
+from hookline.types import Record
+
+__all__ = ["Rows", "digest", "exists", "need", "other_split", "read_jsonl", "rows"]
+
+LONGEST_LINE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a dataset with its identity: a run that resumes on other data is refused."""
+
+    name: str
+    records: tuple[Record, ...]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """`builtin:keywords/heldout` → (prefix, name, split)."""
+    prefix, _, rest = name.partition(":")
+    task, _, split = rest.partition("/")
+    return prefix, task, split or "train"
+
+
+def is_task(name: str) -> bool:
+    return name.startswith(("builtin:", "task:"))
+
+
+def other_split(name: str, word: str) -> str:
+    """`heldout`, seen from `builtin:keywords`, is `builtin:keywords/heldout`; a whole data name stays what it is."""
+    if is_task(word) or "/" in word or "." in word or not is_task(name):
+        return word
+    prefix, task, _ = _split(name)
+    return f"{prefix}:{task}/{word}"
+
+
+def _task(name: str, loose: tuple[Offer, ...]) -> tuple[Task, str]:
+    prefix, task, split = _split(name)
+    offer = find("task", f"hookline:{task}" if prefix == "builtin" else task, loose)
+    return _make_task(offer), split
+
+
+@lru_cache(maxsize=32)
+def _make_task(offer: Offer) -> Task:
+    cls = check_class(offer.load(), "task", str(offer))
+    made = cls(cls.Config())
+    assert isinstance(made, Task)
+    return made
+
+
+def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
+    """Refuse a data name that leads nowhere, without reading the data."""
+    if is_task(name):
+        task, split = _task(name, loose)
+        if split not in task.splits:
+            raise DataError(f"{name}: there is no split '{split}'{nearest(split, task.splits)}", f"splits: {list(task.splits)}")
+        return
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        raise DataError(f"no data file {name}", "give a path, or builtin:NAME/SPLIT (hookline plugins list)") from None
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{name} is not a regular file", "name a .jsonl or .txt file")
+
+
+def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
+    """All rows of a data name. Raises DataError naming file, row and field."""
+    exists(name, loose)
+    if is_task(name):
+        task, split = _task(name, loose)
+        records = tuple(task.rows(split))
+        return Rows(name, records, digest(records))
+    path = Path(name)
+    if path.suffix == ".txt":
+        text = _decode(path.read_bytes(), name)
+        records = tuple({"text": part.strip()} for part in text.split("\n\n") if part.strip())
+    elif path.suffix in (".jsonl", ".json", ".ndjson"):
+        records = tuple(read_jsonl(path))
+    else:
+        raise DataError(f"{name}: unknown kind of file '{path.suffix}'", "use .jsonl (one row a line) or .txt (blank line between texts)")
+    if not records:
+        raise DataError(f"{name}: 0 usable rows: the file holds nothing but blank lines", "give it at least one row")
+    return Rows(name, records, digest(records))
+
+
+def digest(records: Sequence[Record]) -> str:
+    """A hash of the rows' content, whatever their file looked like."""
+    sha = hashlib.sha256()
+    for record in records:
+        sha.update(json.dumps(record, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass"))
+        sha.update(b"\n")
+    return sha.hexdigest()
+
+
+def _decode(raw: bytes, name: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise DataError(f"{name} is not UTF-8 at byte {err.start}", "re-encode it: iconv -f latin1 -t utf-8") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """One object per line. Raises DataError for a torn line, a double key, or a number that is not one."""
+    name = str(path)
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(raw) > LONGEST_LINE:
+                raise DataError(f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "one row per line, please")
+            line = _decode(raw, f"{name} line {number}").strip()
+            if not line:
+                continue
+            try:
+                record = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
+            except RecursionError:
+                raise DataError(f"{name} line {number} is nested too deeply", "flatten the row") from None
+            except ValueError as err:
+                torn = not raw.endswith(b"\n")
+                mend = "its last line is cut off; remove it" if torn else "one JSON object per line"
+                raise DataError(f"{name} line {number}: {err}", mend) from None
+            if not isinstance(record, dict):
+                raise DataError(f"{name} line {number} holds a {type(record).__name__}", "one JSON object per line")
+            yield record
+
+
+def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        keys = [key for key, _ in items]
+        raise ValueError(f"the key '{next(k for k in keys if keys.count(k) > 1)}' stands twice")
+    return found
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def need(record: Record, field: str, kind: type, where: str) -> Any:
+    """A field of a row, or a DataError that names row and field."""
+    value = record.get(field)
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        has = "is missing" if field not in record else f"is {type(value).__name__}, not {kind.__name__}"
+        raise DataError(f"{where}: field '{field}' {has}", f"the row has: {', '.join(map(str, record)) or 'nothing'}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"{where}: field '{field}' is {value}", "give a finite number")
+    return value

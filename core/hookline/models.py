@@ -1,0 +1,284 @@
+"""Models in their roles: policy, reference, critic, reward model. Built from a config, a local folder, or an earlier phase."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from hookline import rng, state
+from hookline.component import Adapter, Architecture, Head
+from hookline.errors import CheckpointError, ExperimentError
+from hookline.experiment import ModelSpec
+from hookline.plan import Slot
+from hookline.tokenizer import Tokenizer
+
+__all__ = ["Role", "build_policy", "load_role"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Reads = Literal["before", "after"]
+
+
+class ReadHead(nn.Module):
+    """A head on a trunk, and whether it reads the state before or after a token."""
+
+    def __init__(self, inner: nn.Module, reads: Reads) -> None:
+        super().__init__()
+        self.inner = inner
+        self.reads = reads
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        out = self.inner(hidden.float())
+        return cast(Tensor, out.squeeze(-1) if out.shape[-1] == 1 and out.dim() == hidden.dim() else out)
+
+
+class Role:
+    """One model: a transformers network, the heads on its trunk, and which of it learns."""
+
+    def __init__(self, name: str, net: Any, *, autocast: torch.dtype | None = None, adapter: bool = False) -> None:
+        self.name = name
+        self.net = net
+        self.heads = nn.ModuleDict()
+        self.autocast = autocast
+        self.adapter = adapter
+        self.adapter_off = False
+        self.version = 0
+        self.fused: bool | None = None
+        """True when trunk × head is the model's own logits; None until it was checked."""
+        net.eval()
+
+    @property
+    def base(self) -> Any:
+        """The transformers model itself, below any adapter."""
+        return self.net.get_base_model() if self.adapter else self.net
+
+    @property
+    def config(self) -> Any:
+        return self.base.config
+
+    @property
+    def context(self) -> int:
+        """Most positions the model takes."""
+        return int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 0) or 1 << 30)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        return cast(torch.device, next(self.net.parameters()).device)
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [V, H] and bias [V] of the output layer."""
+        layer = self.base.get_output_embeddings()
+        return layer.weight, getattr(layer, "bias", None)
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Autocast and adapter as this role wants them."""
+        with contextlib.ExitStack() as stack:
+            if self.autocast is not None:
+                stack.enter_context(torch.autocast(self.device.type, dtype=self.autocast))
+            if self.adapter_off:
+                stack.enter_context(self.net.disable_adapter())
+            yield
+
+    def trunk(self, **inputs: Any) -> Any:
+        """The network without its output layer; `.last_hidden_state` is [B, L, H]."""
+        with self.computing():
+            return getattr(self.base, self.base.base_model_prefix)(**inputs)
+
+    def logits(self, ids_BL: Tensor) -> Tensor:
+        """The model's own logits [B, L, V], for models whose output layer is more than a product."""
+        with self.computing():
+            return cast(Tensor, self.base(input_ids=ids_BL, use_cache=False).logits)
+
+    def check_fused(self, ids_BL: Tensor) -> bool:
+        """Whether trunk × head equals the model's own logits, tried once on a few tokens."""
+        if self.fused is None:
+            with torch.no_grad():
+                ids = ids_BL[:1, :16]
+                weight, bias = self.head
+                hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+                product = nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+                own = self.logits(ids).float()
+                scale = max(1.0, float(own.abs().max()))
+                tolerance = 1e-4 if self.autocast is None and own.dtype == weight.dtype == torch.float32 else 3e-2
+                self.fused = product.shape == own.shape and bool((product - own).abs().max() <= tolerance * scale)
+        return self.fused
+
+    def add_head(self, name: str, make: Callable[[int], nn.Module], reads: Reads, seed: tuple[object, ...]) -> None:
+        if name not in self.heads:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(rng.key(*seed, "head", name))
+                self.heads[name] = ReadHead(make(self.hidden_size), reads).to(self.device)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter by name, tied ones once."""
+        found = dict(self.net.named_parameters())
+        return {**found, **{f"heads.{name}": p for name, p in self.heads.named_parameters()}}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.parameters().items() if p.requires_grad}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that makes the model: parameters and persistent buffers."""
+        own = self.net.state_dict()
+        parameters = self.parameters()
+        buffers = {name: b for name, b in self.net.named_buffers() if name in own}
+        return {**{name: p.detach() for name, p in parameters.items()}, **buffers}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Put saved tensors in place; every name and shape must fit."""
+        mine = self.tensors()
+        wrong = [
+            f"{name} {list(tensors[name].shape) if name in tensors else 'absent'} ≠ {list(mine[name].shape) if name in mine else 'absent'}"
+            for name in sorted(mine.keys() ^ tensors.keys() | {n for n in mine.keys() & tensors.keys() if mine[n].shape != tensors[n].shape})
+        ]  # fmt: skip
+        if wrong:
+            raise CheckpointError(
+                f"{where} holds another architecture than role '{self.name}': {'; '.join(wrong[:5])}",
+                "build the model as the checkpoint's experiment did",
+            )
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                mine[name].copy_(tensor)
+
+    def hash(self) -> str:
+        return state.hash_tensors(self.tensors())
+
+    def freeze(self) -> Role:
+        for parameter in self.parameters().values():
+            parameter.requires_grad_(False)
+        return self
+
+    def copy(self, name: str) -> Role:
+        """An independent copy, heads left behind."""
+        made = Role(name, copy.deepcopy(self.net), autocast=self.autocast, adapter=self.adapter)
+        made.fused = self.fused
+        return made
+
+    def without_adapter(self, name: str) -> Role:
+        """The same network with its adapter off: a reference that costs no memory."""
+        made = Role(name, self.net, autocast=self.autocast, adapter=True)
+        made.adapter_off = True
+        made.fused = self.fused
+        return made
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.to_json_file(folder / "config.json")
+        state.save_tree(folder, "weights", self.tensors())
+        about = {
+            "role": self.name,
+            "architecture": type(self.base).__name__,
+            "trainable": sorted(self.trainable()),
+            "heads": {name: cast(ReadHead, head).reads for name, head in self.heads.items()},
+            "hash": self.hash(),
+        }
+        (folder / "role.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+    def export(self, folder: Path) -> None:
+        """A plain transformers folder; adapters are merged in."""
+        net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
+        net.save_pretrained(folder, safe_serialization=True)
+
+
+def _settle(net: Any, spec: ModelSpec) -> Any:
+    net = net.to(DTYPES[spec.dtype or "float32"])
+    if spec.gradient_checkpointing:
+        net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return net
+
+
+def _autocast(spec: ModelSpec) -> torch.dtype | None:
+    return DTYPES[spec.autocast] if spec.autocast not in (None, "none") else None
+
+
+def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
+    if adapter is None:
+        return net, False
+    made = adapter.make()
+    assert isinstance(made, Adapter)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.key(seed, "adapter"))
+        return made.attach(net), True
+
+
+def _from_pretrained(path: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        raise ExperimentError(f"model.path {path} holds no config.json", "give a local transformers folder; nothing is downloaded")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise ExperimentError(f"{folder / 'config.json'} cannot be read: {err}", "is it a whole transformers folder?") from None
+    if config.get("auto_map"):
+        raise ExperimentError(
+            f"{path} asks to run its own code ({', '.join(map(str, config['auto_map'].values()))})",
+            "Hookline never runs a model folder's code; convert it to a built-in transformers architecture",
+        )
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as err:
+        raise ExperimentError(f"{path} cannot be loaded: {str(err).splitlines()[0]}", "is it a whole transformers folder?") from err
+
+
+def build_policy(
+    spec: ModelSpec, architecture: Slot | None, adapter: Slot | None, tokenizer: Tokenizer, seed: int
+) -> Role:
+    """The experiment's model, before any phase: from a config with seeded weights, or from a local folder."""
+    if architecture is None:
+        net = _from_pretrained(str(spec.path))
+        if net.get_input_embeddings().num_embeddings < tokenizer.vocabulary:
+            raise ExperimentError(
+                f"the tokenizer has {tokenizer.vocabulary} tokens, the model in {spec.path} only "
+                f"{net.get_input_embeddings().num_embeddings}",
+                "use the tokenizer that belongs to the model",
+            )
+    else:
+        made = architecture.make()
+        assert isinstance(made, Architecture)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.key(seed, "build"))
+            net = made.build(tokenizer.vocabulary, int(getattr(made.config, "context", 1024)), tokenizer.special)
+    net, adapted = _attach(_settle(net, spec), adapter, seed)
+    return Role("policy", net, autocast=_autocast(spec), adapter=adapted)
+
+
+def load_role(
+    name: str, folder: Path, spec: ModelSpec, head: Slot | None, adapter: Slot | None, saved_adapter: bool, seed: int
+) -> Role:
+    """The model with which an earlier phase ended, as a new role. `spec` says how it computes from here on."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    about = json.loads((folder / "role.json").read_text(encoding="utf-8"))
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = _settle(AutoModelForCausalLM.from_config(config), spec)
+    tensors = state.load_tree(folder, "weights")
+    if adapter is not None and saved_adapter:
+        net, adapted = _attach(net, adapter, seed)
+    else:
+        adapted = False
+    role = Role(name, net, autocast=_autocast(spec), adapter=adapted)
+    if head is not None and head.instance in about["heads"]:
+        made = head.make()
+        assert isinstance(made, Head)
+        role.add_head(head.instance, made.build, made.reads, (seed,))
+    mine = role.tensors()
+    role.load_tensors({k: v for k, v in tensors.items() if k in mine or not k.startswith("heads.")}, str(folder))
+    if adapter is not None and not saved_adapter:
+        role.net, role.adapter = _attach(role.net, adapter, seed)
+    return role

@@ -1,0 +1,317 @@
+"""From an experiment file to who answers what: every component found, imported, configured and checked.
+
+Nothing here builds a model or opens data beyond asking whether it exists, so every mistake that can be known early is
+known before the first weight is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from hookline import data, offers
+from hookline.component import Adapter, Architecture, Component, Config, Head, check_class, hook_methods
+from hookline.errors import DataError, ExperimentError, HooklineError, PluginError
+from hookline.experiment import Evaluation, Experiment, ModelSpec, Phase, Use, count, marked, problems_of
+from hookline.offers import Offer
+from hookline.types import Advantaged, Scored
+from hookline.yaml_reader import Document
+
+__all__ = ["Plan", "PlannedEvaluation", "PlannedPhase", "Slot", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One component of an experiment: its offer, class and validated config."""
+
+    kind: str
+    instance: str
+    offer: Offer
+    cls: type[Component]
+    config: Config
+    weight: float
+    path: tuple[str | int, ...]
+
+    def make(self) -> Component:
+        component = self.cls(self.config)
+        component.config = self.config
+        component.instance = self.instance
+        return component
+
+    @property
+    def source(self) -> str:
+        """file:line of the class."""
+        import inspect
+
+        try:
+            return f"{inspect.getsourcefile(self.cls)}:{inspect.getsourcelines(self.cls)[1]}"
+        except (OSError, TypeError):
+            return self.offer.target
+
+    @property
+    def hooks(self) -> list[str]:
+        return list(hook_methods(self.cls))
+
+
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    spec: Evaluation
+    rollout: Slot
+    rewards: tuple[Slot, ...]
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    spec: Phase
+    rollout: Slot
+    rewards: tuple[Slot, ...]
+    wraps: tuple[Slot, ...]
+    advantage: Slot | None
+    update: Slot | None
+    feedback: tuple[Slot, ...]
+    evaluations: tuple[PlannedEvaluation, ...]
+    start: str | None
+    """The phase whose policy this one starts from; None: the experiment's model."""
+    head: Slot | None
+    adapter: Slot | None
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Everything that answers or wraps a hook in the loop, in order."""
+        single = [self.rollout, *self.rewards, *self.wraps, self.advantage, self.update, *self.feedback]
+        return [slot for slot in single if slot]
+
+
+@dataclass(frozen=True)
+class Plan:
+    experiment: Experiment
+    phases: tuple[PlannedPhase, ...]
+    architecture: Slot | None
+    trackers: tuple[Slot, ...]
+    loose: tuple[Offer, ...] = ()
+
+    @property
+    def offers(self) -> list[Offer]:
+        """The distinct offers the experiment uses."""
+        slots = [slot for phase in self.phases for slot in (*phase.slots, phase.head, phase.adapter) if slot]
+        slots += [s for p in self.phases for e in p.evaluations for s in (e.rollout, *e.rewards)]
+        slots += [slot for slot in (self.architecture, *self.trackers) if slot]
+        return list(dict.fromkeys(slot.offer for slot in slots))
+
+
+@dataclass
+class _Planner:
+    document: Document
+    loose: tuple[Offer, ...]
+    problems: list[str] = field(default_factory=list)
+    errors: list[HooklineError] = field(default_factory=list)
+
+    def slot(self, kind: str, use: Use | None, path: tuple[str | int, ...]) -> Slot | None:
+        if use is None:
+            return None
+        try:
+            offer = offers.find(kind, use.use, self.loose)
+            cls = check_class(offer.load(), kind, str(offer))
+        except PluginError as err:
+            self.fail(err, path)
+            return None
+        try:
+            config = cls.Config.model_validate(use.options)
+        except ValidationError as err:
+            # the user's words for the component stand in front of its options
+            found = problems_of(err, self.document, path, cls.Config)
+            self.problems += found
+            return None
+        return Slot(kind, use.instance, offer, cls, config, use.weight, path)
+
+    def fail(self, err: HooklineError, path: Sequence[str | int]) -> None:
+        self.errors.append(err)
+        self.problems.append(self.document.where(path) + str(err))
+
+    def say(self, path: Sequence[str | int], text: str) -> None:
+        self.problems.append(self.document.where(path) + text)
+
+    def finish(self) -> None:
+        if not self.problems:
+            return
+        if len(self.problems) == 1 and self.errors:
+            raise self.errors[0]
+        kinds = {type(err) for err in self.errors}
+        error = ExperimentError(f"{count(self.problems)} in {self.document.name}", "", self.problems)
+        if len(kinds) == 1 and len(self.errors) == len(self.problems):
+            error.exit_code = self.errors[0].exit_code
+        raise error
+
+
+def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str] = ()) -> Plan:
+    """Resolve every name. Raises one error that lists all that is wrong, each with line and mend."""
+    loose: list[Offer] = []
+    for reference in dict.fromkeys([*experiment.plugins, *plugins]):
+        if reference.endswith(".py") or "/" in reference:
+            loose += offers.loose(reference)
+        elif not any(reference in (o.name, o.distribution) for o in offers.offers()):
+            raise PluginError(f"-p {reference}: no plugin of that name is installed", "give a path, or pip install it")
+    planner = _Planner(document, tuple(loose))
+    architecture = planner.slot("model", experiment.model.build, ("model", "build"))
+    if architecture and not issubclass(architecture.cls, Architecture):
+        planner.say(("model", "build"), f"'{architecture.instance}' is no architecture, so no model can be built from it")
+    if experiment.tokenizer and experiment.tokenizer.on:
+        _check_data(planner, experiment.tokenizer.on, ("tokenizer", "on"))
+    phases: list[PlannedPhase] = []
+    for index, spec in enumerate(experiment.phases):
+        planned = _plan_phase(planner, experiment, spec, ("phases", index), phases)
+        if planned:
+            phases.append(planned)
+    trackers = [planner.slot("tracker", use, ("trackers", i)) for i, use in enumerate(experiment.trackers)]
+    planner.finish()
+    return Plan(experiment, tuple(phases), architecture, tuple(t for t in trackers if t), planner.loose)
+
+
+def _plan_phase(
+    planner: _Planner, experiment: Experiment, spec: Phase, at: tuple[str | int, ...], before: Sequence[PlannedPhase]
+) -> PlannedPhase | None:
+    def many(kind: str, key: str, uses: Sequence[Use]) -> tuple[Slot, ...]:
+        found = [planner.slot(kind, use, (*at, key, i)) for i, use in enumerate(uses)]
+        names = [use.instance for use in uses]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                planner.say((*at, key, i), f"'{name}' stands twice under {key}; give one a `name`")
+        return tuple(slot for slot in found if slot)
+
+    rollout = planner.slot("rollout", spec.rollout, (*at, "rollout"))
+    rewards = many("reward", "reward", spec.reward)
+    wraps = many("wrapper", "wrap", spec.wrap)
+    feedback = many("feedback", "feedback", spec.feedback)
+    advantage = planner.slot("advantage", spec.advantage, (*at, "advantage"))
+    update = planner.slot("update", spec.update, (*at, "update"))
+    evaluations = [
+        _plan_evaluation(planner, spec, rollout, evaluation, (*at, "evaluate", i))
+        for i, evaluation in enumerate(spec.evaluate)
+    ]
+    _check_names(planner, spec.evaluate, at)
+    head = planner.slot("model", spec.model.head, (*at, "model", "head"))
+    if head and not issubclass(head.cls, Head):
+        planner.say((*at, "model", "head"), f"'{head.instance}' is no head")
+    adapter = planner.slot("model", spec.model.adapter or experiment.model.adapter, (*at, "model", "adapter"))
+    if adapter and not issubclass(adapter.cls, Adapter):
+        planner.say((*at, "model", "adapter"), f"'{adapter.instance}' is no adapter")
+    start = _start(planner, spec.model, at, experiment, before)
+    if rollout is None:
+        return None
+    planned = PlannedPhase(
+        spec, rollout, rewards, wraps, advantage, update, feedback, tuple(e for e in evaluations if e), start, head, adapter
+    )
+    every = [*planned.slots, *(slot for e in planned.evaluations for slot in (e.rollout, *e.rewards))]
+    for slot in every:
+        for key, name in marked(slot.config, "phase").items():
+            if name not in [phase.spec.name for phase in before]:
+                earlier = ", ".join(phase.spec.name for phase in before) or "none"
+                planner.say((*slot.path, key), f"{slot.instance}.{key}: no earlier phase '{name}'; there are: {earlier}")
+        for key, name in marked(slot.config, "data").items():
+            _check_data(planner, name, (*slot.path, key))
+    if len(planned.slots) == len([u for u in _uses(spec) if u]):
+        _check_fit(planner, planned, at)
+    return planned
+
+
+def _uses(spec: Phase) -> list[Use | None]:
+    return [spec.rollout, *spec.reward, *spec.wrap, spec.advantage, spec.update, *spec.feedback]
+
+
+def _start(
+    planner: _Planner, model: ModelSpec, at: tuple[str | int, ...], experiment: Experiment, before: Sequence[PlannedPhase]
+) -> str | None:
+    names = [phase.spec.name for phase in before]
+    if model.build or model.path:
+        planner.say((*at, "model"), "a phase starts from the experiment's model or another phase; use `from:`")
+    if model.start is None:
+        policies = [p.spec.name for p in before if p.update and not p.head]
+        return policies[-1] if policies else None
+    if model.start not in names:
+        known = [phase.name for phase in experiment.phases]
+        why = "comes later" if model.start in known else "does not exist"
+        planner.say((*at, "model", "from"), f"model.from: phase '{model.start}' {why}; earlier ones: {', '.join(names)}")
+        return None
+    return model.start
+
+
+def _check_names(planner: _Planner, evaluations: Sequence[Evaluation], at: tuple[str | int, ...]) -> None:
+    names = [e.name for e in evaluations]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            planner.say((*at, "evaluate", i), f"two evaluations are called '{name}'; give one a `name`")
+
+
+def _plan_evaluation(
+    planner: _Planner, spec: Phase, own: Slot | None, evaluation: Evaluation, at: tuple[str | int, ...]
+) -> PlannedEvaluation | None:
+    use = evaluation.rollout
+    if use is None:
+        options = dict(spec.rollout.options)
+        if evaluation.prompts:
+            key = next((k for k in ("prompts", "path") if k in options), "prompts")
+            options[key] = data.other_split(str(options.get(key, "")), evaluation.prompts)
+        use = Use(use=spec.rollout.use, options=options)
+    elif evaluation.prompts:
+        planner.say((*at, "prompts"), "an evaluation names either `prompts` or a `rollout` of its own, not both")
+    rollout = planner.slot("rollout", use, (*at, "rollout") if evaluation.rollout else at)
+    rewards = [planner.slot("reward", u, (*at, "reward", i)) for i, u in enumerate(evaluation.reward)]
+    if rollout is None or own is None:
+        return None
+    return PlannedEvaluation(evaluation, rollout, tuple(slot for slot in rewards if slot))
+
+
+def _check_data(planner: _Planner, name: str, path: tuple[str | int, ...]) -> None:
+    try:
+        data.exists(name, planner.loose)
+    except (DataError, PluginError) as err:
+        planner.fail(err, path)
+
+
+def _check_fit(planner: _Planner, phase: PlannedPhase, at: tuple[str | int, ...]) -> None:
+    """Stages and needs: what cannot work together is refused here, by name."""
+    made = {id(slot): slot.make() for slot in phase.slots}
+    gives = {id(slot): set(made[id(slot)].gives) for slot in phase.slots}
+    everything = set().union(*gives.values())
+    paid = bool(phase.rewards) or "recorded_B" in gives[id(phase.rollout)]
+    if phase.advantage and not paid:
+        planner.say(
+            phase.advantage.path,
+            f"'{phase.advantage.instance}' turns rewards into advantages, but phase '{phase.spec.name}' names no reward",
+        )
+    if phase.feedback and not paid:
+        planner.say(phase.feedback[0].path, f"'{phase.feedback[0].instance}' judges by reward; name the `reward` it sees")
+    if phase.update:
+        takes = phase.update.cls.takes
+        if issubclass(takes, Advantaged) and not phase.advantage:
+            planner.say(phase.update.path, f"'{phase.update.instance}' takes advantages; name an `advantage`, e.g. gae")
+        elif issubclass(takes, Scored) and not paid:
+            planner.say(
+                phase.update.path,
+                f"'{phase.update.instance}' takes rewards; name a `reward`, or a rollout that reads recorded ones",
+            )
+    seen: set[str] = set()
+    stages = [phase.rollout, *phase.rewards, *phase.wraps, phase.advantage, phase.update, *phase.feedback]
+    for slot in stages:
+        if slot is None:
+            continue
+        for need in sorted(made[id(slot)].needs):
+            columns = need.endswith(("_B", "_BT", "_BP"))
+            there = seen if columns and slot.kind != "wrapper" else everything
+            if need not in there:
+                planner.say(slot.path, _missing(need, slot, phase))
+        seen |= cast("set[str]", gives[id(slot)])
+
+
+def _missing(need: str, slot: Slot, phase: PlannedPhase) -> str:
+    rollout = phase.rollout.instance
+    known: dict[str, Any] = {
+        "groups": f"several samples per prompt, but '{rollout}' gives one; e.g. samples_per_prompt: 4",
+        "pairs": f"comparisons, but '{rollout}' reads none; e.g. rollout: {{use: preferences, …}}",
+        "behaviour": f"the sampler's log-probs, but '{rollout}' records none; e.g. rollout: generate",
+        "critic": "a critic, but nothing in this phase brings one; e.g. update: ppo",
+    }
+    return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"

@@ -1,0 +1,267 @@
+"""pluggy carries the calls; this is the one place where its silences are made loud.
+
+Each component is registered behind adapters that bind `ctx` to it, notice in-place changes of what it was lent, check
+what it returns and put its name on whatever it raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import pluggy
+import torch
+from torch import Tensor
+
+from hookline.component import Component, hook_methods
+from hookline.errors import HooklineError, NumbersError, PluginError
+from hookline.hookspecs import StageSpecs
+from hookline.plan import PlannedPhase, Slot
+from hookline.types import Advantaged, Batch, Judgement, Rollout, Scored, Term, check_column
+
+if TYPE_CHECKING:
+    from hookline.context import Context
+
+__all__ = ["Hooks", "blame"]
+
+
+class Hooks:
+    """The hooks of one phase, as typed calls."""
+
+    def __init__(self, phase: PlannedPhase, score: Callable[[Context, Rollout], Scored]) -> None:
+        self.slots = {slot.path: slot for slot in phase.slots}
+        self.components: dict[str, Component] = {}
+        self._rewards: dict[str, Any] = {}
+        self._manager = pluggy.PluginManager("hookline")
+        self._manager.add_hookspecs(StageSpecs)
+        self._manager.register(_core_score(score), "core")
+        for slot in phase.slots:
+            component = slot.make()
+            name = f"{slot.kind}/{slot.instance}"
+            self.components[name] = component
+            if slot.kind == "reward":
+                self._rewards[slot.instance] = (component, slot)
+            else:
+                self._manager.register(_adapted(component, slot), name)
+        self.update_component = self.components.get(f"update/{phase.update.instance}") if phase.update else None
+
+    @property
+    def call(self) -> Any:
+        return self._manager.hook
+
+    def rollout(self, ctx: Context) -> Rollout:
+        return cast(Rollout, self.call.hookline_rollout(ctx=ctx))
+
+    def score(self, ctx: Context, rollout: Rollout) -> Scored:
+        return cast(Scored, self.call.hookline_score(ctx=ctx, rollout=rollout))
+
+    def advantage(self, ctx: Context, scored: Scored) -> Advantaged:
+        return cast(Advantaged, self.call.hookline_advantage(ctx=ctx, scored=scored))
+
+    def update(self, ctx: Context, batch: Batch) -> Mapping[str, float]:
+        return cast("Mapping[str, float]", self.call.hookline_update(ctx=ctx, batch=batch) or {})
+
+    def judge(self, ctx: Context, scored: Scored) -> list[tuple[str, Judgement]]:
+        return [pair for answer in self.call.hookline_judge(ctx=ctx, scored=scored) for pair in answer]
+
+    @property
+    def rewards(self) -> dict[str, tuple[Component, Slot]]:
+        return self._rewards
+
+
+def _core_score(score: Callable[[Context, Rollout], Scored]) -> object:
+    @pluggy.HookimplMarker("hookline")
+    def hookline_score(ctx: Context, rollout: Rollout) -> Scored:
+        return score(ctx, rollout)
+
+    return types.SimpleNamespace(hookline_score=hookline_score)
+
+
+def _adapted(component: Component, slot: Slot) -> object:
+    """An object with one adapter per hook method, for pluggy to register."""
+    found = types.SimpleNamespace()
+    for name, options in hook_methods(type(component)).items():
+        adapter = _wrapper(component, slot, name) if options.get("wrapper") else _answer(component, slot, name)
+        setattr(found, name, adapter)
+    return found
+
+
+def _answer(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
+    method = getattr(component, hook)
+    names = list(inspect.signature(method).parameters)
+
+    @functools.wraps(method)
+    def adapter(*arguments: Any) -> Any:
+        return ask(component, slot, hook, dict(zip(names, arguments)))
+
+    return adapter
+
+
+def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any]) -> Any:
+    """Call one implementation with the arguments it names; check what comes back."""
+    method = getattr(component, hook)
+    names = inspect.signature(method).parameters
+    given = {name: _bound(value, slot) for name, value in arguments.items() if name in names}
+    lent = _versions(arguments)
+    with blame(slot, hook):
+        answer = method(**given)
+        _refuse_changes(lent, slot, hook)
+        return _checked(answer, hook, slot, arguments)
+
+
+def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
+    method = getattr(component, hook)
+    names = list(inspect.signature(method).parameters)
+
+    @functools.wraps(method)
+    def adapter(*arguments: Any) -> Iterator[Any]:
+        given = {name: _bound(value, slot) for name, value in zip(names, arguments)}
+        lent = _versions(given)
+        with blame(slot, hook):
+            generator = method(**given)
+            next(generator)
+        result = yield  # type: ignore[misc]
+        lent += _versions({"result": result})
+        try:
+            with blame(slot, hook):
+                generator.send(result)
+        except StopIteration as stop:
+            with blame(slot, hook):
+                _refuse_changes(lent, slot, hook)
+                return _checked(stop.value, hook, slot, given | {"result": result})
+        raise PluginError(f"{slot.offer}: {hook} yields twice", "a wrapper yields once, then returns the result")
+
+    return adapter
+
+
+def _bound(value: Any, slot: Slot) -> Any:
+    from hookline.context import Context
+
+    return value.bound(slot) if isinstance(value, Context) else value
+
+
+class blame:
+    """Puts a component's name on what it raises: our own errors get it in front, others keep type and traceback."""
+
+    def __init__(self, slot: Slot, hook: str) -> None:
+        self.slot, self.hook = slot, hook
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, err: BaseException | None, trace: Any) -> None:
+        if err is None or isinstance(err, StopIteration | KeyboardInterrupt | GeneratorExit):
+            return
+        if isinstance(err, HooklineError):
+            if not getattr(err, "blamed", False):
+                err.message = f"{self.slot.offer}, in {self.hook}: {err.message}"
+                err.blamed = True  # type: ignore[attr-defined]
+            return
+        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+        raised = PluginError(f"{self.slot.offer} failed in {self.hook}: {what}", f"its source: {self.slot.source}")
+        raised.blamed = True  # type: ignore[attr-defined]
+        raise raised from err
+
+
+def _versions(arguments: Mapping[str, Any]) -> list[tuple[str, Tensor, int]]:
+    return [
+        (name, tensor, tensor._version)
+        for value in arguments.values()
+        if isinstance(value, Batch)
+        for name, tensor in value.tensors().items()
+    ]
+
+
+def _refuse_changes(lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> None:
+    changed = next((name for name, tensor, version in lent if tensor._version != version), None)
+    if changed:
+        raise PluginError(
+            f"{slot.offer} changed '{changed}' in place during {hook}; what a hook is lent, others look at later",
+            "work on a copy, or return a new column",
+        )
+
+
+def _checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) -> Any:
+    stage = {"hookline_rollout": Rollout, "hookline_score": Scored, "hookline_advantage": Advantaged}.get(hook)
+    if stage:
+        if not isinstance(answer, stage):
+            raise PluginError(f"{slot.offer}: {hook} returned {_what(answer)}, not {stage.__name__}", _RETURNS[hook])
+        check_batch(answer, f"{slot.offer}: {hook}")
+    if hook == "hookline_judge":
+        if not isinstance(answer, Sequence) or not all(isinstance(j, Judgement) for j in answer):
+            raise PluginError(f"{slot.offer}: {hook} returned {_what(answer)}, not a list of Judgement", "return [] for none")
+        return [(slot.instance, judgement) for judgement in answer]
+    if hook == "hookline_update" and not (answer is None or isinstance(answer, Mapping)):
+        raise PluginError(f"{slot.offer}: {hook} returned {_what(answer)}, not figures by name", "return a dict or nothing")
+    return answer
+
+
+_RETURNS = {
+    "hookline_rollout": "return a hookline.Rollout",
+    "hookline_score": "return scored.with_reward(...)",
+    "hookline_advantage": "return scored.advantaged(...)",
+}
+
+
+def _what(answer: Any) -> str:
+    if isinstance(answer, Tensor):
+        return f"a tensor {list(answer.shape)}"
+    return "nothing" if answer is None else f"a {type(answer).__name__}"
+
+
+def check_batch(batch: Batch, who: str) -> None:
+    """Shapes that agree, values that are finite where the policy chose, zero advantage elsewhere."""
+    shape_BT, shape_BP = batch.token_ids_BT.shape, batch.prompt_ids_BP.shape
+    for name, tensor in batch.tensors().items():
+        column = "term_B" if name.startswith("terms[") else name.removesuffix("]").rpartition("[")[2].rpartition(".")[2]
+        try:
+            check_column(column, tensor, shape_BT, shape_BP)
+        except ValueError as err:
+            raise PluginError(f"{who}: {err}", "every tensor of a batch has its rows in the same order") from None
+    if len(batch.records) != len(batch):
+        raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "one record per row")
+    if len(batch) and int(batch.prompt_length_B.min()) < 1:
+        raise PluginError(f"{who}: a row has no prompt token", "every row has at least one; plain text: its first")
+    for name, tensor in (("reward_BT", getattr(batch, "reward_BT", None)), ("advantage_BT", getattr(batch, "advantage_BT", None))):
+        if tensor is None:
+            continue
+        if tensor.requires_grad:
+            raise PluginError(f"{who}: {name} carries a gradient", "detach it, or compute it under torch.no_grad()")
+        bad = ~torch.isfinite(tensor)
+        if bool(bad.any()):
+            row = int(bad.any(1).nonzero()[0])
+            raise NumbersError(
+                f"{who}: {name} is {float(tensor[row][bad[row]][0])} in sample {int(batch.sample_B[row])} "
+                f"('{batch.prompt_text(row)[:40]}'); the weights are as before this step",
+                "mend the reward or advantage that said so",
+            )
+
+
+def check_term(answer: Any, slot: Slot, rollout: Rollout) -> Term:
+    """A reward's answer as a Term with its shape and finiteness known."""
+    term = answer if isinstance(answer, Term) else Term(answer)
+    value = term.value
+    if not isinstance(value, Tensor):
+        raise PluginError(f"{slot.offer} returned {_what(answer)}", f"return a float tensor [{len(rollout)}], or a Term")
+    B, T = rollout.token_ids_BT.shape
+    if tuple(value.shape) not in ((B,), (B, T)):
+        raise PluginError(f"{slot.offer} returned {list(value.shape)} for {B} rows", f"return [{B}] or [{B}, {T}]")
+    if value.requires_grad:
+        raise PluginError(f"{slot.offer} returned a reward that carries a gradient", "compute it under torch.no_grad()")
+    ok_B = torch.ones(B, dtype=torch.bool) if term.ok_B is None else term.ok_B
+    if tuple(ok_B.shape) != (B,):
+        raise PluginError(f"{slot.offer}: ok_B is {list(ok_B.shape)} for {B} rows", f"return [{B}]")
+    value = value.detach().float()
+    shown = torch.where(rollout.mask_BT, value, 0.0) if value.dim() == 2 else value
+    bad = ~torch.isfinite(shown).reshape(B, -1).all(1) & ok_B if B else ok_B
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise NumbersError(
+            f"{slot.offer} gave {float(shown[row].sum())} to sample {int(rollout.sample_B[row])} "
+            f"('{rollout.prompt_text(row)[:40]}'); the weights are as before this step",
+            "mend it, or return Term(value, ok_B) to leave such rows out",
+        )
+    return Term(torch.where(ok_B if shown.dim() == 1 else ok_B[:, None], shown, 0.0), ok_B)

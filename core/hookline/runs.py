@@ -1,0 +1,395 @@
+"""A run is a directory: the experiment as resolved, what it ran on, its rows, journal, checkpoints and finished phases."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline import __version__, data, state
+from hookline.component import Component
+from hookline.errors import CheckpointError, DataError
+from hookline.plan import Plan
+
+__all__ = ["Journal", "Run"]
+
+FREE_TO_CHANGE = re.compile(r"^(trackers|plugins)\b|^phases\.\d+\.save\b")
+
+
+class Journal:
+    """Answers that depend on a clock or a service, on disk before anybody uses them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, Any] = {}
+        if path.exists():
+            for line in _whole_lines(path):
+                self._known[json.dumps(line["key"])] = line["value"]
+
+    def find(self, key: Sequence[Any]) -> tuple[bool, Any]:
+        text = json.dumps(list(key))
+        return text in self._known, self._known.get(text)
+
+    def add(self, key: Sequence[Any], value: Any) -> None:
+        _append(self.path, {"key": list(key), "value": value}, sync=True)
+        self._known[json.dumps(list(key))] = value
+
+
+class Run:
+    """One run, open for writing while it holds the directory's lock."""
+
+    def __init__(self, directory: Path, plan: Plan | None = None) -> None:
+        self.directory = directory
+        self.plan = plan
+        self.notices: list[str] = []
+        self.trackers: dict[str, Component] = {}
+        self._failed_trackers: set[str] = set()
+        self._rows: list[dict[str, Any]] = []
+        self._data: dict[str, data.Rows] = {}
+        self._lock: Any = None
+        self.about: dict[str, Any] = {}
+        self.resumed = False
+
+    # -- opening
+
+    @classmethod
+    def open(cls, directory: Path, plan: Plan) -> Run:
+        """Start a run in an empty or new directory, or go on with the one that is there."""
+        run = cls(directory, plan)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            run._take_lock()
+            probe = directory / ".probe"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as err:
+            raise CheckpointError(f"{directory} cannot be written: {err.strerror}", "choose another with --out") from None
+        existing = directory / "run.json"
+        if existing.exists():
+            run._resume(existing)
+        else:
+            strangers = [p.name for p in directory.iterdir() if p.name != "lock"]
+            if strangers:
+                raise CheckpointError(f"{directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out")
+            run.about = {"id": uuid.uuid4().hex[:8], **run._surroundings(), "data": {}}
+            run._write("experiment.json", plan.experiment.resolved())
+            for loose in {o.path for o in plan.loose}:
+                (directory / "plugins").mkdir(exist_ok=True)
+                shutil.copy(loose, directory / "plugins")
+            run._write("run.json", run.about)
+        run.journal = Journal(directory / "journal.jsonl")
+        return run
+
+    @classmethod
+    def read(cls, directory: str | Path) -> Run:
+        """A run to look at, without its lock. Raises CheckpointError when there is none."""
+        path = Path(directory)
+        if not (path / "run.json").is_file():
+            raise CheckpointError(f"{directory} is no run directory: it holds no run.json", "give the folder that `hookline run` printed")
+        run = cls(path)
+        run.about = _json(path / "run.json")
+        run._rows = list(_whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
+        return run
+
+    def _take_lock(self) -> None:
+        self._lock = (self.directory / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise CheckpointError(f"{self.directory} is in use by {holder}", "wait for it, stop it, or choose another --out") from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _resume(self, path: Path) -> None:
+        assert self.plan is not None
+        self.about = _json(path)
+        old, new = _json(self.directory / "experiment.json"), self.plan.experiment.resolved()
+        changed = [text for key, text in _differences(old, new) if not FREE_TO_CHANGE.match(key)]
+        if changed:
+            shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
+            raise CheckpointError(
+                f"{self.directory} holds a run of another experiment: {shown}",
+                "undo the change to go on with it, or start a new run with --out",
+            )
+        now = self._surroundings()
+        differing = [
+            f"{key}: {self.about.get(key)} then, {now[key]} now"
+            for key in ("hookline", "torch", "python", "machine", "threads", "kernels", "plugins")
+            if self.about.get(key) != now[key]
+        ]
+        if differing:
+            self.notices.append(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
+        self.resumed = True
+
+    def _surroundings(self) -> dict[str, Any]:
+        import torch
+
+        from hookline import kernels
+
+        assert self.plan is not None
+        plugins = [
+            {
+                "kind": o.kind,
+                "name": o.name,
+                "distribution": o.distribution,
+                "version": o.version,
+                "sha256": _source_hash(o.load()),
+            }
+            for o in self.plan.offers
+        ]
+        return {
+            "hookline": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "kernels": kernels.build_info().get("active", "reference"),
+            "plugins": plugins,
+        }
+
+    def _write(self, name: str, values: Mapping[str, Any]) -> None:
+        aside = self.directory / f".{name}.aside"
+        aside.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(self.directory / name)
+
+    @property
+    def id(self) -> str:
+        return str(self.about["id"])
+
+    @property
+    def name(self) -> str:
+        return str(_json(self.directory / "experiment.json")["name"])
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The experiment as resolved."""
+        return _json(self.directory / "experiment.json")
+
+    # -- data
+
+    def data(self, name: str, path: str | None = None) -> data.Rows:
+        """Rows of a data name, read once; their hash must be what the run began with."""
+        if name not in self._data:
+            rows = data.rows(path or name, self.plan.loose if self.plan else ())
+            known = self.about.setdefault("data", {}).get(name)
+            if known is None:
+                self.about["data"][name] = {"rows": len(rows), "sha256": rows.sha256}
+                if self._lock:
+                    self._write("run.json", self.about)
+            elif known["sha256"] != rows.sha256:
+                raise CheckpointError(
+                    f"{name} is not the data this run began with: {known['rows']} rows then, {len(rows)} now, contents differ",
+                    "restore the file, or start a new run with --out",
+                )
+            self._data[name] = rows
+        return self._data[name]
+
+    def collected(self, phase: str) -> data.Rows:
+        path = self.phase_folder(phase) / "data.jsonl"
+        if not path.exists():
+            raise DataError(f"phase '{phase}' collected nothing", "name a phase with `feedback`")
+        return self.data(f"phase:{phase}", str(path))
+
+    # -- rows and samples
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every committed row, oldest first: {"row", "phase", "step", "metrics", "timings"}."""
+        return list(self._rows)
+
+    def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
+        _append(self.directory / "metrics.jsonl", row)
+        self._rows.append(row)
+        self.tell("row", row=row)
+
+    def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
+        _append(self.directory / "evaluations.jsonl", entry)
+        self.tell("samples", phase=phase, step=step, name=name, samples=samples)
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
+        path = self.directory / "evaluations.jsonl"
+        return list(_whole_lines(path)) if path.exists() else []
+
+    def cut_back(self, rows: int) -> None:
+        """Forget rows and evaluations behind a checkpoint; they will be made again, bit for bit."""
+        path = self.directory / "metrics.jsonl"
+        kept = [row for row in (_whole_lines(path) if path.exists() else []) if row["row"] < rows]
+        if len(kept) < rows:
+            raise CheckpointError(f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file")
+        _rewrite(path, kept)
+        self._rows = kept
+        evaluations = self.directory / "evaluations.jsonl"
+        if evaluations.exists():
+            _rewrite(evaluations, [entry for entry in _whole_lines(evaluations) if entry["row"] < rows])
+
+    def sync(self) -> None:
+        """Rows reach the disk before the checkpoint that stands on them."""
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            path = self.directory / name
+            if path.exists():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+
+    # -- judgements of a phase that collects
+
+    def collecting(self, phase: str) -> Path:
+        return self.directory / "collecting" / f"{phase}.jsonl"
+
+    def collect(self, phase: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        path = self.collecting(phase)
+        path.parent.mkdir(exist_ok=True)
+        for entry in entries:
+            _append(path, entry)
+
+    def cut_collected(self, phase: str, count: int) -> None:
+        path = self.collecting(phase)
+        if path.exists():
+            _rewrite(path, list(_whole_lines(path))[:count])
+
+    # -- phases and checkpoints
+
+    def phase_folder(self, phase: str) -> Path:
+        return self.directory / "phases" / phase
+
+    def finished(self, phase: str) -> dict[str, Any] | None:
+        """What a finished phase left, verified; None while it is not finished."""
+        folder = self.phase_folder(phase)
+        return state.verify(folder) if folder.exists() else None
+
+    def checkpoint_folder(self, phase: str, step: int) -> Path:
+        return self.directory / "checkpoints" / f"{phase}-{step:08d}"
+
+    def checkpoints(self, phase: str) -> list[Path]:
+        """Folders of a phase's checkpoints by step, newest first; a name is only a hint, the manifest decides."""
+        found = [p for p in (self.directory / "checkpoints").glob(f"{phase}-*") if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])]
+        return sorted(found, key=lambda p: p.name, reverse=True)
+
+    def newest_checkpoint(self, phase: str) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint of a phase that is whole. Damaged ones are named and passed over."""
+        folders = self.checkpoints(phase)
+        damage = ""
+        for folder in folders:
+            try:
+                return folder, state.verify(folder)
+            except CheckpointError as err:
+                damage = err.message
+                self.notices.append(f"{err.message}; passed over")
+        if folders:
+            raise CheckpointError(
+                f"no checkpoint of phase '{phase}' is whole: {damage}",
+                f"restore one, or remove {self.directory / 'checkpoints'} to begin the phase again",
+            )
+        return None
+
+    # -- trackers
+
+    def tell(self, what: str, **about: Any) -> None:
+        """Tell every tracker. One that fails is named once and left out; the run goes on."""
+        import inspect
+
+        for name, tracker in self.trackers.items():
+            method: Callable[..., Any] | None = getattr(tracker, f"hookline_{what}", None)
+            if method is None or name in self._failed_trackers:
+                continue
+            given = {"run": self, **about}
+            try:
+                method(**{key: given[key] for key in inspect.signature(method).parameters})
+            except Exception as err:
+                self._failed_trackers.add(name)
+                self.notice(f"tracker '{name}' failed and is left out from here on: {type(err).__name__}: {err}")
+
+    def notice(self, text: str) -> None:
+        """One line for the person who watches."""
+        self.notices.append(text)
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def _source_hash(cls: type) -> str:
+    import inspect
+
+    try:
+        path = inspect.getsourcefile(cls)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except (TypeError, OSError):
+        return ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path} cannot be read: {err}", "the run directory is damaged; restore the file") from None
+
+
+def _append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False, default=float) + "\n")
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as err:
+        raise CheckpointError(f"{path} cannot be written: {err.strerror}", "check the disk, then run the same command again") from None
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Every complete line; a last one that a kill cut off is left out."""
+    with path.open("rb") as file:
+        for raw in file:
+            if not raw.endswith(b"\n"):
+                return
+            with contextlib.suppress(ValueError):
+                yield json.loads(raw)
+
+
+def _rewrite(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    with aside.open("w", encoding="utf-8") as file:
+        for entry in entries:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new)):
+            yield from _differences(a, b, f"{path}.{i}")
+    elif old != new:
+        yield path, f"{path} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+

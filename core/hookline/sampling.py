@@ -1,0 +1,149 @@
+"""Drawing answers in this process: batched decoding with a key-value cache; a sample's draws depend on its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookline import kernels, rng
+from hookline.models import Role
+from hookline.types import Behaviour, Sampling, Support
+
+__all__ = ["Drawn", "draw"]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Answers, right-padded, and how they were drawn."""
+
+    token_ids_BT: Tensor
+    length_B: Tensor
+    finish_reason: tuple[str, ...]
+    behaviour: Behaviour
+
+
+@torch.no_grad()
+def draw(
+    role: Role, prompts: Sequence[Sequence[int]], sample_B: Tensor, *, sampling: Sampling, max_new_tokens: int,
+    eos: int, seed: int, greedy: bool = False,
+) -> Drawn:  # fmt: skip
+    """One answer per prompt. Rows are computed together, but a row's random numbers come from (seed, its sample id).
+
+    prompts: token ids, at least one each. Finished rows leave the batch once half of it is done.
+    """
+    device = role.device
+    B, T = len(prompts), max_new_tokens
+    width = max(len(prompt) for prompt in prompts)
+    ids_BP = torch.tensor([[eos] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device)
+    pad_B = torch.tensor([width - len(p) for p in prompts], device=device)
+    token_ids_BT = torch.zeros(B, T, dtype=torch.long, device=device)
+    logprobs_BT = torch.zeros(B, T, device=device)
+    length_B = torch.full((B,), T, dtype=torch.long, device=device)
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    live = torch.arange(B, device=device)
+    done_B = torch.zeros(B, dtype=torch.bool, device=device)
+    cache: Any = None
+    fused = role.check_fused(ids_BP)
+    inputs = ids_BP
+    for t in range(T):
+        seen = width + t
+        valid = torch.arange(seen, device=device) >= pad_B[live, None]
+        position = (torch.arange(seen, device=device) - pad_B[live, None]).clamp(min=0)
+        given = {
+            "input_ids": inputs,
+            "attention_mask": valid.long(),
+            "position_ids": position[:, -inputs.shape[1] :],
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        if fused:
+            out = role.trunk(**given)
+            weight, bias = role.head
+            hidden = out.last_hidden_state[:, -1]
+            with role.computing():
+                logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
+        else:
+            with role.computing():
+                out = role.base(**given)
+            logits = out.logits[:, -1].float()
+        cache = out.past_key_values
+        ids, support = choose(logits, sampling, rng.uniform(seed, sample_B[live.cpu()], t).to(device), greedy)
+        stats = kernels.token_stats(
+            logits, ids, temperature=sampling.temperature,
+            support=None if support is None else (support.ids, support.offsets),
+        )  # fmt: skip
+        running = ~done_B[live]
+        rows = live[running]
+        assert stats.logprobs is not None
+        token_ids_BT[rows, t] = ids[running]
+        logprobs_BT[rows, t] = stats.logprobs[running]
+        if support is not None:
+            counts = support.offsets[1:] - support.offsets[:-1]
+            kept.append((live, torch.where(running, counts, 0), support.select(running.nonzero()[:, 0]).ids))
+        ended = rows[ids[running] == eos]
+        length_B[ended] = t + 1
+        done_B[ended] = True
+        if bool(done_B.all()) or t + 1 == T:
+            break
+        keep = ~done_B[live]
+        if int(keep.sum()) * 2 <= len(live) and hasattr(cache, "batch_select_indices"):
+            cache.batch_select_indices(keep.nonzero()[:, 0])
+            live, ids = live[keep], ids[keep]
+        inputs = ids[:, None]
+    longest = int(length_B.max()) if B else 0
+    finish = tuple("stop" if done else "length" for done in done_B.tolist())
+    return Drawn(
+        token_ids_BT[:, :longest].cpu(),
+        length_B.cpu(),
+        finish,
+        Behaviour(
+            logprobs_BT=logprobs_BT[:, :longest].cpu(),
+            version_BT=torch.full((B, longest), role.version, dtype=torch.long),
+            sampling=sampling,
+            support=_assemble(kept, B, longest),
+        ),
+    )
+
+
+def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor, greedy: bool) -> tuple[Tensor, Support | None]:
+    """One token per row by inverting the cumulative distribution at u, and the kept ids when top-k/top-p cut it."""
+    if greedy:
+        return logits_BV.argmax(-1), None
+    probs_BV = torch.softmax(logits_BV / sampling.temperature, -1)
+    support = None
+    if sampling.truncated:
+        ranked, order = probs_BV.sort(-1, descending=True, stable=True)
+        keep = torch.ones_like(ranked, dtype=torch.bool)
+        if sampling.top_k:
+            keep[:, sampling.top_k :] = False
+        if sampling.top_p < 1.0:
+            keep &= ranked.cumsum(-1) - ranked < sampling.top_p
+        keep_BV = torch.zeros_like(keep).scatter(1, order, keep)
+        probs_BV = torch.where(keep_BV, probs_BV, 0.0)
+        counts = keep_BV.sum(1)
+        support = Support(keep_BV.nonzero()[:, 1], torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+    cumulative_BV = probs_BV.cumsum(-1)
+    target_B1 = (u_B.to(cumulative_BV.dtype) * cumulative_BV[:, -1])[:, None]
+    ids = torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
+    last = (probs_BV > 0).cumsum(1).argmax(1)
+    return torch.minimum(ids, last), support
+
+
+def _assemble(kept: list[tuple[Tensor, Tensor, Tensor]], B: int, T: int) -> Support | None:
+    """Kept ids of each step, joined row by row."""
+    if not kept:
+        return None
+    counts_BT = torch.zeros(B, T, dtype=torch.long)
+    owner, step, ids = [], [], []
+    for t, (live, counts, chosen) in enumerate(kept[:T]):
+        counts_BT[live.cpu(), t] = counts.cpu()
+        owner.append(live.cpu().repeat_interleave(counts.cpu()))
+        step.append(torch.full((len(chosen),), t))
+        ids.append(chosen.cpu())
+    order = torch.argsort(torch.cat(owner) * T + torch.cat(step), stable=True)
+    flat = counts_BT.reshape(-1)
+    return Support(torch.cat(ids)[order], torch.cat([flat.new_zeros(1), flat.cumsum(0)]))

@@ -1,0 +1,30 @@
+"""Generalised advantage estimation (Schulman et al. 2016, eq. 16): A_t = Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from hookline import Advantaged, Component, Config, Context, Scored, hookimpl, kernels
+
+
+class GAE(Component):
+    """Advantages from a critic's values. Masked tokens pass the carry on and hold 0; the last token is terminal."""
+
+    needs = frozenset({"critic"})
+    gives = frozenset({"value_BT", "return_BT"})
+
+    class Config(Config):
+        gamma: float = Field(1.0, ge=0, le=1)
+        """Discount per token. 1.0 is usual for one-turn text; lower values prefer early reward."""
+        lam: float = Field(0.95, ge=0, le=1)
+        """0 is one-step TD (biased, quiet), 1 is Monte Carlo (unbiased, noisy)."""
+
+    @hookimpl
+    def hookline_advantage(self, ctx: Context, scored: Scored) -> Advantaged:
+        value_BT = ctx.stats(scored, model=ctx.role_with("value"), want=("value",))["value"]
+        advantage_BT, return_BT = kernels.gae(
+            scored.reward_BT, value_BT, mask=scored.mask_BT, gamma=self.config.gamma, lam=self.config.lam
+        )
+        return_BT = torch.where(scored.mask_BT, return_BT, 0.0)
+        return scored.advantaged(advantage_BT, value_BT=value_BT, return_BT=return_BT)

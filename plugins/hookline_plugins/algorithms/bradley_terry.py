@@ -1,0 +1,57 @@
+"""Reward modelling by Bradley–Terry (1952; Christiano et al. 2017): P(a beats b) = σ(r_a − r_b).
+
+The loss is −log σ(r_chosen − r_rejected), mean over comparisons. Rewards are read from the head `reward` at the last
+token. Differences alone are learned, so `centre` adds c·mean r² to fix the free constant near 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch.nn.functional import softplus
+
+from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl, pairs
+
+
+class BradleyTerry(Component):
+    """Learn a reward from comparisons: two rows of one group with different reward."""
+
+    needs = frozenset({"pairs"})
+    takes = Scored
+    off_policy = True
+    metrics = (
+        Metric("accuracy", "share of comparisons the model orders as they were judged"),
+        Metric("margin", "mean of r_chosen − r_rejected", "nats"),
+    )
+
+    class Config(UpdateConfig):
+        centre: float = Field(0.01, ge=0)
+        """Weight of mean r², which keeps rewards around 0; large flattens them."""
+
+    @hookimpl
+    def hookline_update(self, ctx: Context, batch: Scored) -> None:
+        chosen, rejected = pairs(batch)
+        if not len(chosen):
+            return
+        # each comparison is a row of its own weight: rows of a group stay together, so a group holds its pairs
+        count_B = torch.zeros(len(batch)).index_add(0, chosen, torch.ones(len(chosen)))
+        ctx.train(batch.with_extra(wins_B=count_B), self.loss, unit="group")
+
+    def loss(self, mb: MicroBatch[Scored]) -> Loss:
+        reward_B = last_true(mb.stats(want=("reward",))["reward"], mb.batch.mask_BT)
+        chosen, rejected = pairs(mb.batch)
+        margin = reward_B[chosen] - reward_B[rejected]
+        wins_B = mb["wins_B"].clamp(min=1)
+
+        def per_win(x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(reward_B).index_add(0, chosen, x) / wins_B
+
+        mb.log("accuracy", mb.mean_over("wins_B", per_win((margin > 0).float())))
+        mb.log("margin", mb.mean_over("wins_B", per_win(margin)))
+        return mb.mean_over("wins_B", per_win(softplus(-margin))) + self.config.centre * mb.row_mean(reward_B.square())
+
+
+def last_true(value_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """The value at each row's last true token: [B, T] → [B]."""
+    last_B = (mask_BT * torch.arange(1, mask_BT.shape[1] + 1, device=mask_BT.device)).argmax(1)
+    return value_BT.gather(1, last_B[:, None])[:, 0]

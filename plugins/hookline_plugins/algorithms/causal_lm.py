@@ -1,0 +1,25 @@
+"""Next-token prediction (Bengio et al. 2003; Radford et al. 2019): mean over tokens of −log p(token | what came before)."""
+
+from __future__ import annotations
+
+from hookline import Batch, Component, Context, Loss, Metric, MicroBatch, UpdateConfig, hookimpl
+
+
+class CausalLM(Component):
+    """Maximise the likelihood of every token the mask shows."""
+
+    takes = Batch
+    off_policy = True
+    metrics = (Metric("nll", "mean over tokens of −log p(token)", "nats per token"),)
+
+    class Config(UpdateConfig):
+        pass
+
+    @hookimpl
+    def hookline_update(self, ctx: Context, batch: Batch) -> None:
+        def loss(mb: MicroBatch[Batch]) -> Loss:
+            nll = mb.token_mean(-mb.stats(want=("logprobs",)).logprobs_BT)
+            mb.log("nll", nll)
+            return nll
+
+        ctx.train(batch, loss)

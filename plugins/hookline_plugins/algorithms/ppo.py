@@ -1,0 +1,105 @@
+"""Proximal policy optimisation (Schulman et al. 2017) with a critic, as in RLHF (Stiennon et al. 2020).
+
+Policy, eq. 7, mean over tokens:     −min(ρ A, clip(ρ, 1 ± clip_range) A),   ρ = exp(log π(a|s) − log π_old(a|s))
+Critic, clipped as the policy is:    ½ max((V − R)², (V_clip − R)²),          V_clip = V_old + clip(V − V_old, ± value_clip)
+
+π_old is the policy before the first epoch, recomputed here rather than taken from the sampler, so that the first ratio
+is 1 up to rounding. Healthy: `clip_fraction` below 0.2, `approx_kl` below 0.05, `explained_variance` rising towards 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hookline import Advantaged, Component, Context, Loss, Metric, MicroBatch, UpdateConfig, hookimpl
+
+
+class PPO(Component):
+    """Clipped policy gradient with a learned value for every token."""
+
+    needs = frozenset({"behaviour", "value_BT", "return_BT"})
+    gives = frozenset({"critic"})
+    takes = Advantaged
+    metrics = (
+        Metric("policy_loss", "mean over tokens of −min(ρA, clip(ρ)A)"),
+        Metric("value_loss", "mean over tokens of ½ max((V−R)², (V_clip−R)²)"),
+        Metric("clip_fraction", "share of tokens whose ratio left 1 ± clip_range", healthy=(0.0, 0.4)),
+        Metric("approx_kl", "mean over tokens of ρ − 1 − log ρ, new policy against old", "nats", healthy=(0.0, 0.2)),
+        Metric("entropy", "mean over tokens of the policy's entropy", "nats", healthy=(0.01, 20.0)),
+        Metric("explained_variance", "1 − var(R − V) / var(R) over tokens, before the update", healthy=(-1.0, 1.0)),
+        Metric("behaviour_gap", "mean over tokens of exp|log π_old − log π_sampler|", healthy=(0.0, 1.05)),
+    )
+
+    class Config(UpdateConfig):
+        clip_range: float = Field(0.2, gt=0, lt=1)
+        """How far a ratio may leave 1 and still be followed. Small is safe and slow."""
+        value_clip: float = Field(0.2, gt=0)
+        """The same for the critic, in units of reward."""
+        value_weight: float = Field(0.5, ge=0)
+        """Weight of the critic's loss."""
+        entropy_bonus: float = Field(0.0, ge=0)
+        """Weight of the entropy, paid; large keeps the policy random."""
+        critic: Literal["separate", "shared"] = "separate"
+        """`separate`: a copy of the policy with a value head. `shared`: a value head on the policy's own trunk."""
+
+    def setup(self, ctx: Context) -> None:
+        if self.config.critic == "separate":
+            ctx.role("critic")
+        ctx.head("value", value_head, role=self.critic)
+
+    @property
+    def critic(self) -> str:
+        return "critic" if self.config.critic == "separate" else "policy"
+
+    @hookimpl
+    def hookline_update(self, ctx: Context, batch: Advantaged) -> None:
+        if not len(batch):
+            return
+        old_BT = ctx.stats(batch).logprobs_BT
+        mask, returns, values = batch.mask_BT, batch.extra["return_BT"], batch.extra["value_BT"]
+        assert batch.behaviour is not None
+        ctx.log("behaviour_gap", ctx.mean((old_BT - batch.behaviour.logprobs_BT)[mask].abs().exp()), int(mask.sum()))
+        spread = float(returns[mask].var(correction=0))
+        if spread > 0:
+            ctx.log("explained_variance", 1 - float((returns - values)[mask].var(correction=0)) / spread)
+        ctx.train(batch.with_extra(old_logprobs_BT=old_BT), self.loss)
+
+    def loss(self, mb: MicroBatch[Advantaged]) -> Loss:
+        c = self.config
+        want = ("logprobs", "entropy", "value") if c.critic == "shared" else ("logprobs", "entropy")
+        stats = mb.stats(want=want)
+        value_BT = stats["value"] if c.critic == "shared" else mb.stats("critic", want=("value",))["value"]
+        log_ratio = torch.where(mb.batch.mask_BT, stats.logprobs_BT - mb["old_logprobs_BT"], 0.0)
+        ratio = log_ratio.exp()
+        policy = mb.token_mean(policy_loss(ratio, mb.batch.advantage_BT, c.clip_range))
+        value = mb.token_mean(value_loss(value_BT, mb["value_BT"], mb["return_BT"], c.value_clip))
+        entropy = mb.token_mean(stats.entropy_BT)
+        mb.log("policy_loss", policy)
+        mb.log("value_loss", value)
+        mb.log("entropy", entropy)
+        mb.log("clip_fraction", mb.token_mean(((ratio - 1).abs() > c.clip_range).float()))
+        mb.log("approx_kl", mb.token_mean(ratio - 1 - log_ratio))
+        return policy + c.value_weight * value - c.entropy_bonus * entropy
+
+
+def policy_loss(ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
+    """Per token: −min(ρA, clip(ρ, 1 ± ε)A)."""
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)
+
+
+def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Per token: ½ max((V−R)², (V_clip−R)²)."""
+    clipped = old_value + (value - old_value).clamp(-clip, clip)
+    return 0.5 * torch.maximum((value - returns).square(), (clipped - returns).square())
+
+
+def value_head(hidden_size: int) -> nn.Module:
+    """A linear value that starts at 0 everywhere."""
+    head = nn.Linear(hidden_size, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

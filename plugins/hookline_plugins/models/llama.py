@@ -1,0 +1,45 @@
+"""Llama (Touvron et al. 2023), from nothing: rotary positions, RMS norm, gated MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from hookline import Architecture, Config
+
+
+class Llama(Architecture):
+    """transformers' LlamaForCausalLM."""
+
+    class Config(Config):
+        layers: int = Field(4, ge=1)
+        """Transformer blocks."""
+        width: int = Field(256, ge=8)
+        """Size of the hidden states."""
+        heads: int = Field(4, ge=1)
+        """Attention heads."""
+        mlp: int | None = Field(None, ge=8)
+        """Size of the gated MLP; default: 8/3 of the width."""
+        context: int = Field(256, ge=8)
+        """Most positions."""
+        tie: bool = True
+        """One matrix for input and output embeddings."""
+
+        @model_validator(mode="after")
+        def _divides(self) -> Llama.Config:
+            if self.width % (2 * self.heads):
+                raise ValueError(f"width {self.width} is no multiple of twice its {self.heads} heads")
+            return self
+
+    def build(self, vocabulary: int, context: int, special: Mapping[str, int]) -> Any:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        c = self.config
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocabulary, max_position_embeddings=context, hidden_size=c.width, num_hidden_layers=c.layers,
+                num_attention_heads=c.heads, intermediate_size=c.mlp or 8 * c.width // 3, tie_word_embeddings=c.tie, **special,
+            )
+        )  # fmt: skip

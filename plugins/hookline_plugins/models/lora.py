@@ -1,0 +1,34 @@
+"""Low-rank adaptation (Hu et al. 2021): train W + (α/r)·BA with W frozen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from hookline import Adapter, Config
+
+
+class LoRA(Adapter):
+    """peft's LoRA on every linear layer of the trunk; the reference is the same model with the adapter off."""
+
+    class Config(Config):
+        rank: int = Field(8, ge=1)
+        """Rank of the change. Larger learns more and costs more memory."""
+        alpha: float | None = Field(None, gt=0)
+        """Scale of the change; default: twice the rank."""
+        modules: tuple[str, ...] | None = None
+        """Layers to adapt by name; default: all linear layers but the output."""
+
+    def attach(self, net: Any) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        c = self.config
+        return get_peft_model(
+            net,
+            LoraConfig(
+                r=c.rank, lora_alpha=c.alpha or 2 * c.rank, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
+                target_modules=list(c.modules) if c.modules else "all-linear",
+                fan_in_fan_out=type(net).__name__.startswith("GPT2"),
+            ),
+        )  # fmt: skip

@@ -1,0 +1,23 @@
+"""How long an answer is."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from hookline import Component, Config, Rollout, hookimpl
+
+
+class Length(Component):
+    """Tokens per answer over `per`; with a negative weight it is a price on length."""
+
+    class Config(Config):
+        per: float = Field(1.0, gt=0)
+        """Tokens that make 1."""
+        free: int = Field(0, ge=0)
+        """Tokens that do not count."""
+
+    @hookimpl
+    def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
+        tokens_B = rollout.mask_BT.sum(1).float()
+        return (tokens_B - self.config.free).clamp(min=0) / self.config.per

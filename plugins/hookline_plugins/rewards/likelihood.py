@@ -1,0 +1,42 @@
+"""How likely a model finds the rows: perplexity, and the KL to another model. Figures for evaluations."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from hookline import Component, Config, Context, PhaseName, Rollout, Scored, Term, hookimpl
+
+
+class Perplexity(Component):
+    """log p(token) under the policy; over an evaluation, exp of minus the mean per token."""
+
+    class Config(Config):
+        role: str = "policy"
+        """Whose."""
+
+    @hookimpl
+    def hookline_reward(self, ctx: Context, rollout: Rollout) -> Term:
+        return Term(ctx.stats(rollout, model=self.config.role).logprobs_BT)
+
+    def summarise(self, term: Term, scored: Scored) -> float:
+        tokens = int(scored.mask_BT.sum())
+        return math.exp(-float(term.value.double().sum()) / max(1, tokens))
+
+
+class KL(Component):
+    """log π − log π_ref, summed over an answer: the KL per answer in nats, when the policy drew the answers itself."""
+
+    class Config(Config):
+        to: PhaseName | None = None
+        """The phase whose end is the reference; none: the policy as this phase began."""
+
+    def setup(self, ctx: Context) -> None:
+        self.role = f"kl:{self.config.to}" if self.config.to else "reference"
+        ctx.role(self.role, phase=self.config.to, frozen=True)
+
+    @hookimpl
+    def hookline_reward(self, ctx: Context, rollout: Rollout) -> torch.Tensor:
+        difference = ctx.stats(rollout).logprobs_BT - ctx.stats(rollout, model=self.role).logprobs_BT
+        return torch.where(rollout.mask_BT, difference, 0.0).sum(1)
