@@ -1,20 +1,22 @@
 """The ops behind the public functions: schema, shape rule, autograd, and who computes.
 
-The reference is registered for every device. Where the compiled module exists, it answers for CPU tensors; nobody who
-calls an op needs to know. Forward ops return one tensor whose leading dimension enumerates statistics (see
+Each op asks `_who` once: `cpu` where the compiled module exists and the tensors are on a CPU, else `reference`. Nobody
+who calls an op needs to know. Forward ops return one tensor whose leading dimension enumerates statistics (see
 `reference`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.amp import autocast_mode
 
-from . import reference
+from . import cpu, native, reference
+from .pool import pool
 
 _library = torch.library.Library("hookline", "DEF")  # type: ignore[no-untyped-call]
 _ops = torch.ops.hookline
@@ -40,6 +42,10 @@ def _define(schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) 
     _library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(qualified, fake, lib=_library)
     torch.library.register_vmap(qualified, refuse_vmap, lib=_library)
+
+
+def _who(tensor: Tensor) -> ModuleType:
+    return cpu if native.use_native(tensor.device) else reference
 
 
 def _device(args: tuple[Any, ...]) -> str:
@@ -73,8 +79,8 @@ def _token_stats(
     softcap: float,
     want: int,
     grad: str,
-) -> Tensor:
-    return reference.token_stats(logits, token_ids, _kept(kept_ids, kept_offsets), temperature, softcap, want)
+) -> Any:
+    return _who(logits).token_stats(logits, token_ids, _kept(kept_ids, kept_offsets), temperature, softcap, want)
 
 
 def _token_stats_backward(
@@ -88,9 +94,11 @@ def _token_stats_backward(
     softcap: float,
     want: int,
     pooled: bool,
-) -> Tensor:
-    kept = _kept(kept_ids, kept_offsets)
-    return reference.token_stats_backward(upstream, stats, logits, token_ids, kept, temperature, softcap, want)
+) -> Any:
+    args = (upstream, stats, logits, token_ids, _kept(kept_ids, kept_offsets), temperature, softcap, want)
+    if pooled and logits.device.type == "cpu":
+        return _who(logits).token_stats_backward(*args, pool.take(logits.shape, logits.dtype))
+    return _who(logits).token_stats_backward(*args)
 
 
 def _token_stats_backward_(
@@ -105,7 +113,7 @@ def _token_stats_backward_(
     want: int,
 ) -> None:
     kept = _kept(kept_ids, kept_offsets)
-    logits.copy_(reference.token_stats_backward(upstream, stats, logits, token_ids, kept, temperature, softcap, want))
+    _who(logits).token_stats_backward(upstream, stats, logits, token_ids, kept, temperature, softcap, want, logits)
 
 
 _TOKENS = "Tensor token_ids, Tensor? kept_ids, Tensor? kept_offsets, float temperature, float softcap, int want"
@@ -160,9 +168,9 @@ def _linear_token_stats(
     temperature: float,
     softcap: float,
     want: int,
-) -> Tensor:
+) -> Any:
     kept = _kept(kept_ids, kept_offsets)
-    return reference.linear_token_stats(hidden, weight, bias, token_ids, kept, temperature, softcap, want)
+    return _who(hidden).linear_token_stats(hidden, weight, bias, token_ids, kept, temperature, softcap, want)
 
 
 def _linear_token_stats_backward(
@@ -178,9 +186,9 @@ def _linear_token_stats_backward(
     softcap: float,
     want: int,
     needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Any:
     kept = _kept(kept_ids, kept_offsets)
-    return reference.linear_token_stats_backward(
+    return _who(hidden).linear_token_stats_backward(
         upstream, stats, hidden, weight, bias, token_ids, kept, temperature, softcap, want, needs
     )
 
@@ -238,8 +246,8 @@ def _gae(
     lam: float,
     bootstrap: Tensor | None,
     offsets: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return reference.gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
+) -> Any:
+    return _who(rewards).gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
 
 
 def _like_rewards(rewards: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -258,12 +266,12 @@ _define(
 # ---------------------------------------------------------------------------------------------------------------- KL
 
 
-def _kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, which: int) -> Tensor:
-    return reference.kl_estimate(logprobs, ref_logprobs, which)
+def _kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, which: int) -> Any:
+    return _who(logprobs).kl_estimate(logprobs, ref_logprobs, which)
 
 
-def _kl_estimate_backward(upstream: Tensor, logprobs: Tensor, ref_logprobs: Tensor, which: int) -> Tensor:
-    return reference.kl_estimate_backward(upstream, logprobs, ref_logprobs, which)
+def _kl_estimate_backward(upstream: Tensor, logprobs: Tensor, ref_logprobs: Tensor, which: int) -> Any:
+    return _who(logprobs).kl_estimate_backward(upstream, logprobs, ref_logprobs, which)
 
 
 _define(
@@ -295,14 +303,14 @@ _differentiate("kl_estimate", _save_kl_estimate, _differentiate_kl_estimate)
 _no_second_derivative("kl_estimate")
 
 
-def _kl_divergence(logits: Tensor, ref_logits: Tensor, temperature: float) -> Tensor:
-    return reference.kl_divergence(logits, ref_logits, temperature)
+def _kl_divergence(logits: Tensor, ref_logits: Tensor, temperature: float) -> Any:
+    return _who(logits).kl_divergence(logits, ref_logits, temperature)
 
 
 def _kl_divergence_backward(
     upstream: Tensor, stats: Tensor, logits: Tensor, ref_logits: Tensor, temperature: float, needs: list[bool]
-) -> tuple[Tensor, Tensor]:
-    return reference.kl_divergence_backward(upstream, stats, logits, ref_logits, temperature, needs)
+) -> Any:
+    return _who(logits).kl_divergence_backward(upstream, stats, logits, ref_logits, temperature, needs)
 
 
 _define(
@@ -346,8 +354,8 @@ def _linear_kl_divergence(
     ref_weight: Tensor,
     ref_bias: Tensor | None,
     temperature: float,
-) -> Tensor:
-    return reference.linear_kl_divergence(hidden, weight, bias, ref_hidden, ref_weight, ref_bias, temperature)
+) -> Any:
+    return _who(hidden).linear_kl_divergence(hidden, weight, bias, ref_hidden, ref_weight, ref_bias, temperature)
 
 
 def _linear_kl_divergence_backward(
@@ -361,8 +369,8 @@ def _linear_kl_divergence_backward(
     ref_bias: Tensor | None,
     temperature: float,
     needs: list[bool],
-) -> tuple[Tensor, ...]:
-    return reference.linear_kl_divergence_backward(
+) -> Any:
+    return _who(hidden).linear_kl_divergence_backward(
         upstream, stats, hidden, weight, bias, ref_hidden, ref_weight, ref_bias, temperature, needs
     )
 

@@ -99,14 +99,10 @@ def token_stats(logits: Tensor, token_ids: Tensor, kept: Kept, temperature: floa
     if not token_ids.numel():
         return stats
     y = token_ids.long().clamp(min=0).unsqueeze(-1)
-    inside = None
     if kept is not None:
-        inside = kept_mask(*kept, x)
-        x = x.masked_fill(~inside, -torch.inf)
+        x = x.masked_fill(~kept_mask(*kept, x), -torch.inf)
     peak = x.amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
     z = distance(x, peak, temperature, softcap)
-    if inside is not None:
-        z = z.masked_fill(~inside, -torch.inf)  # softcap(-inf) is finite
     log_total = z.logsumexp(-1)
     p = (z - log_total.unsqueeze(-1)).exp()
     z_y = z.gather(-1, y).squeeze(-1)
@@ -123,8 +119,9 @@ def token_stats(logits: Tensor, token_ids: Tensor, kept: Kept, temperature: floa
         stats[SUM_SQ_PROBS] = p.square().sum(-1)
     if wants(want, TOP_P_MASS) or wants(want, RANK):
         above = x > x.gather(-1, y)
-        stats[TOP_P_MASS] = torch.where(above, p, 0).sum(-1)
-        stats[RANK] = above.sum(-1).to(stats.dtype)
+        broken = log_total.isnan() | (log_total == -torch.inf)
+        stats[TOP_P_MASS] = torch.where(above, p, 0).sum(-1).masked_fill(broken, torch.nan)
+        stats[RANK] = above.sum(-1).to(stats.dtype).masked_fill(broken, torch.nan)
     return torch.where(token_ids == IGNORE, 0, stats)
 
 
@@ -137,15 +134,17 @@ def token_stats_backward(
     temperature: float,
     softcap: float,
     want: int,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """The gradient to the logits, in their dtype: dx = sum over statistics of upstream * d statistic / dx."""
+    """The gradient to the logits, in their dtype: sum of upstream * d statistic / dx. Written to `out` where given."""
     x = logits.to(wide(logits))
     y = token_ids.long().clamp(min=0).unsqueeze(-1)
     row = stats.unsqueeze(-1)
     up = upstream.to(x.dtype).unsqueeze(-1)
     z = distance(x, row[PEAK], temperature, softcap)
-    if kept is not None:
-        z = z.masked_fill(~kept_mask(*kept, x), -torch.inf)
+    outside = None if kept is None else ~kept_mask(*kept, x)
+    if outside is not None:
+        z = z.masked_fill(outside, -torch.inf)
     logp = z - row[LOG_TOTAL]
     p = logp.exp()
     grad = torch.zeros_like(x)
@@ -161,8 +160,11 @@ def token_stats_backward(
     grad /= temperature
     if softcap:
         grad *= 1 - torch.tanh(x / softcap).square()
+    if outside is not None:
+        grad = grad.masked_fill(outside, 0)
     live = (upstream[:RANK] != 0).any(0) & (token_ids != IGNORE)
-    return torch.where(live.unsqueeze(-1), grad, 0).to(logits.dtype)
+    grad = torch.where(live.unsqueeze(-1), grad, 0).to(logits.dtype)
+    return grad if out is None else out.copy_(grad)
 
 
 def scaled(x: Tensor, temperature: float, softcap: float) -> Tensor:
@@ -172,7 +174,8 @@ def scaled(x: Tensor, temperature: float, softcap: float) -> Tensor:
 def distance(x: Tensor, peak: Tensor, temperature: float, softcap: float) -> Tensor:
     """z(x) - z(peak), subtracted before it is divided."""
     if softcap:
-        return softcap * (torch.tanh(x / softcap) - torch.tanh(peak / softcap)) / temperature
+        z = softcap * (torch.tanh(x / softcap) - torch.tanh(peak / softcap)) / temperature
+        return z.masked_fill(x == -torch.inf, -torch.inf)  # a token that cannot be drawn stays so under a cap
     return (x - peak) / temperature
 
 

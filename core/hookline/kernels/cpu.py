@@ -1,0 +1,507 @@
+"""CPU tensors through the compiled module. Each function has its namesake's signature and meaning in `reference`.
+
+What the module does not speak (float64) goes to the reference, and so does every complaint about an argument: the
+module only says that something is wrong, the reference finds the sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import native, reference
+from .reference import KL_ROWS, RANK, ROWS, TOP_P_MASS, Kept, kept_rows, wants, wide
+
+Descriptor = tuple[int, tuple[int, ...], tuple[int, ...], int]
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int64: 3, torch.bool: 4}
+
+STATES = 7
+STATE_PEAK, STATE_CHOSEN = 0, 6
+KL_STATES = 5
+LOWEST = torch.finfo(torch.float32).min
+
+TILE = 1 << 20
+"""Logits in a tile of the head's product: 4 MiB, which a core's caches keep until the statistics have read them."""
+
+TILE_ROWS = 2048
+"""Tokens in a tile, so that it is at least 512 columns wide."""
+
+
+def describe(tensor: Tensor | None) -> Descriptor | None:
+    """How a tensor crosses into C++. The caller keeps it alive."""
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), _DTYPES[tensor.dtype]
+
+
+def rows(tensor: Tensor) -> Tensor:
+    """[..., width] as [outer, inner, width] with a dense last dimension: where strides allow, a view.
+
+    So logits[:, :-1] is not copied.
+    """
+    if tensor.dim() == 3 and (tensor.stride(2) == 1 or tensor.shape[2] == 1):
+        return tensor
+    if tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
+    if tensor.dim() == 2:
+        return tensor.unsqueeze(0)
+    if tensor.dim() == 1:
+        return tensor[None, None]
+    return tensor.reshape(-1, *tensor.shape[-2:]) if tensor.dim() > 3 else tensor
+
+
+def kernels() -> Any:
+    return native.module
+
+
+def _ids(token_ids: Tensor) -> Tensor:
+    return token_ids.to(torch.int64).contiguous()
+
+
+def _kept(kept: Kept) -> tuple[Descriptor | None, Descriptor | None]:
+    return (None, None) if kept is None else (describe(kept[0]), describe(kept[1]))
+
+
+# ------------------------------------------------------------------------------------------------- token statistics
+
+
+def token_stats(logits: Tensor, token_ids: Tensor, kept: Kept, temperature: float, softcap: float, want: int) -> Tensor:
+    if wide(logits) == torch.float64:
+        return reference.token_stats(logits, token_ids, kept, temperature, softcap, want)
+    stats = torch.zeros(ROWS, *token_ids.shape)
+    if not token_ids.numel():
+        return stats
+    x, ids, kept = rows(logits), _ids(token_ids), _dense(kept)
+    fine = kernels().token_stats(
+        describe(x), describe(ids), *_kept(kept), temperature, softcap, want, describe(stats), torch.get_num_threads()
+    )
+    return stats if fine else _complain(token_ids, kept, logits.shape[-1], "token_stats")
+
+
+def _dense(kept: Kept) -> Kept:
+    return None if kept is None else (kept[0].contiguous(), kept[1].contiguous())
+
+
+def _complain(token_ids: Tensor, kept: Kept, vocabulary: int, op: str) -> Any:
+    reference.check_token_ids(token_ids, vocabulary, op)
+    if kept is not None:
+        reference.check_support(token_ids, *kept, vocabulary, op)
+    raise AssertionError(f"{op}: the compiled module refuses ids that the reference takes")
+
+
+def token_stats_backward(
+    upstream: Tensor,
+    stats: Tensor,
+    logits: Tensor,
+    token_ids: Tensor,
+    kept: Kept,
+    temperature: float,
+    softcap: float,
+    want: int,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`out`, dense or the logits themselves, receives the gradient; without it, a new tensor."""
+    if wide(logits) == torch.float64:
+        return reference.token_stats_backward(upstream, stats, logits, token_ids, kept, temperature, softcap, want, out)
+    grad = torch.empty(logits.shape, dtype=logits.dtype) if out is None else out
+    if not grad.numel():
+        return grad
+    upstream, stats, ids, kept = upstream.float().contiguous(), stats.contiguous(), _ids(token_ids), _dense(kept)
+    x, to = rows(logits), rows(grad)
+    kernels().token_stats_backward(
+        describe(upstream),
+        describe(stats),
+        describe(x),
+        describe(ids),
+        *_kept(kept),
+        temperature,
+        softcap,
+        want,
+        0,
+        describe(to),
+        torch.get_num_threads(),
+    )
+    return grad
+
+
+# ----------------------------------------------------------------------------- token statistics from hidden states
+
+
+def _column_tiles(tokens: int, vocabulary: int) -> list[tuple[int, int]]:
+    width = max(512, TILE // max(1, min(tokens, TILE_ROWS)))
+    return [(first, min(first + width, vocabulary)) for first in range(0, vocabulary, width)]
+
+
+def _row_blocks(tokens: int) -> list[slice]:
+    return [slice(start, min(start + TILE_ROWS, tokens)) for start in range(0, tokens, TILE_ROWS)]
+
+
+class Head:
+    """A head whose logits exist one tile at a time, in a buffer that every tile of one call shares."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None):
+        self.hidden = hidden.flatten(0, -2).float()
+        self.weight, self.bias = weight, None if bias is None else bias.float()
+        tokens, vocabulary = len(self.hidden), len(weight)
+        first, last = _column_tiles(tokens, vocabulary)[0]
+        self.buffer = torch.empty(min(tokens, TILE_ROWS) * (last - first))
+
+    def columns(self, first: int, last: int) -> Tensor:
+        return self.weight[first:last].float()
+
+    def tile(self, block: slice, columns: Tensor, first: int) -> Tensor:
+        """Logits [rows of the block, columns of the tile], accumulated in float32."""
+        n, width = block.stop - block.start, len(columns)
+        logits = self.buffer[: n * width].view(n, width)
+        if self.bias is None:
+            return torch.mm(self.hidden[block], columns.t(), out=logits)
+        return torch.addmm(self.bias[first : first + width], self.hidden[block], columns.t(), out=logits)
+
+
+class HeadGrads:
+    """Gradients to hidden, weight and bias, tile by tile. float32 until a number is final, and then rounded once."""
+
+    def __init__(self, head: Head, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool]):
+        self.head, self.needs, self.shape = head, needs, hidden.shape
+        self.dtype = hidden.dtype
+        self.hidden = torch.zeros_like(head.hidden) if needs[0] else None
+        self.weight = torch.empty_like(weight) if needs[1] else weight.new_empty(0)
+        bias_like = weight if bias is None else bias
+        self.bias = bias_like.new_zeros(len(weight), dtype=torch.float32) if needs[2] else bias_like.new_empty(0)
+        self.bias_dtype = bias_like.dtype
+        self.sum: Tensor | None = None
+
+    def add(self, block: slice, grad_logits: Tensor, columns: Tensor, first: int) -> None:
+        if self.hidden is not None:
+            self.hidden[block].addmm_(grad_logits, columns)
+        if self.needs[1]:
+            last = first + len(columns)
+            hidden = self.head.hidden[block]
+            if block.stop == len(self.head.hidden) and block.start == 0 and self.weight.dtype == torch.float32:
+                torch.mm(grad_logits.t(), hidden, out=self.weight[first:last])
+                return self._add_bias(grad_logits, first)
+            if self.sum is None:
+                self.sum = grad_logits.t() @ hidden
+            else:
+                self.sum.addmm_(grad_logits.t(), hidden)
+            if block.stop == len(self.head.hidden):
+                self.weight[first:last] = self.sum
+                self.sum = None
+        return self._add_bias(grad_logits, first)
+
+    def _add_bias(self, grad_logits: Tensor, first: int) -> None:
+        if self.needs[2]:
+            self.bias[first : first + grad_logits.shape[1]] += grad_logits.sum(0)
+
+    def result(self) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = torch.empty(0) if self.hidden is None else self.hidden.view(self.shape)
+        return hidden.to(self.dtype), self.weight, self.bias.to(self.bias_dtype)
+
+
+def _blocks(tokens: int, ids: Tensor, kept: Kept) -> list[tuple[slice, Tensor, Kept]]:
+    return [(block, ids[block], _dense(kept_rows(kept, block.start, block.stop))) for block in _row_blocks(tokens)]
+
+
+def linear_token_stats(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    token_ids: Tensor,
+    kept: Kept,
+    temperature: float,
+    softcap: float,
+    want: int,
+) -> Tensor:
+    if wide(hidden, weight, bias) == torch.float64:
+        return reference.linear_token_stats(hidden, weight, bias, token_ids, kept, temperature, softcap, want)
+    stats = torch.zeros(ROWS, *token_ids.shape)
+    tokens, vocabulary = token_ids.numel(), len(weight)
+    if not tokens:
+        return stats
+    ids, kept, threads = _ids(token_ids).flatten(), _dense(kept), torch.get_num_threads()
+    if not kernels().ids_are_fine(describe(ids), *_kept(kept), tokens, vocabulary):
+        return _complain(token_ids, kept, vocabulary, "linear_token_stats")  # type: ignore[no-any-return]
+    head = Head(hidden, weight, bias)
+    blocks = _blocks(tokens, ids, kept)
+    states = [_new_state(len(block_ids)) for _, block_ids, _ in blocks]
+    if wants(want, TOP_P_MASS) or wants(want, RANK):  # comparing with the chosen logit needs it before the first tile
+        for (block, block_ids, block_kept), state in zip(blocks, states):
+            state[STATE_CHOSEN] = _chosen_logits(head, block, block_ids, block_kept)
+    for first, last in _column_tiles(tokens, vocabulary):
+        columns = head.columns(first, last)
+        for (block, block_ids, block_kept), state in zip(blocks, states):
+            tile = head.tile(block, columns, first).unsqueeze(0)
+            kernels().update(
+                describe(tile),
+                describe(block_ids),
+                *_kept(block_kept),
+                temperature,
+                softcap,
+                want,
+                first,
+                describe(state),
+                threads,
+            )
+    flat = stats.view(ROWS, tokens)
+    for (block, block_ids, _), state in zip(blocks, states):
+        finished = torch.zeros(ROWS, len(block_ids))
+        kernels().finish(describe(state), describe(block_ids), temperature, softcap, want, describe(finished))
+        flat[:, block] = finished
+    return stats
+
+
+def _new_state(tokens: int) -> Tensor:
+    state = torch.zeros(STATES, tokens)
+    state[STATE_PEAK] = LOWEST
+    state[STATE_CHOSEN] = -torch.inf
+    return state
+
+
+def _chosen_logits(head: Head, block: slice, ids: Tensor, kept: Kept) -> Tensor:
+    y = ids.clamp(min=0)
+    chosen = (head.hidden[block] * head.weight[y]).sum(-1)
+    if head.bias is not None:
+        chosen += head.bias[y]
+    if kept is not None:
+        owner = torch.repeat_interleave(torch.arange(len(ids)), kept[1].diff())
+        inside = torch.zeros(len(ids), dtype=torch.bool).index_put_((owner,), kept[0] == ids[owner], accumulate=True)
+        chosen = chosen.masked_fill(~inside, -torch.inf)
+    return chosen
+
+
+def linear_token_stats_backward(
+    upstream: Tensor,
+    stats: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    token_ids: Tensor,
+    kept: Kept,
+    temperature: float,
+    softcap: float,
+    want: int,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    tokens, vocabulary = token_ids.numel(), len(weight)
+    if wide(hidden, weight, bias) == torch.float64 or not tokens:
+        return reference.linear_token_stats_backward(
+            upstream, stats, hidden, weight, bias, token_ids, kept, temperature, softcap, want, needs
+        )
+    ids, upstream, stats = _ids(token_ids).flatten(), upstream.float().flatten(1), stats.flatten(1)
+    head = Head(hidden, weight, bias)
+    grads = HeadGrads(head, hidden, weight, bias, needs)
+    blocks = [
+        (block, upstream[:, block].contiguous(), stats[:, block].contiguous(), block_ids, block_kept)
+        for block, block_ids, block_kept in _blocks(tokens, ids, kept)
+    ]
+    for first, last in _column_tiles(tokens, vocabulary):
+        columns = head.columns(first, last)
+        for block, block_upstream, block_stats, block_ids, block_kept in blocks:
+            logits = head.tile(block, columns, first)
+            tile = describe(logits.unsqueeze(0))
+            kernels().token_stats_backward(
+                describe(block_upstream),
+                describe(block_stats),
+                tile,
+                describe(block_ids),
+                *_kept(block_kept),
+                temperature,
+                softcap,
+                want,
+                first,
+                tile,
+                torch.get_num_threads(),
+            )
+            grads.add(block, logits, columns, first)
+    return grads.result()
+
+
+# --------------------------------------------------------------------------------------------------------------- GAE
+
+
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    gamma: float,
+    lam: float,
+    bootstrap: Tensor | None,
+    offsets: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    if wide(rewards, values) == torch.float64:
+        return reference.gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
+    advantages, returns = torch.empty(rewards.shape), torch.empty(rewards.shape)
+    if rewards.dtype != values.dtype:
+        rewards, values = rewards.float(), values.float()
+    if not rewards.numel():
+        return reference.gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
+    r, v = rows(rewards), rows(values)
+    m = None if mask is None else rows(mask)
+    start = None if bootstrap is None else bootstrap.float().contiguous()
+    cuts = None if offsets is None else offsets.contiguous()
+    fine = kernels().gae(
+        describe(r),
+        describe(v),
+        describe(m),
+        describe(start),
+        describe(cuts),
+        gamma,
+        lam,
+        describe(advantages),
+        describe(returns),
+        torch.get_num_threads(),
+    )
+    if not fine and offsets is not None:
+        reference.check_offsets(offsets, len(rewards))
+    return advantages, returns
+
+
+# ---------------------------------------------------------------------------------------------------------------- KL
+
+
+def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    return (a, b) if a.dtype == b.dtype else (a.float(), b.float())
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, which: int) -> Tensor:
+    if wide(logprobs, ref_logprobs) == torch.float64:
+        return reference.kl_estimate(logprobs, ref_logprobs, which)
+    a, b = _alike(logprobs.contiguous(), ref_logprobs.contiguous())
+    out = torch.empty(which.bit_count(), *logprobs.shape)
+    kernels().kl_estimate(describe(a), describe(b), which, describe(out), torch.get_num_threads())
+    return out
+
+
+def kl_estimate_backward(upstream: Tensor, logprobs: Tensor, ref_logprobs: Tensor, which: int) -> Tensor:
+    if wide(logprobs, ref_logprobs) == torch.float64:
+        return reference.kl_estimate_backward(upstream, logprobs, ref_logprobs, which)
+    a, b = _alike(logprobs.contiguous(), ref_logprobs.contiguous())
+    up, grad = upstream.float().contiguous(), torch.empty(logprobs.shape)
+    kernels().kl_estimate_backward(
+        describe(up), describe(a), describe(b), which, describe(grad), torch.get_num_threads()
+    )
+    return grad
+
+
+def kl_divergence(logits: Tensor, ref_logits: Tensor, temperature: float) -> Tensor:
+    if wide(logits, ref_logits) == torch.float64:
+        return reference.kl_divergence(logits, ref_logits, temperature)
+    stats = torch.zeros(KL_ROWS, *logits.shape[:-1])
+    if stats.numel():
+        p, q = (rows(t) for t in _alike(logits, ref_logits))
+        kernels().kl_divergence(describe(p), describe(q), temperature, describe(stats), torch.get_num_threads())
+    return stats
+
+
+def kl_divergence_backward(
+    upstream: Tensor, stats: Tensor, logits: Tensor, ref_logits: Tensor, temperature: float, needs: list[bool]
+) -> tuple[Tensor, Tensor]:
+    if wide(logits, ref_logits) == torch.float64:
+        return reference.kl_divergence_backward(upstream, stats, logits, ref_logits, temperature, needs)
+    p, q = _alike(logits, ref_logits)
+    grads = [torch.empty(p.shape, dtype=p.dtype) if need else None for need in needs]
+    if p.numel():
+        up, known, p, q = upstream.float().contiguous(), stats.contiguous(), rows(p), rows(q)
+        grad, ref_grad = (None if g is None else rows(g) for g in grads)
+        kernels().kl_backward(
+            describe(up),
+            describe(known),
+            describe(p),
+            describe(q),
+            temperature,
+            describe(grad),
+            describe(ref_grad),
+            torch.get_num_threads(),
+        )
+    empty = logits.new_empty(0)
+    grad, ref_grad = (empty if g is None else g for g in grads)
+    return grad.to(logits.dtype), ref_grad.to(ref_logits.dtype)
+
+
+def linear_kl_divergence(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    tensors = (hidden, weight, bias, ref_hidden, ref_weight, ref_bias)
+    tokens = hidden.shape[:-1].numel()
+    if wide(*tensors) == torch.float64 or not tokens:
+        return reference.linear_kl_divergence(*tensors, temperature)
+    head, ref_head = Head(hidden, weight, bias), Head(ref_hidden, ref_weight, ref_bias)
+    blocks = _row_blocks(tokens)
+    states = [_new_kl_state(block.stop - block.start) for block in blocks]
+    for _, block, _, p, q in _pairs_of_tiles(head, ref_head, blocks):
+        state = states[block.start // TILE_ROWS]
+        kernels().kl_update(describe(p), describe(q), temperature, describe(state), torch.get_num_threads())
+    stats = torch.zeros(KL_ROWS, tokens)
+    for block, state in zip(blocks, states):
+        finished = torch.zeros(KL_ROWS, state.shape[1])
+        kernels().kl_finish(describe(state), describe(finished))
+        stats[:, block] = finished
+    return stats.view(KL_ROWS, *hidden.shape[:-1])
+
+
+def _new_kl_state(tokens: int) -> Tensor:
+    state = torch.zeros(KL_STATES, tokens)
+    state[0] = state[2] = LOWEST
+    return state
+
+
+def _pairs_of_tiles(
+    head: Head, ref_head: Head, blocks: list[slice]
+) -> Iterator[tuple[int, slice, tuple[Tensor, Tensor], Tensor, Tensor]]:
+    """(first column, rows, both weights' columns, both tiles of logits [1, n, width])."""
+    for first, last in _column_tiles(len(head.hidden), len(head.weight)):
+        columns, ref_columns = head.columns(first, last), ref_head.columns(first, last)
+        for block in blocks:
+            p, q = head.tile(block, columns, first), ref_head.tile(block, ref_columns, first)
+            yield first, block, (columns, ref_columns), p.unsqueeze(0), q.unsqueeze(0)
+
+
+def linear_kl_divergence_backward(
+    upstream: Tensor,
+    stats: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    temperature: float,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = (hidden, weight, bias, ref_hidden, ref_weight, ref_bias)
+    tokens = hidden.shape[:-1].numel()
+    if wide(*tensors) == torch.float64 or not tokens:
+        return reference.linear_kl_divergence_backward(upstream, stats, *tensors, temperature, needs)
+    head, ref_head = Head(hidden, weight, bias), Head(ref_hidden, ref_weight, ref_bias)
+    grads = HeadGrads(head, hidden, weight, bias, needs[:3])
+    ref_grads = HeadGrads(ref_head, ref_hidden, ref_weight, ref_bias, needs[3:])
+    upstream, stats = upstream.float().flatten(), stats.flatten(1)
+    for first, block, (columns, ref_columns), p, q in _pairs_of_tiles(head, ref_head, _row_blocks(tokens)):
+        up, known = upstream[block].contiguous(), stats[:, block].contiguous()
+        grad = describe(p) if any(needs[:3]) else None
+        ref_grad = describe(q) if any(needs[3:]) else None
+        kernels().kl_backward(
+            describe(up),
+            describe(known),
+            describe(p),
+            describe(q),
+            temperature,
+            grad,
+            ref_grad,
+            torch.get_num_threads(),
+        )
+        if grad is not None:
+            grads.add(block, p[0], columns, first)
+        if ref_grad is not None:
+            ref_grads.add(block, q[0], ref_columns, first)
+    return *grads.result(), *ref_grads.result()

@@ -1,0 +1,352 @@
+// The module hookline._native. Descriptors become typed rows and pointers here, and nowhere below; no torch header is needed.
+//
+// A tensor crosses as the tuple (address, shape, strides in elements, dtype), or None. Its memory belongs to the caller, who
+// keeps it alive for the call. The Python side speaks to the user; the checks here only keep a wrong call from reading or
+// writing out of bounds.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace py = pybind11;
+using namespace hookline;
+
+namespace {
+
+// Raised whenever an argument below changes; the Python side refuses another number than its own.
+constexpr int interface = 1;
+
+enum Code : int { f32 = 0, bf16 = 1, f16 = 2, i64 = 3, u8 = 4 };
+
+const Kernels* chosen = nullptr;
+
+std::vector<const Kernels*> usable() {
+  std::vector<const Kernels*> all = {&kernels_baseline};
+#ifdef HOOKLINE_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&kernels_avx2);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    all.push_back(&kernels_avx512);
+#endif
+  return all;
+}
+
+void check(bool fine, const char* what) {
+  if (!fine) throw std::invalid_argument(std::string("hookline._native: ") + what);
+}
+
+struct Descriptor {
+  void* data = nullptr;
+  std::vector<int64_t> shape, strides;
+  int dtype = f32;
+
+  int64_t count() const {
+    int64_t n = 1;
+    for (int64_t size : shape) n *= size;
+    return n;
+  }
+  bool dense() const {
+    if (count() == 0) return true;
+    int64_t expected = 1;
+    for (size_t i = shape.size(); i-- > 0;) {
+      if (shape[i] != 1 && strides[i] != expected) return false;
+      expected *= shape[i];
+    }
+    return true;
+  }
+};
+
+std::vector<int64_t> integers(PyObject* tuple) {
+  check(PyTuple_Check(tuple), "shape and strides are tuples");
+  std::vector<int64_t> out(PyTuple_GET_SIZE(tuple));
+  for (size_t i = 0; i < out.size(); i++) out[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, i));
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return out;
+}
+
+Descriptor read(py::handle h) {
+  check(PyTuple_Check(h.ptr()) && PyTuple_GET_SIZE(h.ptr()) == 4, "a tensor is (address, shape, strides, dtype)");
+  Descriptor d;
+  d.data = PyLong_AsVoidPtr(PyTuple_GET_ITEM(h.ptr(), 0));
+  d.shape = integers(PyTuple_GET_ITEM(h.ptr(), 1));
+  d.strides = integers(PyTuple_GET_ITEM(h.ptr(), 2));
+  d.dtype = (int)PyLong_AsLong(PyTuple_GET_ITEM(h.ptr(), 3));
+  if (PyErr_Occurred()) throw py::error_already_set();
+  check(d.shape.size() == d.strides.size(), "shape and strides have one length");
+  for (int64_t size : d.shape) check(size >= 0, "sizes are not negative");
+  check(d.data || d.count() == 0, "a tensor with elements has an address");
+  return d;
+}
+
+// A dense array of `count` elements.
+template <class T>
+T* dense(py::handle h, int dtype, int64_t count, const char* what) {
+  if (h.is_none()) return nullptr;
+  Descriptor d = read(h);
+  check(d.dtype == dtype && d.count() == count && d.dense(), what);
+  return (T*)d.data;
+}
+
+bool is_float(int dtype) { return dtype >= f32 && dtype <= f16; }
+
+// [outer, inner, width] with a dense last dimension; `count` is outer * inner.
+struct Matrix {
+  Rows rows;
+  int64_t count, width;
+  int dtype;
+};
+
+Matrix matrix(py::handle h, const char* what) {
+  Descriptor d = read(h);
+  check(d.shape.size() == 3 && (d.shape[2] <= 1 || d.strides[2] == 1), what);
+  Rows rows{d.data, is_float(d.dtype) ? (DType)d.dtype : DType::f32, d.shape[1] > 0 ? d.shape[1] : 1, d.strides[0], d.strides[1]};
+  return {rows, d.shape[0] * d.shape[1], d.shape[2], d.dtype};
+}
+
+Matrix floats(py::handle h, const char* what) {
+  Matrix m = matrix(h, what);
+  check(is_float(m.dtype), what);
+  return m;
+}
+
+Matrix same_as(const Matrix& other, py::handle h, const char* what) {
+  Matrix m = floats(h, what);
+  check(m.count == other.count && m.width == other.width && m.dtype == other.dtype, what);
+  return m;
+}
+
+Tokens tokens(int64_t count, py::handle ids, py::handle kept, py::handle offsets, float temperature, float softcap, int want) {
+  Tokens t{};
+  t.count = count;
+  t.ids = dense<const int64_t>(ids, i64, count, "token_ids are dense int64, one per row");
+  check(t.ids || count == 0, "token_ids are needed");
+  if (!kept.is_none()) {
+    Descriptor d = read(kept);
+    check(d.dtype == i64 && d.shape.size() == 1 && d.dense(), "kept ids are dense int64");
+    static const int64_t no_ids[1] = {0};
+    t.kept = d.data ? (const int64_t*)d.data : no_ids;
+    t.kept_offsets = dense<const int64_t>(offsets, i64, count + 1, "kept offsets are dense int64, one more than rows");
+    check(t.kept_offsets, "kept ids need offsets");
+    check(t.kept_offsets[0] == 0 && t.kept_offsets[count] == d.count(), "kept offsets begin at 0 and end at the number of ids");
+  }
+  check(temperature > 0 && softcap >= 0, "temperature > 0, softcap >= 0");
+  t.temperature = temperature;
+  t.softcap = softcap;
+  t.want = want;
+  return t;
+}
+
+// The first token whose own id, or whose support, is not what the kernels rely on: (token, 0 id | 1 empty | 2 order), or (-1, 0).
+std::pair<int64_t, int> first_bad(const Tokens& t, int64_t vocabulary) {
+  for (int64_t i = 0; i < t.count; i++)
+    if (t.ids[i] != ignore_id && (t.ids[i] < 0 || t.ids[i] >= vocabulary)) return {i, 0};
+  if (t.kept)
+    for (int64_t i = 0; i < t.count; i++) {
+      int64_t from = t.kept_offsets[i], to = t.kept_offsets[i + 1];
+      if (to < from || from < 0 || to > t.kept_offsets[t.count]) return {i, 2};
+      if (from == to && t.ids[i] != ignore_id) return {i, 1};
+      for (int64_t k = from; k < to; k++)
+        if (t.kept[k] < 0 || t.kept[k] >= vocabulary || (k > from && t.kept[k] <= t.kept[k - 1])) return {i, 2};
+    }
+  return {-1, 0};
+}
+
+// ---- the functions Python sees. `token_stats` and `update` return whether all ids were fine; where not, nothing is computed.
+
+bool token_stats(py::handle logits, py::handle ids, py::handle kept, py::handle offsets, float temperature, float softcap,
+                 int want, py::handle stats, int threads) {
+  Matrix x = floats(logits, "logits are [outer, inner, V] floats");
+  Tokens t = tokens(x.count, ids, kept, offsets, temperature, softcap, want);
+  float* out = dense<float>(stats, f32, statistics * x.count, "stats are dense float32 [8, N]");
+  if (first_bad(t, x.width).first >= 0) return false;
+  py::gil_scoped_release release;
+  chosen->token_stats(t, x.rows, x.width, out, threads);
+  return true;
+}
+
+bool ids_are_fine(py::handle ids, py::handle kept, py::handle offsets, int64_t count, int64_t vocabulary) {
+  return first_bad(tokens(count, ids, kept, offsets, 1, 0, 0), vocabulary).first < 0;
+}
+
+// Relies on `ids_are_fine`, called once for all tiles.
+void update(py::handle tile, py::handle ids, py::handle kept, py::handle offsets, float temperature, float softcap, int want,
+            int64_t first, py::handle state, int threads) {
+  Matrix x = floats(tile, "a tile is [1, N, width] floats");
+  Tokens t = tokens(x.count, ids, kept, offsets, temperature, softcap, want);
+  float* known = dense<float>(state, f32, states * x.count, "state is dense float32 [7, N]");
+  py::gil_scoped_release release;
+  chosen->update(t, x.rows, first, x.width, known, threads);
+}
+
+void finish(py::handle state, py::handle ids, float temperature, float softcap, int want, py::handle stats) {
+  Descriptor d = read(stats);
+  check(d.shape.size() == 2 && d.shape[0] == statistics, "stats are [8, N]");
+  Tokens t = tokens(d.shape[1], ids, py::none(), py::none(), temperature, softcap, want);
+  float* out = dense<float>(stats, f32, d.count(), "stats are dense float32");
+  const float* known = dense<const float>(state, f32, states * d.shape[1], "state is dense float32 [7, N]");
+  chosen->finish(t, known, out);
+}
+
+void token_stats_backward(py::handle upstream, py::handle stats, py::handle tile, py::handle ids, py::handle kept,
+                          py::handle offsets, float temperature, float softcap, int want, int64_t first, py::handle grad,
+                          int threads) {
+  Matrix x = floats(tile, "logits are [outer, inner, width] floats");
+  Matrix g = same_as(x, grad, "the gradient is like the logits");
+  Tokens t = tokens(x.count, ids, kept, offsets, temperature, softcap, want);
+  auto* up = dense<const float>(upstream, f32, statistics * x.count, "upstream is dense float32 [8, N]");
+  auto* known = dense<const float>(stats, f32, statistics * x.count, "stats are dense float32 [8, N]");
+  py::gil_scoped_release release;
+  chosen->token_stats_backward(t, up, known, x.rows, first, x.width, g.rows, threads);
+}
+
+// Returns whether the offsets were fine.
+bool gae(py::handle rewards, py::handle values, py::handle mask, py::handle bootstrap, py::handle offsets, float gamma,
+         float lam, py::handle advantages, py::handle returns, int threads) {
+  Matrix r = floats(rewards, "rewards are [outer, inner, T] floats");
+  Matrix v = same_as(r, values, "values are like rewards");
+  std::optional<Matrix> m;
+  if (!mask.is_none()) {
+    m = matrix(mask, "the mask is [outer, inner, T]");
+    check(m->dtype == u8 && m->count == r.count && m->width == r.width, "the mask is bytes, like rewards");
+  }
+  int64_t rows = r.count;
+  const int64_t* cuts = nullptr;
+  if (!offsets.is_none()) {
+    Descriptor d = read(offsets);
+    check(r.count == 1 && d.shape.size() == 1 && d.shape[0] > 0 && d.dtype == i64 && d.dense(), "offsets are dense int64 [S + 1]");
+    rows = d.shape[0] - 1;
+    cuts = (const int64_t*)d.data;
+    if (cuts[0] != 0 || cuts[rows] != r.width) return false;
+    for (int64_t i = 0; i < rows; i++)
+      if (cuts[i + 1] < cuts[i]) return false;
+  }
+  auto* start = dense<const float>(bootstrap, f32, rows, "bootstrap is dense float32, one per row");
+  float* a = dense<float>(advantages, f32, r.count * r.width, "advantages are dense float32");
+  float* out = dense<float>(returns, f32, r.count * r.width, "returns are dense float32");
+  py::gil_scoped_release release;
+  chosen->gae(r.rows, v.rows, m ? &m->rows : nullptr, start, cuts, rows, r.width, gamma, lam, a, out, threads);
+  return true;
+}
+
+Matrix flat(py::handle h, const char* what) {
+  Descriptor d = read(h);
+  check(is_float(d.dtype) && d.dense(), what);
+  return {Rows{d.data, (DType)d.dtype, 1, 0, 0}, d.count(), 1, d.dtype};
+}
+
+int estimators(int which) {
+  check(which > 0 && which < 8, "which is a set of three bits");
+  return (which & 1) + (which >> 1 & 1) + (which >> 2 & 1);
+}
+
+void kl_estimate(py::handle logprobs, py::handle ref, int which, py::handle out, int threads) {
+  Matrix p = flat(logprobs, "logprobs are dense floats"), q = flat(ref, "ref_logprobs are dense floats");
+  check(p.count == q.count && p.dtype == q.dtype, "logprobs and ref_logprobs are alike");
+  float* to = dense<float>(out, f32, estimators(which) * p.count, "the result is dense float32");
+  py::gil_scoped_release release;
+  chosen->kl_estimate(p.rows, q.rows, p.count, which, to, threads);
+}
+
+void kl_estimate_backward(py::handle upstream, py::handle logprobs, py::handle ref, int which, py::handle grad, int threads) {
+  Matrix p = flat(logprobs, "logprobs are dense floats"), q = flat(ref, "ref_logprobs are dense floats");
+  check(p.count == q.count && p.dtype == q.dtype, "logprobs and ref_logprobs are alike");
+  auto* up = dense<const float>(upstream, f32, estimators(which) * p.count, "upstream is dense float32");
+  float* to = dense<float>(grad, f32, p.count, "the gradient is dense float32");
+  py::gil_scoped_release release;
+  chosen->kl_estimate_backward(up, p.rows, q.rows, p.count, which, to, threads);
+}
+
+void kl_divergence(py::handle logits, py::handle ref, float temperature, py::handle stats, int threads) {
+  Matrix p = floats(logits, "logits are [outer, inner, V] floats"), q = same_as(p, ref, "ref_logits are like logits");
+  float* out = dense<float>(stats, f32, kl_rows * p.count, "stats are dense float32 [5, N]");
+  py::gil_scoped_release release;
+  chosen->kl_divergence(p.rows, q.rows, p.count, p.width, temperature, out, threads);
+}
+
+void kl_update(py::handle tile, py::handle ref_tile, float temperature, py::handle state, int threads) {
+  Matrix p = floats(tile, "a tile is [1, N, width] floats"), q = same_as(p, ref_tile, "both tiles are alike");
+  float* known = dense<float>(state, f32, kl_states * p.count, "state is dense float32 [5, N]");
+  py::gil_scoped_release release;
+  chosen->kl_update(p.rows, q.rows, p.count, p.width, temperature, known, threads);
+}
+
+void kl_finish(py::handle state, py::handle stats) {
+  Descriptor d = read(stats);
+  check(d.shape.size() == 2 && d.shape[0] == kl_rows, "stats are [5, N]");
+  float* out = dense<float>(stats, f32, d.count(), "stats are dense float32");
+  chosen->kl_finish(dense<const float>(state, f32, kl_states * d.shape[1], "state is dense float32 [5, N]"), d.shape[1], out);
+}
+
+void kl_backward(py::handle upstream, py::handle stats, py::handle tile, py::handle ref_tile, float temperature, py::handle grad,
+                 py::handle ref_grad, int threads) {
+  Matrix p = floats(tile, "logits are [outer, inner, width] floats"), q = same_as(p, ref_tile, "ref_logits are like logits");
+  std::optional<Matrix> to, ref_to;
+  if (!grad.is_none()) to = same_as(p, grad, "the gradient is like the logits");
+  if (!ref_grad.is_none()) ref_to = same_as(p, ref_grad, "the gradient is like the logits");
+  auto* up = dense<const float>(upstream, f32, p.count, "upstream is dense float32 [N]");
+  auto* known = dense<const float>(stats, f32, kl_rows * p.count, "stats are dense float32 [5, N]");
+  py::gil_scoped_release release;
+  chosen->kl_backward(up, known, p.rows, q.rows, p.count, p.width, temperature, to ? &to->rows : nullptr,
+                      ref_to ? &ref_to->rows : nullptr, threads);
+}
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels* k : usable()) names.push_back(k->name);
+  return names;
+}
+
+void use(const std::string& name) {
+  for (const Kernels* k : usable())
+    if (name == k->name) {
+      chosen = k;
+      return;
+    }
+  throw std::invalid_argument("this machine has no instruction set '" + name + "'");
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["instruction_set"] = chosen->name;
+  info["instruction_sets"] = instruction_sets();
+#ifdef _OPENMP
+  info["openmp"] = true;
+#else
+  info["openmp"] = false;
+#endif
+#ifdef __clang__
+  info["compiler"] = "clang " __clang_version__;
+#else
+  info["compiler"] = "gcc " __VERSION__;
+#endif
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "Compiled kernels; spoken to by hookline.kernels only.";
+  m.attr("INTERFACE") = interface;
+  chosen = usable().back();
+  m.def("build_info", build_info, "What this module was built with, and which instruction set it uses.");
+  m.def("instruction_sets", instruction_sets, "Those compiled in that this machine has, the slowest first.");
+  m.def("use", use, "Switch to an instruction set (tests and benchmarks).");
+  m.def("token_stats", token_stats);
+  m.def("ids_are_fine", ids_are_fine);
+  m.def("update", update);
+  m.def("finish", finish);
+  m.def("token_stats_backward", token_stats_backward);
+  m.def("gae", gae);
+  m.def("kl_estimate", kl_estimate);
+  m.def("kl_estimate_backward", kl_estimate_backward);
+  m.def("kl_divergence", kl_divergence);
+  m.def("kl_update", kl_update);
+  m.def("kl_finish", kl_finish);
+  m.def("kl_backward", kl_backward);
+}
