@@ -14,7 +14,9 @@ from hookline.runs import Run
 __all__ = ["plan", "run"]
 
 
-def plan(experiment: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:
+def plan(
+    experiment: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> Plan:
     """Read an experiment and resolve who answers what, without loading a weight. Raises ExperimentError, PluginError."""
     parsed, document = experiments.load(experiment, overrides)
     return make_plan(parsed, document, plugins)

@@ -91,7 +91,7 @@ class Component:
     off_policy: ClassVar[bool] = False
     """Updates only: true if rows sampled by older weights do no harm."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: BaseModel) -> None:
         self.config: Any = config
         self.instance = ""
 
@@ -182,7 +182,9 @@ def kind_of(cls: type[Component]) -> str:
 
 def check_class(cls: Any, kind: str, who: str) -> type[Component]:
     """Refuse a class that cannot keep the contract, in one sentence naming whose it is. Runs before any model loads."""
-    mend = f"see hookline.hookspecs, or: hookline plugins show {who.split(chr(39))[1] if chr(39) in who else ''}".rstrip()
+    mend = (
+        f"see hookline.hookspecs, or: hookline plugins show {who.split(chr(39))[1] if chr(39) in who else ''}".rstrip()
+    )
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise PluginError(f"{who} is {_what(cls)}, not a class derived from hookline.Component", mend)
     _check_api(cls, who)
@@ -239,14 +241,16 @@ def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
                 mend,
             )
         if parameter.default is not parameter.empty:
-            raise PluginError(f"{who}: {name} gives '{parameter.name}' a default, which would hide the hook's value", mend)
+            raise PluginError(
+                f"{who}: {name} gives '{parameter.name}' a default, which would hide the hook's value", mend
+            )
     if wrapper and name not in WRAPPABLE:
         raise PluginError(f"{who} wraps {name}, which cannot be wrapped", f"wrap {', '.join(sorted(WRAPPABLE))}")
     if wrapper and not inspect.isgeneratorfunction(method):
         raise PluginError(f"{who}: {name} is a wrapper but never yields", "write: result = yield; …; return result")
     if not wrapper and (inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)):
-        raise PluginError(f"{who}: {name} yields but is no wrapper", "mark it @hookimpl(wrapper=True), or return a value")
+        raise PluginError(
+            f"{who}: {name} yields but is no wrapper", "mark it @hookimpl(wrapper=True), or return a value"
+        )
     if inspect.iscoroutinefunction(method) and name != "hookline_reward":
         raise PluginError(f"{who}: {name} is async; only hookline_reward may be", "write a plain def")
-
-

@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,9 @@ class Context:
         """The name of the role that has a head, e.g. whose `value` an advantage should read."""
         found = [name for name, role in self._shared.roles.items() if head in role.heads]
         if not found:
-            raise PluginError(f"'{self.instance}' needs a head '{head}' on some role", "name a component that brings one, e.g. ppo")
+            raise PluginError(
+                f"'{self.instance}' needs a head '{head}' on some role", "name a component that brings one, e.g. ppo"
+            )
         return found[0]
 
     def role(self, name: str, *, of: str = "policy", phase: str | None = None, frozen: bool = False) -> Role:
@@ -193,7 +195,12 @@ class Context:
         return made
 
     def head(
-        self, name: str, make: Callable[[int], nn.Module], *, role: str = "policy", reads: Literal["before", "after"] = "before"
+        self,
+        name: str,
+        make: Callable[[int], nn.Module],
+        *,
+        role: str = "policy",
+        reads: Literal["before", "after"] = "before",
     ) -> None:
         """Put a head on a role's trunk, in `setup`: `make(hidden_size)` gives a module to [..., 1] or [..., k].
 
@@ -222,7 +229,9 @@ class Context:
 
     def _only_in_setup(self, what: str) -> None:
         if not self._shared.settling:
-            raise PluginError(f"'{self.instance}' makes {what} after the phase began", "make it in setup(ctx), before state loads")
+            raise PluginError(
+                f"'{self.instance}' makes {what} after the phase began", "make it in setup(ctx), before state loads"
+            )
 
     # -- statistics and training
 
@@ -267,9 +276,15 @@ class Context:
         self._shared.cache.clear()
 
     def draw(
-        self, prompts: Sequence[Sequence[int]], sample_B: Tensor, *, sampling_: Sampling, max_new_tokens: int,
-        model: str = "policy", greedy: bool = False,
-    ) -> sampling.Drawn:  # fmt: skip
+        self,
+        prompts: Sequence[Sequence[int]],
+        sample_B: Tensor,
+        *,
+        sampling_: Sampling,
+        max_new_tokens: int,
+        model: str = "policy",
+        greedy: bool = False,
+    ) -> sampling.Drawn:
         """Answers from a role, one per prompt of token ids; see `hookline.sampling.draw`."""
         role = self.role_named(model)
         longest = max((len(prompt) for prompt in prompts), default=0)
@@ -282,9 +297,15 @@ class Context:
         s = self._shared
         place = ("evaluation", s.evaluation) if s.evaluation else (s.phase,)
         return sampling.draw(
-            role, prompts, sample_B, sampling=sampling_, max_new_tokens=max_new_tokens, eos=self.tokenizer.eos,
-            seed=rng.key(s.seed, *place, "draw"), greedy=greedy,
-        )  # fmt: skip
+            role,
+            prompts,
+            sample_B,
+            sampling=sampling_,
+            max_new_tokens=max_new_tokens,
+            eos=self.tokenizer.eos,
+            seed=rng.key(s.seed, *place, "draw"),
+            greedy=greedy,
+        )
 
     # -- figures, over all ranks
 
@@ -317,10 +338,10 @@ class Context:
 
         async def one(row: int) -> float | None:
             place = [self._shared.evaluation, self.instance, self.step, int(rollout.sample_B[row])]
-            known, value = self.run.journal.find(place)
+            known, answer = self.run.journal.find(place)
+            value: float | None = answer
             if known:
                 return value
-            value = None
             for _ in range(retries + 1):
                 try:
                     value = float(await asyncio.wait_for(ask(row), timeout))

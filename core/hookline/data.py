@@ -72,7 +72,9 @@ def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
     if is_task(name):
         task, split = _task(name, loose)
         if split not in task.splits:
-            raise DataError(f"{name}: there is no split '{split}'{nearest(split, task.splits)}", f"splits: {list(task.splits)}")
+            raise DataError(
+                f"{name}: there is no split '{split}'{nearest(split, task.splits)}", f"splits: {list(task.splits)}"
+            )
         return
     path = Path(name)
     try:
@@ -97,7 +99,10 @@ def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
     elif path.suffix in (".jsonl", ".json", ".ndjson"):
         records = tuple(read_jsonl(path))
     else:
-        raise DataError(f"{name}: unknown kind of file '{path.suffix}'", "use .jsonl (one row a line) or .txt (blank line between texts)")
+        raise DataError(
+            f"{name}: unknown kind of file '{path.suffix}'",
+            "use .jsonl (one row a line) or .txt (blank line between texts)",
+        )
     if not records:
         raise DataError(f"{name}: 0 usable rows: the file holds nothing but blank lines", "give it at least one row")
     return Rows(name, records, digest(records))
@@ -127,7 +132,9 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         while raw := file.readline(LONGEST_LINE + 1):
             number += 1
             if len(raw) > LONGEST_LINE:
-                raise DataError(f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "one row per line, please")
+                raise DataError(
+                    f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "one row per line, please"
+                )
             line = _decode(raw, f"{name} line {number}").strip()
             if not line:
                 continue

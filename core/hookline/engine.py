@@ -5,6 +5,7 @@ No path here holds [B, T, V]: the vocabulary is met inside `hookline.kernels`, t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,10 @@ def _forward(role: Role, batch: Batch, want: Sequence[str], chunk_rows: int | No
     for name in heads:
         if name not in role.heads:
             known = [*TOKEN_STATISTICS, *role.heads]
-            raise PluginError(f"role '{role.name}' has no statistic or head '{name}'{nearest(name, known)}", "make it in setup: ctx.head")
+            raise PluginError(
+                f"role '{role.name}' has no statistic or head '{name}'{nearest(name, known)}",
+                "make it in setup: ctx.head",
+            )
     ids_BL = sequences(batch)
     rows_N, at_N = batch.mask_BT.nonzero(as_tuple=True)
     after_N = batch.prompt_length_B[rows_N] + at_N
@@ -99,9 +103,14 @@ def _forward(role: Role, batch: Batch, want: Sequence[str], chunk_rows: int | No
                 before_NH, weight = before_NH.float(), weight.float()
             temperature, support = _definition(batch, rows_N, at_N)
             stats = kernels.linear_token_stats(
-                before_NH, weight, batch.token_ids_BT[rows_N, at_N], bias=bias, temperature=temperature,
-                support=support, want=tokens,
-            )  # fmt: skip
+                before_NH,
+                weight,
+                batch.token_ids_BT[rows_N, at_N],
+                bias=bias,
+                temperature=temperature,
+                support=support,
+                want=tokens,
+            )
             found |= {name: place(getattr(stats, name)) for name in tokens}
         for name in heads:
             head = cast(ReadHead, role.heads[name])
@@ -172,7 +181,9 @@ class Loss:
 
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
-            raise PluginError("a loss was added to a bare number or tensor", "use mb.token_mean, mb.row_mean or mb.mean_over")
+            raise PluginError(
+                "a loss was added to a bare number or tensor", "use mb.token_mean, mb.row_mean or mb.mean_over"
+            )
         return Loss(self.value + other.value, self.parts + other.parts)
 
     def __mul__(self, factor: float) -> Loss:
@@ -202,7 +213,9 @@ class MicroBatch(Generic[B]):
             return self.batch.extra[column]
         except KeyError:
             known = self.batch.extra
-            raise PluginError(f"no column '{column}'{nearest(column, known)}", f"columns: {', '.join(known) or 'none'}") from None
+            raise PluginError(
+                f"no column '{column}'{nearest(column, known)}", f"columns: {', '.join(known) or 'none'}"
+            ) from None
 
     def stats(self, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
         """Figures per token with gradient, [B, T]: token statistics, and heads by name, from one pass over the vocabulary."""
@@ -267,7 +280,7 @@ class Trainer:
         order = torch.randperm(len(units), generator=rng.generator(*self.ctx.key("minibatches", epoch))).tolist()
         many = min(self.config.minibatches, len(units))
         cuts = [round(i * len(units) / many) for i in range(many + 1)]
-        return [[row for u in order[a:b] for row in units[u]] for a, b in zip(cuts, cuts[1:])]
+        return [[row for u in order[a:b] for row in units[u]] for a, b in itertools.pairwise(cuts)]
 
     def _step(self, mini: B, loss: Callable[[MicroBatch[B]], Loss], unit: str) -> None:
         known: dict[str, float] = {}
@@ -290,7 +303,10 @@ class Trainer:
                 )
             value = float(answer.value.detach())
             if not math.isfinite(value):
-                raise NumbersError(f"the loss is {value}{_culprit(answer, mb.batch)}", "the weights are as before this step; lower lr or look at that row")
+                raise NumbersError(
+                    f"the loss is {value}{_culprit(answer, mb.batch)}",
+                    "the weights are as before this step; lower lr or look at that row",
+                )
             total += value
             if answer.value.requires_grad:
                 answer.value.backward()  # type: ignore[no-untyped-call]
@@ -315,7 +331,10 @@ class Trainer:
         norm = float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))
         if not math.isfinite(norm):
             bad = next((name for name, n in zip(grads, norms) if not bool(torch.isfinite(n))), next(iter(grads)))
-            raise NumbersError(f"the gradient of {bad} is not finite", "the weights are as before this step; lower lr, or compute in float32")
+            raise NumbersError(
+                f"the gradient of {bad} is not finite",
+                "the weights are as before this step; lower lr, or compute in float32",
+            )
         if norm > self.config.grad_clip:
             torch._foreach_mul_(list(grads.values()), self.config.grad_clip / (norm + 1e-6))
         return norm
@@ -343,7 +362,7 @@ def _count(batch: Batch, kind: str) -> float:
     if kind == "rows":
         return float(len(batch))
     if kind == "groups":
-        return float(len(batch.group_B.unique()))
+        return float(len(set(batch.group_B.tolist())))
     return float(batch.extra[kind].double().sum())
 
 

@@ -22,7 +22,9 @@ class Evaluator:
         self.planned = planned
         self.spec = planned.spec
         self.rollout = planned.rollout.make()
-        self.rewards: dict[str, tuple[Component, Any]] = {slot.instance: (slot.make(), slot) for slot in planned.rewards}
+        self.rewards: dict[str, tuple[Component, Any]] = {
+            slot.instance: (slot.make(), slot) for slot in planned.rewards
+        }
         self.prefix = "" if self.spec.name == "heldout" else f"{self.spec.name}/"
 
     @property

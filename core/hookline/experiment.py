@@ -57,7 +57,9 @@ class Use(Strict):
     @classmethod
     def _no_dotted_path(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9._-]+(:[a-z0-9._-]+)?", value):
-            raise ValueError("names an installed component, never a path or a function; -p FILE makes a loose one available")
+            raise ValueError(
+                "names an installed component, never a path or a function; -p FILE makes a loose one available"
+            )
         return value
 
     @property
@@ -275,7 +277,9 @@ def problems_of(
             text = f"{name or 'the experiment'} {context.get('error', problem['msg'])}"
         elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"):
             bound = next(iter(context.values()), None)
-            sign = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}.get(kind, "at most")
+            sign = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}.get(
+                kind, "at most"
+            )
             wants = "must be finite" if kind == "finite_number" else f"must be {sign} {bound}"
             text = f"{name} is {got}; it {wants}"
         elif kind.startswith(("string_type", "bool", "int", "float")):
@@ -343,5 +347,3 @@ def _metadata(field: Any) -> list[Any]:
     for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
         found += getattr(inner, "__metadata__", ())
     return found
-
-

@@ -92,7 +92,10 @@ class TrackerSpecs:
 
     @hookspec
     def hookline_run_started(self, run: Run) -> None:
-        """The run is open. `run.rows()` are the rows already committed: after a resume, go on behind them."""
+        """The run is open. `run.rows()` are the rows that count: after a resume, those up to the newest save.
+
+        Rows behind it, which a tracker may have seen before a kill, come again. `run.resumed` tells.
+        """
         raise NotImplementedError
 
     @hookspec
@@ -106,11 +109,16 @@ class TrackerSpecs:
         raise NotImplementedError
 
     @hookspec
-    def hookline_samples(self, run: Run, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+    def hookline_samples(
+        self, run: Run, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]
+    ) -> None:
         """An evaluation finished; a sample is `{"prompt", "response", "terms": {name: number}, ...}`."""
         raise NotImplementedError
 
     @hookspec
     def hookline_run_finished(self, run: Run, status: str) -> None:
-        """The run ends: `finished`, `stopped` or `failed`. Files a tracker made lie in `run.directory`."""
+        """The run ends: `finished`, `stopped` or `failed`. Files a tracker made lie in `run.directory`.
+
+        Trackers are told in the experiment's order. One that makes what others pass on says `@hookimpl(tryfirst=True)`.
+        """
         raise NotImplementedError

@@ -40,6 +40,7 @@ def run_experiment(plan: Plan, run: Run) -> None:
     status = "failed"
     with stop_signals() as stopping, asyncio.Runner() as answers:
         try:
+            _forget_unsaved(plan, run)
             run.tell("run_started")
             tokenizer = _tokenizer(plan, run)
             for phase in plan.phases:
@@ -57,23 +58,49 @@ class PhaseLoop:
     """One phase from its start, or from its newest whole checkpoint, to its end."""
 
     def __init__(
-        self, plan: Plan, phase: PlannedPhase, run: Run, tokenizer: Tokenizer, answers: asyncio.Runner, stopping: Stopping
+        self,
+        plan: Plan,
+        phase: PlannedPhase,
+        run: Run,
+        tokenizer: Tokenizer,
+        answers: asyncio.Runner,
+        stopping: Stopping,
+        finished: bool = False,
     ) -> None:
-        self.plan, self.phase, self.spec, self.run_, self.answers, self.stopping = plan, phase, phase.spec, run, answers, stopping
+        """finished: the phase is over and only looked at, with the weights it ended with."""
+        self.plan, self.phase, self.spec, self.run_, self.answers, self.stopping = (
+            plan,
+            phase,
+            phase.spec,
+            run,
+            answers,
+            stopping,
+        )
         self.hooks = Hooks(phase, self.score)
         self.evaluators = [Evaluator(evaluation) for evaluation in phase.evaluations]
         components = [*self.hooks.components.values(), *(c for e in self.evaluators for c in e.components)]
         metrics = MetricLog([*CORE_METRICS, *(metric for component in components for metric in component.metrics)])
         policy = _policy(plan, phase, run, tokenizer)
         self.shared = Shared(
-            run, self.spec.name, self.spec.steps, plan.experiment.seed, tokenizer, {"policy": policy}, metrics,
+            run,
+            self.spec.name,
+            self.spec.steps,
+            plan.experiment.seed,
+            tokenizer,
+            {"policy": policy},
+            metrics,
             lambda name, role: _load_phase(plan, run, name, role),
-        )  # fmt: skip
+        )
         self.ctx = Context(self.shared)
         self.quiet_steps = 0
         self.best = -math.inf
         self.collected = 0
         self._settle()
+        if finished:
+            ended = _load_phase(plan, run, self.spec.name, "policy", phase)
+            policy.load_tensors({k: v for k, v in ended.tensors().items() if k in policy.tensors()}, self.spec.name)
+        else:
+            self._restore()
 
     def _settle(self) -> None:
         """Let components make roles and heads and open data; then weights and state of a checkpoint go on top."""
@@ -94,7 +121,6 @@ class PhaseLoop:
         if update and isinstance(update.config, UpdateConfig):
             trained = [role for name, role in s.roles.items() if name not in s.derived]
             s.trainer = Trainer(self.ctx, update.config, trained, self.spec.steps)
-        self._restore()
 
     def run(self) -> None:
         s, run = self.shared, self.run_
@@ -115,10 +141,16 @@ class PhaseLoop:
             if stop or (s.step % self.spec.save.every == 0 and s.step < self.spec.steps):
                 self._save()
             if stop:
-                raise Stopped(f"stopped after step {s.step} of phase '{self.spec.name}', saved", "run the same command to go on", stop)
+                raise Stopped(
+                    f"stopped after step {s.step} of phase '{self.spec.name}', saved",
+                    "run the same command to go on",
+                    stop,
+                )
         self._finish()
         if self.stopping.code and self.phase is not self.plan.phases[-1]:
-            raise Stopped(f"stopped after phase '{self.spec.name}', saved", "run the same command to go on", self.stopping.code)
+            raise Stopped(
+                f"stopped after phase '{self.spec.name}', saved", "run the same command to go on", self.stopping.code
+            )
 
     def step(self) -> int:
         """One pass through the hooks. Returns the number of tokens the policy chose."""
@@ -144,7 +176,9 @@ class PhaseLoop:
         """The core's answer to hookline_score: ask every named reward, drop unjudged rows, weigh, sum."""
         rewards = self.hooks.rewards
         if not rewards:
-            return rollout.scored(rollout.extra["recorded_B"].float(), {"recorded": rollout.extra["recorded_B"].float()})
+            return rollout.scored(
+                rollout.extra["recorded_B"].float(), {"recorded": rollout.extra["recorded_B"].float()}
+            )
         terms = ask_rewards(ctx, rewards, rollout, self.answers)
         ok_B = torch.stack([t.ok_B for t in terms.values() if t.ok_B is not None]).all(0)
         if not bool(ok_B.all()):
@@ -183,8 +217,12 @@ class PhaseLoop:
         """Rewards that are all equal teach nothing; many such steps in a row end the run."""
         if not self.phase.advantage or not len(scored):
             return
-        total_B = torch.stack([w.weight * scored.terms[n] for n, (_, w) in self.hooks.rewards.items()]).sum(0) if self.hooks.rewards else scored.reward_B  # fmt: skip
-        groups, where = scored.group_B.unique(return_inverse=True)
+        total_B = (
+            torch.stack([w.weight * scored.terms[n] for n, (_, w) in self.hooks.rewards.items()]).sum(0)
+            if self.hooks.rewards
+            else scored.reward_B
+        )
+        groups, where = torch.unique(scored.group_B, return_inverse=True)
         if len(groups) < len(scored):
             high = total_B.new_full((len(groups),), -math.inf).scatter_reduce(0, where, total_B, "amax")
             low = total_B.new_full((len(groups),), math.inf).scatter_reduce(0, where, total_B, "amin")
@@ -212,12 +250,19 @@ class PhaseLoop:
             a, b = judgement.chosen, judgement.rejected
             entries.append(
                 {
-                    "prompt": scored.prompt_text(a), "chosen": scored.response_text(a), "rejected": scored.response_text(b),
-                    "prompt_ids": scored.prompt_ids(a), "chosen_ids": scored.response_ids(a), "rejected_ids": scored.response_ids(b),
-                    "samples": [int(scored.sample_B[a]), int(scored.sample_B[b])], "source": annotator,
-                    "annotator": judgement.annotator, "record": dict(scored.records[a]), **judgement.detail,
+                    "prompt": scored.prompt_text(a),
+                    "chosen": scored.response_text(a),
+                    "rejected": scored.response_text(b),
+                    "prompt_ids": scored.prompt_ids(a),
+                    "chosen_ids": scored.response_ids(a),
+                    "rejected_ids": scored.response_ids(b),
+                    "samples": [int(scored.sample_B[a]), int(scored.sample_B[b])],
+                    "source": annotator,
+                    "annotator": judgement.annotator,
+                    "record": dict(scored.records[a]),
+                    **judgement.detail,
                 }
-            )  # fmt: skip
+            )
         self.run_.collect(self.spec.name, entries)
         self.collected += len(entries)
         self.shared.metrics.add("judgements", len(entries))
@@ -238,13 +283,18 @@ class PhaseLoop:
             components = {}
             for name, component in self.hooks.components.items():
                 components[name] = component.state_dict()
-                state.save_tree(aside, f"component-{name.replace('/', '-')}", components[name], f"'{component.instance}'")
+                state.save_tree(
+                    aside, f"component-{name.replace('/', '-')}", components[name], f"'{component.instance}'"
+                )
             state.save_tree(aside, "trainer", s.trainer.state_dict() if s.trainer else {})
             frozen = {name: s.roles[name].hash() for name in s.derived}
             counters = {
-                "samples": s.samples, "quiet_steps": self.quiet_steps, "best": self.best, "collected": self.collected,
+                "samples": s.samples,
+                "quiet_steps": self.quiet_steps,
+                "best": self.best,
+                "collected": self.collected,
                 "frozen": frozen,
-            }  # fmt: skip
+            }
             state.save_tree(aside, "core", counters)
         for old in run.checkpoints(self.spec.name)[self.spec.save.keep :]:
             shutil.rmtree(old, ignore_errors=True)
@@ -287,23 +337,36 @@ class PhaseLoop:
         name = self.spec.save.best
         if name and figures.get(name, -math.inf) > self.best:
             self.best = figures[name]
-            with state.write_aside(self.run_.directory / "best" / self.spec.name, {"step": self.shared.step, name: self.best}) as aside:
+            with state.write_aside(
+                self.run_.directory / "best" / self.spec.name, {"step": self.shared.step, name: self.best}
+            ) as aside:
                 self.shared.roles["policy"].save(aside / "model")
         elif name and self.evaluators and self.shared.step == self.spec.steps and self.best == -math.inf:
-            raise ExperimentError(f"save.best names '{name}', which no evaluation of phase '{self.spec.name}' gives", "name one of: " + ", ".join(k for k in figures if k.startswith("eval/")))  # fmt: skip
+            raise ExperimentError(
+                f"save.best names '{name}', which no evaluation of phase '{self.spec.name}' gives",
+                "name one of: " + ", ".join(k for k in figures if k.startswith("eval/")),
+            )
 
     def _finish(self) -> None:
         """The phase's end on disk: model, collected data, hashes. Its checkpoints are then no longer needed."""
         s, run = self.shared, self.run_
         for name in s.derived:
             if s.roles[name].version:
-                raise CheckpointError(f"frozen role '{name}' changed during phase '{self.spec.name}'", "freeze it, or make it without frozen=True")
+                raise CheckpointError(
+                    f"frozen role '{name}' changed during phase '{self.spec.name}'",
+                    "freeze it, or make it without frozen=True",
+                )
         policy = s.roles["policy"]
         run.sync()
         about = {
-            "phase": self.spec.name, "steps": s.step, "rows": len(run.rows()), "samples": s.samples,
-            "weights": policy.hash(), "adapter": policy.adapter, "data": dict(run.about.get("data", {})),
-        }  # fmt: skip
+            "phase": self.spec.name,
+            "steps": s.step,
+            "rows": len(run.rows()),
+            "samples": s.samples,
+            "weights": policy.hash(),
+            "adapter": policy.adapter,
+            "data": dict(run.about.get("data", {})),
+        }
         with state.write_aside(run.phase_folder(self.spec.name), about) as aside:
             policy.save(aside / "model")
             s.tokenizer.save(aside)
@@ -317,9 +380,14 @@ class PhaseLoop:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def ask_rewards(ctx: Context, rewards: Mapping[str, tuple[Component, Any]], rollout: Rollout, answers: asyncio.Runner) -> dict[str, Term]:
+def ask_rewards(
+    ctx: Context, rewards: Mapping[str, tuple[Component, Any]], rollout: Rollout, answers: asyncio.Runner
+) -> dict[str, Term]:
     """Every reward by itself; those that are coroutines wait together."""
-    said = {name: ask(component, slot, "hookline_reward", {"ctx": ctx, "rollout": rollout}) for name, (component, slot) in rewards.items()}
+    said = {
+        name: ask(component, slot, "hookline_reward", {"ctx": ctx, "rollout": rollout})
+        for name, (component, slot) in rewards.items()
+    }
     late = {name: value for name, value in said.items() if inspect.isawaitable(value)}
     if late:
 
@@ -332,6 +400,19 @@ def ask_rewards(ctx: Context, rewards: Mapping[str, tuple[Component, Any]], roll
 
         said |= dict(zip(late, answers.run(wait())))
     return {name: check_term(value, rewards[name][1], rollout) for name, value in said.items()}
+
+
+def _forget_unsaved(plan: Plan, run: Run) -> None:
+    """Cut rows back to the newest save, before trackers look: what came after it is made again, bit for bit."""
+    rows = 0
+    for phase in plan.phases:
+        ended = run.finished(phase.spec.name)
+        newest = None if ended else run.newest_checkpoint(phase.spec.name)
+        saved = ended or (newest and newest[1])
+        rows = int(saved["rows"]) if saved else rows
+        if ended is None:
+            break
+    run.cut_back(rows)
 
 
 # -- models and tokenizer of a run
@@ -366,7 +447,13 @@ def _load_phase(plan: Plan, run: Run, name: str, role: str, into: PlannedPhase |
     spec = _merged(plan, into or ended)
     adapter = into.adapter if into else ended.adapter
     return models.load_role(
-        role, run.phase_folder(name) / "model", spec, None if into else ended.head, adapter, bool(manifest["adapter"]), plan.experiment.seed
+        role,
+        run.phase_folder(name) / "model",
+        spec,
+        None if into else ended.head,
+        adapter,
+        bool(manifest["adapter"]),
+        plan.experiment.seed,
     )
 
 
@@ -411,5 +498,3 @@ def stop_signals() -> Iterator[Stopping]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-

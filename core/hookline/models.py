@@ -65,7 +65,9 @@ class Role:
     @property
     def context(self) -> int:
         """Most positions the model takes."""
-        return int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 0) or 1 << 30)
+        return int(
+            getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 0) or 1 << 30
+        )
 
     @property
     def hidden_size(self) -> int:
@@ -141,8 +143,11 @@ class Role:
         mine = self.tensors()
         wrong = [
             f"{name} {list(tensors[name].shape) if name in tensors else 'absent'} ≠ {list(mine[name].shape) if name in mine else 'absent'}"
-            for name in sorted(mine.keys() ^ tensors.keys() | {n for n in mine.keys() & tensors.keys() if mine[n].shape != tensors[n].shape})
-        ]  # fmt: skip
+            for name in sorted(
+                mine.keys() ^ tensors.keys()
+                | {n for n in mine.keys() & tensors.keys() if mine[n].shape != tensors[n].shape}
+            )
+        ]
         if wrong:
             raise CheckpointError(
                 f"{where} holds another architecture than role '{self.name}': {'; '.join(wrong[:5])}",
@@ -218,11 +223,15 @@ def _from_pretrained(path: str) -> Any:
 
     folder = Path(path)
     if not (folder / "config.json").is_file():
-        raise ExperimentError(f"model.path {path} holds no config.json", "give a local transformers folder; nothing is downloaded")
+        raise ExperimentError(
+            f"model.path {path} holds no config.json", "give a local transformers folder; nothing is downloaded"
+        )
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
-        raise ExperimentError(f"{folder / 'config.json'} cannot be read: {err}", "is it a whole transformers folder?") from None
+        raise ExperimentError(
+            f"{folder / 'config.json'} cannot be read: {err}", "is it a whole transformers folder?"
+        ) from None
     if config.get("auto_map"):
         raise ExperimentError(
             f"{path} asks to run its own code ({', '.join(map(str, config['auto_map'].values()))})",
@@ -231,7 +240,9 @@ def _from_pretrained(path: str) -> Any:
     try:
         return AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as err:
-        raise ExperimentError(f"{path} cannot be loaded: {str(err).splitlines()[0]}", "is it a whole transformers folder?") from err
+        raise ExperimentError(
+            f"{path} cannot be loaded: {str(err).splitlines()[0]}", "is it a whole transformers folder?"
+        ) from err
 
 
 def build_policy(

@@ -53,7 +53,9 @@ class Offer:
         try:
             loaded: Any = importlib.import_module(module)
         except (Exception, SystemExit) as err:
-            what = "calls sys.exit while it is imported" if isinstance(err, SystemExit) else f"{type(err).__name__}: {err}"
+            what = (
+                "calls sys.exit while it is imported" if isinstance(err, SystemExit) else f"{type(err).__name__}: {err}"
+            )
             raise PluginError(f"{self} could not be imported: {what}", mend) from err
         try:
             for part in attribute.split("."):
@@ -164,7 +166,9 @@ def loose(reference: str) -> tuple[Offer, ...]:
 
     path = Path(reference)
     if not path.is_file():
-        raise PluginError(f"no plugin file {reference}", "give the path of a Python file, or the name of an installed one")
+        raise PluginError(
+            f"no plugin file {reference}", "give the path of a Python file, or the name of an installed one"
+        )
     module = sys.modules[_import_loose(path)]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     from hookline.component import Component, kind_of

@@ -43,7 +43,9 @@ class Optimiser:
         self.parts: list[torch.optim.Optimizer] = []
         if rest:
             groups = [group for group in groups if group["params"]]
-            self.parts.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=_fusable(rest)))
+            self.parts.append(
+                torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=_fusable(rest))
+            )
         if matrices:
             lr = config.matrix_lr or config.lr
             self.parts.append(
@@ -65,7 +67,7 @@ class Optimiser:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            self.names[id(parameter)]: {key: value for key, value in values.items()}
+            self.names[id(parameter)]: dict(values.items())
             for part in self.parts
             for parameter, values in part.state.items()
         }
@@ -73,7 +75,9 @@ class Optimiser:
     def load_state_dict(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         unknown = sorted(set(saved) - set(self.parameters))
         if unknown:
-            raise CheckpointError(f"optimiser state for unknown parameters: {', '.join(unknown[:5])}", "use the run's own experiment")
+            raise CheckpointError(
+                f"optimiser state for unknown parameters: {', '.join(unknown[:5])}", "use the run's own experiment"
+            )
         owner = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
         for name, values in saved.items():
             parameter = self.parameters[name]

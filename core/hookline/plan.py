@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -157,7 +157,9 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str]
     planner = _Planner(document, tuple(loose))
     architecture = planner.slot("model", experiment.model.build, ("model", "build"))
     if architecture and not issubclass(architecture.cls, Architecture):
-        planner.say(("model", "build"), f"'{architecture.instance}' is no architecture, so no model can be built from it")
+        planner.say(
+            ("model", "build"), f"'{architecture.instance}' is no architecture, so no model can be built from it"
+        )
     if experiment.tokenizer and experiment.tokenizer.on:
         _check_data(planner, experiment.tokenizer.on, ("tokenizer", "on"))
     phases: list[PlannedPhase] = []
@@ -202,14 +204,26 @@ def _plan_phase(
     if rollout is None:
         return None
     planned = PlannedPhase(
-        spec, rollout, rewards, wraps, advantage, update, feedback, tuple(e for e in evaluations if e), start, head, adapter
+        spec,
+        rollout,
+        rewards,
+        wraps,
+        advantage,
+        update,
+        feedback,
+        tuple(e for e in evaluations if e),
+        start,
+        head,
+        adapter,
     )
     every = [*planned.slots, *(slot for e in planned.evaluations for slot in (e.rollout, *e.rewards))]
     for slot in every:
         for key, name in marked(slot.config, "phase").items():
             if name not in [phase.spec.name for phase in before]:
                 earlier = ", ".join(phase.spec.name for phase in before) or "none"
-                planner.say((*slot.path, key), f"{slot.instance}.{key}: no earlier phase '{name}'; there are: {earlier}")
+                planner.say(
+                    (*slot.path, key), f"{slot.instance}.{key}: no earlier phase '{name}'; there are: {earlier}"
+                )
         for key, name in marked(slot.config, "data").items():
             _check_data(planner, name, (*slot.path, key))
     if len(planned.slots) == len([u for u in _uses(spec) if u]):
@@ -222,7 +236,11 @@ def _uses(spec: Phase) -> list[Use | None]:
 
 
 def _start(
-    planner: _Planner, model: ModelSpec, at: tuple[str | int, ...], experiment: Experiment, before: Sequence[PlannedPhase]
+    planner: _Planner,
+    model: ModelSpec,
+    at: tuple[str | int, ...],
+    experiment: Experiment,
+    before: Sequence[PlannedPhase],
 ) -> str | None:
     names = [phase.spec.name for phase in before]
     if model.build or model.path:
@@ -233,7 +251,9 @@ def _start(
     if model.start not in names:
         known = [phase.name for phase in experiment.phases]
         why = "comes later" if model.start in known else "does not exist"
-        planner.say((*at, "model", "from"), f"model.from: phase '{model.start}' {why}; earlier ones: {', '.join(names)}")
+        planner.say(
+            (*at, "model", "from"), f"model.from: phase '{model.start}' {why}; earlier ones: {', '.join(names)}"
+        )
         return None
     return model.start
 
@@ -283,7 +303,9 @@ def _check_fit(planner: _Planner, phase: PlannedPhase, at: tuple[str | int, ...]
             f"'{phase.advantage.instance}' turns rewards into advantages, but phase '{phase.spec.name}' names no reward",
         )
     if phase.feedback and not paid:
-        planner.say(phase.feedback[0].path, f"'{phase.feedback[0].instance}' judges by reward; name the `reward` it sees")
+        planner.say(
+            phase.feedback[0].path, f"'{phase.feedback[0].instance}' judges by reward; name the `reward` it sees"
+        )
     if phase.update:
         takes = phase.update.cls.takes
         if issubclass(takes, Advantaged) and not phase.advantage:
@@ -303,7 +325,7 @@ def _check_fit(planner: _Planner, phase: PlannedPhase, at: tuple[str | int, ...]
             there = seen if columns and slot.kind != "wrapper" else everything
             if need not in there:
                 planner.say(slot.path, _missing(need, slot, phase))
-        seen |= cast("set[str]", gives[id(slot)])
+        seen |= gives[id(slot)]
 
 
 def _missing(need: str, slot: Slot, phase: PlannedPhase) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -117,13 +117,13 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
     names = list(inspect.signature(method).parameters)
 
     @functools.wraps(method)
-    def adapter(*arguments: Any) -> Iterator[Any]:
+    def adapter(*arguments: Any) -> Generator[None, Any, Any]:
         given = {name: _bound(value, slot) for name, value in zip(names, arguments)}
         lent = _versions(given)
         with blame(slot, hook):
             generator = method(**given)
             next(generator)
-        result = yield  # type: ignore[misc]
+        result = yield
         lent += _versions({"result": result})
         try:
             with blame(slot, hook):
@@ -185,17 +185,26 @@ def _refuse_changes(lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: s
 
 
 def _checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) -> Any:
-    stage = {"hookline_rollout": Rollout, "hookline_score": Scored, "hookline_advantage": Advantaged}.get(hook)
+    stages: dict[str, type[Batch]] = {
+        "hookline_rollout": Rollout,
+        "hookline_score": Scored,
+        "hookline_advantage": Advantaged,
+    }
+    stage = stages.get(hook)
     if stage:
         if not isinstance(answer, stage):
             raise PluginError(f"{slot.offer}: {hook} returned {_what(answer)}, not {stage.__name__}", _RETURNS[hook])
         check_batch(answer, f"{slot.offer}: {hook}")
     if hook == "hookline_judge":
         if not isinstance(answer, Sequence) or not all(isinstance(j, Judgement) for j in answer):
-            raise PluginError(f"{slot.offer}: {hook} returned {_what(answer)}, not a list of Judgement", "return [] for none")
+            raise PluginError(
+                f"{slot.offer}: {hook} returned {_what(answer)}, not a list of Judgement", "return [] for none"
+            )
         return [(slot.instance, judgement) for judgement in answer]
     if hook == "hookline_update" and not (answer is None or isinstance(answer, Mapping)):
-        raise PluginError(f"{slot.offer}: {hook} returned {_what(answer)}, not figures by name", "return a dict or nothing")
+        raise PluginError(
+            f"{slot.offer}: {hook} returned {_what(answer)}, not figures by name", "return a dict or nothing"
+        )
     return answer
 
 
@@ -225,9 +234,10 @@ def check_batch(batch: Batch, who: str) -> None:
         raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "one record per row")
     if len(batch) and int(batch.prompt_length_B.min()) < 1:
         raise PluginError(f"{who}: a row has no prompt token", "every row has at least one; plain text: its first")
-    for name, tensor in (("reward_BT", getattr(batch, "reward_BT", None)), ("advantage_BT", getattr(batch, "advantage_BT", None))):
-        if tensor is None:
+    for name in ("reward_BT", "advantage_BT"):
+        if not hasattr(batch, name):
             continue
+        tensor = getattr(batch, name)
         if tensor.requires_grad:
             raise PluginError(f"{who}: {name} carries a gradient", "detach it, or compute it under torch.no_grad()")
         bad = ~torch.isfinite(tensor)
@@ -245,7 +255,9 @@ def check_term(answer: Any, slot: Slot, rollout: Rollout) -> Term:
     term = answer if isinstance(answer, Term) else Term(answer)
     value = term.value
     if not isinstance(value, Tensor):
-        raise PluginError(f"{slot.offer} returned {_what(answer)}", f"return a float tensor [{len(rollout)}], or a Term")
+        raise PluginError(
+            f"{slot.offer} returned {_what(answer)}", f"return a float tensor [{len(rollout)}], or a Term"
+        )
     B, T = rollout.token_ids_BT.shape
     if tuple(value.shape) not in ((B,), (B, T)):
         raise PluginError(f"{slot.offer} returned {list(value.shape)} for {B} rows", f"return [{B}] or [{B}, {T}]")

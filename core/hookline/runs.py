@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hookline import __version__, data, state
+from hookline import __version__, state
+from hookline import data as datasets
 from hookline.component import Component
-from hookline.errors import CheckpointError, DataError
+from hookline.errors import CheckpointError, DataError, PluginError
+from hookline.metrics import CORE_METRICS, Metric, MetricLog
 from hookline.plan import Plan
 
 __all__ = ["Journal", "Run"]
@@ -55,11 +57,13 @@ class Run:
         self.notices: list[str] = []
         self.trackers: dict[str, Component] = {}
         self._failed_trackers: set[str] = set()
+        self._dictionaries: dict[str, MetricLog] = {}
         self._rows: list[dict[str, Any]] = []
-        self._data: dict[str, data.Rows] = {}
+        self._data: dict[str, datasets.Rows] = {}
         self._lock: Any = None
         self.about: dict[str, Any] = {}
         self.resumed = False
+        self.journal = Journal(directory / "journal.jsonl")
 
     # -- opening
 
@@ -74,21 +78,24 @@ class Run:
             probe.write_text("")
             probe.unlink()
         except OSError as err:
-            raise CheckpointError(f"{directory} cannot be written: {err.strerror}", "choose another with --out") from None
+            raise CheckpointError(
+                f"{directory} cannot be written: {err.strerror}", "choose another with --out"
+            ) from None
         existing = directory / "run.json"
         if existing.exists():
             run._resume(existing)
         else:
             strangers = [p.name for p in directory.iterdir() if p.name != "lock"]
             if strangers:
-                raise CheckpointError(f"{directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out")
+                raise CheckpointError(
+                    f"{directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out"
+                )
             run.about = {"id": uuid.uuid4().hex[:8], **run._surroundings(), "data": {}}
             run._write("experiment.json", plan.experiment.resolved())
             for loose in {o.path for o in plan.loose}:
                 (directory / "plugins").mkdir(exist_ok=True)
                 shutil.copy(loose, directory / "plugins")
             run._write("run.json", run.about)
-        run.journal = Journal(directory / "journal.jsonl")
         return run
 
     @classmethod
@@ -96,7 +103,9 @@ class Run:
         """A run to look at, without its lock. Raises CheckpointError when there is none."""
         path = Path(directory)
         if not (path / "run.json").is_file():
-            raise CheckpointError(f"{directory} is no run directory: it holds no run.json", "give the folder that `hookline run` printed")
+            raise CheckpointError(
+                f"{directory} is no run directory: it holds no run.json", "give the folder that `hookline run` printed"
+            )
         run = cls(path)
         run.about = _json(path / "run.json")
         run._rows = list(_whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
@@ -110,7 +119,9 @@ class Run:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
             self._lock.close()
-            raise CheckpointError(f"{self.directory} is in use by {holder}", "wait for it, stop it, or choose another --out") from None
+            raise CheckpointError(
+                f"{self.directory} is in use by {holder}", "wait for it, stop it, or choose another --out"
+            ) from None
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
@@ -189,10 +200,10 @@ class Run:
 
     # -- data
 
-    def data(self, name: str, path: str | None = None) -> data.Rows:
+    def data(self, name: str, path: str | None = None) -> datasets.Rows:
         """Rows of a data name, read once; their hash must be what the run began with."""
         if name not in self._data:
-            rows = data.rows(path or name, self.plan.loose if self.plan else ())
+            rows = datasets.rows(path or name, self.plan.loose if self.plan else ())
             known = self.about.setdefault("data", {}).get(name)
             if known is None:
                 self.about["data"][name] = {"rows": len(rows), "sha256": rows.sha256}
@@ -206,7 +217,7 @@ class Run:
             self._data[name] = rows
         return self._data[name]
 
-    def collected(self, phase: str) -> data.Rows:
+    def collected(self, phase: str) -> datasets.Rows:
         path = self.phase_folder(phase) / "data.jsonl"
         if not path.exists():
             raise DataError(f"phase '{phase}' collected nothing", "name a phase with `feedback`")
@@ -239,7 +250,9 @@ class Run:
         path = self.directory / "metrics.jsonl"
         kept = [row for row in (_whole_lines(path) if path.exists() else []) if row["row"] < rows]
         if len(kept) < rows:
-            raise CheckpointError(f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file")
+            raise CheckpointError(
+                f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file"
+            )
         _rewrite(path, kept)
         self._rows = kept
         evaluations = self.directory / "evaluations.jsonl"
@@ -285,7 +298,11 @@ class Run:
 
     def checkpoints(self, phase: str) -> list[Path]:
         """Folders of a phase's checkpoints by step, newest first; a name is only a hint, the manifest decides."""
-        found = [p for p in (self.directory / "checkpoints").glob(f"{phase}-*") if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])]
+        found = [
+            p
+            for p in (self.directory / "checkpoints").glob(f"{phase}-*")
+            if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])
+        ]
         return sorted(found, key=lambda p: p.name, reverse=True)
 
     def newest_checkpoint(self, phase: str) -> tuple[Path, dict[str, Any]] | None:
@@ -307,11 +324,31 @@ class Run:
 
     # -- trackers
 
+    def metric(self, phase: str, name: str) -> Metric | None:
+        """What a logged figure means, as the core or a component of the phase declared it; None when nobody did."""
+        if phase not in self._dictionaries:
+            planned = [p for p in self.plan.phases if p.spec.name == phase] if self.plan else []
+            slots = [
+                s for p in planned for s in (*p.slots, *(r for e in p.evaluations for r in (e.rollout, *e.rewards)))
+            ]
+            self._dictionaries[phase] = MetricLog([*CORE_METRICS, *(m for slot in slots for m in slot.make().metrics)])
+        try:
+            return self._dictionaries[phase].find(name, "a tracker")
+        except PluginError:
+            return None
+
     def tell(self, what: str, **about: Any) -> None:
-        """Tell every tracker. One that fails is named once and left out; the run goes on."""
+        """Tell every tracker, in the experiment's order; those that say `tryfirst` go before it, `trylast` after it.
+
+        One that fails is named once and left out; the run goes on.
+        """
         import inspect
 
-        for name, tracker in self.trackers.items():
+        def turn(item: tuple[str, Component]) -> int:
+            options = getattr(getattr(item[1], f"hookline_{what}", None), "hookline_impl", {})
+            return bool(options.get("trylast")) - bool(options.get("tryfirst"))
+
+        for name, tracker in sorted(self.trackers.items(), key=turn):
             method: Callable[..., Any] | None = getattr(tracker, f"hookline_{what}", None)
             if method is None or name in self._failed_trackers:
                 continue
@@ -343,7 +380,9 @@ def _json(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
     except (OSError, ValueError) as err:
-        raise CheckpointError(f"{path} cannot be read: {err}", "the run directory is damaged; restore the file") from None
+        raise CheckpointError(
+            f"{path} cannot be read: {err}", "the run directory is damaged; restore the file"
+        ) from None
 
 
 def _append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
@@ -354,7 +393,9 @@ def _append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
             if sync:
                 os.fsync(file.fileno())
     except OSError as err:
-        raise CheckpointError(f"{path} cannot be written: {err.strerror}", "check the disk, then run the same command again") from None
+        raise CheckpointError(
+            f"{path} cannot be written: {err.strerror}", "check the disk, then run the same command again"
+        ) from None
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -391,5 +432,3 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-

@@ -28,9 +28,16 @@ class Drawn:
 
 @torch.no_grad()
 def draw(
-    role: Role, prompts: Sequence[Sequence[int]], sample_B: Tensor, *, sampling: Sampling, max_new_tokens: int,
-    eos: int, seed: int, greedy: bool = False,
-) -> Drawn:  # fmt: skip
+    role: Role,
+    prompts: Sequence[Sequence[int]],
+    sample_B: Tensor,
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    eos: int,
+    seed: int,
+    greedy: bool = False,
+) -> Drawn:
     """One answer per prompt. Rows are computed together, but a row's random numbers come from (seed, its sample id).
 
     prompts: token ids, at least one each. Finished rows leave the batch once half of it is done.
@@ -73,9 +80,11 @@ def draw(
         cache = out.past_key_values
         ids, support = choose(logits, sampling, rng.uniform(seed, sample_B[live.cpu()], t).to(device), greedy)
         stats = kernels.token_stats(
-            logits, ids, temperature=sampling.temperature,
+            logits,
+            ids,
+            temperature=sampling.temperature,
             support=None if support is None else (support.ids, support.offsets),
-        )  # fmt: skip
+        )
         running = ~done_B[live]
         rows = live[running]
         assert stats.logprobs is not None
@@ -116,7 +125,7 @@ def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor, greedy: bool) -> 
     probs_BV = torch.softmax(logits_BV / sampling.temperature, -1)
     support = None
     if sampling.truncated:
-        ranked, order = probs_BV.sort(-1, descending=True, stable=True)
+        ranked, order = torch.sort(probs_BV, dim=-1, descending=True, stable=True)
         keep = torch.ones_like(ranked, dtype=torch.bool)
         if sampling.top_k:
             keep[:, sampling.top_k :] = False

@@ -98,7 +98,9 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise CheckpointError(f"{folder / MANIFEST} is damaged: {err}", mend) from None
     if manifest.get("format", 0) > FORMAT:
-        raise CheckpointError(f"{folder} has format {manifest['format']}, this Hookline reads {FORMAT}", "upgrade hookline")
+        raise CheckpointError(
+            f"{folder} has format {manifest['format']}, this Hookline reads {FORMAT}", "upgrade hookline"
+        )
     for name, expected in listed.items():
         path = folder / name
         if ".." in Path(name).parts or not path.is_file():

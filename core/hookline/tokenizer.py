@@ -73,7 +73,9 @@ class Tokenizer:
         from transformers import PreTrainedTokenizerFast
 
         words = {name: self.inner.id_to_token(i) for name, i in (("bos_token", self.bos), ("eos_token", self.eos))}
-        PreTrainedTokenizerFast(tokenizer_object=self.inner, pad_token=PAD if self.inner.token_to_id(PAD) else words["eos_token"], **words).save_pretrained(folder)  # fmt: skip
+        PreTrainedTokenizerFast(
+            tokenizer_object=self.inner, pad_token=PAD if self.inner.token_to_id(PAD) else words["eos_token"], **words
+        ).save_pretrained(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -81,7 +83,10 @@ class Tokenizer:
 
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise DataError(f"{folder} holds no tokenizer.json", "save a fast tokenizer there, or train one: tokenizer: {train: bpe, on: …}")
+            raise DataError(
+                f"{folder} holds no tokenizer.json",
+                "save a fast tokenizer there, or train one: tokenizer: {train: bpe, on: …}",
+            )
         try:
             return cls(Inner.from_file(str(path)))
         except (DataError, ExperimentError):
@@ -117,7 +122,14 @@ class Tokenizer:
             return cls.load(folder)
         assert spec.on is not None
         source = data.rows(spec.on, loose)
-        texts = [str(value) for record in source.records for key in ("text", "prompt", "completion") if (value := record.get(key))]
+        texts = [
+            str(value)
+            for record in source.records
+            for key in ("text", "prompt", "completion")
+            if (value := record.get(key))
+        ]
         if not texts:
-            raise DataError(f"{spec.on}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on", "name another source")
+            raise DataError(
+                f"{spec.on}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on", "name another source"
+            )
         return cls.train(texts, spec.vocabulary)

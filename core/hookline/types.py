@@ -27,8 +27,10 @@ __all__ = [
     "Support",
     "Term",
     "concat",
-    "last_token",
+    "pad_rows",
     "pairs",
+    "put_last",
+    "read_last",
 ]
 
 Record = Mapping[str, Any]
@@ -180,7 +182,7 @@ class Rollout(Batch):
     def scored(self, reward_BT: Tensor, terms: Mapping[str, Tensor] | None = None) -> Scored:
         """Add rewards: [B, T], or [B] for the whole answer, which then sits on its last true token."""
         if reward_BT.dim() == 1:
-            reward_BT = last_token(reward_BT, self.mask_BT)
+            reward_BT = put_last(reward_BT, self.mask_BT)
         return Scored(**_as_kwargs(self), reward_BT=reward_BT.float(), terms=dict(terms or {}))
 
 
@@ -254,7 +256,16 @@ def check_column(name: str, column: Tensor, shape_BT: Sequence[int], shape_BP: S
         raise ValueError(f"column '{name}' is {list(column.shape)} but the batch has {suffix[1:]} = {list(want)}")
 
 
-def last_token(value_B: Tensor, mask_BT: Tensor) -> Tensor:
+def read_last(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The value at each row's last true token: [B, T] → [B]; 0 for rows without one."""
+    B, T = mask_BT.shape
+    if not T:
+        return value_BT.new_zeros(B)
+    last_B = (mask_BT * torch.arange(1, T + 1, device=mask_BT.device)).argmax(1)
+    return torch.where(mask_BT.any(1), value_BT.gather(1, last_B[:, None])[:, 0], 0.0)
+
+
+def put_last(value_B: Tensor, mask_BT: Tensor) -> Tensor:
     """Put a value per row on the row's last true token: [B], [B, T] → [B, T]. Rows without one get nothing."""
     T = mask_BT.shape[1]
     positions_T = torch.arange(T, device=mask_BT.device)

@@ -50,7 +50,7 @@ for _tag, _pattern, _first in (
     ),
 ):
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), [*_first.replace("\0", ""), ""])
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(loader.construct_scalar(node))))  # type: ignore[arg-type]
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
 
 def read(path: Path) -> Document:
@@ -58,13 +58,17 @@ def read(path: Path) -> Document:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise ExperimentError(f"no experiment file {path}", "check the path; examples/ holds some to start from") from None
+        raise ExperimentError(
+            f"no experiment file {path}", "check the path; examples/ holds some to start from"
+        ) from None
     except IsADirectoryError:
         raise ExperimentError(f"{path} is a folder, not an experiment file", "name the .yaml file in it") from None
     except OSError as err:
         raise ExperimentError(f"{path} cannot be read: {err.strerror}", "check its permissions") from None
     if len(raw) > MOST_BYTES:
-        raise ExperimentError(f"{path} is {len(raw)} bytes, an experiment has at most {MOST_BYTES}", "is it the right file?")
+        raise ExperimentError(
+            f"{path} is {len(raw)} bytes, an experiment has at most {MOST_BYTES}", "is it the right file?"
+        )
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as err:
@@ -84,20 +88,24 @@ def parse(text: str, name: str) -> Document:
     except yaml.composer.ComposerError as err:
         mark = err.problem_mark
         what = "holds more than one YAML document" if "single document" in str(err) else str(err.problem)
-        raise ExperimentError(f"{name} line {mark.line + 1 if mark else '?'}: {what}", "keep one mapping per file") from None
+        raise ExperimentError(
+            f"{name} line {mark.line + 1 if mark else '?'}: {what}", "keep one mapping per file"
+        ) from None
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         what = getattr(err, "problem", None) or str(err).splitlines()[0]
         line = f" line {mark.line + 1}" if mark else ""
         raise ExperimentError(f"{name}{line}: not YAML: {what}", "check indentation, colons and quotes there") from None
     except RecursionError:
-        raise ExperimentError(f"{name} is nested too deeply", f"an experiment is at most {MOST_DEPTH} levels deep") from None
+        raise ExperimentError(
+            f"{name} is nested too deeply", f"an experiment is at most {MOST_DEPTH} levels deep"
+        ) from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     if problems:
         raise ExperimentError(_count(problems, name), "", problems)
     if not isinstance(values, dict):
-        kind = {list: "a list", str: "text"}.get(type(values), f"a {type(values).__name__}")
+        kind = {"list": "a list", "str": "text"}.get(type(values).__name__, f"a {type(values).__name__}")
         raise ExperimentError(f"{name} holds {kind}, not a mapping", "an experiment starts with `name: …`")
     return Document(name, values, lines)
 
@@ -107,15 +115,22 @@ def _count(problems: Sequence[str], name: str) -> str:
 
 
 def _build(
-    loader: _Loader, node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[str], seen: list[int],
+    loader: _Loader,
+    node: yaml.Node,
+    path: Path_,
+    lines: dict[Path_, int],
+    problems: list[str],
+    seen: list[int],
     parents: tuple[int, ...],
-) -> Any:  # fmt: skip
+) -> Any:
     seen[0] += 1
     line = node.start_mark.line + 1
     if id(node) in parents:
         raise ExperimentError(f"line {line}: an alias contains itself", "write the value out")
     if seen[0] > MOST_NODES or len(path) > MOST_DEPTH:
-        raise ExperimentError(f"line {line}: more than {MOST_NODES} values or {MOST_DEPTH} levels", "aliases may multiply")
+        raise ExperimentError(
+            f"line {line}: more than {MOST_NODES} values or {MOST_DEPTH} levels", "aliases may multiply"
+        )
     lines[path] = line
     inside = (*parents, id(node))
     if isinstance(node, yaml.MappingNode):
@@ -137,7 +152,7 @@ def _build(
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, n, (*path, i), lines, problems, seen, inside) for i, n in enumerate(node.value)]
     try:
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
     except (yaml.YAMLError, ValueError, OverflowError):
         problems.append(f"line {line}: '{str(node.value)[:40]}' is no plain value ({node.tag})")
         return None
@@ -152,7 +167,7 @@ def parse_value(text: str) -> Any:
     except yaml.YAMLError:
         return text
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def override(document: Document, assignment: str) -> None:
@@ -161,7 +176,9 @@ def override(document: Document, assignment: str) -> None:
     if not equals or not key:
         raise ExperimentError(f"'{assignment}' is no override", "write key=value, e.g. seed=2 or phases.rl.steps=10")
     if text == "":
-        raise ExperimentError(f"'{assignment}' gives no value; did the shell eat the quotes?", f"write '{key}=…' in quotes")
+        raise ExperimentError(
+            f"'{assignment}' gives no value; did the shell eat the quotes?", f"write '{key}=…' in quotes"
+        )
     path = key.split(".")
     place: Any = document.values
     real: list[str | int] = []
@@ -175,8 +192,10 @@ def override(document: Document, assignment: str) -> None:
         real.append(step)
     if not isinstance(place, dict | list):
         where = ".".join(path[:-1])
-        raise ExperimentError(f"override '{key}': '{where}' holds {place!r}, so nothing can be set inside it", "shorten it")
-    last = _enter(place, path[-1], key)
+        raise ExperimentError(
+            f"override '{key}': '{where}' holds {place!r}, so nothing can be set inside it", "shorten it"
+        )
+    last: Any = _enter(place, path[-1], key)
     place[last] = parse_value(text)
     document.lines.pop((*real, last), None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -19,10 +19,14 @@ app = typer.Typer(
 plugins_app = typer.Typer(no_args_is_help=True, help="What is installed, by whom, and whether it works.")
 app.add_typer(plugins_app, name="plugins")
 
-Plugins = Annotated[Optional[list[str]], typer.Option("-p", "--plugin", help="Make a loose file or an installed plugin available.")]  # noqa: UP045
+Plugins = Annotated[
+    list[str] | None, typer.Option("-p", "--plugin", help="Make a loose file or an installed plugin available.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Experiment = Annotated[str, typer.Argument(help="A YAML file.", metavar="EXPERIMENT")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value, e.g. seed=2 phases.rl.update.lr=1e-5", metavar="[KEY=VALUE]…")]  # noqa: UP045
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value, e.g. seed=2 phases.rl.update.lr=1e-5", metavar="[KEY=VALUE]…")
+]
 
 
 def version(wanted: bool) -> None:
@@ -35,7 +39,9 @@ def version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Which Hookline this is.")] = False,
+    show: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Which Hookline this is.")
+    ] = False,
 ) -> None:
     pass
 
@@ -44,7 +50,7 @@ def root(
 def run(
     experiment: Experiment,
     overrides: Overrides = None,
-    out: Annotated[Optional[str], typer.Option("--out", help="The run's directory; one that exists is resumed.")] = None,  # noqa: UP045
+    out: Annotated[str | None, typer.Option("--out", help="The run's directory; one that exists is resumed.")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Run an experiment; with --out of an earlier run, go on where it stopped, bit for bit."""
@@ -77,8 +83,10 @@ def doctor(json: AsJson = False) -> None:
 @app.command("eval")
 def evaluate(
     target: Annotated[str, typer.Argument(help="A run directory.", metavar="RUN")],
-    phase: Annotated[Optional[str], typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,  # noqa: UP045
-    rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="How many rows; default: as in the experiment.")] = None,  # noqa: UP045
+    phase: Annotated[str | None, typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, help="How many rows; default: as in the experiment.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Judge a finished phase's model again on the experiment's evaluations, with bootstrap intervals."""
@@ -92,7 +100,7 @@ def evaluate(
 def export(
     target: Annotated[str, typer.Argument(help="A run directory.", metavar="RUN")],
     folder: Annotated[str, typer.Argument(help="A new folder.", metavar="DIR")],
-    phase: Annotated[Optional[str], typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,  # noqa: UP045
+    phase: Annotated[str | None, typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The weights that `save.best` kept.")] = False,
 ) -> None:
     """Write a plain transformers folder: model and tokenizer, loadable without Hookline."""

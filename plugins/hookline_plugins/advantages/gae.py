@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from hookline import Advantaged, Component, Config, Context, Scored, hookimpl, kernels
+import hookline
+from hookline import Advantaged, Component, Context, Scored, hookimpl, kernels
 
 
 class GAE(Component):
@@ -14,7 +15,7 @@ class GAE(Component):
     needs = frozenset({"critic"})
     gives = frozenset({"value_BT", "return_BT"})
 
-    class Config(Config):
+    class Config(hookline.Config):
         gamma: float = Field(1.0, ge=0, le=1)
         """Discount per token. 1.0 is usual for one-turn text; lower values prefer early reward."""
         lam: float = Field(0.95, ge=0, le=1)

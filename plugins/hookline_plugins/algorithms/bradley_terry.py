@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch.nn.functional import softplus
 
-from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl, pairs
+from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl, pairs, read_last
 
 
 class BradleyTerry(Component):
@@ -30,7 +30,7 @@ class BradleyTerry(Component):
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
-        chosen, rejected = pairs(batch)
+        chosen, _rejected = pairs(batch)
         if not len(chosen):
             return
         # each comparison is a row of its own weight: rows of a group stay together, so a group holds its pairs
@@ -38,7 +38,7 @@ class BradleyTerry(Component):
         ctx.train(batch.with_extra(wins_B=count_B), self.loss, unit="group")
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
-        reward_B = last_true(mb.stats(want=("reward",))["reward"], mb.batch.mask_BT)
+        reward_B = read_last(mb.stats(want=("reward",))["reward"], mb.batch.mask_BT)
         chosen, rejected = pairs(mb.batch)
         margin = reward_B[chosen] - reward_B[rejected]
         wins_B = mb["wins_B"].clamp(min=1)
@@ -48,10 +48,7 @@ class BradleyTerry(Component):
 
         mb.log("accuracy", mb.mean_over("wins_B", per_win((margin > 0).float())))
         mb.log("margin", mb.mean_over("wins_B", per_win(margin)))
-        return mb.mean_over("wins_B", per_win(softplus(-margin))) + self.config.centre * mb.row_mean(reward_B.square())
-
-
-def last_true(value_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """The value at each row's last true token: [B, T] → [B]."""
-    last_B = (mask_BT * torch.arange(1, mask_BT.shape[1] + 1, device=mask_BT.device)).argmax(1)
-    return value_BT.gather(1, last_B[:, None])[:, 0]
+        total: Loss = (
+            mb.mean_over("wins_B", per_win(softplus(-margin))) + mb.row_mean(reward_B.square()) * self.config.centre
+        )
+        return total

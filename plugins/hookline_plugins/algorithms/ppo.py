@@ -83,7 +83,8 @@ class PPO(Component):
         mb.log("entropy", entropy)
         mb.log("clip_fraction", mb.token_mean(((ratio - 1).abs() > c.clip_range).float()))
         mb.log("approx_kl", mb.token_mean(ratio - 1 - log_ratio))
-        return policy + c.value_weight * value - c.entropy_bonus * entropy
+        total: Loss = policy + value * c.value_weight - entropy * c.entropy_bonus
+        return total
 
 
 def policy_loss(ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:

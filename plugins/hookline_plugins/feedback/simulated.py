@@ -8,7 +8,8 @@ from itertools import combinations
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Context, Judgement, Metric, Scored, hookimpl
+import hookline
+from hookline import Component, Context, Judgement, Metric, Scored, hookimpl
 
 
 class SimulatedAnnotator(Component):
@@ -17,7 +18,7 @@ class SimulatedAnnotator(Component):
     needs = frozenset({"groups"})
     metrics = (Metric("agreement", "share of judgements that order the two answers as the gold reward does"),)
 
-    class Config(Config):
+    class Config(hookline.Config):
         temperature: float = Field(0.1, gt=0)
         """Noise in units of reward: small is a careful annotator, large tosses coins."""
         pairs_per_group: int = Field(1, ge=1)
@@ -28,7 +29,7 @@ class SimulatedAnnotator(Component):
         gold_B = scored.reward_B.double()
         said: list[Judgement] = []
         right = 0.0
-        for group in scored.group_B.unique().tolist():
+        for group in dict.fromkeys(scored.group_B.tolist()):
             rows = (scored.group_B == group).nonzero()[:, 0].tolist()
             different = [(a, b) for a, b in combinations(rows, 2) if scored.response_ids(a) != scored.response_ids(b)]
             generator = ctx.rng("judge", int(scored.sample_B[rows[0]]))
@@ -39,7 +40,11 @@ class SimulatedAnnotator(Component):
                 first = float(torch.rand((), generator=generator, dtype=torch.float64)) < p
                 right += 0.5 if margin == 0 else float(first == (margin > 0))
                 chosen, rejected = (a, b) if first else (b, a)
-                detail = {"gold_chosen": float(gold_B[chosen]), "gold_rejected": float(gold_B[rejected]), "certainty": max(p, 1 - p)}
+                detail = {
+                    "gold_chosen": float(gold_B[chosen]),
+                    "gold_rejected": float(gold_B[rejected]),
+                    "certainty": max(p, 1 - p),
+                }
                 said.append(Judgement(chosen=chosen, rejected=rejected, annotator="simulated", detail=detail))
         if said:
             ctx.log("agreement", right / len(said), len(said))

@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from hookline import Architecture, Config
+import hookline
+from hookline import Architecture
 
 
 class GPT2(Architecture):
     """transformers' GPT2LMHeadModel; dropout is off, so that a gradient does not depend on how rows are split."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         layers: int = Field(4, ge=1)
         """Transformer blocks."""
         width: int = Field(256, ge=8)
@@ -39,7 +40,14 @@ class GPT2(Architecture):
         c = self.config
         return GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=vocabulary, n_positions=context, n_embd=c.width, n_layer=c.layers, n_head=c.attention_heads,
-                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **special,
+                vocab_size=vocabulary,
+                n_positions=context,
+                n_embd=c.width,
+                n_layer=c.layers,
+                n_head=c.attention_heads,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                **special,
             )
-        )  # fmt: skip
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import nn
 
-from hookline import Config, Head
+import hookline
+from hookline import Head
 
 
 class RewardHead(Head):
@@ -13,7 +14,7 @@ class RewardHead(Head):
 
     reads = "after"
 
-    class Config(Config):
+    class Config(hookline.Config):
         std: float = Field(0.01, ge=0)
         """Spread of the initial weights; 0 starts with reward 0 everywhere."""
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from hookline import Architecture, Config
+import hookline
+from hookline import Architecture
 
 
 class Llama(Architecture):
     """transformers' LlamaForCausalLM."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         layers: int = Field(4, ge=1)
         """Transformer blocks."""
         width: int = Field(256, ge=8)
@@ -39,7 +40,13 @@ class Llama(Architecture):
         c = self.config
         return LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=vocabulary, max_position_embeddings=context, hidden_size=c.width, num_hidden_layers=c.layers,
-                num_attention_heads=c.heads, intermediate_size=c.mlp or 8 * c.width // 3, tie_word_embeddings=c.tie, **special,
+                vocab_size=vocabulary,
+                max_position_embeddings=context,
+                hidden_size=c.width,
+                num_hidden_layers=c.layers,
+                num_attention_heads=c.heads,
+                intermediate_size=c.mlp or 8 * c.width // 3,
+                tie_word_embeddings=c.tie,
+                **special,
             )
-        )  # fmt: skip
+        )

@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
-from hookline import Adapter, Config
+import hookline
+from hookline import Adapter
 
 
 class LoRA(Adapter):
     """peft's LoRA on every linear layer of the trunk; the reference is the same model with the adapter off."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         rank: int = Field(8, ge=1)
         """Rank of the change. Larger learns more and costs more memory."""
         alpha: float | None = Field(None, gt=0)
@@ -27,8 +28,12 @@ class LoRA(Adapter):
         return get_peft_model(
             net,
             LoraConfig(
-                r=c.rank, lora_alpha=c.alpha or 2 * c.rank, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
+                r=c.rank,
+                lora_alpha=c.alpha or 2 * c.rank,
+                lora_dropout=0.0,
+                bias="none",
+                task_type="CAUSAL_LM",
                 target_modules=list(c.modules) if c.modules else "all-linear",
                 fan_in_fan_out=type(net).__name__.startswith("GPT2"),
             ),
-        )  # fmt: skip
+        )

@@ -23,7 +23,9 @@ def keywords(rollout: Rollout, row: int) -> list[str]:
     """The row's keywords, or a DataError that names the row."""
     words = rollout.records[row].get("keywords")
     if not isinstance(words, list) or not words:
-        raise DataError(f"sample {int(rollout.sample_B[row])}: its record has no list 'keywords'", "use prompts that name them")
+        raise DataError(
+            f"sample {int(rollout.sample_B[row])}: its record has no list 'keywords'", "use prompts that name them"
+        )
     return [str(word).lower() for word in words]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Rollout, hookimpl
+import hookline
+from hookline import Component, Rollout, hookimpl
 
 
 class Length(Component):
     """Tokens per answer over `per`; with a negative weight it is a price on length."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         per: float = Field(1.0, gt=0)
         """Tokens that make 1."""
         free: int = Field(0, ge=0)
@@ -20,4 +21,5 @@ class Length(Component):
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
         tokens_B = rollout.mask_BT.sum(1).float()
-        return (tokens_B - self.config.free).clamp(min=0) / self.config.per
+        priced: torch.Tensor = (tokens_B - self.config.free).clamp(min=0) / self.config.per
+        return priced

@@ -6,13 +6,14 @@ import math
 
 import torch
 
-from hookline import Component, Config, Context, PhaseName, Rollout, Scored, Term, hookimpl
+import hookline
+from hookline import Component, Context, PhaseName, Rollout, Scored, Term, hookimpl
 
 
 class Perplexity(Component):
     """log p(token) under the policy; over an evaluation, exp of minus the mean per token."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         role: str = "policy"
         """Whose."""
 
@@ -28,7 +29,7 @@ class Perplexity(Component):
 class KL(Component):
     """log π − log π_ref, summed over an answer: the KL per answer in nats, when the policy drew the answers itself."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         to: PhaseName | None = None
         """The phase whose end is the reference; none: the policy as this phase began."""
 

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Context, Rollout, Term, hookimpl
+import hookline
+from hookline import Component, Context, Rollout, Term, hookimpl, read_last
 
 
 class PairAccuracy(Component):
@@ -20,7 +21,7 @@ class PairAccuracy(Component):
 
     needs = frozenset({"pairs"})
 
-    class Config(Config):
+    class Config(hookline.Config):
         against: Literal["recorded", "gold", "ceiling"] = Field("recorded")
         """Whose order counts."""
 
@@ -32,9 +33,7 @@ class PairAccuracy(Component):
         if self.config.against == "ceiling":
             certainty_B = torch.tensor([float(r.get("certainty", 1.0)) for r in detail])
             return Term(certainty_B, chosen_B)
-        reward_BT = ctx.stats(rollout, want=("reward",))["reward"]
-        last_B = (rollout.mask_BT.long().cumsum(1) * rollout.mask_BT).argmax(1)
-        reward_B = reward_BT.gather(1, last_B[:, None])[:, 0]
+        reward_B = read_last(ctx.stats(rollout, want=("reward",))["reward"], rollout.mask_BT)
         # comparisons lie as (chosen, rejected) side by side
         right_B = torch.zeros(len(rollout))
         right_B[0::2] = (reward_B[0::2] > reward_B[1::2]).float()

@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
-from hookline import Component, Config, Context, PhaseName, Rollout, Term, hookimpl
+import hookline
+from hookline import Component, Context, PhaseName, Rollout, Term, hookimpl, read_last
 
 
 class RewardModel(Component):
     """The model with which an earlier phase ended, by its head `reward`; or the model being trained, in its own phase."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         from_: PhaseName | None = Field(None, alias="from")
         """The phase that trained it. None, in evaluations of that very phase: the model as it stands."""
         shift: float = 0.0
@@ -28,9 +29,5 @@ class RewardModel(Component):
 
     @hookimpl
     def hookline_reward(self, ctx: Context, rollout: Rollout) -> Term:
-        reward_BT = ctx.stats(rollout, model=self.role, want=("reward",))["reward"]
-        last_B = (rollout.mask_BT.long().cumsum(1) * rollout.mask_BT).argmax(1) if rollout.mask_BT.shape[1] else None
-        if last_B is None:
-            return Term(reward_BT.sum(1), rollout.mask_BT.any(1))
-        reward_B = reward_BT.gather(1, last_B[:, None])[:, 0]
+        reward_B = read_last(ctx.stats(rollout, model=self.role, want=("reward",))["reward"], rollout.mask_BT)
         return Term(reward_B * self.config.scale + self.config.shift, rollout.mask_BT.any(1))

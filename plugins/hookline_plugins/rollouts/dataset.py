@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Context, DataError, DataName, Rollout, hookimpl, pad_rows
+import hookline
+from hookline import Component, Context, DataError, DataName, Rollout, hookimpl, pad_rows
 
 
 class Dataset(Component):
     """Rows of `prompt` and `completion`; a row may also carry a number `reward`, which is then paid out."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         path: DataName
         """Rows with `prompt` and `completion`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(32, ge=1)
@@ -36,7 +37,8 @@ class Dataset(Component):
                 self.rows.append((prompt, answer, record))
         if not self.rows:
             raise DataError(
-                f"{source.name}: 0 of {len(source)} rows fit into {longest} tokens", "raise `longest`, or build a longer context"
+                f"{source.name}: 0 of {len(source)} rows fit into {longest} tokens",
+                "raise `longest`, or build a longer context",
             )
 
     @hookimpl

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Context, DataError, DataName, Rollout, Sampling, hookimpl, pad_rows
+import hookline
+from hookline import Component, Context, DataError, DataName, Rollout, Sampling, hookimpl, pad_rows
 
 
 class Generate(Component):
     """Each step takes some prompts and draws several answers to each; the sampled ids themselves are kept."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         prompts: DataName
         """Rows with `prompt`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(64, ge=1)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Context, DataError, DataName, PhaseName, Rollout, hookimpl
+import hookline
+from hookline import Component, Context, DataError, DataName, PhaseName, Rollout, hookimpl
 from hookline_plugins.rollouts.dataset import recorded
 
 
@@ -17,7 +18,7 @@ class Preferences(Component):
 
     gives = frozenset({"groups", "pairs", "recorded_B"})
 
-    class Config(Config):
+    class Config(hookline.Config):
         from_: PhaseName | None = Field(None, alias="from")
         """The phase whose collected comparisons are read, token for token as they were sampled."""
         path: DataName | None = None
@@ -39,14 +40,17 @@ class Preferences(Component):
         longest = ctx.role_named("policy").context
         fitting = [pair for pair in self.pairs if len(pair[0]) + max(len(pair[1]), len(pair[2])) <= longest]
         if not fitting:
-            raise DataError(f"{source.name}: 0 of {len(source)} comparisons are in split '{self.config.split}' and fit", "check split and lengths")
+            raise DataError(
+                f"{source.name}: 0 of {len(source)} comparisons are in split '{self.config.split}' and fit",
+                "check split and lengths",
+            )
         self.pairs = fitting
 
     def _wanted(self, record: Any) -> bool:
         if self.config.split == "all":
             return True
         tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
-        return tenth == (self.config.split == "heldout")
+        return tenth is (self.config.split == "heldout")
 
     def _pair(self, ctx: Context, record: Any, where: str) -> tuple[list[int], list[int], list[int], Any]:
         for field in ("prompt", "chosen", "rejected"):

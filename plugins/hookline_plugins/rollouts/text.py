@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Context, DataError, DataName, Rollout, hookimpl
+import hookline
+from hookline import Component, Context, DataError, DataName, Rollout, hookimpl
 
 
 class Text(Component):
     """Texts joined end to end and cut into blocks; every token but the very first is predicted once."""
 
-    class Config(Config):
+    class Config(hookline.Config):
         path: DataName
         """Rows with `text`: a file, or builtin:NAME/SPLIT."""
         rows: int = Field(16, ge=1)
@@ -29,7 +30,9 @@ class Text(Component):
         length = self.config.length
         blocks = (len(stream) - 1) // length
         if not blocks:
-            raise DataError(f"{source.name} has {len(stream)} tokens, less than one block of {length}", "lower `length`")
+            raise DataError(
+                f"{source.name} has {len(stream)} tokens, less than one block of {length}", "lower `length`"
+            )
         self.stream = torch.tensor(stream[: blocks * length + 1])
         self.blocks = blocks
 

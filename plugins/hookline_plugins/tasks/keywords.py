@@ -10,14 +10,61 @@ from functools import cache
 
 from pydantic import Field
 
-from hookline import Config, Record, Task
+import hookline
+from hookline import Record, Task
 from hookline_plugins.tasks.stdlib_docs import docstrings, held_out
 
 WORD = re.compile(r"[a-z]+")
 SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,'`()\-/_.:;\"=<>]*[.]")
 STOP = frozenset(
-    "the and for that this with from are not has have was will can may its into any all but which when then than also "
-    "you your they them their there these those been being such only each some more most other one two does should".split()
+    [
+        "the",
+        "and",
+        "for",
+        "that",
+        "this",
+        "with",
+        "from",
+        "are",
+        "not",
+        "has",
+        "have",
+        "was",
+        "will",
+        "can",
+        "may",
+        "its",
+        "into",
+        "any",
+        "all",
+        "but",
+        "which",
+        "when",
+        "then",
+        "than",
+        "also",
+        "you",
+        "your",
+        "they",
+        "them",
+        "their",
+        "there",
+        "these",
+        "those",
+        "been",
+        "being",
+        "such",
+        "only",
+        "each",
+        "some",
+        "more",
+        "most",
+        "other",
+        "one",
+        "two",
+        "does",
+        "should",
+    ]
 )
 
 
@@ -26,7 +73,7 @@ class Keywords(Task):
 
     splits = ("train", "heldout")
 
-    class Config(Config):
+    class Config(hookline.Config):
         vocabulary: int = Field(64, ge=4)
         """How many frequent words serve as keywords. Fewer are learned sooner."""
         keywords: int = Field(3, ge=1)

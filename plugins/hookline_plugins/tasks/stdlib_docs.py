@@ -21,7 +21,9 @@ class StdlibDocs(Task):
     splits = ("train", "heldout")
 
     def rows(self, split: str) -> Sequence[Record]:
-        return [{"text": text, "module": module} for module, text in docstrings() if held_out(text) == (split == "heldout")]
+        return [
+            {"text": text, "module": module} for module, text in docstrings() if held_out(text) == (split == "heldout")
+        ]
 
 
 def held_out(text: str, share: float = 0.05) -> bool:

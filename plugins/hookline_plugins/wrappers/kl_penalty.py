@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from hookline import Component, Config, Context, Metric, Rollout, Scored, hookimpl
+import hookline
+from hookline import Component, Context, Metric, Rollout, Scored, hookimpl
 
 
 class KLPenalty(Component):
@@ -21,11 +22,13 @@ class KLPenalty(Component):
 
     needs = frozenset({"behaviour"})
     metrics = (
-        Metric("kl", "mean over rows of Σ_t (log π − log π_ref) to the reference, before the update", "nats per answer"),
+        Metric(
+            "kl", "mean over rows of Σ_t (log π − log π_ref) to the reference, before the update", "nats per answer"
+        ),
         Metric("kl_coefficient", "β, the price of one nat"),
     )
 
-    class Config(Config):
+    class Config(hookline.Config):
         beta: float = Field(0.1, ge=0)
         """Price of one nat, or where the controller starts. Large keeps the policy at the reference."""
         target: float | None = Field(None, gt=0)
@@ -33,7 +36,7 @@ class KLPenalty(Component):
         horizon: float = Field(10_000, gt=0)
         """Rows over which β moves by its own size. Small reacts fast and swings."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
         self.beta = self.config.beta
 

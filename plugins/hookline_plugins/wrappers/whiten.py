@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 
-from hookline import Advantaged, Component, Config, Context, Metric, Scored, hookimpl
+import hookline
+from hookline import Advantaged, Component, Context, Metric, Scored, hookimpl
 
 
 class Whiten(Component):
@@ -16,7 +17,7 @@ class Whiten(Component):
 
     metrics = (Metric("advantage_std", "standard deviation of advantages over tokens, before whitening"),)
 
-    class Config(Config):
+    class Config(hookline.Config):
         shift: bool = True
         """Also subtract the mean."""
         floor: float = Field(1e-8, gt=0)

@@ -1,0 +1,38 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets everything up in .venv when it is first called.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+OUT    ?= runs/demo
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h)
+
+.PHONY: demo test test-slow lint bench setup clean
+
+$(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
+	@echo "setting up $(VENV) (once; a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,report]'
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	@$(BIN)/hookline run examples/keyword-phrases.yaml --out $(OUT)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -m 'not slow and not gpu' $(ARGS)
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(READY)
+	@$(BIN)/python -m pytest benchmarks -p no:cacheprovider -o python_files='bench_*.py' -o python_functions='bench_*' $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

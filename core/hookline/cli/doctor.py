@@ -1,0 +1,150 @@
+"""What is here, what was built with what, and the one command that mends what is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+__all__ = ["examine", "show"]
+
+NEEDED = (
+    "torch",
+    "transformers",
+    "pluggy",
+    "pydantic",
+    "PyYAML",
+    "typer",
+    "rich",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "numpy",
+)
+LEAST = {"torch": (2, 10), "transformers": (5, 3), "pydantic": (2, 9)}
+
+
+def examine() -> list[dict[str, str]]:
+    """Findings: {"what", "state": "ok" | "note" | "broken", "found", "mend"}."""
+    found: list[dict[str, str]] = []
+
+    def say(what: str, state: str, text: str, mend: str = "") -> None:
+        found.append({"what": what, "state": state, "found": text, "mend": mend})
+
+    python = platform.python_version()
+    say(
+        "python",
+        "ok" if sys.version_info >= (3, 11) else "broken",
+        python,
+        "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer",
+    )
+    for name in NEEDED:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            say(name, "broken", "not installed", f"pip install {name}")
+            continue
+        least = LEAST.get(name)
+        numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+        old = bool(least and numbers < least)
+        say(name, "broken" if old else "ok", version, f"pip install --upgrade {name}" if old else "")
+    for name, why in (
+        ("wandb", "tracker wandb"),
+        ("tensorboard", "tracker tensorboard"),
+        ("matplotlib", "figures in reports"),
+    ):
+        there = importlib.util.find_spec(name) is not None
+        say(
+            name,
+            "ok" if there else "note",
+            metadata.version(name) if there else f"not installed ({why})",
+            "" if there else f"pip install {name}",
+        )
+    for check in (_kernels, _machine, _plugins, _wandb_key):
+        check(say)
+    return found
+
+
+def _kernels(say: Callable[..., None]) -> None:
+    try:
+        from hookline import kernels
+
+        info: dict[str, Any] = kernels.build_info()
+    except Exception as err:
+        say("kernels", "broken", f"{type(err).__name__}: {err}", "pip install --force-reinstall --no-deps hookline")
+        return
+    active = str(info.get("active", "reference"))
+    native = "reference" not in active
+    why = str(info.get("reason") or "")
+    say(
+        "kernels",
+        "ok" if native else "note",
+        active + (f": {why}" if why and not native else ""),
+        "" if native else "install a C++ compiler, then: pip install --force-reinstall --no-deps hookline",
+    )
+    say("CUDA kernels", "note", "none in this version; on a GPU the torch reference answers")
+
+
+def _machine(say: Callable[..., None]) -> None:
+    import torch
+
+    devices = f"{torch.cuda.device_count()} CUDA device(s)" if torch.cuda.is_available() else "no CUDA device"
+    say(
+        "machine",
+        "ok",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, torch uses {torch.get_num_threads()} threads, {devices}",
+    )
+    free = shutil.disk_usage(os.getcwd()).free
+    low = free < 1 << 30
+    say(
+        "disk",
+        "note" if low else "ok",
+        f"{free / (1 << 30):.1f} GiB free here",
+        "free some space before a long run" if low else "",
+    )
+
+
+def _plugins(say: Callable[..., None]) -> None:
+    from hookline import offers
+
+    third = [o for o in offers.offers() if not o.built_in]
+    built = len(offers.offers()) - len(third)
+    say(
+        "built-in plugins",
+        "ok" if built else "broken",
+        f"{built} components",
+        "" if built else "pip install --force-reinstall hookline",
+    )
+    for offer in third:
+        mend = f"hookline plugins show {offer.name}" if offer.problem else ""
+        say(
+            f"{offer.kind} {offer.name}",
+            "note" if offer.problem else "ok",
+            f"{offer.distribution} {offer.version}{': ' + offer.problem if offer.problem else ''}",
+            mend,
+        )
+
+
+def _wandb_key(say: Callable[..., None]) -> None:
+    here = bool(os.environ.get("WANDB_API_KEY"))
+    say(
+        "W&B key",
+        "ok",
+        "in the environment: runs are sent"
+        if here
+        else "none in the environment: runs are written offline, `wandb sync` sends them",
+    )
+
+
+def show(found: Sequence[dict[str, str]]) -> str:
+    width = max(len(item["what"]) for item in found)
+    signs = {"ok": "ok    ", "note": "note  ", "broken": "BROKEN"}
+    return "\n".join(
+        f"{signs[i['state']]}  {i['what'].ljust(width)}  {i['found']}{'  → ' + i['mend'] if i['mend'] else ''}"
+        for i in found
+    )

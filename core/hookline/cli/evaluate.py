@@ -1,0 +1,131 @@
+"""`eval` judges a finished phase's model again; `export` writes it as a plain transformers folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline import state
+from hookline.errors import CheckpointError, ExperimentError, nearest
+from hookline.plan import Plan, PlannedPhase, make_plan
+from hookline.runs import Run
+
+__all__ = ["evaluate_run", "export_run", "show_table"]
+
+
+def _plan_of(run: Run) -> Plan:
+    from hookline import experiment as experiments
+
+    values = run.experiment
+    values["plugins"] = [str(path) for path in sorted((run.directory / "plugins").glob("*.py"))]
+    parsed, document = experiments.load(values)
+    return make_plan(parsed, document)
+
+
+def _phase_of(run: Run, plan: Plan, name: str | None) -> PlannedPhase:
+    names = [phase.spec.name for phase in plan.phases]
+    if name and name not in names:
+        raise ExperimentError(f"the run has no phase '{name}'{nearest(name, names)}", f"phases: {', '.join(names)}")
+    finished = [phase for phase in plan.phases if run.phase_folder(phase.spec.name).exists()]
+    wanted = [phase for phase in finished if name in (None, phase.spec.name)]
+    if not wanted:
+        which = f"phase '{name}'" if name else "any phase"
+        raise CheckpointError(f"{run.directory} has not finished {which}", "let `hookline run` finish it first")
+    chosen = wanted[-1]
+    run.finished(chosen.spec.name)
+    return chosen
+
+
+def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[dict[str, Any]]:
+    """One row per figure: {"evaluation", "figure", "value", "low", "high", "rows"}; the interval is a 95 % bootstrap."""
+    import torch
+
+    from hookline.loop import PhaseLoop, Stopping, _tokenizer
+
+    run = Run.read(directory)
+    plan = _plan_of(run)
+    run.plan = plan
+    chosen = _phase_of(run, plan, phase)
+    if plan.experiment.threads:
+        torch.set_num_threads(plan.experiment.threads)
+    if not chosen.evaluations:
+        raise ExperimentError(
+            f"phase '{chosen.spec.name}' names no evaluation", "add `evaluate:` to the phase, or choose --phase"
+        )
+    found = []
+    with asyncio.Runner() as answers:
+        loop = PhaseLoop(plan, chosen, run, _tokenizer(plan, run), answers, Stopping(), finished=True)
+        for evaluator in loop.evaluators:
+            if rows:
+                evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
+            figures, samples = evaluator.run(loop.ctx, answers)
+            for name, value in figures.items():
+                low, high = _interval(evaluator.rewards[name][0], name, samples)
+                found.append(
+                    {
+                        "evaluation": evaluator.spec.name,
+                        "figure": name,
+                        "value": value,
+                        "low": low,
+                        "high": high,
+                        "rows": len(samples),
+                    }
+                )
+    return found
+
+
+def _interval(component: Any, name: str, samples: Sequence[dict[str, Any]], draws: int = 2000) -> tuple[float, float]:
+    """95 % bootstrap over rows of the component's own summary, for figures that are means over rows or tokens."""
+    import numpy
+
+    values = numpy.array([s["terms"][name] for s in samples if name in s["terms"]])
+    tokens = numpy.array([s["tokens"] for s in samples if name in s["terms"]])
+    if not len(values):
+        return float("nan"), float("nan")
+    chosen = numpy.random.default_rng(0).integers(len(values), size=(draws, len(values)))
+    if name == "perplexity" or type(component).__name__ == "Perplexity":
+        spread = numpy.exp(-values[chosen].sum(1) / tokens[chosen].sum(1))
+    else:
+        spread = values[chosen].mean(1)
+    low, high = numpy.quantile(spread, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def show_table(found: Sequence[dict[str, Any]]) -> str:
+    lines = [f"{'evaluation':<16} {'figure':<24} {'value':>10}   95 % interval       rows"]
+    lines += [
+        f"{f['evaluation']:<16} {f['figure']:<24} {f['value']:>10.4f}   [{f['low']:.4f}, {f['high']:.4f}]   {f['rows']:>6}"
+        for f in found
+    ]
+    return "\n".join(lines)
+
+
+def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> str:
+    """Write model and tokenizer so that transformers loads them; says what was written."""
+    from hookline import models
+    from hookline.loop import _merged
+    from hookline.tokenizer import Tokenizer
+
+    run = Run.read(directory)
+    plan = _plan_of(run)
+    chosen = _phase_of(run, plan, phase)
+    name = chosen.spec.name
+    if folder.exists() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder} is not empty", "choose a new folder")
+    source = run.directory / "best" / name if best else run.phase_folder(name)
+    if best and not source.exists():
+        raise CheckpointError(
+            f"phase '{name}' kept no best weights", "set save.best in the experiment, or leave out --best"
+        )
+    manifest = state.verify(source)
+    adapter = bool(run.finished(name)["adapter"]) if run.finished(name) else False  # type: ignore[index]
+    role = models.load_role(
+        "policy", source / "model", _merged(plan, chosen), chosen.head, chosen.adapter, adapter, plan.experiment.seed
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    role.export(folder)
+    Tokenizer.load(run.directory / "tokenizer").export(folder)
+    step = f" (step {manifest['step']})" if best else ""
+    return f"{folder}: the policy of phase '{name}'{step}, weights {role.hash()[:12]}; load it with transformers' AutoModelForCausalLM"

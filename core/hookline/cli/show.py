@@ -1,0 +1,296 @@
+"""What `explain` and `plugins` print: who answers what, from where, and what each option means."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hookline import offers
+from hookline.errors import HooklineError, nearest
+from hookline.offers import Offer
+
+if TYPE_CHECKING:  # `plugins list` answers from metadata alone: nothing heavy is imported for it
+    from hookline.component import Component
+    from hookline.plan import Plan, PlannedPhase, Slot
+
+__all__ = ["explain_json", "explain_text", "list_json", "list_text", "show_json", "show_text"]
+
+
+# -- explain
+
+
+def explain_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values."""
+    return {
+        "name": plan.experiment.name,
+        "seed": plan.experiment.seed,
+        "phases": [
+            {
+                "name": phase.spec.name,
+                "steps": phase.spec.steps,
+                "model": _model(plan, phase),
+                "hooks": [
+                    {"hook": hook, "does": does, **(_slot(slot) if slot else {"name": None})}
+                    for hook, does, slot in _hooks(phase)
+                ],
+                "roles": list(_roles(phase)),
+                "evaluations": [
+                    {
+                        "name": e.spec.name,
+                        "every": e.spec.every,
+                        "rows": e.spec.rows,
+                        "rollout": _slot(e.rollout),
+                        "reward": [_slot(r) for r in e.rewards],
+                    }
+                    for e in phase.evaluations
+                ],
+            }
+            for phase in plan.phases
+        ],
+        "trackers": [_slot(slot) for slot in plan.trackers],
+    }
+
+
+def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:
+    wraps = {
+        hook: [s for s in phase.wraps if f"hookline_{hook}" in s.hooks]
+        for hook in ("rollout", "score", "advantage", "update")
+    }
+    yield "rollout", "answers", phase.rollout
+    for slot in wraps["rollout"]:
+        yield "rollout", "wraps", slot
+    for reward in phase.rewards or (None,):
+        yield "reward", "answers", reward
+    for slot in wraps["score"]:
+        yield "reward", "wraps", slot
+    yield "advantage", "answers", phase.advantage
+    for slot in wraps["advantage"]:
+        yield "advantage", "wraps", slot
+    for slot in phase.feedback:
+        yield "feedback", "judges", slot
+    yield "update", "answers", phase.update
+    for slot in wraps["update"]:
+        yield "update", "wraps", slot
+
+
+def _model(plan: Plan, phase: PlannedPhase) -> str:
+    if phase.start:
+        where = f"policy as phase '{phase.start}' left it"
+    elif plan.architecture:
+        where = f"policy built from {plan.architecture.instance}, seeded"
+    else:
+        where = f"policy from {plan.experiment.model.path}"
+    head = f", with head '{phase.head.instance}'" if phase.head else ""
+    adapter = f", training adapter '{phase.adapter.instance}'" if phase.adapter else ""
+    return where + head + adapter
+
+
+def _roles(phase: PlannedPhase) -> Iterator[str]:
+    from hookline.experiment import marked
+
+    for slot in phase.slots:
+        for key, name in marked(slot.config, "phase").items():
+            yield f"{slot.instance}.{key}: as phase '{name}' left it"
+
+
+def _slot(slot: Slot) -> dict[str, Any]:
+    return {
+        "name": slot.instance,
+        "component": slot.offer.name,
+        "distribution": slot.offer.distribution,
+        "version": slot.offer.version,
+        "source": _short(slot.source),
+        "weight": slot.weight,
+        "options": slot.config.model_dump(mode="json", by_alias=True),
+        "needs": sorted(slot.make().needs),
+        "gives": sorted(slot.make().gives),
+    }
+
+
+def _short(source: str) -> str:
+    """A path as a person would give it: relative to here when it lies here."""
+    path, colon, line = source.rpartition(":")
+    try:
+        return f"{Path(path).resolve().relative_to(Path.cwd())}{colon}{line}"
+    except ValueError:
+        parts = Path(path).parts
+        return f"{'/'.join(parts[-3:])}{colon}{line}"
+
+
+def explain_text(plan: Plan) -> str:
+    """One block per phase, one line per hook."""
+    lines = [f"{plan.experiment.name}   seed {plan.experiment.seed}"]
+    for phase in plan.phases:
+        lines += ["", f"{phase.spec.name}   {phase.spec.steps} steps   {_model(plan, phase)}"]
+        lines += [f"  {role}" for role in _roles(phase)]
+        also = {
+            kind: _also(kind, slot, plan) for kind, slot in (("advantage", phase.advantage), ("update", phase.update))
+        }
+        for hook, does, slot in _hooks(phase):
+            if slot is None:
+                lines.append(f"  {hook:<10} nobody")
+                continue
+            name = slot.instance if slot.instance == slot.offer.name else f"{slot.instance} ({slot.offer.name})"
+            weight = f" × {slot.weight:g}" if slot.kind == "reward" and slot.weight != 1 else ""
+            origin = f"{slot.offer.distribution} {slot.offer.version}, {_short(slot.source)}"
+            tail = also.get(hook, "") if does == "answers" else ""
+            lines.append(f"  {hook:<10} {does:<8} {name + weight:<22} {origin}{tail}")
+        for e in phase.evaluations:
+            when = f"every {e.spec.every} steps" if e.spec.every else "before and after"
+            figures = ", ".join(r.instance for r in e.rewards)
+            what = f"{e.spec.name}: {figures} on {e.spec.rows} rows of {e.rollout.instance}"
+            lines.append(f"  {'evaluate':<10} {when:<8} {what}")
+    lines += ["", "trackers   " + (", ".join(slot.instance for slot in plan.trackers) or "none")]
+    return "\n".join(lines)
+
+
+def _also(kind: str, slot: Slot | None, plan: Plan) -> str:
+    others = sorted(
+        {o.name for o in offers.offers(plan.loose) if o.kind == kind and not o.problem}
+        - {slot.offer.name if slot else ""}
+    )
+    return f"   (also offered: {', '.join(others)})" if others else ""
+
+
+# -- plugins
+
+
+def _available(plugins: Sequence[str]) -> tuple[Offer, ...]:
+    loose = [
+        offer
+        for reference in plugins
+        if reference.endswith(".py") or "/" in reference
+        for offer in offers.loose(reference)
+    ]
+    return offers.offers(tuple(loose))
+
+
+def _clashes(found: Sequence[Offer], offer: Offer) -> str:
+    if offer.problem:
+        return offer.problem
+    same = [o for o in found if (o.kind, o.name) == (offer.kind, offer.name) and not o.problem and o is not offer]
+    return f"also offered by {same[0].distribution}; say use: {offer.distribution}:{offer.name}" if same else ""
+
+
+def list_json(plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
+    found = _available(plugins)
+    return [
+        {
+            "kind": o.kind,
+            "name": o.name,
+            "distribution": o.distribution,
+            "version": o.version,
+            "target": o.target,
+            "built_in": o.built_in,
+            "problem": _clashes(found, o),
+        }
+        for o in found
+    ]
+
+
+def list_text(found: Sequence[dict[str, Any]]) -> str:
+    widths = {
+        key: max([len(str(item[key])) for item in found] + [len(key)])
+        for key in ("kind", "name", "distribution", "version")
+    }
+    lines = ["  ".join(key.ljust(width) for key, width in widths.items()) + "  state"]
+    for item in sorted(found, key=lambda i: (not i["built_in"], i["kind"], i["name"])):
+        cells = "  ".join(str(item[key]).ljust(width) for key, width in widths.items())
+        lines.append(f"{cells}  {'⚠ ' + item['problem'] if item['problem'] else 'offered'}")
+    lines.append("Offers are read from metadata; whether one imports is seen by: hookline plugins show NAME")
+    return "\n".join(lines)
+
+
+def show_json(name: str, plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Every offer of that name, imported and checked. Raises HooklineError when there is none."""
+    everything = _available(plugins)
+    distribution, _, short = name.rpartition(":")
+    found = [o for o in everything if o.name == short and (not distribution or o.distribution == distribution)]
+    found = found or [o for o in everything if o.distribution == name]
+    if not found:
+        names = sorted({o.name for o in everything})
+        raise HooklineError(f"no plugin '{name}' is installed{nearest(name, names)}", "hookline plugins list shows all")
+    return [_show(offer, _clashes(everything, offer)) for offer in found]
+
+
+def _show(offer: Offer, problem: str) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "kind": offer.kind,
+        "name": offer.name,
+        "distribution": offer.distribution,
+        "version": offer.version,
+        "target": offer.target,
+        "problem": problem,
+    }
+    if problem and offer.problem:
+        return shown
+    from hookline.component import check_class
+
+    try:
+        cls = check_class(offer.load(), offer.kind, str(offer))
+    except HooklineError as err:
+        return {**shown, "problem": str(err)}
+    return {**shown, **_about(cls)}
+
+
+def _about(cls: type[Component]) -> dict[str, Any]:
+    config = cls.Config.model_fields
+    options = {
+        field.alias or name: {
+            "type": _type_name(field.annotation),
+            "default": "required" if field.is_required() else field.default,
+            "means": " ".join((field.description or "").split()),
+        }
+        for name, field in config.items()
+    }
+    module = inspect.getmodule(cls)
+    example: Component | None
+    try:
+        example = cls(cls.Config())
+    except Exception:
+        example = None
+    return {
+        "does": " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()),
+        "story": (inspect.getdoc(module) or "") if module else "",
+        "source": _short(f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"),
+        "hook_api": cls.hook_api,
+        "options": options,
+        "needs": sorted(example.needs) if example else "depends on its options",
+        "gives": sorted(example.gives) if example else "depends on its options",
+        "metrics": {m.name: m.formula for m in (example.metrics if example else ())},
+    }
+
+
+def _type_name(annotation: Any) -> str:
+    return (
+        annotation.__name__
+        if isinstance(annotation, type)
+        else str(annotation).replace("typing.", "").replace("Literal", "one of ")
+    )
+
+
+def show_text(found: Sequence[dict[str, Any]]) -> str:
+    blocks = []
+    for item in found:
+        lines = [
+            f"{item['kind']} {item['name']}   {item['distribution']} {item['version']}   {item.get('source', item['target'])}"
+        ]
+        if item["problem"]:
+            lines.append(f"⚠ {item['problem']}")
+        if "does" in item:
+            lines += ["", *(item["story"] or item["does"]).splitlines()]
+            for key in ("needs", "gives"):
+                if item[key]:
+                    lines.append(f"\n{key}: {', '.join(item[key]) if isinstance(item[key], list) else item[key]}")
+            if item["options"]:
+                lines += ["", "options:"]
+            for name, option in item["options"].items():
+                lines.append(f"  {name} = {option['default']}   ({option['type']})")
+                if option["means"]:
+                    lines.append(f"      {option['means']}")
+            if item["metrics"]:
+                lines += ["", "figures:", *(f"  {name}: {formula}" for name, formula in item["metrics"].items())]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
