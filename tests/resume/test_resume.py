@@ -1,0 +1,172 @@
+"""A run that is killed anywhere and started again ends with the same weights, rows, evaluations and comparisons, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORDS = "open close read write file list value name return error string number path time data key".split()
+
+
+def experiment(folder: Path) -> dict[str, Any]:
+    """Every kind of phase, in miniature: about two seconds on one thread."""
+    texts = folder / "texts.jsonl"
+    rows = [{"text": f"To {a} the {b}, {c} a {d}."} for a, b, c, d in zip(WORDS * 4, WORDS[3:] * 5, WORDS[7:] * 7, WORDS[1:] * 4)]
+    texts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text(
+        "".join(json.dumps({"prompt": w, "completion": f"To {w} a {v}.", "keywords": [w]}) + "\n" for w, v in zip(WORDS, WORDS[5:] + WORDS))
+    )
+    rl = {
+        "model": {"from": "sft"},
+        "rollout": {"use": "generate", "prompts": str(prompts), "rows": 4, "samples_per_prompt": 2, "max_new_tokens": 6},
+        "reward": [{"use": "reward-model", "from": "reward-model"}, {"use": "length", "weight": -0.05}],
+        "wrap": [{"use": "kl-penalty", "target": 0.05, "horizon": 50}, "whiten"],
+        "advantage": "gae",
+        "evaluate": [{"every": 2, "rows": 4, "prompts": str(prompts), "reward": ["keyword-coverage", {"use": "kl", "to": "sft"}]}],
+        "save": {"every": 2, "best": "eval/keyword-coverage"},
+        "steps": 5,
+    }
+    return {
+        "name": "miniature",
+        "seed": 3,
+        "threads": 1,
+        "tokenizer": {"train": "bpe", "on": str(texts), "vocabulary": 300},
+        "model": {"build": "gpt2", "layers": 1, "width": 32, "context": 48},
+        "trackers": [],
+        "phases": [
+            {
+                "name": "pretrain",
+                "rollout": {"use": "text", "path": str(texts), "rows": 4, "length": 16},
+                "update": {"use": "causal-lm", "optimizer": "muon", "lr": 1e-3, "warmup": 2, "schedule": "cosine", "epochs": 2, "minibatches": 2},
+                "steps": 5,
+                "save": {"every": 2},
+            },
+            {"name": "sft", "rollout": {"use": "dataset", "path": str(prompts), "rows": 4}, "update": "sft", "steps": 3, "save": {"every": 1}},
+            {
+                "name": "comparisons",
+                "rollout": rl["rollout"],
+                "reward": "length",
+                "feedback": "simulated-annotator",
+                "steps": 4,
+                "save": {"every": 2},
+            },
+            {
+                "name": "reward-model",
+                "model": {"from": "sft", "head": "reward"},
+                "rollout": {"use": "preferences", "from": "comparisons", "rows": 4},
+                "update": "bradley-terry",
+                "steps": 3,
+                "save": {"every": 2},
+            },
+            {"name": "rl", "update": {"use": "ppo", "lr": 1e-3, "epochs": 2, "minibatches": 2}, **rl},
+            {"name": "rl-shared", "update": {"use": "ppo", "lr": 1e-3, "critic": "shared", "epochs": 2}, **rl, "steps": 3},
+        ],
+    }
+
+
+class Server:
+    """The warm parent, and what an uninterrupted run gives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec = experiment(folder)
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forkserver.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        assert json.loads(self.process.stdout.readline()) == "ready"
+        whole = self.run(folder / "whole")
+        assert whole["code"] == 0, whole["log"]
+        self.counts: dict[str, int] = whole["counts"]
+        self.expected = outcome(folder / "whole")
+
+    def run(self, out: Path, kill: tuple[str, int, str] | None = None) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"experiment": self.spec, "out": str(out), "kill": kill}) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def kill_and_resume(self, *kills: tuple[str, int, str]) -> None:
+        out = self.folder / "-".join(f"{point}{n}{when}" for point, n, when in kills)
+        for kill in kills:
+            died = self.run(out, kill)
+            assert died["signal"] == signal.SIGKILL, f"the kill at {kill} never fired: {died}"
+        again = self.run(out)
+        assert again["code"] == 0, again["log"]
+        assert outcome(out) == self.expected
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Everything a run promises to repeat; wall times are outside every promise."""
+
+    def lines(name: str) -> list[Any]:
+        return [json.loads(line) for line in (out / name).read_text().splitlines()]
+
+    return {
+        "rows": [{key: value for key, value in row.items() if key != "timings"} for row in lines("metrics.jsonl")],
+        "evaluations": lines("evaluations.jsonl"),
+        "comparisons": (out / "phases" / "comparisons" / "data.jsonl").read_text(),
+        "weights": {p.parent.name: json.loads(p.read_text())["weights"] for p in sorted(out.glob("phases/*/manifest.json"))},
+        "critic": json.loads((out / "phases/rl/roles/critic/role.json").read_text())["hash"],
+        "best": json.loads((out / "best/rl/model/role.json").read_text())["hash"],
+    }
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("resume"))
+    yield made
+    assert made.process.stdin is not None
+    made.process.stdin.close()
+    made.process.wait(timeout=20)
+
+
+def test_the_miniature_changes_weights_in_every_phase_that_trains(server: Server) -> None:
+    weights = server.expected["weights"]
+    assert len(set(weights.values())) == 5, "pretrain, sft (= comparisons), reward-model, rl, rl-shared"
+    assert weights["sft"] == weights["comparisons"]
+
+
+@pytest.mark.parametrize(
+    ("point", "share", "when"),
+    [
+        ("cut", 0.0, "before"),  # before the first phase began
+        ("phase", 0.0, "before"),  # phase boundaries
+        ("phase", 0.5, "after"),
+        ("rollout", 0.3, "before"),  # while comparisons are sampled
+        ("rollout", 0.8, "before"),  # in mid-rollout of PPO
+        ("collect", 0.7, "after"),  # comparisons written, step not committed
+        ("epoch", 0.2, "after"),  # between the epochs of one step
+        ("epoch", 0.85, "before"),
+        ("save", 0.5, "before"),  # in mid-save
+        ("sync", 0.7, "before"),
+        ("rename", 0.4, "before"),
+        ("rename", 0.9, "after"),
+        ("evaluation", 0.6, "before"),
+        ("row", 0.95, "after"),
+    ],
+)
+def test_a_kill_changes_nothing(server: Server, point: str, share: float, when: str) -> None:
+    server.kill_and_resume((point, 1 + int(share * (server.counts[point] - 1)), when))
+
+
+def test_two_kills_in_one_run_change_nothing(server: Server) -> None:
+    server.kill_and_resume(("epoch", 14, "before"), ("save", 9, "after"))
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_step_and_every_save_changes_nothing(server: Server) -> None:
+    """Every step of every phase, before and after its row, and every write of every save."""
+    for point, when in (("step", "before"), ("step", "after"), ("row", "after"), ("rename", "before"), ("save", "after")):
+        for n in range(1, server.counts[point] + 1):
+            server.kill_and_resume((point, n, when))
