@@ -145,9 +145,10 @@ class Run:
         now = self._surroundings()
         differing = [
             f"{key}: {self.about.get(key)} then, {now[key]} now"
-            for key in ("hookline", "torch", "python", "machine", "threads", "kernels", "plugins")
+            for key in ("hookline", "torch", "python", "machine", "threads", "kernels")
             if self.about.get(key) != now[key]
         ]
+        differing += [f"plugin {name} has changed" for name in _changed(self.about.get("plugins", []), now["plugins"])]
         if differing:
             self.notices.append(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
         self.resumed = True
@@ -363,6 +364,12 @@ class Run:
         """One line for the person who watches."""
         self.notices.append(text)
         print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def _changed(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of components that a run now takes from other code than it began with; trackers change no result."""
+    old = {(o["kind"], o["name"]): o for o in then}
+    return sorted(o["name"] for o in now if o["kind"] != "tracker" and old.get((o["kind"], o["name"]), o) != o)
 
 
 def _source_hash(cls: type) -> str:
