@@ -1,0 +1,220 @@
+"""A run as a person watches it: a live bar on a terminal, a few plain lines anywhere else."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+import hookline
+from hookline import Component, Run, hookimpl
+from hookline_plugins.trackers import words
+
+FIGURES = ("accuracy", "reward", "kl", "truncated", "unjudged", "judgements")
+"""Shown in this order where a row has them; `nll`, else `loss`, stands before, evaluation figures behind."""
+
+
+class Console(Component):
+    """Progress and the figures a person wants, on standard output. Figures outside their healthy range are named once."""
+
+    class Config(hookline.Config):
+        lines: int = Field(10, ge=1)
+        """Where there is no terminal: lines per phase, besides those that bring an evaluation (as many again)."""
+        figures: tuple[str, ...] = ()
+        """More figures of the row to show, by name."""
+
+    @hookimpl
+    def hookline_run_started(self, run: Run) -> None:
+        terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self.screen: Terminal | Plain = Terminal() if terminal else Plain()
+        self.began = time.monotonic()
+        self.phase_began = self.began
+        self.steps = 0
+        self.next_line = 0.0
+        self.evaluation_lines = 0
+        self.waiting: list[str] = []
+        self.evaluated_at = 0
+        self.alarmed: set[tuple[str, str]] = set()
+
+    @hookimpl
+    def hookline_phase_started(self, run: Run, phase: str, steps: int, done: int) -> None:
+        spec = next(spec for spec in run.experiment["phases"] if spec["name"] == phase)
+        self.steps, self.next_line, self.evaluation_lines, self.waiting = steps, 0.0, 0, []
+        self.phase_began = time.monotonic()
+        self.first_step = done
+        goes_on = f", goes on after step {done}" if done else ""
+        self.screen.say(f"{phase}: {steps} steps{goes_on}   {words.chain(spec)}", "bold")
+        self.screen.begin(phase, steps, done)
+
+    @hookimpl
+    def hookline_row(self, run: Run, row: Mapping[str, Any]) -> None:
+        phase, step = row["phase"], row["step"]
+        figures = self.figures_of(row)
+        evaluated = [f"{name.removeprefix('eval/')} {words.number(value)}" for name, value in evaluation_of(row)]
+        if isinstance(self.screen, Terminal):
+            if evaluated:
+                self.screen.say(f"  step {step}   held out: {'  '.join(evaluated)}")
+            self.screen.advance(step, "  ".join(figures))
+        else:
+            self._plain_line(step, figures, evaluated)
+        self._alarms(run, phase, row["metrics"])
+        if step == self.steps:
+            self._phase_done(run, phase)
+
+    @hookimpl(trylast=True)
+    def hookline_run_finished(self, run: Run, status: str) -> None:
+        self.screen.end()
+        took = words.duration(time.monotonic() - self.began)
+        rows = run.rows()
+        steps = sum(row["step"] > 0 for row in rows)
+        tail = "" if status == "finished" else "; the same command goes on from the newest save"
+        self.screen.say(f"{status} in {took}, {steps} steps in all{tail}", "bold")
+        phases = list(dict.fromkeys(row["phase"] for row in rows))
+        shown = [(phase, self.first_and_last(rows, phase)) for phase in phases]
+        width = max((len(phase) for phase, said in shown if said), default=0)
+        for phase, said in shown:
+            if said:
+                self.screen.say(f"  {phase:{width}}   {'   '.join(said)}")
+        self.screen.say(f"  run       {run.directory}")
+        if status == "finished" and (run.directory / "report.html").exists():
+            self.screen.say(f"  report    {run.directory / 'report.html'}")
+
+    # -- lines
+
+    def figures_of(self, row: Mapping[str, Any]) -> list[str]:
+        """`nll 3.21`, `kl 1.4`, …, `812 tokens/s`: what a row tells a person, evaluations apart."""
+        metrics = row["metrics"]
+        names = [name for name in ("nll", "loss") if name in metrics][:1]
+        names += [name for name in (*FIGURES, *self.config.figures) if name in metrics]
+        said = [f"{name} {self._value(name, metrics[name])}" for name in dict.fromkeys(names)]
+        if "tokens_per_second" in row["timings"]:
+            said.append(f"{words.number(row['timings']['tokens_per_second'])} tokens/s")
+        return said
+
+    def _value(self, name: str, value: float) -> str:
+        return f"{100 * value:.0f} %" if name == "truncated" and math.isfinite(value) else words.number(value)
+
+    def _plain_line(self, step: int, figures: Sequence[str], evaluated: Sequence[str]) -> None:
+        """A line now and then. Evaluations come as they are made, or, when there are many, with the next line."""
+        if evaluated:
+            self.waiting, self.evaluated_at = list(evaluated), step
+        due = step >= self.next_line or step == self.steps
+        extra = bool(evaluated) and self.evaluation_lines < self.config.lines
+        if not (due or extra):
+            return
+        if due:
+            self.next_line = step + self.steps / self.config.lines if step else 1.0
+        held_out = ""
+        if self.waiting:
+            self.evaluation_lines += 1
+            when = "" if self.evaluated_at == step else f" at step {self.evaluated_at}"
+            held_out = f"held out{when}: {'  '.join(self.waiting)}"
+        taken = step - self.first_step
+        left = (time.monotonic() - self.phase_began) / taken * (self.steps - step) if taken > 0 else 0.0
+        remaining = f"   {words.duration(left)} left" if taken > 0 and step < self.steps else ""
+        said = "   ".join(part for part in ("  ".join(figures), held_out) if part)
+        self.screen.say(f"  step {step:{len(str(self.steps))}}/{self.steps}   {said}{remaining}")
+        self.waiting = []
+
+    def _alarms(self, run: Run, phase: str, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            known = run.metric(phase, name)
+            if known is None or known.healthy is None or (phase, name) in self.alarmed:
+                continue
+            low, high = known.healthy
+            if not low <= value <= high:
+                self.alarmed.add((phase, name))
+                self.screen.say(
+                    f"  worth a look: {name} is {words.number(value)}, usually {low:g} to {high:g} ({known.formula}). "
+                    "Said once per phase.",
+                    "yellow",
+                )
+
+    def _phase_done(self, run: Run, phase: str) -> None:
+        self.screen.end()
+        took = words.duration(time.monotonic() - self.phase_began)
+        said = self.first_and_last(run.rows(), phase, training=True)
+        self.screen.say(f"{phase} done in {took}" + (f"   {'   '.join(said)}" if said else ""))
+
+    def first_and_last(self, rows: Sequence[Mapping[str, Any]], phase: str, training: bool = False) -> list[str]:
+        """`perplexity 510 → 49.2`, …: a phase's evaluation figures, and on wish its loss, at start and end."""
+        found: dict[str, list[float]] = {}
+        for row in rows:
+            if row["phase"] != phase:
+                continue
+            for name, value in evaluation_of(row):
+                found.setdefault(name.removeprefix("eval/"), []).append(value)
+            if training:
+                name = "nll" if "nll" in row["metrics"] else "loss"
+                if name in row["metrics"]:
+                    found.setdefault(name, []).append(row["metrics"][name])
+        return [f"{name} {words.number(seen[0])} → {words.number(seen[-1])}" for name, seen in found.items()]
+
+
+def evaluation_of(row: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The evaluation figures of a row."""
+    return [(name, value) for name, value in row["metrics"].items() if name.startswith("eval/")]
+
+
+class Plain:
+    """Lines without any escape code: a pipe, a file, a log of a cluster."""
+
+    def say(self, text: str, style: str = "") -> None:
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+
+    def begin(self, phase: str, steps: int, done: int) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+class Terminal:
+    """A bar that stays at the bottom while lines scroll by above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self.live: Any = None
+
+    def say(self, text: str, style: str = "") -> None:
+        from rich.text import Text
+
+        self.console.print(Text(text, style=style))
+
+    def begin(self, phase: str, steps: int, done: int) -> None:
+        from rich.console import Group
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        self.end()
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        self.progress = Progress(*columns, TextColumn("left"), console=self.console)
+        self.task = self.progress.add_task(phase, total=steps, completed=done)
+        self.figures = Text("  …", style="dim", no_wrap=True, overflow="ellipsis")
+        self.live = Live(Group(self.progress, self.figures), console=self.console, transient=True, refresh_per_second=5)
+        self.live.start()
+
+    def advance(self, step: int, figures: str) -> None:
+        if self.live:
+            self.progress.update(self.task, completed=step)
+            self.figures.plain = f"  {figures}" if figures else "  …"
+
+    def end(self) -> None:
+        """Take the bar away; the cursor is the user's again."""
+        if self.live:
+            self.live.stop()
+            self.live = None

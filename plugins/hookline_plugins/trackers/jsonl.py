@@ -1,0 +1,59 @@
+"""Rows as lines of JSON, for `jq`, a notebook, or a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+import hookline
+from hookline import Component, Run, hookimpl
+
+TAKEN = frozenset({"metrics.jsonl", "evaluations.jsonl", "journal.jsonl", "run.json", "experiment.json", "lock"})
+
+
+class JSONLines(Component):
+    """Appends each row: `{"row", "phase", "step", "metrics", "timings"}`, one line a step.
+
+    A file holds every row once, in order: after a resume it is written anew from the run's own rows. A stream (`-`)
+    cannot be taken back; there, rows behind the newest save are printed again.
+    """
+
+    class Config(hookline.Config):
+        path: str = Field("rows.jsonl", min_length=1)
+        """Where: a file, relative to the run directory, or `-` for standard output."""
+
+        @field_validator("path")
+        @classmethod
+        def not_the_runs_own(cls, path: str) -> str:
+            if Path(path).name in TAKEN:
+                raise ValueError(f"{Path(path).name} is the run's own; choose another name, such as rows.jsonl")
+            return path
+
+    @hookimpl
+    def hookline_run_started(self, run: Run) -> None:
+        if self.config.path != "-":
+            path = self._path(run)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(map(line, run.rows())), encoding="utf-8")
+
+    @hookimpl
+    def hookline_row(self, run: Run, row: Mapping[str, Any]) -> None:
+        if self.config.path == "-":
+            sys.stdout.write(line(row))
+            sys.stdout.flush()
+        else:
+            with self._path(run).open("a", encoding="utf-8") as file:
+                file.write(line(row))
+
+    def _path(self, run: Run) -> Path:
+        return run.directory / str(self.config.path)
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """One row, one line; figures that are not finite read NaN or Infinity, as Python's reader knows them."""
+    return json.dumps(row, ensure_ascii=False) + "\n"

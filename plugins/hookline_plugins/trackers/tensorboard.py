@@ -1,0 +1,76 @@
+"""TensorBoard event files: one chart per figure and phase, over the phase's steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+import hookline
+from hookline import Component, Run, hookimpl
+
+
+class TensorBoard(Component):
+    """Scalars `PHASE/FIGURE` over steps in RUN/tensorboard; `tensorboard --logdir RUN` shows them.
+
+    After a resume the files are written anew from the run's rows, so that no point stands twice.
+    """
+
+    class Config(hookline.Config):
+        samples: int = Field(8, ge=0)
+        """Answers per evaluation on the text page; 0 shows none."""
+        flush_seconds: int = Field(10, ge=1)
+        """How long a point may wait in memory. Small is livelier, large is gentler on slow disks."""
+
+    @hookimpl
+    def hookline_run_started(self, run: Run) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        folder = run.directory / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer: Any = SummaryWriter(str(folder), flush_secs=self.config.flush_seconds)
+        experiment = json.dumps(run.experiment, indent=1, ensure_ascii=False)
+        self.writer.add_text("experiment", "\n".join("    " + text for text in experiment.splitlines()))
+        for entry in run.evaluations():
+            self._samples(entry["phase"], entry["step"], entry["name"], entry["samples"])
+        for row in run.rows():
+            self._row(row)
+
+    @hookimpl
+    def hookline_row(self, row: Mapping[str, Any]) -> None:
+        self._row(row)
+
+    @hookimpl
+    def hookline_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        self._samples(phase, step, name, samples)
+
+    @hookimpl
+    def hookline_run_finished(self) -> None:
+        self.writer.close()
+
+    def _row(self, row: Mapping[str, Any]) -> None:
+        for name, value in {**row["metrics"], **row["timings"]}.items():
+            self.writer.add_scalar(f"{row['phase']}/{name}", value, row["step"])
+
+    def _samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        shown = samples[: self.config.samples]
+        if shown:
+            self.writer.add_text(f"{phase}/{name}", table(shown), step)
+
+
+def table(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Samples as a Markdown table whose cells are plain text, whatever the model wrote."""
+    names = list(dict.fromkeys(name for sample in samples for name in sample["terms"]))
+    lines = [["prompt", "response", *names], ["---"] * (2 + len(names))]
+    for sample in samples:
+        figures = [f"{sample['terms'][n]:.4g}" if n in sample["terms"] else "" for n in names]
+        lines.append([plain(sample["prompt"]), plain(sample["response"]), *figures])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def plain(text: str) -> str:
+    """Text in which nothing reads as Markdown or HTML: every character that could is written as a number."""
+    return "".join(c if c.isalnum() or c in " ,.;:?" else f"&#{ord(c)};" for c in " ".join(text.split()))

@@ -1,0 +1,107 @@
+"""What trackers say alike: numbers, durations, and an experiment's phases in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Spec = Mapping[str, Any]
+"""A part of the experiment as resolved: a phase, an evaluation, or a component in use."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people: `digits` significant ones, thousands apart, a true minus."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 1e-4:
+        text = f"{value:.{digits - 1}e}"
+    else:
+        decimals = max(0, digits - 1 - math.floor(math.log10(size))) if size else 0
+        text = f"{value:,.{min(decimals, digits + 3)}f}".replace(",", "\u202f")
+        if float(value).is_integer() and size < 1e7:
+            text = text.split(".")[0]
+    return text.replace("-", "−") if value < 0 else text
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 0:07, 3:20 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def instance(use: Spec) -> str:
+    """The name under which a component in use logs."""
+    return str(use.get("name") or use["use"])
+
+
+def evaluation_prefix(evaluation: str) -> str:
+    """What stands before a figure's name in the row: `eval/`, or `eval/NAME/` for evaluations that have a name."""
+    return "eval/" if evaluation == "heldout" else f"eval/{evaluation}/"
+
+
+def start_of(experiment: Spec, phase: str) -> str | None:
+    """The phase whose policy a phase starts from; None: the experiment's own model."""
+    last = None
+    for spec in experiment["phases"]:
+        if spec["name"] == phase:
+            return spec["model"].get("from") or last
+        if spec["update"] and not spec["model"].get("head"):
+            last = spec["name"]
+    return None
+
+
+def chain(spec: Spec) -> str:
+    """A phase as its hooks: `generate → reward-model, length → gae → ppo`."""
+    parts = [spec["rollout"]["use"], ", ".join(instance(use) for use in spec["reward"])]
+    parts += [spec["advantage"]["use"] if spec["advantage"] else "", spec["update"]["use"] if spec["update"] else ""]
+    parts += [", ".join(instance(use) for use in spec["feedback"])]
+    return " → ".join(part for part in parts if part)
+
+
+def sentence(experiment: Spec, phase: str) -> str:
+    """What a phase does, in a sentence or two, from the experiment alone."""
+    spec = next(spec for spec in experiment["phases"] if spec["name"] == phase)
+    start = start_of(experiment, phase)
+    learner = spec["update"]["use"] if spec["update"] else ""
+    origin = f"the policy at the end of {start}" if start else "the experiment's model"
+    steps = f"{spec['steps']} step{'' if spec['steps'] == 1 else 's'}"
+    does = (
+        f"{steps} of {learner}, starting from {origin}" if learner else f"{steps} that change no weights, with {origin}"
+    )
+    if spec["model"].get("head"):
+        does += f" with a {instance(spec['model']['head'])} head"
+    rows = spec["rollout"]
+    source = next((rows["options"][key] for key in ("prompts", "path", "from") if rows["options"].get(key)), None)
+    does += f". Rows come from {rows['use']}" + (f" ({source})" if source else "")
+    if spec["reward"]:
+        does += "; the reward is " + _sum_of(spec["reward"])
+    if spec["wrap"]:
+        does += "; around it: " + _listing([_with_options(use, ("target", "beta")) for use in spec["wrap"]])
+    if spec["advantage"]:
+        does += f"; credit per token by {_with_options(spec['advantage'], ('lam', 'gamma'))}"
+    if spec["feedback"]:
+        does += "; comparisons are made by " + _listing([instance(use) for use in spec["feedback"]])
+    return does + "."
+
+
+def _with_options(use: Spec, wanted: Sequence[str]) -> str:
+    said = [f"{key} {use['options'][key]:g}" for key in wanted if isinstance(use["options"].get(key), int | float)]
+    return instance(use) + (f" ({', '.join(said)})" if said else "")
+
+
+def _sum_of(rewards: Sequence[Spec]) -> str:
+    text = ""
+    for use in rewards:
+        weight = float(use["weight"])
+        sign = (" − " if weight < 0 else " + ") if text else ("−" if weight < 0 else "")
+        text += sign + ("" if abs(weight) == 1 else f"{abs(weight):g} × ") + instance(use)
+    return text
+
+
+def _listing(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
