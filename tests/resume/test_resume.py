@@ -12,25 +12,39 @@ from typing import Any
 
 import pytest
 
-WORDS = "open close read write file list value name return error string number path time data key".split()
+WORDS = ["open", "close", "read", "write", "file", "list", "value", "name", "return", "error", "string", "number", "path", "time", "data", "key"]
 
 
 def experiment(folder: Path) -> dict[str, Any]:
     """Every kind of phase, in miniature: about two seconds on one thread."""
     texts = folder / "texts.jsonl"
-    rows = [{"text": f"To {a} the {b}, {c} a {d}."} for a, b, c, d in zip(WORDS * 4, WORDS[3:] * 5, WORDS[7:] * 7, WORDS[1:] * 4)]
+    rows = [
+        {"text": f"To {a} the {b}, {c} a {d}."}
+        for a, b, c, d in zip(WORDS * 4, WORDS[3:] * 5, WORDS[7:] * 7, WORDS[1:] * 4)
+    ]
     texts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = folder / "prompts.jsonl"
     prompts.write_text(
-        "".join(json.dumps({"prompt": w, "completion": f"To {w} a {v}.", "keywords": [w]}) + "\n" for w, v in zip(WORDS, WORDS[5:] + WORDS))
+        "".join(
+            json.dumps({"prompt": w, "completion": f"To {w} a {v}.", "keywords": [w]}) + "\n"
+            for w, v in zip(WORDS, WORDS[5:] + WORDS)
+        )
     )
     rl = {
         "model": {"from": "sft"},
-        "rollout": {"use": "generate", "prompts": str(prompts), "rows": 4, "samples_per_prompt": 2, "max_new_tokens": 6},
+        "rollout": {
+            "use": "generate",
+            "prompts": str(prompts),
+            "rows": 4,
+            "samples_per_prompt": 2,
+            "max_new_tokens": 6,
+        },
         "reward": [{"use": "reward-model", "from": "reward-model"}, {"use": "length", "weight": -0.05}],
         "wrap": [{"use": "kl-penalty", "target": 0.05, "horizon": 50}, "whiten"],
         "advantage": "gae",
-        "evaluate": [{"every": 2, "rows": 4, "prompts": str(prompts), "reward": ["keyword-coverage", {"use": "kl", "to": "sft"}]}],
+        "evaluate": [
+            {"every": 2, "rows": 4, "prompts": str(prompts), "reward": ["keyword-coverage", {"use": "kl", "to": "sft"}]}
+        ],
         "save": {"every": 2, "best": "eval/keyword-coverage"},
         "steps": 5,
     }
@@ -45,11 +59,25 @@ def experiment(folder: Path) -> dict[str, Any]:
             {
                 "name": "pretrain",
                 "rollout": {"use": "text", "path": str(texts), "rows": 4, "length": 16},
-                "update": {"use": "causal-lm", "optimizer": "muon", "lr": 1e-3, "warmup": 2, "schedule": "cosine", "epochs": 2, "minibatches": 2},
+                "update": {
+                    "use": "causal-lm",
+                    "optimizer": "muon",
+                    "lr": 1e-3,
+                    "warmup": 2,
+                    "schedule": "cosine",
+                    "epochs": 2,
+                    "minibatches": 2,
+                },
                 "steps": 5,
                 "save": {"every": 2},
             },
-            {"name": "sft", "rollout": {"use": "dataset", "path": str(prompts), "rows": 4}, "update": "sft", "steps": 3, "save": {"every": 1}},
+            {
+                "name": "sft",
+                "rollout": {"use": "dataset", "path": str(prompts), "rows": 4},
+                "update": "sft",
+                "steps": 3,
+                "save": {"every": 1},
+            },
             {
                 "name": "comparisons",
                 "rollout": rl["rollout"],
@@ -67,7 +95,12 @@ def experiment(folder: Path) -> dict[str, Any]:
                 "save": {"every": 2},
             },
             {"name": "rl", "update": {"use": "ppo", "lr": 1e-3, "epochs": 2, "minibatches": 2}, **rl},
-            {"name": "rl-shared", "update": {"use": "ppo", "lr": 1e-3, "critic": "shared", "epochs": 2}, **rl, "steps": 3},
+            {
+                "name": "rl-shared",
+                "update": {"use": "ppo", "lr": 1e-3, "critic": "shared", "epochs": 2},
+                **rl,
+                "steps": 3,
+            },
         ],
     }
 
@@ -79,7 +112,10 @@ class Server:
         self.folder = folder
         self.spec = experiment(folder)
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forkserver.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(Path(__file__).with_name("forkserver.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         assert json.loads(self.process.stdout.readline()) == "ready"
@@ -116,7 +152,9 @@ def outcome(out: Path) -> dict[str, Any]:
         "rows": [{key: value for key, value in row.items() if key != "timings"} for row in lines("metrics.jsonl")],
         "evaluations": lines("evaluations.jsonl"),
         "comparisons": (out / "phases" / "comparisons" / "data.jsonl").read_text(),
-        "weights": {p.parent.name: json.loads(p.read_text())["weights"] for p in sorted(out.glob("phases/*/manifest.json"))},
+        "weights": {
+            p.parent.name: json.loads(p.read_text())["weights"] for p in sorted(out.glob("phases/*/manifest.json"))
+        },
         "critic": json.loads((out / "phases/rl/roles/critic/role.json").read_text())["hash"],
         "best": json.loads((out / "best/rl/model/role.json").read_text())["hash"],
     }
@@ -167,6 +205,12 @@ def test_two_kills_in_one_run_change_nothing(server: Server) -> None:
 @pytest.mark.slow
 def test_a_kill_at_every_step_and_every_save_changes_nothing(server: Server) -> None:
     """Every step of every phase, before and after its row, and every write of every save."""
-    for point, when in (("step", "before"), ("step", "after"), ("row", "after"), ("rename", "before"), ("save", "after")):
+    for point, when in (
+        ("step", "before"),
+        ("step", "after"),
+        ("row", "after"),
+        ("rename", "before"),
+        ("save", "after"),
+    ):
         for n in range(1, server.counts[point] + 1):
             server.kill_and_resume((point, n, when))
