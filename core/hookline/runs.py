@@ -175,7 +175,7 @@ class Run:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
-            "kernels": kernels.build_info().get("active", "reference"),
+            "kernels": kernels.build_info()["kernels"],
             "plugins": plugins,
         }
 

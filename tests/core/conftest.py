@@ -15,7 +15,7 @@ from hookline.api import plan
 from hookline.loop import PhaseLoop, Stopping, _tokenizer
 from hookline.runs import Run
 
-WORDS = ["open", "close", "read", "write", "file", "list", "value", "name", "return", "error", "string", "number", "path", "time", "data", "key"]
+WORDS = "open close read write file list value name return error string number path time data key".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="session")

@@ -143,10 +143,18 @@ def test_a_model_whose_head_is_more_than_a_product_takes_the_logits_path(lab: La
     torch.manual_seed(0)
     role.net = Gemma2ForCausalLM(
         Gemma2Config(
-            vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-            head_dim=16, max_position_embeddings=64, final_logit_softcapping=0.5, attn_implementation="eager",
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=64,
+            final_logit_softcapping=0.5,
+            attn_implementation="eager",
         )
-    ).eval()  # fmt: skip
+    ).eval()
     role.fused = None
     found = statistics(role, batch, ("logprobs",), 200)
     assert role.fused is False
@@ -158,9 +166,13 @@ def test_a_model_whose_head_is_more_than_a_product_takes_the_logits_path(lab: La
 def test_lora_trains_the_adapter_alone_and_its_reference_is_the_adapter_off(lab: Lab, sampled: dict[str, Any]) -> None:
     model = {"build": "gpt2", "layers": 1, "width": 32, "heads": 2, "context": 64, "adapter": {"lora": {"rank": 4}}}
     loop = lab(
-        model, rollout=sampled, reward="length", wrap=[{"use": "kl-penalty", "beta": 0.1}], advantage="gae",
+        model,
+        rollout=sampled,
+        reward="length",
+        wrap=[{"use": "kl-penalty", "beta": 0.1}],
+        advantage="gae",
         update={"use": "ppo", "lr": 1e-2, "critic": "shared"},
-    )  # fmt: skip
+    )
     policy, reference = loop.ctx.role_named("policy"), loop.ctx.role_named("reference")
     before = {name: p.detach().clone() for name, p in policy.parameters().items()}
     for _ in range(2):
@@ -283,7 +295,11 @@ def test_ppo_s_gradient_does_not_depend_on_the_micro_batch(lab: Lab, sampled: di
 def test_bradley_terry_s_gradient_does_not_depend_on_the_micro_batch(lab: Lab, corpus: Any) -> None:
     results = []
     for micro in (10**9, 40):
-        loop = lab(model={"build": "gpt2", "layers": 1, "width": 32, "context": 64}, rollout={"use": "preferences", "path": str(corpus / "pairs.jsonl"), "rows": 5}, update={"use": "bradley-terry", "micro_tokens": micro})  # fmt: skip
+        loop = lab(
+            model={"build": "gpt2", "layers": 1, "width": 32, "context": 64},
+            rollout={"use": "preferences", "path": str(corpus / "pairs.jsonl"), "rows": 5},
+            update={"use": "bradley-terry", "micro_tokens": micro},
+        )
         loop.ctx.role_named("policy").add_head("reward", lambda width: torch.nn.Linear(width, 1), "after", ("seed",))
         component: Any = loop.hooks.update_component
         scored = loop.hooks.score(loop.ctx, loop.hooks.rollout(loop.ctx))

@@ -78,9 +78,9 @@ def _kernels(say: Callable[..., None]) -> None:
     except Exception as err:
         say("kernels", "broken", f"{type(err).__name__}: {err}", "pip install --force-reinstall --no-deps hookline")
         return
-    active = str(info.get("active", "reference"))
-    native = "reference" not in active
-    why = str(info.get("reason") or "")
+    active = str(info["kernels"])
+    native = active.startswith("native")
+    why = str(info["why"])
     say(
         "kernels",
         "ok" if native else "note",
