@@ -6,6 +6,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -296,6 +300,20 @@ void kl_backward(py::handle upstream, py::handle stats, py::handle tile, py::han
                       ref_to ? &ref_to->rows : nullptr, threads);
 }
 
+// Asks for huge pages under memory that was just mapped: 2 MiB per page fault instead of 4 KiB. Only a hint.
+void use_huge_pages(py::handle h) {
+  Descriptor d = read(h);
+  check(d.dense(), "the tensor is dense");
+#ifdef __linux__
+  constexpr uintptr_t page = 2 << 20;
+  static const int width[] = {4, 2, 2, 8, 1};
+  check(d.dtype >= f32 && d.dtype <= u8, "the dtype is known");
+  uintptr_t from = (uintptr_t)d.data, to = from + d.count() * width[d.dtype];
+  from = (from + page - 1) & ~(page - 1), to &= ~(page - 1);
+  if (to > from) madvise((void*)from, to - from, MADV_HUGEPAGE);
+#endif
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const Kernels* k : usable()) names.push_back(k->name);
@@ -337,6 +355,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("build_info", build_info, "What this module was built with, and which instruction set it uses.");
   m.def("instruction_sets", instruction_sets, "Those compiled in that this machine has, the slowest first.");
   m.def("use", use, "Switch to an instruction set (tests and benchmarks).");
+  m.def("use_huge_pages", use_huge_pages);
   m.def("token_stats", token_stats);
   m.def("ids_are_fine", ids_are_fine);
   m.def("update", update);

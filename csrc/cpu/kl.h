@@ -93,9 +93,10 @@ struct Divergence {
   double p_sum = 0, q_sum = 0, weighted = 0;
 };
 
+// log2 of what sums relative to `from` are multiplied with when `to` becomes the maximum.
 inline double move(float from, float to, float slope) {
-  double d = ((double)from - to) * slope;
-  return d < -1e30 ? -1e30 : d;
+  double d = from == to ? 0 : ((double)from - to) * slope;
+  return d > -1e30 ? d : -1e30;
 }
 
 inline void merge(Divergence& a, const Divergence& b, float slope) {
@@ -114,23 +115,19 @@ inline void merge(Divergence& a, const Divergence& b, float slope) {
 }
 
 struct DivergenceLanes {
-  F p_top = all(lowest), q_top = all(lowest), p_sum = {}, q_sum = {}, weighted = {};
-
-  static inline F down(F from, F to, float slope) {
-    F d = (from - to) * slope;
-    d = d > all(-1e30f) ? d : all(-1e30f);
-    return d;
-  }
+  float p_top = lowest, q_top = lowest;
+  F p_sum = {}, q_sum = {}, weighted = {};
 
   inline void raise(F p, F q, float slope) {
-    if (!any((p > p_top) | (q > q_top))) return;
-    F p_new = maximum(p, p_top), q_new = maximum(q, q_top);
-    F dp = down(p_top, p_new, slope), dq = down(q_top, q_new, slope), factor = exp2_below(dp);
-    F nothing = {};
-    weighted = factor == nothing ? nothing : (weighted + dp * p_sum) * factor;
+    if (__builtin_expect(!any((p > p_top) | (q > q_top)), 1)) return;
+    float p_new = largest(p), q_new = largest(q);
+    p_new = p_new > p_top ? p_new : p_top;
+    q_new = q_new > q_top ? q_new : q_top;
+    float dp = move(p_top, p_new, slope), dq = move(q_top, q_new, slope), factor = exp2f(dp);
+    weighted = factor == 0 ? F{} : (weighted + dp * p_sum) * factor;
     p_sum *= factor;
-    weighted -= p_sum == nothing ? nothing : dq * p_sum;
-    q_sum *= exp2_below(dq);
+    weighted -= p_sum == F{} ? F{} : dq * p_sum;
+    q_sum *= exp2f(dq);
     p_top = p_new;
     q_top = q_new;
   }
@@ -143,15 +140,11 @@ struct DivergenceLanes {
     weighted += ep == F{} ? F{} : ep * (up - uq);
   }
 
-  Divergence result(float slope) const {
-    Divergence all_lanes;
-    for (int i = 0; i < W; i++) {
-      Divergence lane;
-      lane.p_top = p_top[i], lane.q_top = q_top[i];
-      lane.p_sum = p_sum[i], lane.q_sum = q_sum[i], lane.weighted = weighted[i];
-      merge(all_lanes, lane, slope);
-    }
-    return all_lanes;
+  Divergence result() const {
+    Divergence d;
+    d.p_top = p_top, d.q_top = q_top;
+    d.p_sum = sum(p_sum), d.q_sum = sum(q_sum), d.weighted = sum(weighted);
+    return d;
   }
 };
 
@@ -174,7 +167,7 @@ Divergence divergence_of(const T* p, const T* q, int64_t n, float slope) {
     lanes.raise(a, b, slope);
     lanes.add(a, b, slope);
   }
-  return lanes.result(slope);
+  return lanes.result();
 }
 
 inline void finish_row(const Divergence& d, int64_t i, int64_t n, float* stats) {

@@ -1,8 +1,8 @@
 // token_stats, forward and backward, on a row or on a tile of columns of it.
 //
-// One read of the logits. Each lane keeps its own running maximum and its own sums, so nothing is reduced before the end of
-// the row (Milakov & Gimelshein 2018). A group of vectors is in registers while its maximum is taken and its exponentials
-// are summed; the sums are rescaled only when a group exceeds the maximum, which after a row's first few groups is rare.
+// One read of the logits (Milakov & Gimelshein 2018). A group of vectors is in registers while its maximum is taken and its
+// exponentials are summed; the sums are rescaled only when a group exceeds the maximum, which happens log(groups) times in a
+// row of random logits. One maximum for all lanes, therefore: with one per lane, some lane would exceed its own all the time.
 #pragma once
 
 #include <math.h>
@@ -75,24 +75,27 @@ inline Level level(int want) {
   return want & 1 << entropy ? with_entropy : plain;
 }
 
+// log2 of what sums relative to `from` are multiplied with when `to` becomes the maximum. Rare, so kept out of the loop.
+__attribute__((noinline)) inline float move_down(float from, float to, const Scale& s) {
+  double d = exponent(from, to, s);
+  return d > -200 ? d : -200;  // also where both are inf: the sums are NaN by then
+}
+
 template <Level L, bool capped>
 struct Lanes {
-  F top = all(lowest), bent = all(0), rest = {}, weighted = {}, squares = {}, above = {};
+  float top = lowest;
+  F bent = all(0), rest = {}, weighted = {}, squares = {}, above = {};
   I rank = {};
 
-  // Raise the maximum to `candidate` where that is larger.
-  inline void raise(F candidate, const Scale& s) {
-    if (!any(candidate > top)) return;
-    F higher = maximum(candidate, top), now = bend<capped>(higher, s);
-    F d = (bend<capped>(top, s) - now) * s.slope;
-    d = d < all(-200.0f) ? all(-200.0f) : d;
-    d = d == d ? d : all(-200.0f);
-    F factor = exp2_below(d);
+  // Raise the maximum to the largest of `candidates` where that is larger.
+  inline void raise(F candidates, const Scale& s) {
+    if (__builtin_expect(!any(candidates > top), 1)) return;
+    float higher = largest(candidates), d = move_down(top, higher, s), factor = exp2f(d);
     if (L >= with_entropy) weighted = (weighted + d * rest) * factor;
     if (L == everything) squares *= factor * factor, above *= factor;
     rest *= factor;
     top = higher;
-    bent = now;
+    bent = bend<capped>(all(higher), s);
   }
 
   template <int n>
@@ -114,14 +117,13 @@ struct Lanes {
     weighted += w_sum;
   }
 
-  inline Part part(const Scale& s) const {
+  inline Part part() const {
     Part p;
-    for (int i = 0; i < W; i++) {
-      Part lane;
-      lane.top = top[i], lane.rest = rest[i], lane.weighted = weighted[i];
-      lane.squares = squares[i], lane.above = above[i], lane.rank = rank[i];
-      merge(p, lane, s);
-    }
+    p.top = top;
+    p.rest = sum(rest);
+    if (L >= with_entropy) p.weighted = sum(weighted);
+    if (L == everything)
+      for (int i = 0; i < W; i++) p.squares += squares[i], p.above += above[i], p.rank += rank[i];
     return p;
   }
 };
@@ -146,7 +148,7 @@ Part part_of(const T* x, int64_t n, float chosen_logit, const Scale& s) {
     lanes.raise(v[0], s);
     lanes.add(v, chosen, s);
   }
-  return lanes.part(s);
+  return lanes.part();
 }
 
 

@@ -228,10 +228,17 @@ inline F shift_down(F x, F beyond) {
 #endif
 }
 
-inline float sum(F x) {
-  float s = 0;
+inline double sum(F x) {
+  double s = 0;
   for (int i = 0; i < W; i++) s += x[i];
   return s;
+}
+
+// The largest lane that is not NaN.
+inline float largest(F x) {
+  float m = lowest;
+  for (int i = 0; i < W; i++) m = x[i] > m ? x[i] : m;
+  return m;
 }
 
 }  // namespace HOOKLINE_ISA

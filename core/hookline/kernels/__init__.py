@@ -205,10 +205,9 @@ def gae(
             raise ValueError(f"gae: bootstrap is {_shape(bootstrap)}; give one value per row, {list(rows)}")
     gamma, lam = _fraction("gae", "gamma", gamma), _fraction("gae", "lam", lam)
     offsets = None if offsets is None else offsets.long()
-    result: tuple[Tensor, Tensor] = torch.ops.hookline.gae(
-        rewards.detach(), values.detach(), mask, gamma, lam, None if bootstrap is None else bootstrap.detach(), offsets
-    )
-    return result
+    start = None if bootstrap is None else bootstrap.detach()
+    both = torch.ops.hookline.gae(rewards.detach(), values.detach(), mask, gamma, lam, start, offsets)
+    return both[0], both[1]
 
 
 @overload

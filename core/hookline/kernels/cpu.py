@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native, reference
+from . import native, pool, reference
 from .reference import KL_ROWS, RANK, ROWS, TOP_P_MASS, Kept, kept_rows, wants, wide
 
 Descriptor = tuple[int, tuple[int, ...], tuple[int, ...], int]
@@ -52,6 +52,18 @@ def rows(tensor: Tensor) -> Tensor:
     if tensor.dim() == 1:
         return tensor[None, None]
     return tensor.reshape(-1, *tensor.shape[-2:]) if tensor.dim() > 3 else tensor
+
+
+OWN_MAPPING = 32 << 20
+"""From this size on the C library maps fresh pages for every tensor, and faulting them in costs more than filling them."""
+
+
+def fresh(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """A new tensor that will be written from end to end."""
+    tensor = torch.empty(shape, dtype=dtype)
+    if tensor.nbytes >= OWN_MAPPING:
+        kernels().use_huge_pages(describe(tensor))
+    return tensor
 
 
 def kernels() -> Any:
@@ -107,7 +119,7 @@ def token_stats_backward(
     """`out`, dense or the logits themselves, receives the gradient; without it, a new tensor."""
     if wide(logits) == torch.float64:
         return reference.token_stats_backward(upstream, stats, logits, token_ids, kept, temperature, softcap, want, out)
-    grad = torch.empty(logits.shape, dtype=logits.dtype) if out is None else out
+    grad = fresh(logits.shape, logits.dtype) if out is None else out
     if not grad.numel():
         return grad
     upstream, stats, ids, kept = upstream.float().contiguous(), stats.contiguous(), _ids(token_ids), _dense(kept)
@@ -331,10 +343,10 @@ def gae(
     lam: float,
     bootstrap: Tensor | None,
     offsets: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     if wide(rewards, values) == torch.float64:
         return reference.gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
-    advantages, returns = torch.empty(rewards.shape), torch.empty(rewards.shape)
+    both = pool.advantages.take(torch.Size((2, *rewards.shape)), torch.float32)
     if rewards.dtype != values.dtype:
         rewards, values = rewards.float(), values.float()
     if not rewards.numel():
@@ -351,13 +363,13 @@ def gae(
         describe(cuts),
         gamma,
         lam,
-        describe(advantages),
-        describe(returns),
+        describe(both[0]),
+        describe(both[1]),
         torch.get_num_threads(),
     )
     if not fine and offsets is not None:
         reference.check_offsets(offsets, len(rewards))
-    return advantages, returns
+    return both
 
 
 # ---------------------------------------------------------------------------------------------------------------- KL
@@ -403,7 +415,7 @@ def kl_divergence_backward(
     if wide(logits, ref_logits) == torch.float64:
         return reference.kl_divergence_backward(upstream, stats, logits, ref_logits, temperature, needs)
     p, q = _alike(logits, ref_logits)
-    grads = [torch.empty(p.shape, dtype=p.dtype) if need else None for need in needs]
+    grads = [fresh(p.shape, p.dtype) if need else None for need in needs]
     if p.numel():
         up, known, p, q = upstream.float().contiguous(), stats.contiguous(), rows(p), rows(q)
         grad, ref_grad = (None if g is None else rows(g) for g in grads)

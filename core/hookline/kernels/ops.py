@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.amp import autocast_mode
 
-from . import cpu, native, reference
-from .pool import pool
+from . import cpu, native, pool, reference
 
 _library = torch.library.Library("hookline", "DEF")  # type: ignore[no-untyped-call]
 _ops = torch.ops.hookline
@@ -97,7 +96,7 @@ def _token_stats_backward(
 ) -> Any:
     args = (upstream, stats, logits, token_ids, _kept(kept_ids, kept_offsets), temperature, softcap, want)
     if pooled and logits.device.type == "cpu":
-        return _who(logits).token_stats_backward(*args, pool.take(logits.shape, logits.dtype))
+        return _who(logits).token_stats_backward(*args, pool.gradients.take(logits.shape, logits.dtype))
     return _who(logits).token_stats_backward(*args)
 
 
@@ -144,8 +143,9 @@ def _differentiate_token_stats(ctx: Any, upstream: Tensor) -> tuple[Tensor | Non
     stats, logits, *tokens = ctx.saved_tensors
     rest = (*tokens, ctx.temperature, ctx.softcap, ctx.want)
     if ctx.grad == "inplace":
-        grad = logits.detach()  # the version counter is shared: whoever else saved these logits is told
+        grad = logits.detach()
         _ops.token_stats_backward_(upstream, stats, grad, *rest)
+        torch.autograd.graph.increment_version(logits)  # whoever else saved these logits is told
     else:
         grad = _ops.token_stats_backward(upstream, stats, logits, *rest, ctx.grad == "pooled")
     return (grad, *[None] * 7)
@@ -250,16 +250,11 @@ def _gae(
     return _who(rewards).gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
 
 
-def _like_rewards(rewards: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    dtype = reference.wide(rewards, values)
-    return rewards.new_empty(rewards.shape, dtype=dtype), rewards.new_empty(rewards.shape, dtype=dtype)
-
-
 _define(
     "gae(Tensor rewards, Tensor values, Tensor? mask, float gamma, float lam, Tensor? bootstrap, Tensor? offsets)"
-    " -> (Tensor, Tensor)",
+    " -> Tensor",
     _gae,
-    _like_rewards,
+    lambda rewards, values, *_: rewards.new_empty(2, *rewards.shape, dtype=reference.wide(rewards, values)),
 )
 
 

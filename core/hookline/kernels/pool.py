@@ -1,7 +1,8 @@
-"""Memory for gradients that is used again: on a CPU, fresh pages cost more than the arithmetic that fills them."""
+"""Memory that is used again: on a CPU, fresh pages cost more than the arithmetic that fills them."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -9,16 +10,27 @@ from torch import Tensor
 
 
 class Pool:
-    """One tensor per shape and dtype, handed out again once nobody else holds its memory."""
+    """At most `keep` buffers, each as large as what was asked of it; one is handed out again once nobody holds it."""
 
-    def __init__(self) -> None:
-        self.tensors: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.buffers: list[Tensor] = []
+        self.lock = threading.Lock()
 
     def take(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        kept = self.tensors.get((shape, dtype))
-        if kept is None or not _nobody_else_holds(kept):
-            kept = self.tensors[shape, dtype] = torch.empty(shape, dtype=dtype)
-        return kept.view(shape)
+        """A tensor on the CPU with anything in it."""
+        size = shape.numel() * dtype.itemsize
+        with self.lock:
+            free = [buffer for buffer in self.buffers if _nobody_else_holds(buffer)]
+            fitting = min((b for b in free if len(b) >= size), key=len, default=None)
+            if fitting is None:
+                # Make room by forgetting the smallest free buffer; those in use live on with who uses them.
+                if len(self.buffers) >= self.keep:
+                    smallest = min(free or self.buffers, key=len)
+                    self.buffers = [b for b in self.buffers if b is not smallest]
+                fitting = torch.empty(size, dtype=torch.uint8)
+                self.buffers.append(fitting)
+            return fitting[:size].view(dtype).view(shape)
 
 
 def _nobody_else_holds(tensor: Tensor) -> bool:
@@ -27,4 +39,5 @@ def _nobody_else_holds(tensor: Tensor) -> bool:
     return count(storage._cdata) == 2  # the pool's tensor and `storage` itself
 
 
-pool = Pool()
+gradients = Pool(keep=2)
+advantages = Pool(keep=1)

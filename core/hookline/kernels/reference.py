@@ -321,8 +321,11 @@ def gae(
     lam: float,
     bootstrap: Tensor | None,
     offsets: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016, eq. 16), dense [..., T], or packed [N] with offsets."""
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16), dense [..., T], or packed [N] with offsets.
+
+    Returns [2, ...]: advantages and returns.
+    """
     if offsets is not None:
         return gae_packed(rewards, values, mask, gamma, lam, bootstrap, offsets)
     dtype = wide(rewards, values)
@@ -330,14 +333,14 @@ def gae(
     m = torch.ones_like(r, dtype=torch.bool) if mask is None else mask
     carry = r.new_zeros(r.shape[:-1])
     next_value = r.new_zeros(r.shape[:-1]) if bootstrap is None else bootstrap.to(dtype)
-    advantages, returns = torch.zeros_like(r), torch.zeros_like(r)
+    both = r.new_zeros(2, *r.shape)
     for t in reversed(range(r.shape[-1])):
         delta = r[..., t] + gamma * next_value - v[..., t]
         carry = torch.where(m[..., t], delta + gamma * lam * carry, carry)
         next_value = torch.where(m[..., t], v[..., t], next_value)
-        advantages[..., t] = torch.where(m[..., t], carry, 0)
-        returns[..., t] = torch.where(m[..., t], carry + v[..., t], 0)
-    return advantages, returns
+        both[0, ..., t] = torch.where(m[..., t], carry, 0)
+        both[1, ..., t] = torch.where(m[..., t], carry + v[..., t], 0)
+    return both
 
 
 def gae_packed(
@@ -348,15 +351,15 @@ def gae_packed(
     lam: float,
     bootstrap: Tensor | None,
     offsets: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Unpack into rows, run the dense recurrence, pack again."""
     check_offsets(offsets, len(rewards))
     lengths = offsets.diff()
     longest = int(lengths.max()) if len(lengths) else 0
     real = torch.arange(longest, device=rewards.device) < lengths.unsqueeze(-1)
     keep = real.clone() if mask is None else unpack(mask, real)
-    advantages, returns = gae(unpack(rewards, real), unpack(values, real), keep, gamma, lam, bootstrap, None)
-    return advantages[real], returns[real]
+    both = gae(unpack(rewards, real), unpack(values, real), keep, gamma, lam, bootstrap, None)
+    return both[:, real]
 
 
 def unpack(packed: Tensor, real: Tensor) -> Tensor:
