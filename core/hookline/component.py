@@ -7,9 +7,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from hookline.errors import PluginError, nearest
+from hookline.experiment import refuse_bool
 from hookline.hookspecs import HOOK_API, StageSpecs, TrackerSpecs
 from hookline.metrics import Metric
 from hookline.types import Advantaged, Batch, Record, Term
@@ -42,6 +43,11 @@ class Config(BaseModel):
     """A component's options. One sentence per field, saying what large and small do; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_bool(cls, value, info)
 
 
 class UpdateConfig(Config):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hookline import yaml_reader
 from hookline.errors import ExperimentError, nearest
-from hookline.yaml_reader import Document
+from hookline.yaml_reader import Document, shorten
 
 __all__ = ["DataName", "Evaluation", "Experiment", "ModelSpec", "Phase", "PhaseName", "Use", "load", "problems_of"]
 
@@ -29,8 +37,22 @@ DataName = Annotated[str, _Marker("data")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
+def refuse_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """pydantic takes `true` for 1; people who write it meant something else."""
+    if isinstance(value, bool):
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if {int, float} & {annotation, *getattr(annotation, "__args__", ())}:
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+    return value
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_bool(cls, value, info)
 
 
 class Use(Strict):
@@ -96,7 +118,9 @@ class ModelSpec(Strict):
         adapter = value.get("adapter")
         if isinstance(adapter, Mapping) and "use" not in adapter and len(adapter) == 1:
             [(name, options)] = adapter.items()
-            value["adapter"] = {"use": name, **(options or {})}
+            if not isinstance(options, Mapping | None):
+                raise ValueError(f"adapter: the options of '{name}' must be a mapping, e.g. {{{name}: {{rank: 8}}}}")
+            value["adapter"] = {**(options or {}), "use": name}
         if isinstance(value.get("build"), str):
             own = {"path", "from", "start", "head", "adapter", "dtype", "autocast", "gradient_checkpointing", "build"}
             options = {key: value.pop(key) for key in list(value) if key not in own}
@@ -119,7 +143,7 @@ class TokenizerSpec(Strict):
     @model_validator(mode="after")
     def _one(self) -> TokenizerSpec:
         if (self.train is None) == (self.path is None):
-            raise ValueError("says where a tokenizer comes from: either `train: bpe` with `on:`, or `path:`")
+            raise ValueError("must say where a tokenizer comes from: either `train: bpe` with `on:`, or `path:`")
         if self.train and not self.on:
             raise ValueError("`train` needs `on:`, the texts to train on, e.g. builtin:stdlib-docs")
         return self
@@ -212,7 +236,7 @@ class Experiment(Strict):
         if twice:
             raise ValueError(f"has two phases called '{twice}'; phase names differ")
         if (self.model.build is None) == (self.model.path is None):
-            raise ValueError("says where the model comes from: either model.build or model.path")
+            raise ValueError("must say where the model comes from: either model.build or model.path")
         if self.tokenizer is None and self.model.path is None:
             raise ValueError("names no tokenizer; add tokenizer: {train: bpe, on: …} or {path: …}")
         return self
@@ -227,25 +251,51 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping) else [] if value is None else value
 
 
-def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[Experiment, Document]:
-    """Read, override and validate. Raises one ExperimentError that lists every problem with its line."""
+def load(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    also: Callable[[Document], Sequence[str]] | None = None,
+) -> tuple[Experiment, Document]:
+    """Read, override and validate. Raises one ExperimentError that lists every problem with its line.
+
+    also: asked for more problems once there are some, so that one message tells those of other readers too.
+    """
     if isinstance(source, Mapping):
         document = Document("the experiment", _plain(source))
     else:
         document = yaml_reader.read(Path(source))
+    problems = document.problems
     for assignment in overrides:
-        yaml_reader.override(document, assignment)
+        try:
+            yaml_reader.override(document, assignment)
+        except ExperimentError as err:
+            problems.append(str(err))
     try:
-        return Experiment.model_validate(document.values), document
+        parsed = Experiment.model_validate(document.values)
     except ValidationError as err:
-        problems = problems_of(err, document)
-        raise ExperimentError(f"{count(problems)} in {document.name}", "", problems) from None
+        problems += problems_of(err, document)
+    if not problems:
+        return parsed, document
+    problems += also(document) if also else ()
+    raise ExperimentError(f"{count(problems)} in {document.name}", "", in_order(problems))
 
 
-def _plain(value: Any) -> Any:
+def in_order(problems: Sequence[str]) -> list[str]:
+    """Problems each once, those without a line first."""
+
+    def line(problem: str) -> int:
+        found = re.match(r"line (\d+): ", problem)
+        return int(found[1]) if found else 0
+
+    return sorted(dict.fromkeys(problems), key=line)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    if depth > yaml_reader.MOST_DEPTH:
+        raise ExperimentError("the experiment is nested too deeply", f"at most {yaml_reader.MOST_DEPTH} levels")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    return [_plain(item, depth + 1) for item in value] if isinstance(value, list | tuple) else value
 
 
 def count(problems: Sequence[str]) -> str:
@@ -262,19 +312,19 @@ def problems_of(
         path = [*at, *loc]
         name = _shown(document, path)
         value = problem["input"]
-        got = f"{value!r}"[:60]
+        got = shorten(repr(value))
         kind = problem["type"]
         context = problem.get("ctx", {})
         if kind == "extra_forbidden":
             known = _known_fields(model, loc[:-1])
             owner = _shown(document, path[:-1]) or "an experiment"
-            text = f"{owner} has no option '{loc[-1]}'{nearest(str(loc[-1]), known)}"
+            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), known)}"
             if not text.endswith("?"):
                 text += f"; it has: {', '.join(sorted(known))}" if known else ""
         elif kind == "missing":
             text = f"{name} is missing"
         elif kind == "value_error":
-            text = f"{name or 'the experiment'} {context.get('error', problem['msg'])}"
+            text = f"{name or 'the experiment'} {shorten(context.get('error', problem['msg']), 300)}"
         elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"):
             bound = next(iter(context.values()), None)
             sign = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}.get(
@@ -284,7 +334,16 @@ def problems_of(
             text = f"{name} is {got}; it {wants}"
         elif kind.startswith(("string_type", "bool", "int", "float")):
             wanted = {"s": "text", "b": "true or false", "i": "a whole number", "f": "a number"}[kind[0]]
-            text = f"{name} must be {wanted}, not {got}{' (quote it)' if kind == 'string_type' else ''}"
+            quote = " (quote it)" if kind == "string_type" and isinstance(value, int | float) else ""
+            text = f"{name} must be {wanted}, not {got}{quote}"
+        elif kind == "string_pattern_mismatch":
+            text = f"{name} is {got}; it takes letters, digits, '.', '_' and '-', the first a letter or digit"
+        elif kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
+            text = f"{name or 'the experiment'} must be a mapping of options, not {got}"
+        elif kind in ("tuple_type", "list_type"):
+            text = f"{name} must be a list, not {got}"
+        elif kind == "too_short":
+            text = f"{name} is empty; it must hold at least {context.get('min_length', 1)}"
         else:
             text = f"{name} is {got}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         found.append(document.where(path) + text)
@@ -299,10 +358,10 @@ def _shown(document: Document, path: Sequence[str | int]) -> str:
         if isinstance(place, list) and isinstance(part, int) and part < len(place):
             place = place[part]
             label = (place.get("name") or place.get("use")) if isinstance(place, Mapping) else None
-            words.append(str(label) if label else f"[{part}]")
+            words.append(shorten(label, 40) if isinstance(label, str) and label else f"[{part}]")
         else:
             place = place.get(str(part)) if isinstance(place, Mapping) else None
-            words.append(str(part))
+            words.append(shorten(part, 40))
     return ".".join(words)
 
 

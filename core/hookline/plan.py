@@ -6,6 +6,7 @@ known before the first weight is loaded.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,18 @@ from pydantic import ValidationError
 
 from hookline import data, offers
 from hookline.component import Adapter, Architecture, Component, Config, Head, check_class, hook_methods
-from hookline.errors import DataError, ExperimentError, HooklineError, PluginError
-from hookline.experiment import Evaluation, Experiment, ModelSpec, Phase, Use, count, marked, problems_of
+from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
+from hookline.experiment import (
+    Evaluation,
+    Experiment,
+    ModelSpec,
+    Phase,
+    Use,
+    count,
+    in_order,
+    marked,
+    problems_of,
+)
 from hookline.offers import Offer
 from hookline.types import Advantaged, Scored
 from hookline.yaml_reader import Document
@@ -138,9 +149,12 @@ class _Planner:
         if not self.problems:
             return
         if len(self.problems) == 1 and self.errors:
-            raise self.errors[0]
+            only = self.errors[0]
+            only.message = f"{self.document.name} {self.problems[0].removesuffix(f' → {only.mend}')}"
+            raise only
         kinds = {type(err) for err in self.errors}
-        error = ExperimentError(f"{count(self.problems)} in {self.document.name}", "", self.problems)
+        problems = in_order(self.problems)
+        error = ExperimentError(f"{count(problems)} in {self.document.name}", "", problems)
         if len(kinds) == 1 and len(self.errors) == len(self.problems):
             error.exit_code = self.errors[0].exit_code
         raise error
@@ -148,13 +162,7 @@ class _Planner:
 
 def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str] = ()) -> Plan:
     """Resolve every name. Raises one error that lists all that is wrong, each with line and mend."""
-    loose: list[Offer] = []
-    for reference in dict.fromkeys([*experiment.plugins, *plugins]):
-        if reference.endswith(".py") or "/" in reference:
-            loose += offers.loose(reference)
-        elif not any(reference in (o.name, o.distribution) for o in offers.offers()):
-            raise PluginError(f"-p {reference}: no plugin of that name is installed", "give a path, or pip install it")
-    planner = _Planner(document, tuple(loose))
+    planner = _Planner(document, _loose([*experiment.plugins, *plugins]))
     architecture = planner.slot("model", experiment.model.build, ("model", "build"))
     if architecture and not issubclass(architecture.cls, Architecture):
         planner.say(
@@ -170,6 +178,55 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str]
     trackers = [planner.slot("tracker", use, ("trackers", i)) for i, use in enumerate(experiment.trackers)]
     planner.finish()
     return Plan(experiment, tuple(phases), architecture, tuple(t for t in trackers if t), planner.loose)
+
+
+def _loose(plugins: Sequence[str]) -> tuple[Offer, ...]:
+    found: list[Offer] = []
+    for reference in dict.fromkeys(plugins):
+        if reference.endswith(".py") or "/" in reference:
+            found += offers.loose(reference)
+        elif not any(reference in (o.name, o.distribution) for o in offers.offers()):
+            raise PluginError(f"-p {reference}: no plugin of that name is installed", "give a path, or pip install it")
+    return tuple(found)
+
+
+def other_problems(document: Document, plugins: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the components that a file names, when the file itself is not yet right enough to plan with."""
+    own = document.values.get("plugins") or []
+    own = [own] if isinstance(own, str) else own if isinstance(own, list) else []
+    try:
+        planner = _Planner(document, _loose([*(str(item) for item in own), *plugins]))
+    except PluginError as err:
+        return [str(err)]
+
+    def look(kind: str, place: Any, *path: str | int) -> None:
+        *outer, key = path
+        value = place.get(key) if isinstance(place, dict) else None
+        several = value if isinstance(value, list) else None
+        for i, item in enumerate(several or [value]):
+            with contextlib.suppress(ValidationError):
+                if item is not None:
+                    planner.slot(kind, Use.model_validate(item), (*outer, key, *([i] if several else [])))
+
+    phases = document.values.get("phases")
+    for i, phase in enumerate(phases if isinstance(phases, list) else []):
+        for kind, key in _KEYS.items():
+            look(kind, phase, "phases", i, key)
+        evaluations = phase.get("evaluate") if isinstance(phase, dict) else None
+        for j, evaluation in enumerate(evaluations if isinstance(evaluations, list) else []):
+            look("reward", evaluation, "phases", i, "evaluate", j, "reward")
+    look("tracker", document.values, "trackers")
+    return planner.problems
+
+
+_KEYS = {
+    "rollout": "rollout",
+    "reward": "reward",
+    "wrapper": "wrap",
+    "advantage": "advantage",
+    "update": "update",
+    "feedback": "feedback",
+}
 
 
 def _plan_phase(
@@ -252,7 +309,8 @@ def _start(
         known = [phase.name for phase in experiment.phases]
         why = "comes later" if model.start in known else "does not exist"
         planner.say(
-            (*at, "model", "from"), f"model.from: phase '{model.start}' {why}; earlier ones: {', '.join(names)}"
+            (*at, "model", "from"),
+            f"model.from: phase '{model.start}' {why}{nearest(model.start, names)}; earlier ones: {', '.join(names) or 'none'}",
         )
         return None
     return model.start
