@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hookline import experiment as experiments
-from hookline.errors import CheckpointError
-from hookline.plan import Plan, make_plan
+from hookline.errors import CheckpointError, HooklineError
+from hookline.plan import Plan, make_plan, other_problems
 from hookline.runs import Run
 
 __all__ = ["plan", "run"]
@@ -18,7 +18,7 @@ def plan(
     experiment: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), plugins: Sequence[str] = ()
 ) -> Plan:
     """Read an experiment and resolve who answers what, without loading a weight. Raises ExperimentError, PluginError."""
-    parsed, document = experiments.load(experiment, overrides)
+    parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
     return make_plan(parsed, document, plugins)
 
 
@@ -38,9 +38,17 @@ def run(
     opened = Run.open(directory, planned)
     try:
         begin(opened, planned)
+        finished = opened.complete()
+        if finished:
+            print(finished, flush=True)
+            return opened
         from hookline.loop import run_experiment
 
         run_experiment(planned, opened)
+    except HooklineError as err:
+        if out is None:
+            err.mend = f"{err.mend}; this run is --out {directory}"
+        raise
     finally:
         opened.close()
     return opened
@@ -53,7 +61,7 @@ def begin(opened: Run, planned: Plan) -> None:
     third = sorted({f"{o.name} ({o.distribution} {o.version})" for o in planned.offers if not o.built_in})
     what = "goes on in" if opened.resumed else "→"
     print(
-        f"hookline {__version__}   kernels: {kernels.build_info().get('active', 'reference')}   "
+        f"hookline {__version__}   kernels: {kernels.build_info()['kernels']}   "
         f"plugins: {', '.join(third) or 'built-in'}   seed {planned.experiment.seed}   {what} {opened.directory}",
         flush=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from hookline.component import Task, check_class
 from hookline.errors import DataError, nearest
 from hookline.offers import Offer, find
 from hookline.types import Record
+from hookline.yaml_reader import shorten
 
 __all__ = ["Rows", "digest", "exists", "need", "other_split", "read_jsonl", "rows"]
 
 LONGEST_LINE = 64 << 20
+KINDS = (".txt", ".jsonl", ".json", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,25 @@ def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
         return
     path = Path(name)
     try:
-        mode = path.stat().st_mode
-    except OSError:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"no data file {name}", "give a path, or builtin:NAME/SPLIT (hookline plugins list)") from None
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{name} is not a regular file", "name a .jsonl or .txt file")
+    except (OSError, ValueError) as err:
+        raise DataError(f"{shorten(name)} cannot be read: {_why(err)}", "check the path and its permissions") from None
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        raise DataError(f"{name} is {what}", "name a .jsonl or .txt file")
+    if path.suffix not in KINDS:
+        raise DataError(
+            f"{name}: unknown kind of file '{path.suffix}'",
+            "use .jsonl (one row a line) or .txt (blank line between texts)",
+        )
+    if not found.st_size:
+        raise DataError(f"{name}: 0 usable rows: the file is empty", "give it at least one row")
+
+
+def _why(err: Exception) -> str:
+    return getattr(err, "strerror", None) or str(err)
 
 
 def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
@@ -93,16 +110,14 @@ def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
         records = tuple(task.rows(split))
         return Rows(name, records, digest(records))
     path = Path(name)
-    if path.suffix == ".txt":
-        text = _decode(path.read_bytes(), name)
-        records = tuple({"text": part.strip()} for part in text.split("\n\n") if part.strip())
-    elif path.suffix in (".jsonl", ".json", ".ndjson"):
-        records = tuple(read_jsonl(path))
-    else:
-        raise DataError(
-            f"{name}: unknown kind of file '{path.suffix}'",
-            "use .jsonl (one row a line) or .txt (blank line between texts)",
-        )
+    try:
+        if path.suffix == ".txt":
+            text = _decode(path.read_bytes(), name)
+            records = tuple({"text": part.strip()} for part in re.split(r"\n\s*\n", text) if part.strip())
+        else:
+            records = tuple(read_jsonl(path))
+    except OSError as err:
+        raise DataError(f"{name} cannot be read: {_why(err)}", "check its permissions and the disk") from None
     if not records:
         raise DataError(f"{name}: 0 usable rows: the file holds nothing but blank lines", "give it at least one row")
     return Rows(name, records, digest(records))
@@ -119,9 +134,10 @@ def digest(records: Sequence[Record]) -> str:
 
 def _decode(raw: bytes, name: str) -> str:
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as err:
-        raise DataError(f"{name} is not UTF-8 at byte {err.start}", "re-encode it: iconv -f latin1 -t utf-8") from None
+        byte = f"byte {err.start} (0x{raw[err.start]:02x})"
+        raise DataError(f"{name} is not UTF-8 at {byte}", "re-encode it: iconv -f latin1 -t utf-8") from None
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -139,15 +155,31 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not line:
                 continue
             try:
-                record = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
+                record = json.loads(
+                    line, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+                )
             except RecursionError:
                 raise DataError(f"{name} line {number} is nested too deeply", "flatten the row") from None
+            except json.JSONDecodeError as err:
+                if not raw.endswith(b"\n"):
+                    raise DataError(
+                        f"{name} line {number}, the last, is cut off after {len(raw)} bytes: {err.msg}",
+                        "complete or remove that line",
+                    ) from None
+                raise DataError(
+                    f"{name} line {number}: no JSON at column {err.colno}: {err.msg}", "write one JSON object per line"
+                ) from None
             except ValueError as err:
-                torn = not raw.endswith(b"\n")
-                mend = "its last line is cut off; remove it" if torn else "one JSON object per line"
-                raise DataError(f"{name} line {number}: {err}", mend) from None
+                raise DataError(f"{name} line {number}: {err}", "mend that row") from None
             if not isinstance(record, dict):
-                raise DataError(f"{name} line {number} holds a {type(record).__name__}", "one JSON object per line")
+                raise DataError(
+                    f"{name} line {number} holds a {type(record).__name__}, not an object",
+                    "write one JSON object per line",
+                )
+            if "\\u" in line and not _sayable(record):
+                raise DataError(
+                    f"{name} line {number} holds half a character (a lone surrogate)", "write the whole character"
+                )
             yield record
 
 
@@ -155,12 +187,33 @@ def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(items)
     if len(found) < len(items):
         keys = [key for key, _ in items]
-        raise ValueError(f"the key '{next(k for k in keys if keys.count(k) > 1)}' stands twice")
+        raise ValueError(f"the key '{shorten(next(k for k in keys if keys.count(k) > 1))}' stands twice")
     return found
 
 
 def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {shorten(text, 20)} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 40:
+        raise ValueError(f"the number {shorten(text, 20)} has {len(text)} digits")
+    return int(text)
+
+
+def _sayable(record: Record) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def need(record: Record, field: str, kind: type, where: str) -> Any:

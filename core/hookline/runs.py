@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import datetime
 import fcntl
 import hashlib
 import json
@@ -36,7 +36,7 @@ class Journal:
         self.path = path
         self._known: dict[str, Any] = {}
         if path.exists():
-            for line in _whole_lines(path):
+            for line in _whole_lines(path, ("key", "value")):
                 self._known[json.dumps(line["key"])] = line["value"]
 
     def find(self, key: Sequence[Any]) -> tuple[bool, Any]:
@@ -60,6 +60,7 @@ class Run:
         self._dictionaries: dict[str, MetricLog] = {}
         self._rows: list[dict[str, Any]] = []
         self._data: dict[str, datasets.Rows] = {}
+        self._data_kept = True
         self._lock: Any = None
         self.about: dict[str, Any] = {}
         self.resumed = False
@@ -70,33 +71,70 @@ class Run:
     @classmethod
     def open(cls, directory: Path, plan: Plan) -> Run:
         """Start a run in an empty or new directory, or go on with the one that is there."""
-        run = cls(directory, plan)
+        run: Run | None = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            run = cls(directory, plan)
             run._take_lock()
             probe = directory / ".probe"
             probe.write_text("")
             probe.unlink()
-        except OSError as err:
-            raise CheckpointError(
-                f"{directory} cannot be written: {err.strerror}", "choose another with --out"
-            ) from None
-        existing = directory / "run.json"
-        if existing.exists():
-            run._resume(existing)
-        else:
-            strangers = [p.name for p in directory.iterdir() if p.name != "lock"]
-            if strangers:
-                raise CheckpointError(
-                    f"{directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out"
-                )
-            run.about = {"id": uuid.uuid4().hex[:8], **run._surroundings(), "data": {}}
-            run._write("experiment.json", plan.experiment.resolved())
-            for loose in {o.path for o in plan.loose}:
-                (directory / "plugins").mkdir(exist_ok=True)
-                shutil.copy(loose, directory / "plugins")
-            run._write("run.json", run.about)
+            _cut_torn_line(run.journal.path)
+        except (OSError, ValueError) as err:
+            if run:
+                run.close()
+            why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
+            raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
+        try:
+            existing = directory / "run.json"
+            if existing.exists():
+                run._resume(existing)
+            else:
+                run._begin()
+        except BaseException:
+            run.close()
+            raise
         return run
+
+    def _begin(self) -> None:
+        """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
+        assert self.plan is not None
+        ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", "plugins"}
+        strangers = sorted(p.name for p in self.directory.iterdir() if p.name not in ours)
+        if strangers:
+            raise CheckpointError(
+                f"{self.directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out"
+            )
+        self.about = {"id": uuid.uuid4().hex[:8], **self._surroundings(), "data": {}}
+        self._write("experiment.json", self.plan.experiment.resolved())
+        for loose in {o.path for o in self.plan.loose}:
+            try:
+                (self.directory / "plugins").mkdir(exist_ok=True)
+                shutil.copy(loose, self.directory / "plugins")
+            except OSError as err:
+                raise state.write_error(self.directory / "plugins", err) from err
+        self._write("run.json", self.about)
+
+    def _holds_nothing(self) -> bool:
+        """True when no step was ever taken here: there is nothing to lose, and nothing that data or options shaped."""
+        kept = ("metrics.jsonl", "evaluations.jsonl", "journal.jsonl")
+        return not any(
+            (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
+        ) and (not any(path.exists() and path.stat().st_size for path in map(self.directory.joinpath, kept)))
+
+    def complete(self) -> str:
+        """One sentence about a run whose every phase has ended, each verified; nothing while one has not."""
+        assert self.plan is not None
+        phases = [phase.spec for phase in self.plan.phases]
+        if not self.resumed or any(self.finished(phase.name) is None for phase in phases):
+            return ""
+        rows = self.directory / "metrics.jsonl"
+        self._rows = list(_whole_lines(rows, ("row",))) if rows.exists() else []
+        steps = sum(phase.steps for phase in phases)
+        return (
+            f"already complete: {steps} steps in {len(phases)} phase{'s' if len(phases) > 1 else ''}; "
+            f"the model is in {self.phase_folder(phases[-1].name)}, rows in {rows}"
+        )
 
     @classmethod
     def read(cls, directory: str | Path) -> Run:
@@ -123,7 +161,8 @@ class Run:
                 f"{self.directory} is in use by {holder}", "wait for it, stop it, or choose another --out"
             ) from None
         self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
         self._lock.flush()
 
     def close(self) -> None:
@@ -134,8 +173,16 @@ class Run:
     def _resume(self, path: Path) -> None:
         assert self.plan is not None
         self.about = _json(path)
+        missing = [key for key in ("id", "data", "plugins") if key not in self.about]
+        if missing:
+            raise CheckpointError(f"{path} lacks '{missing[0]}'", "the run directory is damaged; restore the file")
         old, new = _json(self.directory / "experiment.json"), self.plan.experiment.resolved()
         changed = [text for key, text in _differences(old, new) if not FREE_TO_CHANGE.match(key)]
+        if self._holds_nothing():
+            shutil.rmtree(self.directory / "tokenizer", ignore_errors=True)
+            path.unlink()
+            self._begin()
+            return
         if changed:
             shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
             raise CheckpointError(
@@ -174,17 +221,20 @@ class Run:
             "torch": str(torch.__version__),
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
+            "threads": self.plan.experiment.threads or torch.get_num_threads(),
             "kernels": kernels.build_info()["kernels"],
             "plugins": plugins,
         }
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
         aside = self.directory / f".{name}.aside"
-        aside.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(self.directory / name)
+        try:
+            aside.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.replace(self.directory / name)
+        except OSError as err:
+            raise state.write_error(self.directory / name, err) from err
 
     @property
     def id(self) -> str:
@@ -208,8 +258,7 @@ class Run:
             known = self.about.setdefault("data", {}).get(name)
             if known is None:
                 self.about["data"][name] = {"rows": len(rows), "sha256": rows.sha256}
-                if self._lock:
-                    self._write("run.json", self.about)
+                self._data_kept = False
             elif known["sha256"] != rows.sha256:
                 raise CheckpointError(
                     f"{name} is not the data this run began with: {known['rows']} rows then, {len(rows)} now, contents differ",
@@ -217,6 +266,12 @@ class Run:
                 )
             self._data[name] = rows
         return self._data[name]
+
+    def keep_data(self) -> None:
+        """Write down which data the run stands on, before the first thing made from it: until then it may be mended."""
+        if not self._data_kept and self._lock:
+            self._write("run.json", self.about)
+            self._data_kept = True
 
     def collected(self, phase: str) -> datasets.Rows:
         path = self.phase_folder(phase) / "data.jsonl"
@@ -231,6 +286,7 @@ class Run:
         return list(self._rows)
 
     def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        self.keep_data()
         row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
         _append(self.directory / "metrics.jsonl", row)
         self._rows.append(row)
@@ -249,7 +305,7 @@ class Run:
     def cut_back(self, rows: int) -> None:
         """Forget rows and evaluations behind a checkpoint; they will be made again, bit for bit."""
         path = self.directory / "metrics.jsonl"
-        kept = [row for row in (_whole_lines(path) if path.exists() else []) if row["row"] < rows]
+        kept = [row for row in (_whole_lines(path, ("row",)) if path.exists() else []) if row["row"] < rows]
         if len(kept) < rows:
             raise CheckpointError(
                 f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file"
@@ -258,15 +314,18 @@ class Run:
         self._rows = kept
         evaluations = self.directory / "evaluations.jsonl"
         if evaluations.exists():
-            _rewrite(evaluations, [entry for entry in _whole_lines(evaluations) if entry["row"] < rows])
+            _rewrite(evaluations, [entry for entry in _whole_lines(evaluations, ("row",)) if entry["row"] < rows])
 
     def sync(self) -> None:
         """Rows reach the disk before the checkpoint that stands on them."""
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             path = self.directory / name
             if path.exists():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                try:
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+                except OSError as err:
+                    raise state.write_error(path, err) from err
 
     # -- judgements of a phase that collects
 
@@ -275,7 +334,10 @@ class Run:
 
     def collect(self, phase: str, entries: Sequence[Mapping[str, Any]]) -> None:
         path = self.collecting(phase)
-        path.parent.mkdir(exist_ok=True)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as err:
+            raise state.write_error(path, err) from err
         for entry in entries:
             _append(path, entry)
 
@@ -384,11 +446,14 @@ def _source_hash(cls: type) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
         return found
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
+        why = getattr(err, "strerror", None) or err
         raise CheckpointError(
-            f"{path} cannot be read: {err}", "the run directory is damaged; restore the file"
+            f"{path} cannot be read: {why}", "the run directory is damaged; restore the file"
         ) from None
 
 
@@ -400,29 +465,48 @@ def _append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
             if sync:
                 os.fsync(file.fileno())
     except OSError as err:
-        raise CheckpointError(
-            f"{path} cannot be written: {err.strerror}", "check the disk, then run the same command again"
-        ) from None
+        raise state.write_error(path, err) from err
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every complete line; a last one that a kill cut off is left out."""
-    with path.open("rb") as file:
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                return
-            with contextlib.suppress(ValueError):
-                yield json.loads(raw)
+def _whole_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Every complete line; a last one that a kill cut off is left out. Raises CheckpointError for a damaged one."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for raw in file:
+                number += 1
+                if not raw.endswith(b"\n"):
+                    return
+                line = json.loads(raw)
+                if not isinstance(line, dict) or any(key not in line for key in keys):
+                    raise ValueError("not what a run writes")
+                yield line
+    except OSError as err:
+        raise CheckpointError(f"{path} cannot be read: {err.strerror}", "check the folder and the disk") from None
+    except ValueError:
+        raise CheckpointError(f"{path} line {number} is damaged", "restore the file") from None
+
+
+def _cut_torn_line(path: Path) -> None:
+    """A line that a kill cut off would swallow the next one appended."""
+    if path.exists():
+        raw = path.read_bytes()
+        if raw and not raw.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(raw.rfind(b"\n") + 1)
 
 
 def _rewrite(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     aside = path.with_name(f".{path.name}.aside")
-    with aside.open("w", encoding="utf-8") as file:
-        for entry in entries:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            for entry in entries:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as err:
+        raise state.write_error(path, err) from err
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -432,8 +516,14 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for i, (a, b) in enumerate(zip(old, new)):
             yield from _differences(a, b, f"{path}.{i}")
+    elif isinstance(old, list) and isinstance(new, list) and path == "phases":
+        yield path, f"phases were {_names(old)}; are {_names(new)}"
     elif old != new:
         yield path, f"{path} was {_short(old)}, is {_short(new)}"
+
+
+def _names(phases: Sequence[Any]) -> str:
+    return ", ".join(str(phase.get("name") if isinstance(phase, dict) else phase) for phase in phases) or "none"
 
 
 def _short(value: Any) -> str:

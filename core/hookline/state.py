@@ -50,9 +50,9 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
     Yields a folder beside the target; on leaving, its files are synced, a manifest with size and hash of each is
     written last, the folder is renamed, and the parent is synced. Raises CheckpointError when the disk is full.
     """
-    aside = target.with_name(f".{target.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside, old = target.with_name(f".{target.name}.aside"), target.with_name(f".{target.name}.old")
     try:
+        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
         files = sorted(path for path in aside.rglob("*") if path.is_file())
@@ -61,30 +61,51 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
             _sync(path)
             listed[path.relative_to(aside).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
         manifest = aside / MANIFEST
-        manifest.write_text(json.dumps({"format": FORMAT, **about, "files": listed}, indent=1), encoding="utf-8")
+        values = {"format": FORMAT, **about, "files": listed}
+        manifest.write_text(json.dumps({**values, "sha256": _own_hash(values)}, indent=1), encoding="utf-8")
         _sync(manifest)
+        for folder in {path.parent for path in files} - {aside}:
+            _sync(folder)
         _sync(aside)
         if target.exists():
-            old = target.with_name(f".{target.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             target.rename(old)
-            aside.rename(target)
+            try:
+                aside.rename(target)
+            except BaseException:
+                old.rename(target)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             aside.rename(target)
         _sync(target.parent)
     except BaseException as err:
         shutil.rmtree(aside, ignore_errors=True)
-        full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(err) or "os error 28" in str(err):
-            free = shutil.disk_usage(target.parent).free
-            raise CheckpointError(
-                f"disk full while saving {target}: {free} bytes are free; the last complete save is untouched",
-                "free some space and run the same command again",
-            ) from err
-        if isinstance(err, OSError):
-            raise CheckpointError(f"{target} cannot be written: {err.strerror or err}", "check the folder") from err
+        if isinstance(err, OSError) or type(err).__name__ == "SafetensorError":
+            raise write_error(target, err) from err
         raise
+
+
+def write_error(target: Path, err: BaseException) -> CheckpointError:
+    """What a failed write means, in one sentence; a full disk with the bytes that are free."""
+    text = getattr(err, "strerror", None) or str(err)
+    full = getattr(err, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if not full and "No space left" not in text and "os error 28" not in text:
+        return CheckpointError(
+            f"{target} cannot be written: {text}; the last complete save is untouched",
+            "check the folder and the disk, then run the same command again",
+        )
+    place = next((p for p in (target, *target.parents) if p.exists()), Path.cwd())
+    return CheckpointError(
+        f"disk full while writing {target}: {shutil.disk_usage(place).free} bytes are free; "
+        "the last complete save is untouched",
+        "free some space, then run the same command again",
+    )
+
+
+def _own_hash(values: Mapping[str, Any]) -> str:
+    """A manifest vouches for itself too: a flipped digit of its step would change a run without a sound."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -95,12 +116,18 @@ def verify(folder: Path) -> dict[str, Any]:
         listed: dict[str, dict[str, Any]] = manifest["files"]
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {MANIFEST}: it was never completed", mend) from None
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise CheckpointError(f"{folder / MANIFEST} is damaged: {err}", mend) from None
-    if manifest.get("format", 0) > FORMAT:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged: {' '.join(str(err).split())}", mend) from None
+    if manifest.pop("sha256", None) != _own_hash(manifest):
+        raise CheckpointError(f"{folder / MANIFEST} does not match its own hash: bytes changed", mend)
+    if manifest["format"] > FORMAT:
         raise CheckpointError(
             f"{folder} has format {manifest['format']}, this Hookline reads {FORMAT}", "upgrade hookline"
         )
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in listed and name != MANIFEST and not path.name.startswith("."):
+            raise CheckpointError(f"{path} stands in no manifest; nobody knows who put it there", "move it elsewhere")
     for name, expected in listed.items():
         path = folder / name
         if ".." in Path(name).parts or not path.is_file():

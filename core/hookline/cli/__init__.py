@@ -17,14 +17,13 @@ def main(arguments: list[str] | None = None) -> int:
     from hookline.errors import HooklineError
 
     try:
-        app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, standalone_mode=False)
     except HooklineError as err:
         print(f"{type(err).__name__}: {err}", file=sys.stderr)
         _frames(err)
         return err.exit_code
     except KeyboardInterrupt:
-        print("interrupted; run the same command to go on from the last checkpoint", file=sys.stderr)
-        return 130
+        code = 130
     except SystemExit as err:
         return int(err.code or 0)
     except Exception as err:
@@ -33,15 +32,19 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(usage, file=sys.stderr)
         return 2
-    return 0
+    if code == 130:
+        print("interrupted; the same command with --out of this run goes on from its last checkpoint", file=sys.stderr)
+    return code if isinstance(code, int) else 0
 
 
 def _frames(err: BaseException) -> None:
     """A plugin's own frames stand below the sentence; ours would only be in the way."""
     import traceback
 
+    from hookline.errors import PluginError
+
     cause = err.__cause__
-    if cause is None or isinstance(cause, OSError):
+    if cause is None or not isinstance(err, PluginError):
         return
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith((home, "<frozen"))]
