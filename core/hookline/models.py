@@ -135,6 +135,8 @@ class Role:
         """All that makes the model: parameters and persistent buffers."""
         own = self.net.state_dict()
         parameters = self.parameters()
+        if self.adapter_off:  # what trains belongs to the policy that this role looks through
+            parameters = {name: p for name, p in parameters.items() if not p.requires_grad}
         buffers = {name: b for name, b in self.net.named_buffers() if name in own}
         return {**{name: p.detach() for name, p in parameters.items()}, **buffers}
 

@@ -12,7 +12,8 @@ import pytest
 
 from hookline import Context
 from hookline.api import plan
-from hookline.loop import PhaseLoop, Stopping, _tokenizer
+from hookline.loop import PhaseLoop
+from hookline.phase import tokenizer_of
 from hookline.runs import Run
 
 WORDS = "open close read write file list value name return error string number path time data key".split()  # noqa: SIM905
@@ -63,7 +64,7 @@ def lab(corpus: Path, tmp_path: Path) -> Iterator[Lab]:
         run = Run.open(tmp_path / f"run{len(opened)}", planned)
         opened.append(run)
         runners.append(asyncio.Runner())
-        return PhaseLoop(planned, planned.phases[0], run, _tokenizer(planned, run), runners[-1], Stopping())
+        return PhaseLoop(planned, planned.phases[0], run, tokenizer_of(planned, run), runners[-1])
 
     yield make
     for run in opened:

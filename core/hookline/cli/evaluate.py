@@ -42,7 +42,8 @@ def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[d
     """One row per figure: {"evaluation", "figure", "value", "low", "high", "rows"}; the interval is a 95 % bootstrap."""
     import torch
 
-    from hookline.loop import PhaseLoop, Stopping, _tokenizer
+    from hookline.loop import PhaseLoop
+    from hookline.phase import tokenizer_of
 
     run = Run.read(directory)
     plan = _plan_of(run)
@@ -56,7 +57,7 @@ def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[d
         )
     found = []
     with asyncio.Runner() as answers:
-        loop = PhaseLoop(plan, chosen, run, _tokenizer(plan, run), answers, Stopping(), finished=True)
+        loop = PhaseLoop(plan, chosen, run, tokenizer_of(plan, run), answers, finished=True)
         for evaluator in loop.evaluators:
             if rows:
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
@@ -105,7 +106,7 @@ def show_table(found: Sequence[dict[str, Any]]) -> str:
 def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> str:
     """Write model and tokenizer so that transformers loads them; says what was written."""
     from hookline import models
-    from hookline.loop import _merged
+    from hookline.phase import wishes_of
     from hookline.tokenizer import Tokenizer
 
     run = Run.read(directory)
@@ -122,7 +123,7 @@ def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> 
     manifest = state.verify(source)
     adapter = bool(run.finished(name)["adapter"]) if run.finished(name) else False  # type: ignore[index]
     role = models.load_role(
-        "policy", source / "model", _merged(plan, chosen), chosen.head, chosen.adapter, adapter, plan.experiment.seed
+        "policy", source / "model", wishes_of(plan, chosen), chosen.head, chosen.adapter, adapter, plan.experiment.seed
     )
     folder.mkdir(parents=True, exist_ok=True)
     role.export(folder)
