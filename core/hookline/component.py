@@ -205,13 +205,22 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
             raise PluginError(f"{who} defines {name} without @hookimpl, so it would never be called", "add @hookimpl")
         _check_signature(method, name, bool(options.get("wrapper")), who)
     hooks = hook_methods(cls)
-    wraps = any(options.get("wrapper") for options in hooks.values())
-    actual = kind_of(cls)
+    wraps = [name for name, options in hooks.items() if options.get("wrapper")]
+    answers = [name for name in hooks if name not in wraps]
+    own = next((hook for hook, its in KIND_OF_HOOK.items() if its == kind), None)
     if kind == "wrapper" and not wraps:
         raise PluginError(f"{who} wraps nothing", "mark a generator method with @hookimpl(wrapper=True)")
-    if kind != "wrapper" and actual != kind:
-        hook = next((h for h, k in KIND_OF_HOOK.items() if k == kind), "a hook")
-        raise PluginError(f"{who} is offered as {kind} but does not answer {hook}", mend)
+    answered = own in answers if own else kind in ("wrapper", kind_of(cls))
+    if not answered:
+        raise PluginError(f"{who} is offered as {kind} but does not answer {own or 'a hook of that kind'}", mend)
+    apart = "make that a class of its own"
+    for name in answers:
+        if name == "hookline_score":
+            raise PluginError(f"{who} answers hookline_score, which the core does", "wrap it: @hookimpl(wrapper=True)")
+        if name != own and KIND_OF_HOOK.get(name, "tracker") != kind:
+            raise PluginError(f"{who} also answers {name}, which nobody asks a {kind}", apart)
+    if wraps and kind in ("reward", "tracker", "model", "task"):
+        raise PluginError(f"{who} wraps {wraps[0]}, which nobody lets a {kind} do", f"{apart}, under `wrap`")
     return cls
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -45,6 +46,8 @@ class Shared:
     samples: int = 0
     """Sample ids handed out so far in the whole run."""
     evaluation: str = ""
+    evaluated_at: int = 0
+    """The step of the phase after which the evaluation is made."""
     evaluation_samples: int = 0
     settling: bool = True
     """True during setup, when roles and heads may be made."""
@@ -269,7 +272,7 @@ class Context:
         divided by the count of the whole optimiser step. unit: `group` keeps rows of a group together. after: called
         behind each optimiser step. Raises NumbersError before any weight changes when a value is not finite.
         """
-        if self._shared.trainer is None:
+        if self._shared.trainer is None or (self._slot and self._slot.kind != "update"):
             raise PluginError(f"'{self.instance}' trains, but only an update may", "call ctx.train in hookline_update")
         self._shared.cache.clear()
         self._shared.trainer.train(batch, loss, unit, after)
@@ -333,11 +336,15 @@ class Context:
     ) -> Term:
         """Ask about every row at once. A row that fails or takes too long, `retries` times more, is not judged.
 
-        Answers are journaled before use, by (instance, step, sample id): a resumed run reads them, not the clock.
+        Answers are journaled before use, by (phase, evaluation and its step, instance, step, sample id): a resumed run
+        reads them, not the clock.
         """
 
+        s = self._shared
+        evaluation = f"{s.evaluation}@{s.evaluated_at}" if s.evaluation else ""
+
         async def one(row: int) -> float | None:
-            place = [self._shared.evaluation, self.instance, self.step, int(rollout.sample_B[row])]
+            place = [s.phase, evaluation, self.instance, self.step, int(rollout.sample_B[row])]
             known, answer = self.run.journal.find(place)
             value: float | None = answer
             if known:
@@ -348,7 +355,8 @@ class Context:
                     break
                 except (TimeoutError, OSError, ServiceError):
                     continue
-            self.run.journal.add(place, value)
+            if value is None or math.isfinite(value):
+                self.run.journal.add(place, value)
             return value
 
         answers = await asyncio.gather(*(one(row) for row in range(len(rollout))))

@@ -42,7 +42,7 @@ class Evaluator:
         from hookline.loop import ask_rewards
 
         s = ctx._shared
-        step, s.step, s.evaluation, s.evaluation_samples = s.step, 0, self.spec.name, 0
+        step, s.step, s.evaluation, s.evaluation_samples, s.evaluated_at = s.step, 0, self.spec.name, 0, s.step
         try:
             parts: list[Rollout] = []
             while sum(map(len, parts)) < self.spec.rows:

@@ -53,10 +53,7 @@ class Offer:
         try:
             loaded: Any = importlib.import_module(module)
         except (Exception, SystemExit) as err:
-            what = (
-                "calls sys.exit while it is imported" if isinstance(err, SystemExit) else f"{type(err).__name__}: {err}"
-            )
-            raise PluginError(f"{self} could not be imported: {what}", mend) from err
+            raise PluginError(f"{self} could not be imported: {_why(err)}", mend) from err
         try:
             for part in attribute.split("."):
                 loaded = getattr(loaded, part)
@@ -81,8 +78,12 @@ def _import_loose(path: Path) -> str:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as err:
             del sys.modules[name]
-            raise PluginError(f"{path} could not be imported: {type(err).__name__}: {err}", "mend the file") from err
+            raise PluginError(f"{path} could not be imported: {_why(err)}", "mend the file") from err
     return name
+
+
+def _why(err: BaseException) -> str:
+    return "it calls sys.exit" if isinstance(err, SystemExit) else f"{type(err).__name__}: {err}"
 
 
 @cache
@@ -138,6 +139,9 @@ def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     if distribution:
         named = [o for o in named if _normal(o.distribution) == _normal(distribution)]
     usable = [o for o in named if not o.problem]
+    taken = [o for o in named if o.problem and o.path]
+    if taken:
+        raise PluginError(f"{taken[0]}: {taken[0].problem}", f"rename {taken[0].path}, or set `name` in its class")
     own = [o for o in usable if o.path]
     if len(usable) == 1 or len(own) == 1:
         return (own or usable)[0]
@@ -148,10 +152,11 @@ def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
         raise PluginError(f"{named[0]} cannot be used: {named[0].problem}", f"pip uninstall {named[0].distribution}")
     known = sorted({o.name for o in offers(loose) if o.kind == kind and not o.problem})
     elsewhere = [o.kind for o in offers(loose) if o.name == short and o.kind != kind]
-    hint = f"; '{short}' is a {elsewhere[0]}" if elsewhere else nearest(short, known)
+    hint = f"; '{short}' is offered as {elsewhere[0]}" if elsewhere else nearest(short, known)
+    absent = distribution and not any(_normal(o.distribution) == _normal(distribution) for o in offers(loose))
+    mend = f"pip install {distribution if absent else 'the distribution that offers it'}"
     raise PluginError(
-        f"no {kind} '{name}' is installed{hint}",
-        f"offered here: {', '.join(known) or 'none'}; if a distribution offers it: pip install it",
+        f"no {kind} '{name}' is installed{hint}", f"{mend}, or name one offered here: {', '.join(known) or 'none'}"
     )
 
 

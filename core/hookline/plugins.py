@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -109,7 +109,17 @@ def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any
     with blame(slot, hook):
         answer = method(**given)
         _refuse_changes(lent, slot, hook)
-        return _checked(answer, hook, slot, arguments)
+        return (
+            _late(answer, lent, slot, hook) if inspect.isawaitable(answer) else _checked(answer, hook, slot, arguments)
+        )
+
+
+async def _late(answer: Awaitable[Any], lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> Any:
+    """A coroutine's answer, held to the same promises once it is there."""
+    with blame(slot, hook):
+        said = await answer
+        _refuse_changes(lent, slot, hook)
+        return said
 
 
 def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
@@ -122,8 +132,15 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
         lent = _versions(given)
         with blame(slot, hook):
             generator = method(**given)
-            next(generator)
-        result = yield
+            if next(generator, generator) is generator:
+                raise PluginError(
+                    "it returned without yielding, so nobody was asked", "write: result = yield; …; return result"
+                )
+        try:
+            result = yield
+        except BaseException:
+            generator.close()
+            raise
         lent += _versions({"result": result})
         try:
             with blame(slot, hook):
