@@ -108,7 +108,8 @@ class Console(Component):
         if not (due or extra):
             return
         if due:
-            self.next_line = step + self.steps / self.config.lines if step else 1.0
+            apart = max(1.0, self.steps / self.config.lines)
+            self.next_line = apart * (math.floor(step / apart) + 1) if step else 1.0
         held_out = ""
         if self.waiting:
             self.evaluation_lines += 1

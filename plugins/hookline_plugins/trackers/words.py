@@ -67,31 +67,40 @@ def sentence(experiment: Spec, phase: str) -> str:
     """What a phase does, in a sentence or two, from the experiment alone."""
     spec = next(spec for spec in experiment["phases"] if spec["name"] == phase)
     start = start_of(experiment, phase)
-    learner = spec["update"]["use"] if spec["update"] else ""
-    origin = f"the policy at the end of {start}" if start else "the experiment's model"
+    origin = f"the policy at the end of {start}" if start else _model(experiment["model"])
     steps = f"{spec['steps']} step{'' if spec['steps'] == 1 else 's'}"
-    does = (
-        f"{steps} of {learner}, starting from {origin}" if learner else f"{steps} that change no weights, with {origin}"
-    )
+    if spec["update"]:
+        does = f"{steps} of {with_options(spec['update'])}, starting from {origin}"
+    else:
+        does = f"{steps} that change no weights, with {origin}"
     if spec["model"].get("head"):
         does += f" with a {instance(spec['model']['head'])} head"
-    rows = spec["rollout"]
-    source = next((rows["options"][key] for key in ("prompts", "path", "from") if rows["options"].get(key)), None)
-    does += f". Rows come from {rows['use']}" + (f" ({source})" if source else "")
+    does += f". Rows come from {with_options(spec['rollout'])}"
     if spec["reward"]:
         does += "; the reward is " + _sum_of(spec["reward"])
     if spec["wrap"]:
-        does += "; around it: " + _listing([_with_options(use, ("target", "beta")) for use in spec["wrap"]])
+        does += "; around it: " + _listing([with_options(use) for use in spec["wrap"]])
     if spec["advantage"]:
-        does += f"; credit per token by {_with_options(spec['advantage'], ('lam', 'gamma'))}"
+        does += f"; credit per token by {with_options(spec['advantage'])}"
     if spec["feedback"]:
-        does += "; comparisons are made by " + _listing([instance(use) for use in spec["feedback"]])
+        does += "; comparisons are made by " + _listing([with_options(use) for use in spec["feedback"]])
     return does + "."
 
 
-def _with_options(use: Spec, wanted: Sequence[str]) -> str:
-    said = [f"{key} {use['options'][key]:g}" for key in wanted if isinstance(use["options"].get(key), int | float)]
+def with_options(use: Spec) -> str:
+    """A component and the options the experiment gave it: `ppo (lr 0.0003, epochs 2)`."""
+    said = [
+        f"{key} {value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else f"{key} {value}"
+        for key, value in use["options"].items()
+        if isinstance(value, int | float | str)
+    ]
     return instance(use) + (f" ({', '.join(said)})" if said else "")
+
+
+def _model(model: Spec) -> str:
+    if model["build"]:
+        return f"a new {with_options(model['build'])}"
+    return f"the model in {model['path']}" if model["path"] else "the experiment's model"
 
 
 def _sum_of(rewards: Sequence[Spec]) -> str:

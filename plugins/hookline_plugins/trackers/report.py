@@ -1,0 +1,49 @@
+"""What a run showed, as one page a person reads (report.html) and as figures a program reads (report.json)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import Field
+
+import hookline
+from hookline import Component, Run, hookimpl
+from hookline_plugins.trackers import report_html, report_numbers, report_plots
+
+
+class Report(Component):
+    """Written when a run finishes. Nothing on the page is loaded from elsewhere, so it can be sent and kept.
+
+    report.json holds every figure; all but its `timings` is equal for runs that differ only in where they were killed.
+    """
+
+    class Config(hookline.Config):
+        examples: int = Field(10, ge=0)
+        """Prompts per evaluation whose answers are shown before and after; the first ones, not chosen ones."""
+        resamples: int = Field(2000, ge=100, le=100_000)
+        """Bootstrap draws per interval. Few are quick and rough; the draws themselves are always the same."""
+        figures: bool = True
+        """Curves, drawn by matplotlib (the extra `report`). Without it the page says so and has its tables."""
+
+    @hookimpl(tryfirst=True)
+    def hookline_run_finished(self, run: Run, status: str) -> None:
+        if status == "finished":
+            write(run, run.directory, self.config.resamples, self.config.examples, self.config.figures)
+
+
+def write(run: Run, folder: Path, resamples: int = 2000, examples: int = 10, figures: bool = True) -> Path:
+    """Write report.json and report.html of a run into a folder. Returns the page's path."""
+    numbers = report_numbers.finite(report_numbers.gather(run, resamples, examples))
+    _replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    drawn, why_not = report_plots.draw(numbers) if figures else ({}, "")
+    page = report_html.page(numbers, drawn, why_not, run.id)
+    _replace(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _replace(path: Path, text: str) -> None:
+    """The whole file or the old one."""
+    aside = path.with_name(f".{path.name}.aside")
+    aside.write_text(text, encoding="utf-8", errors="replace")
+    aside.replace(path)

@@ -1,0 +1,348 @@
+"""The report's figures: from committed rows and evaluation samples to means, intervals and paired differences.
+
+Everything here is a function of what the run committed, drawn with a fixed seed, so that two runs which were killed at
+different points say the same to the last bit. Wall times stand apart, under `timings`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hookline import Run
+from hookline_plugins.trackers import words
+
+Json = dict[str, Any]
+Floats = NDArray[np.float64]
+LEVEL = 95
+"""Per cent of resampled figures that an interval holds."""
+NO_REWARD = frozenset({"kl", "perplexity", "length", "pair-accuracy"})
+"""Components of evaluations that are not what a policy is meant to raise."""
+NO_CONTEST = frozenset({"kl", "pair-accuracy"})
+"""Components for which 'higher than before, row by row' means nothing."""
+
+
+def gather(run: Run, resamples: int, examples: int) -> Json:
+    """All figures of a finished run. resamples: bootstrap draws per interval; examples: answers shown per evaluation."""
+    experiment, rows, entries = run.experiment, run.rows(), run.evaluations()
+    phases = [_phase(run, experiment, spec, rows, entries, resamples, examples) for spec in experiment["phases"]]
+    about = run.about
+    return {
+        "format": 1,
+        "name": experiment["name"],
+        "seed": experiment["seed"],
+        "resamples": resamples,
+        "phases": phases,
+        "words": _words(run, rows),
+        "provenance": {
+            **{key: about.get(key) for key in ("hookline", "torch", "python", "machine", "kernels")},
+            "threads": experiment.get("threads") or about.get("threads"),
+            "plugins": about.get("plugins", []),
+            "data": dict(sorted(about.get("data", {}).items())),
+            "weights": {phase["name"]: phase["weights"] for phase in phases},
+        },
+        "timings": {"phases": {spec["name"]: _timings(rows, spec["name"]) for spec in experiment["phases"]}},
+    }
+
+
+def _phase(
+    run: Run,
+    experiment: words.Spec,
+    spec: words.Spec,
+    all_rows: Sequence[Json],
+    entries: Sequence[Json],
+    resamples: int,
+    examples: int,
+) -> Json:
+    name = spec["name"]
+    rows = [row for row in all_rows if row["phase"] == name]
+    evaluations = []
+    for evaluation in spec["evaluate"]:
+        mine = [e for e in entries if e["phase"] == name and e["name"] == evaluation["name"]]
+        if mine:
+            evaluations.append(_evaluation(evaluation, mine, all_rows, resamples, examples))
+    manifest = _read(run, f"phases/{name}/manifest.json")
+    best = _read(run, f"best/{name}/manifest.json")
+    figure = spec["save"]["best"]
+    return {
+        "name": name,
+        "steps": spec["steps"],
+        "does": words.sentence(experiment, name),
+        "chain": words.chain(spec),
+        "starts_from": words.start_of(experiment, name),
+        "kl_target": next((use["options"].get("target") for use in spec["wrap"] if use["use"] == "kl-penalty"), None),
+        "weights": manifest.get("weights"),
+        "best": {"figure": figure, "step": best["step"], "value": best[figure]} if figure in best else None,
+        "curves": _curves(rows),
+        "evaluations": evaluations,
+        "reward_kl": _reward_kl(evaluations),
+    }
+
+
+def _curves(rows: Sequence[Json]) -> dict[str, list[list[float]]]:
+    """Figure → [[step, value], …], evaluation figures included; values that are not finite are left out."""
+    found: dict[str, list[list[float]]] = {}
+    for row in rows:
+        for name, value in row["metrics"].items():
+            if math.isfinite(value):
+                found.setdefault(name, []).append([row["step"], value])
+    return dict(sorted(found.items()))
+
+
+# -- evaluations
+
+
+def _evaluation(spec: words.Spec, entries: Sequence[Json], rows: Sequence[Json], resamples: int, examples: int) -> Json:
+    first, last = entries[0], entries[-1]
+    prefix = words.evaluation_prefix(spec["name"])
+    figures = {}
+    for use in spec["reward"]:
+        term = words.instance(use)
+        said = {e["step"]: rows[e["row"]]["metrics"].get(prefix + term) for e in entries if e["row"] < len(rows)}
+        figures[term] = {"component": use["use"], **_figure(term, use["use"], entries, said, resamples)}
+    sampled = any(a["response"] != b["response"] for a, b in zip(first["samples"], last["samples"]))
+    return {
+        "name": spec["name"],
+        "rows": len(last["samples"]),
+        "groups": len({sample["group"] for sample in last["samples"]}),
+        "steps": [entry["step"] for entry in entries],
+        "figures": figures,
+        "examples": _examples(first["samples"], last["samples"], examples) if sampled else [],
+    }
+
+
+def _figure(
+    term: str, component: str, entries: Sequence[Json], said: Mapping[int, float | None], resamples: int
+) -> Json:
+    """One figure at every evaluation, its change from the first to the last, and the share of rows that rose."""
+    tables = [Table(entry["samples"], term) for entry in entries]
+    summary = _summary(tables, [said.get(entry["step"]) for entry in entries])
+    points = []
+    for entry, table in zip(entries, tables):
+        value = said.get(entry["step"])
+        point = table.estimate(summary, resamples) if summary else {"value": value, "low": None, "high": None}
+        points.append({"step": entry["step"], **point, "value": value if value is not None else point["value"]})
+    found: Json = {"summary": summary or "own", "rows": tables[-1].count, "points": points}
+    first, last = tables[0].both(tables[-1])
+    if summary and first.count and len(entries) > 1:
+        found["change"] = compare(first, last, summary, resamples, lambda a, b: b - a)
+        if summary == "perplexity":
+            found["ratio"] = compare(first, last, summary, resamples, lambda a, b: b / a)
+        if component not in NO_CONTEST:
+            found["wins"] = last.against(first).estimate("mean", resamples)
+    return found
+
+
+class Table:
+    """One term of an evaluation's samples, by row; rows of one prompt (a group) are resampled together."""
+
+    def __init__(self, samples: Sequence[Mapping[str, Any]], term: str) -> None:
+        judged = [s for s in samples if math.isfinite(s["terms"].get(term, math.nan))]
+        self.samples = [int(s["sample"]) for s in judged]
+        self.groups = [int(s["group"]) for s in judged]
+        self.value = np.array([s["terms"][term] for s in judged], np.float64)
+        self.tokens = np.array([s["tokens"] for s in judged], np.float64)
+
+    @property
+    def count(self) -> int:
+        return len(self.samples)
+
+    def take(self, rows: Sequence[int]) -> Table:
+        """Some of the rows, in the order given."""
+        part = Table([], "")
+        part.samples = [self.samples[i] for i in rows]
+        part.groups = [self.groups[i] for i in rows]
+        part.value, part.tokens = self.value[list(rows)], self.tokens[list(rows)]
+        return part
+
+    def both(self, other: Table) -> tuple[Table, Table]:
+        """Two evaluations' rows of the same samples, side by side."""
+        here = {sample: row for row, sample in enumerate(self.samples)}
+        shared = [(here[sample], row) for row, sample in enumerate(other.samples) if sample in here]
+        return self.take([a for a, _ in shared]), other.take([b for _, b in shared])
+
+    def against(self, other: Table) -> Table:
+        """1 for a row above the other's, 0 for one below, ½ for a tie."""
+        contest = self.take(range(self.count))
+        contest.value = 0.5 + 0.5 * np.sign(self.value - other.value)
+        return contest
+
+    def sums(self, summary: str) -> tuple[Floats, Floats]:
+        """Per prompt: what stands above and below the fraction. A figure is a function of their totals."""
+        order = {group: i for i, group in enumerate(dict.fromkeys(self.groups))}
+        where = np.array([order[group] for group in self.groups], np.intp)
+        above, below = np.zeros(len(order)), np.zeros(len(order))
+        np.add.at(above, where, self.value)
+        np.add.at(below, where, self.tokens if summary == "perplexity" else np.ones(self.count))
+        return above, below
+
+    def estimate(self, summary: str, resamples: int) -> Json:
+        """{"value", "low", "high"}: the figure and its bootstrap interval over prompts."""
+        if not self.count:
+            return {"value": None, "low": None, "high": None}
+        above, below = self.sums(summary)
+        drawn = draws(len(above), resamples)
+        return _interval(
+            float(fraction(above.sum(), below.sum(), summary)),
+            fraction(above[drawn].sum(1), below[drawn].sum(1), summary),
+        )
+
+
+def fraction(above: Any, below: Any, summary: str) -> Any:
+    """`mean`: Σx / n.  `perplexity`: exp(−Σ log p / tokens)."""
+    ratio = above / below
+    return np.exp(-ratio) if summary == "perplexity" else ratio
+
+
+def compare(first: Table, last: Table, summary: str, resamples: int, how: Callable[[Any, Any], Any]) -> Json:
+    """A paired comparison: both sides of every draw are figures of the same prompts."""
+    (a, m), (b, n) = first.sums(summary), last.sums(summary)
+    drawn = draws(len(a), resamples)
+    before = fraction(a[drawn].sum(1), m[drawn].sum(1), summary)
+    after = fraction(b[drawn].sum(1), n[drawn].sum(1), summary)
+    value = how(fraction(a.sum(), m.sum(), summary), fraction(b.sum(), n.sum(), summary))
+    return _interval(float(value), how(before, after))
+
+
+_DRAWS: dict[tuple[int, int], NDArray[np.int32]] = {}
+
+
+def draws(groups: int, resamples: int) -> NDArray[np.int32]:
+    """[resamples, groups]: which prompts each draw holds. Seeded by the sizes alone, so equal everywhere."""
+    if (groups, resamples) not in _DRAWS:
+        _DRAWS.clear()
+        rng = np.random.default_rng((groups, resamples))
+        _DRAWS[groups, resamples] = rng.integers(0, groups, (resamples, groups), dtype=np.int32)
+    return _DRAWS[groups, resamples]
+
+
+def _interval(value: float, drawn: Floats) -> Json:
+    low, high = np.percentile(drawn, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def _summary(tables: Sequence[Table], said: Sequence[float | None]) -> str | None:
+    """How the component sums rows up, found by trying: what it logged equals the mean, or the perplexity, of its rows.
+
+    None where neither does; such a figure is shown as logged, without an interval that would be about something else.
+    """
+    known = [(table, value) for table, value in zip(tables, said) if value is not None and table.count]
+    for summary in ("mean", "perplexity"):
+        sums = [table.sums(summary) for table, _ in known]
+        ours = [float(fraction(above.sum(), below.sum(), summary)) for above, below in sums]
+        if known and all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, (_, b) in zip(ours, known)):
+            return summary
+    return None if known else "mean"
+
+
+def _examples(first: Sequence[Json], last: Sequence[Json], count: int) -> list[Json]:
+    """The first prompts of the evaluation, one answer each, before and after: taken in order, not chosen."""
+    before = {sample["sample"]: sample for sample in first}
+    shown: dict[int, Json] = {}
+    for sample in last:
+        if sample["group"] not in shown and sample["sample"] in before and len(shown) < count:
+            old = before[sample["sample"]]
+            shown[sample["group"]] = {
+                "prompt": sample["prompt"],
+                "before": {"response": old["response"], "terms": old["terms"]},
+                "after": {"response": sample["response"], "terms": sample["terms"]},
+            }
+    return list(shown.values())
+
+
+def _reward_kl(evaluations: Sequence[Json]) -> list[Json]:
+    """Reward against KL, evaluation by evaluation; empty unless a phase measures both."""
+    figures = [(name, figure) for evaluation in evaluations for name, figure in evaluation["figures"].items()]
+    kl = next((figure for _, figure in figures if figure["component"] == "kl"), None)
+    rewards = [(n, f) for n, f in figures if f["component"] not in NO_REWARD and f["summary"] == "mean"]
+    found = []
+    for name, figure in rewards if kl else []:
+        price = {point["step"]: point for point in kl["points"]} if kl else {}
+        points = [
+            {"step": p["step"], "kl": _bare(price[p["step"]]), "reward": _bare(p)}
+            for p in figure["points"]
+            if p["step"] in price and p["value"] is not None
+        ]
+        if len(points) > 1:
+            found.append({"reward": name, "points": points})
+    return found
+
+
+def _bare(point: Json) -> Json:
+    return {key: point[key] for key in ("value", "low", "high")}
+
+
+# -- the rest
+
+
+def _timings(rows: Sequence[Json], phase: str) -> Json:
+    """Seconds by part, and tokens per second of a phase's steps."""
+    parts: dict[str, float] = {}
+    tokens = seconds = 0.0
+    for row in rows:
+        if row["phase"] != phase:
+            continue
+        for name, value in row["timings"].items():
+            if name.startswith("seconds/"):
+                parts[name.removeprefix("seconds/")] = parts.get(name.removeprefix("seconds/"), 0.0) + value
+        speed, count = row["timings"].get("tokens_per_second", 0.0), row["metrics"].get("tokens", 0.0)
+        if speed > 0 and count > 0:
+            tokens, seconds = tokens + count, seconds + count / speed
+    return {
+        "seconds": sum(parts.values()),
+        "parts": parts,
+        "tokens_per_second": tokens / seconds if seconds else None,
+    }
+
+
+def _words(run: Run, rows: Sequence[Json]) -> dict[str, Json]:
+    """What each logged figure means: the formula it was declared with, or what its component says of itself."""
+    meanings = _component_meanings(run)
+    found: dict[str, Json] = {}
+    for row in rows:
+        for name in (*row["metrics"], *row["timings"]):
+            if name in found:
+                continue
+            metric = run.metric(row["phase"], name)
+            formula = metric.formula if metric else ""
+            found[name] = {"formula": meanings.get(name, formula), "unit": metric.unit if metric else ""}
+    return dict(sorted(found.items()))
+
+
+def _component_meanings(run: Run) -> dict[str, str]:
+    """`reward/NAME` and `eval/NAME` → what the component's class says of itself."""
+    found: dict[str, str] = {}
+    for phase in run.plan.phases if run.plan else ():
+        named = [(f"reward/{slot.instance}", slot) for slot in phase.rewards]
+        for evaluation in phase.evaluations:
+            prefix = words.evaluation_prefix(evaluation.spec.name)
+            named += [(prefix + slot.instance, slot) for slot in evaluation.rewards]
+        for name, slot in named:
+            text = " ".join((slot.cls.__doc__ or "").split())
+            options = {k: v for k, v in slot.config.model_dump(exclude_unset=True, by_alias=True).items() if v}
+            chosen = ", ".join(f"{key}: {value}" for key, value in options.items())
+            found.setdefault(name, f"{text} ({chosen})" if chosen else text)
+    return found
+
+
+def _read(run: Run, path: str) -> Json:
+    """A manifest of the run, or nothing."""
+    try:
+        found: Json = json.loads((run.directory / path).read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError):
+        return {}
+
+
+def finite(value: Any) -> Any:
+    """The same tree with null for numbers that are not finite, which JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
