@@ -220,31 +220,67 @@ def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
         return made.attach(net), True
 
 
+def check_folder(path: str) -> None:
+    """Refuse a model folder that is not whole, or that would run code of its own. Reads its config, imports nothing."""
+    folder = Path(path)
+    mend = "give a local transformers folder; nothing is downloaded"
+    try:
+        if not folder.is_dir():
+            raise ExperimentError(f"no model folder {path}", mend)
+        if not (folder / "config.json").is_file():
+            raise ExperimentError(f"the model folder {path} holds no config.json", mend)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+            raise ValueError("it names no model_type")
+        weights = [file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth")]
+    except (OSError, ValueError, RecursionError) as err:
+        raise ExperimentError(
+            f"{folder / 'config.json'} cannot be read: {' '.join(str(err).split())}",
+            "is it a whole transformers folder?",
+        ) from None
+    asked = _code_asked_for(config)
+    if asked:
+        raise ExperimentError(
+            f"{path} asks to run its own code ({asked})",
+            "Hookline never runs a model folder's code; convert it to a built-in transformers architecture",
+        )
+    if not any(name.endswith(".safetensors") for name in weights):
+        has = f"only {weights[0]}, which would have to be unpickled" if weights else "no weights"
+        raise ExperimentError(f"the model folder {path} holds {has}", "save it as safetensors: save_pretrained(DIR)")
+
+
+def _code_asked_for(config: Mapping[str, Any]) -> str:
+    """What of its own, or of a repository, a config wants to run: remote code, or kernels for attention."""
+    found = config.get("auto_map")
+    if found:
+        return ", ".join(map(str, found.values())) if isinstance(found, dict) else str(found)[:80]
+    for key, value in config.items():
+        if "attn_implementation" in key and any(sign in str(value) for sign in "/:@"):
+            return f"{key}: {str(value)[:80]}"
+    inner = (part for part in config.values() if isinstance(part, dict))
+    return next((asked for asked in map(_code_asked_for, inner) if asked), "")
+
+
 def _from_pretrained(path: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    folder = Path(path)
-    if not (folder / "config.json").is_file():
-        raise ExperimentError(
-            f"model.path {path} holds no config.json", "give a local transformers folder; nothing is downloaded"
-        )
+    check_folder(path)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise ExperimentError(
-            f"{folder / 'config.json'} cannot be read: {err}", "is it a whole transformers folder?"
-        ) from None
-    if config.get("auto_map"):
-        raise ExperimentError(
-            f"{path} asks to run its own code ({', '.join(map(str, config['auto_map'].values()))})",
-            "Hookline never runs a model folder's code; convert it to a built-in transformers architecture",
+        net, about = AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    try:
-        return AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as err:
+        why = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
         raise ExperimentError(
-            f"{path} cannot be loaded: {str(err).splitlines()[0]}", "is it a whole transformers folder?"
+            f"the model folder {path} cannot be loaded: {why[:200]}", "is it a whole transformers folder?"
         ) from err
+    missing = sorted(about["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ExperimentError(
+            f"the weights in {path} lack {', '.join(missing[:3])}{more}", "they would start random; restore the files"
+        )
+    return net
 
 
 def build_policy(

@@ -170,6 +170,7 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str]
         )
     if experiment.tokenizer and experiment.tokenizer.on:
         _check_data(planner, experiment.tokenizer.on, ("tokenizer", "on"))
+    _check_folders(planner, experiment)
     phases: list[PlannedPhase] = []
     for index, spec in enumerate(experiment.phases):
         planned = _plan_phase(planner, experiment, spec, ("phases", index), phases)
@@ -251,6 +252,7 @@ def _plan_phase(
         for i, evaluation in enumerate(spec.evaluate)
     ]
     _check_names(planner, spec.evaluate, at)
+    _check_best(planner, spec, [e for e in evaluations if e], at)
     head = planner.slot("model", spec.model.head, (*at, "model", "head"))
     if head and not issubclass(head.cls, Head):
         planner.say((*at, "model", "head"), f"'{head.instance}' is no head")
@@ -340,6 +342,42 @@ def _plan_evaluation(
     if rollout is None or own is None:
         return None
     return PlannedEvaluation(evaluation, rollout, tuple(slot for slot in rewards if slot))
+
+
+def _check_folders(planner: _Planner, experiment: Experiment) -> None:
+    """The model and tokenizer folders, as far as that can be known without reading weights."""
+    from hookline.models import check_folder
+    from hookline.tokenizer import Tokenizer
+
+    spec, path = experiment.tokenizer, experiment.model.path
+    try:
+        if path:
+            check_folder(path)
+    except ExperimentError as err:
+        planner.fail(err, ("model", "path"))
+        return
+    try:
+        if spec is None or spec.path:
+            Tokenizer.file((spec.path if spec else path) or "")
+    except (DataError, ExperimentError) as err:
+        planner.fail(err, ("tokenizer", "path") if spec else ("model", "path"))
+
+
+def _check_best(planner: _Planner, spec: Phase, evaluations: Sequence[PlannedEvaluation], at: Sequence[str | int]) -> None:
+    best = spec.save.best
+    if best is None or len(evaluations) < len(spec.evaluate):
+        return
+    names = [
+        f"eval/{'' if e.spec.name == 'heldout' else e.spec.name + '/'}{reward.instance}"
+        for e in evaluations
+        for reward in e.rewards
+    ]
+    if best.startswith("eval/") and best not in names:
+        planner.say(
+            (*at, "save", "best"),
+            f"save.best: no evaluation of phase '{spec.name}' gives '{best}'{nearest(best, names)}; "
+            f"there are: {', '.join(names) or 'none'}",
+        )
 
 
 def _check_data(planner: _Planner, name: str, path: tuple[str | int, ...]) -> None:

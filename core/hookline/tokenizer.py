@@ -31,7 +31,7 @@ class Tokenizer:
     def _find(self, *names: str) -> int:
         found = next((i for i in map(self.inner.token_to_id, names) if i is not None), None)
         if found is None:
-            raise DataError("the tokenizer has no token that ends a text", f"add one of {', '.join(names)} to it")
+            raise DataError("it has no token that ends a text", f"add one of {', '.join(names)} to it")
         return int(found)
 
     @property
@@ -77,22 +77,31 @@ class Tokenizer:
             tokenizer_object=self.inner, pad_token=PAD if self.inner.token_to_id(PAD) else words["eos_token"], **words
         ).save_pretrained(folder)
 
-    @classmethod
-    def load(cls, folder: Path) -> Tokenizer:
-        from tokenizers import Tokenizer as Inner
-
-        path = folder / "tokenizer.json"
+    @staticmethod
+    def file(folder: str | Path) -> Path:
+        """The tokenizer.json of a folder, shown to be there."""
+        path = Path(folder) / "tokenizer.json"
+        if not Path(folder).is_dir():
+            raise ExperimentError(f"no tokenizer folder {folder}", "give a local folder; nothing is downloaded")
         if not path.is_file():
             raise DataError(
                 f"{folder} holds no tokenizer.json",
                 "save a fast tokenizer there, or train one: tokenizer: {train: bpe, on: …}",
             )
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        from tokenizers import Tokenizer as Inner
+
+        path = cls.file(folder)
         try:
             return cls(Inner.from_file(str(path)))
-        except (DataError, ExperimentError):
-            raise
+        except DataError as err:
+            raise DataError(f"{path}: {err.message}", err.mend) from None
         except Exception as err:
-            raise DataError(f"{path} cannot be read: {err}", "is it a whole tokenizer.json?") from err
+            why = " ".join(str(err).split())[:200]
+            raise DataError(f"{path} cannot be read: {why}", "is it a whole tokenizer.json?") from err
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -116,17 +125,14 @@ class Tokenizer:
     @classmethod
     def make(cls, spec: TokenizerSpec | None, model_path: str | None, loose: tuple[Offer, ...]) -> Tokenizer:
         if spec is None or spec.path:
-            folder = Path((spec.path if spec else model_path) or "")
-            if not folder.is_dir():
-                raise ExperimentError(f"no tokenizer folder {folder}", "give a local folder; nothing is downloaded")
-            return cls.load(folder)
+            return cls.load(Path((spec.path if spec else model_path) or ""))
         assert spec.on is not None
         source = data.rows(spec.on, loose)
         texts = [
-            str(value)
+            value
             for record in source.records
             for key in ("text", "prompt", "completion")
-            if (value := record.get(key))
+            if isinstance(value := record.get(key), str) and value
         ]
         if not texts:
             raise DataError(
