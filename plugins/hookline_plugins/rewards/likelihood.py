@@ -23,7 +23,8 @@ class Perplexity(Component):
 
     def summarise(self, term: Term, scored: Scored) -> float:
         tokens = int(scored.mask_BT.sum())
-        return math.exp(-float(term.value.double().sum()) / max(1, tokens))
+        nll = -float(term.value.double().sum()) / max(1, tokens)
+        return math.exp(nll) if nll < 700 else math.inf
 
 
 class KL(Component):

@@ -40,6 +40,9 @@ class Dataset(Component):
                 f"{source.name}: 0 of {len(source)} rows fit into {longest} tokens",
                 "raise `longest`, or build a longer context",
             )
+        if len(self.rows) < len(source):
+            left = len(source) - len(self.rows)
+            ctx.run.notice(f"{source.name}: {left} of {len(source)} rows are longer than {longest} tokens and left out")
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:

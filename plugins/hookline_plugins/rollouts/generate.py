@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, Rollout, Sampling, hookimpl, pad_rows
+from hookline import Component, Context, DataError, DataName, ExperimentError, Rollout, Sampling, hookimpl, pad_rows
 
 
 class Generate(Component):
@@ -35,6 +35,12 @@ class Generate(Component):
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.prompts)
         longest = ctx.role_named("policy").context - self.config.max_new_tokens
+        if longest < 1:
+            raise ExperimentError(
+                f"max_new_tokens is {self.config.max_new_tokens}, the model has {longest + self.config.max_new_tokens} "
+                "positions in all, so no prompt fits",
+                "lower max_new_tokens, or build a longer context",
+            )
         self.prompts = []
         for number, record in enumerate(source.records):
             if not isinstance(record.get("prompt"), str):

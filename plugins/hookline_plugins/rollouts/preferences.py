@@ -44,6 +44,9 @@ class Preferences(Component):
                 f"{source.name}: 0 of {len(source)} comparisons are in split '{self.config.split}' and fit",
                 "check split and lengths",
             )
+        if len(fitting) < len(self.pairs):
+            left = len(self.pairs) - len(fitting)
+            ctx.run.notice(f"{source.name}: {left} comparisons are longer than {longest} tokens and left out")
         self.pairs = fitting
 
     def _wanted(self, record: Any) -> bool:
@@ -58,7 +61,12 @@ class Preferences(Component):
                 has = f"is {type(record[field]).__name__}, not text" if field in record else "is missing"
                 raise DataError(f"{where}: '{field}' {has}", f"the row has: {', '.join(record)}")
         if "chosen_ids" in record:
-            return record["prompt_ids"], record["chosen_ids"], record["rejected_ids"], record
+            given = [record.get(key) for key in ("prompt_ids", "chosen_ids", "rejected_ids")]
+            for key, ids in zip(("prompt_ids", "chosen_ids", "rejected_ids"), given):
+                whole = isinstance(ids, list) and all(type(i) is int and 0 <= i < ctx.tokenizer.vocabulary for i in ids)
+                if not whole or (key == "prompt_ids" and not ids):
+                    raise DataError(f"{where}: '{key}' is no list of this tokenizer's ids", "drop the *_ids from the row")
+            return given[0], given[1], given[2], record
         t = ctx.tokenizer
         return t.prompt(record["prompt"]), t.answer(record["chosen"]), t.answer(record["rejected"]), record
 

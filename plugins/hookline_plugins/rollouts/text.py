@@ -22,9 +22,17 @@ class Text(Component):
 
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
-        texts = [str(record["text"]) for record in source.records if record.get("text")]
+        texts = []
+        for number, record in enumerate(source.records):
+            if not isinstance(record.get("text", ""), str):
+                kind = type(record["text"]).__name__
+                raise DataError(f"{source.name} row {number + 1}: 'text' is {kind}, not text", "write it as text")
+            if record.get("text"):
+                texts.append(record["text"])
         if not texts:
             raise DataError(f"{source.name}: 0 of {len(source)} rows have a 'text'", "name a source of plain texts")
+        if len(texts) < len(source):
+            ctx.run.notice(f"{source.name}: {len(source) - len(texts)} of {len(source)} rows have no 'text', left out")
         end = ctx.tokenizer.eos
         stream = [end, *(token for ids in ctx.tokenizer.encode_many(texts) for token in (*ids, end))]
         length = self.config.length
