@@ -109,7 +109,7 @@ inline void merge(Divergence& a, const Divergence& b, float slope) {
     double p_sum = d->p_sum * factor;
     both.p_sum += p_sum;
     both.q_sum += d->q_sum * scale_of(q);
-    if (d->p_sum != 0) both.weighted += (factor == 0 ? 0 : d->weighted * factor + p * p_sum) - (p_sum == 0 ? 0 : q * p_sum);
+    if (d->p_sum != 0) both.weighted += (factor == 0 ? 0 : d->weighted * factor) + (p_sum == 0 ? 0 : (p - q) * p_sum);
   }
   a = both;
 }
@@ -124,20 +124,20 @@ struct DivergenceLanes {
     p_new = p_new > p_top ? p_new : p_top;
     q_new = q_new > q_top ? q_new : q_top;
     float dp = move(p_top, p_new, slope), dq = move(q_top, q_new, slope), factor = exp2f(dp);
-    weighted = factor == 0 ? F{} : (weighted + dp * p_sum) * factor;
     p_sum *= factor;
-    weighted -= p_sum == F{} ? F{} : dq * p_sum;
+    weighted = factor == 0 ? F{} : weighted * factor;
+    weighted += p_sum == F{} ? F{} : (dp - dq) * p_sum;
     q_sum *= exp2f(dq);
     p_top = p_new;
     q_top = q_new;
   }
 
   inline void add(F p, F q, float slope) {
-    F up = (p - p_top) * slope, uq = (q - q_top) * slope;
-    F ep = exp2_below(up), eq = exp2_below(uq);
+    F dp = p - p_top, dq = q - q_top;
+    F ep = exp2_below(dp * slope), eq = exp2_below(dq * slope);
     p_sum += ep;
     q_sum += eq;
-    weighted += ep == F{} ? F{} : ep * (up - uq);
+    weighted += ep == F{} ? F{} : ep * ((dp - dq) * slope);  // subtracted first: 0 where p and q are equal
   }
 
   Divergence result() const {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import native, pool, reference
-from .reference import KL_ROWS, RANK, ROWS, TOP_P_MASS, Kept, kept_rows, wants, wide
+from .reference import KL_ROWS, RANK, ROWS, TOP_P_MASS, Kept, flat, kept_rows, wants, wide
 
 Descriptor = tuple[int, tuple[int, ...], tuple[int, ...], int]
 
@@ -24,11 +24,14 @@ STATE_PEAK, STATE_CHOSEN = 0, 6
 KL_STATES = 5
 LOWEST = torch.finfo(torch.float32).min
 
-TILE = 1 << 20
-"""Logits in a tile of the head's product: 4 MiB, which a core's caches keep until the statistics have read them."""
+TILE = 1 << 19
+"""Logits in a tile of the head's product: 2 MiB, which a core's caches keep until the statistics have read them."""
 
 TILE_ROWS = 2048
-"""Tokens in a tile, so that it is at least 512 columns wide."""
+"""Tokens in a tile, at most."""
+
+LEAST_WIDTH = 512
+"""Columns in a tile, at least: narrower products run slowly."""
 
 
 def describe(tensor: Tensor | None) -> Descriptor | None:
@@ -144,7 +147,7 @@ def token_stats_backward(
 
 
 def _column_tiles(tokens: int, vocabulary: int) -> list[tuple[int, int]]:
-    width = max(512, TILE // max(1, min(tokens, TILE_ROWS)))
+    width = max(LEAST_WIDTH, TILE // max(1, min(tokens, TILE_ROWS)))
     return [(first, min(first + width, vocabulary)) for first in range(0, vocabulary, width)]
 
 
@@ -156,7 +159,7 @@ class Head:
     """A head whose logits exist one tile at a time, in a buffer that every tile of one call shares."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None):
-        self.hidden = hidden.flatten(0, -2).float()
+        self.hidden = flat(hidden).float()
         self.weight, self.bias = weight, None if bias is None else bias.float()
         tokens, vocabulary = len(self.hidden), len(weight)
         first, last = _column_tiles(tokens, vocabulary)[0]
@@ -258,11 +261,11 @@ def linear_token_stats(
                 describe(state),
                 threads,
             )
-    flat = stats.view(ROWS, tokens)
+    all_stats = stats.view(ROWS, tokens)
     for (block, block_ids, _), state in zip(blocks, states):
         finished = torch.zeros(ROWS, len(block_ids))
         kernels().finish(describe(state), describe(block_ids), temperature, softcap, want, describe(finished))
-        flat[:, block] = finished
+        all_stats[:, block] = finished
     return stats
 
 
@@ -303,7 +306,11 @@ def linear_token_stats_backward(
         return reference.linear_token_stats_backward(
             upstream, stats, hidden, weight, bias, token_ids, kept, temperature, softcap, want, needs
         )
-    ids, upstream, stats = _ids(token_ids).flatten(), upstream.float().flatten(1), stats.flatten(1)
+    ids, upstream, stats = (
+        _ids(token_ids).flatten(),
+        upstream.float().reshape(len(upstream), -1),
+        stats.reshape(len(stats), -1),
+    )
     head = Head(hidden, weight, bias)
     grads = HeadGrads(head, hidden, weight, bias, needs)
     blocks = [
@@ -497,7 +504,7 @@ def linear_kl_divergence_backward(
     head, ref_head = Head(hidden, weight, bias), Head(ref_hidden, ref_weight, ref_bias)
     grads = HeadGrads(head, hidden, weight, bias, needs[:3])
     ref_grads = HeadGrads(ref_head, ref_hidden, ref_weight, ref_bias, needs[3:])
-    upstream, stats = upstream.float().flatten(), stats.flatten(1)
+    upstream, stats = upstream.float().flatten(), stats.reshape(len(stats), -1)
     for first, block, (columns, ref_columns), p, q in _pairs_of_tiles(head, ref_head, _row_blocks(tokens)):
         up, known = upstream[block].contiguous(), stats[:, block].contiguous()
         grad = describe(p) if any(needs[:3]) else None

@@ -213,6 +213,11 @@ def head(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
     return logits if bias is None else logits.add_(bias)
 
 
+def flat(x: Tensor) -> Tensor:
+    """[..., H] -> [N, H]."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+
+
 def row_tiles(rows: int, vocabulary: int) -> list[tuple[int, int]]:
     step = max(1, TILE // max(vocabulary, 1))
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
@@ -233,7 +238,7 @@ def linear_token_stats(
     if kept is not None:
         check_support(token_ids, *kept, len(weight), "linear_token_stats")
     dtype = wide(hidden, weight, bias)
-    hidden, ids = hidden.flatten(0, -2), token_ids.flatten()
+    hidden, ids = flat(hidden), token_ids.flatten()
     stats = hidden.new_zeros(ROWS, len(ids), dtype=dtype)
     for start, stop in row_tiles(len(ids), len(weight)):
         logits = head(hidden[start:stop], weight, bias, dtype)
@@ -258,11 +263,11 @@ def linear_token_stats_backward(
     """Gradients to hidden, weight and bias (empty where `needs` is false). Each tile's logits are computed again."""
     dtype = wide(hidden, weight, bias)
     grads = LinearGrads(hidden, weight, bias, needs, dtype)
-    flat, ids = hidden.flatten(0, -2), token_ids.flatten()
-    upstream, stats = upstream.flatten(1), stats.flatten(1)
+    rows_of_hidden, ids = flat(hidden), token_ids.flatten()
+    upstream, stats = upstream.reshape(len(upstream), -1), stats.reshape(len(stats), -1)
     for start, stop in row_tiles(len(ids), len(weight)):
         rows = slice(start, stop)
-        logits = head(flat[rows], weight, bias, dtype)
+        logits = head(rows_of_hidden[rows], weight, bias, dtype)
         grad_logits = token_stats_backward(
             upstream[:, rows],
             stats[:, rows],
@@ -273,7 +278,7 @@ def linear_token_stats_backward(
             softcap,
             want,
         )
-        grads.add(rows, grad_logits, flat[rows], weight)
+        grads.add(rows, grad_logits, rows_of_hidden[rows], weight)
     return grads.result()
 
 
@@ -285,9 +290,7 @@ class LinearGrads:
         self.dtypes = (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype)
         empty = hidden.new_empty(0, dtype=dtype)
         self.hidden = (
-            hidden.flatten(0, -2).new_zeros(hidden.shape[:-1].numel(), hidden.shape[-1], dtype=dtype)
-            if needs[0]
-            else empty
+            flat(hidden).new_zeros(hidden.shape[:-1].numel(), hidden.shape[-1], dtype=dtype) if needs[0] else empty
         )
         self.weight = torch.zeros_like(weight, dtype=dtype) if needs[1] else empty
         self.bias = weight.new_zeros(len(weight), dtype=dtype) if needs[2] else empty
@@ -457,7 +460,7 @@ def linear_kl_divergence(
     """`kl_divergence` of two heads' logits, a few rows at a time. [..., H], [V, H], [..., H'], [V, H'] -> [5, ...]."""
     dtype = wide(hidden, weight, bias, ref_hidden, ref_weight, ref_bias)
     shape = hidden.shape[:-1]
-    hidden, ref_hidden = hidden.flatten(0, -2), ref_hidden.flatten(0, -2)
+    hidden, ref_hidden = flat(hidden), flat(ref_hidden)
     stats = hidden.new_zeros(KL_ROWS, len(hidden), dtype=dtype)
     for start, stop in row_tiles(len(hidden), len(weight)):
         logits = head(hidden[start:stop], weight, bias, dtype)
@@ -483,8 +486,8 @@ def linear_kl_divergence_backward(
     dtype = wide(hidden, weight, bias, ref_hidden, ref_weight, ref_bias)
     grads = LinearGrads(hidden, weight, bias, needs[:3], dtype)
     ref_grads = LinearGrads(ref_hidden, ref_weight, ref_bias, needs[3:], dtype)
-    hidden, ref_hidden = hidden.flatten(0, -2), ref_hidden.flatten(0, -2)
-    upstream, stats = upstream.flatten(), stats.flatten(1)
+    hidden, ref_hidden = flat(hidden), flat(ref_hidden)
+    upstream, stats = upstream.flatten(), stats.reshape(len(stats), -1)
     for start, stop in row_tiles(len(hidden), len(weight)):
         rows = slice(start, stop)
         logits, ref_logits = (

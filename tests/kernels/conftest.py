@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from hookline.kernels import backend, native
+
+settings.register_profile(
+    "kernels",
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # an implementation may serve many examples
+)
+settings.load_profile("kernels")
+
+IMPLEMENTATIONS = ["reference", *(native.module.instruction_sets() if native.module else [])]
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test with the reference and with each instruction set this machine has."""
+    torch.manual_seed(0)
+    if request.param == "reference":
+        with backend("reference"):
+            yield request.param
+        return
+    before = native.module.build_info()["instruction_set"]
+    native.module.use(request.param)
+    yield request.param
+    native.module.use(before)
+
+
+@pytest.fixture
+def compiled() -> None:
+    """Skip where only the reference is here."""
+    if native.module is None:
+        pytest.skip(native.why_reference)
