@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hookline import models, state
@@ -74,10 +76,10 @@ class PhaseState:
             head = self.phase.head.make()
             assert isinstance(head, Head)
             s.roles["policy"].add_head(self.phase.head.instance, head.build, head.reads, (s.seed, self.spec.name))
-        by_name = {f"{slot.kind}/{slot.instance}": slot for slot in self.phase.slots}
+        self.by_name = {f"{slot.kind}/{slot.instance}": slot for slot in self.phase.slots}
         for name, component in self.hooks.components.items():
-            with blame(by_name[name], "setup"):
-                component.setup(self.ctx.bound(by_name[name]))
+            with blame(self.by_name[name], "setup"):
+                component.setup(self.ctx.bound(self.by_name[name]))
         for evaluator in self.evaluators:
             evaluator.setup(self.ctx)
         s.settling = False
@@ -85,6 +87,8 @@ class PhaseState:
             trained = [role for name, role in s.roles.items() if name not in s.derived]
             s.trainer = Trainer(self.ctx, update.config, trained, self.spec.steps)
         self.frozen = {name: s.roles[name].hash() for name in s.derived}
+        with tempfile.TemporaryDirectory() as trial:  # what cannot be saved is known now, not at the first save
+            self._save_components(Path(trial))
 
     def score(self, ctx: Context, rollout: Rollout) -> Scored:
         """The core's answer to hookline_score; the loop has it."""
@@ -92,6 +96,12 @@ class PhaseState:
 
     def _roles_to_save(self) -> dict[str, Role]:
         return {name: role for name, role in self.shared.roles.items() if name not in self.shared.derived}
+
+    def _save_components(self, folder: Path) -> None:
+        for name, component in self.hooks.components.items():
+            with blame(self.by_name[name], "state_dict"):
+                saved = component.state_dict()
+                state.save_tree(folder, f"component-{name.replace('/', '-')}", saved, f"'{component.instance}'")
 
     def _save(self) -> None:
         s, run = self.shared, self.run_
@@ -101,12 +111,7 @@ class PhaseState:
         with state.write_aside(folder, about) as aside:
             for name, role in self._roles_to_save().items():
                 state.save_tree(aside, f"role-{name}", {"tensors": role.tensors(), "version": role.version})
-            components = {}
-            for name, component in self.hooks.components.items():
-                components[name] = component.state_dict()
-                state.save_tree(
-                    aside, f"component-{name.replace('/', '-')}", components[name], f"'{component.instance}'"
-                )
+            self._save_components(aside)
             state.save_tree(aside, "trainer", s.trainer.state_dict() if s.trainer else {})
             self._check_frozen()
             counters = {
@@ -142,7 +147,9 @@ class PhaseState:
             role.load_tensors(saved["tensors"], str(folder))
             role.version = int(saved["version"])
         for name, component in self.hooks.components.items():
-            component.load_state_dict(state.load_tree(folder, f"component-{name.replace('/', '-')}"))
+            saved = state.load_tree(folder, f"component-{name.replace('/', '-')}")
+            with blame(self.by_name[name], "load_state_dict"):
+                component.load_state_dict(saved)
         if s.trainer:
             s.trainer.load_state_dict(state.load_tree(folder, "trainer"))
         counters = state.load_tree(folder, "core")
