@@ -25,11 +25,18 @@ class HooklineError(Exception):
 
     def __init__(self, message: str, mend: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.mend = mend
+        self.message = _line(message)
+        self.mend = _line(mend)
 
     def __str__(self) -> str:
         return f"{self.message} → {self.mend}" if self.mend else self.message
+
+
+def _line(text: str) -> str:
+    """What a message repeats of a user's file or a library's words stands on one line, nothing in it unprintable."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 class ExperimentError(HooklineError):
@@ -40,10 +47,11 @@ class ExperimentError(HooklineError):
     def __init__(self, message: str, mend: str = "", problems: Iterable[str] = ()) -> None:
         self.problems = tuple(problems)
         shown = self.problems[:20]
-        lines = [message, *(f"  {problem}" for problem in shown)]
+        lines = [_line(message), *(f"  {_line(problem)}" for problem in shown)]
         if len(self.problems) > len(shown):
             lines.append(f"  and {len(self.problems) - len(shown)} more")
-        super().__init__("\n".join(lines), mend)
+        super().__init__(message, mend)
+        self.message = "\n".join(lines)
 
 
 class DataError(HooklineError):

@@ -307,7 +307,11 @@ def problems_of(
 ) -> list[str]:
     """pydantic's findings as sentences with line, the user's own words, and the nearest valid name."""
     found = []
-    for problem in err.errors(include_url=False):
+    everything = err.errors(include_url=False)
+    for problem in everything:
+        inside = [p for p in everything if p is not problem and p["loc"][: len(problem["loc"])] == problem["loc"]]
+        if problem["type"] == "too_short" and inside:  # pydantic counts only the items that are right
+            continue
         loc = [part for part in problem["loc"] if part != "options"]
         path = [*at, *loc]
         name = _shown(document, path)

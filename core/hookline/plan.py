@@ -127,7 +127,7 @@ class _Planner:
             offer = offers.find(kind, use.use, self.loose)
             cls = check_class(offer.load(), kind, str(offer))
         except PluginError as err:
-            self.fail(err, path)
+            self.fail(err, (*path, "use"))
             return None
         try:
             config = cls.Config.model_validate(use.options)
@@ -163,7 +163,7 @@ class _Planner:
 def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str] = ()) -> Plan:
     """Resolve every name. Raises one error that lists all that is wrong, each with line and mend."""
     planner = _Planner(document, _loose([*experiment.plugins, *plugins]))
-    architecture = planner.slot("model", experiment.model.build, ("model", "build"))
+    architecture = planner.slot("model", experiment.model.build, _build_path(document))
     if architecture and not issubclass(architecture.cls, Architecture):
         planner.say(
             ("model", "build"), f"'{architecture.instance}' is no architecture, so no model can be built from it"
@@ -217,7 +217,18 @@ def other_problems(document: Document, plugins: Sequence[str] = ()) -> list[str]
         for j, evaluation in enumerate(evaluations if isinstance(evaluations, list) else []):
             look("reward", evaluation, "phases", i, "evaluate", j, "reward")
     look("tracker", document.values, "trackers")
+    with contextlib.suppress(ValidationError):
+        model = ModelSpec.model_validate(document.values.get("model"))
+        planner.slot("model", model.build, _build_path(document))
+        planner.slot("model", model.adapter, ("model", "adapter"))
     return planner.problems
+
+
+def _build_path(document: Document) -> tuple[str | int, ...]:
+    """Where the architecture's options stand: beside `build: NAME`, or inside `build: {use: NAME, …}`."""
+    model = document.values.get("model")
+    beside = isinstance(model, dict) and isinstance(model.get("build"), str)
+    return ("model",) if beside else ("model", "build")
 
 
 _KEYS = {
@@ -363,7 +374,9 @@ def _check_folders(planner: _Planner, experiment: Experiment) -> None:
         planner.fail(err, ("tokenizer", "path") if spec else ("model", "path"))
 
 
-def _check_best(planner: _Planner, spec: Phase, evaluations: Sequence[PlannedEvaluation], at: Sequence[str | int]) -> None:
+def _check_best(
+    planner: _Planner, spec: Phase, evaluations: Sequence[PlannedEvaluation], at: Sequence[str | int]
+) -> None:
     best = spec.save.best
     if best is None or len(evaluations) < len(spec.evaluate):
         return

@@ -90,21 +90,24 @@ class Run:
             if existing.exists():
                 run._resume(existing)
             else:
+                run._refuse_strangers()
                 run._begin()
         except BaseException:
             run.close()
             raise
         return run
 
-    def _begin(self) -> None:
-        """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
-        assert self.plan is not None
+    def _refuse_strangers(self) -> None:
         ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", "plugins"}
         strangers = sorted(p.name for p in self.directory.iterdir() if p.name not in ours)
         if strangers:
             raise CheckpointError(
                 f"{self.directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out"
             )
+
+    def _begin(self) -> None:
+        """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
+        assert self.plan is not None
         self.about = {"id": uuid.uuid4().hex[:8], **self._surroundings(), "data": {}}
         self._write("experiment.json", self.plan.experiment.resolved())
         for loose in {o.path for o in self.plan.loose}:
@@ -179,8 +182,8 @@ class Run:
         old, new = _json(self.directory / "experiment.json"), self.plan.experiment.resolved()
         changed = [text for key, text in _differences(old, new) if not FREE_TO_CHANGE.match(key)]
         if self._holds_nothing():
-            shutil.rmtree(self.directory / "tokenizer", ignore_errors=True)
-            path.unlink()
+            for name in ("tokenizer", "plugins"):
+                shutil.rmtree(self.directory / name, ignore_errors=True)
             self._begin()
             return
         if changed:
