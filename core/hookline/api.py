@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hookline import experiment as experiments
-from hookline.errors import CheckpointError, HooklineError
+from hookline import offers
+from hookline.errors import CheckpointError, HooklineError, PluginError
 from hookline.plan import Plan, make_plan, other_problems
 from hookline.runs import Run
 
@@ -33,7 +34,11 @@ def run(
 
     experiment: a YAML file or the same as a mapping; overrides: `key=value`; plugins: loose files or installed names.
     """
-    planned = plan(experiment, overrides, plugins)
+    try:
+        planned = plan(experiment, overrides, plugins)
+    except PluginError as err:
+        err.mend = _gone_since(out) or err.mend
+        raise
     directory = Path(out) if out else fresh_directory(planned.experiment.name)
     opened = Run.open(directory, planned)
     try:
@@ -52,6 +57,16 @@ def run(
     finally:
         opened.close()
     return opened
+
+
+def _gone_since(out: str | Path | None) -> str:
+    """How to get back what a run was begun with and is not installed any more; nothing when all is there."""
+    if out is None or not (Path(out) / "run.json").is_file():
+        return ""
+    here = {offer.distribution for offer in offers.offers()}
+    then = [p for p in Run.read(out).about["plugins"] if not p["distribution"].endswith(".py")]
+    gone = dict.fromkeys(f"{p['distribution']}=={p['version']}" for p in then if p["distribution"] not in here)
+    return f"pip install {' '.join(gone)}, as when this run began" if gone else ""
 
 
 def begin(opened: Run, planned: Plan) -> None:

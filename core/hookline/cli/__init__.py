@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _frames(err: BaseException) -> None:
     """A plugin's own frames stand below the sentence; ours would only be in the way."""
+    import importlib
     import traceback
 
     from hookline.errors import PluginError
@@ -46,8 +47,9 @@ def _frames(err: BaseException) -> None:
     cause = err.__cause__
     if cause is None or not isinstance(err, PluginError):
         return
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith((home, "<frozen"))]
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # beside it lie hookline_foo's
+    ours = (home, os.path.dirname(str(importlib.__file__)), "<frozen")
+    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(ours)]
     if frames:
         print("".join(traceback.format_list(frames[-4:])), file=sys.stderr, end="")
 
