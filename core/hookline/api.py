@@ -46,9 +46,9 @@ def run(
         finished = opened.complete()
         if finished:
             print(finished, flush=True)
-            return opened
         from hookline.loop import run_experiment
 
+        # a complete run takes no step; its trackers still write what a kill, or a missing library, kept them from
         run_experiment(planned, opened)
     except HooklineError as err:
         if out is None:

@@ -78,6 +78,10 @@ class UpdateConfig(Config):
     micro_tokens: int = Field(16384, ge=1)
     """Tokens, padding included, of one forward and backward pass. Saves memory; changes no result beyond rounding."""
 
+    def lr_of(self, role: str) -> float:
+        """The peak learning rate of one role; an algorithm with a critic may have its own for it."""
+        return self.lr
+
 
 class Component:
     """Something an experiment can name. Takes its config, keeps its own state, answers hooks with `@hookimpl` methods."""

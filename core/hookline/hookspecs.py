@@ -80,7 +80,7 @@ class StageSpecs:
 
     @hookspec
     def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement]:
-        """Compare rows of a batch, as an annotator would. Called after scoring, for phases that name `feedback`.
+        """Compare or rank rows of a batch, as an annotator would. Called after scoring, for phases that name `feedback`.
 
         The core writes what is said into the phase's data, from where a later phase reads it (`from: PHASE`).
         """

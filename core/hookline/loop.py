@@ -138,22 +138,29 @@ class PhaseLoop(PhaseState):
                 self.run_.commit_samples(self.spec.name, step, evaluator.spec.name, samples)
 
     def _collect(self, scored: Scored) -> None:
+        """Write what the annotators said, token for token as it was sampled, into the phase's data."""
         entries = []
-        for annotator, judgement in self.hooks.judge(self.ctx, scored):
-            a, b = judgement.chosen, judgement.rejected
+        for source, judgement in self.hooks.judge(self.ctx, scored):
+            rows = judgement.ranking
+            answers = [
+                {
+                    "text": scored.response_text(i),
+                    "token_ids": scored.response_ids(i),
+                    "sample": int(scored.sample_B[i]),
+                }
+                for i in rows
+            ]
+            for answer, worth in zip(answers, judgement.gold or ()):
+                answer["gold"] = worth
             entries.append(
                 {
-                    "prompt": scored.prompt_text(a),
-                    "chosen": scored.response_text(a),
-                    "rejected": scored.response_text(b),
-                    "prompt_ids": scored.prompt_ids(a),
-                    "chosen_ids": scored.response_ids(a),
-                    "rejected_ids": scored.response_ids(b),
-                    "samples": [int(scored.sample_B[a]), int(scored.sample_B[b])],
-                    "source": annotator,
+                    "prompt": scored.prompt_text(rows[0]),
+                    "prompt_ids": scored.prompt_ids(rows[0]),
+                    "ranking": answers,
+                    "source": source,
                     "annotator": judgement.annotator,
-                    "record": dict(scored.records[a]),
-                    **judgement.detail,
+                    "record": dict(scored.records[rows[0]]),
+                    "detail": dict(judgement.detail),
                 }
             )
         self.run_.collect(self.spec.name, entries)

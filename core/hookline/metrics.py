@@ -41,7 +41,7 @@ CORE_METRICS = (
     Metric("reward_std", "standard deviation over rows of the weighed sum"),
     Metric("unjudged", "rows dropped because a reward had no answer for them", "rows", aggregate="sum"),
     Metric("equal_groups", "share of groups whose rows all have one reward: nothing to learn from", healthy=(0.0, 0.9)),
-    Metric("judgements", "comparisons written into the phase's data", "comparisons", aggregate="sum"),
+    Metric("judgements", "comparisons and rankings written into the phase's data", "judgements", aggregate="sum"),
     Metric("eval/*", "a figure over the rows of an evaluation, as its reward component sums it up"),
     Metric("seconds/*", "wall time of one part of the step", "s", aggregate="sum", timing=True),
     Metric("tokens_per_second", "chosen tokens over the step's wall time", "tokens/s", timing=True),

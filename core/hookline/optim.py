@@ -33,23 +33,28 @@ class Optimiser:
         self.config = config
         self.names = {id(parameter): name for name, parameter in parameters.items()}
         self.parameters = dict(parameters)
-        matrices = [p for name, p in parameters.items() if config.optimizer == "muon" and name in hidden_matrices]
-        rest = [p for p in parameters.values() if not any(p is m for m in matrices)]
-        decayed = [p for p in rest if p.dim() >= 2]
-        groups = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
-        ]
+        muon = {name for name in parameters if config.optimizer == "muon" and name in hidden_matrices}
+        scale = (config.matrix_lr or config.lr) / config.lr
+        adamw_groups: list[dict[str, Any]] = []
+        muon_groups: list[dict[str, Any]] = []
+        for role in dict.fromkeys(name.partition("/")[0] for name in parameters):
+            mine = {name: p for name, p in parameters.items() if name.partition("/")[0] == role}
+            lr = config.lr_of(role)
+            rest = [p for name, p in mine.items() if name not in muon]
+            for group, decay in (
+                ([p for p in rest if p.dim() >= 2], config.weight_decay),
+                ([p for p in rest if p.dim() < 2], 0.0),
+            ):
+                if group:
+                    adamw_groups.append({"params": group, "weight_decay": decay, "lr": lr})
+            if matrices := [p for name, p in mine.items() if name in muon]:
+                muon_groups.append({"params": matrices, "lr": lr * scale})
         self.parts: list[torch.optim.Optimizer] = []
-        if rest:
-            groups = [group for group in groups if group["params"]]
+        if adamw_groups:
+            self.parts.append(torch.optim.AdamW(adamw_groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True))
+        if muon_groups:
             self.parts.append(
-                torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=_fusable(rest))
-            )
-        if matrices:
-            lr = config.matrix_lr or config.lr
-            self.parts.append(
-                torch.optim.Muon(matrices, lr=lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(muon_groups, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
             )
         self.peaks = [[float(group["lr"]) for group in part.param_groups] for part in self.parts]
 
@@ -85,10 +90,6 @@ class Optimiser:
                 key: value.to(parameter.device).clone() if isinstance(value, Tensor) and value.dim() else value
                 for key, value in values.items()
             }
-
-
-def _fusable(parameters: list[nn.Parameter]) -> bool:
-    return all(p.is_floating_point() for p in parameters)
 
 
 def hidden_matrices(net: nn.Module, prefix: str) -> set[str]:

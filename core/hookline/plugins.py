@@ -217,6 +217,14 @@ def _checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) -
             raise PluginError(
                 f"{slot.offer}: {hook} returned {_what(answer)}, not a list of Judgement", "return [] for none"
             )
+        rows = len(arguments["scored"])
+        for judgement in answer:
+            ranked = judgement.ranking
+            if len(ranked) < 2 or len(set(ranked)) < len(ranked) or not all(0 <= i < rows for i in ranked):
+                raise PluginError(
+                    f"{slot.offer}: a judgement ranks rows {list(ranked)} of {rows}",
+                    "name at least two rows, each once",
+                )
         return [(slot.instance, judgement) for judgement in answer]
     if hook == "hookline_update" and not (answer is None or isinstance(answer, Mapping)):
         raise PluginError(

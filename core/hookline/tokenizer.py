@@ -13,7 +13,7 @@ from hookline.offers import Offer
 
 __all__ = ["Tokenizer"]
 
-EOS, PAD, BOS, SEPARATOR = "<|end|>", "<|pad|>", "<|start|>", "<|answer|>"
+EOS, PAD, SEPARATOR = "<|end|>", "<|pad|>", "<|answer|>"
 
 
 class Tokenizer:
@@ -24,7 +24,7 @@ class Tokenizer:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.bos = self._find(BOS, "<s>", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>", EOS, "</s>")
+        self.bos = self._find("<s>", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>", EOS, "</s>")
         self.eos = self._find(EOS, "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>")
         self.separator = inner.token_to_id(SEPARATOR)
 
@@ -105,7 +105,10 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
-        """Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2). The same texts give the same tokenizer."""
+        """Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2). The same texts give the same tokenizer.
+
+        One token ends a text and begins the next, as in GPT-2.
+        """
         from tokenizers import Tokenizer as Inner
         from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -114,7 +117,7 @@ class Tokenizer:
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=[EOS, PAD, BOS, SEPARATOR],
+            special_tokens=[EOS, PAD, SEPARATOR],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )

@@ -230,13 +230,18 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """One comparison by a person, a program or a simulated annotator: `chosen` beat `rejected`, by row of the batch."""
+    """Answers to one prompt in order, best first, as a person, a program or a simulated annotator put them.
 
-    chosen: int
-    rejected: int
+    Two rows are a comparison, more are a ranking.
+    """
+
+    ranking: tuple[int, ...]
+    """Rows of the batch, best first, each once."""
     annotator: str
+    gold: tuple[float, ...] | None = None
+    """What the rows were truly worth, in the order of `ranking`, when the annotator is simulated and knows."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """Anything that should stay with it as JSON: strength, true margin, seconds taken."""
+    """Anything else that should stay with it as JSON: strength, confidence, seconds taken."""
 
 
 S = TypeVar("S", bound=Batch)

@@ -16,7 +16,7 @@ from hookline.loop import PhaseLoop
 from hookline.phase import tokenizer_of
 from hookline.runs import Run
 
-WORDS = "open close read write file list value name return error string number path time data key".split()  # noqa: SIM905
+WORDS = "open close read write file list value name return error string number path time data key".split()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-WORDS = "open close read write file list value name return error string number path time data key".split()  # noqa: SIM905
+WORDS = "open close read write file list value name return error string number path time data key".split()
 
 
 def experiment(folder: Path) -> dict[str, Any]:

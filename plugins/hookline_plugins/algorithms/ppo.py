@@ -43,8 +43,13 @@ class PPO(Component):
         """Weight of the critic's loss."""
         entropy_bonus: float = Field(0.0, ge=0)
         """Weight of the entropy, paid; large keeps the policy random."""
+        critic_lr: float | None = Field(None, gt=0, le=1)
+        """Learning rate of a separate critic; default: `lr`. A critic usually bears, and needs, a larger one."""
         critic: Literal["separate", "shared"] = "separate"
         """`separate`: a copy of the policy with a value head. `shared`: a value head on the policy's own trunk."""
+
+        def lr_of(self, role: str) -> float:
+            return self.critic_lr or self.lr if role == "critic" else self.lr
 
     def setup(self, ctx: Context) -> None:
         if self.config.critic == "separate":

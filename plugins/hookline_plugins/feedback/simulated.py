@@ -1,4 +1,8 @@
-"""A simulated annotator: compares answers as a person might, from a known gold reward, with Bradley–Terry noise."""
+"""A simulated annotator: orders answers as a person might, from a known gold reward, with noise.
+
+Each answer's worth g/temperature gets Gumbel noise and the answers are sorted by it: a Plackett–Luce ranking (Luce 1959;
+Plackett 1975), in which every pair by itself is judged by Bradley–Terry, P(a beats b) = σ((g_a − g_b) / temperature).
+"""
 
 from __future__ import annotations
 
@@ -13,39 +17,38 @@ from hookline import Component, Context, Judgement, Metric, Scored, hookimpl
 
 
 class SimulatedAnnotator(Component):
-    """P(a beats b) = σ((g_a − g_b) / temperature), where g is the reward that the phase names."""
+    """Ranks the answers to each prompt by the reward that the phase names."""
 
     needs = frozenset({"groups"})
-    metrics = (Metric("agreement", "share of judgements that order the two answers as the gold reward does"),)
+    metrics = (Metric("agreement", "share of pairs, ties apart, that the annotator orders as the gold reward does"),)
 
     class Config(hookline.Config):
         temperature: float = Field(0.1, gt=0)
         """Noise in units of reward: small is a careful annotator, large tosses coins."""
-        pairs_per_group: int = Field(1, ge=1)
-        """Comparisons of different answers to one prompt; equal answers are not shown."""
+        answers: int = Field(0, ge=0)
+        """How many different answers to a prompt are shown at once: 2 is a comparison; 0 shows all of them."""
 
     @hookimpl
     def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement]:
         gold_B = scored.reward_B.double()
         said: list[Judgement] = []
-        right = 0.0
-        for group in dict.fromkeys(scored.group_B.tolist()):
-            rows = (scored.group_B == group).nonzero()[:, 0].tolist()
-            different = [(a, b) for a, b in combinations(rows, 2) if scored.response_ids(a) != scored.response_ids(b)]
-            generator = ctx.rng("judge", int(scored.sample_B[rows[0]]))
-            order = torch.randperm(len(different), generator=generator).tolist()
-            for a, b in (different[i] for i in order[: self.config.pairs_per_group]):
-                margin = float(gold_B[a] - gold_B[b]) / self.config.temperature
-                p = float(torch.sigmoid(torch.tensor(margin, dtype=torch.float64)))
-                first = float(torch.rand((), generator=generator, dtype=torch.float64)) < p
-                right += 0.5 if margin == 0 else float(first == (margin > 0))
-                chosen, rejected = (a, b) if first else (b, a)
-                detail = {
-                    "gold_chosen": float(gold_B[chosen]),
-                    "gold_rejected": float(gold_B[rejected]),
-                    "certainty": max(p, 1 - p),
-                }
-                said.append(Judgement(chosen=chosen, rejected=rejected, annotator="simulated", detail=detail))
-        if said:
-            ctx.log("agreement", right / len(said), len(said))
+        right = pairs = 0
+        groups: dict[int, dict[tuple[int, ...], int]] = {}
+        for row, group in enumerate(scored.group_B.tolist()):
+            groups.setdefault(group, {}).setdefault(tuple(scored.response_ids(row)), row)
+        for different in groups.values():
+            rows = torch.tensor(list(different.values()))
+            if self.config.answers:
+                rows = rows[: self.config.answers]
+            if len(rows) < 2:
+                continue
+            u = torch.rand(len(rows), generator=ctx.rng("judge", int(scored.sample_B[rows[0]])), dtype=torch.float64)
+            noisy = gold_B[rows] / self.config.temperature - torch.log(-torch.log(u))
+            ranking = rows[noisy.argsort(descending=True, stable=True)].tolist()
+            gold = [float(gold_B[i]) for i in ranking]
+            said.append(Judgement(ranking=tuple(ranking), gold=tuple(gold), annotator="simulated"))
+            untied = [a > b for a, b in combinations(gold, 2) if a != b]
+            right, pairs = right + sum(untied), pairs + len(untied)
+        if pairs:
+            ctx.log("agreement", right / pairs, pairs)
         return said

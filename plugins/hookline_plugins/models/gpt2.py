@@ -48,6 +48,7 @@ class GPT2(Architecture):
                 resid_pdrop=0.0,
                 embd_pdrop=0.0,
                 attn_pdrop=0.0,
+                activation_function="gelu_pytorch_tanh",  # the same curve as gelu_new, in one fused pass
                 **special,
             )
         )

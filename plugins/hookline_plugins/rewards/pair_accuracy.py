@@ -1,4 +1,4 @@
-"""How well the reward model in training orders comparisons. For evaluations on `preferences`."""
+"""How well the reward model in training orders answers. For evaluations on `preferences`."""
 
 from __future__ import annotations
 
@@ -12,32 +12,40 @@ from hookline import Component, Context, Rollout, Term, hookimpl, read_last
 
 
 class PairAccuracy(Component):
-    """1 where the model's head `reward` orders a comparison right, 0 where it does not, judged on the chosen row.
+    """Share of a judgement's pairs that the model's head `reward` orders right, noted on its first row.
 
-    `recorded` asks for the order that was judged, whose noise nobody can predict; `gold` for the order by the gold
-    reward that a simulated annotator noted; `ceiling` is the share of judgements that knowing gold would predict
-    (preferences by Bradley–Terry: E[σ(|Δ|)]).
+    `recorded` asks for the order that was judged, whose noise nobody can predict; `gold` for the order by the gold reward
+    that a simulated annotator noted, ties apart; `ceiling` is what somebody who knows gold would reach against the judged
+    order: E[σ(|Δgold| / temperature)] for Bradley–Terry noise.
     """
 
     needs = frozenset({"pairs"})
 
     class Config(hookline.Config):
-        against: Literal["recorded", "gold", "ceiling"] = Field("recorded")
+        against: Literal["recorded", "gold", "ceiling"] = "recorded"
         """Whose order counts."""
+        temperature: float = Field(0.1, gt=0)
+        """The annotator's noise, for the ceiling."""
 
     @hookimpl
     def hookline_reward(self, ctx: Context, rollout: Rollout) -> Term:
-        chosen_B = rollout.extra["recorded_B"] > 0
-        detail = rollout.records
-        gold_B = torch.tensor([float(r.get("gold_chosen", 0.0)) - float(r.get("gold_rejected", 0.0)) for r in detail])
-        if self.config.against == "ceiling":
-            certainty_B = torch.tensor([float(r.get("certainty", 1.0)) for r in detail])
-            return Term(certainty_B, chosen_B)
-        reward_B = read_last(ctx.stats(rollout, want=("reward",))["reward"], rollout.mask_BT)
-        # comparisons lie as (chosen, rejected) side by side
-        right_B = torch.zeros(len(rollout))
-        right_B[0::2] = (reward_B[0::2] > reward_B[1::2]).float()
-        if self.config.against == "gold":
-            right_B = torch.where(gold_B > 0, right_B, 1 - right_B)
-            return Term(right_B, chosen_B & (gold_B != 0))
-        return Term(right_B, chosen_B)
+        recorded_B, gold_B = rollout.extra["recorded_B"], rollout.extra["gold_B"]
+        reward_B = recorded_B
+        if self.config.against != "ceiling":
+            reward_B = read_last(ctx.stats(rollout, want=("reward",))["reward"], rollout.mask_BT)
+        value_B = torch.zeros(len(rollout))
+        ok_B = torch.zeros(len(rollout), dtype=torch.bool)
+        for group in dict.fromkeys(rollout.group_B.tolist()):
+            rows = (rollout.group_B == group).nonzero()[:, 0]
+            a, b = torch.combinations(rows).unbind(1)
+            gold = gold_B[a] - gold_B[b]
+            match self.config.against:
+                case "recorded":
+                    right = ((reward_B[a] - reward_B[b]) * (recorded_B[a] - recorded_B[b]) > 0).float()
+                case "gold":
+                    right = ((reward_B[a] - reward_B[b]) * gold > 0).float()[gold != 0]
+                case _:
+                    right = torch.sigmoid(gold.abs() / self.config.temperature)
+            if len(right):
+                value_B[rows[0]], ok_B[rows[0]] = right.mean(), True
+        return Term(value_B, ok_B)

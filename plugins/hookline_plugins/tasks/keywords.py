@@ -1,12 +1,17 @@
-"""Write a sentence that contains the given keywords: prompts and reference answers from the standard library's docs."""
+"""Write a sentence that contains the given words. Prompts and reference answers come from the standard library's docs.
+
+A prompt names two words; the answer is a sentence of the documentation with both in it. Held out are whole combinations of
+keywords: no training prompt and no training answer holds both words of one.
+"""
 
 from __future__ import annotations
 
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import combinations, pairwise
 
 from pydantic import Field
 
@@ -14,101 +19,98 @@ import hookline
 from hookline import Record, Task
 from hookline_plugins.tasks.stdlib_docs import docstrings, held_out
 
-WORD = re.compile(r"[a-z]+")
-SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,'`()\-/_.:;\"=<>]*[.]")
+WORD = re.compile(r"[a-z_']+")
+SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,'`()\-/_\"]*\.")
+NOT_PROSE = re.compile(r"^\s*(>>>|\.\.\.|[-*+|])", re.MULTILINE)
 STOP = frozenset(
-    [
-        "the",
-        "and",
-        "for",
-        "that",
-        "this",
-        "with",
-        "from",
-        "are",
-        "not",
-        "has",
-        "have",
-        "was",
-        "will",
-        "can",
-        "may",
-        "its",
-        "into",
-        "any",
-        "all",
-        "but",
-        "which",
-        "when",
-        "then",
-        "than",
-        "also",
-        "you",
-        "your",
-        "they",
-        "them",
-        "their",
-        "there",
-        "these",
-        "those",
-        "been",
-        "being",
-        "such",
-        "only",
-        "each",
-        "some",
-        "more",
-        "most",
-        "other",
-        "one",
-        "two",
-        "does",
-        "should",
-    ]
+    """the for and this with that from are not all will can when which any use may should only also its then has have into
+    like other one each you was but does after there more than these they most been some just where both same self see non
+    two instead before without between using used given must being such itself let how him our own new return returns
+    returned called specified current""".split()
 )
 
 
 class Keywords(Task):
-    """Rows of `prompt` (keywords), `completion` (a sentence that contains them) and `keywords`."""
+    """Splits `train` and `heldout` (prompts of keywords alone), `sentences` and `sentences-heldout` (with completions).
 
-    splits = ("train", "heldout")
+    Rows hold `prompt`, `keywords`, and for the sentences `completion`.
+    """
+
+    splits = ("train", "heldout", "sentences", "sentences-heldout")
 
     class Config(hookline.Config):
-        vocabulary: int = Field(64, ge=4)
-        """How many frequent words serve as keywords. Fewer are learned sooner."""
-        keywords: int = Field(3, ge=1)
-        """Keywords per prompt, at most."""
+        keywords: int = Field(16, ge=4)
+        """How many frequent words the prompts of `train` and `heldout` are made of. Fewer are learned sooner."""
+        known: int = Field(200, ge=4)
+        """How many frequent words the prompts of the sentences are made of."""
+        per_prompt: int = Field(2, ge=1, le=4)
+        """Words in a prompt."""
+        shortest: int = Field(5, ge=1)
+        """Words in a sentence, at least."""
+        longest: int = Field(12, ge=1)
+        """Words in a sentence, at most."""
 
     def rows(self, split: str) -> Sequence[Record]:
-        return [
-            {"prompt": " ".join(words), "completion": sentence, "keywords": list(words)}
-            for sentence, words in examples(self.config.vocabulary, self.config.keywords)
-            if held_out(sentence, 0.1) == (split == "heldout")
-        ]
+        if split in ("train", "heldout"):
+            return [ask(order) for words in self._combinations[split == "heldout"] for order in (words, words[::-1])]
+        return list(self._with_sentences(split == "sentences-heldout"))
+
+    @cached_property
+    def _sentences(self) -> tuple[list[str], list[str]]:
+        """(train, held out), each sorted; no sentence is in both."""
+        found: tuple[set[str], set[str]] = (set(), set())
+        for _, text in docstrings():
+            found[held_out(text)].update(sentences(text, self.config.shortest, self.config.longest))
+        return sorted(found[0]), sorted(found[1] - found[0])
+
+    @cached_property
+    def _frequent(self) -> list[str]:
+        """Words by the number of training sentences that hold them."""
+        counts = Counter(w for s in self._sentences[0] for w in set(words_of(s)) if len(w) > 2 and w not in STOP)
+        return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+    @cached_property
+    def _combinations(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        """(train, held out): about a fifth of all combinations of keywords is held out."""
+        every = list(combinations(sorted(self._frequent[: self.config.keywords]), self.config.per_prompt))
+        return [c for c in every if not held_out(" ".join(c), 0.2)], [c for c in every if held_out(" ".join(c), 0.2)]
+
+    def _with_sentences(self, heldout: bool) -> Iterator[Record]:
+        """Each sentence with a few choices of its words, chosen by the sentence itself."""
+        known, keywords = set(self._frequent[: self.config.known]), set(self._frequent[: self.config.keywords])
+        kept_back = set(self._combinations[1])
+        for sentence in self._sentences[heldout]:
+            held = sorted(set(words_of(sentence)) & keywords)
+            if not heldout and any(c in kept_back for c in combinations(held, self.config.per_prompt)):
+                continue
+            usable = [w for w in dict.fromkeys(words_of(sentence)) if w in known]
+            draw = random.Random(sentence)
+            size = min(len(usable), self.config.per_prompt)
+            chosen = {tuple(draw.sample(usable, size)) for _ in range(1 if heldout else 2)} if usable else set()
+            for words in sorted(chosen):
+                yield {**ask(words), "completion": sentence}
 
 
-@cache
-def sentences() -> tuple[str, ...]:
-    """First sentences of docstrings, of 4 to 20 words, each once."""
-    found: dict[str, None] = {}
-    for _, text in docstrings():
-        summary = " ".join(text.split("\n\n")[0].split())
-        first = re.split(r"(?<=[.])\s+(?=[A-Z])", summary)[0]
-        if SENTENCE.fullmatch(first) and 4 <= len(first.split()) <= 20:
-            found[first] = None
-    return tuple(found)
+def ask(words: Sequence[str]) -> dict[str, object]:
+    """A prompt for some words."""
+    return {"prompt": "Words: " + ", ".join(words), "keywords": list(words)}
 
 
-@cache
-def examples(vocabulary: int, most: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """(sentence, keywords in it); the order of keywords is shuffled by the sentence itself."""
-    words = [set(WORD.findall(s.lower())) for s in sentences()]
-    counts = Counter(w for found in words for w in found if len(w) > 2 and w not in STOP)
-    known = {word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:vocabulary]}
-    rows = []
-    for sentence, found in zip(sentences(), words):
-        usable = sorted(found & known)
-        if usable:
-            random.Random(sentence).shuffle(usable)
-            rows.append((sentence, tuple(usable[:most])))
-    return tuple(rows)
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, in order."""
+    return WORD.findall(text.lower())
+
+
+def sentences(text: str, shortest: int, longest: int) -> Iterator[str]:
+    """Plain sentences of a docstring: no examples, no lists, a capital at the start and a full stop at the end."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        if NOT_PROSE.search(paragraph):
+            continue
+        for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(paragraph.split())):
+            if SENTENCE.fullmatch(sentence) and shortest <= len(words_of(sentence)) <= longest:
+                yield sentence
+
+
+def phrases() -> frozenset[tuple[str, str]]:
+    """Every pair of neighbouring words in the training documentation."""
+    return frozenset(pair for _, text in docstrings() if not held_out(text) for pair in pairwise(words_of(text)))
