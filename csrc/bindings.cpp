@@ -23,7 +23,7 @@ using namespace hookline;
 namespace {
 
 // Raised whenever an argument below changes; the Python side refuses another number than its own.
-constexpr int interface = 1;
+constexpr int interface = 2;
 
 enum Code : int { f32 = 0, bf16 = 1, f16 = 2, i64 = 3, u8 = 4 };
 
@@ -41,8 +41,8 @@ std::vector<const Kernels*> usable() {
   return all;
 }
 
-void check(bool fine, const char* what) {
-  if (!fine) throw std::invalid_argument(std::string("hookline._native: ") + what);
+void check(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(std::string("hookline._native: ") + what);
 }
 
 struct Descriptor {
@@ -137,7 +137,7 @@ Tokens tokens(int64_t count, py::handle ids, py::handle kept, py::handle offsets
     t.kept = d.data ? (const int64_t*)d.data : no_ids;
     t.kept_offsets = dense<const int64_t>(offsets, i64, count + 1, "kept offsets are dense int64, one more than rows");
     check(t.kept_offsets, "kept ids need offsets");
-    check(t.kept_offsets[0] == 0 && t.kept_offsets[count] == d.count(), "kept offsets begin at 0 and end at the number of ids");
+    t.kept_count = d.count();
   }
   check(temperature > 0 && softcap >= 0, "temperature > 0, softcap >= 0");
   t.temperature = temperature;
@@ -146,19 +146,20 @@ Tokens tokens(int64_t count, py::handle ids, py::handle kept, py::handle offsets
   return t;
 }
 
-// The first token whose own id, or whose support, is not what the kernels rely on: (token, 0 id | 1 empty | 2 order), or (-1, 0).
-std::pair<int64_t, int> first_bad(const Tokens& t, int64_t vocabulary) {
+// Whether all ids are what the kernels rely on: inside the vocabulary, and each support ascending, inside and not empty. The
+// reference finds the sentence for those that are not.
+bool fine(const Tokens& t, int64_t vocabulary) {
   for (int64_t i = 0; i < t.count; i++)
-    if (t.ids[i] != ignore_id && (t.ids[i] < 0 || t.ids[i] >= vocabulary)) return {i, 0};
-  if (t.kept)
-    for (int64_t i = 0; i < t.count; i++) {
-      int64_t from = t.kept_offsets[i], to = t.kept_offsets[i + 1];
-      if (to < from || from < 0 || to > t.kept_offsets[t.count]) return {i, 2};
-      if (from == to && t.ids[i] != ignore_id) return {i, 1};
-      for (int64_t k = from; k < to; k++)
-        if (t.kept[k] < 0 || t.kept[k] >= vocabulary || (k > from && t.kept[k] <= t.kept[k - 1])) return {i, 2};
-    }
-  return {-1, 0};
+    if (t.ids[i] != ignore_id && (t.ids[i] < 0 || t.ids[i] >= vocabulary)) return false;
+  if (!t.kept) return true;
+  if (t.kept_offsets[0] != 0 || t.kept_offsets[t.count] != t.kept_count) return false;
+  for (int64_t i = 0; i < t.count; i++) {
+    int64_t from = t.kept_offsets[i], to = t.kept_offsets[i + 1];
+    if (from < 0 || to < from || to > t.kept_count || (from == to && t.ids[i] != ignore_id)) return false;
+    for (int64_t k = from; k < to; k++)
+      if (t.kept[k] < 0 || t.kept[k] >= vocabulary || (k > from && t.kept[k] <= t.kept[k - 1])) return false;
+  }
+  return true;
 }
 
 // ---- the functions Python sees. `token_stats` and `update` return whether all ids were fine; where not, nothing is computed.
@@ -168,14 +169,14 @@ bool token_stats(py::handle logits, py::handle ids, py::handle kept, py::handle 
   Matrix x = floats(logits, "logits are [outer, inner, V] floats");
   Tokens t = tokens(x.count, ids, kept, offsets, temperature, softcap, want);
   float* out = dense<float>(stats, f32, statistics * x.count, "stats are dense float32 [8, N]");
-  if (first_bad(t, x.width).first >= 0) return false;
+  if (!fine(t, x.width)) return false;
   py::gil_scoped_release release;
   chosen->token_stats(t, x.rows, x.width, out, threads);
   return true;
 }
 
 bool ids_are_fine(py::handle ids, py::handle kept, py::handle offsets, int64_t count, int64_t vocabulary) {
-  return first_bad(tokens(count, ids, kept, offsets, 1, 0, 0), vocabulary).first < 0;
+  return fine(tokens(count, ids, kept, offsets, 1, 0, 0), vocabulary);
 }
 
 // Relies on `ids_are_fine`, called once for all tiles.

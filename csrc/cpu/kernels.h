@@ -35,6 +35,7 @@ struct Tokens {
   const int64_t* ids;           // [count]
   const int64_t* kept;          // support: ids kept by token i are kept[kept_offsets[i] … kept_offsets[i + 1]); or null
   const int64_t* kept_offsets;  // [count + 1]
+  int64_t kept_count;           // length of kept
   float temperature, softcap;   // softcap 0: none
   int want;
 };
