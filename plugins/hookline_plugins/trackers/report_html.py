@@ -48,7 +48,7 @@ th { text-align: right; font-weight: 600; color: var(--muted); font-size: .82rem
 td { text-align: right; padding: .45rem .7rem; border-bottom: 1px solid var(--grid); vertical-align: top; white-space: nowrap; }
 th:first-child, td:first-child, .left { text-align: left; padding-left: 0; white-space: normal; }
 td .range { display: block; font-size: .82rem; color: var(--muted); }
-table.even { table-layout: fixed; min-width: 46rem; } table.even th:first-child { width: 24%; }
+table.even { table-layout: fixed; min-width: 56rem; } table.even th:first-child { width: 24%; }
 .sure { font-weight: 650; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -94,7 +94,7 @@ def page(numbers: Json, drawn: Mapping[str, str], why_not: str, run_id: str) -> 
     sections = [section for section in sections if section[2]]
     steps = sum(phase["steps"] for phase in numbers["phases"])
     seconds = sum(phase["seconds"] for phase in numbers["timings"]["phases"].values())
-    title = escape(numbers["name"])
+    title = _name(numbers["name"])
     links = "".join(f'<a href="#{key}">{heading}</a>' for key, heading, _ in sections)
     body = "".join(f'<section id="{key}"><h2>{heading}</h2>{text}</section>' for key, heading, text in sections)
     return f"""<!doctype html>
@@ -104,7 +104,7 @@ def page(numbers: Json, drawn: Mapping[str, str], why_not: str, run_id: str) -> 
 <title>{title} · Hookline report</title><style>{STYLE}</style></head>
 <body><main><header><h1>{title}</h1>
 <p class="lead">{_count(len(numbers["phases"]), "phase")}, {_count(steps, "step")}, {duration(seconds)} of work, seed
-{numbers["seed"]}, Hookline {escape(str(numbers["provenance"]["hookline"]))}.</p><nav>{links}</nav></header>
+{numbers["seed"]}, Hookline {_name(numbers["provenance"]["hookline"])}.</p><nav>{links}</nav></header>
 {body}</main></body></html>
 """
 
@@ -203,7 +203,7 @@ def _change_sentence(figure: Json) -> str:
 
 def _what(numbers: Json) -> str:
     lines = "".join(
-        f"<li><strong>{_name(p['name'])}</strong> <span class='muted mono'>{escape(p['chain'])}</span><br>{escape(p['does'])}"
+        f"<li><strong>{_name(p['name'])}</strong> <span class='muted mono'>{_name(p['chain'])}</span><br>{_name(p['does'])}"
         f"{_best(p)}</li>"
         for p in numbers["phases"]
     )
@@ -214,7 +214,7 @@ def _best(phase: Json) -> str:
     best = phase["best"]
     if not best:
         return ""
-    return f" Its best {escape(best['figure'])} was {number(best['value'])}, at step {best['step']}; those weights are kept."
+    return f" Its best {_name(best['figure'])} was {number(best['value'])}, at step {best['step']}; those weights are kept."
 
 
 def _evaluations(numbers: Json) -> str:
@@ -360,7 +360,7 @@ def _reward_kl_table(numbers: Json, reward: str) -> str:
 
 
 def _curves(numbers: Json, drawn: Mapping[str, str], why_not: str) -> str:
-    parts = [f'<p class="note">{escape(why_not)}</p>'] if why_not else []
+    parts = [f'<p class="note">{_name(why_not)}</p>'] if why_not else []
     for phase in numbers["phases"]:
         svg, more = drawn.get(f"curves/{phase['name']}"), drawn.get(f"more/{phase['name']}")
         if svg or more:
@@ -451,12 +451,12 @@ def _words(numbers: Json) -> str:
          "has moved from the reference. An estimate, so it may fall below 0 by chance"),
         ("higher at the end", "the win rate: share of rows whose own value is higher at the end than at the start, ties half"),
     ]  # fmt: skip
-    lines = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in fixed)
+    lines = "".join(f"<dt>{_name(word)}</dt><dd>{_name(text)}</dd>" for word, text in fixed)
     logged = ""
     for name, meaning in numbers["words"].items():
-        unit = f" ({escape(meaning['unit'])})" if meaning["unit"] else ""
-        text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(meaning["formula"]))
-        logged += f"<dt><code>{escape(name)}</code></dt><dd>{text}{unit}</dd>"
+        unit = f" ({_name(meaning['unit'])})" if meaning["unit"] else ""
+        text = re.sub(r"`([^`]+)`", r"<code>\1</code>", _name(meaning["formula"]))
+        logged += f"<dt><code>{_name(name)}</code></dt><dd>{text}{unit}</dd>"
     return f"<dl>{lines}</dl><details open><summary>Every logged figure</summary><dl>{logged}</dl></details>"
 
 
@@ -470,13 +470,12 @@ def _provenance(numbers: Json, run_id: str) -> str:
         ("torch", p["torch"]),
         ("Python", f"{p['python']} on {p['machine']}, {p['threads']} threads"),
     ]
-    shown = "".join(f"<dt>{key}</dt><dd>{escape(str(value))}</dd>" for key, value in facts)
+    shown = "".join(f"<dt>{key}</dt><dd>{_name(value)}</dd>" for key, value in facts)
     weights = "".join(
-        f"<tr><td>{_name(name)}</td><td class='left mono'>{escape(str(sha))}</td></tr>"
-        for name, sha in p["weights"].items()
+        f"<tr><td>{_name(name)}</td><td class='left mono'>{_name(sha)}</td></tr>" for name, sha in p["weights"].items()
     )
     data = "".join(
-        f"<tr><td>{_name(name)}</td><td>{d['rows']}</td><td class='left mono'>{escape(str(d['sha256']))}</td></tr>"
+        f"<tr><td>{_name(name)}</td><td>{d['rows']}</td><td class='left mono'>{_name(d['sha256'])}</td></tr>"
         for name, d in p["data"].items()
     )
     plugins = "".join(
@@ -486,7 +485,7 @@ def _provenance(numbers: Json, run_id: str) -> str:
     )
     return f"""<dl>{shown}</dl>
 <p class="caption">Equal hashes mean equal contents. Weights are those a phase ended with, SHA-256 over names, shapes and
-bytes; data is hashed as it was read; a plugin by the file its class stands in.</p>
+bytes; data is hashed as it was read; a plugin by the file its class stands in; trackers change no figure and are left out.</p>
 <details><summary>Weights, by phase</summary><div class="scroll"><table><tbody>{weights}</tbody></table></div></details>
 <details><summary>Data</summary><div class="scroll"><table><tbody>{data}</tbody></table></div></details>
 <details><summary>Plugins</summary><div class="scroll"><table><tbody>{plugins}</tbody></table></div></details>"""
@@ -513,8 +512,8 @@ def marked(text: str, wanted: set[str]) -> str:
     return out + visible(text[at:])
 
 
-def _name(text: str) -> str:
-    return escape(str(text))
+def _name(text: Any) -> str:
+    return visible(str(text))
 
 
 def _count(amount: int, thing: str) -> str:
@@ -530,11 +529,11 @@ def _growth(ratio: Json) -> str:
     if None in (ratio["value"], ratio["low"], ratio["high"]):
         return "–"
     value, low, high = (f"{100 * (ratio[key] - 1):.0f}".replace("-", "−") for key in ("value", "low", "high"))
-    return f"{'+' if ratio['value'] >= 1 else ''}{value} % [{low}, {high}]"
+    return f"{'+' if ratio['value'] >= 1 else ''}{value}\u00a0% [{low}, {high}]"
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "–" if value is None else f"{100 * value:.0f}\u00a0%"
 
 
 def _range(point: Json, how: Any = number) -> str:

@@ -42,7 +42,7 @@ def gather(run: Run, resamples: int, examples: int) -> Json:
         "provenance": {
             **{key: about.get(key) for key in ("hookline", "torch", "python", "machine", "kernels")},
             "threads": experiment.get("threads") or about.get("threads"),
-            "plugins": about.get("plugins", []),
+            "plugins": [plugin for plugin in about.get("plugins", []) if plugin["kind"] != "tracker"],
             "data": dict(sorted(about.get("data", {}).items())),
             "weights": {phase["name"]: phase["weights"] for phase in phases},
         },

@@ -70,7 +70,9 @@ class WandB(Component):
             try:
                 self.wandb = self._begin(run, "online")
             except Exception as err:
-                run.notice(f"W&B cannot be reached, so the run is written offline ({type(err).__name__}: {err})")
+                why = " ".join(str(err).split())
+                run.notice(f"W&B cannot be reached, so the run is written offline ({type(err).__name__}: {why})")
+                self._let_go()
                 mode = "offline"
         if mode == "offline":
             self._forget_offline(run)
@@ -140,6 +142,12 @@ class WandB(Component):
             begun.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
         return begun
 
+    def _let_go(self) -> None:
+        """After a failed start W&B's service still holds the run's id; end the service, so that the id is free again."""
+        import wandb
+
+        wandb.teardown()
+
     def _forget_offline(self, run: Run) -> None:
         """Away with what an earlier process of this run wrote offline: its rows come again, whole, from the run itself."""
         for stale in (run.directory / "wandb").glob(f"offline-run-*-{run.id}"):
@@ -202,16 +210,20 @@ class WandB(Component):
 
 def has_key() -> bool:
     """Whether W&B has credentials here: the environment, or a login in the netrc file. None is read further."""
+    import wandb
+
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    server = os.environ.get("WANDB_BASE_URL") or str(wandb.Settings.model_fields["base_url"].default)
+    hosts = (urlsplit(server).netloc, "api.wandb.ai")
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         try:
-            if netrc.netrc(path).authenticators(host):
-                return True
+            logins = netrc.netrc(path)
         except (OSError, netrc.NetrcParseError):
             continue
+        if any(host in logins.hosts for host in hosts):
+            return True
     return False
 
 

@@ -1,0 +1,314 @@
+"""The report: its figures against arithmetic done here, its page against what a browser would make of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tracker_runs import EVIL
+
+import hookline
+from hookline import Run
+from hookline_plugins.trackers import report, report_html, report_numbers
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+def numbers(run: Run) -> Any:
+    return json.loads((run.directory / "report.json").read_text())
+
+
+def phase(found: Any, name: str) -> Any:
+    return next(p for p in found["phases"] if p["name"] == name)
+
+
+def samples(run: Run, name: str, evaluation: str = "heldout") -> list[list[dict[str, Any]]]:
+    return [e["samples"] for e in run.evaluations() if e["phase"] == name and e["name"] == evaluation]
+
+
+def made(terms: list[float], groups: list[int] | None = None, tokens: int = 4) -> list[dict[str, Any]]:
+    """Samples with a term `x`."""
+    groups = groups or list(range(len(terms)))
+    return [
+        {"sample": i, "group": g, "tokens": tokens, "terms": {"x": x}} for i, (x, g) in enumerate(zip(terms, groups))
+    ]
+
+
+# -- figures
+
+
+def test_a_mean_its_change_and_its_wins_are_what_the_samples_say(whole: Run) -> None:
+    figure = phase(numbers(whole), "rl")["evaluations"][0]["figures"]["keyword-coverage"]
+    first, *_, last = samples(whole, "rl")
+    before, after = ([s["terms"]["keyword-coverage"] for s in side] for side in (first, last))
+    assert [point["step"] for point in figure["points"]] == [0, 2, 4]
+    assert figure["points"][0]["value"] == pytest.approx(np.mean(before))
+    assert figure["points"][-1]["value"] == pytest.approx(np.mean(after))
+    assert figure["change"]["value"] == pytest.approx(np.mean(after) - np.mean(before))
+    wins = [1.0 if b > a else 0.0 if b < a else 0.5 for a, b in zip(before, after)]
+    assert figure["wins"]["value"] == pytest.approx(np.mean(wins))
+    for part in (figure["points"][-1], figure["change"], figure["wins"]):
+        assert part["low"] <= part["value"] <= part["high"]
+
+
+def test_perplexity_is_per_token_not_the_mean_of_its_terms(whole: Run) -> None:
+    figure = phase(numbers(whole), "pretrain")["evaluations"][0]["figures"]["perplexity"]
+    assert figure["summary"] == "perplexity"
+    for point, side in zip((figure["points"][0], figure["points"][-1]), samples(whole, "pretrain")):
+        total, tokens = sum(s["terms"]["perplexity"] for s in side), sum(s["tokens"] for s in side)
+        assert point["value"] == pytest.approx(math.exp(-total / tokens), rel=1e-5)
+        assert point["low"] < point["value"] < point["high"]
+    assert figure["ratio"]["value"] == pytest.approx(
+        figure["points"][-1]["value"] / figure["points"][0]["value"], rel=1e-4
+    )
+    assert figure["change"]["high"] < 0, "training on eight kinds of sentence lowers it, surely"
+
+
+def test_accuracy_counts_comparisons_not_rows(whole: Run) -> None:
+    figures = phase(numbers(whole), "reward-model")["evaluations"][0]["figures"]
+    assert figures["accuracy"]["rows"] == 4
+    assert 0.5 <= figures["ceiling"]["points"][-1]["value"] <= 1
+    assert "wins" not in figures["accuracy"]
+
+
+def test_reward_against_kl_has_a_point_per_evaluation_and_phase(whole: Run) -> None:
+    found = numbers(whole)
+    for name in ("rl", "rl-oracle"):
+        (curve,) = phase(found, name)["reward_kl"]
+        assert curve["reward"] == "keyword-coverage"
+        assert [point["step"] for point in curve["points"]] == [0, 2, 4]
+        assert curve["points"][0]["kl"]["value"] == pytest.approx(0, abs=1e-5)
+    assert not phase(found, "pretrain")["reward_kl"]
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_statistics_says() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    estimate = report_numbers.Table(made(values.tolist()), "x").estimate("mean", 4000)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert estimate["low"] == pytest.approx(values.mean() - half, abs=0.03)
+    assert estimate["high"] == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_answers_to_one_prompt_are_no_independent_evidence() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(size=50), 8).tolist()
+    apart = report_numbers.Table(made(values), "x").estimate("mean", 1000)
+    together = report_numbers.Table(made(values, [i // 8 for i in range(400)]), "x").estimate("mean", 1000)
+    assert together["value"] == pytest.approx(apart["value"])
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+
+
+def test_a_paired_change_is_surer_than_its_two_ends() -> None:
+    before = np.random.default_rng(0).normal(0, 5, 100)
+    first, last = (
+        report_numbers.Table(made(before.tolist()), "x"),
+        report_numbers.Table(made((before + 0.5).tolist()), "x"),
+    )
+    change = report_numbers.compare(first, last, "mean", 500, lambda a, b: b - a)
+    assert (change["low"], change["value"], change["high"]) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_only_rows_judged_at_both_ends_are_paired() -> None:
+    first, last = made([1.0, 2.0, 3.0]), made([2.0, 2.0, 9.0])
+    first[2]["terms"], last[0]["terms"] = {}, {"x": float("nan")}
+    a, b = report_numbers.Table(first, "x").both(report_numbers.Table(last, "x"))
+    assert (a.samples, a.value.tolist(), b.value.tolist()) == ([1], [2.0], [2.0])
+
+
+def test_a_figure_summed_up_in_a_way_of_its_own_gets_no_interval(opened: Callable[..., Run]) -> None:
+    run = opened("report")
+    for step, logged in ((0, 7.0), (4, 8.0)):
+        rows = [{"prompt": "p", "response": "r", **s} for s in made([1.0, 2.0])]
+        rows = [{**s, "terms": {"keyword-coverage": s["terms"]["x"], "kl": 0.0}} for s in rows]
+        run.commit_samples("rl", step, "heldout", rows)
+        run.commit_row("rl", step, {"eval/keyword-coverage": logged, "eval/kl": 0.0}, {})
+    run.tell("run_finished", status="finished")
+    assert not run.notices
+    figure = phase(numbers(run), "rl")["evaluations"][0]["figures"]["keyword-coverage"]
+    assert figure["summary"] == "own"
+    assert [point["value"] for point in figure["points"]] == [7.0, 8.0]
+    assert figure["points"][0]["low"] is None
+    assert "change" not in figure
+
+
+def test_a_killed_run_reports_the_same_to_the_last_bit(whole: Run, resumed: tuple[Run, list[str]]) -> None:
+    mine, theirs = numbers(whole), numbers(resumed[0])
+    for found in (mine, theirs):
+        assert found.pop("timings")["phases"]["rl"]["seconds"] > 0
+    assert json.dumps(mine) == json.dumps(theirs)
+
+
+def test_a_complete_run_writes_its_report_again(whole: Run, small: dict[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(whole.directory, tmp_path / "run")
+    (tmp_path / "run/report.html").unlink()
+    (tmp_path / "run/report.json").unlink()
+    again = hookline.run({**small, "trackers": ["report"]}, out=tmp_path / "run")
+    assert (again.directory / "report.html").exists()
+    assert numbers(again) == numbers(whole)
+
+
+def test_a_run_that_did_not_finish_has_no_report(opened: Callable[..., Run]) -> None:
+    run = opened("report")
+    run.tell("run_finished", status="stopped")
+    assert not (run.directory / "report.html").exists()
+
+
+# -- page
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page, as a browser sees them; refuses tags that are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+    def names(self) -> set[str]:
+        return {tag for tag, _ in self.tags}
+
+
+def page(run: Run) -> Page:
+    return Page((run.directory / "report.html").read_text())
+
+
+def harmless(read: Page, text: str) -> None:
+    """No script, nothing loaded from elsewhere, ids once each, references that lead somewhere."""
+    assert not read.names() & {"script", "img", "link", "iframe", "object", "image", "foreignobject"}
+    for _, attributes in read.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = re.findall(r'(?:url\(|href=")#([^")]+)', text)
+    assert wanted
+    assert set(wanted) <= set(ids)
+
+
+def test_the_page_is_whole_and_stands_alone(whole: Run) -> None:
+    read = page(whole)
+    harmless(read, (whole.directory / "report.html").read_text())
+    text = " ".join(read.text)
+    for heading in (
+        "Results",
+        "What was run",
+        "Reward against KL",
+        "Curves",
+        "Answers before and after",
+        "What it ran on",
+    ):
+        assert heading in text
+    figure = phase(numbers(whole), "rl")["evaluations"][0]["figures"]["keyword-coverage"]
+    assert report_html.number(figure["points"][-1]["value"]) in text
+    assert "4 steps of ppo (lr 0.003), starting from the policy at the end of pretrain" in text
+    assert str(phase(numbers(whole), "rl")["weights"]) in text
+    assert whole.id in text
+
+
+def test_every_logged_figure_is_explained(whole: Run) -> None:
+    found = numbers(whole)
+    logged = {name for row in whole.rows() for name in (*row["metrics"], *row["timings"])}
+    assert set(found["words"]) == logged
+    assert [name for name, meaning in found["words"].items() if not meaning["formula"]] == []
+    assert found["words"]["eval/keyword-coverage"]["formula"].startswith("Share of a row's `keywords`")
+    assert found["words"]["kl"]["unit"] == "nats per answer"
+
+
+def test_curves_are_drawn_with_the_pages_colours(whole: Run) -> None:
+    text = (whole.directory / "report.html").read_text()
+    assert text.count("<svg ") >= 8
+    assert "var(--c1)" in text
+    assert not re.search(r"#0[0-9a-f]0[0-9a-f]0[0-9a-f]\b", text), "an ink that was not replaced"
+    assert "pip install" not in text
+
+
+def test_answers_that_are_html_stay_text(whole: Run, tmp_path: Path) -> None:
+    found = numbers(whole)
+    example = phase(found, "rl")["evaluations"][0]["examples"][0]
+    example["prompt"] = example["before"]["response"] = example["after"]["response"] = EVIL
+    found["phases"][0]["does"] = found["phases"][0]["chain"] = EVIL
+    text = report_html.page(found, {}, EVIL, "id")
+    read = Page(text)
+    harmless(read, text)
+    assert "".join(read.text).count('<script>alert("x")</script>') == 6
+    assert "\x07" not in text
+    assert "default-src 'none'" in text, "and were anything missed, the browser is told to run and load nothing"
+
+
+def test_figure_names_with_odd_letters_do_not_break_the_drawings(whole: Run) -> None:
+    from hookline_plugins.trackers import report_plots
+
+    found = numbers(whole)
+    curves = phase(found, "rl")["curves"]
+    curves["reward/<b>$\\frac{$ & \"'"] = [[1, 0.1], [2, 0.5], [3, 0.2]]
+    drawn, _ = report_plots.draw(found)
+    Page(drawn["curves/rl"])
+    assert "&lt;b&gt;" in drawn["curves/rl"]
+
+
+def test_prompt_words_are_marked_as_whole_words_only() -> None:
+    marked = report_html.marked("A <cat> sees the cats, Cat!", {"cat"})
+    assert marked == "A &lt;<mark>cat</mark>&gt; sees the cats, <mark>Cat</mark>!"
+
+
+def test_ten_answers_are_shown_in_order_once_per_prompt() -> None:
+    first = [
+        {"sample": i, "group": i // 2, "prompt": f"p{i // 2}", "response": f"a{i}", "terms": {}} for i in range(30)
+    ]
+    last = [{**s, "response": s["response"].upper()} for s in first]
+    shown = report_numbers._examples(first, last, 10)
+    assert [e["prompt"] for e in shown] == [f"p{i}" for i in range(10)]
+    assert [(e["before"]["response"], e["after"]["response"]) for e in shown] == [
+        (f"a{2 * i}", f"A{2 * i}") for i in range(10)
+    ]
+
+
+def test_without_matplotlib_the_tables_come_and_a_mend(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    text = report.write(whole, tmp_path).read_text()
+    read = Page(text)
+    harmless(read, text)
+    assert "pip install 'hookline[report]'" in " ".join(read.text)
+    assert "keyword-coverage" in text
+    assert "midway" in text
+    mine, theirs = json.loads((tmp_path / "report.json").read_text()), numbers(whole)
+    assert mine == theirs
+
+
+def test_a_run_without_evaluations_says_what_is_missing(opened: Callable[..., Run]) -> None:
+    run = opened("report")
+    run.commit_row("pretrain", 1, {"loss": float("inf"), "nll": 2.0}, {})
+    run.tell("run_finished", status="finished")
+    assert not run.notices
+    assert "No phase was evaluated" in " ".join(page(run).text)

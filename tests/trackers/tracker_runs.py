@@ -1,0 +1,18 @@
+"""What the tests of this folder share besides fixtures."""
+
+from __future__ import annotations
+
+from hookline import Run
+
+CANARY = "cafe" * 10
+"""A well-formed W&B key that must turn up nowhere."""
+EVIL = '<script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)> </style>\x07 & $\\frac$'
+
+
+def commit(run: Run, phase: str, steps: int, **figures: float) -> None:
+    """A phase of so many steps with these figures, told to the trackers as the loop tells it."""
+    run.tell("phase_started", phase=phase, steps=steps, done=0)
+    for step in range(1, steps + 1):
+        run.commit_row(
+            phase, step, {"loss": 1.0 / step, **figures}, {"seconds/update": 0.01, "tokens_per_second": 900.0}
+        )
