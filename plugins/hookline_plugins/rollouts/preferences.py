@@ -37,16 +37,21 @@ class Preferences(Component):
         source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
         longest = ctx.role_named("policy").context
         self.judgements = []
+        left = 0
         for number, record in enumerate(source.records):
             if self._wanted(record):
                 prompt, answers = self._read(ctx, record, f"{source.name} row {number + 1}")
                 if len(prompt) + max(map(len, answers)) <= longest:
                     self.judgements.append((prompt, answers, record))
+                else:
+                    left += 1
         if not self.judgements:
             raise DataError(
                 f"{source.name}: 0 of {len(source)} judgements are in split '{self.config.split}' and fit the context",
                 "check the split and the lengths",
             )
+        if left:
+            ctx.run.notice(f"{source.name}: {left} judgements are longer than {longest} tokens and left out")
 
     def _wanted(self, record: Any) -> bool:
         if self.config.split == "all":
@@ -57,7 +62,7 @@ class Preferences(Component):
     def _read(self, ctx: Context, record: Any, where: str) -> tuple[list[int], list[list[int]]]:
         """(prompt ids, answers' ids, best first)."""
         if "ranking" in record:
-            return record["prompt_ids"], [answer["token_ids"] for answer in record["ranking"]]
+            return _ids(ctx, record, where)
         for field in ("prompt", "chosen", "rejected"):
             if not isinstance(record.get(field), str):
                 has = f"is {type(record[field]).__name__}, not text" if field in record else "is missing"
@@ -79,3 +84,22 @@ class Preferences(Component):
                 gold.append(float(worth[rank]))
         rollout = recorded(ctx, rows, groups, self.config.from_ or self.config.path)
         return rollout.with_extra(recorded_B=torch.tensor(rewards), gold_B=torch.tensor(gold))
+
+
+def _ids(ctx: Context, record: Any, where: str) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a judgement as they were sampled, shown to be this tokenizer's."""
+
+    def fits(ids: Any) -> bool:
+        known = ctx.tokenizer.vocabulary
+        return isinstance(ids, list) and bool(ids) and all(type(i) is int and 0 <= i < known for i in ids)
+
+    ranking = record["ranking"]
+    answers = [a.get("token_ids") if isinstance(a, dict) else None for a in ranking] if isinstance(ranking, list) else []
+    if len(answers) < 2:
+        raise DataError(f"{where}: 'ranking' is no list of two answers or more", "rank at least two")
+    if not fits(record.get("prompt_ids")) or not all(map(fits, answers)):
+        raise DataError(
+            f"{where}: its prompt_ids and token_ids are not all lists of this tokenizer's ids",
+            "give `prompt`, `chosen` and `rejected` as text instead",
+        )
+    return record["prompt_ids"], answers
