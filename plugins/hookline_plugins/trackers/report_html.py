@@ -53,7 +53,8 @@ table.even { table-layout: fixed; min-width: 56rem; } table.even th:first-child 
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 figure { margin: 1rem 0; background: var(--card); border: 1px solid var(--grid); border-radius: .7rem; padding: 1rem; }
-figure.narrow { max-width: 44rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0 1rem; }
+.figures figure { max-width: 44rem; }
 figcaption { font-size: .86rem; color: var(--muted); margin-top: .6rem; }
 svg.forest { width: 9rem; height: 1.1rem; display: inline-block; vertical-align: middle; }
 ol.phases { padding: 0; list-style: none; counter-reset: phase; }
@@ -116,22 +117,16 @@ def _headlines(numbers: Json) -> str:
     """A card per phase that was evaluated: policies that were paid first, then reward models, then the rest."""
     cards: list[tuple[int, str]] = []
     for phase in numbers["phases"]:
-        paid = False
-        for evaluation in phase["evaluations"]:
-            for name, figure in evaluation["figures"].items():
-                if len(figure["points"]) < 2:
-                    continue
-                if figure["component"] == "pair-accuracy":
-                    continue
-                if any(curve["reward"] == name for curve in phase["reward_kl"]):
-                    cards.append((0, _policy_card(phase, name, figure, prices=not paid)))
-                    paid = True
-                elif figure["component"] not in NO_REWARD or (
-                    figure["summary"] == "perplexity" and not phase["reward_kl"]
-                ):
-                    cards.append((2, _plain_card(phase, evaluation, name, figure)))
+        if phase["reward_kl"]:
+            cards.append((0, _policy_card(phase)))
+            continue
         if accuracies := _accuracies(phase):
             cards.append((1, _accuracy_card(phase, accuracies)))
+        for evaluation in phase["evaluations"]:
+            for name, figure in evaluation["figures"].items():
+                told = figure["component"] not in NO_REWARD or figure["summary"] == "perplexity"
+                if told and len(figure["points"]) > 1:
+                    cards.append((2, _plain_card(phase, evaluation, name, figure)))
     if not cards:
         return "<p>No phase was evaluated, so there is nothing to compare. Add <code>evaluate:</code> to a phase.</p>"
     caption = f"""<p class="caption">Held-out rows, from the start of each phase to its end. Brackets are {LEVEL} % bootstrap
@@ -144,25 +139,32 @@ intervals; changes are paired, on the same prompts and seeds.</p>"""
     )
 
 
-def _policy_card(phase: Json, name: str, figure: Json, prices: bool) -> str:
-    """A reward's change, the win rate and, on a phase's first card, what was paid for it: KL and perplexity."""
-    start = phase["starts_from"]
+def _policy_card(phase: Json) -> str:
+    """The first reward's change and win rate; then what was paid for it, KL and perplexity; then the other rewards."""
+    first, *others = [curve["reward"] for curve in phase["reward_kl"]]
+    figures = [item for evaluation in phase["evaluations"] for item in evaluation["figures"].items()]
+    figure = next(figure for name, figure in figures if name == first)
     lines = [_change_sentence(figure)]
     if wins := figure.get("wins"):
-        against = f"against {_name(start)}" if start else "against its start"
+        against = f"against {_name(phase['starts_from'])}" if phase["starts_from"] else "against its start"
         lines.append(f"Wins {_percent(wins['value'])} {_percent_range(wins)} of held-out rows {against}, ties half.")
-    for other in (f for e in phase["evaluations"] for f in e["figures"].values() if prices):
-        last = other["points"][-1]
+    for name, other in figures:
+        start, last = other["points"][0], other["points"][-1]
+        ends = f"{number(start['value'])} → {number(last['value'])}"
         if other["component"] == "kl" and last["value"] is not None:
             target = phase["kl_target"]
-            beside = ""
-            if target is not None:
-                beside = f", {'within' if last['value'] <= target else 'above'} its target of {number(target)}"
+            beside = (
+                ""
+                if target is None
+                else f", {'within' if last['value'] <= target else 'above'} its target of {number(target)}"
+            )
             lines.append(f"KL {number(last['value'])} {_range(last)} nats per answer{beside}.")
-        elif other["summary"] == "perplexity" and "ratio" in other:
-            ends = f"{number(other['points'][0]['value'])} → {number(last['value'])}"
+        elif other.get("ratio"):
             lines.append(f"Held-out perplexity {ends}, {_growth(other['ratio'])}.")
-    return _card(f"{_name(phase['name'])} · {_name(name)}", figure, lines)
+        elif name in others and other.get("change"):
+            change = other["change"]
+            lines.append(f"{_name(name)} {ends}, {_signed(change['value'])} {_range(change, _signed)}.")
+    return _card(f"{_name(phase['name'])} · {_name(first)}", figure, lines)
 
 
 def _plain_card(phase: Json, evaluation: Json, name: str, figure: Json) -> str:
@@ -227,7 +229,7 @@ def _evaluations(numbers: Json) -> str:
     caption = f"""<p class="caption">Start and end of each phase, on rows that training never sees. Brackets hold {LEVEL} %
 bootstrap intervals: groups (the rows of one prompt) are drawn anew with replacement {numbers["resamples"]:,} times, and
 the middle {LEVEL} % of the resulting figures is shown. <em>Change</em> is end − start on the same prompts with the same
-seeds, in bold where its interval, the line in the small drawing, is clear of zero. <em>Higher at the end</em> is the
+seeds, in bold where its interval, the line in the small drawing, is clear of zero. <em>Rows that rose</em> is the
 share of rows whose own value rose (for perplexity: whose text became likelier); ties count half, so 50 % is no
 change.</p>"""
     return caption + "".join(parts)
@@ -242,7 +244,7 @@ def _evaluation(phase: Json, evaluation: Json) -> str:
     return (
         f"""<h3>{_name(phase["name"])}{own} <span class="muted">· {_count(evaluation["rows"], "row")}{groups}</span></h3>
 <div class="scroll"><table class="even"><thead><tr><th>figure</th><th>start (step {first})</th><th>end (step {last})</th><th>change</th>
-<th></th><th>higher at the end</th></tr></thead><tbody>{body}</tbody></table></div>"""
+<th></th><th>rows that rose</th></tr></thead><tbody>{body}</tbody></table></div>"""
         if changes or body
         else ""
     )
@@ -304,11 +306,11 @@ def _accuracy(numbers: Json) -> str:
         )
         parts.append(
             f"<h3>{_name(phase['name'])}</h3><div class='scroll'><table><thead><tr><th>figure</th><th>start</th><th>end</th>"
-            f"<th>50 to 100 %</th><th>comparisons</th></tr></thead><tbody>{lines}</tbody></table></div>"
+            f"<th>50 to 100 %</th><th>judgements</th></tr></thead><tbody>{lines}</tbody></table></div>"
         )
     if not parts:
         return ""
-    caption = """<p class="caption">How many held-out comparisons the reward model orders as they were judged. People, and the
+    caption = """<p class="caption">The share of held-out comparisons that the reward model orders as they were judged. People, and the
 simulated annotator, do not always prefer the better answer, so no model can reach 100 %: the <em>ceiling</em> is the share
 that somebody who knew the true reward would get, E[σ(|Δ|)] under Bradley–Terry. Accuracy <em>against gold</em> counts the
 order by the true reward itself, without that noise; equal answers are left out.</p>"""
@@ -337,13 +339,13 @@ def _reward_kl(numbers: Json, drawn: Mapping[str, str]) -> str:
         svg = drawn.get(f"reward-kl/{reward}")
         if svg:
             parts.append(
-                f'<figure class="narrow">{svg}<figcaption>{_name(reward)} on held-out prompts against the distance from the '
+                f"<figure>{svg}<figcaption>{_name(reward)} on held-out prompts against the distance from the "
                 "reference, one point per evaluation; bars are the reward's intervals. High and to the left is good: much "
                 "reward for little change.</figcaption></figure>"
             )
         else:
             parts.append(_reward_kl_table(numbers, reward))
-    return "".join(parts)
+    return f'<div class="figures">{"".join(parts)}</div>'
 
 
 def _reward_kl_table(numbers: Json, reward: str) -> str:
@@ -395,7 +397,9 @@ def _answers(numbers: Json) -> str:
             if evaluation["examples"]:
                 own = "" if evaluation["name"] == "heldout" else f", {_name(evaluation['name'])}"
                 before = f"before (the end of {_name(phase['starts_from'])})" if phase["starts_from"] else "before"
-                shown = "".join(_example(example, before) for example in evaluation["examples"])
+                asked = [set(words_of(example["prompt"])) for example in evaluation["examples"]]
+                always = set.intersection(*asked) if len(asked) > 1 else set()
+                shown = "".join(_example(example, before, always) for example in evaluation["examples"])
                 parts.append(f"<h3>{_name(phase['name'])}{own}</h3>{shown}")
     if not parts:
         return ""
@@ -405,8 +409,14 @@ def _answers(numbers: Json) -> str:
     )
 
 
-def _example(example: Json, before: str) -> str:
-    wanted = {word.lower() for word in WORD.findall(example["prompt"]) if len(word) > 2}
+def words_of(text: str) -> list[str]:
+    """Words of three letters and more, in small letters."""
+    return [word.lower() for word in WORD.findall(text) if len(word) > 2]
+
+
+def _example(example: Json, before: str, always: set[str]) -> str:
+    """One prompt, its answers side by side; words that every prompt has (`Words: …`) ask for nothing."""
+    wanted = set(words_of(example["prompt"])) - always
     sides = "".join(
         f'<div><div class="muted caption">{title}</div><div class="text">{marked(side["response"], wanted)}</div>'
         f'<div class="terms">{_terms(side["terms"])}</div></div>'
@@ -449,7 +459,7 @@ def _words(numbers: Json) -> str:
          "lower is better"),
         ("KL per answer", "mean over answers the policy drew of Σ_t log π(a_t) − log π_ref(a_t), in nats: how far the policy "
          "has moved from the reference. An estimate, so it may fall below 0 by chance"),
-        ("higher at the end", "the win rate: share of rows whose own value is higher at the end than at the start, ties half"),
+        ("rows that rose", "the win rate: share of rows whose own value is higher at the end than at the start, ties half"),
     ]  # fmt: skip
     lines = "".join(f"<dt>{_name(word)}</dt><dd>{_name(text)}</dd>" for word, text in fixed)
     logged = ""
