@@ -101,15 +101,18 @@ def test_the_config_is_the_experiment_as_resolved(whole: Run) -> None:
     assert sent.config["about"]["data"]
 
 
-def test_answers_come_as_tables_in_the_step_of_their_row(whole: Run) -> None:
-    sent = Sent(whole)
-    for entry in whole.evaluations():
-        path = sent.history[entry["row"]][f"{entry['phase']}/samples/{entry['name']}/path"]
-        read = json.loads((sent.folder / "files" / path).read_text())
-        assert read["columns"][:2] == ["prompt", "response"]
-        assert [cells[:2] for cells in read["data"]] == [[s["prompt"], s["response"]] for s in entry["samples"]]
-        terms = [dict(zip(read["columns"][2:], cells[2:])) for cells in read["data"]]
-        assert [{k: v for k, v in t.items() if v is not None} for t in terms] == [s["terms"] for s in entry["samples"]]
+def test_answers_come_as_tables_in_the_step_of_their_row(whole: Run, resumed: tuple[Run, list[str]]) -> None:
+    for run in (whole, resumed[0]):
+        sent = Sent(run)
+        for entry in run.evaluations():
+            path = sent.history[entry["row"]][f"{entry['phase']}/samples/{entry['name']}/path"]
+            read = json.loads((sent.folder / "files" / path).read_text())
+            assert read["columns"][:2] == ["prompt", "response"]
+            assert [cells[:2] for cells in read["data"]] == [[s["prompt"], s["response"]] for s in entry["samples"]]
+            terms = [dict(zip(read["columns"][2:], cells[2:])) for cells in read["data"]]
+            assert [{k: v for k, v in t.items() if v is not None} for t in terms] == [
+                s["terms"] for s in entry["samples"]
+            ]
 
 
 def test_report_and_manifests_are_artifacts_whose_files_are_there(whole: Run) -> None:

@@ -94,7 +94,7 @@ class WandB(Component):
         if self.wandb is not None:
             self._log(row, tables)
 
-    @hookimpl(trylast=True)
+    @hookimpl
     def hookline_run_finished(self, run: Run, status: str) -> None:
         if self.wandb is None:
             return
