@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracker_runs import CANARY
+from tracker_runs import ALL, CANARY
 
 import hookline
 from hookline import Run
 from hookline.api import plan
-
-ALL = ["wandb", "report", "tensorboard", "jsonl", "console"]
-"""Every tracker; wandb before report, so that only `tryfirst` gets the report into W&B's artifacts."""
 
 KILLER = """
 import os, signal

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tracker_runs import commit
+from tracker_runs import ALL, commit
 
 from hookline import Run
+from hookline.api import plan
 
 ESCAPE = "\x1b"
 
@@ -75,6 +76,13 @@ def test_a_resumed_phase_says_where_it_goes_on(opened: Callable[..., Run], capsy
     run = opened("console")
     run.tell("phase_started", phase="pretrain", steps=10, done=4)
     assert "goes on after step 4" in capsys.readouterr().out
+
+
+def test_a_run_stopped_before_it_began_breaks_no_tracker(opened: Callable[..., Run]) -> None:
+    run = opened()
+    run.trackers = {slot.instance: slot.make() for slot in plan({**run.experiment, "trackers": ALL}).trackers}
+    run.tell("run_finished", status="stopped")
+    assert not run.notices
 
 
 def test_a_narrow_encoding_loses_signs_not_the_run(opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

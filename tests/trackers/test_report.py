@@ -270,6 +270,7 @@ def test_figure_names_with_odd_letters_do_not_break_the_drawings(whole: Run) -> 
     found = numbers(whole)
     curves = phase(found, "rl")["curves"]
     curves["reward/<b>$\\frac{$ & \"'"] = [[1, 0.1], [2, 0.5], [3, 0.2]]
+    found["phases"] = [{**phase(found, "rl"), "reward_kl": []}]
     drawn, _ = report_plots.draw(found)
     Page(drawn["curves/rl"])
     assert "&lt;b&gt;" in drawn["curves/rl"]

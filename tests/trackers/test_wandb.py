@@ -142,6 +142,17 @@ def test_a_killed_run_goes_on_under_its_id_with_every_row_once(resumed: tuple[Ru
         assert {key: row[key] for key in figures} == {key: other[key] for key in figures}
 
 
+def test_rows_that_wandb_has_are_not_sent_twice(opened: Callable[..., Run]) -> None:
+    run = opened("wandb")
+    commit(run, "pretrain", 3)
+    tracker: Any = run.trackers["wandb"]
+    tracker._catch_up(run)  # as after a resume of an online run, whose last rows had arrived before the kill
+    commit(run, "comparisons", 2)
+    run.tell("run_finished", status="finished")
+    assert not [notice for notice in run.notices if "failed" in notice]
+    assert [row["_step"] for row in Sent(run).history] == list(range(5))
+
+
 def test_the_key_is_nowhere_in_the_run(resumed: tuple[Run, list[str]]) -> None:
     files = [path for path in resumed[0].directory.rglob("*") if path.is_file()]
     assert len(files) > 20

@@ -8,6 +8,9 @@ CANARY = "cafe" * 10
 """A well-formed W&B key that must turn up nowhere."""
 EVIL = '<script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)> </style>\x07 & $\\frac$'
 
+ALL = ["wandb", "report", "tensorboard", "jsonl", "console"]
+"""Every tracker; wandb before report, so that only `tryfirst` gets the report into W&B's artifacts."""
+
 
 def commit(run: Run, phase: str, steps: int, **figures: float) -> None:
     """A phase of so many steps with these figures, told to the trackers as the loop tells it."""

@@ -28,18 +28,22 @@ class Console(Component):
         figures: tuple[str, ...] = ()
         """More figures of the row to show, by name."""
 
-    @hookimpl
-    def hookline_run_started(self, run: Run) -> None:
-        terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        self.screen: Terminal | Plain = Terminal() if terminal else Plain()
+    def __init__(self, config: hookline.Config) -> None:
+        super().__init__(config)
+        self.screen: Terminal | Plain = Plain()
         self.began = time.monotonic()
         self.phase_began = self.began
-        self.steps = 0
+        self.steps = self.first_step = 0
         self.next_line = 0.0
         self.evaluation_lines = 0
         self.waiting: list[str] = []
         self.evaluated_at = 0
         self.alarmed: set[tuple[str, str]] = set()
+
+    @hookimpl
+    def hookline_run_started(self, run: Run) -> None:
+        if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+            self.screen = Terminal()
 
     @hookimpl
     def hookline_phase_started(self, run: Run, phase: str, steps: int, done: int) -> None:

@@ -25,13 +25,15 @@ class TensorBoard(Component):
         flush_seconds: int = Field(10, ge=1)
         """How long a point may wait in memory. Small is livelier, large is gentler on slow disks."""
 
+    writer: Any = None
+
     @hookimpl
     def hookline_run_started(self, run: Run) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         folder = run.directory / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
-        self.writer: Any = SummaryWriter(str(folder), flush_secs=self.config.flush_seconds)
+        self.writer = SummaryWriter(str(folder), flush_secs=self.config.flush_seconds)
         experiment = json.dumps(run.experiment, indent=1, ensure_ascii=False)
         self.writer.add_text("experiment", "\n".join("    " + text for text in experiment.splitlines()))
         for entry in run.evaluations():
@@ -49,7 +51,8 @@ class TensorBoard(Component):
 
     @hookimpl
     def hookline_run_finished(self) -> None:
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
     def _row(self, row: Mapping[str, Any]) -> None:
         for name, value in {**row["metrics"], **row["timings"]}.items():

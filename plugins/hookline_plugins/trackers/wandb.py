@@ -56,10 +56,13 @@ class WandB(Component):
         timeout: float = Field(30.0, gt=0)
         """Seconds to wait for W&B at start, before going offline, and at the end. Small never delays a run."""
 
-    @hookimpl
-    def hookline_run_started(self, run: Run) -> None:
+    def __init__(self, config: hookline.Config) -> None:
+        super().__init__(config)
         self.tables: dict[str, Any] = {}
         self.wandb: Any = None
+
+    @hookimpl
+    def hookline_run_started(self, run: Run) -> None:
         mode = self._mode()
         if mode == "disabled":
             return
