@@ -26,13 +26,15 @@ ROOT = Path(__file__).parent.resolve()
 SOURCE_ROOTS = ("core", "plugins")
 RECORD = Path("hookline", "kernels", "build.json")
 
-# No -ffast-math: NaN and infinities are part of the kernels' contract. -ffp-contract=fast lets a*b+c be one instruction.
+# No -ffast-math: NaN and infinities are part of the kernels' contract. -ffp-contract=fast makes a*b+c one instruction.
 WARNINGS = "-Wall -Wextra"
 FLAGS = f"-std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno {WARNINGS}"
+AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512"
 X86_SETS = {
     "baseline": "",
     "avx2": "-mavx2 -mfma -mf16c",
-    "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512",
+    "avx512": AVX512,
+    "avx512_bf16": f"{AVX512} -mavx512bf16",
 }
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
 

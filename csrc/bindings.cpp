@@ -23,7 +23,7 @@ using namespace hookline;
 namespace {
 
 // Raised whenever an argument below changes; the Python side refuses another number than its own.
-constexpr int interface = 2;
+constexpr int interface = 3;
 
 enum Code : int { f32 = 0, bf16 = 1, f16 = 2, i64 = 3, u8 = 4 };
 
@@ -37,6 +37,7 @@ std::vector<const Kernels*> usable() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     all.push_back(&kernels_avx512);
+  if (all.back() == &kernels_avx512 && __builtin_cpu_supports("avx512bf16")) all.push_back(&kernels_avx512_bf16);
 #endif
   return all;
 }
@@ -301,6 +302,23 @@ void kl_backward(py::handle upstream, py::handle stats, py::handle tile, py::han
                       ref_to ? &ref_to->rows : nullptr, threads);
 }
 
+bool has_product() { return chosen->product; }
+
+// out [m, n] float32 (+)= a [m, k] @ b, which is [k, n], or [n, k] if transposed; both bfloat16 with dense rows.
+void product(py::handle a, py::handle b, bool b_transposed, py::handle out, bool add, int threads) {
+  Descriptor x = read(a), y = read(b), z = read(out);
+  for (const Descriptor* d : {&x, &y, &z}) check(d->shape.size() == 2 && d->strides[1] == 1, "matrices have dense rows");
+  check(chosen->product, "this instruction set has no product");
+  check(x.dtype == bf16 && y.dtype == bf16 && z.dtype == f32, "a and b are bfloat16, out is float32");
+  int64_t m = x.shape[0], k = y.shape[b_transposed ? 1 : 0], n = y.shape[b_transposed ? 0 : 1];
+  check(x.shape[1] == k + k % 2, "a has b's depth, padded to an even number");
+  check(!b_transposed || (k % 2 == 0 && y.strides[0] % 2 == 0), "a transposed b has an even depth and stride");
+  check(z.shape[0] == m && z.shape[1] == n, "out is [m, n]");
+  py::gil_scoped_release release;
+  chosen->product((const uint16_t*)x.data, x.strides[0], (const uint16_t*)y.data, y.strides[0], b_transposed, (float*)z.data,
+                  z.strides[0], m, n, k, add, threads);
+}
+
 // Asks for huge pages under memory that was just mapped: 2 MiB per page fault instead of 4 KiB. Only a hint.
 void use_huge_pages(py::handle h) {
   Descriptor d = read(h);
@@ -357,6 +375,8 @@ PYBIND11_MODULE(_native, m) {
   m.def("instruction_sets", instruction_sets, "Those compiled in that this machine has, the slowest first.");
   m.def("use", use, "Switch to an instruction set (tests and benchmarks).");
   m.def("use_huge_pages", use_huge_pages);
+  m.def("has_product", has_product);
+  m.def("product", product);
   m.def("token_stats", token_stats);
   m.def("ids_are_fine", ids_are_fine);
   m.def("update", update);

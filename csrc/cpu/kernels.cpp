@@ -3,6 +3,7 @@
 #include "gae.h"
 #include "kernels.h"
 #include "kl.h"
+#include "product.h"
 #include "token_stats.h"
 
 #define NAME_OF(x) #x
@@ -26,6 +27,11 @@ extern const Kernels TABLE_OF(HOOKLINE_ISA) = {
     HOOKLINE_ISA::kl_update,
     HOOKLINE_ISA::kl_finish,
     HOOKLINE_ISA::kl_backward,
+#ifdef __AVX512BF16__
+    HOOKLINE_ISA::product,
+#else
+    nullptr,
+#endif
 };
 
 }  // namespace hookline

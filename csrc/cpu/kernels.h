@@ -67,12 +67,17 @@ struct Kernels {
   // Each grad may be absent (null), or be its own tile.
   void (*kl_backward)(const float* upstream, const float* stats, const Rows& tile, const Rows& ref_tile, int64_t rows,
                       int64_t width, float temperature, const Rows* grad, const Rows* ref_grad, int threads);
+
+  // C[m, n] (+)= A[m, k] B in float32, of bfloat16 [m, k] and [k, n] (or [n, k], transposed). Null where the CPU cannot.
+  void (*product)(const uint16_t* a, int64_t a_stride, const uint16_t* b, int64_t b_stride, bool b_transposed, float* c,
+                  int64_t c_stride, int64_t m, int64_t n, int64_t k, bool add, int threads);
 };
 
 extern const Kernels kernels_baseline;
 #ifdef HOOKLINE_X86
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
+extern const Kernels kernels_avx512_bf16;
 #endif
 
 }  // namespace hookline

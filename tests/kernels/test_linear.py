@@ -76,12 +76,12 @@ def test_bfloat16_products_keep_float32_up_to_the_softmax():
 
 
 def test_weight_gradients_add_up_in_float32():
-    hidden, weight, _, ids = make(torch.bfloat16, tokens=(160,), width=8, vocabulary=40)
-    ours, theirs = leaves(hidden, weight), leaves(hidden, weight, dtype=torch.float64)
-    linear_token_stats(*ours, ids).logprobs.sum().backward()  # 20 blocks of rows
-    oracle.token_stats(theirs[0] @ theirs[1].T, ids)["logprobs"].sum().backward()
-    error = (ours[1].grad.double() - theirs[1].grad).abs() / theirs[1].grad.abs().clamp(min=0.1)
-    assert error.max() <= 2.0**-8  # one rounding
+    """300 blocks of rows push the same way: in bfloat16 the sum would stop growing at 256 of them."""
+    hidden, weight, _, ids = make(torch.bfloat16, tokens=(2400,), width=8, vocabulary=40)
+    ours, theirs = leaves(hidden.abs(), weight), leaves(hidden.abs(), weight, dtype=torch.float64)
+    linear_token_stats(*ours, ids.clamp(max=20)).logprobs.sum().backward()
+    oracle.token_stats(theirs[0] @ theirs[1].T, ids.clamp(max=20))["logprobs"].sum().backward()
+    close(ours[1].grad[21:], theirs[1].grad[21:], 2.0**-8)  # tokens never drawn: every term is negative
 
 
 def test_only_the_gradients_that_are_needed():

@@ -156,65 +156,85 @@ def _row_blocks(tokens: int) -> list[slice]:
 
 
 class Head:
-    """A head whose logits exist one tile at a time, in a buffer that every tile of one call shares."""
+    """A head whose logits exist one tile at a time, in a buffer that every tile of one call shares.
+
+    Products are accumulated in float32. bfloat16 is multiplied as it is where the CPU can, and else made float32 first,
+    a tile at a time: the library's own bfloat16 product would round the logits.
+    """
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None):
-        self.hidden = flat(hidden).float()
-        self.weight, self.bias = weight, None if bias is None else bias.float()
+        self.narrow = (
+            hidden.dtype == weight.dtype == torch.bfloat16 and hidden.shape[-1] % 2 == 0 and kernels().has_product()
+        )
+        self.hidden = flat(hidden).contiguous() if self.narrow else flat(hidden).float()
+        self.weight = weight.contiguous() if self.narrow else weight
+        self.bias = None if bias is None else bias.float()
         tokens, vocabulary = len(self.hidden), len(weight)
         first, last = _column_tiles(tokens, vocabulary)[0]
         self.buffer = torch.empty(min(tokens, TILE_ROWS) * (last - first))
 
     def columns(self, first: int, last: int) -> Tensor:
-        return self.weight[first:last].float()
+        """The weight of some tokens of the vocabulary, [width, H]."""
+        return self.weight[first:last] if self.narrow else self.weight[first:last].float()
 
     def tile(self, block: slice, columns: Tensor, first: int) -> Tensor:
-        """Logits [rows of the block, columns of the tile], accumulated in float32."""
+        """Logits [rows of the block, columns of the tile]."""
         n, width = block.stop - block.start, len(columns)
         logits = self.buffer[: n * width].view(n, width)
-        if self.bias is None:
-            return torch.mm(self.hidden[block], columns.t(), out=logits)
-        return torch.addmm(self.bias[first : first + width], self.hidden[block], columns.t(), out=logits)
+        if self.narrow:
+            self.product(self.hidden[block], columns, logits, transposed=True)
+        else:
+            torch.mm(self.hidden[block], columns.t(), out=logits)
+        return logits if self.bias is None else logits.add_(self.bias[first : first + width])
+
+    @staticmethod
+    def product(a: Tensor, b: Tensor, out: Tensor, *, transposed: bool = False, add: bool = False) -> None:
+        kernels().product(describe(a), describe(b), transposed, describe(out), add, torch.get_num_threads())
 
 
 class HeadGrads:
-    """Gradients to hidden, weight and bias, tile by tile. float32 until a number is final, and then rounded once."""
+    """Gradients to hidden, weight and bias, tile by tile: float32 until a number is final, and then rounded once."""
 
     def __init__(self, head: Head, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool]):
-        self.head, self.needs, self.shape = head, needs, hidden.shape
-        self.dtype = hidden.dtype
-        self.hidden = torch.zeros_like(head.hidden) if needs[0] else None
-        self.weight = torch.empty_like(weight) if needs[1] else weight.new_empty(0)
         bias_like = weight if bias is None else bias
-        self.bias = bias_like.new_zeros(len(weight), dtype=torch.float32) if needs[2] else bias_like.new_empty(0)
-        self.bias_dtype = bias_like.dtype
-        self.sum: Tensor | None = None
+        self.head, self.needs, self.shape = head, needs, hidden.shape
+        self.dtypes = (hidden.dtype, bias_like.dtype)
+        self.hidden = torch.zeros(head.hidden.shape) if needs[0] else torch.empty(0)
+        self.weight = (
+            torch.empty_like(weight, memory_format=torch.contiguous_format) if needs[1] else weight.new_empty(0)
+        )
+        self.bias = torch.zeros(len(weight)) if needs[2] else torch.empty(0)
+        self.sum = torch.empty(0)
 
     def add(self, block: slice, grad_logits: Tensor, columns: Tensor, first: int) -> None:
-        if self.hidden is not None:
-            self.hidden[block].addmm_(grad_logits, columns)
+        last, hidden = first + len(columns), self.head.hidden[block]
+        if self.needs[0]:
+            self._product(grad_logits, columns, self.hidden[block], add=True)
         if self.needs[1]:
-            last = first + len(columns)
-            hidden = self.head.hidden[block]
-            if block.stop == len(self.head.hidden) and block.start == 0 and self.weight.dtype == torch.float32:
-                torch.mm(grad_logits.t(), hidden, out=self.weight[first:last])
-                return self._add_bias(grad_logits, first)
-            if self.sum is None:
-                self.sum = grad_logits.t() @ hidden
-            else:
-                self.sum.addmm_(grad_logits.t(), hidden)
-            if block.stop == len(self.head.hidden):
-                self.weight[first:last] = self.sum
-                self.sum = None
-        return self._add_bias(grad_logits, first)
-
-    def _add_bias(self, grad_logits: Tensor, first: int) -> None:
+            begins, ends = block.start == 0, block.stop == len(self.head.hidden)
+            final = self.weight[first:last]
+            if begins:
+                self.sum = final if ends and final.dtype == torch.float32 else torch.empty(final.shape)
+            self._product(grad_logits.t(), hidden, self.sum, add=not begins)
+            if ends and self.sum is not final:
+                final.copy_(self.sum)
         if self.needs[2]:
-            self.bias[first : first + grad_logits.shape[1]] += grad_logits.sum(0)
+            self.bias[first:last] += grad_logits.sum(0)
+
+    def _product(self, a: Tensor, b: Tensor, out: Tensor, *, add: bool) -> None:
+        if self.head.narrow:
+            even = torch.empty(len(a), a.shape[1] + a.shape[1] % 2, dtype=torch.bfloat16)
+            even[:, a.shape[1] :] = 0
+            even[:, : a.shape[1]] = a
+            Head.product(even, b, out, add=add)
+        elif add:
+            out.addmm_(a, b)
+        else:
+            torch.mm(a, b, out=out)
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
-        hidden = torch.empty(0) if self.hidden is None else self.hidden.view(self.shape)
-        return hidden.to(self.dtype), self.weight, self.bias.to(self.bias_dtype)
+        hidden = self.hidden.view(self.shape) if self.needs[0] else self.hidden
+        return hidden.to(self.dtypes[0]), self.weight, self.bias.to(self.dtypes[1])
 
 
 def _blocks(tokens: int, ids: Tensor, kept: Kept) -> list[tuple[slice, Tensor, Kept]]:
@@ -278,7 +298,7 @@ def _new_state(tokens: int) -> Tensor:
 
 def _chosen_logits(head: Head, block: slice, ids: Tensor, kept: Kept) -> Tensor:
     y = ids.clamp(min=0)
-    chosen = (head.hidden[block] * head.weight[y]).sum(-1)
+    chosen = (head.hidden[block].float() * head.weight[y].float()).sum(-1)
     if head.bias is not None:
         chosen += head.bias[y]
     if kept is not None:

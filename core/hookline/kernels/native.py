@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-INTERFACE = 2
+INTERFACE = 3
 """What the C++ side must answer as `_native.INTERFACE`; raised whenever a binding's arguments change."""
 
 BUILD_RECORD = Path(__file__).with_name("build.json")
