@@ -99,9 +99,15 @@ class PhaseState:
 
     def _save_components(self, folder: Path) -> None:
         for name, component in self.hooks.components.items():
+            full: Exception | None = None
             with blame(self.by_name[name], "state_dict"):
                 saved = component.state_dict()
-                state.save_tree(folder, f"component-{name.replace('/', '-')}", saved, f"'{component.instance}'")
+                try:
+                    state.save_tree(folder, f"component-{name.replace('/', '-')}", saved, f"'{component.instance}'")
+                except state.WRITE_ERRORS as err:  # the disk's fault, not the component's
+                    full = err
+            if full is not None:
+                raise full
 
     def _save(self) -> None:
         s, run = self.shared, self.run_

@@ -501,10 +501,12 @@ def _cut_torn_line(path: Path) -> None:
 
 def _rewrite(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     aside = path.with_name(f".{path.name}.aside")
+    raw = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries).encode()
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            for entry in entries:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        if path.exists() and path.read_bytes() == raw:
+            return
+        with aside.open("wb") as file:
+            file.write(raw)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

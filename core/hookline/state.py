@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hookline.errors import CheckpointError
@@ -25,6 +26,8 @@ __all__ = ["hash_tensors", "load_tree", "save_tree", "verify", "write_aside"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+WRITE_ERRORS = (OSError, SafetensorError)
+"""What a full or failing disk raises."""
 
 
 def _sync(path: Path) -> None:
@@ -81,7 +84,7 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
         _sync(target.parent)
     except BaseException as err:
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(err, OSError) or type(err).__name__ == "SafetensorError":
+        if isinstance(err, WRITE_ERRORS):
             raise write_error(target, err) from err
         raise
 
@@ -175,7 +178,6 @@ def save_tree(folder: Path, name: str, tree: Mapping[str, Any], owner: str = "th
 
 def load_tree(folder: Path, name: str) -> dict[str, Any]:
     """What save_tree wrote."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:

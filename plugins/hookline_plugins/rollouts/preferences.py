@@ -94,7 +94,9 @@ def _ids(ctx: Context, record: Any, where: str) -> tuple[list[int], list[list[in
         return isinstance(ids, list) and bool(ids) and all(type(i) is int and 0 <= i < known for i in ids)
 
     ranking = record["ranking"]
-    answers = [a.get("token_ids") if isinstance(a, dict) else None for a in ranking] if isinstance(ranking, list) else []
+    answers: list[Any] = []
+    if isinstance(ranking, list):
+        answers = [answer.get("token_ids") if isinstance(answer, dict) else None for answer in ranking]
     if len(answers) < 2:
         raise DataError(f"{where}: 'ranking' is no list of two answers or more", "rank at least two")
     if not fits(record.get("prompt_ids")) or not all(map(fits, answers)):
