@@ -709,10 +709,16 @@ def test_a_component_that_cannot_read_its_state_is_named(
 @pytest.mark.parametrize(
     ("kept", "sentence"),
     [
-        ("{'fine': 1, 'how': lambda: 1}", r"'mine' keeps 'how' in its state, a function, which cannot be saved"),
-        ("{'file': open(__file__)}", r"'mine' keeps 'file' in its state, a TextIOWrapper"),
-        ("{'deep': {'list': [1, {2, 3}]}}", r"'mine' keeps 'deep/list/1' in its state, a set"),
-        ("{'deep': {1: 2}}", r"'mine' keeps state at 'deep' under keys that are no text"),
+        (
+            "{'fine': 1, 'how': lambda: 1}",
+            r"advantage 'mine' \(mine\.py \w+\).* keeps 'how' in its state, a function, which cannot be saved",
+        ),
+        ("{'file': open(__file__)}", r"advantage 'mine' \(mine\.py \w+\).* keeps 'file' in its state, a TextIOWrapper"),
+        (
+            "{'deep': {'list': [1, {2, 3}]}}",
+            r"advantage 'mine' \(mine\.py \w+\).* keeps 'deep/list/1' in its state, a set",
+        ),
+        ("{'deep': {1: 2}}", r"advantage 'mine' \(mine\.py \w+\).* keeps state at 'deep' under keys that are no text"),
     ],
     ids=["function", "file", "set", "keys"],
 )
