@@ -18,7 +18,7 @@ from hookline.errors import Stopped
 from hookline.metrics import MetricLog
 from hookline.phase import PhaseState, tokenizer_of
 from hookline.plan import Plan
-from hookline.plugins import ask, blame, check_term
+from hookline.plugins import ask, blame, check_batch, check_term
 from hookline.runs import Run
 from hookline.signals import Stopping, stop_signals
 from hookline.types import Rollout, Scored, Term
@@ -125,7 +125,10 @@ class PhaseLoop(PhaseState):
             total_BT += rewards[name][1].weight * one.reward_BT
             if len(rollout):
                 self.shared.metrics.add(f"reward/{name}", ctx.mean(totals[name]), len(rollout))
-        return rollout.scored(total_BT, totals)
+        scored = rollout.scored(total_BT, totals)
+        weighed = " + ".join(f"{rewards[name][1].weight:g} × {name}" for name in terms)
+        check_batch(scored, f"the sum of rewards, {weighed}")
+        return scored
 
     def _evaluate(self, at_start: bool = False) -> None:
         for evaluator in self.evaluators:

@@ -174,7 +174,8 @@ class blame:
             return
         if isinstance(err, HooklineError):
             if not getattr(err, "blamed", False):
-                err.message = f"{self.slot.offer}, in {self.hook}: {err.message}"
+                named = err.message.startswith(str(self.slot.offer))
+                err.message = err.message if named else f"{self.slot.offer}, in {self.hook}: {err.message}"
                 err.blamed = True  # type: ignore[attr-defined]
             return
         what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__

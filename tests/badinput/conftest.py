@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as the command line does, before anything is imported
 from badinput_lab import WORDS, Lab
 
 
