@@ -93,7 +93,7 @@ class Batch:
     length_B: Tensor
     mask_BT: Tensor
     group_B: Tensor
-    """Rows of one prompt share a group."""
+    """Rows of one prompt share a group; a group's number is never reused within a run."""
     sample_B: Tensor
     """Never reused within a run."""
     records: tuple[Record, ...]

@@ -47,13 +47,17 @@ class Dataset(Component):
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         chosen = ctx.take(len(self.rows), self.config.rows)
-        return recorded(ctx, [self.rows[i] for i in chosen], chosen, self.config.path)
+        return recorded(ctx, [self.rows[i] for i in chosen], range(len(chosen)), self.config.path)
 
 
 def recorded(
     ctx: Context, rows: Sequence[tuple[list[int], list[int], Any]], groups: Sequence[int], source: str
 ) -> Rollout:
-    """Read rows of (prompt ids, answer ids, record) as a Rollout without behaviour."""
+    """Read rows of (prompt ids, answer ids, record) as a Rollout without behaviour.
+
+    groups: per row, a number below the count of rows; rows of one prompt share it. It becomes unique in the run.
+    """
+    sample_B = ctx.sample_ids(len(rows))
     prompt_ids_BP, prompt_length_B = pad_rows([prompt for prompt, _, _ in rows])
     token_ids_BT, length_B = pad_rows([answer for _, answer, _ in rows])
     return Rollout(
@@ -62,8 +66,8 @@ def recorded(
         token_ids_BT=token_ids_BT,
         length_B=length_B,
         mask_BT=torch.arange(token_ids_BT.shape[1]) < length_B[:, None],
-        group_B=torch.tensor(list(groups), dtype=torch.long),
-        sample_B=ctx.sample_ids(len(rows)),
+        group_B=torch.tensor(list(groups), dtype=torch.long) + (sample_B[0] if rows else 0),
+        sample_B=sample_B,
         records=tuple(record for _, _, record in rows),
         decode=ctx.tokenizer.decode,
         finish_reason=("recorded",) * len(rows),

@@ -49,6 +49,7 @@ class Text(Component):
         length = self.config.length
         chosen = torch.tensor(ctx.take(self.blocks, self.config.rows), dtype=torch.long)
         B = len(chosen)
+        sample_B = ctx.sample_ids(B)
         at_BT = chosen[:, None] * length + torch.arange(length)
         full_B = torch.full((B,), length)
         return Rollout(
@@ -57,8 +58,8 @@ class Text(Component):
             token_ids_BT=self.stream[at_BT + 1],
             length_B=full_B,
             mask_BT=torch.ones(B, length, dtype=torch.bool),
-            group_B=chosen,
-            sample_B=ctx.sample_ids(B),
+            group_B=sample_B,
+            sample_B=sample_B,
             records=tuple({} for _ in range(B)),
             decode=ctx.tokenizer.decode,
             finish_reason=("recorded",) * B,
