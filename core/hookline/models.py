@@ -101,7 +101,9 @@ class Role:
     def logits(self, ids_BL: Tensor) -> Tensor:
         """The model's own logits [B, L, V], for models whose output layer is more than a product."""
         with self.computing():
-            return cast(Tensor, self.base(input_ids=ids_BL, use_cache=False).logits)
+            return cast(
+                Tensor, self.base(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL), use_cache=False).logits
+            )
 
     def check_fused(self, ids_BL: Tensor) -> bool:
         """Whether trunk × head equals the model's own logits, tried once on a few tokens."""
