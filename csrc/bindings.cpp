@@ -109,7 +109,7 @@ struct Matrix {
 
 Matrix matrix(py::handle h, const char* what) {
   Descriptor d = read(h);
-  check(d.shape.size() == 3 && (d.shape[2] <= 1 || d.strides[2] == 1), what);
+  check(d.shape.size() == 3 && (d.shape[2] <= 1 || d.strides[2] == 1 || d.count() == 0), what);
   Rows rows{d.data, is_float(d.dtype) ? (DType)d.dtype : DType::f32, d.shape[1] > 0 ? d.shape[1] : 1, d.strides[0], d.strides[1]};
   return {rows, d.shape[0] * d.shape[1], d.shape[2], d.dtype};
 }
@@ -307,7 +307,8 @@ bool has_product() { return chosen->product; }
 // out [m, n] float32 (+)= a [m, k] @ b, which is [k, n], or [n, k] if transposed; both bfloat16 with dense rows.
 void product(py::handle a, py::handle b, bool b_transposed, py::handle out, bool add, int threads) {
   Descriptor x = read(a), y = read(b), z = read(out);
-  for (const Descriptor* d : {&x, &y, &z}) check(d->shape.size() == 2 && d->strides[1] == 1, "matrices have dense rows");
+  for (const Descriptor* d : {&x, &y, &z})
+    check(d->shape.size() == 2 && (d->shape[1] <= 1 || d->strides[1] == 1 || d->count() == 0), "matrices have dense rows");
   check(chosen->product, "this instruction set has no product");
   check(x.dtype == bf16 && y.dtype == bf16 && z.dtype == f32, "a and b are bfloat16, out is float32");
   int64_t m = x.shape[0], k = y.shape[b_transposed ? 1 : 0], n = y.shape[b_transposed ? 0 : 1];

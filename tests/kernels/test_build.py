@@ -128,3 +128,12 @@ def test_a_second_build_compiles_nothing(sources):
     third = build(sources, "build_ext", "--inplace")
     assert "bindings.cpp" in third.stdout
     assert "kernels.cpp" not in third.stdout
+
+
+@pytest.mark.slow
+def test_random_calls_under_sanitizers(compiled):
+    if not shutil.which("g++"):
+        pytest.skip("needs g++ and its sanitizers")
+    done = subprocess.run([sys.executable, ROOT / "csrc" / "fuzz.py", "2000"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "2000 calls" in done.stdout
