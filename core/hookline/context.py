@@ -49,6 +49,8 @@ class Shared:
     evaluated_at: int = 0
     """The step of the phase after which the evaluation is made."""
     evaluation_samples: int = 0
+    given: frozenset[str] = frozenset()
+    """What the phase's components give, all together."""
     settling: bool = True
     """True during setup, when roles and heads may be made."""
     trainer: Trainer | None = None
@@ -95,6 +97,11 @@ class Context:
     def evaluating(self) -> bool:
         """True while an evaluation draws and judges rows: rows come in file order, and nothing may learn from them."""
         return bool(self._shared.evaluation)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """What the components of this phase give: columns such as `return_BT`, `groups`, `behaviour`."""
+        return self._shared.given
 
     @property
     def tokenizer(self) -> Tokenizer:

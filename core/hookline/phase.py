@@ -56,6 +56,7 @@ class PhaseState:
             metrics,
             lambda name, role: load_phase(plan, run, name, role),
         )
+        self.shared.given = frozenset(g for c in self.hooks.components.values() for g in c.gives)
         self.ctx = Context(self.shared)
         self.quiet_steps = 0
         self.best = -math.inf

@@ -56,6 +56,8 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
     aside, old = target.with_name(f".{target.name}.aside"), target.with_name(f".{target.name}.old")
     try:
         shutil.rmtree(aside, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)  # a kill fell between the two renames below
         aside.mkdir(parents=True)
         yield aside
         files = sorted(path for path in aside.rglob("*") if path.is_file())

@@ -3,8 +3,10 @@
 Policy, eq. 7, mean over tokens:     −min(ρ A, clip(ρ, 1 ± clip_range) A),   ρ = exp(log π(a|s) − log π_old(a|s))
 Critic, clipped as the policy is:    ½ max((V − R)², (V_clip − R)²),          V_clip = V_old + clip(V − V_old, ± value_clip)
 
-π_old is the policy before the first epoch, recomputed here rather than taken from the sampler, so that the first ratio
-is 1 up to rounding. Healthy: `clip_fraction` below 0.2, `approx_kl` below 0.05, `explained_variance` rising towards 1.
+The critic learns where the advantage brings returns (`gae` does); with one that does not, such as leave-one-out, there is
+no critic and no second line. π_old is the policy before the first epoch, recomputed here rather than taken from the
+sampler, so that the first ratio is 1 up to rounding. Healthy: `clip_fraction` below 0.2, `approx_kl` below 0.05,
+`explained_variance` rising towards 1.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from hookline import Advantaged, Component, Context, Loss, Metric, MicroBatch, U
 
 
 class PPO(Component):
-    """Clipped policy gradient with a learned value for every token."""
+    """Clipped policy gradient, with a learned value for every token where the advantage asks for one."""
 
-    needs = frozenset({"behaviour", "value_BT", "return_BT"})
+    needs = frozenset({"behaviour"})
     gives = frozenset({"critic"})
     takes = Advantaged
     metrics = (
@@ -52,43 +54,42 @@ class PPO(Component):
             return self.critic_lr or self.lr if role == "critic" else self.lr
 
     def setup(self, ctx: Context) -> None:
-        if self.config.critic == "separate":
-            ctx.role("critic")
-        ctx.head("value", value_head, role=self.critic)
-
-    @property
-    def critic(self) -> str:
-        return "critic" if self.config.critic == "separate" else "policy"
+        self.learns_value = {"value_BT", "return_BT"} <= ctx.given
+        if self.learns_value:
+            shared = self.config.critic == "shared"
+            ctx.head("value", value_head, role="policy" if shared else ctx.role("critic").name)
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Advantaged) -> None:
         if not len(batch):
             return
-        old_BT = ctx.stats(batch).logprobs_BT
-        mask, returns, values = batch.mask_BT, batch.extra["return_BT"], batch.extra["value_BT"]
+        old_BT, mask = ctx.stats(batch).logprobs_BT, batch.mask_BT
         assert batch.behaviour is not None
         ctx.log("behaviour_gap", ctx.mean((old_BT - batch.behaviour.logprobs_BT)[mask].abs().exp()), int(mask.sum()))
-        spread = float(returns[mask].var(correction=0))
-        if spread > 0:
-            ctx.log("explained_variance", 1 - float((returns - values)[mask].var(correction=0)) / spread)
+        if self.learns_value:
+            returns, values = batch.extra["return_BT"][mask], batch.extra["value_BT"][mask]
+            spread = float(returns.var(correction=0))
+            if spread > 0:
+                ctx.log("explained_variance", 1 - float((returns - values).var(correction=0)) / spread)
         ctx.train(batch.with_extra(old_logprobs_BT=old_BT), self.loss)
 
     def loss(self, mb: MicroBatch[Advantaged]) -> Loss:
-        c = self.config
-        want = ("logprobs", "entropy", "value") if c.critic == "shared" else ("logprobs", "entropy")
-        stats = mb.stats(want=want)
-        value_BT = stats["value"] if c.critic == "shared" else mb.stats("critic", want=("value",))["value"]
+        c, shared = self.config, self.learns_value and self.config.critic == "shared"
+        stats = mb.stats(want=("logprobs", "entropy", "value") if shared else ("logprobs", "entropy"))
         log_ratio = torch.where(mb.batch.mask_BT, stats.logprobs_BT - mb["old_logprobs_BT"], 0.0)
         ratio = log_ratio.exp()
         policy = mb.token_mean(policy_loss(ratio, mb.batch.advantage_BT, c.clip_range))
-        value = mb.token_mean(value_loss(value_BT, mb["value_BT"], mb["return_BT"], c.value_clip))
         entropy = mb.token_mean(stats.entropy_BT)
         mb.log("policy_loss", policy)
-        mb.log("value_loss", value)
         mb.log("entropy", entropy)
         mb.log("clip_fraction", mb.token_mean(((ratio - 1).abs() > c.clip_range).float()))
         mb.log("approx_kl", mb.token_mean(ratio - 1 - log_ratio))
-        total: Loss = policy + value * c.value_weight - entropy * c.entropy_bonus
+        total: Loss = policy - entropy * c.entropy_bonus
+        if self.learns_value:
+            value_BT = stats["value"] if shared else mb.stats("critic", want=("value",))["value"]
+            value = mb.token_mean(value_loss(value_BT, mb["value_BT"], mb["return_BT"], c.value_clip))
+            mb.log("value_loss", value)
+            total = total + value * c.value_weight
         return total
 
 

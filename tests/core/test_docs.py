@@ -1,0 +1,43 @@
+"""docs/experiments.md does what it shows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hookline.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [experiment] = blocks("yaml")
+    Path("small.yaml").write_text(experiment)
+    [command] = blocks("sh")
+    assert main(command.split()[1:]) == 0
+    assert "seed 2" in capsys.readouterr().out
+    [code] = blocks("python")
+    exec(code, {})
+    names = {path.name for path in Path("runs/small").iterdir()}
+    [tree] = [block for block in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) if "run.json" in block]
+    shown = set(re.findall(r"\w+\.(?:jsonl|json|html)\b", tree)) - {"journal.jsonl"}
+    assert shown <= names, shown - names
+
+
+def test_every_exit_code_is_listed() -> None:
+    from hookline import errors
+
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        if isinstance(kind, type) and "exit_code" in vars(kind):
+            assert f"{kind.exit_code} " in PAGE[PAGE.index("## Exit codes") :]
