@@ -1,0 +1,155 @@
+"""Signals, in processes of their own (PR1, PR2, PR19): the step is finished and saved, and the end is the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from badinput_lab import Lab, Said, refused
+
+SLOW = """
+import os, time
+from pathlib import Path
+from hookline import Component, hookimpl
+
+class Slow(Component):
+    @hookimpl(wrapper=True)
+    def hookline_update(self, ctx, batch):
+        Path("reached").write_text(str(ctx.step))
+        if ctx.step == 1 and Path("slow").exists():
+            time.sleep(60 if Path("slow").read_text() == "long" else 1.5)
+        return (yield)
+"""
+
+
+@pytest.fixture
+def slow(lab: Lab) -> Lab:
+    lab.plugin(SLOW, "slow.py")
+    made = lab.sft(4)
+    made["plugins"] = ["./slow.py"]
+    made["phases"][0] |= {"wrap": "slow", "save": {"every": 50}}
+    lab.write(made)
+    return lab
+
+
+def started(lab: Lab, how: str = "short") -> subprocess.Popen[str]:
+    """A run that is in the middle of its second step."""
+    (lab.folder / "slow").write_text(how)
+    process = lab.process("run", "tiny.yaml", "--out", "run")
+    reached = lab.folder / "reached"
+    for _ in range(600):
+        if reached.exists() and reached.read_text() == "1":
+            time.sleep(0.2)
+            return process
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError("the run does not get to its second step")
+
+
+def ended(process: subprocess.Popen[str]) -> Said:
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return Said(process.returncode, out, err)
+
+
+def same_end(lab: Lab) -> None:
+    """Going on gives bit for bit what never stopping gives."""
+    (lab.folder / "slow").unlink()
+    said = lab.run()
+    assert said.code == 0, said.err
+    whole = lab.hookline("run", "tiny.yaml", "--out", "whole")
+    assert whole.code == 0
+    assert lab.weights() == (lab.folder / "whole/phases/sft/model/weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_PR1_and_PR2_asked_to_stop_it_finishes_the_step_saves_and_goes_on_alike(
+    slow: Lab, number: signal.Signals, code: int
+) -> None:
+    process = started(slow)
+    process.send_signal(number)
+    said = ended(process)
+    assert said.code == code, said.err
+    assert "stopping: this step is finished and saved first" in said.err
+    assert ("once more stops at once" in said.err) is (number == signal.SIGINT)
+    assert "stopped after step 2 of phase 'sft', saved → run the same command to go on" in said.err
+    assert [p.name for p in slow.checkpoints()] == ["sft-00000002"]
+    same_end(slow)
+
+
+def test_PR2_a_second_interrupt_stops_at_once_and_loses_no_save(slow: Lab) -> None:
+    said = slow.run(None, "phases.sft.save.every=1")  # warm: a complete run of the same experiment elsewhere
+    assert said.code == 0
+    slow.run_folder.rename(slow.folder / "elsewhere")
+    (slow.folder / "reached").unlink()
+    process = started(slow, "long")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said = ended(process)
+    assert time.monotonic() - began < 15
+    assert said.code == 130, said.err
+    assert "interrupted; the same command with --out of this run goes on" in said.err
+    assert len([line for line in said.err.splitlines() if line.strip()]) == 2, said.err
+    same_end(slow)
+
+
+def test_PR2_an_interrupt_before_anything_runs_is_one_line(lab: Lab) -> None:
+    lab.write(lab.sft())
+    process = lab.process("explain", "tiny.yaml", prelude="import signal, threading, os\n"
+        "import hookline.api as api\n"
+        "def plan(*a, **m):\n    os.kill(os.getpid(), signal.SIGINT)\n    import time; time.sleep(5)\n"
+        "api.plan = plan")  # fmt: skip
+    said = ended(process)
+    assert said.code == 130
+    assert said.err.startswith("interrupted; ")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_PR19_a_second_start_on_a_living_run_is_refused_and_does_it_no_harm(slow: Lab) -> None:
+    process = started(slow)
+    refused(slow.run(), 4, f"run is in use by process {process.pid} on", "since")
+    said = ended(process)
+    assert said.code == 0, said.err
+    assert said.err == ""
+
+
+def test_without_out_the_mend_names_the_directory(slow: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In process: the same command alone would begin a new run, so the sentence says which one this was."""
+    (slow.folder / "slow").write_text("short")
+    reached = slow.folder / "reached"
+
+    def stop() -> None:
+        for _ in range(600):
+            if reached.exists() and reached.read_text() == "1" and callable(signal.getsignal(signal.SIGTERM)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    said = slow.hookline("run", "tiny.yaml")
+    thread.join(5)
+    assert said.code == 143, said.err
+    assert "this run is --out runs/tiny-0001" in said.err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # ours are gone with the run
+    assert slow.hookline("run", "tiny.yaml", "--out", "runs/tiny-0001").code == 0
+    assert not Path("runs/tiny-0002").exists()
+
+
+def test_PR_a_reader_who_leaves_is_no_bug(lab: Lab) -> None:
+    lab.write(lab.sft())
+    process = lab.process("plugins", "list")
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    err = process.stderr.read()
+    process.wait(timeout=60)
+    assert "Traceback" not in err
