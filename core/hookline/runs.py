@@ -21,31 +21,13 @@ from hookline import __version__, state
 from hookline import data as datasets
 from hookline.component import Component
 from hookline.errors import CheckpointError, DataError, PluginError
+from hookline.lines import Journal, append, cut_torn_line, rewrite, whole_lines
 from hookline.metrics import CORE_METRICS, Metric, MetricLog
 from hookline.plan import Plan
 
 __all__ = ["Journal", "Run"]
 
 FREE_TO_CHANGE = re.compile(r"^(trackers|plugins)\b|^phases\.\d+\.save\b")
-
-
-class Journal:
-    """Answers that depend on a clock or a service, on disk before anybody uses them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._known: dict[str, Any] = {}
-        if path.exists():
-            for line in _whole_lines(path, ("key", "value")):
-                self._known[json.dumps(line["key"])] = line["value"]
-
-    def find(self, key: Sequence[Any]) -> tuple[bool, Any]:
-        text = json.dumps(list(key))
-        return text in self._known, self._known.get(text)
-
-    def add(self, key: Sequence[Any], value: Any) -> None:
-        _append(self.path, {"key": list(key), "value": value}, sync=True)
-        self._known[json.dumps(list(key))] = value
 
 
 class Run:
@@ -79,7 +61,7 @@ class Run:
             probe = directory / ".probe"
             probe.write_text("")
             probe.unlink()
-            _cut_torn_line(run.journal.path)
+            cut_torn_line(run.journal.path)
         except (OSError, ValueError) as err:
             if run:
                 run.close()
@@ -132,7 +114,7 @@ class Run:
         if not self.resumed or any(self.finished(phase.name) is None for phase in phases):
             return ""
         rows = self.directory / "metrics.jsonl"
-        self._rows = list(_whole_lines(rows, ("row",))) if rows.exists() else []
+        self._rows = list(whole_lines(rows, ("row",))) if rows.exists() else []
         steps = sum(phase.steps for phase in phases)
         return (
             f"already complete: {steps} steps in {len(phases)} phase{'s' if len(phases) > 1 else ''}; "
@@ -149,7 +131,7 @@ class Run:
             )
         run = cls(path)
         run.about = _json(path / "run.json")
-        run._rows = list(_whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
+        run._rows = list(whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
         return run
 
     def _take_lock(self) -> None:
@@ -291,33 +273,33 @@ class Run:
     def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         self.keep_data()
         row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
-        _append(self.directory / "metrics.jsonl", row)
+        append(self.directory / "metrics.jsonl", row)
         self._rows.append(row)
         self.tell("row", row=row)
 
     def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
         entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
-        _append(self.directory / "evaluations.jsonl", entry)
+        append(self.directory / "evaluations.jsonl", entry)
         self.tell("samples", phase=phase, step=step, name=name, samples=samples)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
         path = self.directory / "evaluations.jsonl"
-        return list(_whole_lines(path)) if path.exists() else []
+        return list(whole_lines(path)) if path.exists() else []
 
     def cut_back(self, rows: int) -> None:
         """Forget rows and evaluations behind a checkpoint; they will be made again, bit for bit."""
         path = self.directory / "metrics.jsonl"
-        kept = [row for row in (_whole_lines(path, ("row",)) if path.exists() else []) if row["row"] < rows]
+        kept = [row for row in (whole_lines(path, ("row",)) if path.exists() else []) if row["row"] < rows]
         if len(kept) < rows:
             raise CheckpointError(
                 f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file"
             )
-        _rewrite(path, kept)
+        rewrite(path, kept)
         self._rows = kept
         evaluations = self.directory / "evaluations.jsonl"
         if evaluations.exists():
-            _rewrite(evaluations, [entry for entry in _whole_lines(evaluations, ("row",)) if entry["row"] < rows])
+            rewrite(evaluations, [entry for entry in whole_lines(evaluations, ("row",)) if entry["row"] < rows])
 
     def sync(self) -> None:
         """Rows reach the disk before the checkpoint that stands on them."""
@@ -342,12 +324,12 @@ class Run:
         except OSError as err:
             raise state.write_error(path, err) from err
         for entry in entries:
-            _append(path, entry)
+            append(path, entry)
 
     def cut_collected(self, phase: str, count: int) -> None:
         path = self.collecting(phase)
         if path.exists():
-            _rewrite(path, list(_whole_lines(path))[:count])
+            rewrite(path, list(whole_lines(path))[:count])
 
     # -- phases and checkpoints
 
@@ -458,60 +440,6 @@ def _json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read: {why}", "the run directory is damaged; restore the file"
         ) from None
-
-
-def _append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False, default=float) + "\n")
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-    except OSError as err:
-        raise state.write_error(path, err) from err
-
-
-def _whole_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Every complete line; a last one that a kill cut off is left out. Raises CheckpointError for a damaged one."""
-    number = 0
-    try:
-        with path.open("rb") as file:
-            for raw in file:
-                number += 1
-                if not raw.endswith(b"\n"):
-                    return
-                line = json.loads(raw)
-                if not isinstance(line, dict) or any(key not in line for key in keys):
-                    raise ValueError("not what a run writes")
-                yield line
-    except OSError as err:
-        raise CheckpointError(f"{path} cannot be read: {err.strerror}", "check the folder and the disk") from None
-    except ValueError:
-        raise CheckpointError(f"{path} line {number} is damaged", "restore the file") from None
-
-
-def _cut_torn_line(path: Path) -> None:
-    """A line that a kill cut off would swallow the next one appended."""
-    if path.exists():
-        raw = path.read_bytes()
-        if raw and not raw.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(raw.rfind(b"\n") + 1)
-
-
-def _rewrite(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    aside = path.with_name(f".{path.name}.aside")
-    raw = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries).encode()
-    try:
-        if path.exists() and path.read_bytes() == raw:
-            return
-        with aside.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as err:
-        raise state.write_error(path, err) from err
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -378,13 +378,13 @@ def test_CK_rows_that_a_kill_cut_off_are_made_again(stopped: Lab, whole: dict[st
 
 
 def test_CK_an_answer_behind_a_torn_journal_line_is_kept(tmp_path: Path) -> None:
-    from hookline.runs import Journal, _cut_torn_line
+    from hookline.lines import Journal, cut_torn_line
 
     path = tmp_path / "journal.jsonl"
     Journal(path).add(["judge", 1], 0.5)
     with path.open("ab") as file:
         file.write(b'{"key": ["judge", 2], "va')
-    _cut_torn_line(path)  # as every start does
+    cut_torn_line(path)  # as every start does
     Journal(path).add(["judge", 3], 0.25)
     assert Journal(path).find(["judge", 1]) == (True, 0.5)
     assert Journal(path).find(["judge", 2]) == (False, None)
