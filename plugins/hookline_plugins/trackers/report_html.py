@@ -54,7 +54,7 @@ svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 figure { margin: 1rem 0; background: var(--card); border: 1px solid var(--grid); border-radius: .7rem; padding: 1rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0 1rem; }
-.figures figure { max-width: 44rem; }
+.figures figure { max-width: 36rem; }
 figcaption { font-size: .86rem; color: var(--muted); margin-top: .6rem; }
 svg.forest { width: 9rem; height: 1.1rem; display: inline-block; vertical-align: middle; }
 ol.phases { padding: 0; list-style: none; counter-reset: phase; }
@@ -256,10 +256,9 @@ def _figure_line(name: str, figure: Json) -> str:
     cells += [_with_range(first), _with_range(last)]
     if change:
         sure = "sure" if _clear_of_zero(change) else ""
-        ratio = f" (× {number(figure['ratio']['value'])})" if figure.get("ratio") else ""
-        cells.append(
-            f'<span class="{sure}">{_signed(change["value"])}{ratio}</span><span class="range">{_range(change, _signed)}</span>'
-        )
+        ratio = f'<span class="range">× {number(figure["ratio"]["value"])}</span>' if figure.get("ratio") else ""
+        value = f'<span class="{sure}">{_signed(change["value"])}</span>'
+        cells.append(f'{value}<span class="range">{_range(change, _signed)}</span>{ratio}')
         cells.append(_forest(change))
     else:
         cells += ["–", ""]

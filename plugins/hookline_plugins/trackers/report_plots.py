@@ -73,7 +73,7 @@ def draw(numbers: Json) -> tuple[dict[str, str], str]:
 
 def _reward_kl(numbers: Json, reward: str) -> str:
     """One line per phase through its evaluations, from its start at the left; bars are the intervals of the reward."""
-    figure = _figure(6.4, 3.4)
+    figure = _figure(4.9, 3.3)
     axes = figure.subplots()
     curves = [(p["name"], c) for p in numbers["phases"] for c in p["reward_kl"] if c["reward"] == reward]
     for i, (phase, curve) in enumerate(curves):
