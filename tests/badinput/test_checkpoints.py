@@ -24,7 +24,8 @@ from hookline import Component, hookimpl
 class Stops(Component):
     @hookimpl(wrapper=True)
     def hookline_update(self, ctx, batch):
-        if ctx.step == 3 and not Path("go").exists():
+        at = int(Path("at").read_text()) if Path("at").exists() else 3
+        if ctx.step == at and not Path("go").exists():
             raise RuntimeError("enough")
         return (yield)
 """
@@ -391,13 +392,48 @@ def test_CK_an_answer_behind_a_torn_journal_line_is_kept(tmp_path: Path) -> None
     assert Journal(path).find(["judge", 3]) == (True, 0.25)
 
 
+def test_CK_a_torn_journal_line_is_cut_before_anything_is_appended(stopped: Lab) -> None:
+    journal = stopped.run_folder / "journal.jsonl"
+    journal.write_bytes(b'{"key": [1], "value": 0.5}\n{"key": [2], "va')
+    assert stopped.run().code == 0
+    assert journal.read_bytes() == b'{"key": [1], "value": 0.5}\n'
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_CK23_an_exchange_that_fails_half_way_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """The old folder has stepped aside and the new one cannot take its place: the old one comes back."""
+    from hookline import state
+    from hookline.errors import CheckpointError
+
+    target = tmp_path / "best"
+    with state.write_aside(target, {"step": 1}) as aside:
+        (aside / "weights").write_text("old")
+    real, calls = Path.rename, [0]
+
+    def rename(self: Path, other: Path) -> Path:
+        calls[0] += 1
+        if calls[0] == fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, other)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(CheckpointError, match="Input/output error"), state.write_aside(target, {"step": 2}) as aside:
+        (aside / "weights").write_text("new")
+    assert state.verify(target)["step"] == 1
+    assert (target / "weights").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
 def test_CK26_a_damaged_newer_one_does_not_push_out_the_good_ones(stopped: Lab, whole: dict[str, bytes]) -> None:
     for folder in stopped.checkpoints()[1:]:
         os.truncate(folder / "core.json", 1)
     (stopped.folder / "go").unlink()
-    said = stopped.run(None, "phases.sft.save.keep=1")  # goes on from step 1, saves 2 and 3, breaks off in 4
+    (stopped.folder / "at").write_text("2")
+    said = stopped.run(None, "phases.sft.save.keep=1")  # goes on from step 1, saves 2, breaks off in 3
     assert said.code == 5, said.err
-    assert [p.name for p in stopped.checkpoints()] == ["sft-00000003"]
+    assert [p.name for p in stopped.checkpoints()] == ["sft-00000002"]
     (stopped.folder / "go").touch()
     said = stopped.run()
     assert said.code == 0, said.err
