@@ -297,6 +297,16 @@ def test_a_missing_column_is_named(plugin: Write, tiny: Tiny) -> None:
     assert problems(tiny(update="mine"), path) == ("'mine' needs 'margin_B', which nothing in phase 'rl' gives",)
 
 
+def test_another_advantage_takes_gaes_place_by_one_word(tiny: Tiny, tmp_path: Path) -> None:
+    found = {}
+    for advantage in ("gae", "loo"):
+        run = hookline.run(tiny(advantage=advantage, update="ppo", steps=1), out=tmp_path / advantage)
+        [(_, _, found[advantage])] = rows(run)
+    assert "value_loss" in found["gae"]
+    assert "value_loss" not in found["loo"], "nobody asked for a critic"
+    assert found["gae"]["reward"] == found["loo"]["reward"]
+
+
 def test_an_unknown_option_gets_the_nearest_name(tiny: Tiny) -> None:
     [problem] = problems(tiny(update={"use": "reinforce", "learning_rte": 1}))
     assert "has no option 'learning_rte'" in problem
