@@ -29,7 +29,7 @@ def test_the_page_from_top_to_bottom(
     [code] = blocks("python")
     exec(code, {})
     names = {path.name for path in Path("runs/small").iterdir()}
-    [tree] = [block for block in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) if "run.json" in block]
+    tree = PAGE[PAGE.index("## A run directory") :].split("```")[1]
     shown = set(re.findall(r"\w+\.(?:jsonl|json|html)\b", tree)) - {"journal.jsonl"}
     assert shown <= names, shown - names
 
