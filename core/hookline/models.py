@@ -41,12 +41,21 @@ class ReadHead(nn.Module):
 class Role:
     """One model: a transformers network, the heads on its trunk, and which of it learns."""
 
-    def __init__(self, name: str, net: Any, *, autocast: torch.dtype | None = None, adapter: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        net: Any,
+        *,
+        autocast: torch.dtype | None = None,
+        adapter: bool = False,
+        recompute: bool = False,
+    ) -> None:
         self.name = name
         self.net = net
         self.heads = nn.ModuleDict()
         self.autocast = autocast
         self.adapter = adapter
+        self.recompute = recompute
         self.adapter_off = False
         self.version = 0
         self.fused: bool | None = None
@@ -85,7 +94,9 @@ class Role:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Autocast and adapter as this role wants them."""
+        """Autocast, adapter and recomputation as this role wants them."""
+        if self.recompute:  # transformers recomputes in training mode only; nothing here drops out
+            self.base.train(torch.is_grad_enabled())
         with contextlib.ExitStack() as stack:
             if self.autocast is not None:
                 stack.enter_context(torch.autocast(self.device.type, dtype=self.autocast))
@@ -171,13 +182,15 @@ class Role:
 
     def copy(self, name: str) -> Role:
         """An independent copy, heads left behind."""
-        made = Role(name, copy.deepcopy(self.net), autocast=self.autocast, adapter=self.adapter)
+        made = Role(
+            name, copy.deepcopy(self.net), autocast=self.autocast, adapter=self.adapter, recompute=self.recompute
+        )
         made.fused = self.fused
         return made
 
     def without_adapter(self, name: str) -> Role:
         """The same network with its adapter off: a reference that costs no memory."""
-        made = Role(name, self.net, autocast=self.autocast, adapter=True)
+        made = Role(name, self.net, autocast=self.autocast, adapter=True, recompute=self.recompute)
         made.adapter_off = True
         made.fused = self.fused
         return made
@@ -203,9 +216,18 @@ class Role:
 
 def _settle(net: Any, spec: ModelSpec) -> Any:
     net = net.to(DTYPES[spec.dtype or "float32"])
+    _never_drop_out(net)
     if spec.gradient_checkpointing:
         net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return net
+
+
+def _never_drop_out(net: Any) -> None:
+    """Dropout would make a gradient depend on how rows are split, and the sampler's model differ from the trainer's."""
+    for module in net.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ((name == "p" and isinstance(module, nn.Dropout)) or "dropout" in name):
+                setattr(module, name, 0.0)
 
 
 def _autocast(spec: ModelSpec) -> torch.dtype | None:
@@ -304,7 +326,7 @@ def build_policy(
             torch.manual_seed(rng.key(seed, "build"))
             net = made.build(tokenizer.vocabulary, int(getattr(made.config, "context", 1024)), tokenizer.special)
     net, adapted = _attach(_settle(net, spec), adapter, seed)
-    return Role("policy", net, autocast=_autocast(spec), adapter=adapted)
+    return Role("policy", net, autocast=_autocast(spec), adapter=adapted, recompute=bool(spec.gradient_checkpointing))
 
 
 def load_role(
@@ -323,7 +345,7 @@ def load_role(
         net, adapted = _attach(net, adapter, seed)
     else:
         adapted = False
-    role = Role(name, net, autocast=_autocast(spec), adapter=adapted)
+    role = Role(name, net, autocast=_autocast(spec), adapter=adapted, recompute=bool(spec.gradient_checkpointing))
     if head is not None and head.instance in about["heads"]:
         made = head.make()
         assert isinstance(made, Head)
