@@ -33,6 +33,8 @@ class KLPenalty(Component):
         """Price of one nat, or where the controller starts. Large keeps the policy at the reference."""
         target: float | None = Field(None, gt=0)
         """KL per answer, in nats, that the controller holds; none: β stays."""
+        least: float = Field(0.0, ge=0)
+        """β never falls below this. At `beta` itself the controller only tightens, and the target is a limit, not an aim."""
         horizon: float = Field(10_000, gt=0)
         """Rows over which β moves by its own size. Small reacts fast and swings."""
 
@@ -56,7 +58,7 @@ class KLPenalty(Component):
         priced = scored.with_reward(scored.reward_BT - self.beta * kl_BT, kl_penalty=-self.beta * kl_BT.sum(1))
         if self.config.target is not None:
             error = min(0.2, max(-0.2, kl / self.config.target - 1))
-            self.beta *= 1 + error * len(scored) / self.config.horizon
+            self.beta = max(self.config.least, self.beta * (1 + error * len(scored) / self.config.horizon))
         return priced
 
     def state_dict(self) -> dict[str, Any]:
