@@ -54,7 +54,8 @@ class Shared:
     settling: bool = True
     """True during setup, when roles and heads may be made."""
     trainer: Trainer | None = None
-    cache: dict[tuple[int, str], tuple[Tensor, int, Stats]] = field(default_factory=dict)
+    cache: dict[tuple[int, ...], tuple[tuple[object, ...], int, Stats]] = field(default_factory=dict)
+    """Statistics of this step by what they are of: the tokens, the mask, the behaviour and the role."""
     orders: dict[tuple[object, ...], list[int]] = field(default_factory=dict)
     derived: list[str] = field(default_factory=list)
     """Roles that others made, frozen: rebuilt on resume, their hash compared."""
@@ -252,16 +253,17 @@ class Context:
         Log-probs are taken under the batch's own sampling (temperature and kept ids), so ratios are on one support.
         """
         role = self.role_named(model)
-        place = (id(batch.token_ids_BT), model)
+        of = (batch.token_ids_BT, batch.mask_BT, getattr(batch, "behaviour", None), role)
+        place = tuple(map(id, of))  # the cache holds on to what it is about, so that an id means one thing
         held = self._shared.cache.get(place)
-        if held and held[0] is batch.token_ids_BT and held[1] == role.version:
+        if held and held[1] == role.version:
             missing = [name for name in want if name not in held[2]]
         else:
             held, missing = None, list(want)
         if missing:
             fresh = statistics(role, batch, missing, self._shared.micro_tokens)
             found = Stats({**(held[2] if held else {}), **fresh})
-            self._shared.cache[place] = (batch.token_ids_BT, role.version, found)
+            self._shared.cache[place] = (of, role.version, found)
             held = self._shared.cache[place]
         assert held is not None
         return Stats({name: held[2][name] for name in want})

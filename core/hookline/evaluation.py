@@ -59,6 +59,7 @@ class Evaluator:
             terms = ask_rewards(ctx, self.rewards, rollout, answers)
         finally:
             s.step, s.evaluation = step, ""
+            s.cache.clear()
         scored = rollout.scored(rollout.token_ids_BT.new_zeros(rollout.token_ids_BT.shape), {})
         figures = {name: self.rewards[name][0].summarise(term, scored) for name, term in terms.items()}
         totals = {name: (t.value if t.value.dim() == 1 else t.value.sum(1)).tolist() for name, t in terms.items()}

@@ -84,6 +84,7 @@ class PhaseLoop(PhaseState):
     def step(self) -> int:
         """One pass through the hooks. Returns the number of tokens the policy chose."""
         ctx, hooks, phase, metrics = self.ctx, self.hooks, self.phase, self.shared.metrics
+        self.shared.cache.clear()
         with _timed(metrics, "rollout"):
             batch: Rollout = hooks.rollout(ctx)
         if phase.rewards or "recorded_B" in batch.extra:
