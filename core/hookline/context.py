@@ -185,8 +185,8 @@ class Context:
     def role(self, name: str, *, of: str = "policy", phase: str | None = None, frozen: bool = False) -> Role:
         """Make a role, in `setup`: a copy of another role as it is at phase start, or the end of an earlier phase.
 
-        Asking again for the same name gives the same role. A frozen copy of a policy with an adapter is the policy
-        with its adapter off. Frozen roles are rebuilt on resume and their hash compared.
+        Asking again for the same name gives the same role. A frozen copy of a policy whose adapter is new is the
+        policy with its adapter off. Frozen roles are rebuilt on resume and their hash compared.
         """
         s = self._shared
         if name in s.roles:
@@ -194,7 +194,7 @@ class Context:
         self._only_in_setup(f"role '{name}'")
         if phase is not None:
             made = s.load_phase(phase, name)
-        elif frozen and self.role_named(of).adapter:
+        elif frozen and self.role_named(of).adapter_fresh:
             made = self.role_named(of).without_adapter(name)
         else:
             made = self.role_named(of).copy(name)
@@ -256,13 +256,18 @@ class Context:
         of = (batch.token_ids_BT, batch.mask_BT, getattr(batch, "behaviour", None), role)
         place = tuple(map(id, of))  # the cache holds on to what it is about, so that an id means one thing
         held = self._shared.cache.get(place)
+        changed = next((name for name, tensor in held[2].items() if tensor._version), None) if held else None
+        if changed:
+            raise PluginError(
+                f"somebody changed the statistic '{changed}' in place", "work on a copy: others read it later"
+            )
         if held and held[1] == role.version:
             missing = [name for name in want if name not in held[2]]
         else:
             held, missing = None, list(want)
         if missing:
             fresh = statistics(role, batch, missing, self._shared.micro_tokens)
-            found = Stats({**(held[2] if held else {}), **fresh})
+            found = Stats({**(held[2] if held else {}), **{name: value.clone() for name, value in fresh.items()}})
             self._shared.cache[place] = (of, role.version, found)
             held = self._shared.cache[place]
         assert held is not None
@@ -295,7 +300,6 @@ class Context:
         sampling_: Sampling,
         max_new_tokens: int,
         model: str = "policy",
-        greedy: bool = False,
     ) -> sampling.Drawn:
         """Answers from a role, one per prompt of token ids; see `hookline.sampling.draw`."""
         role = self.role_named(model)
@@ -316,7 +320,6 @@ class Context:
             max_new_tokens=max_new_tokens,
             eos=self.tokenizer.eos,
             seed=rng.key(s.seed, *place, "draw"),
-            greedy=greedy,
         )
 
     # -- figures, over all ranks
@@ -364,7 +367,7 @@ class Context:
                     break
                 except (TimeoutError, OSError, ServiceError):
                     continue
-            if value is None or math.isfinite(value):
+            if self.run.locked and (value is None or math.isfinite(value)):
                 self.run.journal.add(place, value)
             return value
 

@@ -19,7 +19,7 @@ from hookline.offers import Offer, find
 from hookline.types import Record
 from hookline.yaml_reader import shorten
 
-__all__ = ["Rows", "digest", "exists", "need", "other_split", "read_jsonl", "rows"]
+__all__ = ["Rows", "digest", "exists", "other_split", "read_jsonl", "rows"]
 
 LONGEST_LINE = 64 << 20
 KINDS = (".txt", ".jsonl", ".json", ".ndjson")
@@ -214,14 +214,3 @@ def _sayable(record: Record) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def need(record: Record, field: str, kind: type, where: str) -> Any:
-    """A field of a row, or a DataError that names row and field."""
-    value = record.get(field)
-    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        has = "is missing" if field not in record else f"is {type(value).__name__}, not {kind.__name__}"
-        raise DataError(f"{where}: field '{field}' {has}", f"the row has: {', '.join(map(str, record)) or 'nothing'}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"{where}: field '{field}' is {value}", "give a finite number")
-    return value

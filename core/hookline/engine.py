@@ -73,7 +73,7 @@ def split_by_tokens(batch: Batch, micro_tokens: int, units: Sequence[Sequence[in
     return parts
 
 
-def _forward(role: Role, batch: Batch, want: Sequence[str], chunk_rows: int | None) -> dict[str, Tensor]:
+def _forward(role: Role, batch: Batch, want: Sequence[str]) -> dict[str, Tensor]:
     """One pass of a role over a batch. Statistics come as [B, T]."""
     tokens = tuple(name for name in want if name in TOKEN_STATISTICS)
     heads = [name for name in want if name not in TOKEN_STATISTICS]
@@ -117,19 +117,15 @@ def _forward(role: Role, batch: Batch, want: Sequence[str], chunk_rows: int | No
             found[name] = place(head(hidden_BLH[rows_N, after_N] if head.reads == "after" else before_NH))
         return found
     if heads:
-        found |= _forward(role, batch, heads, None)
-    parts = [_logits_part(role, batch, part, tokens) for part in _row_chunks(len(batch), chunk_rows or 1)]
+        found |= _forward(role, batch, heads)
+    parts = [_logits_part(role, batch, row, tokens) for row in range(len(batch))]
     joined = [torch.cat(column) for column in zip(*parts)]
     return {**found, **{name: place(values) for name, values in zip(tokens, joined)}}
 
 
-def _row_chunks(rows: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-
-
-def _logits_part(role: Role, batch: Batch, part: slice, want: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """A few rows through the model's own output layer, recomputed in the backward pass so that no logits stay."""
-    some = batch.rows(range(part.start, part.stop))
+def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...]) -> tuple[Tensor, ...]:
+    """One row through the model's own output layer, recomputed in the backward pass so that no logits stay."""
+    some = batch.rows([row])
     rows_N, at_N = some.mask_BT.nonzero(as_tuple=True)
     temperature, support = _definition(some, rows_N, at_N)
     ids_BL = sequences(some)
@@ -164,7 +160,7 @@ def statistics(role: Role, batch: Batch, want: Sequence[str], micro_tokens: int)
     found: dict[str, Tensor] = {}
     for part in split_by_tokens(batch, micro_tokens):
         some = batch.rows(part)
-        for name, value in _forward(role, some, want, 1).items():
+        for name, value in _forward(role, some, want).items():
             whole = found.setdefault(name, value.new_zeros(len(batch), T, *value.shape[2:]))
             whole[torch.tensor(part, device=value.device), : value.shape[1]] = value
     empty = torch.zeros(len(batch), T, device=batch.token_ids_BT.device)
@@ -187,6 +183,11 @@ class Loss:
         return Loss(self.value + other.value, self.parts + other.parts)
 
     def __mul__(self, factor: float) -> Loss:
+        if not isinstance(factor, int | float):
+            raise PluginError(
+                f"a loss was multiplied by a {type(factor).__name__}, which may differ between parts of a batch",
+                "multiply by a plain number, or weigh inside the mean",
+            )
         return Loss(self.value * factor, self.parts)
 
     __rmul__ = __mul__
@@ -220,14 +221,16 @@ class MicroBatch(Generic[B]):
     def stats(self, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
         """Figures per token with gradient, [B, T]: token statistics, and heads by name, from one pass over the vocabulary."""
         role = self._trainer.roles(model)
-        return Stats(_forward(role, self.batch, want, 1))
+        return Stats(_forward(role, self.batch, want))
 
     def token_mean(self, x_BT: Tensor) -> Loss:
         """Mean over every chosen token of the optimiser step."""
+        self._check("token_mean", x_BT, self.batch.mask_BT.shape)
         return self._mean("tokens", torch.where(self.batch.mask_BT, x_BT, 0.0), x_BT)
 
     def row_mean(self, x_B: Tensor) -> Loss:
         """Mean over every row of the optimiser step."""
+        self._check("row_mean", x_B, (len(self.batch),))
         return self._mean("rows", x_B, x_B)
 
     def mean_over(self, name: str, x: Tensor) -> Loss:
@@ -235,7 +238,14 @@ class MicroBatch(Generic[B]):
         if name == "groups":
             return self._mean("groups", x, x)
         weight = self[name].to(x.dtype)
+        self._check("mean_over", x, weight.shape)
         return self._mean(name, torch.where(weight != 0, weight * x, 0.0), x)
+
+    def _check(self, mean: str, x: Tensor, shape: Sequence[int]) -> None:
+        if tuple(x.shape) != tuple(shape):
+            raise PluginError(
+                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}", "one value per thing that counts"
+            )
 
     def _mean(self, kind: str, x: Tensor, raw: Tensor) -> Loss:
         return Loss(x.sum() / max(self._counts(kind), 1e-12), ((kind, raw),))

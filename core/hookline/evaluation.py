@@ -10,7 +10,7 @@ from hookline.context import Context
 from hookline.errors import DataError
 from hookline.plan import PlannedEvaluation
 from hookline.plugins import ask, blame
-from hookline.types import Rollout, concat
+from hookline.types import Rollout, Scored, Term, concat
 
 __all__ = ["Evaluator"]
 
@@ -26,6 +26,9 @@ class Evaluator:
             slot.instance: (slot.make(), slot) for slot in planned.rewards
         }
         self.prefix = "" if self.spec.name == "heldout" else f"{self.spec.name}/"
+
+        self.last: tuple[Scored, dict[str, Term]] | None = None
+        """The rows and terms of the latest evaluation."""
 
     @property
     def components(self) -> list[Component]:
@@ -61,7 +64,12 @@ class Evaluator:
             s.step, s.evaluation = step, ""
             s.cache.clear()
         scored = rollout.scored(rollout.token_ids_BT.new_zeros(rollout.token_ids_BT.shape), {})
-        figures = {name: self.rewards[name][0].summarise(term, scored) for name, term in terms.items()}
+        figures = {}
+        for name, term in terms.items():
+            component, slot = self.rewards[name]
+            with blame(slot, "summarise"):
+                figures[name] = float(component.summarise(term, scored))
+        self.last = scored, terms
         totals = {name: (t.value if t.value.dim() == 1 else t.value.sum(1)).tolist() for name, t in terms.items()}
         judged = {name: t.ok_B.tolist() for name, t in terms.items() if t.ok_B is not None}
         samples = [

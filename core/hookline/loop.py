@@ -54,7 +54,7 @@ class PhaseLoop(PhaseState):
     def run(self, stopping: Stopping) -> None:
         s, run = self.shared, self.run_
         run.tell("phase_started", phase=self.spec.name, steps=self.spec.steps, done=s.step)
-        if s.step == 0 and self.evaluators and not any(row["phase"] == self.spec.name for row in run.rows()):
+        if s.step == 0 and self.evaluators:
             self._evaluate(at_start=True)
             run.commit_row(self.spec.name, 0, *s.metrics.collect())
         while s.step < self.spec.steps:
@@ -100,7 +100,7 @@ class PhaseLoop(PhaseState):
             watch.policy_age(phase, batch, self.shared.roles["policy"].version)
             with _timed(metrics, "update"):
                 for name, value in hooks.update(ctx, batch).items():
-                    metrics.add(name, value, who=f"'{phase.update.instance}'")
+                    metrics.add(name, float(value), who=f"'{phase.update.instance}'")
         return watch.count(batch, metrics)
 
     def score(self, ctx: Context, rollout: Rollout) -> Scored:

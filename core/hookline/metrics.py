@@ -52,7 +52,13 @@ class MetricLog:
     """One step's figures on their way into one row."""
 
     def __init__(self, declared: Iterable[Metric]) -> None:
-        self._declared = {metric.name: metric for metric in declared}
+        self._declared: dict[str, Metric] = {}
+        for metric in declared:
+            known = self._declared.setdefault(metric.name, metric)
+            if known != metric:
+                raise PluginError(
+                    f"the figure '{metric.name}' is declared twice, with different meanings", "rename one of them"
+                )
         self._patterns = [metric for metric in self._declared.values() if "*" in metric.name]
         self._values: dict[str, tuple[float, float]] = {}
 
@@ -88,12 +94,3 @@ class MetricLog:
             (timings if self.find(name, "the core").timing else figures)[name] = value
         self._values = {}
         return figures, timings
-
-    def alarms(self, figures: dict[str, float]) -> list[str]:
-        """Sentences about figures outside their healthy range."""
-        found = []
-        for name, value in figures.items():
-            healthy = self.find(name, "the core").healthy
-            if healthy and not healthy[0] <= value <= healthy[1]:
-                found.append(f"{name} is {value:.4g}, usually in [{healthy[0]:g}, {healthy[1]:g}]")
-        return found

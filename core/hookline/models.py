@@ -56,6 +56,8 @@ class Role:
         self.autocast = autocast
         self.adapter = adapter
         self.recompute = recompute
+        self.adapter_fresh = False
+        """True when the adapter has not been trained by an earlier phase, so that switching it off gives the phase's start."""
         self.adapter_off = False
         self.version = 0
         self.fused: bool | None = None
@@ -119,13 +121,17 @@ class Role:
     def check_fused(self, ids_BL: Tensor) -> bool:
         """Whether trunk × head equals the model's own logits, tried once on a few tokens."""
         if self.fused is None:
+            beyond = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+            if any(getattr(self.config, name, None) not in (None, 1, 1.0) for name in beyond):
+                self.fused = False
+                return False
             with torch.no_grad():
                 ids = ids_BL[:1, :16]
                 weight, bias = self.head
                 hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
                 product = nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
                 own = self.logits(ids).float()
-                scale = max(1.0, float(own.abs().max()))
+                scale = float(own.abs().max())
                 tolerance = 1e-4 if self.autocast is None and own.dtype == weight.dtype == torch.float32 else 3e-2
                 self.fused = product.shape == own.shape and bool((product - own).abs().max() <= tolerance * scale)
         return self.fused
@@ -215,7 +221,12 @@ class Role:
 
 
 def _settle(net: Any, spec: ModelSpec) -> Any:
+    kept = net.state_dict().keys()
+    exact = {name: buffer for name, buffer in net.named_buffers() if name not in kept}
     net = net.to(DTYPES[spec.dtype or "float32"])
+    for name, buffer in exact.items():  # e.g. rotary frequencies, which half precision would round away
+        owner, _, attribute = name.rpartition(".")
+        setattr(net.get_submodule(owner), attribute, buffer)
     _never_drop_out(net)
     if spec.gradient_checkpointing:
         net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -326,7 +337,9 @@ def build_policy(
             torch.manual_seed(rng.key(seed, "build"))
             net = made.build(tokenizer.vocabulary, int(getattr(made.config, "context", 1024)), tokenizer.special)
     net, adapted = _attach(_settle(net, spec), adapter, seed)
-    return Role("policy", net, autocast=_autocast(spec), adapter=adapted, recompute=bool(spec.gradient_checkpointing))
+    role = Role("policy", net, autocast=_autocast(spec), adapter=adapted, recompute=bool(spec.gradient_checkpointing))
+    role.adapter_fresh = adapted
+    return role
 
 
 def load_role(
@@ -354,4 +367,5 @@ def load_role(
     role.load_tensors({k: v for k, v in tensors.items() if k in mine or not k.startswith("heads.")}, str(folder))
     if adapter is not None and not saved_adapter:
         role.net, role.adapter = _attach(role.net, adapter, seed)
+        role.adapter_fresh = True
     return role

@@ -6,19 +6,19 @@ import asyncio
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hookline import models, state
-from hookline.component import Head, UpdateConfig
+from hookline.component import Component, Head, UpdateConfig
 from hookline.context import Context, Shared
 from hookline.engine import Trainer
 from hookline.errors import CheckpointError, ExperimentError, PluginError
 from hookline.evaluation import Evaluator
 from hookline.metrics import CORE_METRICS, MetricLog
 from hookline.models import Role
-from hookline.plan import Plan, PlannedPhase
+from hookline.plan import Plan, PlannedPhase, Slot
 from hookline.plugins import Hooks, blame
 from hookline.runs import Run
 from hookline.tokenizer import Tokenizer
@@ -63,8 +63,9 @@ class PhaseState:
         self.collected = 0
         self._settle()
         if finished:
-            ended = load_phase(plan, run, self.spec.name, "policy", phase)
-            policy.load_tensors({k: v for k, v in ended.tensors().items() if k in policy.tensors()}, self.spec.name)
+            folder = run.phase_folder(self.spec.name) / "model"
+            policy.load_tensors(state.load_tree(folder, "weights"), str(folder))
+            self.shared.step = self.spec.steps
         else:
             self._restore()
 
@@ -98,13 +99,22 @@ class PhaseState:
     def _roles_to_save(self) -> dict[str, Role]:
         return {name: role for name, role in self.shared.roles.items() if name not in self.shared.derived}
 
-    def _save_components(self, folder: Path) -> None:
+    def _stateful(self) -> Iterator[tuple[str, Component, Slot]]:
+        """Everything whose state is kept, evaluations' components among it, under phase/kind/instance."""
         for name, component in self.hooks.components.items():
+            yield name.replace("/", "-"), component, self.by_name[name]
+        for evaluator in self.evaluators:
+            slots = (evaluator.planned.rollout, *evaluator.planned.rewards)
+            for component, slot in zip(evaluator.components, slots):
+                yield f"evaluate-{evaluator.spec.name}-{slot.kind}-{slot.instance}", component, slot
+
+    def _save_components(self, folder: Path) -> None:
+        for name, component, slot in self._stateful():
             full: Exception | None = None
-            with blame(self.by_name[name], "state_dict"):
+            with blame(slot, "state_dict"):
                 saved = component.state_dict()
                 try:
-                    state.save_tree(folder, f"component-{name.replace('/', '-')}", saved, f"'{component.instance}'")
+                    state.save_tree(folder, f"component-{name}", saved, f"'{component.instance}'")
                 except state.WRITE_ERRORS as err:  # the disk's fault, not the component's
                     full = err
             if full is not None:
@@ -153,9 +163,9 @@ class PhaseState:
             saved = state.load_tree(folder, f"role-{name}")
             role.load_tensors(saved["tensors"], str(folder))
             role.version = int(saved["version"])
-        for name, component in self.hooks.components.items():
-            saved = state.load_tree(folder, f"component-{name.replace('/', '-')}")
-            with blame(self.by_name[name], "load_state_dict"):
+        for name, component, slot in self._stateful():
+            saved = state.load_tree(folder, f"component-{name}")
+            with blame(slot, "load_state_dict"):
                 component.load_state_dict(saved)
         if s.trainer:
             s.trainer.load_state_dict(state.load_tree(folder, "trainer"))

@@ -123,6 +123,8 @@ class _Planner:
     def slot(self, kind: str, use: Use | None, path: tuple[str | int, ...]) -> Slot | None:
         if use is None:
             return None
+        if use.weight != 1.0 and (kind != "reward" or "evaluate" in path):
+            self.say(path, f"'{use.instance}' has a weight, which only the rewards of a phase take; leave it out")
         try:
             offer = offers.find(kind, use.use, self.loose)
             cls = check_class(offer.load(), kind, str(offer))
@@ -271,6 +273,13 @@ def _plan_phase(
     if adapter and not issubclass(adapter.cls, Adapter):
         planner.say((*at, "model", "adapter"), f"'{adapter.instance}' is no adapter")
     start = _start(planner, spec.model, at, experiment, before)
+    origin = next((phase for phase in before if phase.spec.name == start), None)
+    if origin and origin.adapter and not adapter:
+        planner.say(
+            (*at, "model"),
+            f"phase '{spec.name}' starts from '{start}', which trained the adapter '{origin.adapter.instance}', but names none; "
+            "name it again under model.adapter",
+        )
     if rollout is None:
         return None
     planned = PlannedPhase(
@@ -411,6 +420,13 @@ def _check_fit(planner: _Planner, phase: PlannedPhase, at: tuple[str | int, ...]
             phase.advantage.path,
             f"'{phase.advantage.instance}' turns rewards into advantages, but phase '{phase.spec.name}' names no reward",
         )
+    runs = {"rollout": True, "score": paid, "advantage": phase.advantage, "update": phase.update}
+    for wrap in phase.wraps:
+        if not any(runs[hook] for hook in runs if f"hookline_{hook}" in wrap.hooks):
+            wrapped = ", ".join(hook for hook in runs if f"hookline_{hook}" in wrap.hooks)
+            planner.say(
+                wrap.path, f"'{wrap.instance}' wraps {wrapped}, which nobody answers in phase '{phase.spec.name}'"
+            )
     if phase.feedback and not paid:
         planner.say(
             phase.feedback[0].path, f"'{phase.feedback[0].instance}' judges by reward; name the `reward` it sees"
@@ -418,7 +434,10 @@ def _check_fit(planner: _Planner, phase: PlannedPhase, at: tuple[str | int, ...]
     if phase.update:
         takes = phase.update.cls.takes
         if issubclass(takes, Advantaged) and not phase.advantage:
-            planner.say(phase.update.path, f"'{phase.update.instance}' takes advantages; name an `advantage`, e.g. gae")
+            planner.say(
+                phase.update.path,
+                f"'{phase.update.instance}' takes advantages; name an `advantage` (hookline plugins list)",
+            )
         elif issubclass(takes, Scored) and not paid:
             planner.say(
                 phase.update.path,

@@ -32,7 +32,6 @@ class Hooks:
     """The hooks of one phase, as typed calls."""
 
     def __init__(self, phase: PlannedPhase, score: Callable[[Context, Rollout], Scored]) -> None:
-        self.slots = {slot.path: slot for slot in phase.slots}
         self.components: dict[str, Component] = {}
         self._rewards: dict[str, Any] = {}
         self._manager = pluggy.PluginManager("hookline")
@@ -258,6 +257,20 @@ def check_batch(batch: Batch, who: str) -> None:
             raise PluginError(f"{who}: {err}", "every tensor of a batch has its rows in the same order") from None
     if len(batch.records) != len(batch):
         raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "one record per row")
+    if batch.mask_BT.dtype != torch.bool:
+        raise PluginError(
+            f"{who}: mask_BT is {batch.mask_BT.dtype}", "make it bool: true where the policy chose the token"
+        )
+    inside_BT = torch.arange(shape_BT[1], device=batch.length_B.device) < batch.length_B[:, None]
+    if bool((batch.mask_BT & ~inside_BT).any()) or (len(batch) and int(batch.length_B.max()) > shape_BT[1]):
+        raise PluginError(
+            f"{who}: mask_BT or length_B reach beyond the tokens there are", "mask only tokens below length_B"
+        )
+    for name in ("finish_reason", "source"):
+        if len(getattr(batch, name, batch.records)) != len(batch):
+            raise PluginError(
+                f"{who}: {len(getattr(batch, name))} values of {name} for {len(batch)} rows", "one per row"
+            )
     if len(batch) and int(batch.prompt_length_B.min()) < 1:
         raise PluginError(f"{who}: a row has no prompt token", "every row has at least one; plain text: its first")
     for name in ("reward_BT", "advantage_BT"):
@@ -266,6 +279,10 @@ def check_batch(batch: Batch, who: str) -> None:
         tensor = getattr(batch, name)
         if tensor.requires_grad:
             raise PluginError(f"{who}: {name} carries a gradient", "detach it, or compute it under torch.no_grad()")
+        if name == "advantage_BT" and bool((tensor[~batch.mask_BT] != 0).any()):
+            raise PluginError(
+                f"{who}: advantage_BT is not 0 where mask_BT is false", "multiply by the mask, or use torch.where"
+            )
         bad = ~torch.isfinite(tensor)
         if bool(bad.any()):
             row = int(bad.any(1).nonzero()[0])

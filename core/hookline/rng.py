@@ -11,6 +11,9 @@ __all__ = ["generator", "key", "uniform"]
 
 def key(*ids: object) -> int:
     """A 63-bit seed from any ids, equal on every machine."""
+    odd = next((i for i in ids if not isinstance(i, int | str | float)), None)
+    if odd is not None:
+        raise TypeError(f"a random number was asked for under a {type(odd).__name__}; name it by numbers and words")
     digest = hashlib.blake2b(repr(ids).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

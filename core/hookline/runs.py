@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -14,10 +15,11 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hookline import __version__, state
+from hookline import __version__, offers, state
 from hookline import data as datasets
 from hookline.component import Component
 from hookline.errors import CheckpointError, DataError, PluginError
@@ -27,6 +29,7 @@ from hookline.plan import Plan
 
 __all__ = ["Journal", "Run"]
 
+VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
 FREE_TO_CHANGE = re.compile(r"^(trackers|plugins)\b|^phases\.\d+\.save\b")
 
 
@@ -150,6 +153,11 @@ class Run:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
         self._lock.flush()
 
+    @property
+    def locked(self) -> bool:
+        """True for the process that may write here."""
+        return self._lock is not None
+
     def close(self) -> None:
         if self._lock:
             self._lock.close()
@@ -177,7 +185,7 @@ class Run:
         now = self._surroundings()
         differing = [
             f"{key}: {self.about.get(key)} then, {now[key]} now"
-            for key in ("hookline", "torch", "python", "machine", "threads", "kernels")
+            for key in (*VERSIONS, "machine", "threads", "kernels", "sources")
             if self.about.get(key) != now[key]
         ]
         differing += [f"plugin {name} has changed" for name in _changed(self.about.get("plugins", []), now["plugins"])]
@@ -206,6 +214,8 @@ class Run:
             "torch": str(torch.__version__),
             "python": platform.python_version(),
             "machine": platform.machine(),
+            **{name: _version(name) for name in ("transformers", "tokenizers", "peft")},
+            "sources": _sources_hash(),
             "threads": self.plan.experiment.threads or torch.get_num_threads(),
             "kernels": kernels.build_info()["kernels"],
             "plugins": plugins,
@@ -303,8 +313,7 @@ class Run:
 
     def sync(self) -> None:
         """Rows reach the disk before the checkpoint that stands on them."""
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
-            path = self.directory / name
+        for path in (self.directory / "metrics.jsonl", self.directory / "evaluations.jsonl", *self._collecting()):
             if path.exists():
                 try:
                     with path.open("rb") as file:
@@ -326,10 +335,19 @@ class Run:
         for entry in entries:
             append(path, entry)
 
+    def _collecting(self) -> list[Path]:
+        return sorted((self.directory / "collecting").glob("*.jsonl"))
+
     def cut_collected(self, phase: str, count: int) -> None:
+        """Forget judgements behind a checkpoint; they will be made again."""
         path = self.collecting(phase)
+        kept = list(whole_lines(path))[:count] if path.exists() else []
+        if len(kept) < count:
+            raise CheckpointError(
+                f"{path} has {len(kept)} judgements, the checkpoint was made after {count}", "restore the file"
+            )
         if path.exists():
-            rewrite(path, list(whole_lines(path))[:count])
+            rewrite(path, kept)
 
     # -- phases and checkpoints
 
@@ -417,6 +435,25 @@ def _changed(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
     """Names of components that a run now takes from other code than it began with; trackers change no result."""
     old = {(o["kind"], o["name"]): o for o in then}
     return sorted(o["name"] for o in now if o["kind"] != "tracker" and old.get((o["kind"], o["name"]), o) != o)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _sources_hash() -> str:
+    """One hash over Hookline's own code, built-in plugins and native module included."""
+    sha = hashlib.sha256()
+    roots = [Path(__file__).parent]
+    spec = importlib.util.find_spec(offers.BUILT_IN)
+    roots += [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
+    for root in roots:
+        for path in sorted([*root.rglob("*.py"), *root.glob("_native*.so")]):
+            sha.update(path.relative_to(root).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
+    return sha.hexdigest()[:16]
 
 
 def _source_hash(cls: type) -> str:

@@ -36,7 +36,6 @@ def draw(
     max_new_tokens: int,
     eos: int,
     seed: int,
-    greedy: bool = False,
 ) -> Drawn:
     """One answer per prompt. Rows are computed together, but a row's random numbers come from (seed, its sample id).
 
@@ -75,10 +74,10 @@ def draw(
                 logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
         else:
             with role.computing():
-                out = role.base(**given)
+                out = role.base(**given, logits_to_keep=1)
             logits = out.logits[:, -1].float()
         cache = out.past_key_values
-        ids, support = choose(logits, sampling, rng.uniform(seed, sample_B[live.cpu()], t).to(device), greedy)
+        ids, support = choose(logits, sampling, rng.uniform(seed, sample_B[live.cpu()], t).to(device))
         stats = kernels.token_stats(
             logits,
             ids,
@@ -118,10 +117,8 @@ def draw(
     )
 
 
-def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor, greedy: bool) -> tuple[Tensor, Support | None]:
+def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor) -> tuple[Tensor, Support | None]:
     """One token per row by inverting the cumulative distribution at u, and the kept ids when top-k/top-p cut it."""
-    if greedy:
-        return logits_BV.argmax(-1), None
     probs_BV = torch.softmax(logits_BV / sampling.temperature, -1)
     support = None
     if sampling.truncated:

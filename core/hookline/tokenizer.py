@@ -24,6 +24,9 @@ class Tokenizer:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
+        inner.encode_special_tokens = (
+            True  # text that looks like a special token stays text; not kept in tokenizer.json
+        )
         self.bos = self._find("<s>", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>", EOS, "</s>")
         self.eos = self._find(EOS, "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>")
         self.separator = inner.token_to_id(SEPARATOR)
@@ -122,7 +125,6 @@ class Tokenizer:
             show_progress=False,
         )
         inner.train_from_iterator(texts, trainer)
-        inner.encode_special_tokens = True
         return cls(inner)
 
     @classmethod

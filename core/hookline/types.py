@@ -139,8 +139,9 @@ class Batch:
         return replace(self, extra={**self.extra, **columns})
 
     def rows(self, index_N: Tensor | Sequence[int]) -> Self:
-        """Some of the rows, in that order, trimmed to their longest prompt and response."""
-        index = torch.as_tensor(index_N, dtype=torch.long, device=self.token_ids_BT.device)
+        """Some of the rows, by index or by a true/false per row, trimmed to their longest prompt and response."""
+        index = torch.as_tensor(index_N, device=self.token_ids_BT.device)
+        index = index.nonzero()[:, 0] if index.dtype == torch.bool else index.long()
         P = max(1, int(self.prompt_length_B[index].max())) if len(index) else 1
         T = int(self.length_B[index].max()) if len(index) else 0
         old_T = self.token_ids_BT.shape[1]
@@ -294,6 +295,8 @@ def concat(batches: Sequence[S]) -> S:
 
     def join(name: str, values: list[Any]) -> Any:
         head = values[0]
+        if len({type(value) for value in values if isinstance(value, Behaviour | None)}) > 1:
+            raise ValueError("some rows were sampled and some were read, so nobody can say how the whole was drawn")
         if isinstance(head, Tensor):
             if name.endswith(("_BT", "_BP")):
                 width = max(v.shape[1] for v in values)
@@ -305,6 +308,8 @@ def concat(batches: Sequence[S]) -> S:
             shared = [key for key in head if all(key in v for v in values)]
             return {key: join(key, [v[key] for v in values]) for key in shared}
         if isinstance(head, Behaviour):
+            if any(v.sampling != head.sampling or (v.support is None) != (head.support is None) for v in values):
+                raise ValueError("rows drawn under different sampling cannot be one batch: ratios would be wrong")
             return replace(
                 head,
                 logprobs_BT=join("_BT", [v.logprobs_BT for v in values]),

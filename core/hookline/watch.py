@@ -55,7 +55,7 @@ def learning_signal(phase: PlannedPhase, scored: Scored, quiet_steps: int, metri
 def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
     """Rows of older weights, or drawn from a cut distribution without saying what was kept, spoil a ratio."""
     update, behaviour = phase.update, batch.behaviour
-    if update is None or behaviour is None or not len(batch) or "behaviour" not in update.make().needs:
+    if update is None or behaviour is None or not bool(batch.mask_BT.any()):
         return
     oldest = int(behaviour.version_BT[batch.mask_BT].min())
     if oldest < now and not update.cls.off_policy:
@@ -63,7 +63,8 @@ def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
             f"{update.offer} was given rows of policy version {oldest}, the policy is at {now}, and it has no correction",
             "use an update that is off_policy-safe, or sample fresh rows",
         )
-    if behaviour.sampling.truncated and behaviour.support is None:
+    ratios = "behaviour" in update.make().needs
+    if ratios and behaviour.sampling.truncated and behaviour.support is None:
         raise PluginError(
             f"{phase.rollout.offer} cut the distribution (top-k or top-p) without recording the kept ids, "
             f"and {update.offer} needs ratios",

@@ -210,7 +210,7 @@ def test_MT2_a_model_learns_to_stop_though_pad_is_eos(lab: Lab, folder: Path) ->
     lab.rows("pairs.jsonl", [{"prompt": "open", "completion": "x"}])
     experiment = on(lab, steps=60)
     experiment["phases"][0] |= {"update": {"use": "sft", "lr": 1e-2}, "save": {"every": 99}}
-    stops = {"use": "generate", "prompts": "pairs.jsonl", "rows": 2, "max_new_tokens": 8, "greedy": True}
+    stops = {"use": "generate", "prompts": "pairs.jsonl", "rows": 2, "max_new_tokens": 8, "top_k": 1}
     experiment["phases"][0]["evaluate"] = [{"rollout": stops, "rows": 1, "reward": ["length"]}]
     said = lab.run(experiment)
     assert said.code == 0, said.err

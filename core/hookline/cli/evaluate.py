@@ -9,8 +9,10 @@ from typing import Any
 
 from hookline import state
 from hookline.errors import CheckpointError, ExperimentError, nearest
+from hookline.evaluation import Evaluator
 from hookline.plan import Plan, PlannedPhase, make_plan
 from hookline.runs import Run
+from hookline.types import Term
 
 __all__ = ["evaluate_run", "export_run", "show_table"]
 
@@ -63,7 +65,7 @@ def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[d
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
             figures, samples = evaluator.run(loop.ctx, answers)
             for name, value in figures.items():
-                low, high = _interval(evaluator.rewards[name][0], name, samples)
+                low, high = _interval(evaluator, name)
                 found.append(
                     {
                         "evaluation": evaluator.spec.name,
@@ -77,20 +79,26 @@ def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[d
     return found
 
 
-def _interval(component: Any, name: str, samples: Sequence[dict[str, Any]], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap over rows of the component's own summary, for figures that are means over rows or tokens."""
-    import numpy
+def _interval(evaluator: Evaluator, name: str, draws: int = 500) -> tuple[float, float]:
+    """95 % bootstrap of a component's own summary; rows of one prompt are drawn together."""
+    import torch
 
-    values = numpy.array([s["terms"][name] for s in samples if name in s["terms"]])
-    tokens = numpy.array([s["tokens"] for s in samples if name in s["terms"]])
-    if not len(values):
-        return float("nan"), float("nan")
-    chosen = numpy.random.default_rng(0).integers(len(values), size=(draws, len(values)))
-    if name == "perplexity" or type(component).__name__ == "Perplexity":
-        spread = numpy.exp(-values[chosen].sum(1) / tokens[chosen].sum(1))
-    else:
-        spread = values[chosen].mean(1)
-    low, high = numpy.quantile(spread, [0.025, 0.975])
+    assert evaluator.last is not None
+    scored, terms = evaluator.last
+    component, term = evaluator.rewards[name][0], terms[name]
+    groups: dict[int, list[int]] = {}
+    for row, group in enumerate(scored.group_B.tolist()):
+        groups.setdefault(group, []).append(row)
+    every, generator = list(groups.values()), torch.Generator().manual_seed(0)
+    spread = []
+    for _ in range(draws):
+        chosen = torch.randint(len(every), (len(every),), generator=generator).tolist()
+        rows = torch.tensor([row for i in chosen for row in every[i]])
+        some = scored.rows(rows)
+        value = term.value[rows] if term.value.dim() == 1 else term.value[rows][:, : some.token_ids_BT.shape[1]]
+        ok_B = None if term.ok_B is None else term.ok_B[rows]
+        spread.append(component.summarise(Term(value, ok_B), some))
+    low, high = torch.tensor(spread, dtype=torch.float64).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return float(low), float(high)
 
 
@@ -128,5 +136,8 @@ def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> 
     folder.mkdir(parents=True, exist_ok=True)
     role.export(folder)
     Tokenizer.load(run.directory / "tokenizer").export(folder)
+    left_out = f", without its head '{chosen.head.instance}'" if chosen.head else ""
     step = f" (step {manifest['step']})" if best else ""
-    return f"{folder}: the policy of phase '{name}'{step}, weights {role.hash()[:12]}; load it with transformers' AutoModelForCausalLM"
+    return (
+        f"{folder}: the policy of phase '{name}'{step}{left_out}, weights {role.hash()[:12]}; for AutoModelForCausalLM"
+    )

@@ -32,7 +32,7 @@ class BradleyTerry(Component):
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
         chosen, _rejected = pairs(batch)
         if not len(chosen):
-            return
+            batch = batch.rows([])
         # each comparison is a row of its own weight: rows of a group stay together, so a group holds its pairs
         count_B = torch.zeros(len(batch)).index_add(0, chosen, torch.ones(len(chosen)))
         ctx.train(batch.with_extra(wins_B=count_B), self.loss, unit="group")

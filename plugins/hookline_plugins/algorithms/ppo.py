@@ -61,12 +61,10 @@ class PPO(Component):
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Advantaged) -> None:
-        if not len(batch):
-            return
         old_BT, mask = ctx.stats(batch).logprobs_BT, batch.mask_BT
         assert batch.behaviour is not None
         ctx.log("behaviour_gap", ctx.mean((old_BT - batch.behaviour.logprobs_BT)[mask].abs().exp()), int(mask.sum()))
-        if self.learns_value:
+        if self.learns_value and bool(mask.any()):
             returns, values = batch.extra["return_BT"][mask], batch.extra["value_BT"][mask]
             spread = float(returns.var(correction=0))
             if spread > 0:

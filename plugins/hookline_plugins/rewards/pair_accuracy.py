@@ -43,9 +43,9 @@ class PairAccuracy(Component):
                 case "recorded":
                     right = ((reward_B[a] - reward_B[b]) * (recorded_B[a] - recorded_B[b]) > 0).float()
                 case "gold":
-                    right = ((reward_B[a] - reward_B[b]) * gold > 0).float()[gold != 0]
+                    right = ((reward_B[a] - reward_B[b]) * gold > 0).float()[(gold != 0) & gold.isfinite()]
                 case _:
-                    right = torch.sigmoid(gold.abs() / self.config.temperature)
+                    right = torch.sigmoid(gold.abs() / self.config.temperature)[gold.isfinite()]
             if len(right):
                 value_B[rows[0]], ok_B[rows[0]] = right.mean(), True
         return Term(value_B, ok_B)

@@ -13,7 +13,7 @@ from hookline import Component, Context, DataError, DataName, Rollout, hookimpl,
 
 
 class Dataset(Component):
-    """Rows of `prompt` and `completion`; a row may also carry a number `reward`, which is then paid out."""
+    """Rows of `prompt` and `completion`."""
 
     class Config(hookline.Config):
         path: DataName

@@ -24,11 +24,9 @@ class Generate(Component):
         temperature: float = Field(1.0, gt=0, le=100)
         """Above 1 flattens the distribution, below 1 sharpens it."""
         top_k: int = Field(0, ge=0)
-        """Keep the k likeliest tokens; 0 keeps all. Ratios are then taken on the kept tokens."""
+        """Keep the k likeliest tokens; 0 keeps all, 1 always takes the likeliest. Ratios are then taken on the kept tokens."""
         top_p: float = Field(1.0, gt=0, le=1)
         """Keep the likeliest tokens that reach this probability; 1 keeps all."""
-        greedy: bool = False
-        """Take the likeliest token always (for evaluations)."""
 
     gives = property(lambda self: {"behaviour", "groups"} if self.config.samples_per_prompt > 1 else {"behaviour"})
 
@@ -63,7 +61,7 @@ class Generate(Component):
         prompts = [self.prompts[i][0] for i in chosen]
         prompt_ids_BP, prompt_length_B = pad_rows(prompts)
         sampling = Sampling(temperature=c.temperature, top_k=c.top_k, top_p=c.top_p)
-        drawn = ctx.draw(prompts, sample_B, sampling_=sampling, max_new_tokens=c.max_new_tokens, greedy=c.greedy)
+        drawn = ctx.draw(prompts, sample_B, sampling_=sampling, max_new_tokens=c.max_new_tokens)
         T = drawn.token_ids_BT.shape[1]
         return Rollout(
             prompt_ids_BP=prompt_ids_BP,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from math import nan
 from typing import Any, Literal
 
 import torch
@@ -76,7 +77,7 @@ class Preferences(Component):
         rows, groups, rewards, gold = [], [], [], []
         for group, i in enumerate(chosen):
             prompt, answers, record = self.judgements[i]
-            worth = [answer.get("gold", 0.0) for answer in record.get("ranking", ())] or [0.0] * len(answers)
+            worth = [answer.get("gold", nan) for answer in record.get("ranking", ())] or [nan] * len(answers)
             for rank, answer in enumerate(answers):
                 rows.append((prompt, answer, record))
                 groups.append(group)

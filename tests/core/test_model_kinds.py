@@ -79,7 +79,7 @@ def test_recomputation_happens_in_training_alone_and_changes_no_gradient(
         batch = loop.hooks.rollout(loop.ctx)
         loop.ctx.stats(batch)
         assert not calls, "statistics need no recomputation"
-        (-_forward(role, batch, ("logprobs",), 1)["logprobs"].sum()).backward()
+        (-_forward(role, batch, ("logprobs",))["logprobs"].sum()).backward()
         gradients.append({name: p.grad.clone() for name, p in role.trainable().items() if p.grad is not None})
     assert calls, "the flag does something"
     for name, gradient in gradients[0].items():
