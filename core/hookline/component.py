@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -50,6 +50,9 @@ class Config(BaseModel):
         return refuse_bool(cls, value, info)
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class UpdateConfig(Config):
     """What every update shares: how its gradient becomes a change of weights."""
 
@@ -61,12 +64,12 @@ class UpdateConfig(Config):
     """`muon` orthogonalises the update of hidden matrices (Jordan et al. 2024) and leaves the rest to AdamW."""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """Decoupled decay of matrices per unit of learning rate; large pulls weights to zero."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     """AdamW's decay of the two moments; nearer 1 averages longer."""
     warmup: int = Field(0, ge=0)
     """Optimiser steps over which the learning rate grows from nearly 0 to its peak."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls after warm-up, to `final_lr` of its peak at the phase's last step."""
+    """How the learning rate falls after warm-up, towards `final_lr` of its peak at the phase's end."""
     final_lr: float = Field(0.0, ge=0, le=1)
     """What is left of the peak at the end of a falling schedule."""
     grad_clip: float = Field(1.0, gt=0)
@@ -198,6 +201,18 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise PluginError(f"{who} is {_what(cls)}, not a class derived from hookline.Component", mend)
     _check_api(cls, who)
+    if not (isinstance(cls.Config, type) and issubclass(cls.Config, Config)):
+        raise PluginError(
+            f"{who}: its Config is not derived from hookline.Config", "write: class Config(hookline.Config)"
+        )
+    for name in ("needs", "gives", "metrics"):
+        value = inspect.getattr_static(cls, name)
+        wanted = Metric if name == "metrics" else str
+        plain = isinstance(value, Collection) and not isinstance(value, str)
+        if not isinstance(value, property) and not (plain and all(isinstance(item, wanted) for item in value)):
+            raise PluginError(
+                f"{who}: {name} is {value!r:.60}", f"give a set or tuple of {wanted.__name__}, even for one"
+            )
     for name in dir(cls):
         if not name.startswith("hookline_"):
             continue

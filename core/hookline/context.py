@@ -47,6 +47,8 @@ class Shared:
     """Sample ids handed out so far in the whole run."""
     evaluation: str = ""
     evaluated_at: int = 0
+    asked: dict[tuple[str, str], int] = field(default_factory=dict)
+    """How often a component asked for late answers in this step."""
     """The step of the phase after which the evaluation is made."""
     evaluation_samples: int = 0
     given: frozenset[str] = frozenset()
@@ -286,6 +288,8 @@ class Context:
         divided by the count of the whole optimiser step. unit: `group` keeps rows of a group together. after: called
         behind each optimiser step. Raises NumbersError before any weight changes when a value is not finite.
         """
+        if self._shared.trainer is None and self._slot and self._slot.kind == "update":
+            raise PluginError(f"'{self.instance}' has no learning rate", "derive its Config from hookline.UpdateConfig")
         if self._shared.trainer is None or (self._slot and self._slot.kind != "update"):
             raise PluginError(f"'{self.instance}' trains, but only an update may", "call ctx.train in hookline_update")
         self._shared.cache.clear()
@@ -348,15 +352,16 @@ class Context:
     ) -> Term:
         """Ask about every row at once. A row that fails or takes too long, `retries` times more, is not judged.
 
-        Answers are journaled before use, by (phase, evaluation and its step, instance, step, sample id): a resumed run
-        reads them, not the clock.
+        Answers are journaled before use, by (phase, evaluation and its step, instance, step, sample id, call): a resumed
+        run reads them, not the clock.
         """
 
         s = self._shared
         evaluation = f"{s.evaluation}@{s.evaluated_at}" if s.evaluation else ""
+        call = s.asked[evaluation, self.instance] = s.asked.get((evaluation, self.instance), -1) + 1
 
         async def one(row: int) -> float | None:
-            place = [s.phase, evaluation, self.instance, self.step, int(rollout.sample_B[row])]
+            place = [s.phase, evaluation, self.instance, self.step, int(rollout.sample_B[row]), call]
             known, answer = self.run.journal.find(place)
             value: float | None = answer
             if known:

@@ -192,6 +192,9 @@ class Loss:
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: float) -> Loss:
+        return self * (1.0 / divisor)
+
     def __neg__(self) -> Loss:
         return self * -1.0
 
@@ -252,6 +255,10 @@ class MicroBatch(Generic[B]):
 
     def log(self, name: str, value: Loss) -> None:
         """A figure of the algorithm, summed over micro-batches and averaged over optimiser steps."""
+        if not isinstance(value, Loss):
+            raise PluginError(
+                f"mb.log('{name}') was given a {type(value).__name__}", "give it a mean, e.g. mb.token_mean(x)"
+            )
         self._logged[name] = self._logged.get(name, 0.0) + float(value.value.detach())
 
 
@@ -318,8 +325,11 @@ class Trainer:
                     "the weights are as before this step; lower lr or look at that row",
                 )
             total += value
-            if answer.value.requires_grad:
-                answer.value.backward()  # type: ignore[no-untyped-call]
+            if not answer.value.requires_grad:
+                raise PluginError(
+                    "the loss carries no gradient, so nothing would be learned", "build it from mb.stats(...)"
+                )
+            answer.value.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
         share = learning_rate(self.config, self.taken, self.total)
         rate = self.optimiser.step(share)

@@ -63,6 +63,7 @@ class Evaluator:
         finally:
             s.step, s.evaluation = step, ""
             s.cache.clear()
+            s.asked.clear()
         scored = rollout.scored(rollout.token_ids_BT.new_zeros(rollout.token_ids_BT.shape), {})
         figures = {}
         for name, term in terms.items():

@@ -102,9 +102,9 @@ class ModelSpec(Strict):
     """Phases only: read numbers instead of tokens, e.g. `reward`; the phase then trains a reward model."""
     adapter: Use | None = None
     """Train this small change and leave the rest frozen: `{lora: {rank: 8}}`."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     """The type weights are kept in (default float32)."""
-    autocast: Literal["bfloat16", "float16", "none"] | None = None
+    autocast: Literal["bfloat16", "none"] | None = None
     """The type products are computed in, when it differs from dtype."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, a third more time."""

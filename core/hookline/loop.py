@@ -14,7 +14,7 @@ import torch
 from hookline import watch
 from hookline.component import Component
 from hookline.context import Context
-from hookline.errors import Stopped
+from hookline.errors import CheckpointError, Stopped
 from hookline.metrics import MetricLog
 from hookline.phase import PhaseState, tokenizer_of
 from hookline.plan import Plan
@@ -85,6 +85,7 @@ class PhaseLoop(PhaseState):
         """One pass through the hooks. Returns the number of tokens the policy chose."""
         ctx, hooks, phase, metrics = self.ctx, self.hooks, self.phase, self.shared.metrics
         self.shared.cache.clear()
+        self.shared.asked.clear()
         with _timed(metrics, "rollout"):
             batch: Rollout = hooks.rollout(ctx)
         if phase.rewards or "recorded_B" in batch.extra:
@@ -197,6 +198,13 @@ def ask_rewards(
 def _forget_unsaved(plan: Plan, run: Run) -> None:
     """Cut rows back to the newest save, before trackers look: what came after it is made again, bit for bit."""
     rows = 0
+    for phase, later in zip(plan.phases, plan.phases[1:]):
+        gone, after = run.phase_folder(phase.spec.name), run.phase_folder(later.spec.name)
+        if after.exists() and not gone.exists():
+            raise CheckpointError(
+                f"{gone} is missing, though phase '{later.spec.name}' that came after it is there",
+                "restore it, or remove the later phases too to make them again",
+            )
     for phase in plan.phases:
         ended = run.finished(phase.spec.name)
         newest = None if ended else run.newest_checkpoint(phase.spec.name)

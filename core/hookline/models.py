@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from hookline.tokenizer import Tokenizer
 
 __all__ = ["Role", "build_policy", "load_role"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Reads = Literal["before", "after"]
 
 
@@ -282,6 +283,12 @@ def check_folder(path: str) -> None:
     if not any(name.endswith(".safetensors") for name in weights):
         has = f"only {weights[0]}, which would have to be unpickled" if weights else "no weights"
         raise ExperimentError(f"the model folder {path} holds {has}", "save it as safetensors: save_pretrained(DIR)")
+
+
+def folder_hash(path: str) -> str:
+    """What the weights and config in a model folder are."""
+    files = sorted(file for file in Path(path).glob("*") if file.suffix in (".safetensors", ".json"))
+    return hashlib.sha256("".join(f"{f.name}:{state.file_hash(f)};" for f in files).encode()).hexdigest()
 
 
 def _code_asked_for(config: Mapping[str, Any]) -> str:

@@ -170,6 +170,8 @@ def loose(reference: str) -> tuple[Offer, ...]:
     import sys
 
     path = Path(reference)
+    if path.is_file() and path.suffix != ".py":
+        raise PluginError(f"{reference} is no Python file", "a loose plugin is a .py file")
     if not path.is_file():
         raise PluginError(
             f"no plugin file {reference}", "give the path of a Python file, or the name of an installed one"
@@ -189,6 +191,11 @@ def loose(reference: str) -> tuple[Offer, ...]:
         name = name.lower().replace("_", "-")
         kind = kind_of(cls)
         problem = ""
+        if not kind:
+            raise PluginError(
+                f"{reference}: {cls.__name__} answers no hook",
+                "mark a method such as hookline_advantage with @hookimpl",
+            )
         if any(o.built_in and (o.kind, o.name) == (kind, name) for o in _installed()):
             problem = f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
         found.append(Offer(kind, name, f"{module.__name__}:{cls.__name__}", path.name, digest, problem, path=str(path)))

@@ -113,10 +113,14 @@ class PhaseState:
             full: Exception | None = None
             with blame(slot, "state_dict"):
                 saved = component.state_dict()
+                if not isinstance(saved, dict):
+                    raise PluginError(f"state_dict returned a {type(saved).__name__}", "return a dict with text keys")
                 try:
                     state.save_tree(folder, f"component-{name}", saved, f"'{component.instance}'")
                 except state.WRITE_ERRORS as err:  # the disk's fault, not the component's
                     full = err
+                if saved and type(component).load_state_dict is Component.load_state_dict:
+                    raise PluginError("it saves state but cannot load it", "define load_state_dict")
             if full is not None:
                 raise full
 
@@ -250,6 +254,8 @@ def tokenizer_of(plan: Plan, run: Run) -> Tokenizer:
 def _policy(plan: Plan, phase: PlannedPhase, run: Run, tokenizer: Tokenizer) -> Role:
     if phase.start:
         return load_phase(plan, run, phase.start, "policy", phase)
+    if plan.experiment.model.path:
+        run.pin(f"model:{plan.experiment.model.path}", models.folder_hash(plan.experiment.model.path))
     return models.build_policy(plan.experiment.model, plan.architecture, phase.adapter, tokenizer, plan.experiment.seed)
 
 

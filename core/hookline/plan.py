@@ -190,6 +190,9 @@ def _loose(plugins: Sequence[str]) -> tuple[Offer, ...]:
             found += offers.loose(reference)
         elif not any(reference in (o.name, o.distribution) for o in offers.offers()):
             raise PluginError(f"-p {reference}: no plugin of that name is installed", "give a path, or pip install it")
+    files = {offer.path: offer.path.rpartition("/")[2] for offer in found}
+    if len(set(files.values())) < len(files):
+        raise PluginError(f"two loose files have one name: {', '.join(sorted(files))}", "rename one: a run keeps both")
     return tuple(found)
 
 
@@ -359,6 +362,10 @@ def _plan_evaluation(
         planner.say((*at, "prompts"), "an evaluation names either `prompts` or a `rollout` of its own, not both")
     rollout = planner.slot("rollout", use, (*at, "rollout") if evaluation.rollout else at)
     rewards = [planner.slot("reward", u, (*at, "reward", i)) for i, u in enumerate(evaluation.reward)]
+    figures = [u.instance for u in evaluation.reward]
+    for i, name in enumerate(figures):
+        if name in figures[:i]:
+            planner.say((*at, "reward", i), f"'{name}' stands twice under reward; give one a `name`")
     if rollout is None or own is None:
         return None
     return PlannedEvaluation(evaluation, rollout, tuple(slot for slot in rewards if slot))

@@ -262,6 +262,15 @@ class Run:
             self._data[name] = rows
         return self._data[name]
 
+    def pin(self, name: str, sha256: str) -> None:
+        """Note what something outside the run is, or refuse when it is no longer that."""
+        known = self.about.setdefault("data", {}).setdefault(name, {"rows": 0, "sha256": sha256})
+        if known["sha256"] != sha256:
+            raise CheckpointError(
+                f"{name} is not what this run began with", "restore it, or start a new run with --out"
+            )
+        self._data_kept = False
+
     def keep_data(self) -> None:
         """Write down which data the run stands on, before the first thing made from it: until then it may be mended."""
         if not self._data_kept and self._lock:

@@ -121,8 +121,8 @@ def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> 
     plan = _plan_of(run)
     chosen = _phase_of(run, plan, phase)
     name = chosen.spec.name
-    if folder.exists() and any(folder.iterdir()):
-        raise CheckpointError(f"{folder} is not empty", "choose a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} is no empty folder", "choose a new one")
     source = run.directory / "best" / name if best else run.phase_folder(name)
     if best and not source.exists():
         raise CheckpointError(

@@ -30,7 +30,12 @@ class PPO(Component):
         Metric("policy_loss", "mean over tokens of −min(ρA, clip(ρ)A)"),
         Metric("value_loss", "mean over tokens of ½ max((V−R)², (V_clip−R)²)"),
         Metric("clip_fraction", "share of tokens whose ratio left 1 ± clip_range", healthy=(0.0, 0.4)),
-        Metric("approx_kl", "mean over tokens of ρ − 1 − log ρ, new policy against old", "nats", healthy=(0.0, 0.2)),
+        Metric(
+            "approx_kl",
+            "mean over tokens of ρ − 1 − log ρ: KL of the old policy to the new",
+            "nats",
+            healthy=(0.0, 0.2),
+        ),
         Metric("entropy", "mean over tokens of the policy's entropy", "nats", healthy=(0.01, 20.0)),
         Metric("explained_variance", "1 − var(R − V) / var(R) over tokens, before the update", healthy=(-1.0, 1.0)),
         Metric("behaviour_gap", "mean over tokens of exp|log π_old − log π_sampler|", healthy=(0.0, 1.05)),

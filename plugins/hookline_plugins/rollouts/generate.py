@@ -7,6 +7,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, DataError, DataName, ExperimentError, Rollout, Sampling, hookimpl, pad_rows
+from hookline_plugins.rollouts.dataset import recorded
 
 
 class Generate(Component):
@@ -57,6 +58,8 @@ class Generate(Component):
     def hookline_rollout(self, ctx: Context) -> Rollout:
         c = self.config
         chosen = [i for i in ctx.take(len(self.prompts), c.rows) for _ in range(c.samples_per_prompt)]
+        if not chosen:
+            return recorded(ctx, [], [], "policy")
         sample_B = ctx.sample_ids(len(chosen))
         prompts = [self.prompts[i][0] for i in chosen]
         prompt_ids_BP, prompt_length_B = pad_rows(prompts)
@@ -69,7 +72,7 @@ class Generate(Component):
             token_ids_BT=drawn.token_ids_BT,
             length_B=drawn.length_B,
             mask_BT=torch.arange(T) < drawn.length_B[:, None],
-            group_B=torch.arange(len(chosen)) // c.samples_per_prompt + int(sample_B[0]) if chosen else sample_B,
+            group_B=torch.arange(len(chosen)) // c.samples_per_prompt + int(sample_B[0]),
             sample_B=sample_B,
             records=tuple(self.prompts[i][1] for i in chosen),
             decode=ctx.tokenizer.decode,

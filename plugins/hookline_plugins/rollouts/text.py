@@ -10,7 +10,8 @@ from hookline import Component, Context, DataError, DataName, Rollout, hookimpl
 
 
 class Text(Component):
-    """Texts joined end to end and cut into blocks; every token but the very first is predicted once."""
+    """Texts joined end to end and cut into blocks; every token but the very first is predicted once
+    an epoch (and but a tail shorter than a block)."""
 
     class Config(hookline.Config):
         path: DataName

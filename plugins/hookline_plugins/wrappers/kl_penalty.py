@@ -36,7 +36,7 @@ class KLPenalty(Component):
         least: float = Field(0.0, ge=0)
         """β never falls below this. At `beta` itself the controller only tightens, and the target is a limit, not an aim."""
         horizon: float = Field(10_000, gt=0)
-        """Rows over which β moves by its own size. Small reacts fast and swings."""
+        """Rows over which β moves by at most a fifth. Small reacts fast and swings."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
@@ -58,7 +58,7 @@ class KLPenalty(Component):
         priced = scored.with_reward(scored.reward_BT - self.beta * kl_BT, kl_penalty=-self.beta * kl_BT.sum(1))
         if self.config.target is not None:
             error = min(0.2, max(-0.2, kl / self.config.target - 1))
-            self.beta = max(self.config.least, self.beta * (1 + error * len(scored) / self.config.horizon))
+            self.beta = max(self.config.least, self.beta * (1 + error * min(1.0, len(scored) / self.config.horizon)))
         return priced
 
     def state_dict(self) -> dict[str, Any]:

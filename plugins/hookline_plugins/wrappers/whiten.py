@@ -21,7 +21,7 @@ class Whiten(Component):
         shift: bool = True
         """Also subtract the mean."""
         floor: float = Field(1e-8, gt=0)
-        """Added to the standard deviation, so that equal advantages stay 0."""
+        """Advantages that differ by less are not scaled: there is nothing to bring to unit scale."""
 
     @hookimpl(wrapper=True)
     def hookline_advantage(self, ctx: Context, scored: Scored) -> Generator[None, Advantaged, Advantaged]:
@@ -31,5 +31,5 @@ class Whiten(Component):
         mean = ctx.mean(x)
         std = ctx.mean((x - mean).square()) ** 0.5
         ctx.log("advantage_std", std)
-        white = (result.advantage_BT - (mean if self.config.shift else 0.0)) / (std + self.config.floor)
+        white = (result.advantage_BT - (mean if self.config.shift else 0.0)) / (std if std > self.config.floor else 1.0)
         return replace(result, advantage_BT=torch.where(mask, white, 0.0))
