@@ -180,7 +180,8 @@ class Context:
         found = [name for name, role in self._shared.roles.items() if head in role.heads]
         if not found:
             raise PluginError(
-                f"'{self.instance}' needs a head '{head}' on some role", "name a component that brings one, e.g. ppo"
+                f"'{self.instance}' needs a head '{head}' on some role",
+                "name a component that brings one (hookline plugins list)",
             )
         return found[0]
 

@@ -467,8 +467,8 @@ def _missing(need: str, slot: Slot, phase: PlannedPhase) -> str:
     rollout = phase.rollout.instance
     known: dict[str, Any] = {
         "groups": f"several samples per prompt, but '{rollout}' gives one; e.g. samples_per_prompt: 4",
-        "pairs": f"comparisons, but '{rollout}' reads none; e.g. rollout: {{use: preferences, …}}",
-        "behaviour": f"the sampler's log-probs, but '{rollout}' records none; e.g. rollout: generate",
-        "critic": "a critic, but nothing in this phase brings one; e.g. update: ppo",
+        "pairs": f"comparisons, but '{rollout}' reads none; name a rollout that does",
+        "behaviour": f"the sampler's log-probs, but '{rollout}' records none; name a rollout that samples",
+        "critic": "a critic, but nothing in this phase brings one; name an update that does",
     }
     return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"

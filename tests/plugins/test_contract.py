@@ -287,7 +287,7 @@ def test_a_missing_need_is_one_sentence(tiny: Tiny, shelf: Path) -> None:
     [problem] = problems(
         tiny(rollout={"use": "dataset", "path": str(shelf / "prompts.jsonl")}, advantage="gae", update="ppo")
     )
-    assert problem == "'ppo' needs the sampler's log-probs, but 'dataset' records none; e.g. rollout: generate"
+    assert problem == "'ppo' needs the sampler's log-probs, but 'dataset' records none; name a rollout that samples"
 
 
 def test_a_missing_column_is_named(plugin: Write, tiny: Tiny) -> None:
