@@ -32,7 +32,7 @@ lint: $(READY)
 	@$(BIN)/lint-imports --no-cache
 
 cuda-check:
-	@$(PYTHON) csrc/cuda/check.py
+	@$(PYTHON) tests/kernels/cuda_check.py
 
 bench: $(READY)
 	@$(BIN)/python -m pytest benchmarks -p no:cacheprovider -o python_files='bench_*.py' -o python_functions='bench_*' $(ARGS)

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hookline import Advantaged
-from hookline.api import plan
-from hookline.loop import PhaseLoop
-from hookline.phase import tokenizer_of
-from hookline.runs import Run
+from hookline.loop.api import plan
+from hookline.loop.loop import PhaseLoop
+from hookline.loop.phase import tokenizer_of
+from hookline.runs.run import Run
 
 ROUNDS, LR = 7, 1e-6
 Objective = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

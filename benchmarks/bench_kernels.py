@@ -12,9 +12,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hookline.bench.cases import OURS, REFERENCE, cases
-from hookline.bench.measure import answers, call, ceilings, errors, speed, wrong
 from hookline.kernels import build_info
+from hookline.testing.bench.cases import OURS, REFERENCE, cases
+from hookline.testing.bench.measure import answers, call, ceilings, errors, speed, wrong
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ROWS = [

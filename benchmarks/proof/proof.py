@@ -76,9 +76,9 @@ def rows() -> list[Row]:
 
 def overrides(row: Row, seed: int, graph: int | None) -> tuple[dict[str, Any], list[str]]:
     """(the experiment as a mapping, its overrides) of one seed; on another graph of the walks where one is asked for."""
-    from hookline import yaml_reader
+    from hookline.config import yaml
 
-    experiment = dict(yaml_reader.read(ROOT / "examples" / "exact" / row.experiment).values) | {"trackers": []}
+    experiment = dict(yaml.read(ROOT / "examples" / "exact" / row.experiment).values) | {"trackers": []}
     settings = dict(row.set)
     if graph is not None:
         experiment, settings = (
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "hookline", "hookline.loop"])
+    context.set_forkserver_preload(["torch", "transformers", "hookline", "hookline.loop.loop"])
     began = time.perf_counter()
     with ProcessPoolExecutor(asked.jobs, mp_context=context) as pool:
         waiting = {

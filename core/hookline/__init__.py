@@ -7,14 +7,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from hookline._version import __version__
 
 _HOMES = {
-    "hookline.api": ("run",),
-    "hookline.comparison": ("compare",),
-    "hookline.component": ("Adapter", "Architecture", "Component", "Config", "Head", "Task", "UpdateConfig"),
-    "hookline.context": ("Context",),
-    "hookline.engine": ("Loss", "MicroBatch", "Stats"),
+    "hookline.batch.columns": ("pad_rows", "put_last", "read_last"),
+    "hookline.batch.join": ("concat", "pairs"),
+    "hookline.batch.stages": (
+        "Advantaged",
+        "Batch",
+        "Behaviour",
+        "Judgement",
+        "Record",
+        "Rollout",
+        "Sampling",
+        "Scored",
+        "KeptIds",
+        "Term",
+    ),
+    "hookline.contract.component": ("Component",),
+    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
+    "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
+    "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
+    "hookline.contract.metrics": ("Metric",),
+    "hookline.contract.model": ("Adapter", "Architecture", "Head"),
+    "hookline.contract.process": ("Process",),
+    "hookline.contract.task": ("Task",),
+    "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
         "DataError",
@@ -24,31 +42,12 @@ _HOMES = {
         "PluginError",
         "ServiceError",
     ),
-    "hookline.experiment": ("DataName", "PhaseName"),
-    "hookline.hookspecs": ("HOOK_API", "hookimpl"),
-    "hookline.metrics": ("Metric",),
-    "hookline.process": ("Process",),
-    "hookline.runs": ("Run",),
-    "hookline.sweeps": ("sweep",),
-    "hookline.sampling": ("Drawn", "Outlook"),
-    "hookline.tokenizer": ("Tokenizer",),
-    "hookline.types": (
-        "Advantaged",
-        "Batch",
-        "Behaviour",
-        "Judgement",
-        "Record",
-        "Rollout",
-        "Sampling",
-        "Scored",
-        "Support",
-        "Term",
-        "concat",
-        "pad_rows",
-        "pairs",
-        "put_last",
-        "read_last",
-    ),
+    "hookline.inference.local": ("Completions", "NextToken"),
+    "hookline.loop.api": ("run",),
+    "hookline.loop.context": ("Context",),
+    "hookline.runs.run": ("Run",),
+    "hookline.study.compare": ("compare",),
+    "hookline.study.sweep": ("sweep",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
@@ -59,21 +58,22 @@ __all__ = [
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "Completions",
     "Component",
     "Config",
     "Context",
     "DataError",
     "DataName",
-    "Drawn",
     "ExperimentError",
     "Head",
     "HooklineError",
     "Judgement",
+    "KeptIds",
     "Loss",
     "Metric",
     "MicroBatch",
+    "NextToken",
     "NumbersError",
-    "Outlook",
     "PhaseName",
     "PluginError",
     "Process",
@@ -84,7 +84,6 @@ __all__ = [
     "Scored",
     "ServiceError",
     "Stats",
-    "Support",
     "Task",
     "Term",
     "Tokenizer",
@@ -102,11 +101,29 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hookline.api import run as run
-    from hookline.comparison import compare
-    from hookline.component import Adapter, Architecture, Component, Config, Head, Task, UpdateConfig
-    from hookline.context import Context
-    from hookline.engine import Loss, MicroBatch, Stats
+    from hookline.batch.columns import pad_rows, put_last, read_last
+    from hookline.batch.join import concat, pairs
+    from hookline.batch.stages import (
+        Advantaged,
+        Batch,
+        Behaviour,
+        Judgement,
+        KeptIds,
+        Record,
+        Rollout,
+        Sampling,
+        Scored,
+        Term,
+    )
+    from hookline.contract.component import Component
+    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
+    from hookline.contract.hookspecs import HOOK_API, hookimpl
+    from hookline.contract.loss import Loss, MicroBatch, Stats
+    from hookline.contract.metrics import Metric
+    from hookline.contract.model import Adapter, Architecture, Head
+    from hookline.contract.process import Process
+    from hookline.contract.task import Task
+    from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,
         DataError,
@@ -116,34 +133,24 @@ if TYPE_CHECKING:
         PluginError,
         ServiceError,
     )
-    from hookline.experiment import DataName, PhaseName
-    from hookline.hookspecs import HOOK_API, hookimpl
-    from hookline.metrics import Metric
-    from hookline.process import Process
-    from hookline.runs import Run
-    from hookline.sampling import Drawn, Outlook
-    from hookline.sweeps import sweep
-    from hookline.tokenizer import Tokenizer
-    from hookline.types import (
-        Advantaged,
-        Batch,
-        Behaviour,
-        Judgement,
-        Record,
-        Rollout,
-        Sampling,
-        Scored,
-        Support,
-        Term,
-        concat,
-        pad_rows,
-        pairs,
-        put_last,
-        read_last,
-    )
+    from hookline.inference.local import Completions, NextToken
+    from hookline.loop.api import run
+    from hookline.loop.context import Context
+    from hookline.runs.run import Run
+    from hookline.study.compare import compare
+    from hookline.study.sweep import sweep
+
+
+_RENAMED = {"Drawn": "Completions", "Outlook": "NextToken", "Support": "KeptIds"}
+"""Old public name → new one."""
 
 
 def __getattr__(name: str) -> object:
+    if name in _RENAMED:
+        from hookline.errors import renamed
+
+        renamed(f"hookline.{name}", _RENAMED[name])
+        name = _RENAMED[name]
     if name not in _HOME_OF:
         raise AttributeError(f"module 'hookline' has no attribute '{name}'")
     from importlib import import_module

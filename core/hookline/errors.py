@@ -1,8 +1,9 @@
-"""What a user reads when something is wrong: one sentence, the cause and the mend, and an exit code per class."""
+"""What a user reads when something is wrong: one sentence, the cause and a hint, and an exit code per class."""
 
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -15,21 +16,29 @@ __all__ = [
     "ServiceError",
     "Stopped",
     "nearest",
+    "renamed",
+    "shorten",
 ]
 
 
 class HooklineError(Exception):
-    """Base of everything that is the user's to mend. Caught in one place, the command line; anything else is our bug."""
+    """Base of everything that a user can fix. Caught in one place, the command line; anything else is our bug."""
 
     exit_code = 2
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = _line(message)
-        self.mend = _line(mend)
+        self.hint = _line(hint)
+
+    @property
+    def mend(self) -> str:
+        """The old name of `hint`."""
+        renamed("HooklineError.mend", "hint")
+        return self.hint
 
     def __str__(self) -> str:
-        return f"{self.message} → {self.mend}" if self.mend else self.message
+        return f"{self.message} → {self.hint}" if self.hint else self.message
 
 
 def _line(text: str) -> str:
@@ -44,13 +53,13 @@ class ExperimentError(HooklineError):
 
     exit_code = 2
 
-    def __init__(self, message: str, mend: str = "", problems: Iterable[str] = ()) -> None:
+    def __init__(self, message: str, hint: str = "", problems: Iterable[str] = ()) -> None:
         self.problems = tuple(problems)
         shown = self.problems[:20]
         lines = [_line(message), *(f"  {_line(problem)}" for problem in shown)]
         if len(self.problems) > len(shown):
             lines.append(f"  and {len(self.problems) - len(shown)} more")
-        super().__init__(message, mend)
+        super().__init__(message, hint)
         self.message = "\n".join(lines)
 
 
@@ -87,12 +96,25 @@ class ServiceError(HooklineError):
 class Stopped(HooklineError):
     """The run was asked to stop, finished its step and saved."""
 
-    def __init__(self, message: str, mend: str, exit_code: int) -> None:
-        super().__init__(message, mend)
+    def __init__(self, message: str, hint: str, exit_code: int) -> None:
+        super().__init__(message, hint)
         self.exit_code = exit_code
+
+
+def renamed(old: str, new: str) -> None:
+    """Warn, at the caller's caller, that a public name has a new one; old names answer for one release."""
+    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """`"; did you mean 'gamma'?"`, or nothing when no known word is close."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def shorten(value: object, most: int = 60) -> str:
+    """The user's own value, fit to stand in a sentence: on one line, nothing unprintable, not endless."""
+    text = str(value)
+    if not text.isprintable():
+        text = repr(text[: most + 1])[1:-1]
+    return text if len(text) <= most else f"{text[: most - 1]}…"

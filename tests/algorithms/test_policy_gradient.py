@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from hookline import Advantaged, Behaviour, Rollout, Sampling, Scored, pad_rows
-from hookline.api import plan
-from hookline.loop import PhaseLoop
-from hookline.phase import tokenizer_of
-from hookline.runs import Run
+from hookline.loop.api import plan
+from hookline.loop.loop import PhaseLoop
+from hookline.loop.phase import tokenizer_of
+from hookline.runs.run import Run
 
 END, A, B = 0, 2, 3  # what may be said
 PROMPT = [END, 4]

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hookline
-from hookline import ExperimentError, HooklineError, kernels, offers
-from hookline.api import plan
-from hookline.loop import PhaseLoop
+from hookline import ExperimentError, HooklineError, kernels
+from hookline.loop.api import plan
+from hookline.loop.loop import PhaseLoop
+from hookline.registry import offers
 from hookline_plugins import maths
 from hookline_plugins.algorithms.cispo import CISPO
 from hookline_plugins.algorithms.dapo import DAPO

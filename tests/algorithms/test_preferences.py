@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import hookline
 from hookline import ExperimentError, PluginError, Scored
-from hookline.api import plan
-from hookline.loop import PhaseLoop
-from hookline.phase import tokenizer_of
-from hookline.runs import Run
+from hookline.loop.api import plan
+from hookline.loop.loop import PhaseLoop
+from hookline.loop.phase import tokenizer_of
+from hookline.runs.run import Run
 from hookline.testing import conformance
 from hookline_plugins.algorithms.best_of_n import best_of_groups
 from hookline_plugins.algorithms.comparisons import comparisons, prepared

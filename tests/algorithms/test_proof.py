@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hookline import offers
-from hookline.api import plan
+from hookline.loop.api import plan
+from hookline.registry import offers
 
 ROOT = Path(__file__).resolve().parents[2]
 PROOF = ROOT / "benchmarks/proof"

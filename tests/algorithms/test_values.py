@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookline import ExperimentError, PluginError
-from hookline.api import plan
-from hookline.loop import PhaseLoop
-from hookline.phase import tokenizer_of
-from hookline.runs import Run
+from hookline.loop.api import plan
+from hookline.loop.loop import PhaseLoop
+from hookline.loop.phase import tokenizer_of
+from hookline.runs.run import Run
 from hookline_plugins.algorithms.values import expectile, on_taken, targets
 from hookline_plugins.rollouts.guided import guided_policy
 from hookline_plugins.tasks import exact

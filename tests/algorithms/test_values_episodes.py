@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from hookline import DataError, ExperimentError, Rollout
-from hookline.api import plan
-from hookline.loop import PhaseLoop
-from hookline.phase import tokenizer_of
-from hookline.runs import Run
+from hookline.loop.api import plan
+from hookline.loop.loop import PhaseLoop
+from hookline.loop.phase import tokenizer_of
+from hookline.runs.run import Run
 from hookline_plugins.rollouts.episodes import epsilon_greedy
 from hookline_plugins.tasks import exact
 from hookline_plugins.tasks.cliff import Cliff

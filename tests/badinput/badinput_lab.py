@@ -180,10 +180,10 @@ def refused(said: Said, code: int, *words: str, problems: int = 0, frames: bool 
         assert len(said.problems) == problems, said.err
         assert len(said.errors) == 1 + problems, said.err
     else:
-        cause, arrow, mend = rest.partition(" → ")
+        cause, arrow, hint = rest.partition(" → ")
         assert arrow, f"no mend: {said.err}"
         assert len(cause) > 10, said.err
-        assert len(mend) > 3, said.err
+        assert len(hint) > 3, said.err
         assert frames or len(said.errors) == 1, said.err
     assert all(line.isprintable() for line in said.errors), said.err
     return said

@@ -95,17 +95,17 @@ def passed_over(said: Said, *words: str) -> None:
 def test_CK1_one_flipped_bit_in_any_file_is_found(stopped: Lab) -> None:
     newest = stopped.checkpoints()[-1]
     dice = random.Random(0)
-    from hookline import state
     from hookline.errors import CheckpointError
+    from hookline.storage import folders
 
     for path in files(newest):
         kept = path.read_bytes()
         for bit in {0, len(kept) * 8 - 1, *(dice.randrange(len(kept) * 8) for _ in range(12))}:
             flip(path, bit)
             with pytest.raises(CheckpointError, match=newest.name):
-                state.verify(newest)
+                folders.verify(newest)
             path.write_bytes(kept)
-    assert state.verify(newest)["step"] == 3
+    assert folders.verify(newest)["step"] == 3
 
 
 @pytest.mark.parametrize("what", ["role-policy.safetensors", "trainer.json", "core.json", "manifest.json"])
@@ -190,44 +190,44 @@ def test_CK8_strange_names_among_checkpoints_are_not_looked_at(stopped: Lab, who
 
 
 def test_CK10_another_architecture_in_a_checkpoint_names_tensors_and_shapes(stopped: Lab) -> None:
-    from hookline import state
+    from hookline.storage import folders, trees
 
     newest = stopped.checkpoints()[-1]
-    manifest = state.verify(newest)
-    tree = state.load_tree(newest, "role-policy")
+    manifest = folders.verify(newest)
+    tree = trees.load_tree(newest, "role-policy")
     kept = {path.name: path.read_bytes() for path in files(newest)}
     name = next(n for n, t in tree["tensors"].items() if t.dim() == 2)
     tree["tensors"][name] = tree["tensors"][name].T.contiguous()[:, :3]
     about = {key: manifest[key] for key in ("phase", "step", "rows")}
-    with state.write_aside(newest, about) as aside:
+    with folders.write_aside(newest, about) as aside:
         for file, raw in kept.items():
             if file != "manifest.json" and not file.startswith("role-policy"):
                 (aside / file).write_bytes(raw)
-        state.save_tree(aside, "role-policy", tree)
+        trees.save_tree(aside, "role-policy", tree)
     refused(stopped.run(), 4, "another architecture than role 'policy'", name, "≠", "sft-00000003")
 
 
 def test_CK11_a_newer_format_is_refused(stopped: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hookline import state
+    from hookline.storage import folders
 
     for folder in stopped.checkpoints():
-        manifest = state.verify(folder)
-        monkeypatch.setattr(state, "FORMAT", 99)
+        manifest = folders.verify(folder)
+        monkeypatch.setattr(folders, "FORMAT", 99)
         values = {**manifest, "format": 99}
-        (folder / "manifest.json").write_text(json.dumps({**values, "sha256": state._own_hash(values)}))
-        monkeypatch.setattr(state, "FORMAT", 1)
+        (folder / "manifest.json").write_text(json.dumps({**values, "sha256": folders._own_hash(values)}))
+        monkeypatch.setattr(folders, "FORMAT", 1)
     refused(stopped.run(), 4, "has format 99, this Hookline reads 1")
 
 
 def test_CK13_names_that_leave_the_folder_are_refused(stopped: Lab) -> None:
-    from hookline import state
+    from hookline.storage import folders
 
     newest = stopped.checkpoints()[-1]
     outside = stopped.run_folder / "checkpoints" / "secret"
     outside.write_text("x")
-    manifest = state.verify(newest)
-    manifest["files"]["../secret"] = {"bytes": 1, "sha256": state.file_hash(outside)}
-    (newest / "manifest.json").write_text(json.dumps({**manifest, "sha256": state._own_hash(manifest)}))
+    manifest = folders.verify(newest)
+    manifest["files"]["../secret"] = {"bytes": 1, "sha256": folders.file_hash(outside)}
+    (newest / "manifest.json").write_text(json.dumps({**manifest, "sha256": folders._own_hash(manifest)}))
     passed_over(stopped.run(), "../secret is missing")
 
 
@@ -379,7 +379,8 @@ def test_CK_rows_that_a_kill_cut_off_are_made_again(stopped: Lab, whole: dict[st
 
 
 def test_CK_an_answer_behind_a_torn_journal_line_is_kept(tmp_path: Path) -> None:
-    from hookline.lines import Journal, cut_torn_line
+    from hookline.storage.journal import Journal
+    from hookline.storage.lines import cut_torn_line
 
     path = tmp_path / "journal.jsonl"
     Journal(path).add(["judge", 1], 0.5)
@@ -404,11 +405,11 @@ def test_CK23_an_exchange_that_fails_half_way_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
 ) -> None:
     """The old folder has stepped aside and the new one cannot take its place: the old one comes back."""
-    from hookline import state
     from hookline.errors import CheckpointError
+    from hookline.storage import folders
 
     target = tmp_path / "best"
-    with state.write_aside(target, {"step": 1}) as aside:
+    with folders.write_aside(target, {"step": 1}) as aside:
         (aside / "weights").write_text("old")
     real, calls = Path.rename, [0]
 
@@ -419,9 +420,9 @@ def test_CK23_an_exchange_that_fails_half_way_is_taken_back(
         return real(self, other)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(CheckpointError, match="Input/output error"), state.write_aside(target, {"step": 2}) as aside:
+    with pytest.raises(CheckpointError, match="Input/output error"), folders.write_aside(target, {"step": 2}) as aside:
         (aside / "weights").write_text("new")
-    assert state.verify(target)["step"] == 1
+    assert folders.verify(target)["step"] == 1
     assert (target / "weights").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 
@@ -557,13 +558,13 @@ def test_CK23_and_PR8_a_full_disk_at_every_write_leaves_the_last_save_whole(
                 "free some space",
             )
             assert str(lab.run_folder) in said.sentence
-            from hookline import state
+            from hookline.storage import folders
 
             for folder in lab.checkpoints():
-                state.verify(folder)
+                folders.verify(folder)
             phase = lab.run_folder / "phases" / "sft"
             if phase.exists():
-                state.verify(phase)
+                folders.verify(phase)
             else:
                 assert lab.checkpoints(), "the save of step 1 is lost"
             if n % 7 == 0:  # with room again, the same command goes on
@@ -628,11 +629,11 @@ def test_CK23_a_disk_that_is_really_full(lab: Lab) -> None:
         said = refused(
             lab.hookline("run", path, "--out", "disk/run"), 4, "disk full while writing disk/run", "bytes are free"
         )
-        from hookline import state
+        from hookline.storage import folders
 
         saved = sorted((disk / "run" / "checkpoints").glob("sft-*"))
         assert saved, said.err
-        assert state.verify(saved[-1])["step"] == len(saved)
+        assert folders.verify(saved[-1])["step"] == len(saved)
         subprocess.run(["mount", "-o", "remount,size=90m", str(disk)], check=True)
         assert lab.hookline("run", path, "--out", "disk/run").code == 0
     finally:

@@ -28,7 +28,7 @@ def say(lab: Lab, verb: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a model was built for an experiment that cannot work")
 
-    monkeypatch.setattr("hookline.models.build_policy", never)
+    monkeypatch.setattr("hookline.models.load.build_policy", never)
 
     def ask(experiment: dict[str, Any]) -> Said:
         path = lab.write(experiment)

@@ -15,9 +15,9 @@ from badinput_lab import WORDS, Lab
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookline.api import plan
 from hookline.errors import HooklineError
-from hookline.plan import Plan
+from hookline.loop.api import plan
+from hookline.plan.plan import Plan
 
 SCALARS = st.one_of(
     st.none(),

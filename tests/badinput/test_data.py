@@ -153,7 +153,7 @@ def test_DS10_a_byte_order_mark_does_no_harm(lab: Lab) -> None:
 
 
 def test_DS11_a_line_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.data.LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr("hookline.data.jsonl.LONGEST_LINE", 1 << 20)
     lines(lab, GOOD + b'{"prompt": "' + b"x" * (2 << 20) + b'"}\n')
     refused(lab.run(lab.sft()), 3, "pairs.jsonl line 2 is longer than 1 MiB", "one row per line")
 

@@ -13,7 +13,7 @@ import torch
 from badinput_lab import WORDS, Lab, refused
 from tokenizers import Tokenizer as Inner
 
-from hookline.tokenizer import Tokenizer
+from hookline.data.tokenizer import Tokenizer
 
 
 def tokenizer(folder: Path, special: list[str] | None = None) -> Inner:
@@ -256,18 +256,18 @@ class Stops(Component):
     made["plugins"] = ["./stops.py"]
     assert lab.run(made).code == 5
     (lab.folder / "go").touch()
-    from hookline import state
+    from hookline.storage import folders, trees
 
     phase = lab.run_folder / "phases" / "sft"
-    manifest = state.verify(phase)
+    manifest = folders.verify(phase)
     kept = {p.relative_to(phase): p.read_bytes() for p in phase.rglob("*") if p.is_file()}
-    tree = copy.deepcopy(state.load_tree(phase / "model", "weights"))
+    tree = copy.deepcopy(trees.load_tree(phase / "model", "weights"))
     next(iter(tree.values())).add_(0.5)
     about = {k: v for k, v in manifest.items() if k not in ("format", "files")}
-    with state.write_aside(phase, about) as aside:
+    with folders.write_aside(phase, about) as aside:
         for name, raw in kept.items():
             if name.name != "manifest.json":
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 (aside / name).write_bytes(raw)
-        state.save_tree(aside / "model", "weights", tree)
+        trees.save_tree(aside / "model", "weights", tree)
     refused(lab.run(), 4, "frozen role 'reference' of phase 'rl' is not the model it was")

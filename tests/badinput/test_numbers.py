@@ -47,10 +47,10 @@ class Odd(Component):
     (step0, before), (step1, after) = hashes(lab)
     assert (step0, step1) == (0, 1)
     assert before != after  # step 0 did train; what it left is what the checkpoint holds
-    from hookline import state
+    from hookline.storage import trees
 
-    saved = state.load_tree(lab.checkpoints()[-1], "role-policy")
-    assert state.hash_tensors(saved["tensors"]) == after
+    saved = trees.load_tree(lab.checkpoints()[-1], "role-policy")
+    assert trees.hash_tensors(saved["tensors"]) == after
 
 
 def test_NU_rows_without_an_answer_are_left_out_and_counted(lab: Lab) -> None:

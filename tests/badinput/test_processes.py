@@ -105,7 +105,7 @@ def test_PR2_an_interrupt_before_anything_runs_is_one_line(lab: Lab) -> None:
     lab.write(lab.sft())
     process = lab.process("explain", "tiny.yaml", prelude="import signal, threading, os\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
-        "import hookline.api as api\n"
+        "import hookline.loop.api as api\n"
         "def plan(*a, **m):\n    os.kill(os.getpid(), signal.SIGINT)\n    import time; time.sleep(5)\n"
         "api.plan = plan")  # fmt: skip
     said = ended(process)

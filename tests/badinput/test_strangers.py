@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hookline import DataError, PluginError
-from hookline.api import plan, run
+from hookline.loop.api import plan, run
 
 WALKS = Path(__file__).resolve().parents[2] / "examples/exact/walks.yaml"
 

@@ -15,7 +15,7 @@ from compare_desk import lines, rewrite
 import hookline
 from hookline import HooklineError
 from hookline.cli import main
-from hookline.comparison import labels_of
+from hookline.study.grouping import labels_of
 
 Copied = Callable[..., Path]
 METRIC = "eval/task"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hookline import statistics
-from hookline.statistics import Scores, contributions, difference, fraction, improvement, iqm, location, tail
+from hookline.study import intervals
+from hookline.study.intervals import Scores, contributions, difference, fraction, improvement, iqm, location, tail
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30)
 
@@ -62,7 +62,7 @@ def test_an_outlier_in_the_outer_quarters_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("dof", "table"), [(4, 2.776), (9, 2.262), (19, 2.093), (1e9, 1.960)])
 def test_quantiles_of_student_are_those_of_the_table(dof: float, table: float) -> None:
-    assert statistics.student(0.975, dof) == pytest.approx(table, rel=4e-3)
+    assert intervals.student(0.975, dof) == pytest.approx(table, rel=4e-3)
 
 
 def test_tails_are_those_of_the_percentile_bootstrap_with_many_units_and_smaller_with_few() -> None:
@@ -92,13 +92,13 @@ def test_contributions_are_the_derivative_by_a_prompt_s_weight(summary: str) -> 
 
 def test_prompts_matter_as_far_as_their_effect_repeats_across_seeds() -> None:
     effect_G = np.linspace(-1, 1, 9)
-    assert statistics.prompt_effect(np.tile(effect_G, (4, 1))) == pytest.approx(effect_G)
-    assert statistics.prompt_effect(effect_G[None]) == pytest.approx(effect_G)
+    assert intervals.prompt_effect(np.tile(effect_G, (4, 1))) == pytest.approx(effect_G)
+    assert intervals.prompt_effect(effect_G[None]) == pytest.approx(effect_G)
     opposed = np.stack([effect_G, -effect_G])
-    assert statistics.prompt_effect(opposed) == pytest.approx(0)
-    assert statistics.prompt_effect(effect_G[None, :1]) is None
+    assert intervals.prompt_effect(opposed) == pytest.approx(0)
+    assert intervals.prompt_effect(effect_G[None, :1]) is None
     noise_SG = np.random.default_rng(0).normal(size=(5, 400))
-    found_G = statistics.prompt_effect(noise_SG)
+    found_G = intervals.prompt_effect(noise_SG)
     assert found_G is not None
     assert found_G.var() < 0.2 * noise_SG.mean(0).var()  # noise of single answers is not counted twice
 

@@ -19,7 +19,7 @@ from compare_desk import experiment, lines
 import hookline
 from hookline import ExperimentError, HooklineError
 from hookline.cli import main
-from hookline.sweeps import Member, axes_of, left_out, members_of, parse_seeds
+from hookline.study.matrix import Member, axes_of, left_out, members_of, parse_seeds
 
 Written = Callable[..., str]
 GOOD = "phases.rl.update.lr"
@@ -74,7 +74,7 @@ def test_names_stay_apart_and_do_not_depend_on_the_other_values() -> None:
 
 
 def _labels(matrix: dict[str, list[Any]]) -> list[str]:
-    from hookline.sweeps import _label
+    from hookline.study.matrix import _label
 
     return [_label(path, value, list(matrix)) for path, values in matrix.items() for value in values]
 
@@ -95,7 +95,7 @@ def test_the_command_line_settles_an_axis_or_brings_one() -> None:
 def test_each_member_is_the_experiment_with_its_overrides() -> None:
     member: Member
     for member in members_of(with_matrix({GOOD: [0.1, 1e-6], "phases.rl.update.use": ["grpo"]}), seeds="5,6"):
-        alone = hookline.api.plan(experiment(), list(member.overrides))  # type: ignore[attr-defined]
+        alone = hookline.loop.api.plan(experiment(), list(member.overrides))  # type: ignore[attr-defined]
         assert alone.experiment.resolved() == member.plan.experiment.resolved()
         assert alone.experiment.phases[0].update.use == "grpo"
 

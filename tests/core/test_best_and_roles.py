@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import hookline
-from hookline.api import plan
 from hookline.cli.show import explain_json, explain_text
+from hookline.loop.api import plan
 
 FIGURES = """
 import math

@@ -23,8 +23,8 @@ from hookline import (
     Rollout,
     concat,
 )
-from hookline.engine import split_by_tokens, statistics
-from hookline.loop import PhaseLoop
+from hookline.loop.loop import PhaseLoop
+from hookline.training.statistics import split_by_tokens, statistics
 
 Lab = Callable[..., PhaseLoop]
 SFT = {"use": "sft", "lr": 1e-3}
@@ -346,7 +346,7 @@ def test_tokens_are_drawn_as_the_softmax_says(lab: Lab, sampled: dict[str, Any])
     n = 20_000
     weight, _ = loop.ctx.role_named("policy").head
     weight.data.mul_(30)  # far from uniform
-    from hookline.types import Sampling
+    from hookline.batch.stages import Sampling
 
     drawn = loop.ctx.draw([prompt] * n, torch.arange(n), sampling_=Sampling(), max_new_tokens=1)
     with torch.no_grad():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hookline.api import plan
 from hookline.cli import main
+from hookline.loop.api import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN_JOB = ROOT / "examples/keyword-phrases.yaml"

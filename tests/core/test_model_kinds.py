@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hookline.cli import main
-from hookline.engine import _forward
-from hookline.loop import PhaseLoop
+from hookline.loop.loop import PhaseLoop
+from hookline.training.statistics import forward
 
 Lab = Callable[..., PhaseLoop]
 GPT2 = {"build": "gpt2", "layers": 2, "width": 32, "heads": 2, "context": 64}
@@ -79,7 +79,7 @@ def test_recomputation_happens_in_training_alone_and_changes_no_gradient(
         batch = loop.hooks.rollout(loop.ctx)
         loop.ctx.stats(batch)
         assert not calls, "statistics need no recomputation"
-        (-_forward(role, batch, ("logprobs",))["logprobs"].sum()).backward()
+        (-forward(role, batch, ("logprobs",))["logprobs"].sum()).backward()
         gradients.append({name: p.grad.clone() for name, p in role.trainable().items() if p.grad is not None})
     assert calls, "the flag does something"
     for name, gradient in gradients[0].items():
@@ -92,7 +92,7 @@ def test_a_local_folder_is_loaded_as_it_was_exported(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loop = lab(update={"use": "sft", "lr": 1e-3}, steps=2)
-    from hookline.signals import Stopping
+    from hookline.loop.signals import Stopping
 
     loop.run(Stopping())
     loop.run_.close()
@@ -113,7 +113,7 @@ def test_a_local_folder_is_loaded_as_it_was_exported(
 def test_dropout_of_a_loaded_model_is_off_even_where_training_mode_is_on() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from hookline.models import _never_drop_out
+    from hookline.models.load import _never_drop_out
 
     net = GPT2LMHeadModel(
         GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=1, n_positions=16, resid_pdrop=0.5, attn_pdrop=0.5)

@@ -13,7 +13,7 @@ import torch
 import hookline
 from hookline import HooklineError, MicroBatch, PluginError, concat
 from hookline.cli import main
-from hookline.loop import PhaseLoop
+from hookline.loop.loop import PhaseLoop
 
 Lab = Callable[..., PhaseLoop]
 

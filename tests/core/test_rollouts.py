@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hookline import concat, pairs
-from hookline.loop import PhaseLoop
+from hookline.loop.loop import PhaseLoop
 
 Lab = Callable[..., PhaseLoop]
 

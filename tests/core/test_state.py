@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hookline import CheckpointError, state
+from hookline import CheckpointError
+from hookline.storage import folders, trees
 
 
 def write(target: Path, value: float) -> None:
-    with state.write_aside(target, {"value": value}) as aside:
-        state.save_tree(aside, "tree", {"x": torch.full((3,), value), "list": [1, {"nan": float("nan")}], "none": None})
+    with folders.write_aside(target, {"value": value}) as aside:
+        trees.save_tree(aside, "tree", {"x": torch.full((3,), value), "list": [1, {"nan": float("nan")}], "none": None})
 
 
 @pytest.mark.parametrize("renames", [1, 2])
@@ -36,13 +37,13 @@ def test_a_kill_between_the_renames_of_a_replacement_loses_nothing(
         write(target, 2.0)
     monkeypatch.undo()
     write(target, 3.0)
-    assert state.verify(target)["value"] == 3.0
+    assert folders.verify(target)["value"] == 3.0
 
 
 def test_trees_come_back_as_they_were(tmp_path: Path) -> None:
     write(tmp_path / "t", 2.5)
-    state.verify(tmp_path / "t")
-    tree = state.load_tree(tmp_path / "t", "tree")
+    folders.verify(tmp_path / "t")
+    tree = trees.load_tree(tmp_path / "t", "tree")
     assert tree["x"].tolist() == [2.5] * 3
     assert tree["list"][0] == 1
     assert tree["list"][1]["nan"] != tree["list"][1]["nan"]
@@ -54,22 +55,22 @@ def test_a_manifest_names_the_file_that_changed(tmp_path: Path) -> None:
     path = tmp_path / "t" / "tree.json"
     path.write_text(path.read_text().replace("1", "2", 1))
     with pytest.raises(CheckpointError, match=r"tree\.json does not match its hash"):
-        state.verify(tmp_path / "t")
+        folders.verify(tmp_path / "t")
 
 
 def test_state_that_cannot_be_saved_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"'mine' keeps 'a/b' in its state, a builtin_function_or_method"):
-        state.save_tree(tmp_path, "tree", {"a": {"b": print}}, "'mine'")
+        trees.save_tree(tmp_path, "tree", {"a": {"b": print}}, "'mine'")
 
 
 def test_hashes_depend_on_names_shapes_types_and_bytes() -> None:
     x = torch.arange(6.0)
     hashes = {
-        state.hash_tensors({"a": x}),
-        state.hash_tensors({"b": x}),
-        state.hash_tensors({"a": x.view(2, 3)}),
-        state.hash_tensors({"a": x.double()}),
-        state.hash_tensors({"a": x.flip(0)}),
+        trees.hash_tensors({"a": x}),
+        trees.hash_tensors({"b": x}),
+        trees.hash_tensors({"a": x.view(2, 3)}),
+        trees.hash_tensors({"a": x.double()}),
+        trees.hash_tensors({"a": x.flip(0)}),
     }
     assert len(hashes) == 5
     assert json.dumps(sorted(hashes))

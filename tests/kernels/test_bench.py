@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hookline.bench import baseline, measure, update
-from hookline.bench.cases import EAGER, OURS, REFERENCE, cases
 from hookline.cli import bench, main
+from hookline.testing.bench import baseline, measure, update
+from hookline.testing.bench.cases import EAGER, OURS, REFERENCE, cases
 
 QUICK = cases("cpu", quick=True)
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ import torch
 from hookline.kernels import build_info, cuda
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECK = ROOT / "csrc" / "cuda" / "check.py"
+CHECK = Path(__file__).with_name("cuda_check.py")
 GOOD = "__global__ void add(float* x) { x[threadIdx.x] += 1; }\n"
 SPILLS = """
 __global__ void __launch_bounds__(1024, 2) spill(float* x) {

@@ -7,9 +7,9 @@ import re
 import shlex
 from pathlib import Path
 
-from hookline.bench.cases import OURS, cases
 from hookline.cli import bench, main
 from hookline.kernels import __all__ as public
+from hookline.testing.bench.cases import OURS, cases
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/kernels.md").read_text(encoding="utf-8")

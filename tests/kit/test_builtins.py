@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hookline import offers
-from hookline.offers import Offer
+from hookline.registry import offers
+from hookline.registry.offers import Offer
 from hookline.testing import check
 from hookline.testing.suite import KINDS
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import hookline
-from hookline import offers
-from hookline.api import plan
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, NumbersError, PluginError
+from hookline.loop.api import plan
+from hookline.registry import offers
 
 Tiny = Callable[..., dict[str, Any]]
 Write = Callable[..., str]
@@ -32,7 +32,7 @@ def refusal(
     err = caught.value
     assert type(err) is kind, err
     assert len(str(err).splitlines()) == 1 or isinstance(err, ExperimentError)
-    assert err.mend or isinstance(err, ExperimentError)
+    assert err.hint or isinstance(err, ExperimentError)
     return err
 
 
@@ -197,8 +197,8 @@ def test_two_distributions_with_one_name_must_be_told_apart(distribution: Any, t
     err = refusal(PluginError, tiny(advantage="same"))
     assert "advantage 'same' is offered by 2 distributions" in str(err)
     assert (
-        "'hookline-one:same' or 'hookline-two:same'" in err.mend
-        or "'hookline-two:same' or 'hookline-one:same'" in err.mend
+        "'hookline-one:same' or 'hookline-two:same'" in err.hint
+        or "'hookline-two:same' or 'hookline-one:same'" in err.hint
     )
     planned = plan(tiny(advantage="hookline-two:same"))
     slot = planned.phases[0].advantage
@@ -209,7 +209,7 @@ def test_two_distributions_with_one_name_must_be_told_apart(distribution: Any, t
 
 def test_a_distribution_that_is_not_there_is_what_to_install(tiny: Tiny) -> None:
     err = refusal(PluginError, tiny(advantage="hookline-three:same"))
-    assert err.mend.startswith("pip install hookline-three")
+    assert err.hint.startswith("pip install hookline-three")
 
 
 def test_a_misspelt_component_gets_the_nearest_name(tiny: Tiny) -> None:

@@ -21,17 +21,17 @@ import torch
 torch.set_num_threads(1)
 
 POINTS = {
-    "rollout": "hookline.sampling.choose",
-    "epoch": "hookline.engine.Trainer._step",
-    "step": "hookline.loop.PhaseLoop.step",
-    "row": "hookline.runs.Run.commit_row",
-    "evaluation": "hookline.evaluation.Evaluator.run",
-    "collect": "hookline.runs.Run.collect",
-    "save": "hookline.state.save_tree",
-    "sync": "hookline.state._sync",
+    "rollout": "hookline.inference.local.choose",
+    "epoch": "hookline.training.trainer.Trainer._step",
+    "step": "hookline.loop.loop.PhaseLoop.step",
+    "row": "hookline.runs.run.Run.commit_row",
+    "evaluation": "hookline.loop.evaluation.Evaluator.run",
+    "collect": "hookline.runs.run.Run.collect",
+    "save": "hookline.storage.trees.save_tree",
+    "sync": "hookline.storage.folders._sync",
     "rename": "pathlib.Path.rename",
-    "phase": "hookline.loop.PhaseLoop._finish",
-    "cut": "hookline.runs.Run.cut_back",
+    "phase": "hookline.loop.loop.PhaseLoop._finish",
+    "cut": "hookline.runs.run.Run.cut_back",
 }
 
 
@@ -78,9 +78,8 @@ def _child(request: dict[str, Any]) -> None:
 def main() -> None:
     import transformers.models.gpt2.modeling_gpt2  # warm
 
-    import hookline.api
-    import hookline.evaluation
-    import hookline.loop  # noqa: F401
+    import hookline.loop.api
+    import hookline.loop.loop  # noqa: F401
 
     assert transformers
     print(json.dumps("ready"), flush=True)

@@ -16,7 +16,7 @@ from tracker_runs import ALL, CANARY
 
 import hookline
 from hookline import Run
-from hookline.api import plan
+from hookline.loop.api import plan
 
 KILLER = """
 import os, signal

@@ -13,7 +13,7 @@ import pytest
 from tracker_runs import ALL, commit
 
 from hookline import Run
-from hookline.api import plan
+from hookline.loop.api import plan
 
 ESCAPE = "\x1b"
 

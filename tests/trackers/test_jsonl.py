@@ -10,7 +10,7 @@ import pytest
 from tracker_runs import commit
 
 from hookline import ExperimentError, Run
-from hookline.api import plan
+from hookline.loop.api import plan
 
 
 def lines(run: Run) -> list[Any]:

@@ -13,9 +13,9 @@ from made_rows import rows
 
 import hookline
 from hookline import Process
-from hookline.api import plan
-from hookline.data import task
-from hookline.process import State
+from hookline.contract.process import State
+from hookline.data.tasks import task
+from hookline.loop.api import plan
 from hookline_plugins.tasks.exact import ordered
 from hookline_plugins.wrappers.potential import Potential, before, reference_values, shaping
 

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def told(err: HooklineError) -> int:
-    """Print what is the user's to mend, and return its exit code."""
+    """Print what a user can fix, and return its exit code."""
     print(f"{type(err).__name__}: {err}", file=sys.stderr)
     _frames(err)
     return err.exit_code

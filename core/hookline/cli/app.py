@@ -63,24 +63,25 @@ def run(
 
     With --seeds, or a `matrix:` in the file, it is several runs, each in a directory under --out.
     """
-    from hookline import api, sweeps
+    from hookline.loop import api
+    from hookline.study import matrix, sweep
 
-    if sweeps.axes_of(experiment, overrides or [], seeds) is None:
+    if matrix.axes_of(experiment, overrides or [], seeds) is None:
         if jobs > 1:
             from hookline.errors import ExperimentError
 
             raise ExperimentError(f"--jobs {jobs} is for several runs, and this is one", "add --seeds, or a matrix")
         api.run(experiment, overrides or [], out=out, plugins=plugin or [])
     else:
-        sweeps.sweep(experiment, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
+        sweep.sweep(experiment, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
 
 
 @app.command()
 def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins = None, json: AsJson = False) -> None:
     """Who answers each hook, who wraps it, from which file; fails whenever `run` would refuse."""
-    from hookline.api import plan
     from hookline.cli.show import explain_json, explain_text
-    from hookline.sweeps import axes_of, members_of
+    from hookline.loop.api import plan
+    from hookline.study.matrix import axes_of, members_of
 
     given = overrides or []
     members = [] if axes_of(experiment, given) is None else members_of(experiment, given, plugins=plugin or [])
@@ -132,7 +133,7 @@ def compare(
 ) -> None:
     """Does A beat B? Configurations over seeds, their paired differences with intervals, and curves."""
     from hookline.cli import compare as shown
-    from hookline.comparison import compare as compare_runs
+    from hookline.study.compare import compare as compare_runs
 
     found = compare_runs(runs, metric=metric, phase=phase)
     files = shown.write(found, Path(out)) if out else []

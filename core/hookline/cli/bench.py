@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from hookline.bench import baseline, update
-from hookline.bench.cases import OURS, Case, cases
-from hookline.bench.measure import ceilings, machine, measure
 from hookline.errors import DataError, ExperimentError, NumbersError
+from hookline.testing.bench import baseline, update
+from hookline.testing.bench.cases import OURS, Case, cases
+from hookline.testing.bench.measure import ceilings, machine, measure
 
 __all__ = ["bench_kernels", "bench_update"]
 

@@ -30,11 +30,11 @@ LEAST = {"torch": (2, 10), "transformers": (5, 3), "pydantic": (2, 9)}
 
 
 def examine() -> list[dict[str, str]]:
-    """Findings: {"what", "state": "ok" | "note" | "broken", "found", "mend"}."""
+    """Findings: {"what", "state": "ok" | "note" | "broken", "found", "hint"}."""
     found: list[dict[str, str]] = []
 
-    def say(what: str, state: str, text: str, mend: str = "") -> None:
-        found.append({"what": what, "state": state, "found": text, "mend": mend})
+    def say(what: str, state: str, text: str, hint: str = "") -> None:
+        found.append({"what": what, "state": state, "found": text, "hint": hint})
 
     python = platform.python_version()
     say(
@@ -128,7 +128,7 @@ def _machine(say: Callable[..., None]) -> None:
 
 
 def _plugins(say: Callable[..., None]) -> None:
-    from hookline import offers
+    from hookline.registry import offers
 
     third = [o for o in offers.offers() if not o.built_in]
     built = len(offers.offers()) - len(third)
@@ -139,12 +139,12 @@ def _plugins(say: Callable[..., None]) -> None:
         "" if built else "pip install --force-reinstall hookline",
     )
     for offer in third:
-        mend = f"hookline plugins show {offer.name}" if offer.problem else ""
+        hint = f"hookline plugins show {offer.name}" if offer.problem else ""
         say(
             f"{offer.kind} {offer.name}",
             "note" if offer.problem else "ok",
             f"{offer.distribution} {offer.version}{': ' + offer.problem if offer.problem else ''}",
-            mend,
+            hint,
         )
 
 
@@ -163,6 +163,6 @@ def show(found: Sequence[dict[str, str]]) -> str:
     width = max(len(item["what"]) for item in found)
     signs = {"ok": "ok    ", "note": "note  ", "broken": "BROKEN"}
     return "\n".join(
-        f"{signs[i['state']]}  {i['what'].ljust(width)}  {i['found']}{'  → ' + i['mend'] if i['mend'] else ''}"
+        f"{signs[i['state']]}  {i['what'].ljust(width)}  {i['found']}{'  → ' + i['hint'] if i['hint'] else ''}"
         for i in found
     )

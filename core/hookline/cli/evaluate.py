@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hookline import state
-from hookline.api import plan_of
+from hookline.batch.stages import Term
 from hookline.errors import CheckpointError, ExperimentError, nearest
-from hookline.evaluation import Evaluator
-from hookline.plan import Plan, PlannedPhase
-from hookline.runs import Run
-from hookline.types import Term
+from hookline.loop.api import plan_of
+from hookline.loop.evaluation import Evaluator
+from hookline.plan.plan import Plan, PlannedPhase
+from hookline.runs.run import Run
+from hookline.storage import folders
 
 __all__ = ["evaluate_run", "export_run", "show_table"]
 
@@ -36,8 +36,8 @@ def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[d
     """One row per figure: {"evaluation", "figure", "value", "low", "high", "rows"}; the interval is a 95 % bootstrap."""
     import torch
 
-    from hookline.loop import PhaseLoop
-    from hookline.phase import tokenizer_of
+    from hookline.loop.loop import PhaseLoop
+    from hookline.loop.phase import tokenizer_of
 
     run = Run.read(directory)
     plan = plan_of(run)
@@ -105,9 +105,9 @@ def show_table(found: Sequence[dict[str, Any]]) -> str:
 
 def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> str:
     """Write model and tokenizer so that transformers loads them; says what was written."""
-    from hookline import models
-    from hookline.phase import wishes_of
-    from hookline.tokenizer import Tokenizer
+    from hookline.data.tokenizer import Tokenizer
+    from hookline.loop.phase import wishes_of
+    from hookline.models import load
 
     run = Run.read(directory)
     plan = plan_of(run)
@@ -120,9 +120,9 @@ def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> 
         raise CheckpointError(
             f"phase '{name}' kept no best weights", "set save.best in the experiment, or leave out --best"
         )
-    manifest = state.verify(source)
+    manifest = folders.verify(source)
     adapter = bool(run.finished(name)["adapter"]) if run.finished(name) else False  # type: ignore[index]
-    role = models.load_role(
+    role = load.load_role(
         "policy", source / "model", wishes_of(plan, chosen), chosen.head, chosen.adapter, adapter, plan.experiment.seed
     )
     folder.mkdir(parents=True, exist_ok=True)

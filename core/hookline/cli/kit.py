@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline import offers
 from hookline.cli.show import available
 from hookline.errors import ExperimentError, HooklineError, nearest
+from hookline.registry import offers
 
 if TYPE_CHECKING:
     from hookline.testing import Report
@@ -152,9 +152,9 @@ def experiment(name: str, kind: str) -> str:
 
 def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[Report]:
     """The verdicts on every component of that name, or of that distribution. Raises HooklineError when there is none."""
+    from hookline.config.overrides import parse_value
     from hookline.testing import check as judge
     from hookline.testing.suite import KINDS as KNOWN
-    from hookline.yaml_reader import parse_value
 
     options: dict[str, Any] = {}
     for override in overrides:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline import offers
 from hookline.errors import HooklineError, nearest
-from hookline.offers import Offer
+from hookline.registry import offers
+from hookline.registry.offers import Offer
 
 if TYPE_CHECKING:  # `plugins list` answers from metadata alone: nothing heavy is imported for it
-    from hookline.component import Component
-    from hookline.plan import Plan, PlannedPhase, Slot
+    from hookline.contract.component import Component
+    from hookline.plan.plan import Plan, PlannedPhase
+    from hookline.registry.slot import Slot
 
 __all__ = ["explain_json", "explain_text", "list_json", "list_text", "show_json", "show_text"]
 
@@ -90,7 +91,7 @@ def _model(plan: Plan, phase: PlannedPhase) -> str:
 
 def _roles(phase: PlannedPhase) -> Iterator[str]:
     """Models beside the policy: those that configs name by phase, and those that components say they make."""
-    from hookline.experiment import marked
+    from hookline.contract.fields import marked
 
     left: dict[str, None] = {}
     makers: dict[str, list[str]] = {}
@@ -238,7 +239,7 @@ def _show(offer: Offer, problem: str) -> dict[str, Any]:
     }
     if problem and offer.problem:
         return shown
-    from hookline.component import check_class
+    from hookline.contract.check import check_class
 
     try:
         cls = check_class(offer.load(), offer.kind, str(offer))

@@ -39,7 +39,7 @@ __all__ = [
     "token_stats",
 ]
 
-Support = tuple[Tensor, Tensor]
+KeptIds = tuple[Tensor, Tensor]
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _INTS = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
@@ -84,7 +84,7 @@ def token_stats(
     *,
     temperature: float = 1.0,
     softcap: float | None = None,
-    support: Support | None = None,
+    support: KeptIds | None = None,
     want: Sequence[str] = ("logprobs",),
     grad: str = "new",
 ) -> TokenStats:
@@ -130,7 +130,7 @@ def linear_token_stats(
     bias: Tensor | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
-    support: Support | None = None,
+    support: KeptIds | None = None,
     want: Sequence[str] = ("logprobs",),
 ) -> TokenStats:
     """`token_stats(hidden @ weight.T + bias, token_ids)` without ever holding these logits: only a tile of them at a
@@ -370,7 +370,7 @@ def _check_head(op: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, pr
         )
 
 
-def _support(op: str, support: Support | None, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _support(op: str, support: KeptIds | None, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
     if support is None:
         return None, None
     ids, offsets = support

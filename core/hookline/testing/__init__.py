@@ -23,7 +23,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["Bench", "Law", "Report", "Subject", "Verdict", "check", "conformance", "laws"]
 
 if TYPE_CHECKING:
-    from hookline.testing.bench import Bench, Subject
+    from hookline.testing.harness import Bench, Subject
     from hookline.testing.suite import Law, Report, Verdict, check, conformance, laws
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from hookline.component import Component
+    from hookline.contract.component import Component
     from hookline.testing import Bench, Report, Subject
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     """`bench(Mine, gamma=0.9)`: the component in a real phase on a tiny model, at its start: `.step()`, `.batch("score")`, …"""
-    from hookline.testing.bench import Subject, offer_of
+    from hookline.testing.harness import Subject, offer_of
 
     subjects: list[Subject] = []
 

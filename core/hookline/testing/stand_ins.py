@@ -14,12 +14,14 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline.component import Architecture, Component, UpdateConfig
-from hookline.context import Context
-from hookline.experiment import DataName
-from hookline.hookspecs import hookimpl
-from hookline.tokenizer import Tokenizer
-from hookline.types import Advantaged, Batch, Judgement, Rollout, Sampling, Scored, pad_rows
+from hookline.batch.columns import pad_rows
+from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
+from hookline.contract.component import Component
+from hookline.contract.fields import DataName, UpdateConfig
+from hookline.contract.hookspecs import hookimpl
+from hookline.contract.model import Architecture
+from hookline.data.tokenizer import Tokenizer
+from hookline.loop.context import Context
 
 __all__ = ["STAND_INS"]
 

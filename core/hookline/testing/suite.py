@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import torch
 
-from hookline.component import Component, check_class, hook_methods, kind_of
+from hookline.contract.check import check_class, hook_methods, kind_of
+from hookline.contract.component import Component
 from hookline.errors import HooklineError, nearest
-from hookline.offers import Offer
-from hookline.testing.bench import Subject, offer_of
+from hookline.registry.offers import Offer
+from hookline.testing.harness import Subject, offer_of
 
 __all__ = ["Broken", "Law", "NotApplicable", "Report", "Verdict", "check", "conformance", "law", "laws"]
 
@@ -74,7 +75,7 @@ def law(*kinds: str, name: str = "", claimed: bool = False, alone: bool = False)
 
 def every_law() -> list[Law]:
     """Importing the modules of laws declares them, in the order in which they are asked."""
-    from hookline.testing import common, updates, columns, rewards, rollouts, feedback, trackers, tasks  # noqa: F401, I001
+    from hookline.testing.laws import common, updates, columns, rewards, rollouts, feedback, trackers, tasks  # noqa: F401, I001
 
     return _laws
 

@@ -88,7 +88,7 @@ class ValueLearner(Component):
         def follow() -> None:
             for slow, name in zip(self.slow_heads, self.q_heads):
                 if slow != name:
-                    ctx.blend(slow, name, self.config.polyak)
+                    ctx.polyak(slow, name, self.config.polyak)
 
         taken_BT = batch.extra.get("taken_BT", batch.mask_BT.float())
         self.actions = float(taken_BT.sum())

@@ -19,8 +19,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 import hookline
 from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer
-from hookline.data import task
-from hookline.process import State
+from hookline.contract.process import State
+from hookline.data.tasks import task
 
 NEVER = -1e9
 """The logit of what cannot be said: probability and gradient are exactly 0, so it stays."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 
-from hookline import Context, Outlook, Rollout, Sampling, concat, hookimpl
+from hookline import Context, NextToken, Rollout, Sampling, concat, hookimpl
 from hookline_plugins.rollouts.generate import Generate
 from hookline_plugins.rollouts.population import falling
 
@@ -45,7 +45,7 @@ class Duel(Generate):
         c, n = self.config, len(own)
         a = falling(c.opponent, c.final_opponent, ctx)
 
-        def mixed(said: Mapping[str, Outlook]) -> torch.Tensor:
+        def mixed(said: Mapping[str, NextToken]) -> torch.Tensor:
             return (1 - a) * said["policy"].logits_BV + a * said["reference"].logits_BV
 
         sample_B = ctx.sample_ids(n)

@@ -29,7 +29,7 @@ from hookline import (
     DataName,
     ExperimentError,
     Metric,
-    Outlook,
+    NextToken,
     PhaseName,
     Process,
     Rollout,
@@ -37,7 +37,7 @@ from hookline import (
     hookimpl,
     pad_rows,
 )
-from hookline.process import State
+from hookline.contract.process import State
 from hookline_plugins.rollouts.guided import guide_role, guided, lowest, one_token, q_names
 
 
@@ -272,7 +272,7 @@ class Episodes(Component):
         for row, (token, logprob, version) in zip(rows, said):
             row.game.pending = Choice(token, logprob, version)
 
-    def _distribution(self, ctx: Context, rows: Sequence[Row]) -> Callable[[Mapping[str, Outlook]], Tensor] | None:
+    def _distribution(self, ctx: Context, rows: Sequence[Row]) -> Callable[[Mapping[str, NextToken]], Tensor] | None:
         """The logits that are drawn from, when they are not the policy's own."""
         c = self.config
         if c.epsilon is not None:

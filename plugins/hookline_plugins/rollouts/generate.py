@@ -9,11 +9,11 @@ from pydantic import Field
 
 import hookline
 from hookline import (
+    Completions,
     Component,
     Context,
     DataError,
     DataName,
-    Drawn,
     ExperimentError,
     Rollout,
     Sampling,
@@ -111,7 +111,7 @@ class Generate(Component):
         sample_B: torch.Tensor,
         sampling: Sampling,
         greedy_B: torch.Tensor,
-    ) -> Drawn:
+    ) -> Completions:
         """Answers of the policy; a rollout that draws from more than the policy has its own."""
         longest = self.config.max_new_tokens
         return ctx.draw(prompts, sample_B, sampling_=sampling, max_new_tokens=longest, greedy_B=greedy_B)

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hookline import Context, DataError, Drawn, ExperimentError, Outlook, PhaseName, Process, Sampling
+from hookline import Completions, Context, DataError, ExperimentError, NextToken, PhaseName, Process, Sampling
 from hookline_plugins.algorithms.values import q_head
 from hookline_plugins.rollouts.generate import Generate
 from hookline_plugins.tasks.exact import Policy, ordered
@@ -39,7 +39,7 @@ class Guided(Generate):
 
     def draw(
         self, ctx: Context, prompts: Sequence[Sequence[int]], sample_B: Tensor, sampling: Sampling, greedy_B: Tensor
-    ) -> Drawn:
+    ) -> Completions:
         return ctx.draw(
             prompts,
             sample_B,
@@ -77,15 +77,15 @@ def q_names(ctx: Context, role: str) -> list[str]:
     return names
 
 
-def lowest(outlook: Outlook, heads: Sequence[str]) -> Tensor:
+def lowest(outlook: NextToken, heads: Sequence[str]) -> Tensor:
     """min_i Q_i(s, ·), [B, V]."""
     return torch.stack([outlook.head(name) for name in heads]).amin(0)
 
 
-def guided(role: str, heads: Sequence[str], beta: float) -> Callable[[Mapping[str, Outlook]], Tensor]:
+def guided(role: str, heads: Sequence[str], beta: float) -> Callable[[Mapping[str, NextToken]], Tensor]:
     """log π_β + β min_i Q_i, as `ctx.draw` takes it."""
 
-    def combine(said: Mapping[str, Outlook]) -> Tensor:
+    def combine(said: Mapping[str, NextToken]) -> Tensor:
         outlook = said[role]
         return torch.log_softmax(outlook.logits_BV, -1) + beta * lowest(outlook, heads)
 
@@ -108,7 +108,7 @@ def guided_policy(ctx: Context, process: Process, role: str, beta: float) -> Pol
                 ways.setdefault(after, [*ways[state], tokens[action], *shown])
     tilt, said = guided(role, q_names(ctx, role), beta), []
 
-    def listen(outlooks: Mapping[str, Outlook]) -> Tensor:
+    def listen(outlooks: Mapping[str, NextToken]) -> Tensor:
         logits_BV = tilt(outlooks)
         said.append(torch.softmax(logits_BV.double(), -1))
         return logits_BV

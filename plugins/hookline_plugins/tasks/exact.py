@@ -15,7 +15,7 @@ from math import exp, inf, log
 import torch
 
 from hookline import Context, DataError, Process, Rollout, Task, pad_rows
-from hookline.process import State
+from hookline.contract.process import State
 
 __all__ = [
     "ExactTask",

@@ -33,7 +33,7 @@ from hookline import (
     Scored,
     hookimpl,
 )
-from hookline.process import State
+from hookline.contract.process import State
 from hookline_plugins.tasks.exact import ordered
 
 

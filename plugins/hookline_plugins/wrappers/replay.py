@@ -26,11 +26,11 @@ from hookline import (
     Component,
     Context,
     ExperimentError,
+    KeptIds,
     Metric,
     Rollout,
     Sampling,
     Scored,
-    Support,
     concat,
     hookimpl,
 )
@@ -219,6 +219,6 @@ def unpacked(group: Mapping[str, Any], decode: Any) -> Rollout:
         behaviour=Behaviour(
             **behaviour,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
-            support=Support(*support) if support else None,
+            support=KeptIds(*support) if support else None,
         ),
     )

@@ -1,0 +1,55 @@
+"""Columns of a batch: the suffix of a name is its shape; values put on, or read from, a row's last chosen token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["pad_rows", "put_last", "read_last"]
+
+
+SUFFIXES = ("_BT", "_BP", "_B")
+
+
+def check_column(name: str, column: Tensor, shape_BT: Sequence[int], shape_BP: Sequence[int]) -> None:
+    """A column's suffix is its shape; anything else would be sliced wrongly later."""
+    suffix = next((s for s in SUFFIXES if name.endswith(s)), None)
+    if suffix is None:
+        raise ValueError(f"column '{name}' must end in _B, _BP or _BT: the suffix says how it is sliced")
+    want = {"_BT": tuple(shape_BT), "_BP": tuple(shape_BP), "_B": (shape_BT[0],)}[suffix]
+    if tuple(column.shape[: len(want)]) != want or column.dim() > len(want) + 1:
+        raise ValueError(f"column '{name}' is {list(column.shape)} but the batch has {suffix[1:]} = {list(want)}")
+
+
+def read_last(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The value at each row's last true token: [B, T] → [B]; 0 for rows without one."""
+    B, T = mask_BT.shape
+    if not T:
+        return value_BT.new_zeros(B)
+    last_B = (mask_BT * torch.arange(1, T + 1, device=mask_BT.device)).argmax(1)
+    return torch.where(mask_BT.any(1), value_BT.gather(1, last_B[:, None])[:, 0], 0.0)
+
+
+def put_last(value_B: Tensor, mask_BT: Tensor) -> Tensor:
+    """Put a value per row on the row's last true token: [B], [B, T] → [B, T]. Rows without one get nothing."""
+    T = mask_BT.shape[1]
+    positions_T = torch.arange(T, device=mask_BT.device)
+    last_B = torch.where(mask_BT, positions_T, -1).amax(1) if T else value_B.new_full((len(value_B),), -1)
+    return torch.where(positions_T == last_B[:, None], value_B[:, None], 0)
+
+
+def pad_columns(value: Tensor, width: int) -> Tensor:
+    missing = width - value.shape[1]
+    if not missing:
+        return value
+    return torch.cat([value, value.new_zeros(len(value), missing, *value.shape[2:])], 1)
+
+
+def pad_rows(rows: Iterable[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Lists of ids to a right-padded [B, N] tensor (at least one column) and lengths [B]."""
+    lists = [list(row) for row in rows]
+    width = max([1, *(len(row) for row in lists)])
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in lists], dtype=torch.long, device=device)
+    return ids.view(len(lists), width), torch.tensor([len(row) for row in lists], dtype=torch.long, device=device)

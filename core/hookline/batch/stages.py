@@ -1,0 +1,245 @@
+"""The data contract: one frozen type per stage, each adding to the last. `Batch → Rollout → Scored → Advantaged`.
+
+Letters in names are shapes: B rows, P prompt tokens, T response tokens. Everything is right-padded, every row has at
+least one prompt token (plain text: its first), and `mask_BT` is true where the policy chose the token; it may have
+holes (tool output, other speakers). A named extra column ends in `_B`, `_BP` or `_BT`, and the suffix says how it is
+sliced, trimmed and saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from hookline.batch.columns import check_column, put_last
+
+__all__ = [
+    "Advantaged",
+    "Batch",
+    "Behaviour",
+    "Judgement",
+    "KeptIds",
+    "Record",
+    "Rollout",
+    "Sampling",
+    "Scored",
+    "Term",
+]
+
+
+Record = Mapping[str, Any]
+"""One row of a dataset, as its file or task gave it: keywords, reference answer, tests, …"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The distribution from which tokens were drawn; log-probs mean nothing without it."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches p; 1.0 keeps all."""
+
+    @property
+    def truncated(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class KeptIds:
+    """For each token of a [B, T] block, in row-major order, the ids that top-k/top-p kept: `ids[offsets[n]:offsets[n+1]]`."""
+
+    ids: Tensor
+    offsets: Tensor
+
+    def select(self, index_N: Tensor) -> KeptIds:
+        """The same for some of the tokens, by flat index."""
+        counts = (self.offsets[1:] - self.offsets[:-1])[index_N]
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        starts = self.offsets[index_N] - offsets[:-1]
+        where = torch.arange(int(offsets[-1]), device=self.ids.device) + starts.repeat_interleave(counts)
+        return KeptIds(self.ids[where], offsets)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Behaviour:
+    """How the tokens were drawn: by which weights, from which distribution, and how likely they were."""
+
+    logprobs_BT: Tensor
+    """Log-prob of each token under `sampling`, float32, 0 where the mask is false."""
+    version_BT: Tensor
+    """Which weights drew the token: the policy's count of optimiser steps in this phase, int64."""
+    sampling: Sampling
+    support: KeptIds | None = None
+    """The kept ids, when `sampling` truncates: ratios must be taken on the same support."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Rows of tokens: a prompt and a response each. Lent to hooks: look, add columns, change nothing in place."""
+
+    prompt_ids_BP: Tensor
+    prompt_length_B: Tensor
+    token_ids_BT: Tensor
+    length_B: Tensor
+    mask_BT: Tensor
+    group_B: Tensor
+    """Rows of one prompt share a group; a group's number is never reused within a run."""
+    sample_B: Tensor
+    """Never reused within a run."""
+    records: tuple[Record, ...]
+    decode: Callable[[Sequence[int]], str]
+    """Token ids to text."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.token_ids_BT.shape[0]
+
+    def prompt_ids(self, row: int) -> list[int]:
+        ids: list[int] = self.prompt_ids_BP[row, : int(self.prompt_length_B[row])].tolist()
+        return ids
+
+    def response_ids(self, row: int) -> list[int]:
+        ids: list[int] = self.token_ids_BT[row, : int(self.length_B[row])].tolist()
+        return ids
+
+    def prompt_text(self, row: int) -> str:
+        return self.decode(self.prompt_ids(row))
+
+    def response_text(self, row: int) -> str:
+        """The response as a person reads it: without the token that ended it."""
+        return self.decode(self.response_ids(row))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of this stage by name, behaviour and extra columns among them."""
+        found: dict[str, Tensor] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                found[f.name] = value
+            elif isinstance(value, Behaviour):
+                found |= {"behaviour.logprobs_BT": value.logprobs_BT, "behaviour.version_BT": value.version_BT}
+            elif isinstance(value, Mapping):
+                found |= {f"{f.name}[{name}]": column for name, column in value.items()}
+        return found
+
+    def with_extra(self, **columns: Tensor) -> Self:
+        """The same batch with more named columns; a name's suffix must be its shape."""
+        for name, column in columns.items():
+            check_column(name, column, self.token_ids_BT.shape, self.prompt_ids_BP.shape)
+        return replace(self, extra={**self.extra, **columns})
+
+    def rows(self, index_N: Tensor | Sequence[int]) -> Self:
+        """Some of the rows, by index or by a true/false per row, trimmed to their longest prompt and response."""
+        index = torch.as_tensor(index_N, device=self.token_ids_BT.device)
+        index = index.nonzero()[:, 0] if index.dtype == torch.bool else index.long()
+        P = max(1, int(self.prompt_length_B[index].max())) if len(index) else 1
+        T = int(self.length_B[index].max()) if len(index) else 0
+        old_T = self.token_ids_BT.shape[1]
+
+        def cut(name: str, value: Any) -> Any:
+            if isinstance(value, Tensor):
+                taken = value[index]
+                return taken[:, :T] if name.endswith("_BT") else taken[:, :P] if name.endswith("_BP") else taken
+            if isinstance(value, tuple):
+                return tuple(value[i] for i in index.tolist())
+            if isinstance(value, Mapping):
+                return {key: cut(key, column) for key, column in value.items()}
+            if isinstance(value, Behaviour):
+                support = value.support
+                if support is not None:
+                    flat = index[:, None] * old_T + torch.arange(T, device=index.device)
+                    support = support.select(flat.reshape(-1))
+                return replace(
+                    value,
+                    logprobs_BT=cut("_BT", value.logprobs_BT),
+                    version_BT=cut("_BT", value.version_BT),
+                    support=support,
+                )
+            return value
+
+        return replace(self, **{f.name: cut(f.name, getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rollout(Batch):
+    """Experience: sampled from the policy, or read from a dataset (then nobody recorded a behaviour)."""
+
+    finish_reason: tuple[str, ...]
+    """Per row: `stop` (the policy ended it), `length` (the limit did), or `recorded` (read from data)."""
+    source: tuple[str, ...]
+    """Per row: who produced it, e.g. `policy` or the dataset's name."""
+    behaviour: Behaviour | None = None
+
+    def scored(self, reward_BT: Tensor, terms: Mapping[str, Tensor] | None = None) -> Scored:
+        """Add rewards: [B, T], or [B] for the whole answer, which then sits on its last true token."""
+        if reward_BT.dim() == 1:
+            reward_BT = put_last(reward_BT, self.mask_BT)
+        return Scored(**_as_kwargs(self), reward_BT=reward_BT.float(), terms=dict(terms or {}))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored(Rollout):
+    """Experience and what it was worth."""
+
+    reward_BT: Tensor
+    """Float32; a reward for the whole answer sits on its last true token."""
+    terms: Mapping[str, Tensor]
+    """Each named reward before weighing, one number per row."""
+
+    @property
+    def reward_B(self) -> Tensor:
+        return self.reward_BT.sum(1)
+
+    def with_reward(self, reward_BT: Tensor, **terms: Tensor) -> Scored:
+        """The same rows at another price, e.g. after a penalty."""
+        return replace(self, reward_BT=reward_BT, terms={**self.terms, **terms})
+
+    def advantaged(self, advantage: Tensor, **columns: Tensor) -> Advantaged:
+        """Add advantages: [B, T], or [B] for all of a row's chosen tokens. More columns ride along."""
+        if advantage.dim() == 1:
+            advantage = advantage[:, None] * self.mask_BT
+        plain = self.with_extra(**columns)
+        return Advantaged(**_as_kwargs(plain), advantage_BT=advantage.float())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Advantaged(Scored):
+    """Experience with credit per token."""
+
+    advantage_BT: Tensor
+    """Float32, zero where the mask is false."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """What one named reward says: a value per row [B] or token [B, T], and which rows it could judge."""
+
+    value: Tensor
+    ok_B: Tensor | None = None
+    """False where no answer came; the core drops and counts such rows. None: every row was judged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Answers to one prompt in order, best first, as a person, a program or a simulated annotator put them.
+
+    Two rows are a comparison, more are a ranking.
+    """
+
+    ranking: tuple[int, ...]
+    """Rows of the batch, best first, each once."""
+    annotator: str
+    gold: tuple[float, ...] | None = None
+    """What the rows were truly worth, in the order of `ranking`, when the annotator is simulated and knows."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """Anything else that should stay with it as JSON: strength, confidence, seconds taken."""
+
+
+def _as_kwargs(batch: Batch) -> dict[str, Any]:
+    return {f.name: getattr(batch, f.name) for f in fields(batch)}

@@ -1,0 +1,241 @@
+"""The experiment file: its schema, read with every problem reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from hookline.config import yaml
+from hookline.config.overrides import override
+from hookline.config.problems import count, in_order, problems_of
+from hookline.config.yaml import Document
+from hookline.contract.fields import DataName, Identifier, Strict, Use
+from hookline.errors import ExperimentError
+
+__all__ = ["Evaluation", "Experiment", "ModelSpec", "Phase", "load"]
+
+
+class ModelSpec(Strict):
+    """Where a model comes from and how it computes."""
+
+    build: Use | None = None
+    """An architecture with its options: `{build: gpt2, layers: 4, width: 256}`."""
+    path: str | None = None
+    """A local transformers folder."""
+    start: str | None = Field(None, alias="from")
+    """Phases only: whose model this phase starts from. Default: the last phase that trained the policy."""
+    head: Use | None = None
+    """Phases only: read numbers instead of tokens, e.g. `reward`; the phase then trains a reward model."""
+    adapter: Use | None = None
+    """Train this small change and leave the rest frozen: `{lora: {rank: 8}}`."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """The type weights are kept in (default float32)."""
+    autocast: Literal["bfloat16", "none"] | None = None
+    """The type products are computed in, when it differs from dtype."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, a third more time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        value = dict(value)
+        adapter = value.get("adapter")
+        if isinstance(adapter, Mapping) and "use" not in adapter and len(adapter) == 1:
+            [(name, options)] = adapter.items()
+            if not isinstance(options, Mapping | None):
+                raise ValueError(f"adapter: the options of '{name}' must be a mapping, e.g. {{{name}: {{rank: 8}}}}")
+            value["adapter"] = {**(options or {}), "use": name}
+        if isinstance(value.get("build"), str):
+            own = {"path", "from", "start", "head", "adapter", "dtype", "autocast", "gradient_checkpointing", "build"}
+            options = {key: value.pop(key) for key in list(value) if key not in own}
+            value["build"] = {"use": value["build"], **options}
+        return value
+
+
+class TokenizerSpec(Strict):
+    """A tokenizer trained here, or one from a local folder; never a silent download."""
+
+    train: Literal["bpe", "words"] | None = None
+    """`bpe`: byte-level byte-pair encoding. `words`: every word of the texts is a token, for small tasks in a few words."""
+    on: DataName | None = None
+    """The texts it is trained on."""
+    vocabulary: int = Field(4096, ge=260, le=1_000_000)
+    """Tokens in all. More make texts shorter and the output layer larger. `words` takes what there are, up to this."""
+    path: str | None = None
+    """A folder with tokenizer.json."""
+
+    @model_validator(mode="after")
+    def _one(self) -> TokenizerSpec:
+        if (self.train is None) == (self.path is None):
+            raise ValueError("must say where a tokenizer comes from: either `train: bpe` with `on:`, or `path:`")
+        if self.train and not self.on:
+            raise ValueError("`train` needs `on:`, the texts to train on, e.g. builtin:stdlib-docs")
+        return self
+
+
+class Evaluation(Strict):
+    """Rows the training never sees, answered and judged now and then."""
+
+    name: Identifier = "heldout"
+    every: int = Field(0, ge=0)
+    """Steps between evaluations; 0: only before the first step and after the last."""
+    prompts: str | None = None
+    """Short for the phase's own rollout on other prompts: a split such as `heldout`, or a data name."""
+    rollout: Use | None = None
+    """Or any rollout of its own."""
+    rows: int = Field(64, ge=1)
+    """How many rows are judged."""
+    reward: tuple[Use, ...] = ()
+    """The figures."""
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _many(cls, value: Any) -> Any:
+        return _as_list(value)
+
+
+class Best(Strict):
+    """A figure by its name, or `{figure: eval/perplexity, lowest: true}`."""
+
+    figure: str
+    """Any figure of the phase's rows, e.g. eval/keyword-coverage."""
+    lowest: bool = False
+    """The lowest value is the best one, as of a perplexity."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"figure": value} if isinstance(value, str) else value
+
+
+class Save(Strict):
+    every: int = Field(50, ge=1)
+    """Steps between checkpoints. Small loses little to a kill; large costs less disk time."""
+    keep: int = Field(2, ge=1)
+    """How many checkpoints stay."""
+    best: Best | None = None
+    """Also keep the weights with the highest, or the lowest, value of a figure."""
+
+
+class Phase(Strict):
+    """One loop over the four hooks."""
+
+    name: Identifier
+    steps: int = Field(ge=1, le=100_000_000)
+    model: ModelSpec = ModelSpec()
+    rollout: Use
+    reward: tuple[Use, ...] = ()
+    wrap: tuple[Use, ...] = ()
+    advantage: Use | None = None
+    update: Use | None = None
+    feedback: tuple[Use, ...] = ()
+    evaluate: tuple[Evaluation, ...] = ()
+    save: Save = Save()
+    patience: int = Field(20, ge=1)
+    """Steps in a row without any difference in reward before the run stops: there is nothing to learn from.
+
+    A phase whose rewards differed before, and whose policy may just have got as good as it can, is told so and goes on.
+    """
+
+    @field_validator("reward", "wrap", "feedback", "evaluate", mode="before")
+    @classmethod
+    def _many(cls, value: Any) -> Any:
+        return _as_list(value)
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Phase:
+        if not self.update and not self.feedback:
+            raise ValueError("neither updates weights nor collects feedback; name an `update` or a `feedback`")
+        return self
+
+
+class Experiment(Strict):
+    """A whole experiment: a model and a list of phases."""
+
+    name: Identifier
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Every random number follows from it."""
+    tokenizer: TokenizerSpec | None = None
+    """Default: the one beside the model's `path`."""
+    model: ModelSpec
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    trackers: tuple[Use, ...] = (Use(use="console"),)
+    plugins: tuple[str, ...] = ()
+    """Loose files to make available, as with `-p`."""
+    threads: int | None = Field(None, ge=1, le=4096)
+    """CPU threads of one process; results are exactly repeatable at an equal count. Default: torch's."""
+    matrix: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)
+    """Several runs from one file: override path → values. Their product is run, each as an experiment without it."""
+
+    @field_validator("trackers", "plugins", mode="before")
+    @classmethod
+    def _many(cls, value: Any) -> Any:
+        return _as_list(value)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Experiment:
+        names = [phase.name for phase in self.phases]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"has two phases called '{twice}'; phase names differ")
+        if (self.model.build is None) == (self.model.path is None):
+            raise ValueError("must say where the model comes from: either model.build or model.path")
+        if self.tokenizer is None and self.model.path is None:
+            raise ValueError("names no tokenizer; add tokenizer: {train: bpe, on: …} or {path: …}")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values with every default filled in, as written into the run directory."""
+        dumped: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        return dumped
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | Mapping) else [] if value is None else value
+
+
+def load(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    also: Callable[[Document], Sequence[str]] | None = None,
+) -> tuple[Experiment, Document]:
+    """Read, override and validate. Raises one ExperimentError that lists every problem with its line.
+
+    also: asked for more problems once there are some, so that one message tells those of other readers too.
+    """
+    if isinstance(source, Mapping):
+        document = Document("the experiment", _plain(source))
+    else:
+        document = yaml.read(Path(source))
+    problems = document.problems
+    for assignment in overrides:
+        try:
+            override(document, assignment)
+        except ExperimentError as err:
+            problems.append(str(err))
+    try:
+        parsed = Experiment.model_validate(document.values)
+    except ValidationError as err:
+        problems += problems_of(err, document, Experiment)
+    if not problems:
+        return parsed, document
+    problems += also(document) if also else ()
+    raise ExperimentError(f"{count(problems)} in {document.name}", "", in_order(problems))
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    if depth > yaml.MOST_DEPTH:
+        raise ExperimentError("the experiment is nested too deeply", f"at most {yaml.MOST_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    return [_plain(item, depth + 1) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,121 @@
+"""What is wrong with an experiment file, in sentences with line and hint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hookline.config.yaml import Document
+from hookline.errors import nearest, shorten
+
+__all__ = ["problems_of"]
+
+
+def in_order(problems: Sequence[str]) -> list[str]:
+    """Problems each once, those without a line first."""
+
+    def line(problem: str) -> int:
+        found = re.match(r"line (\d+): ", problem)
+        return int(found[1]) if found else 0
+
+    return sorted(dict.fromkeys(problems), key=line)
+
+
+def count(problems: Sequence[str]) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+
+
+def problems_of(
+    err: ValidationError, document: Document, model: type[BaseModel], at: Sequence[str | int] = ()
+) -> list[str]:
+    """pydantic's findings as sentences with line, the user's own words, and the nearest valid name."""
+    found = []
+    everything = err.errors(include_url=False)
+    for problem in everything:
+        inside = [p for p in everything if p is not problem and p["loc"][: len(problem["loc"])] == problem["loc"]]
+        if problem["type"] == "too_short" and inside:  # pydantic counts only the items that are right
+            continue
+        loc = [part for part in problem["loc"] if part != "options"]
+        path = [*at, *loc]
+        name = _shown(document, path)
+        value = problem["input"]
+        got = shorten(repr(value))
+        kind = problem["type"]
+        context = problem.get("ctx", {})
+        if kind == "extra_forbidden":
+            known = _known_fields(model, loc[:-1])
+            owner = _shown(document, path[:-1]) or "an experiment"
+            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), known)}"
+            if not text.endswith("?"):
+                text += f"; it has: {', '.join(sorted(known))}" if known else ""
+        elif kind == "missing":
+            text = f"{name} is missing"
+        elif kind == "value_error":
+            text = f"{name or 'the experiment'} {shorten(context.get('error', problem['msg']), 300)}"
+        elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"):
+            bound = next(iter(context.values()), None)
+            sign = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}.get(
+                kind, "at most"
+            )
+            wants = "must be finite" if kind == "finite_number" else f"must be {sign} {bound}"
+            text = f"{name} is {got}; it {wants}"
+        elif kind.startswith(("string_type", "bool", "int", "float")):
+            wanted = {"s": "text", "b": "true or false", "i": "a whole number", "f": "a number"}[kind[0]]
+            quote = " (quote it)" if kind == "string_type" and isinstance(value, int | float) else ""
+            text = f"{name} must be {wanted}, not {got}{quote}"
+        elif kind == "string_pattern_mismatch":
+            text = f"{name} is {got}; it takes letters, digits, '.', '_' and '-', the first a letter or digit"
+        elif kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
+            text = f"{name or 'the experiment'} must be a mapping of options, not {got}"
+        elif kind in ("tuple_type", "list_type"):
+            text = f"{name} must be a list, not {got}"
+        elif kind == "too_short":
+            text = f"{name} is empty; it must hold at least {context.get('min_length', 1)}"
+        else:
+            text = f"{name} is {got}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        found.append(document.where(path) + text)
+    return found
+
+
+def _shown(document: Document, path: Sequence[str | int]) -> str:
+    """A path in the user's words: items of lists by their own name."""
+    words: list[str] = []
+    place: Any = document.values
+    for part in path:
+        if isinstance(place, list) and isinstance(part, int) and part < len(place):
+            place = place[part]
+            label = (place.get("name") or place.get("use")) if isinstance(place, Mapping) else None
+            words.append(shorten(label, 40) if isinstance(label, str) and label else f"[{part}]")
+        else:
+            place = place.get(str(part)) if isinstance(place, Mapping) else None
+            words.append(shorten(part, 40))
+    return ".".join(words)
+
+
+def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """The field names of the model that a location lies in."""
+    current: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        fields = current.model_fields if isinstance(current, type) and issubclass(current, BaseModel) else {}
+        field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
+        if field is None:
+            return []
+        current = _model_in(field.annotation)
+    if not (isinstance(current, type) and issubclass(current, BaseModel)):
+        return []
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None

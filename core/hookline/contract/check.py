@@ -1,0 +1,167 @@
+"""The check that a class keeps the contract, made before any model loads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from hookline.contract.component import Component
+from hookline.contract.fields import Config
+from hookline.contract.hookspecs import HOOK_API, StageSpecs, TrackerSpecs
+from hookline.contract.metrics import Metric
+from hookline.contract.model import Adapter, Architecture, Head
+from hookline.contract.task import Task
+from hookline.errors import PluginError, nearest
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["check_class", "kind_of"]
+
+
+SPECS: dict[str, tuple[str, ...]] = {
+    name: tuple(inspect.signature(spec).parameters)[1:]
+    for specs in (StageSpecs, TrackerSpecs)
+    for name, spec in vars(specs).items()
+    if name.startswith("hookline_")
+}
+WRAPPABLE = {"hookline_rollout", "hookline_score", "hookline_advantage", "hookline_update"}
+KIND_OF_HOOK = {
+    "hookline_rollout": "rollout",
+    "hookline_reward": "reward",
+    "hookline_advantage": "advantage",
+    "hookline_update": "update",
+    "hookline_judge": "feedback",
+}
+
+
+def hook_methods(cls: type[Component]) -> dict[str, dict[str, Any]]:
+    """Hook name → pluggy's options, for each `@hookimpl` method of a class."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dir(cls):
+        options = getattr(inspect.getattr_static(cls, name), "hookline_impl", None)
+        if isinstance(options, dict):
+            found[name] = options
+    return found
+
+
+def kind_of(cls: type[Component]) -> str:
+    """The kind a class belongs to, from what it answers or derives from."""
+    if issubclass(cls, Task):
+        return "task"
+    if issubclass(cls, Architecture | Head | Adapter):
+        return "model"
+    hooks = hook_methods(cls)
+    if any(name in vars(TrackerSpecs) for name in hooks):
+        return "tracker"
+    answers = [name for name, options in hooks.items() if not options.get("wrapper")]
+    if "hookline_update" in answers:  # an update may bring its own advantage
+        return "update"
+    for name in answers:
+        if name in KIND_OF_HOOK:
+            return KIND_OF_HOOK[name]
+    return "wrapper" if hooks else ""
+
+
+def check_class(cls: Any, kind: str, who: str) -> type[Component]:
+    """Refuse a class that cannot keep the contract, in one sentence naming whose it is. Runs before any model loads."""
+    hint = f"see hookline.contract.hookspecs, or: hookline plugins show {who.split(chr(39))[1] if chr(39) in who else ''}".rstrip()
+    if not (isinstance(cls, type) and issubclass(cls, Component)):
+        raise PluginError(f"{who} is {_what(cls)}, not a class derived from hookline.Component", hint)
+    _check_api(cls, who)
+    if not (isinstance(cls.Config, type) and issubclass(cls.Config, Config)):
+        raise PluginError(
+            f"{who}: its Config is not derived from hookline.Config", "write: class Config(hookline.Config)"
+        )
+    try:
+        inspect.signature(cls).bind(None)
+    except TypeError:
+        raise PluginError(
+            f"{who}: its __init__ does not take the config alone",
+            "write: def __init__(self, config): super().__init__(config)",
+        ) from None
+    for name in ("needs", "gives", "claims", "metrics"):
+        value = inspect.getattr_static(cls, name)
+        wanted = Metric if name == "metrics" else str
+        plain = isinstance(value, Collection) and not isinstance(value, str)
+        if not isinstance(value, property) and not (plain and all(isinstance(item, wanted) for item in value)):
+            raise PluginError(
+                f"{who}: {name} is {value!r:.60}", f"give a set or tuple of {wanted.__name__}, even for one"
+            )
+    for name in dir(cls):
+        if not name.startswith("hookline_"):
+            continue
+        if name not in SPECS:
+            raise PluginError(f"{who} implements unknown hook '{name}'{nearest(name, SPECS)}", hint)
+        method = inspect.getattr_static(cls, name)
+        options = getattr(method, "hookline_impl", None)
+        if options is None:
+            raise PluginError(f"{who} defines {name} without @hookimpl, so it would never be called", "add @hookimpl")
+        _check_signature(method, name, bool(options.get("wrapper")), who)
+    hooks = hook_methods(cls)
+    wraps = [name for name, options in hooks.items() if options.get("wrapper")]
+    answers = [name for name in hooks if name not in wraps]
+    own = next((hook for hook, its in KIND_OF_HOOK.items() if its == kind), None)
+    if kind == "wrapper" and not wraps:
+        raise PluginError(f"{who} wraps nothing", "mark a generator method with @hookimpl(wrapper=True)")
+    answered = own in answers if own else kind in ("wrapper", kind_of(cls))
+    if not answered:
+        raise PluginError(f"{who} is offered as {kind} but does not answer {own or 'a hook of that kind'}", hint)
+    apart = "make that a class of its own"
+    for name in answers:
+        if name == "hookline_score":
+            raise PluginError(f"{who} answers hookline_score, which the core does", "wrap it: @hookimpl(wrapper=True)")
+        brought = kind == "update" and name == "hookline_advantage"
+        if name != own and not brought and KIND_OF_HOOK.get(name, "tracker") != kind:
+            raise PluginError(f"{who} also answers {name}, which nobody asks a {kind}", apart)
+    if wraps and kind in ("reward", "tracker", "model", "task"):
+        raise PluginError(f"{who} wraps {wraps[0]}, which nobody lets a {kind} do", f"{apart}, under `wrap`")
+    return cls
+
+
+def _what(thing: Any) -> str:
+    if isinstance(thing, Component):
+        return f"an instance of {type(thing).__name__}"
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+
+
+def _check_api(cls: type[Component], who: str) -> None:
+    try:
+        major, minor = (int(part) for part in str(cls.hook_api).split(".")[:2])
+    except ValueError:
+        raise PluginError(f"{who} says hook_api = {cls.hook_api!r}", f'write it like "{HOOK_API}"') from None
+    ours = tuple(int(part) for part in HOOK_API.split("."))
+    if major != ours[0] or minor > ours[1]:
+        newer = (major, minor) > ours
+        hint = "upgrade hookline" if newer else "upgrade the plugin"
+        raise PluginError(f"{who} is written for hook API {cls.hook_api}, this Hookline has {HOOK_API}", hint)
+
+
+def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
+    known = SPECS[name]
+    hint = f"write def {name}(self, {', '.join(known)}), or fewer of these"
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise PluginError(f"{who}: {name} takes *{parameter.name}, so nobody can tell what it wants", hint)
+        if parameter.name not in known:
+            raise PluginError(
+                f"{who}: {name} asks for '{parameter.name}', which that hook does not have"
+                f"{nearest(parameter.name, known)}",
+                hint,
+            )
+        if parameter.default is not parameter.empty:
+            raise PluginError(
+                f"{who}: {name} gives '{parameter.name}' a default, which would hide the hook's value", hint
+            )
+    if wrapper and name not in WRAPPABLE:
+        raise PluginError(f"{who} wraps {name}, which cannot be wrapped", f"wrap {', '.join(sorted(WRAPPABLE))}")
+    if wrapper and not inspect.isgeneratorfunction(method):
+        raise PluginError(f"{who}: {name} is a wrapper but never yields", "write: result = yield; …; return result")
+    if not wrapper and (inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)):
+        raise PluginError(
+            f"{who}: {name} yields but is no wrapper", "mark it @hookimpl(wrapper=True), or return a value"
+        )
+    if inspect.iscoroutinefunction(method) and name != "hookline_reward":
+        raise PluginError(f"{who}: {name} is async; only hookline_reward may be", "write a plain def")

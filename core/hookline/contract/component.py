@@ -1,0 +1,74 @@
+"""A component: what a plugin author derives from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel
+
+from hookline.batch.stages import Advantaged, Batch, Term
+from hookline.contract.fields import Config
+from hookline.contract.hookspecs import HOOK_API
+from hookline.contract.metrics import Metric
+from hookline.errors import PluginError
+
+if TYPE_CHECKING:
+    from hookline.batch.stages import Scored
+    from hookline.loop.context import Context
+
+__all__ = ["Component"]
+
+
+class Component:
+    """Something an experiment can name. Takes its config, keeps its own state, answers hooks with `@hookimpl` methods."""
+
+    Config: ClassVar[type[Config]] = Config
+    name: ClassVar[str] = ""
+    """Only for loose files: the name under which it is offered (default: the file's)."""
+    hook_api: ClassVar[str] = HOOK_API
+    needs: Collection[str] = frozenset()
+    """What must be there: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`.
+
+    Two are asked of the phase that the config names with a `PhaseName`, where it does: `head:NAME`, a head that phase
+    trains (else this phase), and `feedback`, which it collected.
+    """
+    gives: Collection[str] = frozenset()
+    """What it adds; `role:NAME` for a role it makes. Each of these may be a property that depends on `self.config`."""
+    claims: Collection[str] = frozenset()
+    """What only one component of a phase may do, e.g. `kl`: to price the distance from the reference."""
+    metrics: Sequence[Metric] = ()
+    """The figures it logs."""
+    promises: Collection[str] = frozenset()
+    """Laws of `hookline.testing` that it keeps beyond those of its kind, e.g. `reinforce`."""
+    exempt: Mapping[str, str] = {}
+    """Laws of `hookline.testing` that cannot hold for it, each with the reason."""
+    positions: int = 0
+    """Rollouts: the fewest positions that a model must have, e.g. for a prompt and `max_new_tokens`."""
+    takes: ClassVar[type[Batch]] = Advantaged
+    """Updates only: the least stage they can learn from, `Batch`, `Scored` or `Advantaged`."""
+    off_policy: ClassVar[bool] = False
+    """Updates only: true if rows sampled by older weights do no harm."""
+
+    def __init__(self, config: BaseModel) -> None:
+        self.config: Any = config
+        self.instance = ""
+
+    def setup(self, ctx: Context) -> None:
+        """Make roles, heads and targets, and open data. Called once per phase, before any state is loaded."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that must survive a kill: tensors, numbers, text, lists and dicts of them."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
+
+    def summarise(self, term: Term, scored: Scored) -> float:
+        """Rewards only: one figure for an evaluation's rows; the mean over judged rows unless said otherwise."""
+        value_B = term.value if term.value.dim() == 1 else term.value.sum(1)
+        if term.ok_B is not None:
+            value_B = value_B[term.ok_B]
+        return float(value_B.double().mean()) if len(value_B) else math.nan

@@ -1,0 +1,149 @@
+"""Config fields: strict options, components by name, and names of data and phases that are checked before a run starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+__all__ = ["Config", "DataName", "PhaseName", "UpdateConfig", "Use"]
+
+
+class _Marker:
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+PhaseName = Annotated[str, _Marker("phase")]
+"""A config field that names an earlier phase; checked before the run starts."""
+DataName = Annotated[str, _Marker("data")]
+"""A config field that names data: a file, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+def refuse_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """pydantic takes `true` for 1; people who write it meant something else."""
+    if isinstance(value, bool):
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if {int, float} & {annotation, *getattr(annotation, "__args__", ())}:
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+    return value
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_bool(cls, value, info)
+
+
+class Use(Strict):
+    """A component by name, with its options beside it: `gae`, or `{use: gae, lam: 0.9}`."""
+
+    use: str = Field(min_length=1, max_length=160)
+    name: Identifier | None = None
+    """What this instance is called, when one component is used twice."""
+    weight: float = Field(1.0, allow_inf_nan=False)
+    """Rewards only: its factor in the sum."""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"use": value}
+        if isinstance(value, Mapping) and "options" not in value:
+            own = {key: value[key] for key in ("use", "name", "weight") if key in value}
+            return {**own, "options": {key: item for key, item in value.items() if key not in own}}
+        return value
+
+    @field_validator("use")
+    @classmethod
+    def _no_dotted_path(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+(:[a-z0-9._-]+)?", value):
+            raise ValueError(
+                "names an installed component, never a path or a function; -p FILE makes a loose one available"
+            )
+        return value
+
+    @property
+    def instance(self) -> str:
+        return self.name or self.use.rpartition(":")[2]
+
+
+def marked(config: BaseModel, what: str) -> dict[str, str]:
+    """Field name → value of the fields declared `PhaseName` or `DataName`."""
+    found: dict[str, str] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, str) and any(isinstance(m, _Marker) and m.what == what for m in _metadata(field)):
+            found[field.alias or name] = value
+        if isinstance(value, BaseModel):  # options inside an option, named by the outer one
+            for inner in marked(value, what).values():
+                found[name] = inner
+    return found
+
+
+def _metadata(field: Any) -> list[Any]:
+    found = list(field.metadata)
+    for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        found += getattr(inner, "__metadata__", ())
+    return found
+
+
+class Config(BaseModel):
+    """A component's options. One sentence per field, saying what large and small do; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_bool(cls, value, info)
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class UpdateConfig(Config):
+    """What every update shares: how its gradient becomes a change of weights."""
+
+    lr: float = Field(1e-3, gt=0, le=1)
+    """Peak learning rate. Large is fast and then unstable; small wastes steps."""
+    matrix_lr: float | None = Field(None, gt=0, le=1)
+    """Learning rate of the hidden matrices when the optimizer is `muon`; default: `lr`."""
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
+    """`muon` orthogonalises the update of hidden matrices (Jordan et al. 2024) and leaves the rest to AdamW; `sgd` is plain."""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """Decoupled decay of matrices per unit of learning rate; large pulls weights to zero."""
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """AdamW's decay of the two moments; nearer 1 averages longer."""
+    warmup: int = Field(0, ge=0)
+    """Optimiser steps over which the learning rate grows from nearly 0 to its peak."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls after warm-up, towards `final_lr` of its peak at the phase's end."""
+    final_lr: float = Field(0.0, ge=0, le=1)
+    """What is left of the peak at the end of a falling schedule."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Largest L2 norm of the whole gradient; small is safe and slow."""
+    epochs: int = Field(1, ge=1)
+    """Passes over each step's rows. More reuse the rollout harder, off its own policy."""
+    minibatches: int = Field(1, ge=1)
+    """Optimiser steps per pass: the rows are shuffled and split into this many parts."""
+    micro_tokens: int = Field(16384, ge=1)
+    """Tokens, padding included, of one forward and backward pass. Saves memory; changes no result beyond rounding."""
+
+    def lr_of(self, role: str) -> float:
+        """The peak learning rate of one role; an algorithm with a critic may have its own for it."""
+        return self.lr

@@ -1,0 +1,121 @@
+"""Token statistics and losses: what an update computes with, and the means that are right for a whole optimiser step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from hookline.batch.stages import Batch
+from hookline.errors import PluginError, nearest
+
+__all__ = ["Loss", "MicroBatch", "Stats"]
+
+B = TypeVar("B", bound=Batch)
+
+
+class Stats(dict[str, Tensor]):
+    """Figures per token, [B, T] float32, 0 where the mask is false: `stats["logprobs"]`, or `stats.logprobs_BT`."""
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.endswith("_BT") and name[:-3] in self:
+            return self[name[:-3]]
+        raise AttributeError(f"no statistic '{name}'; asked for were {', '.join(self)}")
+
+
+@dataclass
+class Loss:
+    """A properly normalised scalar. Closed under + and × number, so that a bare tensor cannot slip through."""
+
+    value: Tensor
+    parts: tuple[tuple[str, Tensor], ...] = ()
+    """What it was averaged from, to name the row when a number is not finite."""
+
+    def __add__(self, other: Loss) -> Loss:
+        if not isinstance(other, Loss):
+            raise PluginError(
+                "a loss was added to a bare number or tensor", "use mb.token_mean, mb.row_mean or mb.mean_over"
+            )
+        return Loss(self.value + other.value, self.parts + other.parts)
+
+    def __mul__(self, factor: float) -> Loss:
+        if not isinstance(factor, int | float):
+            raise PluginError(
+                f"a loss was multiplied by a {type(factor).__name__}, which may differ between parts of a batch",
+                "multiply by a plain number, or weigh inside the mean",
+            )
+        return Loss(self.value * factor, self.parts)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Loss:
+        return self * (1.0 / divisor)
+
+    def __neg__(self) -> Loss:
+        return self * -1.0
+
+    def __sub__(self, other: Loss) -> Loss:
+        return self + -other
+
+
+@dataclass
+class MicroBatch(Generic[B]):
+    """Some rows of an optimiser step, and the means that are right for the whole of it."""
+
+    batch: B
+    _read: Callable[[str, Batch, Sequence[str]], Stats]
+    """Figures of a role, by name, over some rows, with gradient."""
+    _counts: Callable[[str], float]
+    _logged: dict[str, float] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> Tensor:
+        """A named extra column of these rows."""
+        try:
+            return self.batch.extra[column]
+        except KeyError:
+            known = self.batch.extra
+            raise PluginError(
+                f"no column '{column}'{nearest(column, known)}", f"columns: {', '.join(known) or 'none'}"
+            ) from None
+
+    def stats(self, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
+        """Figures per token with gradient, [B, T]: token statistics, and heads by name, from one pass over the vocabulary."""
+        return self._read(model, self.batch, want)
+
+    def token_mean(self, x_BT: Tensor) -> Loss:
+        """Mean over every chosen token of the optimiser step."""
+        self._check("token_mean", x_BT, self.batch.mask_BT.shape)
+        return self._mean("tokens", torch.where(self.batch.mask_BT, x_BT, 0.0), x_BT)
+
+    def row_mean(self, x_B: Tensor) -> Loss:
+        """Mean over every row of the optimiser step."""
+        self._check("row_mean", x_B, (len(self.batch),))
+        return self._mean("rows", x_B, x_B)
+
+    def mean_over(self, name: str, x: Tensor) -> Loss:
+        """Mean weighted by a column, e.g. a 0/1 column of tokens that count: Σ w·x / Σ w over the optimiser step."""
+        if name == "groups":
+            return self._mean("groups", x, x)
+        weight = self[name].to(x.dtype)
+        self._check("mean_over", x, weight.shape)
+        return self._mean(name, torch.where(weight != 0, weight * x, 0.0), x)
+
+    def _check(self, mean: str, x: Tensor, shape: Sequence[int]) -> None:
+        if tuple(x.shape) != tuple(shape):
+            raise PluginError(
+                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}", "one value per thing that counts"
+            )
+
+    def _mean(self, kind: str, x: Tensor, raw: Tensor) -> Loss:
+        return Loss(x.sum() / max(self._counts(kind), 1e-12), ((kind, raw),))
+
+    def log(self, name: str, value: Loss) -> None:
+        """A figure of the algorithm, summed over micro-batches and averaged over optimiser steps."""
+        if not isinstance(value, Loss):
+            raise PluginError(
+                f"mb.log('{name}') was given a {type(value).__name__}", "give it a mean, e.g. mb.token_mean(x)"
+            )
+        self._logged[name] = self._logged.get(name, 0.0) + float(value.value.detach())

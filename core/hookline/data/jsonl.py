@@ -1,0 +1,101 @@
+"""JSON lines, read strictly: torn lines, double keys and numbers that are none are refused by line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hookline.batch.stages import Record
+from hookline.errors import DataError, shorten
+
+__all__ = ["read_jsonl"]
+
+
+LONGEST_LINE = 64 << 20
+
+
+def decode(raw: bytes, name: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        byte = f"byte {err.start} (0x{raw[err.start]:02x})"
+        raise DataError(f"{name} is not UTF-8 at {byte}", "re-encode it: iconv -f latin1 -t utf-8") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """One object per line. Raises DataError for a torn line, a double key, or a number that is not one."""
+    name = str(path)
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(raw) > LONGEST_LINE:
+                raise DataError(
+                    f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "one row per line, please"
+                )
+            line = decode(raw, f"{name} line {number}").strip()
+            if not line:
+                continue
+            try:
+                record = json.loads(
+                    line, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+                )
+            except RecursionError:
+                raise DataError(f"{name} line {number} is nested too deeply", "flatten the row") from None
+            except json.JSONDecodeError as err:
+                if not raw.endswith(b"\n"):
+                    raise DataError(
+                        f"{name} line {number}, the last, is cut off after {len(raw)} bytes: {err.msg}",
+                        "complete or remove that line",
+                    ) from None
+                raise DataError(
+                    f"{name} line {number}: no JSON at column {err.colno}: {err.msg}", "write one JSON object per line"
+                ) from None
+            except ValueError as err:
+                raise DataError(f"{name} line {number}: {err}", "fix that row") from None
+            if not isinstance(record, dict):
+                raise DataError(
+                    f"{name} line {number} holds a {type(record).__name__}, not an object",
+                    "write one JSON object per line",
+                )
+            if "\\u" in line and not _sayable(record):
+                raise DataError(
+                    f"{name} line {number} holds half a character (a lone surrogate)", "write the whole character"
+                )
+            yield record
+
+
+def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        keys = [key for key, _ in items]
+        raise ValueError(f"the key '{shorten(next(k for k in keys if keys.count(k) > 1))}' stands twice")
+    return found
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {shorten(text, 20)} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 40:
+        raise ValueError(f"the number {shorten(text, 20)} has {len(text)} digits")
+    return int(text)
+
+
+def _sayable(record: Record) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,100 @@
+"""Where rows come from: `builtin:NAME/SPLIT?option=value`, `task:NAME/SPLIT`, or a JSON-lines or text file.
+
+Read strictly, hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hookline.batch.stages import Record
+from hookline.data.jsonl import decode, read_jsonl
+from hookline.data.names import is_task
+from hookline.data.tasks import task_and_split
+from hookline.errors import DataError, nearest, shorten
+from hookline.registry.offers import Offer
+
+__all__ = ["Rows", "digest", "exists", "rows"]
+
+
+KINDS = (".txt", ".jsonl", ".json", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a dataset with its identity: a run that resumes on other data is refused."""
+
+    name: str
+    records: tuple[Record, ...]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
+    """Refuse a data name that leads nowhere, without reading the data."""
+    if is_task(name):
+        task, split = task_and_split(name, loose)
+        if split not in task.splits:
+            raise DataError(
+                f"{name}: there is no split '{split}'{nearest(split, task.splits)}", f"splits: {list(task.splits)}"
+            )
+        return
+    path = Path(name)
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"no data file {name}", "give a path, or builtin:NAME/SPLIT (hookline plugins list)") from None
+    except (OSError, ValueError) as err:
+        raise DataError(f"{shorten(name)} cannot be read: {_why(err)}", "check the path and its permissions") from None
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        raise DataError(f"{name} is {what}", "name a .jsonl or .txt file")
+    if path.suffix not in KINDS:
+        raise DataError(
+            f"{name}: unknown kind of file '{path.suffix}'",
+            "use .jsonl (one row a line) or .txt (blank line between texts)",
+        )
+    if not found.st_size:
+        raise DataError(f"{name}: 0 usable rows: the file is empty", "give it at least one row")
+
+
+def _why(err: Exception) -> str:
+    return getattr(err, "strerror", None) or str(err)
+
+
+def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
+    """All rows of a data name. Raises DataError naming file, row and field."""
+    exists(name, loose)
+    if is_task(name):
+        task, split = task_and_split(name, loose)
+        records = tuple(task.rows(split))
+        return Rows(name, records, digest(records))
+    path = Path(name)
+    try:
+        if path.suffix == ".txt":
+            text = decode(path.read_bytes(), name)
+            records = tuple({"text": part.strip()} for part in re.split(r"\n\s*\n", text) if part.strip())
+        else:
+            records = tuple(read_jsonl(path))
+    except OSError as err:
+        raise DataError(f"{name} cannot be read: {_why(err)}", "check its permissions and the disk") from None
+    if not records:
+        raise DataError(f"{name}: 0 usable rows: the file holds nothing but blank lines", "give it at least one row")
+    return Rows(name, records, digest(records))
+
+
+def digest(records: Sequence[Record]) -> str:
+    """A hash of the rows' content, whatever their file looked like."""
+    sha = hashlib.sha256()
+    for record in records:
+        sha.update(json.dumps(record, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass"))
+        sha.update(b"\n")
+    return sha.hexdigest()

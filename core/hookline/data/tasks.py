@@ -1,0 +1,49 @@
+"""The tasks behind names such as `builtin:walks?seed=1002`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pydantic import ValidationError
+
+from hookline.contract.check import check_class
+from hookline.contract.task import Task
+from hookline.data.names import is_task, parts
+from hookline.errors import DataError, nearest, shorten
+from hookline.registry.offers import Offer, find
+
+__all__ = ["task"]
+
+
+def task_and_split(name: str, loose: tuple[Offer, ...]) -> tuple[Task, str]:
+    asked = parts(name)
+    offer = find("task", f"hookline:{asked.task}" if asked.prefix == "builtin" else asked.task, loose)
+    return _make_task(offer, asked.options, name), asked.split
+
+
+@lru_cache(maxsize=32)
+def _make_task(offer: Offer, options: tuple[tuple[str, str], ...], name: str) -> Task:
+    cls = check_class(offer.load(), "task", str(offer))
+    known = cls.Config.model_fields
+    try:
+        config = cls.Config.model_validate(dict(options))
+    except ValidationError as err:
+        first = err.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        has = f"it has: {', '.join(known)}" if known else "it has no options"
+        if first["type"] == "extra_forbidden":
+            raise DataError(
+                f"{name}: '{offer.name}' has no option '{shorten(key)}'{nearest(key, known)}", has
+            ) from None
+        raise DataError(f"{name}: {key} is {shorten(str(first['input']))}: {first['msg']}", has) from None
+    made = cls(config)
+    made.instance = offer.name
+    assert isinstance(made, Task)
+    return made
+
+
+def task(name: str, loose: tuple[Offer, ...] = ()) -> Task:
+    """The task behind a data name such as `builtin:walks`."""
+    if not is_task(name):
+        raise DataError(f"{shorten(name)} is no task", "name one, e.g. builtin:NAME (hookline plugins list)")
+    return task_and_split(name, loose)[0]

@@ -1,0 +1,163 @@
+"""Tokens: byte-level BPE trained here and saved with the run, or a local folder's tokenizer. Never downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline.config.experiment import TokenizerSpec
+from hookline.data import sources
+from hookline.errors import DataError, ExperimentError
+from hookline.registry.offers import Offer
+
+__all__ = ["Tokenizer"]
+
+
+EOS, PAD, SEPARATOR = "<|end|>", "<|pad|>", "<|answer|>"
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer with the special tokens named.
+
+    Padding is by position and mask, never by id, so `pad` is only a filler and may equal `eos` without harm.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        inner.encode_special_tokens = (
+            True  # text that looks like a special token stays text; not kept in tokenizer.json
+        )
+        self.bos = self._find("<s>", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>", EOS, "</s>")
+        self.eos = self._find(EOS, "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>")
+        self.separator = inner.token_to_id(SEPARATOR)
+
+    def _find(self, *names: str) -> int:
+        found = next((i for i in map(self.inner.token_to_id, names) if i is not None), None)
+        if found is None:
+            raise DataError("it has no token that ends a text", f"add one of {', '.join(names)} to it")
+        return int(found)
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.inner.get_vocab_size())
+
+    @property
+    def special(self) -> dict[str, int]:
+        pad = self.inner.token_to_id(PAD)
+        return {"bos_token_id": self.bos, "eos_token_id": self.eos, "pad_token_id": self.eos if pad is None else pad}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens; text that looks like one stays text."""
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        return [e.ids for e in self.inner.encode_batch(list(texts), add_special_tokens=False)]
+
+    def prompt(self, text: str) -> list[int]:
+        """A prompt as the model sees it: start, text, and the mark behind which the answer begins."""
+        end = [] if self.separator is None else [self.separator]
+        return [self.bos, *self.encode(text), *end]
+
+    def answer(self, text: str) -> list[int]:
+        """A response as the model should give it, the ending token included."""
+        return [*self.encode(text), self.eos]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+        text: str = self.inner.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def save(self, folder: Path) -> None:
+        self.inner.save(str(folder / "tokenizer.json"), pretty=False)
+
+    def export(self, folder: Path) -> None:
+        """Write what transformers' AutoTokenizer reads."""
+        from transformers import PreTrainedTokenizerFast
+
+        words = {name: self.inner.id_to_token(i) for name, i in (("bos_token", self.bos), ("eos_token", self.eos))}
+        PreTrainedTokenizerFast(
+            tokenizer_object=self.inner, pad_token=PAD if self.inner.token_to_id(PAD) else words["eos_token"], **words
+        ).save_pretrained(folder)
+
+    @staticmethod
+    def file(folder: str | Path) -> Path:
+        """The tokenizer.json of a folder, shown to be there."""
+        path = Path(folder) / "tokenizer.json"
+        if not Path(folder).is_dir():
+            raise ExperimentError(f"no tokenizer folder {folder}", "give a local folder; nothing is downloaded")
+        if not path.is_file():
+            raise DataError(
+                f"{folder} holds no tokenizer.json",
+                "save a fast tokenizer there, or train one: tokenizer: {train: bpe, on: …}",
+            )
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        from tokenizers import Tokenizer as Inner
+
+        path = cls.file(folder)
+        try:
+            return cls(Inner.from_file(str(path)))
+        except DataError as err:
+            raise DataError(f"{path}: {err.message}", err.hint) from None
+        except Exception as err:
+            why = " ".join(str(err).split())[:200]
+            raise DataError(f"{path} cannot be read: {why}", "is it a whole tokenizer.json?") from err
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
+        """Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2). The same texts give the same tokenizer.
+
+        One token ends a text and begins the next, as in GPT-2.
+        """
+        from tokenizers import Tokenizer as Inner
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        inner = Inner(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[EOS, PAD, SEPARATOR],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner)
+
+    @classmethod
+    def words(cls, texts: Iterable[str], most: int) -> Tokenizer:
+        """One token per word, by name in sorted order; a prompt and its answer have no mark between them."""
+        from tokenizers import Tokenizer as Inner
+        from tokenizers import models, pre_tokenizers
+
+        found = sorted({word for text in texts for word in text.split()})
+        if len(found) + 2 > most:
+            raise DataError(
+                f"the texts hold {len(found)} different words, more than the vocabulary of {most}", "use bpe"
+            )
+        inner = Inner(models.WordLevel({word: i for i, word in enumerate([EOS, PAD, *found])}, unk_token=PAD))
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        inner.add_special_tokens([EOS, PAD])
+        return cls(inner)
+
+    @classmethod
+    def make(cls, spec: TokenizerSpec | None, model_path: str | None, loose: tuple[Offer, ...]) -> Tokenizer:
+        if spec is None or spec.path:
+            return cls.load(Path((spec.path if spec else model_path) or ""))
+        assert spec.on is not None
+        source = sources.rows(spec.on, loose)
+        texts = [
+            value
+            for record in source.records
+            for key in ("text", "prompt", "completion")
+            if isinstance(value := record.get(key), str) and value
+        ]
+        if not texts:
+            raise DataError(
+                f"{spec.on}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on", "name another source"
+            )
+        return (cls.words if spec.train == "words" else cls.train)(texts, spec.vocabulary)

@@ -1,0 +1,140 @@
+"""What a hook returned, checked: stages, shapes, finite values, no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hookline.batch.columns import check_column
+from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored, Term
+from hookline.errors import NumbersError, PluginError
+from hookline.registry.slot import Slot
+
+if TYPE_CHECKING:
+    pass
+
+
+def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) -> Any:
+    stages: dict[str, type[Batch]] = {
+        "hookline_rollout": Rollout,
+        "hookline_score": Scored,
+        "hookline_advantage": Advantaged,
+    }
+    stage = stages.get(hook)
+    if stage:
+        if not isinstance(answer, stage):
+            raise PluginError(
+                f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not {stage.__name__}", _RETURNS[hook]
+            )
+        check_batch(answer, f"{slot.offer}: {hook}")
+    if hook == "hookline_judge":
+        if not isinstance(answer, Sequence) or not all(isinstance(j, Judgement) for j in answer):
+            raise PluginError(
+                f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not a list of Judgement", "return [] for none"
+            )
+        rows = len(arguments["scored"])
+        for judgement in answer:
+            ranked = judgement.ranking
+            if len(ranked) < 2 or len(set(ranked)) < len(ranked) or not all(0 <= i < rows for i in ranked):
+                raise PluginError(
+                    f"{slot.offer}: a judgement ranks rows {list(ranked)} of {rows}",
+                    "name at least two rows, each once",
+                )
+        return [(slot.instance, judgement) for judgement in answer]
+    if hook == "hookline_update" and not (answer is None or isinstance(answer, Mapping)):
+        raise PluginError(
+            f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not figures by name", "return a dict or nothing"
+        )
+    return answer
+
+
+_RETURNS = {
+    "hookline_rollout": "return a hookline.Rollout",
+    "hookline_score": "return scored.with_reward(...)",
+    "hookline_advantage": "return scored.advantaged(...)",
+}
+
+
+def kind_of_answer(answer: Any) -> str:
+    if isinstance(answer, Tensor):
+        return f"a tensor {list(answer.shape)}"
+    return "nothing" if answer is None else f"a {type(answer).__name__}"
+
+
+def check_batch(batch: Batch, who: str) -> None:
+    """Shapes that agree, values that are finite where the policy chose, zero advantage elsewhere."""
+    shape_BT, shape_BP = batch.token_ids_BT.shape, batch.prompt_ids_BP.shape
+    for name, tensor in batch.tensors().items():
+        column = "term_B" if name.startswith("terms[") else name.removesuffix("]").rpartition("[")[2].rpartition(".")[2]
+        try:
+            check_column(column, tensor, shape_BT, shape_BP)
+        except ValueError as err:
+            raise PluginError(f"{who}: {err}", "every tensor of a batch has its rows in the same order") from None
+    if len(batch.records) != len(batch):
+        raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "one record per row")
+    if batch.mask_BT.dtype != torch.bool:
+        raise PluginError(
+            f"{who}: mask_BT is {batch.mask_BT.dtype}", "make it bool: true where the policy chose the token"
+        )
+    inside_BT = torch.arange(shape_BT[1], device=batch.length_B.device) < batch.length_B[:, None]
+    if bool((batch.mask_BT & ~inside_BT).any()) or (len(batch) and int(batch.length_B.max()) > shape_BT[1]):
+        raise PluginError(
+            f"{who}: mask_BT or length_B reach beyond the tokens there are", "mask only tokens below length_B"
+        )
+    for name in ("finish_reason", "source"):
+        if len(getattr(batch, name, batch.records)) != len(batch):
+            raise PluginError(
+                f"{who}: {len(getattr(batch, name))} values of {name} for {len(batch)} rows", "one per row"
+            )
+    if len(batch) and int(batch.prompt_length_B.min()) < 1:
+        raise PluginError(f"{who}: a row has no prompt token", "every row has at least one; plain text: its first")
+    for name in ("reward_BT", "advantage_BT"):
+        if not hasattr(batch, name):
+            continue
+        tensor = getattr(batch, name)
+        if tensor.requires_grad:
+            raise PluginError(f"{who}: {name} carries a gradient", "detach it, or compute it under torch.no_grad()")
+        if name == "advantage_BT" and bool((tensor[~batch.mask_BT] != 0).any()):
+            raise PluginError(
+                f"{who}: advantage_BT is not 0 where mask_BT is false", "multiply by the mask, or use torch.where"
+            )
+        bad = ~torch.isfinite(tensor)
+        if bool(bad.any()):
+            row = int(bad.any(1).nonzero()[0])
+            raise NumbersError(
+                f"{who}: {name} is {float(tensor[row][bad[row]][0])} in sample {int(batch.sample_B[row])} "
+                f"('{batch.prompt_text(row)[:40]}'); the weights are as before this step",
+                "fix the reward or advantage that said so",
+            )
+
+
+def check_term(answer: Any, slot: Slot, rollout: Rollout) -> Term:
+    """A reward's answer as a Term with its shape and finiteness known."""
+    term = answer if isinstance(answer, Term) else Term(answer)
+    value = term.value
+    if not isinstance(value, Tensor):
+        raise PluginError(
+            f"{slot.offer} returned {kind_of_answer(answer)}", f"return a float tensor [{len(rollout)}], or a Term"
+        )
+    B, T = rollout.token_ids_BT.shape
+    if tuple(value.shape) not in ((B,), (B, T)):
+        raise PluginError(f"{slot.offer} returned {list(value.shape)} for {B} rows", f"return [{B}] or [{B}, {T}]")
+    if value.requires_grad:
+        raise PluginError(f"{slot.offer} returned a reward that carries a gradient", "compute it under torch.no_grad()")
+    ok_B = torch.ones(B, dtype=torch.bool) if term.ok_B is None else term.ok_B
+    if tuple(ok_B.shape) != (B,):
+        raise PluginError(f"{slot.offer}: ok_B is {list(ok_B.shape)} for {B} rows", f"return [{B}]")
+    value = value.detach().float()
+    shown = torch.where(rollout.mask_BT, value, 0.0) if value.dim() == 2 else value
+    bad = ~torch.isfinite(shown).reshape(B, -1).all(1) & ok_B if B else ok_B
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise NumbersError(
+            f"{slot.offer} gave {float(shown[row].sum())} to sample {int(rollout.sample_B[row])} "
+            f"('{rollout.prompt_text(row)[:40]}'); the weights are as before this step",
+            "fix it, or return Term(value, ok_B) to leave such rows out",
+        )
+    return Term(torch.where(ok_B if shown.dim() == 1 else ok_B[:, None], shown, 0.0), ok_B)

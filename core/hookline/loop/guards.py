@@ -1,0 +1,99 @@
+"""What the core watches in every batch: its size, whether there is anything to learn, and whether ratios can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hookline.batch.stages import Rollout, Scored
+from hookline.contract.metrics import MetricLog
+from hookline.errors import NumbersError, PluginError
+from hookline.plan.plan import PlannedPhase
+
+__all__ = ["Signal", "count", "learning_signal", "policy_age"]
+
+
+@dataclass
+class Signal:
+    """Whether rewards tell answers apart."""
+
+    quiet: int = 0
+    """Steps in a row in which they did not."""
+    seen: bool = False
+    """Whether they ever did in this phase."""
+
+
+def count(batch: Rollout, metrics: MetricLog) -> int:
+    """Rows, tokens, lengths and rewards of a step. Returns the tokens the policy chose."""
+    rows, tokens = len(batch), int(batch.mask_BT.sum())
+    metrics.add("rows", rows)
+    metrics.add("tokens", tokens)
+    if rows:
+        metrics.add("response_length", tokens / rows, rows)
+        sampled = [reason for reason in batch.finish_reason if reason != "recorded"]
+        if sampled:
+            metrics.add("truncated", sampled.count("length") / len(sampled), len(sampled))
+    if isinstance(batch, Scored) and rows:
+        metrics.add("reward", float(batch.reward_B.double().mean()), rows)
+        metrics.add("reward_std", float(batch.reward_B.std(correction=0)))
+    return tokens
+
+
+def learning_signal(
+    phase: PlannedPhase, scored: Scored, signal: Signal, metrics: MetricLog, notice: Callable[[str], None]
+) -> None:
+    """Rewards that are all equal teach nothing. After `patience` such steps in a row the run ends; where rewards differed
+    before, the policy may just have got as good as it can, so it is told and goes on.
+
+    What compares answers to one prompt, and has no advantage, learns nothing where each prompt's answers are alike.
+    """
+    compares = phase.update is not None and bool({"groups", "pairs"} & set(phase.update.make().needs))
+    if not (phase.advantage_by or compares) or not len(scored):
+        return
+    weights = {slot.instance: slot.weight for slot in phase.rewards}
+    total_B = (
+        sum((w * scored.terms[n] for n, w in weights.items()), torch.zeros(len(scored))) if weights else scored.reward_B
+    )
+    groups, where = torch.unique(scored.group_B, return_inverse=True)
+    high = total_B.new_full((len(groups),), -math.inf).scatter_reduce(0, where, total_B, "amax")
+    low = total_B.new_full((len(groups),), math.inf).scatter_reduce(0, where, total_B, "amin")
+    if len(groups) < len(scored):
+        metrics.add("equal_groups", float((high == low).float().mean()))
+    equal = high == low if compares and not phase.advantage_by else high.max() == low.min()
+    quiet = bool(equal.all()) and len(scored) > 1
+    signal.quiet = signal.quiet + 1 if quiet else 0
+    signal.seen = signal.seen or not quiet
+    if signal.quiet != phase.spec.patience:
+        return
+    alike = f"every reward was {float(total_B[0]):g}" if high.max() == low.min() else "each prompt's rewards were equal"
+    if signal.seen:
+        notice(f"in {signal.quiet} steps of phase '{phase.spec.name}' {alike}: no learning signal any more")
+        return
+    raise NumbersError(
+        f"no learning signal: in {signal.quiet} steps of phase '{phase.spec.name}' {alike}",
+        "look at the reward and a few answers; `patience` sets how many such steps are borne",
+    )
+
+
+def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
+    """Rows of older weights, or drawn from a cut distribution without saying what was kept, spoil a ratio."""
+    update, behaviour = phase.update, batch.behaviour
+    if update is None or behaviour is None or not bool(batch.mask_BT.any()):
+        return
+    oldest = int(behaviour.version_BT[batch.mask_BT].min())
+    corrected = any("correction" in slot.make().gives for slot in phase.wraps)
+    if oldest < now and not update.cls.off_policy and not corrected:
+        raise PluginError(
+            f"{update.offer} was given rows of policy version {oldest}, the policy is at {now}, and it has no correction",
+            "use an update that is off_policy-safe, or sample fresh rows",
+        )
+    ratios = "behaviour" in update.make().needs
+    if ratios and behaviour.sampling.truncated and behaviour.support is None:
+        raise PluginError(
+            f"{phase.rollout.offer} cut the distribution (top-k or top-p) without recording the kept ids, "
+            f"and {update.offer} needs ratios",
+            "record Behaviour.support, or sample without top_k and top_p",
+        )

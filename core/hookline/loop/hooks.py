@@ -1,0 +1,206 @@
+"""pluggy carries the calls; this is the one place where its silences are made loud.
+
+Each component is registered behind adapters that bind `ctx` to it, notice in-place changes of what it was lent, check
+what it returns and put its name on whatever it raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import pluggy
+from torch import Tensor
+
+from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored
+from hookline.contract.check import hook_methods
+from hookline.contract.component import Component
+from hookline.contract.hookspecs import StageSpecs
+from hookline.errors import HooklineError, PluginError
+from hookline.loop.checks import checked
+from hookline.plan.plan import PlannedPhase
+from hookline.registry.slot import Slot
+
+if TYPE_CHECKING:
+    from hookline.loop.context import Context
+
+__all__ = ["Hooks", "blame"]
+
+
+class Hooks:
+    """The hooks of one phase, as typed calls."""
+
+    def __init__(self, phase: PlannedPhase, score: Callable[[Context, Rollout], Scored]) -> None:
+        self.components: dict[str, Component] = {}
+        self._rewards: dict[str, Any] = {}
+        self._manager = pluggy.PluginManager("hookline")
+        self._manager.add_hookspecs(StageSpecs)
+        self._manager.register(_core_score(score), "core")
+        for slot in phase.slots:
+            component = slot.make()
+            name = f"{slot.kind}/{slot.instance}"
+            self.components[name] = component
+            if slot.kind == "reward":
+                self._rewards[slot.instance] = (component, slot)
+            else:
+                brings = slot is not phase.update or phase.advantage_by is slot
+                self._manager.register(_adapted(component, slot, "" if brings else "hookline_advantage"), name)
+        self.update_component = self.components.get(f"update/{phase.update.instance}") if phase.update else None
+
+    @property
+    def call(self) -> Any:
+        return self._manager.hook
+
+    def rollout(self, ctx: Context) -> Rollout:
+        return cast(Rollout, self.call.hookline_rollout(ctx=ctx))
+
+    def score(self, ctx: Context, rollout: Rollout) -> Scored:
+        return cast(Scored, self.call.hookline_score(ctx=ctx, rollout=rollout))
+
+    def advantage(self, ctx: Context, scored: Scored) -> Advantaged:
+        return cast(Advantaged, self.call.hookline_advantage(ctx=ctx, scored=scored))
+
+    def update(self, ctx: Context, batch: Batch) -> Mapping[str, float]:
+        return cast("Mapping[str, float]", self.call.hookline_update(ctx=ctx, batch=batch) or {})
+
+    def judge(self, ctx: Context, scored: Scored) -> list[tuple[str, Judgement]]:
+        return [pair for answer in self.call.hookline_judge(ctx=ctx, scored=scored) for pair in answer]
+
+    @property
+    def rewards(self) -> dict[str, tuple[Component, Slot]]:
+        return self._rewards
+
+
+def _core_score(score: Callable[[Context, Rollout], Scored]) -> object:
+    @pluggy.HookimplMarker("hookline")
+    def hookline_score(ctx: Context, rollout: Rollout) -> Scored:
+        return score(ctx, rollout)
+
+    return types.SimpleNamespace(hookline_score=hookline_score)
+
+
+def _adapted(component: Component, slot: Slot, without: str = "") -> object:
+    """An object with one adapter per hook method, for pluggy to register; `without`: one that somebody else answers."""
+    found = types.SimpleNamespace()
+    for name, options in hook_methods(type(component)).items():
+        if name == without and not options.get("wrapper"):
+            continue
+        adapter = _wrapper(component, slot, name) if options.get("wrapper") else _answer(component, slot, name)
+        setattr(found, name, adapter)
+    return found
+
+
+def _answer(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
+    method = getattr(component, hook)
+    names = list(inspect.signature(method).parameters)
+
+    @functools.wraps(method)
+    def adapter(*arguments: Any) -> Any:
+        return ask(component, slot, hook, dict(zip(names, arguments)))
+
+    return adapter
+
+
+def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any]) -> Any:
+    """Call one implementation with the arguments it names; check what comes back."""
+    method = getattr(component, hook)
+    names = inspect.signature(method).parameters
+    given = {name: _bound(value, slot) for name, value in arguments.items() if name in names}
+    lent = _versions(arguments)
+    with blame(slot, hook):
+        answer = method(**given)
+        _refuse_changes(lent, slot, hook)
+        return (
+            _late(answer, lent, slot, hook) if inspect.isawaitable(answer) else checked(answer, hook, slot, arguments)
+        )
+
+
+async def _late(answer: Awaitable[Any], lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> Any:
+    """A coroutine's answer, held to the same promises once it is there."""
+    with blame(slot, hook):
+        said = await answer
+        _refuse_changes(lent, slot, hook)
+        return said
+
+
+def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
+    method = getattr(component, hook)
+    names = list(inspect.signature(method).parameters)
+
+    @functools.wraps(method)
+    def adapter(*arguments: Any) -> Generator[None, Any, Any]:
+        given = {name: _bound(value, slot) for name, value in zip(names, arguments)}
+        lent = _versions(given)
+        with blame(slot, hook):
+            generator = method(**given)
+            if next(generator, generator) is generator:
+                raise PluginError(
+                    "it returned without yielding, so nobody was asked", "write: result = yield; …; return result"
+                )
+        try:
+            result = yield
+        except BaseException:
+            generator.close()
+            raise
+        lent += _versions({"result": result})
+        try:
+            with blame(slot, hook):
+                generator.send(result)
+        except StopIteration as stop:
+            with blame(slot, hook):
+                _refuse_changes(lent, slot, hook)
+                return checked(stop.value, hook, slot, given | {"result": result})
+        raise PluginError(f"{slot.offer}: {hook} yields twice", "a wrapper yields once, then returns the result")
+
+    return adapter
+
+
+def _bound(value: Any, slot: Slot) -> Any:
+    from hookline.loop.context import Context
+
+    return value.bound(slot) if isinstance(value, Context) else value
+
+
+class blame:
+    """Puts a component's name on what it raises: our own errors get it in front, others keep type and traceback."""
+
+    def __init__(self, slot: Slot, hook: str) -> None:
+        self.slot, self.hook = slot, hook
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, err: BaseException | None, trace: Any) -> None:
+        if err is None or isinstance(err, StopIteration | KeyboardInterrupt | GeneratorExit):
+            return
+        if isinstance(err, HooklineError):
+            if not getattr(err, "blamed", False):
+                named = err.message.startswith(str(self.slot.offer))
+                err.message = err.message if named else f"{self.slot.offer}, in {self.hook}: {err.message}"
+                err.blamed = True  # type: ignore[attr-defined]
+            return
+        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+        raised = PluginError(f"{self.slot.offer} failed in {self.hook}: {what}", f"its source: {self.slot.source}")
+        raised.blamed = True  # type: ignore[attr-defined]
+        raise raised from err
+
+
+def _versions(arguments: Mapping[str, Any]) -> list[tuple[str, Tensor, int]]:
+    return [
+        (name, tensor, tensor._version)
+        for value in arguments.values()
+        if isinstance(value, Batch)
+        for name, tensor in value.tensors().items()
+    ]
+
+
+def _refuse_changes(lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> None:
+    changed = next((name for name, tensor, version in lent if tensor._version != version), None)
+    if changed:
+        raise PluginError(
+            f"{slot.offer} changed '{changed}' in place during {hook}; what a hook is lent, others look at later",
+            "work on a copy, or return a new column",
+        )

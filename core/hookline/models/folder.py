@@ -1,0 +1,73 @@
+"""Whether a model folder is whole and safe to load, known before a weight is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import ExperimentError
+from hookline.registry.slot import Slot
+from hookline.storage import folders
+
+
+def check_folder(path: str) -> None:
+    """Refuse a model folder that is not whole, or that would run code of its own. Reads its config, imports nothing."""
+    folder = Path(path)
+    hint = "give a local transformers folder; nothing is downloaded"
+    try:
+        if not folder.is_dir():
+            raise ExperimentError(f"no model folder {path}", hint)
+        if not (folder / "config.json").is_file():
+            raise ExperimentError(f"the model folder {path} holds no config.json", hint)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+            raise ValueError("it names no model_type")
+        weights = [file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth")]
+    except (OSError, ValueError, RecursionError) as err:
+        raise ExperimentError(
+            f"{folder / 'config.json'} cannot be read: {' '.join(str(err).split())}",
+            "is it a whole transformers folder?",
+        ) from None
+    asked = _code_asked_for(config)
+    if asked:
+        raise ExperimentError(
+            f"{path} asks to run its own code ({asked})",
+            "Hookline never runs a model folder's code; convert it to a built-in transformers architecture",
+        )
+    if not any(name.endswith(".safetensors") for name in weights):
+        has = f"only {weights[0]}, which would have to be unpickled" if weights else "no weights"
+        raise ExperimentError(f"the model folder {path} holds {has}", "save it as safetensors: save_pretrained(DIR)")
+
+
+def positions(architecture: Slot | None, path: str | None) -> int | None:
+    """Most positions of the experiment's model, as far as that is known before it is built."""
+    if architecture is not None:
+        found = getattr(architecture.config, "context", None)
+    else:
+        try:
+            config = json.loads((Path(path or "") / "config.json").read_text(encoding="utf-8"))
+            found = config.get("max_position_embeddings") or config.get("n_positions")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            return None  # check_folder has said what is wrong with it
+    return found if isinstance(found, int) else None
+
+
+def folder_hash(path: str) -> str:
+    """What the weights and config in a model folder are."""
+    files = sorted(file for file in Path(path).glob("*") if file.suffix in (".safetensors", ".json"))
+    return hashlib.sha256("".join(f"{f.name}:{folders.file_hash(f)};" for f in files).encode()).hexdigest()
+
+
+def _code_asked_for(config: Mapping[str, Any]) -> str:
+    """What of its own, or of a repository, a config wants to run: remote code, or kernels for attention."""
+    found = config.get("auto_map")
+    if found:
+        return ", ".join(map(str, found.values())) if isinstance(found, dict) else str(found)[:80]
+    for key, value in config.items():
+        if "attn_implementation" in key and any(sign in str(value) for sign in "/:@"):
+            return f"{key}: {str(value)[:80]}"
+    inner = (part for part in config.values() if isinstance(part, dict))
+    return next((asked for asked in map(_code_asked_for, inner) if asked), "")

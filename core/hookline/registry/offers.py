@@ -1,0 +1,206 @@
+"""What is installed, by whom, under which names: read from metadata, importing nothing.
+
+A distribution offers a component by one entry point in the group of its kind, e.g. `hookline.advantage`. Ours are
+offered by a table of the same form beside the built-in plugins, so that an editable install never goes stale.
+"""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import PluginError, nearest
+
+__all__ = ["KINDS", "Offer", "find", "offers"]
+
+
+KINDS = ("rollout", "reward", "wrapper", "advantage", "update", "feedback", "model", "task", "tracker")
+BUILT_IN = "hookline_plugins"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One component that can be named in an experiment."""
+
+    kind: str
+    name: str
+    target: str
+    """`module:Class`"""
+    distribution: str
+    version: str
+    problem: str = ""
+    """Why this offer cannot be used, known from metadata alone."""
+    built_in: bool = False
+    path: str = ""
+    """The file, when it is a loose one."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name}' ({self.distribution} {self.version})"
+
+    def load(self) -> Any:
+        """Import this one component's class. Blame falls on the distribution, with the plugin's own frames below."""
+        module, _, attribute = self.target.partition(":")
+        hint = f"hookline plugins show {self.name}; or: pip install --upgrade {self.distribution}"
+        if self.path:
+            module, hint = _import_loose(Path(self.path)), f"fix {self.path}"
+        try:
+            loaded: Any = importlib.import_module(module)
+        except (Exception, SystemExit) as err:
+            raise PluginError(f"{self} could not be imported: {_why(err)}", hint) from err
+        try:
+            for part in attribute.split("."):
+                loaded = getattr(loaded, part)
+        except AttributeError as err:
+            raise PluginError(f"{self} points at '{self.target}', but '{module}' has no '{attribute}'", hint) from err
+        return loaded
+
+
+def _import_loose(path: Path) -> str:
+    import hashlib
+    import sys
+
+    path = path.resolve()
+    name = f"hookline_loose_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as err:
+            del sys.modules[name]
+            raise PluginError(f"{path} could not be imported: {_why(err)}", "fix the file") from err
+    return name
+
+
+def _why(err: BaseException) -> str:
+    return "it calls sys.exit" if isinstance(err, SystemExit) else f"{type(err).__name__}: {err}"
+
+
+@cache
+def _installed() -> tuple[Offer, ...]:
+    found = [*_built_in()]
+    ours = {(offer.kind, offer.name) for offer in found}
+    seen: set[tuple[str, str, str]] = set()
+    for group in metadata.entry_points().groups:
+        if not group.startswith("hookline."):
+            continue
+        kind = group.removeprefix("hookline.")
+        for point in metadata.entry_points(group=group):
+            dist = point.dist
+            distribution, version = (dist.name, dist.version) if dist else ("unknown", "?")
+            if (kind, point.name, distribution) in seen:
+                continue
+            seen.add((kind, point.name, distribution))
+            problem = ""
+            if kind not in KINDS:
+                problem = f"there is no kind '{kind}'{nearest(kind, KINDS)}"
+            elif not NAME.fullmatch(point.name):
+                problem = "a name is lower-case letters, digits, '.', '_' and '-', at most 64"
+            elif (kind, point.name) in ours:
+                problem = f"'{point.name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
+            found.append(Offer(kind, point.name, point.value, distribution, version, problem))
+    return tuple(found)
+
+
+def _built_in() -> Iterator[Offer]:
+    spec = importlib.util.find_spec(BUILT_IN)
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        table = configparser.ConfigParser(delimiters=("=",))
+        table.read(Path(folder) / "entry_points.txt", encoding="utf-8")
+        from hookline import __version__
+
+        for group in table.sections():
+            for name, target in table[group].items():
+                yield Offer(group.removeprefix("hookline."), name, target, "hookline", __version__, built_in=True)
+
+
+def offers(loose: tuple[Offer, ...] = ()) -> tuple[Offer, ...]:
+    """Everything on offer: built in, installed, and the loose files made available with `-p`."""
+    return (*_installed(), *loose)
+
+
+def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
+    """The one offer that `use: NAME` or `use: distribution:NAME` means.
+
+    Raises PluginError: nobody offers it, several do, or the one who does may not.
+    """
+    distribution, _, short = name.rpartition(":")
+    named = [o for o in offers(loose) if o.kind == kind and o.name == short]
+    if distribution:
+        named = [o for o in named if _normal(o.distribution) == _normal(distribution)]
+    usable = [o for o in named if not o.problem]
+    taken = [o for o in named if o.problem and o.path]
+    if taken:
+        raise PluginError(f"{taken[0]}: {taken[0].problem}", f"rename {taken[0].path}, or set `name` in its class")
+    own = [o for o in usable if o.path]
+    if len(usable) == 1 or len(own) == 1:
+        return (own or usable)[0]
+    if len(usable) > 1:
+        choices = " or ".join(f"'{o.distribution}:{o.name}'" for o in usable)
+        raise PluginError(f"{kind} '{short}' is offered by {len(usable)} distributions", f"say which: use: {choices}")
+    if named:
+        raise PluginError(f"{named[0]} cannot be used: {named[0].problem}", f"pip uninstall {named[0].distribution}")
+    known = sorted({o.name for o in offers(loose) if o.kind == kind and not o.problem})
+    elsewhere = [o.kind for o in offers(loose) if o.name == short and o.kind != kind]
+    closest = f"; '{short}' is offered as {elsewhere[0]}" if elsewhere else nearest(short, known)
+    absent = distribution and not any(_normal(o.distribution) == _normal(distribution) for o in offers(loose))
+    hint = f"pip install {distribution if absent else 'the distribution that offers it'}"
+    raise PluginError(
+        f"no {kind} '{name}' is installed{closest}", f"{hint}, or name one offered here: {', '.join(known) or 'none'}"
+    )
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def loose(reference: str) -> tuple[Offer, ...]:
+    """Make the components of a loose file available: `-p ./file.py`. The file is imported to see what it holds."""
+    import hashlib
+    import sys
+
+    path = Path(reference)
+    if path.is_file() and path.suffix != ".py":
+        raise PluginError(f"{reference} is no Python file", "a loose plugin is a .py file")
+    if not path.is_file():
+        raise PluginError(
+            f"no plugin file {reference}", "give the path of a Python file, or the name of an installed one"
+        )
+    module = sys.modules[_import_loose(path)]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    from hookline.contract.check import kind_of
+    from hookline.contract.component import Component
+
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Component) and value.__module__ == module.__name__
+    ]
+    found = []
+    for cls in classes:
+        name = cls.name or (path.stem if len(classes) == 1 else re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__))
+        name = name.lower().replace("_", "-")
+        kind = kind_of(cls)
+        problem = ""
+        if not kind:
+            raise PluginError(
+                f"{reference}: {cls.__name__} answers no hook",
+                "mark a method such as hookline_advantage with @hookimpl",
+            )
+        if any(o.built_in and (o.kind, o.name) == (kind, name) for o in _installed()):
+            problem = f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
+        found.append(Offer(kind, name, f"{module.__name__}:{cls.__name__}", path.name, digest, problem, path=str(path)))
+    if not found:
+        raise PluginError(f"{reference} defines no component", "derive a class from hookline.Component")
+    return tuple(found)

@@ -1,0 +1,458 @@
+"""A run is a directory: the experiment as resolved, what it ran on, its rows, journal, checkpoints and finished phases."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from hookline import __version__
+from hookline.runs.surroundings import FREE_TO_CHANGE, VERSIONS, changed_plugins, differences, source_hash, sources_hash, version_of
+from hookline.storage.folders import verify, write_error
+from hookline.data import sources as datasets
+from hookline.contract.component import Component
+from hookline.errors import CheckpointError, DataError, PluginError
+from hookline.storage.journal import Journal
+from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
+from hookline.contract.metrics import CORE_METRICS, Metric, MetricLog
+from hookline.plan.plan import Plan
+
+__all__ = ["Journal", "Run"]
+
+
+class Run:
+    """One run, open for writing while it holds the directory's lock."""
+
+    def __init__(self, directory: Path, plan: Plan | None = None) -> None:
+        self.directory = directory
+        self.plan = plan
+        self.notices: list[str] = []
+        self.trackers: dict[str, Component] = {}
+        self._failed_trackers: set[str] = set()
+        self._dictionaries: dict[str, MetricLog] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._data: dict[str, datasets.Rows] = {}
+        self._data_kept = True
+        self._lock: Any = None
+        self.about: dict[str, Any] = {}
+        self.resumed = False
+        self.journal = Journal(directory / "journal.jsonl")
+
+    # -- opening
+
+    @classmethod
+    def open(cls, directory: Path, plan: Plan) -> Run:
+        """Start a run in an empty or new directory, or go on with the one that is there."""
+        run: Run | None = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            run = cls(directory, plan)
+            run._take_lock()
+            probe = directory / ".probe"
+            probe.write_text("")
+            probe.unlink()
+            cut_torn_line(run.journal.path)
+        except (OSError, ValueError) as err:
+            if run:
+                run.close()
+            why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
+            raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
+        try:
+            existing = directory / "run.json"
+            if existing.exists():
+                run._resume(existing)
+            else:
+                run._refuse_strangers()
+                run._begin()
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _refuse_strangers(self) -> None:
+        ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", "plugins"}
+        strangers = sorted(p.name for p in self.directory.iterdir() if p.name not in ours)
+        if strangers:
+            raise CheckpointError(
+                f"{self.directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out"
+            )
+
+    def _begin(self) -> None:
+        """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
+        assert self.plan is not None
+        self.about = {"id": uuid.uuid4().hex[:8], **self._surroundings(), "data": {}}
+        self._write("experiment.json", self.plan.experiment.resolved())
+        for loose in {o.path for o in self.plan.loose}:
+            try:
+                (self.directory / "plugins").mkdir(exist_ok=True)
+                shutil.copy(loose, self.directory / "plugins")
+            except OSError as err:
+                raise write_error(self.directory / "plugins", err) from err
+        self._write("run.json", self.about)
+
+    def _holds_nothing(self) -> bool:
+        """True when no step was ever taken here: there is nothing to lose, and nothing that data or options shaped."""
+        kept = ("metrics.jsonl", "evaluations.jsonl", "journal.jsonl")
+        return not any(
+            (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
+        ) and (not any(path.exists() and path.stat().st_size for path in map(self.directory.joinpath, kept)))
+
+    def complete(self) -> str:
+        """One sentence about a run whose every phase has ended, each verified; nothing while one has not."""
+        assert self.plan is not None
+        phases = [phase.spec for phase in self.plan.phases]
+        if not self.resumed or any(self.finished(phase.name) is None for phase in phases):
+            return ""
+        rows = self.directory / "metrics.jsonl"
+        self._rows = list(whole_lines(rows, ("row",))) if rows.exists() else []
+        steps = sum(phase.steps for phase in phases)
+        return (
+            f"already complete: {steps} steps in {len(phases)} phase{'s' if len(phases) > 1 else ''}; "
+            f"the model is in {self.phase_folder(phases[-1].name)}, rows in {rows}"
+        )
+
+    @classmethod
+    def read(cls, directory: str | Path) -> Run:
+        """A run to look at, without its lock. Raises CheckpointError when there is none."""
+        path = Path(directory)
+        if not (path / "run.json").is_file():
+            raise CheckpointError(
+                f"{directory} is no run directory: it holds no run.json", "give the folder that `hookline run` printed"
+            )
+        run = cls(path)
+        run.about = _json(path / "run.json")
+        run._rows = list(whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
+        return run
+
+    def _take_lock(self) -> None:
+        self._lock = (self.directory / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise CheckpointError(
+                f"{self.directory} is in use by {holder}", "wait for it, stop it, or choose another --out"
+            ) from None
+        self._lock.truncate(0)
+        since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+        self._lock.flush()
+
+    @property
+    def locked(self) -> bool:
+        """True for the process that may write here."""
+        return self._lock is not None
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _resume(self, path: Path) -> None:
+        assert self.plan is not None
+        self.about = _json(path)
+        missing = [key for key in ("id", "data", "plugins") if key not in self.about]
+        if missing:
+            raise CheckpointError(f"{path} lacks '{missing[0]}'", "the run directory is damaged; restore the file")
+        old, new = _json(self.directory / "experiment.json"), self.plan.experiment.resolved()
+        changed = [text for key, text in differences(old, new) if not FREE_TO_CHANGE.match(key)]
+        if self._holds_nothing():
+            for name in ("tokenizer", "plugins"):
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+            self._begin()
+            return
+        if changed:
+            shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
+            raise CheckpointError(
+                f"{self.directory} holds a run of another experiment: {shown}",
+                "undo the change to go on with it, or start a new run with --out",
+            )
+        now = self._surroundings()
+        differing = [
+            f"{key}: {self.about.get(key)} then, {now[key]} now"
+            for key in (*VERSIONS, "machine", "threads", "kernels", "sources")
+            if self.about.get(key) != now[key]
+        ]
+        differing += [f"plugin {name} has changed" for name in changed_plugins(self.about.get("plugins", []), now["plugins"])]
+        if differing:
+            self.notices.append(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
+        self.resumed = True
+
+    def _surroundings(self) -> dict[str, Any]:
+        import torch
+
+        from hookline import kernels
+
+        assert self.plan is not None
+        plugins = [
+            {
+                "kind": o.kind,
+                "name": o.name,
+                "distribution": o.distribution,
+                "version": o.version,
+                "sha256": source_hash(o.load()),
+            }
+            for o in self.plan.offers
+        ]
+        return {
+            "hookline": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **{name: version_of(name) for name in ("transformers", "tokenizers", "peft")},
+            "sources": sources_hash(),
+            "threads": self.plan.experiment.threads or torch.get_num_threads(),
+            "kernels": kernels.build_info()["kernels"],
+            "plugins": plugins,
+        }
+
+    def _write(self, name: str, values: Mapping[str, Any]) -> None:
+        aside = self.directory / f".{name}.aside"
+        try:
+            aside.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.replace(self.directory / name)
+        except OSError as err:
+            raise write_error(self.directory / name, err) from err
+
+    def join(self, group: str) -> None:
+        """Note which group of runs this one belongs to, e.g. the seeds of one sweep; trackers may show it."""
+        if self.about.get("group") != group:
+            self.about["group"] = group
+            self._write("run.json", self.about)
+
+    @property
+    def id(self) -> str:
+        return str(self.about["id"])
+
+    @property
+    def name(self) -> str:
+        return str(_json(self.directory / "experiment.json")["name"])
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The experiment as resolved."""
+        return _json(self.directory / "experiment.json")
+
+    # -- data
+
+    def data(self, name: str, path: str | None = None) -> datasets.Rows:
+        """Rows of a data name, read once; their hash must be what the run began with."""
+        if name not in self._data:
+            rows = datasets.rows(path or name, self.plan.loose if self.plan else ())
+            known = self.about.setdefault("data", {}).get(name)
+            if known is None:
+                self.about["data"][name] = {"rows": len(rows), "sha256": rows.sha256}
+                self._data_kept = False
+            elif known["sha256"] != rows.sha256:
+                raise CheckpointError(
+                    f"{name} is not the data this run began with: {known['rows']} rows then, {len(rows)} now, contents differ",
+                    "restore the file, or start a new run with --out",
+                )
+            self._data[name] = rows
+        return self._data[name]
+
+    def pin(self, name: str, sha256: str) -> None:
+        """Note what something outside the run is, or refuse when it is no longer that."""
+        known = self.about.setdefault("data", {}).setdefault(name, {"rows": 0, "sha256": sha256})
+        if known["sha256"] != sha256:
+            raise CheckpointError(
+                f"{name} is not what this run began with", "restore it, or start a new run with --out"
+            )
+        self._data_kept = False
+
+    def keep_data(self) -> None:
+        """Write down which data the run stands on, before the first thing made from it: until then it may be mended."""
+        if not self._data_kept and self._lock:
+            self._write("run.json", self.about)
+            self._data_kept = True
+
+    def collected(self, phase: str) -> datasets.Rows:
+        path = self.phase_folder(phase) / "data.jsonl"
+        if not path.exists():
+            raise DataError(f"phase '{phase}' collected nothing", "name a phase with `feedback`")
+        return self.data(f"phase:{phase}", str(path))
+
+    # -- rows and samples
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every committed row, oldest first: {"row", "phase", "step", "metrics", "timings"}."""
+        return list(self._rows)
+
+    def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        self.keep_data()
+        row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
+        append(self.directory / "metrics.jsonl", row)
+        self._rows.append(row)
+        self.tell("row", row=row)
+
+    def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
+        append(self.directory / "evaluations.jsonl", entry)
+        self.tell("samples", phase=phase, step=step, name=name, samples=samples)
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
+        path = self.directory / "evaluations.jsonl"
+        return list(whole_lines(path)) if path.exists() else []
+
+    def cut_back(self, rows: int) -> None:
+        """Forget rows and evaluations behind a checkpoint; they will be made again, bit for bit."""
+        path = self.directory / "metrics.jsonl"
+        kept = [row for row in (whole_lines(path, ("row",)) if path.exists() else []) if row["row"] < rows]
+        if len(kept) < rows:
+            raise CheckpointError(
+                f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file"
+            )
+        rewrite(path, kept)
+        self._rows = kept
+        evaluations = self.directory / "evaluations.jsonl"
+        if evaluations.exists():
+            rewrite(evaluations, [entry for entry in whole_lines(evaluations, ("row",)) if entry["row"] < rows])
+
+    def sync(self) -> None:
+        """Rows reach the disk before the checkpoint that stands on them."""
+        for path in (self.directory / "metrics.jsonl", self.directory / "evaluations.jsonl", *self._collecting()):
+            if path.exists():
+                try:
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+                except OSError as err:
+                    raise write_error(path, err) from err
+
+    # -- judgements of a phase that collects
+
+    def collecting(self, phase: str) -> Path:
+        return self.directory / "collecting" / f"{phase}.jsonl"
+
+    def collect(self, phase: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        path = self.collecting(phase)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as err:
+            raise write_error(path, err) from err
+        for entry in entries:
+            append(path, entry)
+
+    def _collecting(self) -> list[Path]:
+        return sorted((self.directory / "collecting").glob("*.jsonl"))
+
+    def cut_collected(self, phase: str, count: int) -> None:
+        """Forget judgements behind a checkpoint; they will be made again."""
+        path = self.collecting(phase)
+        kept = list(whole_lines(path))[:count] if path.exists() else []
+        if len(kept) < count:
+            raise CheckpointError(
+                f"{path} has {len(kept)} judgements, the checkpoint was made after {count}", "restore the file"
+            )
+        if path.exists():
+            rewrite(path, kept)
+
+    # -- phases and checkpoints
+
+    def phase_folder(self, phase: str) -> Path:
+        return self.directory / "phases" / phase
+
+    def finished(self, phase: str) -> dict[str, Any] | None:
+        """What a finished phase left, verified; None while it is not finished."""
+        folder = self.phase_folder(phase)
+        return verify(folder) if folder.exists() else None
+
+    def checkpoint_folder(self, phase: str, step: int) -> Path:
+        return self.directory / "checkpoints" / f"{phase}-{step:08d}"
+
+    def checkpoints(self, phase: str) -> list[Path]:
+        """Folders of a phase's checkpoints by step, newest first; a name is only a hint, the manifest decides."""
+        found = [
+            p
+            for p in (self.directory / "checkpoints").glob(f"{phase}-*")
+            if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])
+        ]
+        return sorted(found, key=lambda p: p.name, reverse=True)
+
+    def newest_checkpoint(self, phase: str) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint of a phase that is whole. Damaged ones are named and passed over."""
+        folders = self.checkpoints(phase)
+        damage = ""
+        for folder in folders:
+            try:
+                return folder, verify(folder)
+            except CheckpointError as err:
+                damage = err.message
+                self.notices.append(f"{err.message}; passed over")
+        if folders:
+            raise CheckpointError(
+                f"no checkpoint of phase '{phase}' is whole: {damage}",
+                f"restore one, or remove {self.directory / 'checkpoints'} to begin the phase again",
+            )
+        return None
+
+    # -- trackers
+
+    def metric(self, phase: str, name: str) -> Metric | None:
+        """What a logged figure means, as the core or a component of the phase declared it; None when nobody did."""
+        if phase not in self._dictionaries:
+            planned = [p for p in self.plan.phases if p.spec.name == phase] if self.plan else []
+            slots = [
+                s for p in planned for s in (*p.slots, *(r for e in p.evaluations for r in (e.rollout, *e.rewards)))
+            ]
+            self._dictionaries[phase] = MetricLog([*CORE_METRICS, *(m for slot in slots for m in slot.make().metrics)])
+        try:
+            return self._dictionaries[phase].find(name, "a tracker")
+        except PluginError:
+            return None
+
+    def tell(self, what: str, **about: Any) -> None:
+        """Tell every tracker, in the experiment's order; those that say `tryfirst` go before it, `trylast` after it.
+
+        One that fails is named once and left out; the run goes on.
+        """
+        import inspect
+
+        def turn(item: tuple[str, Component]) -> int:
+            options = getattr(getattr(item[1], f"hookline_{what}", None), "hookline_impl", {})
+            return bool(options.get("trylast")) - bool(options.get("tryfirst"))
+
+        for name, tracker in sorted(self.trackers.items(), key=turn):
+            method: Callable[..., Any] | None = getattr(tracker, f"hookline_{what}", None)
+            if method is None or name in self._failed_trackers:
+                continue
+            given = {"run": self, **about}
+            try:
+                method(**{key: given[key] for key in inspect.signature(method).parameters})
+            except Exception as err:
+                self._failed_trackers.add(name)
+                self.notice(f"tracker '{name}' failed and is left out from here on: {type(err).__name__}: {err}")
+
+    def notice(self, text: str) -> None:
+        """One line for the person who watches."""
+        self.notices.append(text)
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+        return found
+    except (OSError, ValueError, RecursionError) as err:
+        why = getattr(err, "strerror", None) or err
+        raise CheckpointError(
+            f"{path} cannot be read: {why}", "the run directory is damaged; restore the file"
+        ) from None

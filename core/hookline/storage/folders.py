@@ -1,0 +1,145 @@
+"""State on disk: trees of tensors and plain values, written aside, hashed, renamed, and verified before use.
+
+safetensors and JSON only: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from hookline.errors import CheckpointError
+
+__all__ = ["verify", "write_aside"]
+
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WRITE_ERRORS = (OSError, SafetensorError)
+"""What a full or failing disk raises."""
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_hash(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
+    """Fill a folder so that a kill anywhere leaves the old one or the new one, never a third thing.
+
+    Yields a folder beside the target; on leaving, its files are synced, a manifest with size and hash of each is
+    written last, the folder is renamed, and the parent is synced. Raises CheckpointError when the disk is full.
+    """
+    aside, old = target.with_name(f".{target.name}.aside"), target.with_name(f".{target.name}.old")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)  # a kill fell between the two renames below
+        aside.mkdir(parents=True)
+        yield aside
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        listed = {}
+        for path in files:
+            _sync(path)
+            listed[path.relative_to(aside).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+        manifest = aside / MANIFEST
+        values = {"format": FORMAT, **about, "files": listed}
+        manifest.write_text(json.dumps({**values, "sha256": _own_hash(values)}, indent=1), encoding="utf-8")
+        _sync(manifest)
+        for folder in {path.parent for path in files} - {aside}:
+            _sync(folder)
+        _sync(aside)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+            try:
+                aside.rename(target)
+            except BaseException:
+                old.rename(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            aside.rename(target)
+        _sync(target.parent)
+    except BaseException as err:
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(err, WRITE_ERRORS):
+            raise write_error(target, err) from err
+        raise
+
+
+def write_error(target: Path, err: BaseException) -> CheckpointError:
+    """What a failed write means, in one sentence; a full disk with the bytes that are free."""
+    text = getattr(err, "strerror", None) or str(err)
+    full = getattr(err, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if not full and "No space left" not in text and "os error 28" not in text:
+        return CheckpointError(
+            f"{target} cannot be written: {text}; the last complete save is untouched",
+            "check the folder and the disk, then run the same command again",
+        )
+    place = next((p for p in (target, *target.parents) if p.exists()), Path.cwd())
+    return CheckpointError(
+        f"disk full while writing {target}: {shutil.disk_usage(place).free} bytes are free; "
+        "the last complete save is untouched",
+        "free some space, then run the same command again",
+    )
+
+
+def _own_hash(values: Mapping[str, Any]) -> str:
+    """A manifest vouches for itself too: a flipped digit of its step would change a run without a sound."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, once every file in it is shown to be whole. Raises CheckpointError naming the file."""
+    hint = "remove it; an older checkpoint is used when there is one"
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        listed: dict[str, dict[str, Any]] = manifest["files"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has no {MANIFEST}: it was never completed", hint) from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged: {' '.join(str(err).split())}", hint) from None
+    if manifest.pop("sha256", None) != _own_hash(manifest):
+        raise CheckpointError(f"{folder / MANIFEST} does not match its own hash: bytes changed", hint)
+    if manifest["format"] > FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {manifest['format']}, this Hookline reads {FORMAT}", "upgrade hookline"
+        )
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in listed and name != MANIFEST and not path.name.startswith("."):
+            raise CheckpointError(f"{path} stands in no manifest; nobody knows who put it there", "move it elsewhere")
+    for name, expected in listed.items():
+        path = folder / name
+        if ".." in Path(name).parts or not path.is_file():
+            raise CheckpointError(f"{path} is missing", hint)
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise CheckpointError(f"{path} has {size} bytes, its manifest says {expected['bytes']}", hint)
+        if file_hash(path) != expected["sha256"]:
+            zeros = not any(path.read_bytes()) if size < 1 << 28 else False
+            what = "is all zeros (a crash while it was written?)" if zeros else "does not match its hash: bytes changed"
+            raise CheckpointError(f"{path} {what}", hint)
+    return manifest

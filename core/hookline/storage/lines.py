@@ -1,0 +1,68 @@
+"""Files of one JSON object per line: appended to, read up to where a kill cut them off, and rewritten whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import CheckpointError
+from hookline.storage import folders
+
+__all__ = ["append", "cut_torn_line", "rewrite", "whole_lines"]
+
+
+def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False, default=float) + "\n")
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as err:
+        raise folders.write_error(path, err) from err
+
+
+def whole_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Every complete line; a last one that a kill cut off is left out. Raises CheckpointError for a damaged one."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for raw in file:
+                number += 1
+                if not raw.endswith(b"\n"):
+                    return
+                line = json.loads(raw)
+                if not isinstance(line, dict) or any(key not in line for key in keys):
+                    raise ValueError("not what a run writes")
+                yield line
+    except OSError as err:
+        raise CheckpointError(f"{path} cannot be read: {err.strerror}", "check the folder and the disk") from None
+    except ValueError:
+        raise CheckpointError(f"{path} line {number} is damaged", "restore the file") from None
+
+
+def cut_torn_line(path: Path) -> None:
+    """A line that a kill cut off would swallow the next one appended."""
+    if path.exists():
+        raw = path.read_bytes()
+        if raw and not raw.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(raw.rfind(b"\n") + 1)
+
+
+def rewrite(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    raw = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries).encode()
+    try:
+        if path.exists() and path.read_bytes() == raw:
+            return
+        with aside.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as err:
+        raise folders.write_error(path, err) from err

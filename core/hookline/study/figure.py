@@ -1,0 +1,121 @@
+"""The figure that a comparison looks at: which one, of which phase, and what it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hookline.errors import CheckpointError, ExperimentError, nearest
+from hookline.study.grouping import Entry, Json
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is compared: a figure of a phase's rows, and the evaluation and reward it is measured by, if it is."""
+
+    phase: str
+    metric: str
+    evaluation: str | None = None
+    term: str = ""
+    kl: str | None = None
+    """The evaluation's KL figure, where it has one."""
+
+
+def figure_of(entries: Sequence[Entry], metric: str | None, phase: str | None) -> Figure:
+    """The figure that was asked for, or the one the experiments keep their best weights by, or their first evaluation's."""
+    names = [[p["name"] for p in entry.experiment["phases"]] for entry in entries]
+    common = [name for name in names[0] if all(name in other for other in names)]
+    if phase is not None and phase not in common:
+        having = next(entry for entry, other in zip(entries, names) if phase not in other)
+        every = dict.fromkeys(name for other in names for name in other)
+        raise ExperimentError(
+            f"{having.where} has no phase '{phase}'{nearest(phase, every)}",
+            f"phases of all: {', '.join(common) or 'none'}",
+        )
+    if not common:
+        raise ExperimentError(
+            f"{entries[0].where} and {entries[-1].where} have no phase in common", "compare runs of one experiment"
+        )
+    phases = [phase] if phase else common[::-1]
+    for name in phases:
+        _finished(entries, name)
+    shared = {name: shared_figures(entries, name) for name in phases}
+    if metric is None:
+        for name in phases:
+            best = {json.dumps(entry.phase(name)["save"]["best"]) for entry in entries}  # type: ignore[index]
+            kept = next((f for f in shared[name] if len(best) == 1 and f'"{f}"' in next(iter(best))), None)
+            measured = [figure for figure in _measured(entries[0], name) if figure in shared[name]]
+            if kept or measured:
+                return _described(entries, name, kept or measured[0])
+        raise ExperimentError(
+            f"the runs have no evaluation in common in phase {' or '.join(map(repr, phases))}",
+            "give --metric, e.g. reward, or let the experiments evaluate the same figure",
+        )
+    for name in phases:
+        for known in (metric, f"eval/{metric}"):
+            if known in shared[name]:
+                return _described(entries, name, known)
+    everything = list(dict.fromkeys(figure for name in phases for figure in shared[name]))
+    shown = [figure for figure in everything if figure.startswith("eval/")] or everything
+    raise ExperimentError(
+        f"not every run ends a phase with the figure '{metric}'{nearest(f'eval/{metric}', everything)}",
+        f"those all have: {', '.join(shown[:12]) or 'none'}",
+    )
+
+
+def _finished(entries: Sequence[Entry], phase: str) -> None:
+    behind = [e for e in entries if not (e.run.phase_folder(phase) / "manifest.json").is_file()]
+    if behind:
+        rows = behind[0].rows(phase)
+        step = f"step {rows[-1]['step']} of {behind[0].phase(phase)['steps']}" if rows else "no step yet"  # type: ignore[index]
+        more = f", nor have {len(behind) - 1} others" if len(behind) > 1 else ""
+        raise CheckpointError(
+            f"{behind[0].where} has not finished phase '{phase}' ({step}){more}",
+            "let `hookline run` finish it, or name the runs to compare: leaving out those that fail flatters the rest",
+        )
+
+
+def final_row(entry: Entry, phase: str) -> Json:
+    """The row of a finished phase's last step."""
+    rows = entry.rows(phase)
+    if not rows or rows[-1]["step"] != entry.phase(phase)["steps"]:  # type: ignore[index]
+        raise CheckpointError(f"{entry.where}/metrics.jsonl lacks the last step of phase '{phase}'", "restore the file")
+    return rows[-1]
+
+
+def shared_figures(entries: Sequence[Entry], phase: str) -> list[str]:
+    metrics = [final_row(entry, phase)["metrics"] for entry in entries]
+    return [name for name in metrics[0] if all(name in other for other in metrics)]
+
+
+def _evaluations(entry: Entry, phase: str) -> Iterator[tuple[str, str, Json, Json]]:
+    """(figure, evaluation, the reward as used, the evaluation's spec), in the experiment's order."""
+    for spec in (entry.phase(phase) or {}).get("evaluate", []):
+        prefix = "eval/" if spec["name"] == "heldout" else f"eval/{spec['name']}/"
+        for use in spec["reward"]:
+            yield f"{prefix}{use.get('name') or use['use']}", spec["name"], use, spec
+
+
+def _measured(entry: Entry, phase: str) -> list[str]:
+    return [figure for figure, *_ in _evaluations(entry, phase)]
+
+
+def _described(entries: Sequence[Entry], phase: str, metric: str) -> Figure:
+    """The figure with its evaluation. Raises ExperimentError where one name means two things."""
+    measured = [{f: (name, use) for f, name, use, _ in _evaluations(entry, phase)}.get(metric) for entry in entries]
+    uses = [json.dumps([m[1]["use"], m[1]["options"]], sort_keys=True) if m else "" for m in measured]
+    other = next((entry for entry, use in zip(entries, uses) if use != uses[0]), None)
+    if other is not None:
+        raise ExperimentError(
+            f"{metric} is measured differently in {entries[0].where} and {other.where}",
+            "compare runs whose evaluations are equal",
+        )
+    if measured[0] is None:
+        return Figure(phase, metric)
+    evaluation, use = measured[0]
+    beside = [(f, u) for f, name, u, _ in _evaluations(entries[0], phase) if name == evaluation]
+    by_name = {str(u.get("name") or u["use"].rpartition(":")[2]): f for f, u in beside}
+    kl = by_name.get("kl") or next((f for f, u in beside if u["use"].endswith("kl")), None)
+    kl = kl if kl in shared_figures(entries, phase) and kl != metric else None
+    return Figure(phase, metric, evaluation, str(use.get("name") or use["use"]), kl)

@@ -1,0 +1,229 @@
+"""Which runs a sweep makes: seeds, and a matrix of what else varies, planned whole before the first starts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hookline.config import problems as experiments
+from hookline.config import yaml
+from hookline.config.overrides import enter, override, parse_value
+from hookline.config.yaml import COMPONENTS, Document
+from hookline.errors import ExperimentError, HooklineError, shorten
+
+__all__ = ["Member", "axes_of", "members_of", "parse_seeds"]
+
+
+MOST_RUNS = 1000
+Source = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One combination: its directory's name, the same without the seed, its `key=value`s, and what was planned."""
+
+    name: str
+    configuration: str
+    overrides: tuple[str, ...]
+    plan: Any
+
+
+def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
+    """`5` is seeds 1 to 5; `3,7,11`, or a list, is these."""
+    if isinstance(seeds, int | str) and str(seeds).strip().isdigit():
+        count = int(seeds)
+        if not 1 <= count <= MOST_RUNS:
+            raise ExperimentError(f"--seeds {count} asks for {count} runs", f"ask for 1 to {MOST_RUNS}")
+        return list(range(1, count + 1))
+    words = seeds.rstrip(",").split(",") if isinstance(seeds, str) else [str(seed) for seed in seeds]  # type: ignore[union-attr]
+    if not words or not all(word.strip().isdigit() for word in words):
+        raise ExperimentError(f"--seeds {shorten(seeds)} is no list of seeds", "write a count, 5, or seeds, 3,7,11")
+    found = [int(word) for word in words]
+    if len(set(found)) < len(found):
+        raise ExperimentError(f"--seeds {shorten(seeds)} names a seed twice", "name each once")
+    return found
+
+
+def axes_of(
+    experiment: Source, overrides: Sequence[str] = (), seeds: str | int | Sequence[int] | None = None
+) -> dict[str, list[Any]] | None:
+    """Override path → values, of everything that varies; None when nothing does, so that it is one run.
+
+    `--seeds` stands in for the matrix's own seeds, and an override for the axis it settles.
+    """
+    document = _document(experiment)
+    for assignment in overrides:
+        key, _, text = assignment.partition("=")
+        if key.startswith("matrix."):  # what follows is a path itself: matrix.phases.rl.update=[…]
+            rest = {**(document.values.get("matrix") or {}), key.removeprefix("matrix."): parse_value(text)}
+            document.values["matrix"] = rest
+        elif key == "matrix":
+            override(document, assignment)
+    given = document.values.get("matrix")
+    if not given and seeds is None:
+        return None
+    problems = [] if isinstance(given, Mapping | None) else [f"matrix must map override paths to lists, not {given!r}"]
+    axes: dict[str, list[Any]] = {}
+    for path, values in (given if isinstance(given, Mapping) else {}).items():
+        where = document.where(("matrix", path))
+        texts = [_text(value) for value in values] if isinstance(values, list) else []
+        if not texts:
+            problems.append(f"{where}matrix.{shorten(path)} is {shorten(_text(values))}; give a list of values")
+        elif len(set(texts)) < len(texts):
+            twice = next(text for text in texts if texts.count(text) > 1)
+            problems.append(f"{where}matrix.{shorten(path)} holds {shorten(twice)} twice; keep one")
+        elif "=" in path or path.split(".")[0] in ("matrix", "name"):
+            problems.append(f"{where}matrix.{shorten(path)} cannot vary; name a path such as seed or phases.rl.update")
+        else:
+            axes[path] = values
+    if problems:
+        raise ExperimentError(f"{experiments.count(problems)} in {document.name}", "", problems)
+    settled = [assignment.partition("=")[0] for assignment in overrides]
+    if seeds is not None:
+        if "seed" in settled:
+            raise ExperimentError("the seed is given twice, by --seeds and by seed=…", "leave one out")
+        axes["seed"] = parse_seeds(seeds)
+    axes = {p: v for p, v in axes.items() if not any(p == key or p.startswith(f"{key}.") for key in settled)}
+    total = 1
+    for values in axes.values():
+        total *= len(values)
+    if total > MOST_RUNS:
+        raise ExperimentError(f"the matrix makes {total} runs", f"at most {MOST_RUNS} in one sweep")
+    return axes
+
+
+def members_of(
+    experiment: Source,
+    overrides: Sequence[str] = (),
+    seeds: str | int | Sequence[int] | None = None,
+    plugins: Sequence[str] = (),
+) -> list[Member]:
+    """Every combination, planned; seeds vary slowest, so that what is finished first can be compared.
+
+    Raises one error that lists every problem of every combination, each once, with those it concerns.
+    """
+    from hookline.loop.api import plan
+
+    axes = axes_of(experiment, overrides, seeds) or {}
+    keys = sorted(axes, key=lambda path: path != "seed")
+    own = [o for o in overrides if not re.match(r"matrix[.=]", o)]
+    source = {**_document(experiment).values} if isinstance(experiment, Mapping) else experiment
+    names: dict[str, int] = {}
+    members: list[Member] = []
+    failed: dict[str, list[tuple[str, str]]] = {}
+    errors: list[HooklineError] = []
+    every: list[tuple[str, str]] = []
+    for values in itertools.product(*(axes[key] for key in keys)):
+        chosen = dict(zip(keys, values))
+        parts = [_label(path, chosen[path], list(axes)) for path in axes if path != "seed"]
+        configuration = ",".join(parts) or "all"
+        name = ",".join([*parts, *([f"seed={chosen['seed']}"] if "seed" in chosen else [])]) or "run"
+        names[name] = names.get(name, 0) + 1
+        name += f",{names[name]}" if names[name] > 1 else ""
+        every.append((configuration, name))
+        settings = tuple(f"{path}={_text(chosen[path])}" for path in axes)
+        try:
+            planned = plan(source, ["matrix={}", *settings, *own], plugins)
+        except HooklineError as err:
+            errors.append(err)
+            for problem in getattr(err, "problems", ()) or [str(err)]:
+                for setting in settings:  # whose problem it is says so more shortly
+                    problem = problem.removeprefix(f"{shorten(setting)}: ")
+                failed.setdefault(problem, []).append((configuration, name))
+            continue
+        members.append(Member(name, configuration, (*settings, *own), planned))
+    if failed:
+        problems = [_concerned(who, every) + problem for problem, who in failed.items()]
+        where = "the experiment" if isinstance(experiment, Mapping) else str(experiment)
+        error = ExperimentError(f"{experiments.count(problems)} in {where}, a sweep of {len(every)} runs", "", problems)
+        if len({err.exit_code for err in errors}) == 1:
+            error.exit_code = errors[0].exit_code
+        raise error
+    return members
+
+
+def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Options that the file gives a component and a value of the matrix, standing in its place, does not."""
+    values = _document(experiment).values
+    notices = []
+    for path, options in axes.items():
+        place: Any = values
+        try:
+            for part in path.split("."):
+                place = place[enter(place, part, path)]
+        except (HooklineError, KeyError, TypeError, IndexError):
+            continue
+        if not (isinstance(place, Mapping) and "use" in place):
+            continue
+        lost = {
+            _component(value): [key for key in place if key not in ("use", "name", *value_keys)]
+            for value in options
+            for value_keys in [list(value) if isinstance(value, Mapping) else []]
+        }
+        if any(lost.values()):
+            who, keys = next((who, keys) for who, keys in lost.items() if keys)
+            notices.append(
+                f"{path}: '{who}' goes without the file's {', '.join(keys)}, since it takes the whole place; vary "
+                f"{path}.use to keep the options"
+            )
+    return notices
+
+
+def _document(experiment: Source) -> Document:
+    if isinstance(experiment, Mapping):
+        return Document("the experiment", {str(key): value for key, value in experiment.items()})
+    return yaml.read(Path(experiment))
+
+
+def _text(value: Any) -> str:
+    """A value as it would stand behind `key=` on the command line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _concerned(who: Sequence[tuple[str, str]], every: Sequence[tuple[str, str]]) -> str:
+    """Whose problem it is, said as shortly as possible: everybody's, some configurations', or some runs'."""
+    if len(who) == len(every):
+        return ""
+    whole = [c for c in dict.fromkeys(c for c, _ in who) if all(pair in who for pair in every if pair[0] == c)]
+    names = [*whole, *(name for configuration, name in who if configuration not in whole)]
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: "
+
+
+def _label(path: str, value: Any, paths: Sequence[str]) -> str:
+    """One axis in a directory's name: the component's name, or `lr=0.001`."""
+    parts = path.split(".")
+    short = next(
+        tail
+        for tail in (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        if sum(other == tail or other.endswith(f".{tail}") for other in paths) == 1 or tail == path
+    )
+    component = parts[-1] in COMPONENTS or parts[-1] == "use" or (isinstance(value, Mapping) and "use" in value)
+    text = _component(value) if component else _word(value)
+    if not component or text in ("none", "true", "false"):
+        text = f"{short}={text}"
+    text = re.sub(r"[^\w.+=,-]+", "-", text, flags=re.ASCII)
+    return text if len(text) <= 60 else f"{text[:50]}-{uuid.uuid5(uuid.NAMESPACE_OID, text).hex[:6]}"
+
+
+def _component(value: Any) -> str:
+    """`rloo`, `rloo,lr=0.001`, its own `name` where it has one; a list's items joined by +."""
+    if isinstance(value, list):
+        return "+".join(map(_component, value)) or "none"
+    if isinstance(value, Mapping) and isinstance(value.get("use"), str):
+        options = [f"{key}={_word(item)}" for key, item in value.items() if key not in ("use", "name")]
+        return str(value.get("name") or ",".join([value["use"], *options]))
+    return _word(value)
+
+
+def _word(value: Any) -> str:
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,214 @@
+"""Several runs of one experiment: seeds, and a matrix of what else varies.
+
+Each is an ordinary run directory under one sweep directory, made by a child process of its own, so that one which fails
+or dies stops no other. The product is planned and checked whole before the first run starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from hookline.errors import CheckpointError, ExperimentError, HooklineError, Stopped
+from hookline.study.matrix import Member, Source, axes_of, left_out, members_of
+from hookline.study.workers import why, work
+
+__all__ = ["sweep"]
+
+
+FILE = "sweep.json"
+
+
+class RunsFailed(ExperimentError):
+    """Some runs of a sweep failed; the exit code is the first one's."""
+
+
+def sweep(
+    experiment: Source,
+    overrides: Sequence[str] = (),
+    *,
+    seeds: str | int | Sequence[int] | None = None,
+    jobs: int = 1,
+    out: str | Path | None = None,
+    plugins: Sequence[str] = (),
+) -> list[Any]:
+    """Run every combination of an experiment's `matrix` and of `seeds`, or go on with the sweep that `out` holds.
+
+    seeds: a count (5: seeds 1 to 5) or the seeds themselves; jobs: how many run at once, which changes no result.
+    Returns the runs. Raises a HooklineError: before anything starts when a combination cannot work, and at the end when
+    some failed, all others being finished by then.
+    """
+    from hookline.loop.api import fresh_directory
+    from hookline.loop.signals import stop_signals
+    from hookline.runs.run import Run
+    from hookline.study.progress import Progress
+
+    if jobs < 1:
+        raise ExperimentError(f"--jobs {jobs} would run nothing", "give 1 or more")
+    members = members_of(experiment, overrides, seeds, plugins)
+    name = members[0].plan.experiment.name
+    directory = Path(out) if out else fresh_directory(f"{name}-sweep")
+    with _opened(directory) as lock:
+        waiting, notices = _to_do(members, directory)
+        about = _note(directory, members, plugins)
+        done = len(members) - len(waiting)
+        progress = Progress(directory, [(m.name, m.plan.experiment) for m in members], done)
+        axes = axes_of(experiment, overrides, seeds) or {}
+        progress.begin([*left_out(experiment, axes), *notices, *_thread_notice(members, jobs)])
+        requests = [
+            {
+                "name": member.name,
+                "experiment": member.plan.experiment.resolved(),
+                "plugins": list(plugins),
+                "out": str(directory / member.name),
+                "log": str(directory / "logs" / f"{member.name}.txt"),
+                "group": f"{directory.resolve().name}-{about['id']}",
+            }
+            for member in waiting
+        ]
+        codes: dict[str, int] = {}
+        try:
+            with stop_signals() as stopping:
+                work(requests, min(jobs, len(requests)), lock, stopping, progress, codes)
+        finally:
+            progress.end()
+    whole = done + sum(code == 0 for code in codes.values())
+    hint = f"the same command with --out {directory} goes on"
+    if stopping.code:
+        raise Stopped(f"stopped, saved; {whole} of {len(members)} runs are finished", hint, stopping.code)
+    failed = {name: code for name, code in codes.items() if code}
+    if failed:
+        said = [f"{name}: {why(directory / 'logs' / f'{name}.txt', code)}" for name, code in failed.items()]
+        what = f"{len(failed)} of {len(members)} runs failed, {whole} are finished; logs are in {directory / 'logs'}; {hint}"
+        error = RunsFailed(what, "", said)
+        code = next(iter(failed.values()))
+        error.exit_code = code if 0 < code < 256 else 1
+        raise error
+    return [Run.read(directory / member.name) for member in members]
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """A sweep directory, new or gone on with, under a lock that the runs' processes hold too, as long as they live."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / "lock").open("a+")
+    except OSError as err:
+        why = "it is a file" if isinstance(err, FileExistsError) else err.strerror
+        raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
+    with file:
+        if (directory / "run.json").exists():
+            raise CheckpointError(f"{directory} is one run, not a sweep", "choose another with --out")
+        strangers = sorted(p.name for p in directory.iterdir() if p.name != "lock")
+        if strangers and not (directory / FILE).exists():
+            raise CheckpointError(
+                f"{directory} is not empty and no sweep ({strangers[0]}, …)", "choose another with --out"
+            )
+        _take(file, directory)
+        (directory / "logs").mkdir(exist_ok=True)
+        yield file.fileno()
+
+
+def _take(file: IO[str], directory: Path, patience: float = 60.0) -> None:
+    """The lock; runs that outlived a killed sweep are saving, so they are waited for."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            if _alive(holder) or time.monotonic() > until:
+                raise CheckpointError(
+                    f"{directory} is in use by process {holder}", "wait for it, stop it, or choose another --out"
+                ) from None
+            time.sleep(0.1)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _to_do(members: Sequence[Member], directory: Path) -> tuple[list[Member], list[str]]:
+    """Who is not finished, and what is to be said of those there are. Raises one error for all that cannot go on."""
+    from hookline.runs.run import Run
+
+    waiting: list[Member] = []
+    notices: list[str] = []
+    errors: list[HooklineError] = []
+    for member in members:
+        if not (directory / member.name / "run.json").exists():
+            waiting.append(member)
+            continue
+        try:
+            run = Run.open(directory / member.name, member.plan)
+            try:
+                if not run.complete():
+                    waiting.append(member)
+                notices += [f"{member.name}: {notice}" for notice in run.notices]
+            finally:
+                run.close()
+        except HooklineError as err:
+            errors.append(err)
+    if errors:
+        error = CheckpointError(
+            str(errors[0]) if len(errors) == 1 else f"{len(errors)} runs in {directory} cannot go on"
+        )
+        if len(errors) > 1:
+            error.message += "".join(f"\n  {err}" for err in errors[:20])
+        error.exit_code = errors[0].exit_code
+        raise error
+    return waiting, notices
+
+
+def _note(directory: Path, members: Sequence[Member], plugins: Sequence[str]) -> dict[str, Any]:
+    """sweep.json: what the directory is. A sweep that grew by seeds or configurations keeps those it had."""
+    path = directory / FILE
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else "{}"
+        about: dict[str, Any] = {"id": uuid.uuid4().hex[:8], **json.loads(text)}
+        known = {run["name"]: run for run in about.get("runs", [])}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
+        raise CheckpointError(f"{path} cannot be read: {err}", "restore or remove it") from None
+    for member in members:
+        known[member.name] = {
+            "name": member.name,
+            "configuration": member.configuration,
+            "overrides": list(member.overrides),
+        }
+    about |= {"format": 1, "experiment": members[0].plan.experiment.name, "plugins": list(plugins)}
+    about["runs"] = list(known.values())
+    aside = directory / f".{FILE}.aside"
+    aside.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+    aside.replace(path)
+    return about
+
+
+def _thread_notice(members: Sequence[Member], jobs: int) -> list[str]:
+    import torch
+
+    each = max(member.plan.experiment.threads or torch.get_num_threads() for member in members)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if min(jobs, len(members)) * each <= cores or jobs == 1:
+        return []
+    fewer = max(1, cores // jobs)
+    return [
+        f"{jobs} runs at once use {each} threads each, on {cores} cores; threads={fewer} is faster, and other last digits"
+    ]

@@ -1,0 +1,50 @@
+"""Two measurements beside each other: which of our kernels lost speed against torch eager since a stored one.
+
+Ratios are compared, not times: another machine, or a busy one, changes both sides of a ratio.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import DataError
+from hookline.testing.bench.cases import OURS
+
+__all__ = ["LOSS", "Loss", "losses", "name_of", "read"]
+
+
+LOSS = 0.05
+"""A ratio this much smaller than the stored one is a loss."""
+Loss = tuple[str, float, float]
+"""Name, ratio then, ratio now."""
+
+
+def name_of(row: dict[str, Any]) -> str:
+    return f"{row['op']} {row['what']} {row['shape']} {row['dtype']}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A measurement that --save or --out wrote. Raises DataError for anything else."""
+    try:
+        stored = json.loads(path.read_text())
+        rows = stored["rows"]
+        for row in rows:
+            name_of(row)
+            if row["by"] == OURS:
+                float(row["ratio"])
+        dict(stored.get("machine", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise DataError(
+            f"{path} is no stored measurement ({type(err).__name__}: {err})", "write one with --save FILE"
+        ) from None
+    return dict(stored)
+
+
+def losses(rows: Sequence[dict[str, Any]], stored: dict[str, Any]) -> list[Loss]:
+    """Our rows whose ratio fell by more than 5 %. Rows that only one side has are not compared."""
+    then = {name_of(row): row["ratio"] for row in stored["rows"] if row["by"] == OURS}
+    ours = ((name_of(row), row["ratio"]) for row in rows if row["by"] == OURS)
+    return [(name, then[name], now) for name, now in ours if name in then and now < then[name] * (1 - LOSS)]

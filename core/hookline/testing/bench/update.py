@@ -1,0 +1,159 @@
+"""What an update costs with the fused path and with logits in memory: time and peak memory of the same training step.
+
+A tiny GPT-2 trunk, so that the vocabulary is what counts. `fused` is what every algorithm's `mb.stats` does; `materialised`
+is what one writes in plain torch: the model's own logits, log_softmax, gather. Loss, clipping and AdamW are the same lines,
+and loss and gradient norm must agree. Each measurement is a process of its own, since only so has it a peak of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hookline.errors import NumbersError
+
+__all__ = ["PATHS", "measure"]
+
+
+PATHS = ("materialised", "fused")
+VOCABULARIES, QUICK_VOCABULARIES = (8_192, 32_000, 151_936), (2_048, 16_384)
+ROWS, PROMPT, RESPONSE, LAYERS, WIDTH = 8, 16, 112, 2, 256
+CHILDREN, STEPS = 2, 5
+Row = dict[str, Any]
+
+
+def measure(quick: bool = False) -> Iterator[Row]:
+    """A row per vocabulary and path: {vocabulary, tokens, path, ms, peak_mb, beyond_mb, logits_mb}.
+
+    `peak_mb` is the process's largest resident set; `beyond_mb` what of it is neither the process before its first step, nor
+    gradients or AdamW's two moments. Raises NumbersError where the two paths are not the same update.
+    """
+    for vocabulary in QUICK_VOCABULARIES if quick else VOCABULARIES:
+        found = {path: [] for path in PATHS}  # type: dict[str, list[Row]]
+        for _ in range(1 if quick else CHILDREN):
+            for path in PATHS:
+                found[path].append(_in_child(path, vocabulary))
+        one, other = (found[path][0] for path in PATHS)
+        for figure in ("loss", "gradient_norm"):
+            if abs(one[figure] - other[figure]) > 1e-4 * abs(one[figure]):
+                raise NumbersError(
+                    f"the fused path's {figure} is {other[figure]:.7g}, that of materialised logits {one[figure]:.7g}",
+                    "run `hookline bench kernels`: it says which kernel differs",
+                )
+        for path in PATHS:
+            best = {key: min(row[key] for row in found[path]) for key in ("ms", "peak_mb", "beyond_mb")}
+            yield found[path][0] | best
+
+
+def _in_child(path: str, vocabulary: int) -> Row:
+    command = [sys.executable, "-m", "hookline.testing.bench.update", path, str(vocabulary)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise NumbersError(
+            f"the update with {path} logits and {vocabulary} tokens ended: {lines[-1]}",
+            "a machine with more memory takes it, or --quick",
+        )
+    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
+
+
+def _step(path: str, vocabulary: int) -> tuple[Any, Callable[[], tuple[float, float]]]:
+    """The model, and one update of it on random tokens: the loss and the gradient's norm."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from hookline.batch.stages import Batch
+    from hookline.models.role import Role
+    from hookline.training.statistics import forward
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=PROMPT + RESPONSE,
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=4,
+        bos_token_id=None,
+        eos_token_id=None,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    role = Role("policy", GPT2LMHeadModel(config))
+    batch = Batch(
+        prompt_ids_BP=torch.randint(vocabulary, (ROWS, PROMPT)),
+        prompt_length_B=torch.full((ROWS,), PROMPT),
+        token_ids_BT=torch.randint(vocabulary, (ROWS, RESPONSE)),
+        length_B=torch.full((ROWS,), RESPONSE),
+        mask_BT=torch.ones(ROWS, RESPONSE, dtype=torch.bool),
+        group_B=torch.arange(ROWS),
+        sample_B=torch.arange(ROWS),
+        records=({},) * ROWS,
+        decode=lambda ids: "",
+    )
+    advantage_BT = torch.randn(ROWS, RESPONSE)
+    optimiser = torch.optim.AdamW(role.net.parameters(), lr=1e-4)
+
+    def fused() -> torch.Tensor:
+        return forward(role, batch, ("logprobs",))["logprobs"]
+
+    def materialised() -> torch.Tensor:
+        ids_BL = torch.cat([batch.prompt_ids_BP, batch.token_ids_BT], 1)
+        logits_BTV = role.logits(ids_BL)[:, PROMPT - 1 : -1]
+        return torch.log_softmax(logits_BTV.float(), -1).gather(-1, batch.token_ids_BT[..., None])[..., 0]
+
+    logprobs = fused if path == "fused" else materialised
+
+    def step() -> tuple[float, float]:
+        optimiser.zero_grad()
+        loss = -(logprobs() * advantage_BT).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(role.net.parameters(), 1.0)
+        optimiser.step()
+        return float(loss.detach()), float(norm)
+
+    return role.net, step
+
+
+def main(path: str, vocabulary: str) -> None:
+    import resource
+
+    net, step = _step(path, int(vocabulary))
+    state = 3 * sum(p.nbytes for p in net.parameters())
+    before = _resident()
+    loss, norm = step()
+    times = []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    row = {
+        "vocabulary": int(vocabulary),
+        "tokens": ROWS * RESPONSE,
+        "path": path,
+        "ms": min(times) * 1000,
+        "peak_mb": peak / 1e6,
+        "beyond_mb": (peak - before - state) / 1e6,
+        "logits_mb": ROWS * RESPONSE * int(vocabulary) * 4 / 1e6,
+        "loss": loss,
+        "gradient_norm": norm,
+    }
+    print(json.dumps(row))
+
+
+def _resident() -> int:
+    """Bytes of this process in memory now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

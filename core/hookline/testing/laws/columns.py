@@ -1,0 +1,150 @@
+"""Laws for whatever hands a batch on: advantages, and wrappers around rollout, score or advantage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookline.batch.stages import Batch
+from hookline.contract.check import hook_methods
+from hookline.testing.harness import Bench, Subject
+from hookline.testing.laws.batches import apart, order_of, trailing, widened
+from hookline.testing.suite import Broken, NotApplicable, law
+
+OWN = {"hookline_rollout": "", "hookline_score": "reward_BT", "hookline_advantage": "advantage_BT"}
+"""Hook → the column that its answer is about."""
+LIMIT = 5e-6
+"""Two ways to compute one float32 number, through a model whose rows lie in another order."""
+Answer = Callable[[Any], Batch]
+
+
+def answers(bench: Bench) -> Iterator[tuple[str, Batch, Answer]]:
+    """(hook, the batch it is handed, what comes back for a batch) for each hook that hands a batch on."""
+    for hook, options in hook_methods(bench.subject.cls).items():
+        if hook == "hookline_advantage" and not options.get("wrapper"):
+            yield hook, bench.batch("score"), lambda scored: bench.ask("hookline_advantage", scored=scored)
+        elif options.get("wrapper") and hook == "hookline_score":
+            yield hook, bench.lent("score"), lambda inner: bench.around("hookline_score", inner, rollout=inner)
+        elif options.get("wrapper") and hook == "hookline_advantage":
+            yield hook, bench.lent("advantage"), lambda inner: bench.around("hookline_advantage", inner, scored=inner)
+        elif options.get("wrapper") and hook == "hookline_rollout":
+            yield hook, bench.lent("rollout"), lambda inner: bench.around("hookline_rollout", inner)
+
+
+def each(subject: Subject, about_rollouts: bool = True) -> list[tuple[str, Batch, Answer]]:
+    found = [one for one in answers(subject.bench()) if about_rollouts or one[0] != "hookline_rollout"]
+    if not found:
+        raise NotApplicable("it hands no such batch on")
+    return found
+
+
+def together(result: Batch, lent: Batch) -> tuple[list[int], list[int]]:
+    """Rows of both that are the same sample: (in the result, in what was lent)."""
+    where = {sample: row for row, sample in enumerate(lent.sample_B.tolist())}
+    here = [row for row, sample in enumerate(result.sample_B.tolist()) if sample in where]
+    return here, [where[int(result.sample_B[row])] for row in here]
+
+
+def column(name: str, batch: Batch, rows: list[int], width: int | None = None) -> Tensor:
+    values = batch.tensors()[name][rows]
+    return values[:, :width] if width is not None and values.dim() > 1 else values
+
+
+def differing(result: Batch, lent: Batch, names: list[str]) -> list[str]:
+    """Columns that are not what they were, for the rows that are still there."""
+    here, there = together(result, lent)
+    found = []
+    for name in names:
+        if name not in result.tensors():
+            found.append(f"{name} is gone")
+            continue
+        mine, theirs = result.tensors()[name], lent.tensors()[name]
+        width = min(mine.shape[1], theirs.shape[1]) if mine.dim() > 1 else None
+        distance = apart(column(name, result, here, width), column(name, lent, there, width))
+        if distance:
+            found.append(f"{name} by {distance:.2g} of its largest entry")
+    return found
+
+
+@law("advantage", "wrapper")
+def mask_kept(subject: Subject) -> str | None:
+    """The mask says which tokens the policy chose; nobody puts another tensor in its place."""
+    for hook, lent, answer in each(subject):
+        different = differing(answer(lent), lent, ["mask_BT", "length_B", "token_ids_BT"])
+        if different:
+            raise Broken(f"{hook}: {', '.join(different)}")
+    return None
+
+
+@law("advantage", "wrapper")
+def columns_kept(subject: Subject) -> str | None:
+    """Columns that are passed on are passed on as they were; what is new is added beside them."""
+    for hook, lent, answer in each(subject):
+        free = {"mask_BT", "length_B", "token_ids_BT", OWN[hook]}
+        if hook == "hookline_score":
+            free |= {name for name in lent.tensors() if name.startswith("terms[")}
+        result = answer(lent)
+        different = differing(result, lent, [name for name in lent.tensors() if name not in free])
+        if different:
+            raise Broken(f"{hook}: {', '.join(different)}")
+        here, there = together(result, lent)
+        if any(result.records[i] is not lent.records[j] for i, j in zip(here, there)):
+            raise Broken(f"{hook}: records of other rows than the tokens")
+    return None
+
+
+@law("advantage", "wrapper")
+def zero_outside(subject: Subject) -> str | None:
+    """What it says is one finite number per token, and 0 where the policy chose nothing."""
+    for hook, lent, answer in each(subject, about_rollouts=False):
+        result = answer(lent)
+        here, there = together(result, lent)
+        own_BT = getattr(result, OWN[hook])[here]
+        if own_BT.shape[1:] != result.token_ids_BT.shape[1:]:
+            raise Broken(f"{hook}: {OWN[hook]} is {list(own_BT.shape)} for tokens {list(result.token_ids_BT.shape)}")
+        outside = own_BT[~lent.mask_BT[there][:, : own_BT.shape[1]]]
+        if bool((outside != 0).any()):
+            raise Broken(f"{hook}: {OWN[hook]} is up to {float(outside.abs().max()):.3g} where the mask is false")
+        if not bool(torch.isfinite(own_BT).all()):
+            raise Broken(f"{hook}: {OWN[hook]} is not finite")
+    return None
+
+
+def compare(hook: str, plain: Batch, other: Batch, what: str) -> None:
+    """Both hold the same rows; what they say of them must agree."""
+    if sorted(plain.sample_B.tolist()) != sorted(other.sample_B.tolist()):
+        raise Broken(f"{hook}: {what}, it keeps {len(other)} rows instead of {len(plain)}, or others")
+    here, there = together(other, plain)
+    names = [name for name in plain.tensors() if name == OWN[hook] or (name.startswith("extra[") and name[-2:] == "T]")]
+    for name in names:
+        width = plain.token_ids_BT.shape[1]
+        inside = plain.mask_BT[there]
+        mine, theirs = column(name, other, here, width), column(name, plain, there, width)
+        if mine.shape[:2] != inside.shape:
+            raise Broken(f"{hook}: {what}, {name} is {list(mine.shape)} instead of {list(theirs.shape)}")
+        distance = apart(mine[inside], theirs[inside])
+        if distance > LIMIT:
+            raise Broken(f"{hook}: {what}, {name} differs by {distance:.2g} of its largest entry")
+
+
+@law("advantage", "wrapper")
+def permutation(subject: Subject) -> str | None:
+    """The order of rows does not matter: each keeps its own figures."""
+    for hook, lent, answer in each(subject, about_rollouts=False):
+        shuffled = lent.rows(order_of(lent))
+        compare(hook, answer(lent), answer(shuffled), "with the rows in another order")
+    return None
+
+
+@law("advantage", "wrapper")
+def padding(subject: Subject) -> str | None:
+    """Nothing depends on padding: more of it, junk in it, or tokens behind an answer that nobody chose change no figure."""
+    words = subject.bench().tokenizer.vocabulary
+    for hook, lent, answer in each(subject, about_rollouts=False):
+        plain = answer(lent)
+        compare(hook, plain, answer(widened(lent, words)), "with three more columns of padding, full of junk")
+        compare(hook, plain, answer(trailing(lent, words)), "with two unchosen tokens behind every answer")
+    return None

@@ -1,0 +1,265 @@
+"""Laws for everything that stands in a loop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookline.contract.check import hook_methods
+from hookline.contract.component import Component
+from hookline.contract.fields import UpdateConfig
+from hookline.errors import HooklineError
+from hookline.loop.loop import PhaseLoop
+from hookline.testing.harness import Bench, Subject
+from hookline.testing.laws.batches import apart
+from hookline.testing.suite import LOOP, UNREACHED, Broken, NotApplicable, law, stands, unknown_names
+
+HANDED = {
+    "hookline_reward": ("rollout", "rollout"),
+    "hookline_score": ("rollout", "rollout"),
+    "hookline_advantage": ("scored", "score"),
+    "hookline_update": ("batch", "advantage"),
+    "hookline_judge": ("scored", "score"),
+}
+"""Hook → the name of the batch it is handed, and the stage that batch has reached."""
+
+
+@law(*LOOP, "tracker", "task", alone=True)
+def documented(subject: Subject) -> str | None:
+    """The class and each of its options say in a sentence what they mean."""
+    cls = subject.cls
+    missing = [
+        f"option '{field.alias or name}'" for name, field in cls.Config.model_fields.items() if not field.description
+    ]
+    if not (inspect.getdoc(cls) or "").strip() or inspect.getdoc(cls) == inspect.getdoc(Component):
+        missing.insert(0, "the class")
+    if missing:
+        raise Broken(f"without a docstring: {', '.join(missing)}")
+    unknown = unknown_names(cls)
+    if unknown:
+        raise Broken(f"`promises` or `exempt` names {', '.join(unknown)}, which is no law")
+    return None
+
+
+@law(*LOOP, name="stands", alone=True)
+def stands_in_a_phase(subject: Subject) -> str | None:
+    """It takes steps in a real phase, on rows of uneven length with holes in their mask."""
+    why = stands(subject)
+    if why:
+        raise Broken(why)
+    return "beside " + ", ".join(s.instance for s in subject.bench().loop.phase.slots if s.cls is not subject.cls)
+
+
+@law(*LOOP)
+def declared_figures(subject: Subject) -> str | None:
+    """Every figure it logs is declared in `metrics`, with its formula."""
+    bench = subject.bench()
+    bench.undeclared.clear()
+    bench.step(2)
+    if bench.undeclared:
+        raise Broken(f"logged, but declared by nobody: {', '.join(sorted(bench.undeclared))}")
+    empty = [metric.name for metric in bench.component.metrics if not metric.formula.strip()]
+    if empty:
+        raise Broken(f"declared without a formula: {', '.join(empty)}")
+    return None
+
+
+@law("reward", "wrapper", "advantage", "update", "feedback", alone=True)
+def lent(subject: Subject) -> str | None:
+    """It changes nothing in place that it is lent: batches are shared with everybody behind it."""
+    try:
+        bench = subject.bench()
+    except HooklineError:
+        raise NotApplicable(UNREACHED) from None
+    asked = 0
+    for hook, options in hook_methods(subject.cls).items():
+        if hook not in HANDED:
+            continue
+        name, stage = HANDED[hook]
+        try:
+            batch = bench.batch(stage)
+            inner = (
+                bench.batch("score" if hook == "hookline_score" else "advantage") if options.get("wrapper") else None
+            )
+        except HooklineError:
+            raise NotApplicable(UNREACHED) from None
+        watched = {**batch.tensors(), **({f"result.{n}": t for n, t in inner.tensors().items()} if inner else {})}
+        before = {name: (tensor._version, tensor.clone()) for name, tensor in watched.items()}
+        try:
+            if options.get("wrapper"):
+                bench.around(hook, inner if inner is not None else batch, **{name: batch})
+            else:
+                bench.ask(hook, **{name: batch})
+        finally:
+            changed = [n for n, t in watched.items() if t._version != before[n][0] or apart(t, before[n][1])]
+            if changed:
+                raise Broken(f"changed in place during {hook}: {', '.join(changed)}; work on a copy")
+        asked += 1
+    if not asked:
+        raise NotApplicable("it is lent no batch")
+    return None
+
+
+@law("reward", "wrapper", "advantage", "update", "feedback")
+def no_rows(subject: Subject) -> str | None:
+    """A batch of no rows is a step too: it is borne, and changes nothing."""
+    bench = subject.bench()
+    weights = bench.weights()
+    for hook, options in hook_methods(subject.cls).items():
+        if hook not in HANDED:
+            continue
+        name, stage = HANDED[hook]
+        empty = bench.batch(stage).rows([])
+        inner = bench.lent("score" if hook == "hookline_score" else "advantage").rows([])
+        try:
+            if options.get("wrapper"):
+                bench.around(hook, inner, **{name: empty})
+            else:
+                bench.ask(hook, **{name: empty})
+        except Exception as err:
+            raise Broken(f"{hook} fails on no rows: {type(err).__name__}: {err}") from None
+    moved = [name for name, value in bench.weights().items() if not torch.equal(value, weights[name])]
+    if moved:
+        raise Broken(f"weights changed without a row: {', '.join(moved[:3])}")
+    return None
+
+
+@law(*LOOP)
+def resume(subject: Subject) -> str | None:
+    """Saved after two steps and loaded into a new process, it goes on bit for bit as if nothing had happened."""
+    bench = subject.new()
+    try:
+        bench.step(2)
+        bench.loop._save()
+        straight = after(bench, bench.loop)
+        again = after(bench, bench.resumed())
+    finally:
+        bench.close()
+    different = [
+        f"{name} by {apart(value, again[name]):.1g} of its largest" if isinstance(value, Tensor) else name
+        for name, value in straight.items()
+        if not equal(value, again.get(name))
+    ]
+    if different:
+        raise Broken(
+            f"after a resume these differ: {', '.join(different[:4])}; what it remembers is not all in state_dict"
+        )
+    return None
+
+
+def after(bench: Bench, loop: PhaseLoop) -> dict[str, Any]:
+    """Two steps on: figures, weights, everybody's state, and the judgements that were collected."""
+    figures = bench.step(2, loop)
+    collected = bench.run.collecting("bench")
+    return {
+        **figures,
+        **bench.weights(loop),
+        **{f"state of {name}": component.state_dict() for name, component in loop.hooks.components.items()},
+        "the rows seen": loop.shared.samples,
+        "the judgements": collected.read_text().splitlines() if collected.exists() else [],
+    }
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit for bit, in trees of tensors and plain values."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.shape == other.shape and apart(one, other) == 0
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other or (one != one and other != other))
+
+
+CANDIDATES = (0.5, 0.0, 2.0, 0.05, 0.2, 1.0, 10.0, 1e3, 0.9, -1.0)
+
+
+@law("update", "advantage", "wrapper", name="options")
+def options_do_something(subject: Subject) -> str | None:
+    """Each numeric option of its own changes what is learned; one that is accepted and ignored is named."""
+    config = subject.cls.Config
+    inherited = set(UpdateConfig.model_fields)
+    own = [name for name, field in config.model_fields.items() if name not in inherited and values_of(field.annotation)]
+    if not own:
+        raise NotApplicable("it has no numeric options of its own")
+    known: dict[str, Any] = {}
+
+    def learned(**options: Any) -> Any:
+        """What three steps make of the weights, and what the first hands on; None where the options are refused."""
+        key = repr(sorted(options.items()))
+        if key not in known:
+            try:
+                bench = subject.new(**options)
+            except Exception:
+                known[key] = None
+                return None
+            try:
+                handed = bench.batch("advantage").tensors()
+                bench.restore()
+                bench.step(3)
+                known[key] = {**handed, **bench.weights()}
+            except Exception as err:  # then it does something, too
+                known[key] = f"{type(err).__name__}: {err}"
+            finally:
+                bench.close()
+        return known[key]
+
+    plain = {"optimizer": "sgd"} if subject.kind == "update" and issubclass(config, UpdateConfig) else {}
+    ignored = []
+    for name in own:
+        called = config.model_fields[name].alias or name
+        if called not in subject.options and not matters(learned, subject, called, name, own, plain):
+            ignored.append(called)
+    if ignored:
+        some = f"'{ignored[0]}' changes" if len(ignored) == 1 else f"{', '.join(map(repr, ignored))} change"
+        raise Broken(f"{some} no weight and no column, whatever the value: accepted and ignored?")
+    return None
+
+
+def matters(learned: Any, subject: Subject, called: str, name: str, own: list[str], plain: dict[str, Any]) -> bool:
+    """Whether two values of an option lead to different places, alone or with the others switched on."""
+    field = subject.cls.Config.model_fields[name]
+    for base in bases(subject, own, name, plain):
+        first = None
+        for value in (field.default, *values_of(field.annotation, field.default)):
+            found = learned(**{**base, called: value})
+            if found is None:
+                continue
+            if first is not None and not equal(first, found):
+                return True
+            first = found
+    return False
+
+
+def bases(subject: Subject, own: list[str], name: str, plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Settings in which an option may show: the defaults, all that is off switched on, each other option switched."""
+    fields = subject.cls.Config.model_fields
+    others = {fields[other].alias or other: fields[other] for other in own if other != name}
+    values = {k: values_of(f.annotation, f.default) for k, f in others.items()}
+    off = [k for k, f in others.items() if f.default in (0, None, False)]
+    yield plain
+    for which in (0, 3):
+        yield {**plain, **{k: values[k][which % len(values[k])] for k in off}}
+    for k in others:
+        for value in values[k][:1] if k in off else values[k][:4]:
+            yield {**plain, k: value}
+
+
+def values_of(annotation: Any, default: Any = None) -> list[Any]:
+    """Other values to try for an option, the likeliest to matter first; nothing for text."""
+    inner = [*getattr(annotation, "__args__", ())]
+    choices = [choice for choice in inner if isinstance(choice, str)]
+    if choices:
+        return [choice for choice in choices if choice != default]
+    kinds = {annotation, *inner}
+    if bool in kinds:
+        return [not default]
+    if float in kinds:
+        return [value for value in CANDIDATES if value != default]
+    if int in kinds:
+        return [value for value in (2, 1, 0, 3, 5, 100) if value != default]
+    return []

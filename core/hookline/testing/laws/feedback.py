@@ -1,0 +1,70 @@
+"""Laws for sources of judgements."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from hookline.batch.stages import Batch, Judgement
+from hookline.testing.harness import Bench, Subject
+from hookline.testing.laws.batches import groups_of
+from hookline.testing.suite import Broken, law
+
+
+def judged(bench: Bench, scored: Batch) -> list[Judgement]:
+    found: Any = bench.ask("hookline_judge", scored=scored)
+    return [judgement for _, judgement in found]
+
+
+def by_sample(scored: Batch, judgements: list[Judgement]) -> list[tuple[int, ...]]:
+    """Rankings in words that do not depend on where rows stand."""
+    return sorted(tuple(int(scored.sample_B[row]) for row in judgement.ranking) for judgement in judgements)
+
+
+@law("feedback")
+def one_prompt(subject: Subject) -> str | None:
+    """It compares answers to one prompt, says who judged, and every word of it can be kept as JSON."""
+    bench = subject.bench()
+    scored = bench.batch("score")
+    judgements = judged(bench, scored)
+    if not judgements:
+        raise Broken(f"it says nothing about {len(scored)} rows in {len(groups_of(scored))} groups")
+    for judgement in judgements:
+        groups = {int(scored.group_B[row]) for row in judgement.ranking}
+        if len(groups) > 1:
+            raise Broken(f"a judgement ranks answers to {len(groups)} prompts")
+        if not judgement.annotator:
+            raise Broken("a judgement does not say who judged")
+        if judgement.gold is not None and len(judgement.gold) != len(judgement.ranking):
+            raise Broken(f"a judgement has {len(judgement.gold)} gold values for {len(judgement.ranking)} rows")
+        try:
+            json.dumps([judgement.gold, dict(judgement.detail)], allow_nan=False)
+        except (TypeError, ValueError) as err:
+            raise Broken(f"a judgement's detail cannot be kept: {err}") from None
+    return f"{len(judgements)} judgements"
+
+
+@law("feedback")
+def permutation(subject: Subject) -> str | None:
+    """The order of prompts in a batch does not matter."""
+    bench = subject.bench()
+    scored = bench.batch("score")
+    groups = groups_of(scored)[::-1]
+    shuffled = scored.rows(torch.cat([(scored.group_B == group).nonzero()[:, 0] for group in groups]))
+    one, other = by_sample(scored, judged(bench, scored)), by_sample(shuffled, judged(bench, shuffled))
+    if one != other:
+        changed = len(set(one) ^ set(other))
+        raise Broken(f"with the prompts in another order {changed} of {len(one) + len(other)} rankings differ")
+    return None
+
+
+@law("feedback")
+def deterministic(subject: Subject) -> str | None:
+    """Asked twice about the same rows, it says the same."""
+    bench = subject.bench()
+    scored = bench.batch("score")
+    if by_sample(scored, judged(bench, scored)) != by_sample(scored, judged(bench, scored)):
+        raise Broken("the second answer differs; draw from ctx.rng(purpose, sample id)")
+    return None

@@ -1,0 +1,113 @@
+"""Laws for rewards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookline.batch.stages import Batch, Term
+from hookline.loop.checks import check_term
+from hookline.testing.harness import Bench, Subject
+from hookline.testing.laws.batches import apart, groups_of, order_of, widened
+from hookline.testing.suite import Broken, law
+
+LIMIT = 5e-6
+
+
+def said(bench: Bench, rollout: Batch) -> Any:
+    """The reward's own answer, before the core makes a Term of it."""
+    answer = bench.ask("hookline_reward", rollout=rollout)
+    return answer.value if isinstance(answer, Term) else answer
+
+
+def worth(bench: Bench, rollout: Any) -> tuple[Tensor, Tensor]:
+    """What each row is worth, and whether it was judged."""
+    term = check_term(bench.ask("hookline_reward", rollout=rollout), bench.slot, rollout)
+    value = term.value if term.value.dim() == 1 else term.value.sum(1)
+    assert term.ok_B is not None
+    return value, term.ok_B
+
+
+def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], what: str) -> None:
+    if not torch.equal(one[1], other[1]):
+        raise Broken(f"{what}, it judges {int(other[1].sum())} rows instead of {int(one[1].sum())}, or others")
+    distance = apart(one[0], other[0])
+    if distance > LIMIT:
+        row = int((one[0] - other[0]).abs().argmax()) if one[0].shape == other[0].shape else 0
+        raise Broken(
+            f"{what}, rewards differ by {distance:.2g} of the largest: {float(one[0][row]):.4g} became {float(other[0][row]):.4g}"
+        )
+
+
+def relative(bench: Bench) -> bool:
+    """Whether it may look at the other answers to a prompt."""
+    return bool({"groups", "pairs"} & set(bench.component.needs))
+
+
+@law("reward")
+def paid_where_chosen(subject: Subject) -> str | None:
+    """It pays only for tokens that the policy chose: a reward on padding, or on a tool's words, is lost without a sound."""
+    bench = subject.bench()
+    rollout = bench.batch("rollout")
+    value = said(bench, rollout)
+    if isinstance(value, Tensor) and value.dim() == 2:
+        outside_BT = (value != 0) & ~rollout.mask_BT
+        if bool(outside_BT.any()):
+            row, at = outside_BT.nonzero()[0].tolist()
+            where = "a PAD token" if at >= int(rollout.length_B[row]) else "a token the policy did not choose"
+            raise Broken(
+                f"{int(outside_BT.any(1).sum())} of {len(rollout)} rows are paid outside the mask: row {row} has "
+                f"{float(value[row, at]):.4g} on {where} (column {at}, its answer has {int(rollout.length_B[row])} tokens)"
+            )
+        return None
+    return "one number per row, which the core puts on the last chosen token"
+
+
+@law("reward")
+def padding(subject: Subject) -> str | None:
+    """Nothing depends on padding: more of it, or junk in it, changes no reward."""
+    bench = subject.bench()
+    rollout = bench.batch("rollout")
+    wide = widened(rollout, bench.tokenizer.vocabulary)
+    same(worth(bench, rollout), worth(bench, wide), "with three more columns of padding, full of junk")
+    return None
+
+
+@law("reward")
+def permutation(subject: Subject) -> str | None:
+    """The order of rows does not matter: each keeps its own reward."""
+    bench = subject.bench()
+    rollout = bench.batch("rollout")
+    order = order_of(rollout, within_groups=not relative(bench))
+    value, ok = worth(bench, rollout)
+    same((value[order], ok[order]), worth(bench, rollout.rows(order)), "with the rows in another order")
+    return None
+
+
+@law("reward")
+def other_rows(subject: Subject) -> str | None:
+    """A row's reward is its own affair: without the rows of other prompts it is the same."""
+    bench = subject.bench()
+    rollout = bench.batch("rollout")
+    value, ok = worth(bench, rollout)
+    rows = [[row] for row in range(len(rollout))]
+    if relative(bench):
+        rows = [(rollout.group_B == group).nonzero()[:, 0].tolist() for group in groups_of(rollout)]
+    for some in rows:
+        same((value[some], ok[some]), worth(bench, rollout.rows(some)), f"with {len(some)} of {len(rollout)} rows")
+    return None
+
+
+@law("reward")
+def deterministic(subject: Subject) -> str | None:
+    """Asked twice about the same rows, it says the same."""
+    bench = subject.bench()
+    rollout = bench.batch("rollout")
+    one, two = worth(bench, rollout), worth(bench, rollout)
+    if apart(one[0], two[0]) or not torch.equal(one[1], two[1]):
+        raise Broken(
+            f"the second answer differs by {apart(one[0], two[0]):.2g} of the largest; draw from ctx.rng(purpose, sample id)"
+        )
+    return None

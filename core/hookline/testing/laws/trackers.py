@@ -1,0 +1,225 @@
+"""Laws for trackers: what watches a run must not disturb it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hookline.config import experiment
+from hookline.loop.loop import run_experiment
+from hookline.plan.planner import make_plan
+from hookline.runs.run import Run
+from hookline.testing.harness import Subject, stand_in_offers
+from hookline.testing.suite import Broken, NotApplicable, law
+
+UGLY = '<b>"quoted" & \\frac</b>\n\tünïcödé 🙂 \x07'
+
+
+@contextlib.contextmanager
+def watched(subject: Subject, tracked: bool = True) -> Iterator[tuple[Run, Path]]:
+    """A real run that the tracker follows, from a working directory where it has no business: (run, that directory)."""
+    subject._made += 1
+    home = subject.folder / f"watched-{subject._made}"
+    scratch = home / "elsewhere"
+    scratch.mkdir(parents=True)
+    parsed, document = experiment.load(described(subject, tracked))
+    loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
+    plan = make_plan(parsed, document, loose)
+    kept = os.environ.get("WANDB_MODE")
+    os.environ["WANDB_MODE"] = "offline"  # a check sends nothing anywhere
+    run = Run.open(home / "run", plan)
+    try:
+        with contextlib.chdir(scratch), contextlib.redirect_stdout(io.StringIO()):
+            yield run, scratch
+    finally:
+        run.close()
+        os.environ.pop("WANDB_MODE") if kept is None else os.environ.update(WANDB_MODE=kept)
+
+
+def described(subject: Subject, tracked: bool) -> dict[str, Any]:
+    """Four steps, a save and an evaluation every second one."""
+    own = {"use": subject.offer.name if subject.offer.path else f"{subject.offer.distribution}:{subject.offer.name}"}
+    sampled = {"use": "testing-sampled", "prompts": subject.rows, "rows": 2}
+    phase = {
+        "name": "watched",
+        "steps": 4,
+        "rollout": sampled,
+        "reward": "testing-worth",
+        "update": {"use": "testing-follow"},
+        "evaluate": [{"every": 2, "rows": 4, "rollout": sampled, "reward": ["testing-worth"]}],
+        "save": {"every": 2},
+    }
+    return {
+        "name": "watched",
+        "seed": 3,
+        "tokenizer": {"train": "words", "on": subject.rows, "vocabulary": 100_000},
+        "model": {"build": "testing-model"},
+        "phases": [phase],
+        "trackers": [{**own, **subject.options}] if tracked else [],
+    }
+
+
+def finish(run: Run, stop_after: int = 0) -> None:
+    """Take the run to its end, or interrupt it once this many rows were committed."""
+    assert run.plan is not None
+    commit = run.commit_row
+
+    def committed(*row: Any) -> None:
+        commit(*row)
+        if stop_after and len(run.rows()) == stop_after:
+            raise KeyboardInterrupt
+
+    vars(run)["commit_row"] = committed
+    try:
+        run_experiment(run.plan, run)
+    except KeyboardInterrupt:
+        if not stop_after:
+            raise
+    finally:
+        del vars(run)["commit_row"]
+
+
+def failed(run: Run) -> str:
+    return next((text for text in run.notices if "failed and is left out" in text), "")
+
+
+@law("tracker")
+def survives(subject: Subject) -> str | None:
+    """It outlives a run, figures that are not numbers, names with slashes, and texts of every kind."""
+    with watched(subject) as (run, _):
+        finish(run)
+        if failed(run):
+            raise Broken(failed(run))
+    with watched(subject) as (run, _):
+        assert run.plan is not None
+        run.trackers = {slot.instance: slot.make() for slot in run.plan.trackers}
+        run.tell("run_started")
+        run.tell("phase_started", phase="watched", steps=2, done=0)
+        run.commit_samples("watched", 0, "heldout", [])
+        run.commit_row("watched", 0, {}, {})
+        sample = {"sample": 1, "group": 1, "prompt": UGLY, "response": "", "tokens": 0, "terms": {}}
+        run.commit_samples("watched", 1, "a b/c", [sample, {**sample, "response": UGLY, "terms": {"x/y": math.nan}}])
+        run.commit_row(
+            "watched", 1, {"loss": math.nan, "reward": math.inf, "eval/a b/c": -math.inf}, {"seconds/x": 0.0}
+        )
+        run.tell("run_finished", status="failed")
+        if failed(run):
+            raise Broken(failed(run))
+    return None
+
+
+@law("tracker")
+def own_folder(subject: Subject) -> str | None:
+    """What it writes lies in the run's directory, and nowhere else."""
+    with watched(subject) as (run, scratch), written() as paths:
+        finish(run)
+        left = sorted(path.name for path in scratch.iterdir())
+        if left:
+            raise Broken(f"it left {', '.join(left[:3])} in the working directory; write below run.directory")
+        here = run.directory.resolve()
+        outside = sorted({str(path) for path in paths if not path.is_relative_to(here) and not harmless(path)})
+        if outside:
+            raise Broken(f"it wrote {', '.join(outside[:3])}; write below run.directory")
+    return None
+
+
+def harmless(path: Path) -> bool:
+    """Caches and temporary files, which programs may write without asking."""
+    home = Path.home()
+    places = [Path(tempfile.gettempdir()), Path("/dev"), Path("/proc"), home / ".cache", home / ".config"]
+    return "__pycache__" in path.parts or any(path.is_relative_to(place.resolve()) for place in places)
+
+
+_listeners: list[set[Path]] = []
+_listening = False
+
+
+@contextlib.contextmanager
+def written() -> Iterator[set[Path]]:
+    """The files that this process opens for writing meanwhile."""
+    global _listening
+
+    def hear(event: str, about: tuple[Any, ...]) -> None:
+        if event == "open" and _listeners and isinstance(about[0], str):
+            mode, flags = str(about[1] or ""), int(about[2] or 0)
+            if set(mode) & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR):
+                for paths in _listeners:
+                    paths.add(Path(os.path.realpath(about[0])))
+
+    if not _listening:  # an audit hook stays for good, so there is one, and it listens only when asked to
+        sys.addaudithook(hear)
+        _listening = True
+    found: set[Path] = set()
+    _listeners.append(found)
+    try:
+        yield found
+    finally:
+        _listeners.remove(found)
+
+
+@law("tracker")
+def every_row_once(subject: Subject) -> str | None:
+    """After an interruption and a resume its files hold as many lines as if nothing had happened: each row once."""
+    with watched(subject, tracked=False) as (run, _):
+        finish(run)
+        plain = set(lines(run))
+    with watched(subject) as (run, _):
+        finish(run)
+        straight = {name: count for name, count in lines(run).items() if count and name not in plain}
+    if not straight:
+        raise NotApplicable("it leaves no text in the run's directory")
+    with watched(subject) as (run, _):
+        finish(run, stop_after=4)  # the start's row and three steps; the newest save was after two
+        assert run.plan is not None
+        run.close()
+        again = Run.open(run.directory, run.plan)
+        try:
+            finish(again)
+            resumed = {name: count for name, count in lines(again).items() if name not in plain}
+        finally:
+            again.close()
+    for name, count in straight.items():
+        if resumed.get(name) != count:
+            raise Broken(
+                f"{name} has {resumed.get(name, 0)} lines after a resume, {count} without; rows come again: see run.rows()"
+            )
+    return None
+
+
+def lines(run: Run) -> dict[str, int]:
+    """Lines of the text files in a run's directory, by name; numbers and hashes in a name, such as a date, do not tell it apart."""
+    found: dict[str, int] = {}
+    for path in run.directory.rglob("*"):
+        if path.is_file() and path.suffix != ".log":  # a library's own diary is not about rows
+            name = re.sub(r"[0-9a-f]{6,}|\d+", "*", path.relative_to(run.directory).as_posix())
+            with contextlib.suppress(UnicodeDecodeError):
+                found[name] = found.get(name, 0) + path.read_text(encoding="utf-8").count("\n")
+    return found
+
+
+@law("tracker")
+def row_lent(subject: Subject) -> str | None:
+    """It changes nothing in the rows and samples it is shown: other trackers see them next."""
+    with watched(subject) as (run, _):
+        told: list[tuple[Any, Any]] = []
+        tell = run.tell
+
+        def telling(what: str, **about: Any) -> None:
+            before = copy.deepcopy(about)
+            tell(what, **about)
+            told.append((before, about))
+
+        vars(run)["tell"] = telling
+        finish(run)
+        if any(before != after for before, after in told):
+            raise Broken("a row or a sample is not what it was after the tracker saw it")
+    return None

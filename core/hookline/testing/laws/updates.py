@@ -1,0 +1,204 @@
+"""Laws for updates: what a gradient may depend on, and what it may not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from hookline.batch.stages import Advantaged, Batch
+from hookline.contract.fields import UpdateConfig
+from hookline.testing.harness import Bench, Gradient, Subject
+from hookline.testing.laws.batches import apart, order_of, trailing, widened
+from hookline.testing.suite import Broken, NotApplicable, law
+from hookline.training.statistics import forward
+
+AWAY = 0.02
+"""How far weights move, in units of an entry, for the gradient of a later epoch: ratios then differ from 1."""
+STEPS = (0.02, 0.004, 0.0008, 0.0001, 0.00002)
+"""Of finite differences: a large one drowns float32's noise, a small one stays within a narrow clip."""
+
+
+def gradient(bench: Bench, batch: Batch, **how: Any) -> Gradient:
+    """The update's gradient on a batch, or why there is none."""
+    if bench.loop.shared.trainer is None:
+        raise NotApplicable("it trains nothing through ctx.train")
+    found = bench.gradient(batch, **how)
+    if not found.steps:
+        raise NotApplicable("it took no optimiser step on the bench's rows")
+    return found
+
+
+def latest(bench: Bench) -> Batch:
+    """The batch the update is handed: the latest stage of the phase."""
+    return bench.batch("advantage")
+
+
+def same(one: Gradient, other: Gradient, limit: float, what: str) -> None:
+    distance = apart(one.flat(), other.flat())
+    if distance > limit:
+        raise Broken(f"{what}: the gradient differs by {distance:.2g} of its largest entry, allowed are {limit:.0e}")
+
+
+@law("update")
+def padding(subject: Subject) -> str | None:
+    """Nothing depends on padding: more of it, junk in it, or tokens behind an answer that nobody chose change no gradient."""
+    bench = subject.bench()
+    batch, words = latest(bench), bench.tokenizer.vocabulary
+    plain = gradient(bench, batch, away=AWAY)
+    same(
+        plain,
+        gradient(bench, widened(batch, words), away=AWAY),
+        2e-6,
+        "with three more columns of padding, full of junk",
+    )
+    same(
+        plain, gradient(bench, trailing(batch, words), away=AWAY), 2e-6, "with two unchosen tokens behind every answer"
+    )
+    return None
+
+
+@law("update")
+def micro_batches(subject: Subject) -> str | None:
+    """The gradient does not depend on how rows are split into micro-batches: every mean is over the whole optimiser step."""
+    bench = subject.bench()
+    batch = latest(bench)
+    whole = gradient(bench, batch, away=AWAY)
+    lengths_B = batch.prompt_length_B + batch.length_B
+    for tokens, what in ((1, "one unit to a micro-batch"), (3 * int(lengths_B.max()), "three rows to a micro-batch")):
+        same(whole, gradient(bench, batch, micro_tokens=tokens, away=AWAY), 1e-6, what)
+    return None
+
+
+@law("update")
+def permutation(subject: Subject) -> str | None:
+    """The order of rows does not matter."""
+    bench = subject.bench()
+    batch = latest(bench)
+    shuffled = batch.rows(order_of(batch))
+    same(
+        gradient(bench, batch, away=AWAY), gradient(bench, shuffled, away=AWAY), 2e-6, "with the rows in another order"
+    )
+    return None
+
+
+@law("update")
+def zero_advantage(subject: Subject) -> str | None:
+    """Where every advantage is 0 there is nothing to follow: the policy's gradient is 0, regularisers apart."""
+    bench = subject.bench()
+    batch = latest(bench)
+    if not issubclass(subject.cls.takes, Advantaged) or not isinstance(batch, Advantaged):
+        raise NotApplicable("it takes no advantages")
+    full = gradient(bench, batch, away=AWAY).flat("policy/")
+    left = flat_of(bench, batch)
+    if relative(left, full) <= 1e-6:
+        return None
+    # a price of its own, such as an entropy bonus, goes on without any advantage; switched off, nothing may be left
+    smallest = relative(left, full)
+    for name, field in subject.cls.Config.model_fields.items():
+        if name in UpdateConfig.model_fields or not isinstance(field.default, float) or not field.default:
+            continue
+        try:
+            other = subject.bench(**{field.alias or name: 0.0})
+        except Exception:  # 0 is not allowed there
+            continue
+        rest = relative(flat_of(other, latest(other)), full)
+        smallest = min(smallest, rest)
+        if rest <= 1e-6:
+            return f"once {field.alias or name} is 0"
+    raise Broken(f"without advantages the policy's gradient is still {smallest:.2g} of what it is with them")
+
+
+def flat_of(bench: Bench, batch: Batch, first: bool = False) -> Tensor:
+    """The policy's gradient once all advantages are 0."""
+    without = replace(cast(Advantaged, batch), advantage_BT=torch.zeros_like(cast(Advantaged, batch).advantage_BT))
+    return gradient(bench, without, away=AWAY).flat("policy/", first)
+
+
+def relative(part: Tensor, whole: Tensor) -> float:
+    largest = float(whole.abs().max()) if whole.numel() else 0.0
+    return float(part.abs().max()) / largest if largest else float(part.abs().max()) if part.numel() else 0.0
+
+
+@law("update", claimed=True)
+def reinforce(subject: Subject) -> str | None:
+    """On rows the policy has just drawn, its policy gradient is REINFORCE's, that of −A log π, up to a factor."""
+    bench = subject.bench()
+    batch = latest(bench)
+    if not isinstance(batch, Advantaged):
+        raise NotApplicable("it takes no advantages")
+    mine = gradient(bench, batch).flat("policy/", first=True) - flat_of(bench, batch, first=True)
+    bench.restore()
+    distances = {}
+    for name, theirs in textbook(bench, batch).items():
+        factor = float((mine @ theirs) / (theirs @ theirs))
+        distances[name] = apart(mine, factor * theirs) if factor > 0 else 1.0
+    best = min(distances, key=lambda name: distances[name])
+    if distances[best] > 1e-5:
+        raise Broken(f"nearest is its mean over {best}, and {distances[best]:.2g} of the largest entry away from it")
+    return f"averaged over {best}"
+
+
+def textbook(bench: Bench, batch: Advantaged) -> dict[str, Tensor]:
+    """The gradient of −A log π, averaged as the literature does."""
+    policy = bench.loop.shared.roles["policy"]
+    trained = sorted(policy.trainable().items())
+    weighed_BT = -batch.advantage_BT * forward(policy, batch, ("logprobs",))["logprobs"]
+    count_B = batch.mask_BT.sum(1).clamp(min=1)
+    means = {
+        "tokens": weighed_BT.sum() / batch.mask_BT.sum(),
+        "rows of each one's mean over tokens": (weighed_BT.sum(1) / count_B).mean(),
+        "rows of each one's sum": weighed_BT.sum(1).mean(),
+    }
+    found = {}
+    for name, mean in means.items():
+        grads = torch.autograd.grad(mean, [p for _, p in trained], retain_graph=True, allow_unused=True)
+        parts = [torch.zeros_like(p) if g is None else g for (_, p), g in zip(trained, grads)]
+        found[name] = torch.cat([part.reshape(-1) for part in parts])
+    return found
+
+
+@law("update")
+def gradcheck(subject: Subject) -> str | None:
+    """The gradient is the slope of the loss it logs, by finite differences along it and across it."""
+    bench = subject.bench()
+    batch = latest(bench)
+    exact = gradient(bench, batch)
+    step = exact.steps[-1]
+    for role in sorted({name.partition("/")[0] for name in step}):
+        mine = {name: g for name, g in step.items() if name.startswith(f"{role}/")}
+        size = float(torch.cat([g.reshape(-1) for g in mine.values()]).norm())
+        generator = torch.Generator().manual_seed(1)
+        across = {name: torch.randn(g.shape, generator=generator) / g.numel() ** 0.5 for name, g in mine.items()}
+        along = {name: g / size for name, g in mine.items()} if size else across
+        for direction, how in ((along, "along"), (across, "across")):
+            slope = sum(float((mine[name] * direction[name]).sum()) for name in mine)
+            for h in STEPS:
+                measured, noise = finite_difference(bench, batch, step, direction, h)
+                size_here = max(abs(slope), abs(measured))
+                drowned = h < STEPS[0] and noise > 0.02 * size_here
+                if not drowned and abs(slope - measured) <= 0.01 * size_here + noise:
+                    break
+            else:
+                raise Broken(
+                    f"{how} the gradient of role '{role}' the loss has slope {measured:.4g}, the gradient says {slope:.4g}; "
+                    "a detached factor? then say why in `exempt`"
+                )
+    return None
+
+
+def finite_difference(
+    bench: Bench, batch: Batch, step: dict[str, Tensor], direction: dict[str, Tensor], h: float
+) -> tuple[float, float]:
+    """(slope of the loss along a direction, how far float32 may be off), by Richardson's extrapolation."""
+
+    def loss(h: float) -> float:
+        moved = {name: h * direction[name] if name in direction else torch.zeros_like(g) for name, g in step.items()}
+        return bench.gradient(batch, away=moved).losses[-1]
+
+    def slope(h: float) -> float:
+        return (loss(h) - loss(-h)) / (2 * h)
+
+    return (4 * slope(h / 2) - slope(h)) / 3, 3e-7 * max(1.0, abs(loss(0.0))) / h

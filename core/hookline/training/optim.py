@@ -1,0 +1,107 @@
+"""Optimisers whose state is keyed by parameter name, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hookline.contract.fields import UpdateConfig
+from hookline.errors import CheckpointError
+
+__all__ = ["Optimiser", "learning_rate"]
+
+
+def learning_rate(config: UpdateConfig, taken: int, total: int) -> float:
+    """Share of the peak for the optimiser step after `taken` of `total`: linear warm-up, then the schedule."""
+    if taken < config.warmup:
+        return (taken + 1) / config.warmup
+    if config.schedule == "constant":
+        return 1.0
+    done = min(1.0, (taken - config.warmup) / max(1, total - config.warmup))
+    fall = 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.final_lr + (1.0 - config.final_lr) * fall
+
+
+class Optimiser:
+    """AdamW or plain gradient descent for everything, or Muon for hidden matrices and AdamW for the rest."""
+
+    def __init__(self, config: UpdateConfig, parameters: Mapping[str, nn.Parameter], hidden_matrices: set[str]) -> None:
+        self.config = config
+        self.names = {id(parameter): name for name, parameter in parameters.items()}
+        self.parameters = dict(parameters)
+        muon = {name for name in parameters if config.optimizer == "muon" and name in hidden_matrices}
+        scale = (config.matrix_lr or config.lr) / config.lr
+        adamw_groups: list[dict[str, Any]] = []
+        muon_groups: list[dict[str, Any]] = []
+        for role in dict.fromkeys(name.partition("/")[0] for name in parameters):
+            mine = {name: p for name, p in parameters.items() if name.partition("/")[0] == role}
+            lr = config.lr_of(role)
+            rest = [p for name, p in mine.items() if name not in muon]
+            for group, decay in (
+                ([p for p in rest if p.dim() >= 2], config.weight_decay),
+                ([p for p in rest if p.dim() < 2], 0.0),
+            ):
+                if group:
+                    adamw_groups.append({"params": group, "weight_decay": decay, "lr": lr})
+            if matrices := [p for name, p in mine.items() if name in muon]:
+                muon_groups.append({"params": matrices, "lr": lr * scale})
+        self.parts: list[torch.optim.Optimizer] = []
+        if adamw_groups and config.optimizer == "sgd":
+            self.parts.append(torch.optim.SGD(adamw_groups, lr=config.lr))
+        elif adamw_groups:
+            self.parts.append(torch.optim.AdamW(adamw_groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True))
+        if muon_groups:
+            self.parts.append(
+                torch.optim.Muon(muon_groups, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+        self.peaks = [[float(group["lr"]) for group in part.param_groups] for part in self.parts]
+
+    def step(self, share: float) -> float:
+        """One optimiser step at this share of the peak; returns the learning rate used."""
+        for part, peaks in zip(self.parts, self.peaks):
+            for group, peak in zip(part.param_groups, peaks):
+                group["lr"] = peak * share
+            part.step()
+        return self.config.lr * share
+
+    def zero(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            self.names[id(parameter)]: dict(values.items())
+            for part in self.parts
+            for parameter, values in part.state.items()
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
+        unknown = sorted(set(saved) - set(self.parameters))
+        if unknown:
+            raise CheckpointError(
+                f"optimiser state for unknown parameters: {', '.join(unknown[:5])}", "use the run's own experiment"
+            )
+        owner = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
+        for name, values in saved.items():
+            parameter = self.parameters[name]
+            owner[id(parameter)].state[parameter] = {
+                key: value.to(parameter.device).clone() if isinstance(value, Tensor) and value.dim() else value
+                for key, value in values.items()
+            }
+
+
+def hidden_matrices(net: nn.Module, prefix: str) -> set[str]:
+    """Names of the 2-D weights that lie between embedding and output layer."""
+    outer: set[int] = set()
+    for module in net.modules():
+        if isinstance(module, nn.Embedding):
+            outer.add(id(module.weight))
+    get = getattr(net, "get_output_embeddings", None)
+    layer = get() if get else None
+    if layer is not None:
+        outer.add(id(layer.weight))
+    return {prefix + name for name, p in net.named_parameters() if p.dim() == 2 and id(p) not in outer}

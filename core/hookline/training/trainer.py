@@ -1,0 +1,179 @@
+"""Training steps: how a loss over rows becomes a change of weights, whatever the batch's split."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+
+from hookline import rng
+from hookline.batch.stages import Batch
+from hookline.contract.fields import UpdateConfig
+from hookline.contract.loss import Loss, MicroBatch, Stats
+from hookline.errors import NumbersError, PluginError
+from hookline.models.role import Role
+from hookline.training.optim import Optimiser, hidden_matrices, learning_rate
+from hookline.training.statistics import forward, split_by_tokens
+
+if TYPE_CHECKING:
+    from hookline.loop.context import Context
+
+__all__ = ["Trainer"]
+
+
+B = TypeVar("B", bound=Batch)
+Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
+"""Rows and their loss."""
+
+
+class Trainer:
+    """Owns the optimiser of a phase and takes its steps."""
+
+    def __init__(self, ctx: Context, config: UpdateConfig, trained: Iterable[Role], steps: int) -> None:
+        self.ctx = ctx
+        self.config = config
+        self.roles = ctx.role_named
+        self.trained = list(trained)
+        self.total = steps * config.epochs * config.minibatches
+        named = {f"{role.name}/{name}": p for role in self.trained for name, p in role.trainable().items()}
+        matrices = set().union(*(hidden_matrices(role.net, f"{role.name}/") for role in self.trained))
+        self.optimiser = Optimiser(config, named, matrices)
+        self.parameters = named
+        self.taken = 0
+
+    def train(
+        self,
+        batch: B,
+        loss: Callable[[MicroBatch[B]], Loss],
+        unit: Literal["row", "group"] = "row",
+        after: Callable[[], None] | None = None,
+        beside: Joined | None = None,
+    ) -> None:
+        if len(batch) == 0 or not bool(batch.mask_BT.any()):
+            return
+        for epoch in range(self.config.epochs):
+            parts = self._minibatches(batch, unit, epoch)
+            others = self._minibatches(beside[0], "row", epoch, len(parts)) if beside else []
+            nothing: list[int] = []
+            for part, other in itertools.zip_longest(parts, others, fillvalue=nothing):
+                joined = [(beside[0].rows(other), beside[1])] if beside and other else []
+                self._step(batch.rows(part), loss, unit, *joined)
+                if after:
+                    after()
+
+    def _minibatches(self, batch: Batch, unit: str, epoch: int, most: int | None = None) -> list[list[int]]:
+        units = _units(batch, unit)
+        key = self.ctx.key("minibatches", epoch, *(("beside",) if most else ()))
+        order = torch.randperm(len(units), generator=rng.generator(*key)).tolist()
+        many = min(most or self.config.minibatches, len(units))
+        cuts = [round(i * len(units) / many) for i in range(many + 1)]
+        return [[row for u in order[a:b] for row in units[u]] for a, b in itertools.pairwise(cuts)]
+
+    def _step(self, mini: B, loss: Callable[[MicroBatch[B]], Loss], unit: str, *beside: Joined) -> None:
+        self.optimiser.zero()
+        logged: dict[str, float] = {}
+        total = self._gradient(mini, loss, unit, logged)
+        total += sum(self._gradient(*joined, "row", logged) for joined in beside)
+        norm = self._clip()
+        share = learning_rate(self.config, self.taken, self.total)
+        rate = self.optimiser.step(share)
+        self.optimiser.zero()
+        self.taken += 1
+        for role in self.trained:
+            role.version += 1
+        log = self.ctx.log
+        for name, figure in (("loss", total), ("grad_norm", norm), ("learning_rate", rate), ("optimiser_steps", 1)):
+            log(name, figure)
+        for name, figure in logged.items():
+            log(name, figure)
+
+    def _gradient(self, mini: B, loss: Callable[[MicroBatch[B]], Loss], unit: str, logged: dict[str, float]) -> float:
+        """Add the gradient of a loss over some rows, part by part; returns the loss."""
+        known: dict[str, float] = {}
+
+        def count(kind: str) -> float:
+            if kind not in known:
+                known[kind] = _count(mini, kind)
+            return known[kind]
+
+        total = 0.0
+        for part in split_by_tokens(mini, self.config.micro_tokens, _units(mini, unit)):
+            mb = MicroBatch(mini.rows(part), self._read, count, logged)
+            answer = loss(mb)
+            if not isinstance(answer, Loss):
+                raise PluginError(
+                    f"the loss returned {type(answer).__name__}, so nobody knows what it was averaged over",
+                    "build it from mb.token_mean, mb.row_mean or mb.mean_over",
+                )
+            value = float(answer.value.detach())
+            if not math.isfinite(value):
+                raise NumbersError(
+                    f"the loss is {value}{_culprit(answer, mb.batch)}",
+                    "the weights are as before this step; lower lr or look at that row",
+                )
+            total += value
+            if not answer.value.requires_grad:
+                raise PluginError(
+                    "the loss carries no gradient, so nothing would be learned", "build it from mb.stats(...)"
+                )
+            answer.value.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    def _read(self, model: str, batch: Batch, want: Sequence[str]) -> Stats:
+        return Stats(forward(self.roles(model), batch, want))
+
+    def _clip(self) -> float:
+        grads = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        if not grads:
+            return 0.0
+        norms = torch._foreach_norm(list(grads.values()))
+        norm = float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))
+        if not math.isfinite(norm):
+            bad = next((name for name, n in zip(grads, norms) if not bool(torch.isfinite(n))), next(iter(grads)))
+            raise NumbersError(
+                f"the gradient of {bad} is not finite",
+                "the weights are as before this step; lower lr, or compute in float32",
+            )
+        if norm > self.config.grad_clip:
+            torch._foreach_mul_(list(grads.values()), self.config.grad_clip / (norm + 1e-6))
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"taken": self.taken, "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.taken = int(saved["taken"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+
+
+def _units(batch: Batch, unit: str) -> list[list[int]]:
+    if unit == "row":
+        return [[row] for row in range(len(batch))]
+    groups: dict[int, list[int]] = {}
+    for row, group in enumerate(batch.group_B.tolist()):
+        groups.setdefault(group, []).append(row)
+    return list(groups.values())
+
+
+def _count(batch: Batch, kind: str) -> float:
+    if kind == "tokens":
+        return float(batch.mask_BT.sum())
+    if kind == "rows":
+        return float(len(batch))
+    if kind == "groups":
+        return float(len(set(batch.group_B.tolist())))
+    return float(batch.extra[kind].double().sum())
+
+
+def _culprit(answer: Loss, batch: Batch) -> str:
+    for kind, x in answer.parts:
+        bad = ~torch.isfinite(x.detach())
+        if kind == "tokens":
+            bad = bad & batch.mask_BT
+        if bool(bad.any()) and x.dim() >= 1 and x.shape[0] == len(batch):
+            row = int(bad.reshape(len(batch), -1).any(1).nonzero()[0])
+            return f": first in sample {int(batch.sample_B[row])} ('{batch.prompt_text(row)[:40]}')"
+    return ""
