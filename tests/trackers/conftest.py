@@ -151,7 +151,7 @@ def opened(small: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., Run]
         planned = plan({**small, "trackers": list(trackers)})
         run = Run.open(tmp_path / directory, planned)
         runs.append(run)
-        run.trackers = {slot.instance: slot.make() for slot in planned.trackers}
+        run.trackers = {slot.instance: slot.component for slot in planned.trackers}
         if run.resumed:
             run.cut_back(sum(1 for _ in (run.directory / "metrics.jsonl").open()))
         run.tell("run_started")

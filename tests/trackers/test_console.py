@@ -80,7 +80,7 @@ def test_a_resumed_phase_says_where_it_goes_on(opened: Callable[..., Run], capsy
 
 def test_a_run_stopped_before_it_began_breaks_no_tracker(opened: Callable[..., Run]) -> None:
     run = opened()
-    run.trackers = {slot.instance: slot.make() for slot in plan({**run.experiment, "trackers": ALL}).trackers}
+    run.trackers = {slot.instance: slot.component for slot in plan({**run.experiment, "trackers": ALL}).trackers}
     run.tell("run_finished", status="stopped")
     assert not run.notices
 

@@ -98,7 +98,7 @@ def _roles(phase: PlannedPhase) -> Iterator[str]:
     for slot in (*phase.slots, *(s for e in phase.evaluations for s in (e.rollout, *e.rewards))):
         for key, name in marked(slot.config, "phase").items():
             left[f"{slot.instance}.{key}: as phase '{name}' left it"] = None
-        for given in sorted(slot.make().gives):
+        for given in sorted(slot.gives):
             if given.startswith("role:"):
                 makers.setdefault(given.removeprefix("role:"), []).append(slot.instance)
     yield from left
@@ -115,8 +115,8 @@ def _slot(slot: Slot) -> dict[str, Any]:
         "source": _short(slot.source),
         "weight": slot.weight,
         "options": slot.config.model_dump(mode="json", by_alias=True),
-        "needs": sorted(slot.make().needs),
-        "gives": sorted(slot.make().gives),
+        "needs": sorted(slot.needs),
+        "gives": sorted(slot.gives),
     }
 
 

@@ -22,9 +22,9 @@ class Evaluator:
     def __init__(self, planned: PlannedEvaluation) -> None:
         self.planned = planned
         self.spec = planned.spec
-        self.rollout = planned.rollout.make()
+        self.rollout = planned.rollout.component
         self.rewards: dict[str, tuple[Component, Any]] = {
-            slot.instance: (slot.make(), slot) for slot in planned.rewards
+            slot.instance: (slot.component, slot) for slot in planned.rewards
         }
         self.prefix = "" if self.spec.name == "heldout" else f"{self.spec.name}/"
 

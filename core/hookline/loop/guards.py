@@ -50,7 +50,7 @@ def learning_signal(
 
     What compares answers to one prompt, and has no advantage, learns nothing where each prompt's answers are alike.
     """
-    compares = phase.update is not None and bool({"groups", "pairs"} & set(phase.update.make().needs))
+    compares = phase.update is not None and bool({"groups", "pairs"} & phase.update.needs)
     if not (phase.advantage_by or compares) or not len(scored):
         return
     weights = {slot.instance: slot.weight for slot in phase.rewards}
@@ -84,13 +84,13 @@ def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
     if update is None or behaviour is None or not bool(batch.mask_BT.any()):
         return
     oldest = int(behaviour.version_BT[batch.mask_BT].min())
-    corrected = any("correction" in slot.make().gives for slot in phase.wraps)
+    corrected = any("correction" in slot.gives for slot in phase.wraps)
     if oldest < now and not update.cls.off_policy and not corrected:
         raise PluginError(
             f"{update.offer} was given rows of policy version {oldest}, the policy is at {now}, and it has no correction",
             "use an update that is off_policy-safe, or sample fresh rows",
         )
-    ratios = "behaviour" in update.make().needs
+    ratios = "behaviour" in update.needs
     if ratios and behaviour.sampling.truncated and behaviour.support is None:
         raise PluginError(
             f"{phase.rollout.offer} cut the distribution (top-k or top-p) without recording the kept ids, "

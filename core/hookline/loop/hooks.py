@@ -40,7 +40,7 @@ class Hooks:
         self._manager.add_hookspecs(StageSpecs)
         self._manager.register(_core_score(score), "core")
         for slot in phase.slots:
-            component = slot.make()
+            component = slot.component
             name = f"{slot.kind}/{slot.instance}"
             self.components[name] = component
             if slot.kind == "reward":

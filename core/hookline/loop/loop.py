@@ -28,7 +28,7 @@ def run_experiment(plan: Plan, run: Run) -> None:
     """Every phase that is not finished, in order."""
     if plan.experiment.threads:
         torch.set_num_threads(plan.experiment.threads)
-    run.trackers = {slot.instance: slot.make() for slot in plan.trackers}
+    run.trackers = {slot.instance: slot.component for slot in plan.trackers}
     status = "failed"
     with stop_signals() as stopping, asyncio.Runner() as answers:
         try:

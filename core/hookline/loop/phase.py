@@ -87,7 +87,7 @@ class PhaseState:
         if update and isinstance(update.config, UpdateConfig):
             s.micro_tokens = update.config.micro_tokens
         if self.phase.head:
-            head = self.phase.head.make()
+            head = self.phase.head.component
             assert isinstance(head, Head)
             s.roles["policy"].add_head(self.phase.head.instance, head.build, head.reads, (s.seed, self.spec.name))
         self.by_name = {f"{slot.kind}/{slot.instance}": slot for slot in self.phase.slots}

@@ -55,7 +55,7 @@ def _autocast(spec: ModelSpec) -> torch.dtype | None:
 def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
     if adapter is None:
         return net, False
-    made = adapter.make()
+    made = adapter.component
     assert isinstance(made, Adapter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.key(seed, "adapter"))
@@ -64,7 +64,7 @@ def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
 
 def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot) -> None:
     """Try an adapter on the model's skeleton, which has layers and shapes but no weights; it refuses what does not fit."""
-    made = adapter.make()
+    made = adapter.component
     if not isinstance(made, Adapter):
         return
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -81,7 +81,7 @@ def _skeleton(architecture: Slot | None, path: str | None) -> Any:
     if architecture is None:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         return AutoModelForCausalLM.from_config(config)
-    made = architecture.make()
+    made = architecture.component
     assert isinstance(made, Architecture)
     return made.build(cast(Tokenizer, types.SimpleNamespace(vocabulary=8, special={})))
 
@@ -121,7 +121,7 @@ def build_policy(
                 "use the tokenizer that belongs to the model",
             )
     else:
-        made = architecture.make()
+        made = architecture.component
         assert isinstance(made, Architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.key(seed, "build"))
@@ -157,7 +157,7 @@ def load_role(
         adapted = False
     role = Role(name, net, autocast=_autocast(spec), adapter=adapted, recompute=bool(spec.gradient_checkpointing))
     if head is not None and head.instance in about["heads"]:
-        made = head.make()
+        made = head.component
         assert isinstance(made, Head)
         role.add_head(head.instance, made.build, made.reads, (seed,))
     for asked, make in (heads or {}).items():

@@ -67,7 +67,7 @@ def _check_figure(planner: Planner, phase: PlannedPhase, at: Sequence[str | int]
     best = phase.spec.save.best.figure if phase.spec.save.best else ""
     if not best or best.startswith("eval/"):
         return
-    logged = [*CORE_METRICS, *(metric for slot in phase.slots for metric in slot.make().metrics)]
+    logged = [*CORE_METRICS, *(metric for slot in phase.slots for metric in slot.metrics)]
     logged = [metric for metric in logged if not metric.timing and not metric.name.startswith("eval/")]
     named = [f"reward/{slot.instance}" for slot in phase.rewards]
     names = [*named, *(metric.name for metric in logged if "*" not in metric.name)]
@@ -89,10 +89,8 @@ def _check_data(planner: Planner, name: str, path: tuple[str | int, ...]) -> Non
 
 def _check_fit(planner: Planner, phase: PlannedPhase, at: tuple[str | int, ...]) -> None:
     """Stages and needs: what cannot work together is refused here, by name."""
-    made = {id(slot): slot.make() for slot in phase.slots}
-    gives = {id(slot): set(made[id(slot)].gives) for slot in phase.slots}
-    everything = set().union(*gives.values())
-    paid = bool(phase.rewards) or bool({"recorded_B", "recorded_BT"} & gives[id(phase.rollout)])
+    everything = frozenset().union(*(slot.gives for slot in phase.slots))
+    paid = bool(phase.rewards) or bool({"recorded_B", "recorded_BT"} & phase.rollout.gives)
     crediting = phase.advantage_by
     if crediting and not paid:
         planner.say(
@@ -124,7 +122,7 @@ def _check_fit(planner: Planner, phase: PlannedPhase, at: tuple[str | int, ...])
             )
     claimed: dict[str, Slot] = {}
     for slot in phase.slots:
-        for claim in sorted(made[id(slot)].claims):
+        for claim in sorted(slot.claims):
             first = claimed.setdefault(claim, slot)
             if first is not slot:
                 planner.say(
@@ -137,7 +135,7 @@ def _check_fit(planner: Planner, phase: PlannedPhase, at: tuple[str | int, ...])
         and not phase.update.cls.off_policy
         and "correction" not in everything
     ):
-        stale = next(slot for slot in phase.slots if "off-policy" in gives[id(slot)])
+        stale = next(slot for slot in phase.slots if "off-policy" in slot.gives)
         planner.say(
             phase.update.path,
             f"'{phase.update.instance}' learns on-policy, but '{stale.instance}' brings rows of older weights or another policy; "
@@ -146,12 +144,12 @@ def _check_fit(planner: Planner, phase: PlannedPhase, at: tuple[str | int, ...])
     seen: set[str] = set()
     stages = [phase.rollout, *phase.rewards, *phase.wraps, phase.advantage, phase.update, *phase.feedback]
     for slot in filter(None, stages):
-        for need in sorted(made[id(slot)].needs):
+        for need in sorted(slot.needs):
             columns = need.endswith(("_B", "_BT", "_BP"))
             there = seen if columns and slot.kind != "wrapper" else everything
             if need not in there and not _of_a_phase(need):
                 planner.say(slot.path, _missing(need, slot, phase))
-        seen |= gives[id(slot)]
+        seen |= slot.gives
 
 
 _CLAIMS = {
@@ -164,9 +162,9 @@ _CLAIMS = {
 def _check_evaluation(planner: Planner, phase: PlannedPhase, evaluation: PlannedEvaluation) -> None:
     """What an evaluation's figures need, its own rollout or the phase's update must give."""
     slots = (evaluation.rollout, *evaluation.rewards)
-    gives = set(evaluation.rollout.make().gives) | (set(phase.update.make().gives) if phase.update else set())
+    gives = evaluation.rollout.gives | (phase.update.gives if phase.update else frozenset())
     for slot in slots:
-        for need in sorted(set(slot.make().needs) - gives):
+        for need in sorted(set(slot.needs) - gives):
             if not _of_a_phase(need):
                 planner.say(slot.path, _missing(need, slot, phase, evaluation.rollout))
 
@@ -180,9 +178,9 @@ def _check_named_phases(planner: Planner, phase: PlannedPhase, before: Sequence[
     for slot in (*phase.slots, *(s for e in phase.evaluations for s in (e.rollout, *e.rewards))):
         named = marked(slot.config, "phase").values()
         asked = [p for p in before if p.spec.name in named] if named else [phase]
-        for need, other in ((need, other) for need in sorted(slot.make().needs) for other in asked):
+        for need, other in ((need, other) for need in sorted(slot.needs) for other in asked):
             head, who = need.removeprefix("head:"), f"'{slot.instance}'"
-            heads = {g for s in other.slots for g in s.make().gives} | {
+            heads = {g for s in other.slots for g in s.gives} | {
                 f"head:{other.head.instance if other.head else ''}"
             }
             if need == "feedback" and not other.feedback:
@@ -226,7 +224,7 @@ def _check_model(
     path = experiment.model.path
     most = positions(architecture, path)
     for slot in (s for p in phases for s in (p.rollout, *(e.rollout for e in p.evaluations))):
-        needed = slot.make().positions
+        needed = slot.positions
         if most is not None and needed > most:
             asked = [f"{k} is {v}" for k, v in slot.config if type(v) is int and needed - 1 <= v <= needed]
             why = ": " + ", ".join(asked) if asked else ""
@@ -252,7 +250,7 @@ def _missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = N
     source = source or phase.rollout
     rollout = source.instance
     several = f"several answers per prompt, but '{rollout}' reads one; name a rollout that reads comparisons"
-    if "behaviour" in source.make().gives:
+    if "behaviour" in source.gives:
         several = f"several samples per prompt, but '{rollout}' gives one; e.g. samples_per_prompt: 4"
     known: dict[str, Any] = {
         "groups": several,

@@ -411,7 +411,7 @@ class Run:
             slots = [
                 s for p in planned for s in (*p.slots, *(r for e in p.evaluations for r in (e.rollout, *e.rewards)))
             ]
-            self._dictionaries[phase] = MetricLog([*CORE_METRICS, *(m for slot in slots for m in slot.make().metrics)])
+            self._dictionaries[phase] = MetricLog([*CORE_METRICS, *(m for slot in slots for m in slot.metrics)])
         try:
             return self._dictionaries[phase].find(name, "a tracker")
         except PluginError:

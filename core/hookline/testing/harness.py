@@ -284,7 +284,8 @@ class Bench:
         self.options = {**setting.filled, **setting.named, **setting.phases, **subject.options, **options}
         parsed, document = experiment.load(self._experiment())
         loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
-        self.plan = make_plan(parsed, document, loose)
+        self._planned = lambda: make_plan(parsed, document, loose)
+        self.plan = self._planned()
         self.run = Run.open(folder, self.plan)
         self.runner = asyncio.Runner()
         try:
@@ -330,7 +331,8 @@ class Bench:
         }
 
     def _loop(self) -> PhaseLoop:
-        loop = PhaseLoop(self.plan, self.plan.phases[-1], self.run, self.tokenizer, self.runner)
+        plan = self._planned()
+        loop = PhaseLoop(plan, plan.phases[-1], self.run, self.tokenizer, self.runner)
         metrics = loop.shared.metrics
         metrics.__class__ = Lenient
         cast(Lenient, metrics).undeclared = set()

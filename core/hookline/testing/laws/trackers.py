@@ -101,7 +101,7 @@ def survives(subject: Subject) -> str | None:
             raise Broken(failed(run))
     with watched(subject) as (run, _):
         assert run.plan is not None
-        run.trackers = {slot.instance: slot.make() for slot in run.plan.trackers}
+        run.trackers = {slot.instance: slot.component for slot in run.plan.trackers}
         run.tell("run_started")
         run.tell("phase_started", phase="watched", steps=2, done=0)
         run.commit_samples("watched", 0, "heldout", [])

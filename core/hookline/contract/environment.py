@@ -1,0 +1,61 @@
+"""An environment: a text episode played turn by turn, with tools and rewards of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hookline.batch.stages import Record
+from hookline.contract.component import Component
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Environment", "Turn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What an environment says: the next thing the policy reads, what its last reply earned, and whether it is over."""
+
+    messages: Sequence[Mapping[str, Any]] = ()
+    """Chat messages, `{"role": …, "content": …}`, in order. Or `text`, or `token_ids`, but one of the three."""
+    text: str = ""
+    """Plain text, for policies without a chat template."""
+    token_ids: Sequence[int] | None = None
+    """Tokens as they are, for environments that speak in tokens."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """What the reply before this turn earned, by name."""
+    terminated: bool = False
+    """The episode came to its own end: nothing more can be earned."""
+    truncated: bool = False
+    """The episode was cut off, e.g. by a limit of turns; more could have been earned."""
+
+    @property
+    def over(self) -> bool:
+        return self.terminated or self.truncated
+
+    @property
+    def reward(self) -> float:
+        """The sum of the named rewards."""
+        return float(sum(self.rewards.values()))
+
+
+class Environment(Component):
+    """Plays one text episode at a time: kind `environment`, named in the config of a rollout.
+
+    A rollout makes one environment per sample (`ctx.part("environment").another()`), plays it and closes it. One that
+    fails makes its row "not judged"; the others go on.
+    """
+
+    tools: Sequence[Mapping[str, Any]] = ()
+    """Descriptions of the functions that the policy may call, as JSON schemas (the form that chat templates take)."""
+
+    async def reset(self, record: Record, rng: torch.Generator) -> Turn:
+        """Begin an episode on a dataset row; `rng` holds all of its randomness. Returns what the policy reads first."""
+        raise NotImplementedError
+
+    async def step(self, reply: str) -> Turn:
+        """Answer the policy's reply."""
+        raise NotImplementedError

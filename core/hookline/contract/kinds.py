@@ -1,0 +1,103 @@
+"""The table of kinds. A kind of component is one row here, a base class in this room, and components that derive from it.
+
+Everything that speaks of kinds reads this table: what is on offer, what a class must be, what a phase may name, what
+`explain` prints, what `plugins new` writes and what `plugins check` asks. Third parties offer components of a kind; kinds
+themselves are Hookline's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from hookline.contract.component import Component
+
+__all__ = ["KINDS", "Kind", "of_phase"]
+
+Scope = Literal["phase", "experiment", "data name", "command line", "component"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all components of one kind have in common."""
+
+    name: str
+    """Its entry point group is `hookline.NAME`."""
+    means: str
+    """What a component of this kind does, in a few words."""
+    scope: Scope
+    """Where it is named: in a phase, in the experiment, as (part of) the name of data, on the command line, or only in
+    the config of another component."""
+    section: str = ""
+    """The key under which a phase or the experiment names it."""
+    base_names: tuple[str, ...] = ("hookline.contract.component:Component",)
+    """`module:Class` of what its components derive from; by name, since reading this table imports nothing heavy."""
+    hook: str = ""
+    """The hook that it answers; kinds without one are called by their base class's methods."""
+    many: bool = False
+    """Whether a phase, or the experiment, may name several."""
+    wrapped_by: str = ""
+    """The hook that wrappers stand around when this kind answers."""
+    verb: str = "answers"
+    """What `explain` says that it does."""
+    default: str = ""
+    """The component that answers where none is named."""
+    laws: tuple[str, ...] = ()
+    """The groups of laws that `plugins check` asks of it, besides those of every component."""
+    template: str = ""
+    """What `plugins new --kind` calls it, where it is not the kind's own name."""
+
+    @property
+    def group(self) -> str:
+        """The group of entry points."""
+        return f"hookline.{self.name}"
+
+    def bases(self) -> tuple[type[Component], ...]:
+        """The classes that components of this kind derive from; imports them."""
+        found: list[Any] = []
+        for name in self.base_names:
+            module, _, attribute = name.partition(":")
+            found.append(getattr(import_module(module), attribute))
+        return cast("tuple[type[Component], ...]", tuple(found))
+
+
+_CONTRACT = "hookline.contract"
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("rollout", "brings experience: sampled, or read from data", "phase", "rollout",
+             hook="hookline_rollout", wrapped_by="hookline_rollout", laws=("loop", "rollout")),
+        Kind("reward", "judges every row", "phase", "reward",
+             hook="hookline_reward", many=True, wrapped_by="hookline_score", laws=("loop", "reward")),
+        Kind("wrapper", "stands around a hook and changes or watches its answer", "phase", "wrap",
+             many=True, verb="wraps", laws=("loop", "wrapper")),
+        Kind("advantage", "turns rewards into credit per token", "phase", "advantage",
+             hook="hookline_advantage", wrapped_by="hookline_advantage", laws=("loop", "advantage")),
+        Kind("update", "changes the weights", "phase", "update",
+             hook="hookline_update", wrapped_by="hookline_update", laws=("loop", "update"), template="algorithm"),
+        Kind("feedback", "compares or ranks rows, as an annotator would", "phase", "feedback",
+             hook="hookline_judge", many=True, verb="judges", laws=("loop", "feedback")),
+        Kind("engine", "draws answers from a model", "phase", "engine",
+             base_names=(f"{_CONTRACT}.engine:Engine",), verb="draws", default="local", laws=("engine",)),
+        Kind("environment", "plays a text episode, turn by turn", "component",
+             base_names=(f"{_CONTRACT}.environment:Environment",), verb="plays", laws=("environment",)),
+        Kind("model", "builds, reads, adapts or runs a network", "experiment", "model",
+             base_names=tuple(f"{_CONTRACT}.{name}" for name in
+                              ("model:Architecture", "model:Head", "model:Adapter", "family:Family"))),
+        Kind("task", "a source of rows that needs no file", "data name",
+             base_names=(f"{_CONTRACT}.task:Task",), laws=("task",)),
+        Kind("format", "reads rows from a kind of file", "data name",
+             base_names=(f"{_CONTRACT}.format:Format",), laws=("format",)),
+        Kind("tracker", "is told what a run does", "experiment", "trackers",
+             hook="hookline_run_started", many=True, laws=("tracker",)),
+        Kind("command", "a verb of the command line", "command line",
+             base_names=(f"{_CONTRACT}.command:Command",), laws=("command",)),
+    )
+}  # fmt: skip
+
+
+def of_phase() -> tuple[Kind, ...]:
+    """The kinds that a phase names, in the order in which the loop meets them."""
+    return tuple(kind for kind in KINDS.values() if kind.scope == "phase")
