@@ -1,3 +1,3 @@
 """The fixtures that any distribution gets from Hookline's pytest plugin."""
 
-from hookline.testing.pytest_plugin import bench, conforms  # noqa: F401
+from hookline.testing.pytest_plugin import hookline_conforms, hookline_harness  # noqa: F401

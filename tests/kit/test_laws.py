@@ -46,16 +46,16 @@ def test_an_exemption_is_shown_with_its_reason() -> None:
     assert (said.outcome, said.detail) == ("not applicable", "it says: the weight is held still, as in its paper")
 
 
-def test_one_sentence_when_there_is_nothing_to_check(conforms: Any) -> None:
+def test_one_sentence_when_there_is_nothing_to_check(hookline_conforms: Any) -> None:
     class Nothing(Component):
         """Answers no hook."""
 
     with pytest.raises(PluginError, match="Nothing answers no hook"):
-        conforms(Nothing)
+        hookline_conforms(Nothing)
 
 
-def test_the_bench_is_a_real_phase(bench: Any) -> None:
-    ready = bench(Keeps, lr=1e-3)
+def test_the_bench_is_a_real_phase(hookline_harness: Any) -> None:
+    ready = hookline_harness(Keeps, lr=1e-3)
     before = ready.weights()
     assert ready.step()["optimiser_steps"] == 2
     assert any(not value.equal(before[name]) for name, value in ready.weights().items())

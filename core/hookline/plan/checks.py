@@ -180,9 +180,7 @@ def _check_named_phases(planner: Planner, phase: PlannedPhase, before: Sequence[
         asked = [p for p in before if p.spec.name in named] if named else [phase]
         for need, other in ((need, other) for need in sorted(slot.needs) for other in asked):
             head, who = need.removeprefix("head:"), f"'{slot.instance}'"
-            heads = {g for s in other.slots for g in s.gives} | {
-                f"head:{other.head.instance if other.head else ''}"
-            }
+            heads = {g for s in other.slots for g in s.gives} | {f"head:{other.head.instance if other.head else ''}"}
             if need == "feedback" and not other.feedback:
                 planner.say(
                     slot.path,

@@ -6,7 +6,7 @@ In a distribution's tests:
     from hookline_foo import Foo
     test_foo = conformance(Foo)              # one test per law; options as keywords: conformance(Foo, gamma=0.9)
 
-`check(Foo)` gives the verdicts as values, `hookline plugins check foo` prints them, and the pytest fixture `bench` puts a
+`check(Foo)` gives the verdicts as values, `hookline plugins check foo` prints them, and the pytest fixture `hookline_harness` puts a
 component into a real phase for tests of your own. What a component claims beyond its kind it says itself, with
 `promises = {"reinforce"}`; what cannot hold for it, and why, with `exempt = {"other-rows": "ranks within the batch"}`.
 """
@@ -16,19 +16,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 _HOMES = {
-    "hookline.testing.bench": ("Bench", "Subject"),
+    "hookline.testing.harness": ("Harness", "Subject"),
     "hookline.testing.suite": ("Law", "Report", "Verdict", "check", "conformance", "laws"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["Bench", "Law", "Report", "Subject", "Verdict", "check", "conformance", "laws"]
+__all__ = ["Harness", "Law", "Report", "Subject", "Verdict", "check", "conformance", "laws"]
 
 if TYPE_CHECKING:
-    from hookline.testing.harness import Bench, Subject
+    from hookline.testing.harness import Harness, Subject
     from hookline.testing.suite import Law, Report, Verdict, check, conformance, laws
 
 
 def __getattr__(name: str) -> object:
     """Names are imported when first used: pytest loads this package in every session."""
+    if name == "Bench":
+        from hookline.errors import renamed
+
+        renamed("hookline.testing.Bench", "Harness")
+        name = "Harness"
     if name not in _HOME_OF:
         raise AttributeError(f"module 'hookline.testing' has no attribute '{name}'")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""A component on the bench: a real phase around it, on a model of two layers and thirty words.
+"""A component in the harness: a real phase around it, on a model of two layers and thirty words.
 
 Plan, hooks, engine and checkpoints are those of a run; only the neighbours are stand-ins. What a component `needs` and no
 stand-in gives is looked for among the components on offer.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ from hookline.testing import stand_ins
 from hookline.testing.stand_ins import STAND_INS
 from hookline.training.trainer import Trainer
 
-__all__ = ["Bench", "Gradient", "Subject"]
+__all__ = ["Gradient", "Harness", "Subject"]
 
 
 STEPS = 8
@@ -87,7 +88,7 @@ def offer_of(cls: type[Component]) -> Offer:
 
 
 class Subject:
-    """A component under test, and the benches made for it. Use it as a context manager, or `close()` it."""
+    """A component under test, and the harnesses made for it. Use it as a context manager, or `close()` it."""
 
     def __init__(self, offer: Offer, options: Mapping[str, Any], folder: Path) -> None:
         self.offer, self.options, self.folder = offer, dict(options), folder
@@ -103,7 +104,7 @@ class Subject:
         self.setting: Setting | None = None
         self.fails: str | None = None
         """Why it takes no step; empty when it does, None while nobody has tried."""
-        self._benches: dict[str, Bench] = {}
+        self._harnesses: dict[str, Harness] = {}
         self._made = 0
         rows = folder / "rows.jsonl"
         rows.write_text("".join(json.dumps(row) + "\n" for row in own_rows()), encoding="utf-8")
@@ -116,21 +117,21 @@ class Subject:
         self.close()
 
     def close(self) -> None:
-        for bench in self._benches.values():
-            bench.close()
-        self._benches.clear()
+        for harness in self._harnesses.values():
+            harness.close()
+        self._harnesses.clear()
 
-    def bench(self, **options: Any) -> Bench:
-        """The bench with these options on top of the subject's own; kept, and at its start again when asked for."""
+    def harness(self, **options: Any) -> Harness:
+        """The harness with these options on top of the subject's own; kept, and at its start again when asked for."""
         key = json.dumps(options, sort_keys=True, default=str)
-        if key not in self._benches:
-            self._benches[key] = self.new(**options)
-        bench = self._benches[key]
-        bench.restore()
-        return bench
+        if key not in self._harnesses:
+            self._harnesses[key] = self.new(**options)
+        harness = self._harnesses[key]
+        harness.restore()
+        return harness
 
-    def new(self, **options: Any) -> Bench:
-        """A bench of its own, which the caller closes."""
+    def new(self, **options: Any) -> Harness:
+        """A harness of its own, which the caller closes."""
         if self.setting is None:
             self.settle()
         assert self.setting is not None
@@ -142,7 +143,7 @@ class Subject:
         opens: Setting | None = None
         for setting in self._settings():
             try:
-                bench = self._open(setting, {})
+                harness = self._open(setting, {})
             except HooklineError as err:
                 first = first or err
                 continue
@@ -151,12 +152,12 @@ class Subject:
                 continue
             opens = opens or setting
             try:
-                bench.step()
+                harness.step()
             except HooklineError as err:
                 first = first or err
                 continue
             finally:
-                bench.close()
+                harness.close()
             self.setting = setting
             return
         if opens is None:
@@ -171,17 +172,17 @@ class Subject:
         for partner in sorted(o.name for o in offers.offers() if o.kind == "update" and not o.problem):
             setting = replace(opens, partner=partner)
             with contextlib.suppress(HooklineError, ValidationError):
-                bench = self._open(setting, {})
+                harness = self._open(setting, {})
                 try:
-                    bench.step()
+                    harness.step()
                     return setting
                 finally:
-                    bench.close()
+                    harness.close()
         return None
 
-    def _open(self, setting: Setting, options: Mapping[str, Any]) -> Bench:
+    def _open(self, setting: Setting, options: Mapping[str, Any]) -> Harness:
         self._made += 1
-        return Bench(self, setting, options, self.folder / f"bench-{self._made}")
+        return Harness(self, setting, options, self.folder / f"harness-{self._made}")
 
     def _settings(self) -> Iterator[Setting]:
         """Ways to surround the component and to fill the options that name data or a phase, the plainest first."""
@@ -240,7 +241,7 @@ class Setting:
     pick: int = 0
     """Which of those on offer give what the component needs and no stand-in gives: the plainest, the next, …"""
     filled: Mapping[str, Any] = field(default_factory=dict)
-    """Options without a default, and counts that are too large for the bench's few rows."""
+    """Options without a default, and counts that are too large for the harness's few rows."""
     epochs: int = 2
     """Updates: in the second epoch ratios leave 1. Those that bear only one are given one."""
     partner: str = ""
@@ -276,7 +277,7 @@ class Lenient(MetricLog):
             return Metric(name, "undeclared")
 
 
-class Bench:
+class Harness:
     """One phase with the component in it, at its start until it is stepped; `restore()` brings it back there."""
 
     def __init__(self, subject: Subject, setting: Setting, options: Mapping[str, Any], folder: Path) -> None:
@@ -284,7 +285,7 @@ class Bench:
         self.options = {**setting.filled, **setting.named, **setting.phases, **subject.options, **options}
         parsed, document = experiment.load(self._experiment())
         loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
-        self._planned = lambda: make_plan(parsed, document, loose)
+        self._planned = functools.partial(make_plan, parsed, document, loose)
         self.plan = self._planned()
         self.run = Run.open(folder, self.plan)
         self.runner = asyncio.Runner()
@@ -313,7 +314,7 @@ class Bench:
         probe = s.cls(s.cls.Config.model_validate(self.options))
         parts = neighbours(s.kind, s.cls, probe, own, self.setting)
         head = {"model": {"head": self.setting.head}} if self.setting.head else {}
-        phases = [{"name": "bench", "steps": STEPS, "patience": 1000, **parts, **head}]
+        phases = [{"name": "harness", "steps": STEPS, "patience": 1000, **parts, **head}]
         if self.setting.phases:
             phases.insert(0, earlier(self.setting.rows))
         words = self.setting.rows
@@ -322,7 +323,7 @@ class Bench:
                 (f"{words}/{split}" for split in task(words).splits if any_completion(f"{words}/{split}")), words
             )
         return {
-            "name": "bench",
+            "name": "harness",
             "seed": 11,
             "tokenizer": {"train": "words", "on": words, "vocabulary": 100_000},
             "model": {"build": "testing-model"},
@@ -566,7 +567,7 @@ def own_rows() -> list[dict[str, Any]]:
 
 
 def earlier(rows: str) -> dict[str, Any]:
-    """A phase before the bench's own, with a head to read and judgements to learn from."""
+    """A phase before the harness's own, with a head to read and judgements to learn from."""
     read = heads()
     return {
         "name": "before",
@@ -665,7 +666,7 @@ def guesses(cls: type[Component], known: set[str]) -> dict[str, Any]:
 
 
 def unfilled(offer: Offer, err: ValidationError) -> PluginError:
-    """Options the bench cannot choose, in one sentence."""
+    """Options the harness cannot choose, in one sentence."""
     problems = err.errors(include_url=False)
     missing = [str(problem["loc"][0]) for problem in problems if problem["type"] == "missing"]
     if missing:

@@ -1,4 +1,4 @@
-"""For pytest, in any distribution that has Hookline: the fixtures `bench` and `conforms`. Nothing is imported until used."""
+"""For pytest, in any distribution that has Hookline: the fixtures `hookline_harness` and `hookline_conforms`, imported late."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 
 if TYPE_CHECKING:
     from hookline.contract.component import Component
-    from hookline.testing import Bench, Report, Subject
+    from hookline.testing import Harness, Report, Subject
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
-    """`bench(Mine, gamma=0.9)`: the component in a real phase on a tiny model, at its start: `.step()`, `.batch("score")`, …"""
+def hookline_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+    """`hookline_harness(Mine, gamma=0.9)`: the component in a real phase on a tiny model, at its start: `.step()`, `.batch("score")`, …"""
     from hookline.testing.harness import Subject, offer_of
 
     subjects: list[Subject] = []
 
-    def make(component: type[Component], **options: Any) -> Bench:
-        folder = tmp_path / f"bench-{len(subjects)}"
+    def make(component: type[Component], **options: Any) -> Harness:
+        folder = tmp_path / f"harness-{len(subjects)}"
         folder.mkdir()
         subjects.append(Subject(offer_of(component), options, folder))
-        return subjects[-1].bench()
+        return subjects[-1].harness()
 
     yield make
     for subject in subjects:
@@ -32,8 +32,8 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 
 
 @pytest.fixture
-def conforms() -> Callable[..., Report]:
-    """`conforms(Mine, gamma=0.9)`: every law's verdict; fails the test when one is broken."""
+def hookline_conforms() -> Callable[..., Report]:
+    """`hookline_conforms(Mine, gamma=0.9)`: every law's verdict; fails the test when one is broken."""
     from hookline.testing import check
 
     def hold(component: type[Component], **options: Any) -> Report:

@@ -1,4 +1,4 @@
-"""The neighbours of a component on the bench: a tiny model, rows with every ugliness that is allowed, plain answers.
+"""The neighbours of a component in the harness: a tiny model, rows with every ugliness that is allowed, plain answers.
 
 They are ordinary components. Rows differ in length, some have holes in their mask, groups have three rows, and rewards and
 advantages differ between all of them, so that nothing agrees by chance.
@@ -238,7 +238,7 @@ class Judge(Component):
             groups.setdefault(group, []).append(row)
         worth_B = scored.reward_B
         return [
-            Judgement(ranking=tuple(sorted(rows, key=lambda row: -float(worth_B[row]))), annotator="bench")
+            Judgement(ranking=tuple(sorted(rows, key=lambda row: -float(worth_B[row]))), annotator="harness")
             for rows in groups.values()
             if len(rows) > 1
         ]

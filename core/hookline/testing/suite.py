@@ -157,7 +157,7 @@ def opened(target: type[Component] | Offer, options: Mapping[str, Any]) -> Itera
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """On one thread, which a tiny model likes best, and with the bench's own notices left unsaid."""
+    """On one thread, which a tiny model likes best, and with the harness's own notices left unsaid."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -193,7 +193,7 @@ def stands(subject: Subject) -> str:
         subject.fails = ""
         if subject.kind in LOOP:
             try:
-                subject.bench().step(2)
+                subject.harness().step(2)
             except HooklineError as err:
                 subject.fails = str(err)
     return subject.fails

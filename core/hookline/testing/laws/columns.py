@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hookline.batch.stages import Batch
 from hookline.contract.check import hook_methods
-from hookline.testing.harness import Bench, Subject
+from hookline.testing.harness import Harness, Subject
 from hookline.testing.laws.batches import apart, order_of, trailing, widened
 from hookline.testing.suite import Broken, NotApplicable, law
 
@@ -21,21 +21,25 @@ LIMIT = 5e-6
 Answer = Callable[[Any], Batch]
 
 
-def answers(bench: Bench) -> Iterator[tuple[str, Batch, Answer]]:
+def answers(harness: Harness) -> Iterator[tuple[str, Batch, Answer]]:
     """(hook, the batch it is handed, what comes back for a batch) for each hook that hands a batch on."""
-    for hook, options in hook_methods(bench.subject.cls).items():
+    for hook, options in hook_methods(harness.subject.cls).items():
         if hook == "hookline_advantage" and not options.get("wrapper"):
-            yield hook, bench.batch("score"), lambda scored: bench.ask("hookline_advantage", scored=scored)
+            yield hook, harness.batch("score"), lambda scored: harness.ask("hookline_advantage", scored=scored)
         elif options.get("wrapper") and hook == "hookline_score":
-            yield hook, bench.lent("score"), lambda inner: bench.around("hookline_score", inner, rollout=inner)
+            yield hook, harness.lent("score"), lambda inner: harness.around("hookline_score", inner, rollout=inner)
         elif options.get("wrapper") and hook == "hookline_advantage":
-            yield hook, bench.lent("advantage"), lambda inner: bench.around("hookline_advantage", inner, scored=inner)
+            yield (
+                hook,
+                harness.lent("advantage"),
+                lambda inner: harness.around("hookline_advantage", inner, scored=inner),
+            )
         elif options.get("wrapper") and hook == "hookline_rollout":
-            yield hook, bench.lent("rollout"), lambda inner: bench.around("hookline_rollout", inner)
+            yield hook, harness.lent("rollout"), lambda inner: harness.around("hookline_rollout", inner)
 
 
 def each(subject: Subject, about_rollouts: bool = True) -> list[tuple[str, Batch, Answer]]:
-    found = [one for one in answers(subject.bench()) if about_rollouts or one[0] != "hookline_rollout"]
+    found = [one for one in answers(subject.harness()) if about_rollouts or one[0] != "hookline_rollout"]
     if not found:
         raise NotApplicable("it hands no such batch on")
     return found
@@ -142,7 +146,7 @@ def permutation(subject: Subject) -> str | None:
 @law("advantage", "wrapper")
 def padding(subject: Subject) -> str | None:
     """Nothing depends on padding: more of it, junk in it, or tokens behind an answer that nobody chose change no figure."""
-    words = subject.bench().tokenizer.vocabulary
+    words = subject.harness().tokenizer.vocabulary
     for hook, lent, answer in each(subject, about_rollouts=False):
         plain = answer(lent)
         compare(hook, plain, answer(widened(lent, words)), "with three more columns of padding, full of junk")

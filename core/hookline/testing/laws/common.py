@@ -14,7 +14,7 @@ from hookline.contract.component import Component
 from hookline.contract.fields import UpdateConfig
 from hookline.errors import HooklineError
 from hookline.loop.loop import PhaseLoop
-from hookline.testing.harness import Bench, Subject
+from hookline.testing.harness import Harness, Subject
 from hookline.testing.laws.batches import apart
 from hookline.testing.suite import LOOP, UNREACHED, Broken, NotApplicable, law, stands, unknown_names
 
@@ -51,18 +51,18 @@ def stands_in_a_phase(subject: Subject) -> str | None:
     why = stands(subject)
     if why:
         raise Broken(why)
-    return "beside " + ", ".join(s.instance for s in subject.bench().loop.phase.slots if s.cls is not subject.cls)
+    return "beside " + ", ".join(s.instance for s in subject.harness().loop.phase.slots if s.cls is not subject.cls)
 
 
 @law(*LOOP)
 def declared_figures(subject: Subject) -> str | None:
     """Every figure it logs is declared in `metrics`, with its formula."""
-    bench = subject.bench()
-    bench.undeclared.clear()
-    bench.step(2)
-    if bench.undeclared:
-        raise Broken(f"logged, but declared by nobody: {', '.join(sorted(bench.undeclared))}")
-    empty = [metric.name for metric in bench.component.metrics if not metric.formula.strip()]
+    harness = subject.harness()
+    harness.undeclared.clear()
+    harness.step(2)
+    if harness.undeclared:
+        raise Broken(f"logged, but declared by nobody: {', '.join(sorted(harness.undeclared))}")
+    empty = [metric.name for metric in harness.component.metrics if not metric.formula.strip()]
     if empty:
         raise Broken(f"declared without a formula: {', '.join(empty)}")
     return None
@@ -72,7 +72,7 @@ def declared_figures(subject: Subject) -> str | None:
 def lent(subject: Subject) -> str | None:
     """It changes nothing in place that it is lent: batches are shared with everybody behind it."""
     try:
-        bench = subject.bench()
+        harness = subject.harness()
     except HooklineError:
         raise NotApplicable(UNREACHED) from None
     asked = 0
@@ -81,9 +81,9 @@ def lent(subject: Subject) -> str | None:
             continue
         name, stage = HANDED[hook]
         try:
-            batch = bench.batch(stage)
+            batch = harness.batch(stage)
             inner = (
-                bench.batch("score" if hook == "hookline_score" else "advantage") if options.get("wrapper") else None
+                harness.batch("score" if hook == "hookline_score" else "advantage") if options.get("wrapper") else None
             )
         except HooklineError:
             raise NotApplicable(UNREACHED) from None
@@ -91,9 +91,9 @@ def lent(subject: Subject) -> str | None:
         before = {name: (tensor._version, tensor.clone()) for name, tensor in watched.items()}
         try:
             if options.get("wrapper"):
-                bench.around(hook, inner if inner is not None else batch, **{name: batch})
+                harness.around(hook, inner if inner is not None else batch, **{name: batch})
             else:
-                bench.ask(hook, **{name: batch})
+                harness.ask(hook, **{name: batch})
         finally:
             changed = [n for n, t in watched.items() if t._version != before[n][0] or apart(t, before[n][1])]
             if changed:
@@ -107,22 +107,22 @@ def lent(subject: Subject) -> str | None:
 @law("reward", "wrapper", "advantage", "update", "feedback")
 def no_rows(subject: Subject) -> str | None:
     """A batch of no rows is a step too: it is borne, and changes nothing."""
-    bench = subject.bench()
-    weights = bench.weights()
+    harness = subject.harness()
+    weights = harness.weights()
     for hook, options in hook_methods(subject.cls).items():
         if hook not in HANDED:
             continue
         name, stage = HANDED[hook]
-        empty = bench.batch(stage).rows([])
-        inner = bench.lent("score" if hook == "hookline_score" else "advantage").rows([])
+        empty = harness.batch(stage).rows([])
+        inner = harness.lent("score" if hook == "hookline_score" else "advantage").rows([])
         try:
             if options.get("wrapper"):
-                bench.around(hook, inner, **{name: empty})
+                harness.around(hook, inner, **{name: empty})
             else:
-                bench.ask(hook, **{name: empty})
+                harness.ask(hook, **{name: empty})
         except Exception as err:
             raise Broken(f"{hook} fails on no rows: {type(err).__name__}: {err}") from None
-    moved = [name for name, value in bench.weights().items() if not torch.equal(value, weights[name])]
+    moved = [name for name, value in harness.weights().items() if not torch.equal(value, weights[name])]
     if moved:
         raise Broken(f"weights changed without a row: {', '.join(moved[:3])}")
     return None
@@ -131,14 +131,14 @@ def no_rows(subject: Subject) -> str | None:
 @law(*LOOP)
 def resume(subject: Subject) -> str | None:
     """Saved after two steps and loaded into a new process, it goes on bit for bit as if nothing had happened."""
-    bench = subject.new()
+    harness = subject.new()
     try:
-        bench.step(2)
-        bench.loop._save()
-        straight = after(bench, bench.loop)
-        again = after(bench, bench.resumed())
+        harness.step(2)
+        harness.loop._save()
+        straight = after(harness, harness.loop)
+        again = after(harness, harness.resumed())
     finally:
-        bench.close()
+        harness.close()
     different = [
         f"{name} by {apart(value, again[name]):.1g} of its largest" if isinstance(value, Tensor) else name
         for name, value in straight.items()
@@ -151,13 +151,13 @@ def resume(subject: Subject) -> str | None:
     return None
 
 
-def after(bench: Bench, loop: PhaseLoop) -> dict[str, Any]:
+def after(harness: Harness, loop: PhaseLoop) -> dict[str, Any]:
     """Two steps on: figures, weights, everybody's state, and the judgements that were collected."""
-    figures = bench.step(2, loop)
-    collected = bench.run.collecting("bench")
+    figures = harness.step(2, loop)
+    collected = harness.run.collecting("harness")
     return {
         **figures,
-        **bench.weights(loop),
+        **harness.weights(loop),
         **{f"state of {name}": component.state_dict() for name, component in loop.hooks.components.items()},
         "the rows seen": loop.shared.samples,
         "the judgements": collected.read_text().splitlines() if collected.exists() else [],
@@ -193,19 +193,19 @@ def options_do_something(subject: Subject) -> str | None:
         key = repr(sorted(options.items()))
         if key not in known:
             try:
-                bench = subject.new(**options)
+                harness = subject.new(**options)
             except Exception:
                 known[key] = None
                 return None
             try:
-                handed = bench.batch("advantage").tensors()
-                bench.restore()
-                bench.step(3)
-                known[key] = {**handed, **bench.weights()}
+                handed = harness.batch("advantage").tensors()
+                harness.restore()
+                harness.step(3)
+                known[key] = {**handed, **harness.weights()}
             except Exception as err:  # then it does something, too
                 known[key] = f"{type(err).__name__}: {err}"
             finally:
-                bench.close()
+                harness.close()
         return known[key]
 
     plain = {"optimizer": "sgd"} if subject.kind == "update" and issubclass(config, UpdateConfig) else {}

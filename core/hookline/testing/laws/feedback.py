@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from hookline.batch.stages import Batch, Judgement
-from hookline.testing.harness import Bench, Subject
+from hookline.testing.harness import Harness, Subject
 from hookline.testing.laws.batches import groups_of
 from hookline.testing.suite import Broken, law
 
 
-def judged(bench: Bench, scored: Batch) -> list[Judgement]:
-    found: Any = bench.ask("hookline_judge", scored=scored)
+def judged(harness: Harness, scored: Batch) -> list[Judgement]:
+    found: Any = harness.ask("hookline_judge", scored=scored)
     return [judgement for _, judgement in found]
 
 
@@ -26,9 +26,9 @@ def by_sample(scored: Batch, judgements: list[Judgement]) -> list[tuple[int, ...
 @law("feedback")
 def one_prompt(subject: Subject) -> str | None:
     """It compares answers to one prompt, says who judged, and every word of it can be kept as JSON."""
-    bench = subject.bench()
-    scored = bench.batch("score")
-    judgements = judged(bench, scored)
+    harness = subject.harness()
+    scored = harness.batch("score")
+    judgements = judged(harness, scored)
     if not judgements:
         raise Broken(f"it says nothing about {len(scored)} rows in {len(groups_of(scored))} groups")
     for judgement in judgements:
@@ -49,11 +49,11 @@ def one_prompt(subject: Subject) -> str | None:
 @law("feedback")
 def permutation(subject: Subject) -> str | None:
     """The order of prompts in a batch does not matter."""
-    bench = subject.bench()
-    scored = bench.batch("score")
+    harness = subject.harness()
+    scored = harness.batch("score")
     groups = groups_of(scored)[::-1]
     shuffled = scored.rows(torch.cat([(scored.group_B == group).nonzero()[:, 0] for group in groups]))
-    one, other = by_sample(scored, judged(bench, scored)), by_sample(shuffled, judged(bench, shuffled))
+    one, other = by_sample(scored, judged(harness, scored)), by_sample(shuffled, judged(harness, shuffled))
     if one != other:
         changed = len(set(one) ^ set(other))
         raise Broken(f"with the prompts in another order {changed} of {len(one) + len(other)} rankings differ")
@@ -63,8 +63,8 @@ def permutation(subject: Subject) -> str | None:
 @law("feedback")
 def deterministic(subject: Subject) -> str | None:
     """Asked twice about the same rows, it says the same."""
-    bench = subject.bench()
-    scored = bench.batch("score")
-    if by_sample(scored, judged(bench, scored)) != by_sample(scored, judged(bench, scored)):
+    harness = subject.harness()
+    scored = harness.batch("score")
+    if by_sample(scored, judged(harness, scored)) != by_sample(scored, judged(harness, scored)):
         raise Broken("the second answer differs; draw from ctx.rng(purpose, sample id)")
     return None

@@ -9,22 +9,22 @@ from torch import Tensor
 
 from hookline.batch.stages import Batch, Term
 from hookline.loop.checks import check_term
-from hookline.testing.harness import Bench, Subject
+from hookline.testing.harness import Harness, Subject
 from hookline.testing.laws.batches import apart, groups_of, order_of, widened
 from hookline.testing.suite import Broken, law
 
 LIMIT = 5e-6
 
 
-def said(bench: Bench, rollout: Batch) -> Any:
+def said(harness: Harness, rollout: Batch) -> Any:
     """The reward's own answer, before the core makes a Term of it."""
-    answer = bench.ask("hookline_reward", rollout=rollout)
+    answer = harness.ask("hookline_reward", rollout=rollout)
     return answer.value if isinstance(answer, Term) else answer
 
 
-def worth(bench: Bench, rollout: Any) -> tuple[Tensor, Tensor]:
+def worth(harness: Harness, rollout: Any) -> tuple[Tensor, Tensor]:
     """What each row is worth, and whether it was judged."""
-    term = check_term(bench.ask("hookline_reward", rollout=rollout), bench.slot, rollout)
+    term = check_term(harness.ask("hookline_reward", rollout=rollout), harness.slot, rollout)
     value = term.value if term.value.dim() == 1 else term.value.sum(1)
     assert term.ok_B is not None
     return value, term.ok_B
@@ -41,17 +41,17 @@ def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], what: str) ->
         )
 
 
-def relative(bench: Bench) -> bool:
+def relative(harness: Harness) -> bool:
     """Whether it may look at the other answers to a prompt."""
-    return bool({"groups", "pairs"} & set(bench.component.needs))
+    return bool({"groups", "pairs"} & set(harness.component.needs))
 
 
 @law("reward")
 def paid_where_chosen(subject: Subject) -> str | None:
     """It pays only for tokens that the policy chose: a reward on padding, or on a tool's words, is lost without a sound."""
-    bench = subject.bench()
-    rollout = bench.batch("rollout")
-    value = said(bench, rollout)
+    harness = subject.harness()
+    rollout = harness.batch("rollout")
+    value = said(harness, rollout)
     if isinstance(value, Tensor) and value.dim() == 2:
         outside_BT = (value != 0) & ~rollout.mask_BT
         if bool(outside_BT.any()):
@@ -68,44 +68,44 @@ def paid_where_chosen(subject: Subject) -> str | None:
 @law("reward")
 def padding(subject: Subject) -> str | None:
     """Nothing depends on padding: more of it, or junk in it, changes no reward."""
-    bench = subject.bench()
-    rollout = bench.batch("rollout")
-    wide = widened(rollout, bench.tokenizer.vocabulary)
-    same(worth(bench, rollout), worth(bench, wide), "with three more columns of padding, full of junk")
+    harness = subject.harness()
+    rollout = harness.batch("rollout")
+    wide = widened(rollout, harness.tokenizer.vocabulary)
+    same(worth(harness, rollout), worth(harness, wide), "with three more columns of padding, full of junk")
     return None
 
 
 @law("reward")
 def permutation(subject: Subject) -> str | None:
     """The order of rows does not matter: each keeps its own reward."""
-    bench = subject.bench()
-    rollout = bench.batch("rollout")
-    order = order_of(rollout, within_groups=not relative(bench))
-    value, ok = worth(bench, rollout)
-    same((value[order], ok[order]), worth(bench, rollout.rows(order)), "with the rows in another order")
+    harness = subject.harness()
+    rollout = harness.batch("rollout")
+    order = order_of(rollout, within_groups=not relative(harness))
+    value, ok = worth(harness, rollout)
+    same((value[order], ok[order]), worth(harness, rollout.rows(order)), "with the rows in another order")
     return None
 
 
 @law("reward")
 def other_rows(subject: Subject) -> str | None:
     """A row's reward is its own affair: without the rows of other prompts it is the same."""
-    bench = subject.bench()
-    rollout = bench.batch("rollout")
-    value, ok = worth(bench, rollout)
+    harness = subject.harness()
+    rollout = harness.batch("rollout")
+    value, ok = worth(harness, rollout)
     rows = [[row] for row in range(len(rollout))]
-    if relative(bench):
+    if relative(harness):
         rows = [(rollout.group_B == group).nonzero()[:, 0].tolist() for group in groups_of(rollout)]
     for some in rows:
-        same((value[some], ok[some]), worth(bench, rollout.rows(some)), f"with {len(some)} of {len(rollout)} rows")
+        same((value[some], ok[some]), worth(harness, rollout.rows(some)), f"with {len(some)} of {len(rollout)} rows")
     return None
 
 
 @law("reward")
 def deterministic(subject: Subject) -> str | None:
     """Asked twice about the same rows, it says the same."""
-    bench = subject.bench()
-    rollout = bench.batch("rollout")
-    one, two = worth(bench, rollout), worth(bench, rollout)
+    harness = subject.harness()
+    rollout = harness.batch("rollout")
+    one, two = worth(harness, rollout), worth(harness, rollout)
     if apart(one[0], two[0]) or not torch.equal(one[1], two[1]):
         raise Broken(
             f"the second answer differs by {apart(one[0], two[0]):.2g} of the largest; draw from ctx.rng(purpose, sample id)"

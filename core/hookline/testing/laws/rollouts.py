@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from hookline.batch.stages import Rollout
-from hookline.testing.harness import Bench, Subject
+from hookline.testing.harness import Harness, Subject
 from hookline.testing.laws.batches import apart, groups_of
 from hookline.testing.suite import Broken, NotApplicable, law
 
 
-def three(bench: Bench) -> list[Rollout]:
+def three(harness: Harness) -> list[Rollout]:
     """What it brings in three steps, with the update in between."""
     found: list[Rollout] = []
-    bench.restore()
-    ask = bench.loop.hooks.rollout
+    harness.restore()
+    ask = harness.loop.hooks.rollout
     for _ in range(3):
-        bench.loop.hooks.rollout = lambda ctx: found.append(ask(ctx)) or found[-1]  # type: ignore[func-returns-value,method-assign]
+        harness.loop.hooks.rollout = lambda ctx: found.append(ask(ctx)) or found[-1]  # type: ignore[func-returns-value,method-assign]
         try:
-            bench.step()
+            harness.step()
         finally:
-            del bench.loop.hooks.rollout
+            del harness.loop.hooks.rollout
     return found
 
 
@@ -27,7 +27,7 @@ def numbers(subject: Subject) -> str | None:
     """A sample's number is never used twice, and neither is a group's: `ctx.sample_ids(n)` hands them out."""
     seen: set[int] = set()
     groups: set[int] = set()
-    for step, rollout in enumerate(three(subject.bench())):
+    for step, rollout in enumerate(three(subject.harness())):
         samples, now = rollout.sample_B.tolist(), set(rollout.group_B.tolist())
         if len(set(samples)) < len(samples) or seen & set(samples):
             raise Broken(f"step {step + 1} brings sample numbers that were used before")
@@ -40,22 +40,22 @@ def numbers(subject: Subject) -> str | None:
 @law("rollout")
 def behaviour(subject: Subject) -> str | None:
     """Where it says how tokens were drawn, that is how: log-probs are the policy's own under the declared sampling."""
-    bench = subject.bench()
-    rollout = bench.batch("rollout")
+    harness = subject.harness()
+    rollout = harness.batch("rollout")
     if not isinstance(rollout, Rollout) or rollout.behaviour is None:
-        if "behaviour" in bench.component.gives:
+        if "behaviour" in harness.component.gives:
             raise Broken("it gives `behaviour`, but its rollout has none")
         raise NotApplicable("its rows are read, not drawn")
     said, mask = rollout.behaviour, rollout.mask_BT
-    if "off-policy" in bench.component.gives:
+    if "off-policy" in harness.component.gives:
         raise NotApplicable("it brings rows of other policies, and says so")
     if bool((said.logprobs_BT[~mask] != 0).any()):
         raise Broken("behaviour.logprobs_BT is not 0 where the mask is false")
-    gap_BT = bench.loop.ctx.stats(rollout).logprobs_BT - said.logprobs_BT
+    gap_BT = harness.loop.ctx.stats(rollout).logprobs_BT - said.logprobs_BT
     worst = float(gap_BT[mask].abs().max()) if bool(mask.any()) else 0.0
     if worst > 1e-4:
         raise Broken(f"a token's log-prob is {worst:.3g} away from the policy's own under {said.sampling}")
-    version = bench.loop.shared.roles["policy"].version
+    version = harness.loop.shared.roles["policy"].version
     if bool((said.version_BT[mask] != version).any()):
         raise Broken(f"version_BT is {int(said.version_BT[mask].min())}, the policy is at {version}")
     if said.sampling.truncated and said.support is None:
@@ -66,9 +66,9 @@ def behaviour(subject: Subject) -> str | None:
 @law("rollout")
 def gives_kept(subject: Subject) -> str | None:
     """What it says it gives is there: groups of several rows, comparisons, columns."""
-    bench = subject.bench()
-    rollout = bench.batch("rollout")
-    for promise in sorted(bench.component.gives):
+    harness = subject.harness()
+    rollout = harness.batch("rollout")
+    for promise in sorted(harness.component.gives):
         if promise == "groups" and len(groups_of(rollout)) == len(rollout):
             raise Broken("it gives `groups`, but every row has a group of its own")
         if promise.endswith(("_B", "_BT", "_BP")) and promise not in rollout.extra:
@@ -79,7 +79,7 @@ def gives_kept(subject: Subject) -> str | None:
 @law("rollout")
 def whole_rows(subject: Subject) -> str | None:
     """Every row has a prompt, a token that counts, and its own record; rows of a group share their prompt."""
-    rollout = subject.bench().batch("rollout")
+    rollout = subject.harness().batch("rollout")
     if not len(rollout):
         raise Broken("its first step brings no row")
     if not bool(rollout.mask_BT.any(1).all()):
@@ -94,18 +94,18 @@ def whole_rows(subject: Subject) -> str | None:
 @law("rollout")
 def evaluation(subject: Subject) -> str | None:
     """In an evaluation the same rows come every time, from the first, and nothing moves on."""
-    bench = subject.bench()
-    loop = bench.loop
+    harness = subject.harness()
+    loop = harness.loop
     before = loop.shared.samples
-    runs = [loop.evaluators[0].run(loop.ctx, bench.runner)[1] for _ in range(2)]
+    runs = [loop.evaluators[0].run(loop.ctx, harness.runner)[1] for _ in range(2)]
     if runs[0] != runs[1]:
         raise Broken("two evaluations in a row see different rows; use ctx.take and ctx.sample_ids, keep no position")
     if loop.shared.samples != before:
         raise Broken("an evaluation used up sample numbers of the phase")
-    bench.step()
-    first = bench.weights()
-    bench.restore()
-    bench.step()
-    if any(apart(value, first[name]) for name, value in bench.weights().items()):
+    harness.step()
+    first = harness.weights()
+    harness.restore()
+    harness.step()
+    if any(apart(value, first[name]) for name, value in harness.weights().items()):
         raise Broken("the step after an evaluation brings other rows than it would have without")
     return f"{len(runs[0])} rows"

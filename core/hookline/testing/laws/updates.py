@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hookline.batch.stages import Advantaged, Batch
 from hookline.contract.fields import UpdateConfig
-from hookline.testing.harness import Bench, Gradient, Subject
+from hookline.testing.harness import Gradient, Harness, Subject
 from hookline.testing.laws.batches import apart, order_of, trailing, widened
 from hookline.testing.suite import Broken, NotApplicable, law
 from hookline.training.statistics import forward
@@ -21,19 +21,19 @@ STEPS = (0.02, 0.004, 0.0008, 0.0001, 0.00002)
 """Of finite differences: a large one drowns float32's noise, a small one stays within a narrow clip."""
 
 
-def gradient(bench: Bench, batch: Batch, **how: Any) -> Gradient:
+def gradient(harness: Harness, batch: Batch, **how: Any) -> Gradient:
     """The update's gradient on a batch, or why there is none."""
-    if bench.loop.shared.trainer is None:
+    if harness.loop.shared.trainer is None:
         raise NotApplicable("it trains nothing through ctx.train")
-    found = bench.gradient(batch, **how)
+    found = harness.gradient(batch, **how)
     if not found.steps:
-        raise NotApplicable("it took no optimiser step on the bench's rows")
+        raise NotApplicable("it took no optimiser step in the harness's rows")
     return found
 
 
-def latest(bench: Bench) -> Batch:
+def latest(harness: Harness) -> Batch:
     """The batch the update is handed: the latest stage of the phase."""
-    return bench.batch("advantage")
+    return harness.batch("advantage")
 
 
 def same(one: Gradient, other: Gradient, limit: float, what: str) -> None:
@@ -45,17 +45,20 @@ def same(one: Gradient, other: Gradient, limit: float, what: str) -> None:
 @law("update")
 def padding(subject: Subject) -> str | None:
     """Nothing depends on padding: more of it, junk in it, or tokens behind an answer that nobody chose change no gradient."""
-    bench = subject.bench()
-    batch, words = latest(bench), bench.tokenizer.vocabulary
-    plain = gradient(bench, batch, away=AWAY)
+    harness = subject.harness()
+    batch, words = latest(harness), harness.tokenizer.vocabulary
+    plain = gradient(harness, batch, away=AWAY)
     same(
         plain,
-        gradient(bench, widened(batch, words), away=AWAY),
+        gradient(harness, widened(batch, words), away=AWAY),
         2e-6,
         "with three more columns of padding, full of junk",
     )
     same(
-        plain, gradient(bench, trailing(batch, words), away=AWAY), 2e-6, "with two unchosen tokens behind every answer"
+        plain,
+        gradient(harness, trailing(batch, words), away=AWAY),
+        2e-6,
+        "with two unchosen tokens behind every answer",
     )
     return None
 
@@ -63,23 +66,26 @@ def padding(subject: Subject) -> str | None:
 @law("update")
 def micro_batches(subject: Subject) -> str | None:
     """The gradient does not depend on how rows are split into micro-batches: every mean is over the whole optimiser step."""
-    bench = subject.bench()
-    batch = latest(bench)
-    whole = gradient(bench, batch, away=AWAY)
+    harness = subject.harness()
+    batch = latest(harness)
+    whole = gradient(harness, batch, away=AWAY)
     lengths_B = batch.prompt_length_B + batch.length_B
     for tokens, what in ((1, "one unit to a micro-batch"), (3 * int(lengths_B.max()), "three rows to a micro-batch")):
-        same(whole, gradient(bench, batch, micro_tokens=tokens, away=AWAY), 1e-6, what)
+        same(whole, gradient(harness, batch, micro_tokens=tokens, away=AWAY), 1e-6, what)
     return None
 
 
 @law("update")
 def permutation(subject: Subject) -> str | None:
     """The order of rows does not matter."""
-    bench = subject.bench()
-    batch = latest(bench)
+    harness = subject.harness()
+    batch = latest(harness)
     shuffled = batch.rows(order_of(batch))
     same(
-        gradient(bench, batch, away=AWAY), gradient(bench, shuffled, away=AWAY), 2e-6, "with the rows in another order"
+        gradient(harness, batch, away=AWAY),
+        gradient(harness, shuffled, away=AWAY),
+        2e-6,
+        "with the rows in another order",
     )
     return None
 
@@ -87,12 +93,12 @@ def permutation(subject: Subject) -> str | None:
 @law("update")
 def zero_advantage(subject: Subject) -> str | None:
     """Where every advantage is 0 there is nothing to follow: the policy's gradient is 0, regularisers apart."""
-    bench = subject.bench()
-    batch = latest(bench)
+    harness = subject.harness()
+    batch = latest(harness)
     if not issubclass(subject.cls.takes, Advantaged) or not isinstance(batch, Advantaged):
         raise NotApplicable("it takes no advantages")
-    full = gradient(bench, batch, away=AWAY).flat("policy/")
-    left = flat_of(bench, batch)
+    full = gradient(harness, batch, away=AWAY).flat("policy/")
+    left = flat_of(harness, batch)
     if relative(left, full) <= 1e-6:
         return None
     # a price of its own, such as an entropy bonus, goes on without any advantage; switched off, nothing may be left
@@ -101,7 +107,7 @@ def zero_advantage(subject: Subject) -> str | None:
         if name in UpdateConfig.model_fields or not isinstance(field.default, float) or not field.default:
             continue
         try:
-            other = subject.bench(**{field.alias or name: 0.0})
+            other = subject.harness(**{field.alias or name: 0.0})
         except Exception:  # 0 is not allowed there
             continue
         rest = relative(flat_of(other, latest(other)), full)
@@ -111,10 +117,10 @@ def zero_advantage(subject: Subject) -> str | None:
     raise Broken(f"without advantages the policy's gradient is still {smallest:.2g} of what it is with them")
 
 
-def flat_of(bench: Bench, batch: Batch, first: bool = False) -> Tensor:
+def flat_of(harness: Harness, batch: Batch, first: bool = False) -> Tensor:
     """The policy's gradient once all advantages are 0."""
     without = replace(cast(Advantaged, batch), advantage_BT=torch.zeros_like(cast(Advantaged, batch).advantage_BT))
-    return gradient(bench, without, away=AWAY).flat("policy/", first)
+    return gradient(harness, without, away=AWAY).flat("policy/", first)
 
 
 def relative(part: Tensor, whole: Tensor) -> float:
@@ -125,14 +131,14 @@ def relative(part: Tensor, whole: Tensor) -> float:
 @law("update", claimed=True)
 def reinforce(subject: Subject) -> str | None:
     """On rows the policy has just drawn, its policy gradient is REINFORCE's, that of −A log π, up to a factor."""
-    bench = subject.bench()
-    batch = latest(bench)
+    harness = subject.harness()
+    batch = latest(harness)
     if not isinstance(batch, Advantaged):
         raise NotApplicable("it takes no advantages")
-    mine = gradient(bench, batch).flat("policy/", first=True) - flat_of(bench, batch, first=True)
-    bench.restore()
+    mine = gradient(harness, batch).flat("policy/", first=True) - flat_of(harness, batch, first=True)
+    harness.restore()
     distances = {}
-    for name, theirs in textbook(bench, batch).items():
+    for name, theirs in textbook(harness, batch).items():
         factor = float((mine @ theirs) / (theirs @ theirs))
         distances[name] = apart(mine, factor * theirs) if factor > 0 else 1.0
     best = min(distances, key=lambda name: distances[name])
@@ -141,9 +147,9 @@ def reinforce(subject: Subject) -> str | None:
     return f"averaged over {best}"
 
 
-def textbook(bench: Bench, batch: Advantaged) -> dict[str, Tensor]:
+def textbook(harness: Harness, batch: Advantaged) -> dict[str, Tensor]:
     """The gradient of −A log π, averaged as the literature does."""
-    policy = bench.loop.shared.roles["policy"]
+    policy = harness.loop.shared.roles["policy"]
     trained = sorted(policy.trainable().items())
     weighed_BT = -batch.advantage_BT * forward(policy, batch, ("logprobs",))["logprobs"]
     count_B = batch.mask_BT.sum(1).clamp(min=1)
@@ -163,9 +169,9 @@ def textbook(bench: Bench, batch: Advantaged) -> dict[str, Tensor]:
 @law("update")
 def gradcheck(subject: Subject) -> str | None:
     """The gradient is the slope of the loss it logs, by finite differences along it and across it."""
-    bench = subject.bench()
-    batch = latest(bench)
-    exact = gradient(bench, batch)
+    harness = subject.harness()
+    batch = latest(harness)
+    exact = gradient(harness, batch)
     step = exact.steps[-1]
     for role in sorted({name.partition("/")[0] for name in step}):
         mine = {name: g for name, g in step.items() if name.startswith(f"{role}/")}
@@ -176,7 +182,7 @@ def gradcheck(subject: Subject) -> str | None:
         for direction, how in ((along, "along"), (across, "across")):
             slope = sum(float((mine[name] * direction[name]).sum()) for name in mine)
             for h in STEPS:
-                measured, noise = finite_difference(bench, batch, step, direction, h)
+                measured, noise = finite_difference(harness, batch, step, direction, h)
                 size_here = max(abs(slope), abs(measured))
                 drowned = h < STEPS[0] and noise > 0.02 * size_here
                 if not drowned and abs(slope - measured) <= 0.01 * size_here + noise:
@@ -190,13 +196,13 @@ def gradcheck(subject: Subject) -> str | None:
 
 
 def finite_difference(
-    bench: Bench, batch: Batch, step: dict[str, Tensor], direction: dict[str, Tensor], h: float
+    harness: Harness, batch: Batch, step: dict[str, Tensor], direction: dict[str, Tensor], h: float
 ) -> tuple[float, float]:
     """(slope of the loss along a direction, how far float32 may be off), by Richardson's extrapolation."""
 
     def loss(h: float) -> float:
         moved = {name: h * direction[name] if name in direction else torch.zeros_like(g) for name, g in step.items()}
-        return bench.gradient(batch, away=moved).losses[-1]
+        return harness.gradient(batch, away=moved).losses[-1]
 
     def slope(h: float) -> float:
         return (loss(h) - loss(-h)) / (2 * h)
