@@ -86,6 +86,9 @@ class Component(Generic[ConfigT]):
     def setup(self, ctx: Context) -> None:
         """Make roles, heads and targets, and open data. Called once per phase, before any state is loaded."""
 
+    def close(self) -> None:
+        """Let go of what setup opened. Called at the end of a phase, on failure and on SIGTERM; may be called twice."""
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a kill: tensors, numbers, text, lists and dicts of them."""
         return {}

@@ -75,7 +75,9 @@ def _phase(
         "does": words.sentence(experiment, name),
         "chain": words.chain(spec),
         "starts_from": words.start_of(experiment, name),
-        "kl_target": next((use["options"].get("target") for use in spec["wrap"] if words.offered(use) == "kl-penalty"), None),
+        "kl_target": next(
+            (use["options"].get("target") for use in spec["wrap"] if words.offered(use) == "kl-penalty"), None
+        ),
         "weights": manifest.get("weights"),
         "best": {"figure": figure, "step": best["step"], "value": best[figure]} if figure in best else None,
         "curves": _curves(rows),
