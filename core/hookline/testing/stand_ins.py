@@ -17,6 +17,7 @@ import hookline
 from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
 from hookline.contract.component import Component
+from hookline.contract.environment import Environment
 from hookline.contract.fields import DataName, UpdateConfig, Use
 from hookline.contract.hookspecs import hookimpl
 from hookline.contract.model import Architecture
@@ -83,7 +84,7 @@ class Host(Sampled):
     """The same beside an environment, for the laws of environments."""
 
     class Config(Sampled.Config):
-        environment: Use[environment]
+        environment: Use[Environment]
         """What is under test."""
 
 
