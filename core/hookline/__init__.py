@@ -11,6 +11,7 @@ from hookline._version import __version__
 
 _HOMES = {
     "hookline.batch.columns": ("pad_rows", "put_last", "read_last"),
+    "hookline.batch.encoded": ("Encoded",),
     "hookline.batch.join": ("concat", "pairs"),
     "hookline.batch.stages": (
         "Advantaged",
@@ -25,12 +26,14 @@ _HOMES = {
         "Term",
     ),
     "hookline.contract.component": ("Component",),
+    "hookline.contract.environment": ("Environment", "Turn"),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
+    "hookline.contract.format": ("Format",),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric",),
     "hookline.contract.model": ("Adapter", "Architecture", "Head"),
-    "hookline.contract.process": ("Process",),
+    "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
     "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
@@ -64,7 +67,10 @@ __all__ = [
     "Context",
     "DataError",
     "DataName",
+    "Encoded",
+    "Environment",
     "ExperimentError",
+    "Format",
     "Head",
     "HooklineError",
     "Judgement",
@@ -83,10 +89,12 @@ __all__ = [
     "Sampling",
     "Scored",
     "ServiceError",
+    "State",
     "Stats",
     "Task",
     "Term",
     "Tokenizer",
+    "Turn",
     "UpdateConfig",
     "__version__",
     "compare",
@@ -102,6 +110,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hookline.batch.columns import pad_rows, put_last, read_last
+    from hookline.batch.encoded import Encoded
     from hookline.batch.join import concat, pairs
     from hookline.batch.stages import (
         Advantaged,
@@ -116,12 +125,14 @@ if TYPE_CHECKING:
         Term,
     )
     from hookline.contract.component import Component
+    from hookline.contract.environment import Environment, Turn
     from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
+    from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats
     from hookline.contract.metrics import Metric
     from hookline.contract.model import Adapter, Architecture, Head
-    from hookline.contract.process import Process
+    from hookline.contract.process import Process, State
     from hookline.contract.task import Task
     from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (

@@ -19,7 +19,7 @@ def check_column(name: str, column: Tensor, shape_BT: Sequence[int], shape_BP: S
     if suffix is None:
         raise ValueError(f"column '{name}' must end in _B, _BP or _BT: the suffix says how it is sliced")
     want = {"_BT": tuple(shape_BT), "_BP": tuple(shape_BP), "_B": (shape_BT[0],)}[suffix]
-    if tuple(column.shape[: len(want)]) != want or column.dim() > len(want) + 1:
+    if tuple(column.shape[: len(want)]) != want:
         raise ValueError(f"column '{name}' is {list(column.shape)} but the batch has {suffix[1:]} = {list(want)}")
 
 

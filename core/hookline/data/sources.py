@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,29 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def placed(self) -> Iterator[tuple[str, Record]]:
+        """Every record with where it stands, e.g. `pairs.jsonl row 17`, as messages name it."""
+        for number, record in enumerate(self.records, 1):
+            yield f"{self.name} row {number}", record
+
+    def texts(self, field: str) -> list[str]:
+        """A field of all rows that have it and do not leave it empty. Raises DataError where it is not text."""
+        return [text for where, row in self.placed() if field in row and (text := text_of(row, field, where))]
+
+
+def text_of(record: Record, field: str, where: str = "") -> str:
+    """A field of a record that must be text. Raises DataError where it is missing or something else."""
+    value = record.get(field)
+    if isinstance(value, str):
+        return value
+    has = f"is {type(value).__name__}, not text" if field in record else "is missing"
+    raise DataError(at(where, f"'{field}' {has}"), f"the row has: {', '.join(map(str, record)) or 'nothing'}")
+
+
+def at(where: str, sentence: str) -> str:
+    """A sentence about one record, behind where it stands."""
+    return f"{where}: {sentence}" if where else sentence
 
 
 def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
