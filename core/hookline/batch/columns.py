@@ -32,6 +32,15 @@ def read_last(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return torch.where(mask_BT.any(1), value_BT.gather(1, last_B[:, None])[:, 0], 0.0)
 
 
+def sum_shared(x_B: Tensor, number_B: Tensor) -> Tensor:
+    """The sum over all rows that share a number, on each of them: [B], [B] → [B]; `x_B` itself where none do."""
+    numbers, where_B = torch.unique(number_B, return_inverse=True)
+    if len(numbers) == len(number_B):
+        return x_B
+    total_N = x_B.new_zeros(len(numbers), dtype=torch.float64).index_add(0, where_B, x_B.double())
+    return total_N[where_B].to(x_B.dtype)
+
+
 def put_last(value_B: Tensor, mask_BT: Tensor) -> Tensor:
     """Put a value per row on the row's last true token: [B], [B, T] → [B, T]. Rows without one get nothing."""
     T = mask_BT.shape[1]

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from hookline.batch.columns import check_column, pad_rows, put_last
+from hookline.batch.columns import check_column, pad_rows, put_last, sum_shared
 from hookline.batch.encoded import Encoded, Record, learned, stacked
 
 __all__ = [
@@ -289,6 +289,11 @@ class Scored(Rollout):
     @property
     def reward_B(self) -> Tensor:
         return self.reward_BT.sum(1)
+
+    @property
+    def episode_reward_B(self) -> Tensor:
+        """What each row's episode earned: the sum over its rows. `reward_B` where every row is its own episode."""
+        return sum_shared(self.reward_B, self.episode_B)
 
     def with_reward(self, reward_BT: Tensor, **terms: Tensor) -> Scored:
         """The same rows at another price, e.g. after a penalty."""
