@@ -25,13 +25,16 @@ _HOMES = {
         "KeptIds",
         "Term",
     ),
+    "hookline.contract.command": ("Argument", "Command", "Out"),
     "hookline.contract.component": ("Component",),
+    "hookline.contract.engine": ("Completion", "Engine", "Request"),
     "hookline.contract.environment": ("Environment", "Turn"),
-    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
+    "hookline.contract.family": ("Family",),
+    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
     "hookline.contract.format": ("Format",),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
-    "hookline.contract.metrics": ("Metric",),
+    "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head"),
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
@@ -58,9 +61,12 @@ __all__ = [
     "Adapter",
     "Advantaged",
     "Architecture",
+    "Argument",
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "Command",
+    "Completion",
     "Completions",
     "Component",
     "Config",
@@ -68,8 +74,10 @@ __all__ = [
     "DataError",
     "DataName",
     "Encoded",
+    "Engine",
     "Environment",
     "ExperimentError",
+    "Family",
     "Format",
     "Head",
     "HooklineError",
@@ -80,10 +88,12 @@ __all__ = [
     "MicroBatch",
     "NextToken",
     "NumbersError",
+    "Out",
     "PhaseName",
     "PluginError",
     "Process",
     "Record",
+    "Request",
     "Rollout",
     "Run",
     "Sampling",
@@ -96,10 +106,13 @@ __all__ = [
     "Tokenizer",
     "Turn",
     "UpdateConfig",
+    "Use",
     "__version__",
     "compare",
     "concat",
+    "figure_name",
     "hookimpl",
+    "instance_name",
     "pad_rows",
     "pairs",
     "put_last",
@@ -124,13 +137,16 @@ if TYPE_CHECKING:
         Scored,
         Term,
     )
+    from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
+    from hookline.contract.engine import Completion, Engine, Request
     from hookline.contract.environment import Environment, Turn
-    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
+    from hookline.contract.family import Family
+    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig, Use, instance_name
     from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats
-    from hookline.contract.metrics import Metric
+    from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task

@@ -345,11 +345,11 @@ class Harness:
 
     @property
     def component(self) -> Component:
-        return next(c for c in self.loop.hooks.components.values() if type(c) is self.subject.cls)
+        return cast(Component, self.slot.component)
 
     @property
     def slot(self) -> Any:
-        return next(slot for slot in self.loop.phase.slots if slot.cls is self.subject.cls)
+        return next(slot for slot in self.loop.phase.every if slot.cls is self.subject.cls)
 
     @property
     def undeclared(self) -> set[str]:
@@ -361,6 +361,7 @@ class Harness:
         """Note the phase as it is, to come back to it."""
         s, loop = self.loop.shared, self.loop
         shared: list[Any] = [s, self.run, self.plan, self.tokenizer, loop.ctx, loop]
+        shared += loop.hooks.components.values()
         for role in s.roles.values():
             shared += [role, role.net, role.heads, *role.net.modules(), *role.parameters().values()]
         self._memo = {id(thing): thing for thing in shared}
@@ -614,6 +615,11 @@ def neighbours(
         parts |= {"reward": "testing-worth", "advantage": "testing-credit", "update": "testing-follow"}
     elif kind == "feedback":
         parts |= {"reward": "testing-worth", "feedback": own}
+    elif kind == "engine":
+        parts |= {"reward": "testing-worth", "update": "testing-follow", "engine": own}
+    elif kind == "environment":
+        parts |= {"rollout": {"use": "testing-host", "prompts": rows, "environment": own}}
+        parts |= {"reward": "testing-worth", "update": "testing-follow"}
     elif kind == "update":
         parts |= {"update": own}
         if issubclass(cls.takes, Scored) and not paired:

@@ -16,7 +16,7 @@ from pydantic import Field
 import hookline
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
 from hookline.contract.component import Component
-from hookline.contract.fields import DataName, UpdateConfig
+from hookline.contract.fields import DataName, UpdateConfig, Use
 from hookline.contract.hookspecs import hookimpl
 from hookline.contract.model import Architecture
 from hookline.data.tokenizer import Tokenizer
@@ -62,6 +62,14 @@ class Sampled(Component):
         drawn = ctx.draw(prompts, sample_B, sampling_=Sampling(temperature=0.9), max_new_tokens=LONGEST)
         group = [row // 3 for row in range(len(chosen))]
         return Rollout.build(ctx, chosen, drawn, source="policy", sample_B=sample_B, group=group)
+
+
+class Host(Sampled):
+    """The same beside an environment, for the laws of environments."""
+
+    class Config(Sampled.Config):
+        environment: Use[environment]
+        """What is under test."""
 
 
 class Pairs(Component):
@@ -211,6 +219,7 @@ STAND_INS: Mapping[str, tuple[str, type[Component]]] = {
     "testing-model": ("model", TinyGPT2),
     "testing-sampled": ("rollout", Sampled),
     "testing-pairs": ("rollout", Pairs),
+    "testing-host": ("rollout", Host),
     "testing-uneven": ("wrapper", Uneven),
     "testing-stale": ("wrapper", Stale),
     "testing-worth": ("reward", Worth),
