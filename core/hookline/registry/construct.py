@@ -71,9 +71,12 @@ def _refusal(who: str, found: list[str]) -> PluginError:
 @contextmanager
 def _watched() -> Iterator[list[str]]:
     _install()
+    threads = set(threading.enumerate())
     outer, _watch.found = _watch.found, []
     try:
         yield _watch.found
+        if set(threading.enumerate()) - threads:  # before Python 3.12 a thread's start is no audit event
+            _watch.found.append("a thread")
     finally:
         _watch.found = outer
 

@@ -16,6 +16,7 @@ from pydantic import Field
 import hookline
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
 from hookline.contract.component import Component
+from hookline.contract.environment import Environment
 from hookline.contract.fields import DataName, UpdateConfig, Use
 from hookline.contract.hookspecs import hookimpl
 from hookline.contract.model import Architecture
@@ -68,7 +69,7 @@ class Host(Sampled):
     """The same beside an environment, for the laws of environments."""
 
     class Config(Sampled.Config):
-        environment: Use[environment]
+        environment: Use[Environment]
         """What is under test."""
 
 

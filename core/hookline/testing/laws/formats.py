@@ -22,7 +22,7 @@ def examples() -> Iterator[str]:
     yield "".join(json.dumps(row) + "\n" for row in rows)
     yield json.dumps(rows)
     for comma in (",", "\t"):
-        yield "".join(comma.join(line) + "\n" for line in (rows[0].keys(), *(row.values() for row in rows)))
+        yield "".join(comma.join(line) + "\n" for line in ([*rows[0]], *([*row.values()] for row in rows)))
     yield "\n".join(row["prompt"] for row in rows) + "\n"
     yield "\n".join(f"{key}: {value}" for row in rows for key, value in row.items()) + "\n"
 
