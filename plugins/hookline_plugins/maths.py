@@ -7,7 +7,8 @@ Statistics are taken in float64, so that a group of equal rewards has exactly no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ __all__ = [
     "macro_random",
     "masked_mean",
     "over_episodes",
+    "pick",
     "reward_to_go",
     "segment_spread",
     "segment_sum",
@@ -244,3 +246,16 @@ def segment_spread(x_BT: Tensor, first_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """What stands on each macro's first token, on all of its chosen tokens; 0 elsewhere."""
     at_BT = torch.where(first_BT, torch.arange(x_BT.shape[1], device=x_BT.device), 0).cummax(1).values
     return torch.where(mask_BT, x_BT.gather(1, at_BT), 0.0)
+
+
+# -- chance
+
+
+def pick(chances: Sequence[tuple[Any, ...]], u: float) -> int:
+    """Which of (probability, …) u in [0, 1) falls on."""
+    total = 0.0
+    for which, (chance, *_) in enumerate(chances):
+        total += chance
+        if u < total:
+            return which
+    return len(chances) - 1

@@ -38,6 +38,7 @@ from hookline import (
     State,
     hookimpl,
 )
+from hookline_plugins.maths import pick
 from hookline_plugins.rollouts.guided import guide_role, guided, lowest, one_token, q_names
 
 
@@ -378,16 +379,6 @@ class Episodes(Component):
             game.earned += reward
         game.pending = None if saved["pending"] is None else Choice(**saved["pending"])
         return game
-
-
-def pick(chances: Sequence[tuple[Any, ...]], u: float) -> int:
-    """Which of (probability, …) u in [0, 1) falls on."""
-    total = 0.0
-    for which, (chance, *_) in enumerate(chances):
-        total += chance
-        if u < total:
-            return which
-    return len(chances) - 1
 
 
 def epsilon_greedy(q_BV: Tensor, allowed: Sequence[Sequence[int]], epsilon: float) -> Tensor:
