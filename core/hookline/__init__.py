@@ -11,6 +11,7 @@ from hookline._version import __version__
 
 _HOMES = {
     "hookline.batch.columns": ("pad_rows", "put_last", "read_last"),
+    "hookline.batch.encoded": ("Encoded",),
     "hookline.batch.join": ("concat", "pairs"),
     "hookline.batch.stages": (
         "Advantaged",
@@ -35,7 +36,7 @@ _HOMES = {
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head"),
-    "hookline.contract.process": ("Process",),
+    "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
     "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
@@ -72,6 +73,7 @@ __all__ = [
     "Context",
     "DataError",
     "DataName",
+    "Encoded",
     "Engine",
     "Environment",
     "ExperimentError",
@@ -97,6 +99,7 @@ __all__ = [
     "Sampling",
     "Scored",
     "ServiceError",
+    "State",
     "Stats",
     "Task",
     "Term",
@@ -120,6 +123,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hookline.batch.columns import pad_rows, put_last, read_last
+    from hookline.batch.encoded import Encoded
     from hookline.batch.join import concat, pairs
     from hookline.batch.stages import (
         Advantaged,
@@ -144,7 +148,7 @@ if TYPE_CHECKING:
     from hookline.contract.loss import Loss, MicroBatch, Stats
     from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head
-    from hookline.contract.process import Process
+    from hookline.contract.process import Process, State
     from hookline.contract.task import Task
     from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (

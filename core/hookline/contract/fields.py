@@ -34,7 +34,7 @@ class _Marker:
 PhaseName = Annotated[str, _Marker("phase")]
 """A config field that names an earlier phase; checked before the run starts."""
 DataName = Annotated[str, _Marker("data")]
-"""A config field that names data: a file, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
+"""A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 

@@ -64,6 +64,7 @@ class Duel(Generate):
             length_B=drawn.length_B,
             mask_BT=torch.arange(T) < drawn.length_B[:, None],
             sample_B=sample_B,
+            episode_B=sample_B,
             finish_reason=drawn.finish_reason,
             source=("opponent",) * n,
             behaviour=drawn.behaviour,

@@ -8,13 +8,13 @@ For tasks with few answers. Each prompt's answers are one group, and three colum
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
 
 import hookline
 from hookline import Component, Context, DataError, DataName, ExperimentError, Process, Rollout, hookimpl
-from hookline_plugins.rollouts.dataset import recorded
 
 MOST = 1024
 """Answers to a prompt. All pairs of them are compared."""
@@ -47,7 +47,8 @@ class Population(Component):
             prompt = process.prompt(start)
             answers = list(_answers(process, start, c.task))
             for answer in answers:
-                self.rows.append((ctx.tokenizer.prompt(prompt), ctx.tokenizer.answer(answer), {"prompt": prompt}))
+                row = ctx.encode({"prompt": prompt, "completion": answer}, where=c.task)
+                self.rows.append(replace(row, record={"prompt": prompt}))
                 self.groups.append(group)
                 self.start.append(chance)
                 worth.append(self.task.reward({"prompt": prompt}, answer))
@@ -61,7 +62,7 @@ class Population(Component):
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        batch = recorded(ctx, self.rows, self.groups, self.config.task)
+        batch = Rollout.build(ctx, self.rows, source=self.config.task, group=self.groups)
         return batch.with_extra(
             recorded_B=self.reward_B,
             preference_B=self.preference_BK,
