@@ -22,7 +22,9 @@ def experiment() -> dict[str, Any]:
         "name": "long-names",
         "threads": 1,
         "tokenizer": {"train": "words", "on": "builtin:walks/walks"},
-        "model": {"build": {"use": "hookline:tabular", "task": "builtin:walks", "sees": ["position", "last"], "context": 12}},
+        "model": {
+            "build": {"use": "hookline:tabular", "task": "builtin:walks", "sees": ["position", "last"], "context": 12}
+        },
         "phases": [
             {
                 "name": "rl",
