@@ -17,8 +17,9 @@ from pydantic import (
 from hookline.config import yaml
 from hookline.config.overrides import override
 from hookline.config.problems import count, in_order, problems_of
+from hookline.config.rounds import unroll
 from hookline.config.yaml import Document
-from hookline.contract.fields import DataName, Identifier, Strict, Use
+from hookline.contract.fields import DataName, Identifier, PhaseIdentifier, Strict, Use
 from hookline.contract.kinds import KINDS, Kind, of_phase
 from hookline.errors import ExperimentError
 
@@ -132,7 +133,7 @@ class Save(Strict):
 class _Loop(Strict):
     """What a phase says besides its components."""
 
-    name: Identifier
+    name: PhaseIdentifier
     steps: int = Field(ge=1, le=100_000_000)
     model: ModelSpec = ModelSpec()
 
@@ -252,6 +253,7 @@ def load(
             override(document, assignment)
         except ExperimentError as err:
             problems.append(str(err))
+    unroll(document)
     try:
         parsed = Experiment.model_validate(document.values)
     except ValidationError as err:

@@ -21,7 +21,15 @@ def in_order(problems: Sequence[str]) -> list[str]:
         found = re.match(r"line (\d+): ", problem)
         return int(found[1]) if found else 0
 
-    return sorted(dict.fromkeys(problems), key=line)
+    first: dict[str, str] = {}
+    for problem in problems:
+        first.setdefault(same_of(problem), problem)
+    return sorted(first.values(), key=line)
+
+
+def same_of(problem: str) -> str:
+    """What a problem has in common with the same one in other rounds, whose phases have other numbers."""
+    return re.sub(r"@\d+", "", problem).partition(";")[0] if "@" in problem else problem
 
 
 def count(problems: Sequence[str]) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import fcntl
-import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -14,21 +12,29 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
 from hookline import __version__
-from hookline.runs.surroundings import FREE_TO_CHANGE, VERSIONS, changed_plugins, differences, source_hash, sources_hash, version_of
-from hookline.storage.folders import verify, write_error
-from hookline.data import sources as datasets
 from hookline.config.experiment import completed
 from hookline.contract.component import Component
+from hookline.contract.metrics import CORE_METRICS, Metric, MetricLog
+from hookline.data import sources as datasets
 from hookline.errors import CheckpointError, DataError, PluginError
+from hookline.plan.plan import Plan
+from hookline.runs.surroundings import (
+    FREE_TO_CHANGE,
+    VERSIONS,
+    changed_plugins,
+    differences,
+    source_hash,
+    sources_hash,
+    version_of,
+)
+from hookline.storage.folders import verify, write_error
 from hookline.storage.journal import Journal
 from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
-from hookline.contract.metrics import CORE_METRICS, Metric, MetricLog
-from hookline.plan.plan import Plan
 
 __all__ = ["Journal", "Run"]
 
@@ -188,7 +194,9 @@ class Run:
             for key in (*VERSIONS, "machine", "threads", "kernels", "sources")
             if self.about.get(key) != now[key]
         ]
-        differing += [f"plugin {name} has changed" for name in changed_plugins(self.about.get("plugins", []), now["plugins"])]
+        differing += [
+            f"plugin {name} has changed" for name in changed_plugins(self.about.get("plugins", []), now["plugins"])
+        ]
         if differing:
             self.notices.append(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
         self.resumed = True

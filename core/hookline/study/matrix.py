@@ -156,7 +156,8 @@ def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]
         place: Any = values
         try:
             for part in path.split("."):
-                place = place[enter(place, part, path)]
+                for step in enter(place, part, path):
+                    place = place[step]
         except (HooklineError, KeyError, TypeError, IndexError):
             continue
         if not (isinstance(place, Mapping) and "use" in place):
