@@ -24,6 +24,7 @@ _HOMES = {
         "KeptIds",
         "Term",
     ),
+    "hookline.contract.command": ("Argument", "Command", "Out"),
     "hookline.contract.component": ("Component",),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
@@ -47,6 +48,8 @@ _HOMES = {
     "hookline.loop.context": ("Context",),
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
+    "hookline.study.finished": ("evaluate", "export"),
+    "hookline.study.intervals": ("Estimate", "interval"),
     "hookline.study.sweep": ("sweep",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -55,15 +58,18 @@ __all__ = [
     "Adapter",
     "Advantaged",
     "Architecture",
+    "Argument",
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "Command",
     "Completions",
     "Component",
     "Config",
     "Context",
     "DataError",
     "DataName",
+    "Estimate",
     "ExperimentError",
     "Head",
     "HooklineError",
@@ -74,6 +80,7 @@ __all__ = [
     "MicroBatch",
     "NextToken",
     "NumbersError",
+    "Out",
     "PhaseName",
     "PluginError",
     "Process",
@@ -91,7 +98,10 @@ __all__ = [
     "__version__",
     "compare",
     "concat",
+    "evaluate",
+    "export",
     "hookimpl",
+    "interval",
     "pad_rows",
     "pairs",
     "put_last",
@@ -115,6 +125,7 @@ if TYPE_CHECKING:
         Scored,
         Term,
     )
+    from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
     from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
     from hookline.contract.hookspecs import HOOK_API, hookimpl
@@ -138,6 +149,8 @@ if TYPE_CHECKING:
     from hookline.loop.context import Context
     from hookline.runs.run import Run
     from hookline.study.compare import compare
+    from hookline.study.finished import evaluate, export
+    from hookline.study.intervals import Estimate, interval
     from hookline.study.sweep import sweep
 
 

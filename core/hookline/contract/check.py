@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from hookline.contract.command import Command
 from hookline.contract.component import Component
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API, StageSpecs, TrackerSpecs
@@ -52,6 +53,8 @@ def kind_of(cls: type[Component]) -> str:
         return "task"
     if issubclass(cls, Architecture | Head | Adapter):
         return "model"
+    if issubclass(cls, Command):
+        return "command"
     hooks = hook_methods(cls)
     if any(name in vars(TrackerSpecs) for name in hooks):
         return "tracker"
@@ -115,7 +118,7 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
         brought = kind == "update" and name == "hookline_advantage"
         if name != own and not brought and KIND_OF_HOOK.get(name, "tracker") != kind:
             raise PluginError(f"{who} also answers {name}, which nobody asks a {kind}", apart)
-    if wraps and kind in ("reward", "tracker", "model", "task"):
+    if wraps and kind in ("reward", "tracker", "model", "task", "command"):
         raise PluginError(f"{who} wraps {wraps[0]}, which nobody lets a {kind} do", f"{apart}, under `wrap`")
     return cls
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from hookline_plugins.trackers.report_numbers import LEVEL, NO_REWARD
-from hookline_plugins.trackers.words import duration, number
+from hookline_plugins.report.numbers import LEVEL, NO_REWARD
+from hookline_plugins.report.words import duration, number
 
 Json = Mapping[str, Any]
 PARTS = ("rollout", "reward", "advantage", "update")
@@ -197,6 +197,8 @@ def _change_sentence(figure: Json) -> str:
     if figure.get("ratio"):
         return f"That is {_growth(figure['ratio'])} on the same texts."
     verdict = "the interval is clear of zero" if sure else "the interval holds zero, so no change is shown"
+    if change["low"] is None:
+        verdict = "too few prompts to say how sure"
     return f'Change <span class="{"sure" if sure else ""}">{_signed(change["value"])}</span> {_range(change, _signed)}: {verdict}.'
 
 
