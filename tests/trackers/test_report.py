@@ -101,6 +101,15 @@ def test_the_interval_of_a_mean_is_as_wide_as_statistics_says() -> None:
     assert estimate["high"] == pytest.approx(values.mean() + half, abs=0.03)
 
 
+def test_eval_the_report_and_a_comparison_show_one_interval(whole: Run) -> None:
+    point = phase(numbers(whole), "rl")["evaluations"][0]["figures"]["keyword-coverage"]["points"][-1]
+    judged = {f["figure"]: f for f in hookline.evaluate(whole, "rl")}["keyword-coverage"]
+    compared = hookline.compare([whole.directory], metric="eval/keyword-coverage", phase="rl")["configurations"][0]
+    for end in ("low", "value", "high"):
+        assert judged[end] == pytest.approx(point[end], abs=1e-5)
+        assert compared[end] == pytest.approx(point[end], abs=1e-5)
+
+
 def test_answers_to_one_prompt_are_no_independent_evidence() -> None:
     values = np.repeat(np.random.default_rng(0).normal(size=50), 8).tolist()
     apart = report_numbers.Table(made(values), "x").estimate("mean", 1000)
