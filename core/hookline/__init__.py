@@ -33,6 +33,7 @@ _HOMES = {
     "hookline.contract.model": ("Adapter", "Architecture", "Head"),
     "hookline.contract.process": ("Process",),
     "hookline.contract.task": ("Task",),
+    "hookline.data.tasks": ("task",),
     "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
@@ -108,6 +109,7 @@ __all__ = [
     "read_last",
     "run",
     "sweep",
+    "task",
 ]
 
 if TYPE_CHECKING:
@@ -134,6 +136,7 @@ if TYPE_CHECKING:
     from hookline.contract.model import Adapter, Architecture, Head
     from hookline.contract.process import Process
     from hookline.contract.task import Task
+    from hookline.data.tasks import task
     from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,

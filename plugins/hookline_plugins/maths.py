@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "bounded_exp",
     "clipped",
+    "falling",
     "first_true",
     "group_equal",
     "group_mean",
@@ -27,6 +28,7 @@ __all__ = [
     "macro_perplexity",
     "macro_random",
     "masked_mean",
+    "places",
     "reward_to_go",
     "segment_spread",
     "segment_sum",
@@ -220,3 +222,16 @@ def segment_spread(x_BT: Tensor, first_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """What stands on each macro's first token, on all of its chosen tokens; 0 elsewhere."""
     at_BT = torch.where(first_BT, torch.arange(x_BT.shape[1], device=x_BT.device), 0).cummax(1).values
     return torch.where(mask_BT, x_BT.gather(1, at_BT), 0.0)
+
+
+def places(group_B: Tensor) -> Tensor:
+    """Which row of its group each row is, from 0."""
+    earlier_BB = (group_B[:, None] == group_B).tril(-1)
+    return earlier_BB.sum(1)
+
+
+def falling(first: float, last: float | None, step: int, steps: int) -> float:
+    """A figure on its straight way from the phase's first step to its last; no `last`: it stays."""
+    if last is None or steps < 2:
+        return first
+    return first + (last - first) * min(1.0, step / (steps - 1))

@@ -73,7 +73,7 @@ Overrides = Annotated[
 
 def version(wanted: bool) -> None:
     if wanted:
-        from hookline import __version__
+        from hookline._version import __version__
 
         typer.echo(f"hookline {__version__}")
         raise typer.Exit
@@ -114,29 +114,32 @@ def run(
 
     With --seeds, or a `matrix:` in the file, it is several runs, each in a directory under --out.
     """
+    from hookline.config.experiment import document_of
     from hookline.loop import api
     from hookline.study import matrix, sweep
 
-    if matrix.axes_of(experiment, overrides or [], seeds) is None:
+    document = document_of(experiment)
+    if matrix.axes_of(document, overrides or [], seeds) is None:
         if jobs > 1:
             from hookline.errors import ExperimentError
 
             raise ExperimentError(f"--jobs {jobs} is for several runs, and this is one", "add --seeds, or a matrix")
-        api.run(experiment, overrides or [], out=out, plugins=plugin or [])
+        api.run(document, overrides or [], out=out, plugins=plugin or [])
     else:
-        sweep.sweep(experiment, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
+        sweep.sweep(document, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
 
 
 @app.command()
 def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins = None, json: AsJson = False) -> None:
     """Who answers each hook, who wraps it, from which file; fails whenever `run` would refuse."""
     from hookline.cli.show import explain_json, explain_text
+    from hookline.config.experiment import document_of
     from hookline.loop.api import plan
     from hookline.study.matrix import axes_of, members_of
 
-    given = overrides or []
-    members = [] if axes_of(experiment, given) is None else members_of(experiment, given, plugins=plugin or [])
-    planned = members[0].plan if members else plan(experiment, given, plugin or [])
+    document, given = document_of(experiment), overrides or []
+    members = [] if axes_of(document, given) is None else members_of(document, given, plugins=plugin or [])
+    planned = members[0].plan if members else plan(document, given, plugin or [])
     names = [member.name for member in members]
     if json:
         typer.echo(as_json(explain_json(planned) | ({"matrix": names} if names else {})))

@@ -120,7 +120,7 @@ def _built_in() -> Iterator[Offer]:
     for folder in (spec.submodule_search_locations if spec else None) or ():
         table = configparser.ConfigParser(delimiters=("=",))
         table.read(Path(folder) / "entry_points.txt", encoding="utf-8")
-        from hookline import __version__
+        from hookline._version import __version__
 
         for group in table.sections():
             for name, target in table[group].items():

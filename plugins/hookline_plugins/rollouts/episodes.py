@@ -37,8 +37,8 @@ from hookline import (
     hookimpl,
     pad_rows,
 )
-from hookline.contract.process import State
-from hookline_plugins.rollouts.guided import guide_role, guided, lowest, one_token, q_names
+from hookline_plugins.guidance import guide_role, guided, lowest, one_token, q_names
+from hookline_plugins.tasks.exact import State
 
 
 @dataclass

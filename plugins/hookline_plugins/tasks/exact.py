@@ -8,18 +8,18 @@ that no policy lies above.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import exp, inf, log
 
 import torch
 
 from hookline import Context, DataError, Process, Rollout, Task, pad_rows
-from hookline.contract.process import State
 
 __all__ = [
     "ExactTask",
     "Policy",
+    "State",
     "best_of_n",
     "ceiling",
     "evaluate",
@@ -32,6 +32,7 @@ __all__ = [
     "tangents",
 ]
 
+State = Hashable
 Policy = Callable[[State], Mapping[str, float]]
 """State → word → probability. What is missing of 1 goes to words that are no action: they end the episode unpaid."""
 
