@@ -18,9 +18,9 @@ from tracker_runs import EVIL
 
 import hookline
 from hookline import Run
+from hookline_plugins.report import cells, plots, words
 from hookline_plugins.report import numbers as report_numbers
 from hookline_plugins.report import page as report_page
-from hookline_plugins.report import plots
 from hookline_plugins.trackers import report
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -240,7 +240,7 @@ def test_the_page_is_whole_and_stands_alone(whole: Run) -> None:
     ):
         assert heading in text
     figure = phase(numbers(whole), "rl")["evaluations"][0]["figures"]["keyword-coverage"]
-    assert report_page.number(figure["points"][-1]["value"]) in text
+    assert words.number(figure["points"][-1]["value"]) in text
     assert "4 steps of ppo (lr 0.003), starting from the policy at the end of pretrain" in text
     assert str(phase(numbers(whole), "rl")["weights"]) in text
     assert whole.id in text
@@ -287,7 +287,7 @@ def test_figure_names_with_odd_letters_do_not_break_the_drawings(whole: Run) -> 
 
 
 def test_prompt_words_are_marked_as_whole_words_only() -> None:
-    marked = report_page.marked("A <cat> sees the cats, Cat!", {"cat"})
+    marked = cells.marked("A <cat> sees the cats, Cat!", {"cat"})
     assert marked == "A &lt;<mark>cat</mark>&gt; sees the cats, <mark>Cat</mark>!"
 
 
