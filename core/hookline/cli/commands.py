@@ -52,11 +52,17 @@ def _first_line(offer: Offer) -> str:
 
 
 def named(name: str, loose: tuple[Offer, ...] = ()) -> Offer | None:
-    """The offer that `hookline NAME` means; None where nobody offers it. Raises PluginError for one that cannot be used."""
-    short = name.rpartition(":")[2]
-    if not any(offer.kind == "command" and offer.name == short for offer in offers.offers(loose)):
-        return None
-    return offers.find("command", name, loose)
+    """The offer that `hookline NAME`, or `hookline DISTRIBUTION:NAME`, means; None where nobody offers it.
+
+    Raises PluginError where it cannot be used, or where several distributions offer it.
+    """
+    distribution, _, short = name.rpartition(":")
+    found = [offer for offer in offers.offers(loose) if offer.kind == "command" and offer.name == short]
+    usable = [offer for offer in found if not offer.problem]
+    if len(usable) > 1 and not distribution and not any(offer.path for offer in usable):
+        choices = " or ".join(f"hookline {offer.distribution}:{short}" for offer in usable)
+        raise PluginError(f"command '{short}' is offered by {len(usable)} distributions", f"say which: {choices}")
+    return offers.find("command", name, loose) if found else None
 
 
 def program_of(offer: Offer) -> tuple[str, Callable[..., int]]:

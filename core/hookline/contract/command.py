@@ -66,8 +66,8 @@ class Command(Component):
     and exit code 2, before `run` is called.
     """
 
-    has_json: ClassVar[bool] = False
-    """Whether it has the option `--json`; it then calls `out.value` exactly once."""
+    has_json: ClassVar[bool] = True
+    """Whether it has the option `--json`; it then calls `out.value` exactly once. False for one with nothing to tell machines."""
 
     def run(self, out: Out) -> int:
         """Do it, print to `out`, and return the exit code. Raises HooklineError for what the user can fix."""

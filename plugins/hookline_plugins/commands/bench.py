@@ -42,6 +42,8 @@ class Bench(Command):
         save: Path | None = None
         """kernels: store this measurement."""
 
+    has_json = False
+
     def run(self, out: Out) -> int:
         if self.config.what == "kernels":
             self._kernels(out)

@@ -23,8 +23,6 @@ class Compare(Command):
         out: str | None = None
         """Write compare.json, .md, .html and figures here."""
 
-    has_json = True
-
     def run(self, out: Out) -> int:
         found = hookline.compare(self.config.runs, metric=self.config.metric, phase=self.config.phase)
         files = comparison.write(found, Path(self.config.out)) if self.config.out else []

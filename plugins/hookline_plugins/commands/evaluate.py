@@ -21,8 +21,6 @@ class Evaluate(Command):
         rows: int | None = Field(None, ge=1)
         """How many rows; default: as in the experiment."""
 
-    has_json = True
-
     def run(self, out: Out) -> int:
         found = hookline.evaluate(self.config.run, self.config.phase, self.config.rows)
         out.value(found)

@@ -21,6 +21,8 @@ class Export(Command):
         best: bool = False
         """The weights that `save.best` kept."""
 
+    has_json = False
+
     def run(self, out: Out) -> int:
         hookline.export(self.config.run, self.config.folder, self.config.phase, self.config.best, say=out.text)
         return 0
