@@ -38,6 +38,7 @@ _HOMES = {
     "hookline.contract.model": ("Adapter", "Architecture", "Head"),
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
+    "hookline.data.tasks": ("task",),
     "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
@@ -53,6 +54,8 @@ _HOMES = {
     "hookline.loop.context": ("Context",),
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
+    "hookline.study.finished": ("evaluate", "export"),
+    "hookline.study.intervals": ("Estimate", "interval"),
     "hookline.study.sweep": ("sweep",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -76,6 +79,7 @@ __all__ = [
     "Encoded",
     "Engine",
     "Environment",
+    "Estimate",
     "ExperimentError",
     "Family",
     "Format",
@@ -110,15 +114,19 @@ __all__ = [
     "__version__",
     "compare",
     "concat",
+    "evaluate",
+    "export",
     "figure_name",
     "hookimpl",
     "instance_name",
+    "interval",
     "pad_rows",
     "pairs",
     "put_last",
     "read_last",
     "run",
     "sweep",
+    "task",
 ]
 
 if TYPE_CHECKING:
@@ -150,6 +158,7 @@ if TYPE_CHECKING:
     from hookline.contract.model import Adapter, Architecture, Head
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task
+    from hookline.data.tasks import task
     from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,
@@ -165,6 +174,8 @@ if TYPE_CHECKING:
     from hookline.loop.context import Context
     from hookline.runs.run import Run
     from hookline.study.compare import compare
+    from hookline.study.finished import evaluate, export
+    from hookline.study.intervals import Estimate, interval
     from hookline.study.sweep import sweep
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "bounded_exp",
     "clipped",
     "ends_episode",
+    "falling",
     "first_true",
     "group_equal",
     "group_mean",
@@ -32,6 +33,7 @@ __all__ = [
     "masked_mean",
     "over_episodes",
     "pick",
+    "places",
     "reward_to_go",
     "segment_spread",
     "segment_sum",
@@ -259,3 +261,16 @@ def pick(chances: Sequence[tuple[Any, ...]], u: float) -> int:
         if u < total:
             return which
     return len(chances) - 1
+
+
+def places(group_B: Tensor) -> Tensor:
+    """Which row of its group each row is, from 0."""
+    earlier_BB = (group_B[:, None] == group_B).tril(-1)
+    return earlier_BB.sum(1)
+
+
+def falling(first: float, last: float | None, step: int, steps: int) -> float:
+    """A figure on its straight way from the phase's first step to its last; no `last`: it stays."""
+    if last is None or steps < 2:
+        return first
+    return first + (last - first) * min(1.0, step / (steps - 1))

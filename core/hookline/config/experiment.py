@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -234,8 +235,21 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping) else [] if value is None else value
 
 
+Source = str | Path | Mapping[str, Any] | Document
+"""An experiment: a YAML file, the same as a mapping, or what was read of either before."""
+
+
+def document_of(source: Source) -> Document:
+    """What stands in an experiment, nothing checked. Of a Document it is a copy, so that overrides of one run change no other."""
+    if isinstance(source, Document):
+        return copy.deepcopy(source)
+    if isinstance(source, Mapping):
+        return Document("the experiment", _plain(source))
+    return yaml.read(Path(source))
+
+
 def load(
-    source: str | Path | Mapping[str, Any],
+    source: Source,
     overrides: Sequence[str] = (),
     also: Callable[[Document], Sequence[str]] | None = None,
 ) -> tuple[Experiment, Document]:
@@ -243,10 +257,7 @@ def load(
 
     also: asked for more problems once there are some, so that one message tells those of other readers too.
     """
-    if isinstance(source, Mapping):
-        document = Document("the experiment", _plain(source))
-    else:
-        document = yaml.read(Path(source))
+    document = document_of(source)
     problems = document.problems
     for assignment in overrides:
         try:

@@ -38,8 +38,8 @@ from hookline import (
     State,
     hookimpl,
 )
+from hookline_plugins.guidance import guide_role, guided, lowest, one_token, q_names
 from hookline_plugins.maths import pick
-from hookline_plugins.rollouts.guided import guide_role, guided, lowest, one_token, q_names
 
 
 @dataclass

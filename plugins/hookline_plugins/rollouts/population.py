@@ -15,6 +15,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, DataError, DataName, ExperimentError, Process, Rollout, hookimpl
+from hookline_plugins.maths import falling
 
 MOST = 1024
 """Answers to a prompt. All pairs of them are compared."""
@@ -67,7 +68,9 @@ class Population(Component):
             recorded_B=self.reward_B,
             preference_B=self.preference_BK,
             weight_B=self._share(ctx, batch, self.config.learner) * torch.tensor(self.start),
-            opponent_B=self._share(ctx, batch, falling(self.config.opponent, self.config.final_opponent, ctx)),
+            opponent_B=self._share(
+                ctx, batch, falling(self.config.opponent, self.config.final_opponent, ctx.step, ctx.steps)
+            ),
         )
 
     def _share(self, ctx: Context, batch: Rollout, mixture: float) -> torch.Tensor:
@@ -76,13 +79,6 @@ class Population(Component):
         logprob_B = logprob_B + mixture * ctx.stats(batch, model="reference").logprobs_BT.sum(1)
         group_B = batch.group_B - batch.group_B[0]
         return torch.cat([torch.softmax(logprob_B[group_B == group], 0) for group in torch.unique(group_B)])
-
-
-def falling(first: float, last: float | None, ctx: Context) -> float:
-    """A figure on its straight way from the phase's first step to its last."""
-    if last is None or ctx.steps < 2:
-        return first
-    return first + (last - first) * min(1.0, ctx.step / (ctx.steps - 1))
 
 
 def _answers(process: Process, start: object, name: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from hookline import Context, DataError, Encoded, Process, Rollout, State, Task
 __all__ = [
     "ExactTask",
     "Policy",
+    "State",
     "best_of_n",
     "ceiling",
     "evaluate",
