@@ -59,9 +59,9 @@ class Strict(BaseModel):
 class Use(Strict, Generic[UsedT]):
     """A component by name, with its options beside it: `gae`, or `{use: gae, lam: 0.9}`.
 
-    The type of a config field that holds a component is `Use[Environment]`, by base class, or `Use["reward"]`, by the
-    name of a kind, which type checkers want as `Use[Literal["reward"]]`. `| None` and `tuple[Use[…], …]` may stand
-    around it.
+    The type of a config field that holds a component is `Use[Environment]`, by base class, or, for kinds without one,
+    `Use[Literal["reward"]]`, for short `Use["reward"]`, which linters take for the name of a class. `| None` and
+    `tuple[Use[…], …]` may stand around it.
     """
 
     use: str = Field(min_length=1, max_length=160)
