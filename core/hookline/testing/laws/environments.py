@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from hookline.contract.environment import Environment, Turn
+from hookline.contract.fields import marked
 from hookline.errors import DataError
 from hookline.testing.harness import Subject, own_rows
 from hookline.testing.suite import Broken, NotApplicable, law
@@ -19,13 +20,18 @@ REPLIES = ("", "yes", "a b c", '{"name": "look", "arguments": {}}', "42", "<|end
 
 
 def played(subject: Subject, seed: int, replies: Sequence[str] = REPLIES) -> list[Turn]:
-    """The turns of one episode, the first included; replies come again when they are used up."""
+    """The turns of one episode, the first included; replies come again when they are used up.
+
+    It begins on a row of the data that the environment's config names, or on one of the suite's own.
+    """
     harness = subject.harness()
     environment = harness.slot.component.another()
     assert isinstance(environment, Environment)
+    named = marked(environment.config, "data").values()
+    record = next((harness.loop.ctx.rows(name).records[0] for name in named), own_rows()[0])
 
     async def play() -> list[Turn]:
-        turns = [await environment.reset(own_rows()[0], torch.Generator().manual_seed(seed))]
+        turns = [await environment.reset(record, torch.Generator().manual_seed(seed))]
         while not turns[-1].over and len(turns) < MOST:
             turns.append(await environment.step(replies[len(turns) % len(replies)]))
         return turns
