@@ -26,10 +26,14 @@ _HOMES = {
     ),
     "hookline.contract.command": ("Argument", "Command", "Out"),
     "hookline.contract.component": ("Component",),
-    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
+    "hookline.contract.engine": ("Completion", "Engine", "Request"),
+    "hookline.contract.environment": ("Environment", "Turn"),
+    "hookline.contract.family": ("Family",),
+    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
+    "hookline.contract.format": ("Format",),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
-    "hookline.contract.metrics": ("Metric",),
+    "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head"),
     "hookline.contract.process": ("Process",),
     "hookline.contract.task": ("Task",),
@@ -64,14 +68,19 @@ __all__ = [
     "Behaviour",
     "CheckpointError",
     "Command",
+    "Completion",
     "Completions",
     "Component",
     "Config",
     "Context",
     "DataError",
     "DataName",
+    "Engine",
+    "Environment",
     "Estimate",
     "ExperimentError",
+    "Family",
+    "Format",
     "Head",
     "HooklineError",
     "Judgement",
@@ -86,6 +95,7 @@ __all__ = [
     "PluginError",
     "Process",
     "Record",
+    "Request",
     "Rollout",
     "Run",
     "Sampling",
@@ -95,13 +105,17 @@ __all__ = [
     "Task",
     "Term",
     "Tokenizer",
+    "Turn",
     "UpdateConfig",
+    "Use",
     "__version__",
     "compare",
     "concat",
     "evaluate",
     "export",
+    "figure_name",
     "hookimpl",
+    "instance_name",
     "interval",
     "pad_rows",
     "pairs",
@@ -129,10 +143,14 @@ if TYPE_CHECKING:
     )
     from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
-    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
+    from hookline.contract.engine import Completion, Engine, Request
+    from hookline.contract.environment import Environment, Turn
+    from hookline.contract.family import Family
+    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig, Use, instance_name
+    from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats
-    from hookline.contract.metrics import Metric
+    from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head
     from hookline.contract.process import Process
     from hookline.contract.task import Task

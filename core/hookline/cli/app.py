@@ -9,6 +9,7 @@ import typer
 
 from hookline.cli.commands import listed, loose_of, named, program_of
 from hookline.cli.out import as_json
+from hookline.contract.kinds import taught
 from hookline.registry.offers import VERBS
 
 
@@ -184,7 +185,7 @@ def plugins_new(
     name: Annotated[str, typer.Argument(help="What experiments will call it, e.g. my-method.")],
     kind: Annotated[
         str,
-        typer.Option("--kind", help="algorithm, reward, rollout, advantage, wrapper, feedback, tracker or task."),
+        typer.Option("--kind", help=", ".join(kind.asked for kind in taught()) + "."),
     ] = "algorithm",
     parent: Annotated[str, typer.Option("--dir", help="Where the folder hookline-NAME is made.")] = ".",
 ) -> None:

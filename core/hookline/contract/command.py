@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 __all__ = ["Argument", "Command", "Out"]
 
@@ -57,7 +57,7 @@ class Out(Protocol):
         """The JSON value of `--json`; prints nothing without it. Called once at most."""
 
 
-class Command(Component):
+class Command(Component[ConfigT]):
     """A verb of the command line: kind `command`. Its docstring is the help, and each field of its Config an option.
 
     A field `keep_best` is the option `--keep-best`, and its docstring the option's help. A `bool` is a flag (`--x/--no-x`

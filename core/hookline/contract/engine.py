@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hookline.batch.stages import Sampling
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ class Completion:
     """`stop` or `length`."""
 
 
-class Engine(Component):
+class Engine(Component[ConfigT]):
     """Draws answers from a model: kind `engine`, named by `engine:` in a phase, which has one.
 
     `gives` says what it can: `combine`, `kept-ids`, `score`, `exact`; a rollout `needs` these by name, and what is missing

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 __all__ = ["Family"]
 
 
-class Family(Component):
+class Family(Component[ConfigT]):
     """How networks of one kind compute: kind `model`, named by `model: {family: NAME}`; `causal` unless said otherwise."""
 
     sides: ClassVar[frozenset[str]] = frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "Architecture", "Head"]
 
 
-class Architecture(Component):
+class Architecture(Component[ConfigT]):
     """A model built from nothing: kind `model`, named by `model: {build: NAME}`.
 
     A Config field called `context` is its most positions: what needs more is then refused before the run starts.
@@ -28,7 +28,7 @@ class Architecture(Component):
         raise NotImplementedError
 
 
-class Head(Component):
+class Head(Component[ConfigT]):
     """Numbers read off a trunk: kind `model`, named by `model: {head: NAME}`."""
 
     reads: ClassVar[Literal["before", "after"]] = "before"
@@ -39,7 +39,7 @@ class Head(Component):
         raise NotImplementedError
 
 
-class Adapter(Component):
+class Adapter(Component[ConfigT]):
     """A small trainable change of a frozen model: kind `model`, named by `model: {adapter: NAME}`."""
 
     def attach(self, net: Any) -> Any:

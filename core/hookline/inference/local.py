@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hookline import kernels, rng
 from hookline.batch.stages import Behaviour, KeptIds, Sampling
+from hookline.contract.engine import Engine
 from hookline.errors import PluginError
 from hookline.models.role import Role
 
@@ -183,3 +184,7 @@ def _assemble(kept: list[tuple[Tensor, Tensor, Tensor]], B: int, T: int) -> Kept
     order = torch.argsort(torch.cat(owner) * T + torch.cat(step), stable=True)
     flat = counts_BT.reshape(-1)
     return KeptIds(torch.cat(ids)[order], torch.cat([flat.new_zeros(1), flat.cumsum(0)]))
+
+
+class Local(Engine):
+    """Draws in this process."""

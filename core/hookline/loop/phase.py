@@ -90,7 +90,7 @@ class PhaseState:
             head = self.phase.head.component
             assert isinstance(head, Head)
             s.roles["policy"].add_head(self.phase.head.instance, head.build, head.reads, (s.seed, self.spec.name))
-        self.by_name = {f"{slot.kind}/{slot.instance}": slot for slot in self.phase.slots}
+        self.by_name = {part.label: part for slot in self.phase.slots for part in slot.every()}
         for name, component in self.hooks.components.items():
             with blame(self.by_name[name], "setup"):
                 component.setup(self.ctx.bound(self.by_name[name]))
@@ -116,9 +116,8 @@ class PhaseState:
         for name, component in self.hooks.components.items():
             yield name.replace("/", "-"), component, self.by_name[name]
         for evaluator in self.evaluators:
-            slots = (evaluator.planned.rollout, *evaluator.planned.rewards)
-            for component, slot in zip(evaluator.components, slots):
-                yield f"evaluate-{evaluator.spec.name}-{slot.kind}-{slot.instance}", component, slot
+            for slot in evaluator.planned.every:
+                yield slot.label.replace("/", "-"), slot.component, slot
 
     def _save_components(self, folder: Path) -> None:
         for name, component, slot in self._stateful():

@@ -16,7 +16,7 @@ from hookline_plugins.report.cells import (
     text_of,
 )
 from hookline_plugins.report.numbers import LEVEL, NO_REWARD
-from hookline_plugins.report.words import number
+from hookline_plugins.report.words import beside, number
 
 Json = Mapping[str, Any]
 
@@ -76,7 +76,7 @@ def _policy_card(phase: Json) -> str:
 
 
 def _plain_card(phase: Json, evaluation: Json, name: str, figure: Json) -> str:
-    own = "" if evaluation["name"] == "heldout" else f" on {text_of(evaluation['name'])}"
+    own = beside(text_of(evaluation["name"]), " on {}")
     return _card(f"{text_of(phase['name'])} · {text_of(name)}{own}", figure, [_change_sentence(figure)])
 
 

@@ -23,7 +23,7 @@ from hookline_plugins.report.cells import (
     with_range,
 )
 from hookline_plugins.report.numbers import LEVEL
-from hookline_plugins.report.words import duration, number
+from hookline_plugins.report.words import beside, duration, number
 
 Json = Mapping[str, Any]
 PARTS = ("rollout", "reward", "advantage", "update")
@@ -99,7 +99,7 @@ change.</p>"""
 
 
 def _evaluation(phase: Json, evaluation: Json) -> str:
-    own = "" if evaluation["name"] == "heldout" else f", {text_of(evaluation['name'])}"
+    own = beside(text_of(evaluation["name"]), ", {}")
     changes = [f["change"] for f in evaluation["figures"].values() if f.get("change")]
     first, last = evaluation["steps"][0], evaluation["steps"][-1]
     groups = f" in {count_of(evaluation['groups'], 'group')}" if evaluation["groups"] != evaluation["rows"] else ""
@@ -250,7 +250,7 @@ def _answers(numbers: Json) -> str:
     for phase in numbers["phases"]:
         for evaluation in phase["evaluations"]:
             if evaluation["examples"]:
-                own = "" if evaluation["name"] == "heldout" else f", {text_of(evaluation['name'])}"
+                own = beside(text_of(evaluation["name"]), ", {}")
                 before = f"before (the end of {text_of(phase['starts_from'])})" if phase["starts_from"] else "before"
                 asked = [set(words_of(example["prompt"])) for example in evaluation["examples"]]
                 always = set.intersection(*asked) if len(asked) > 1 else set()
