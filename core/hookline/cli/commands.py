@@ -108,7 +108,7 @@ def _answer(command: Command, out: Printer, offer: Offer) -> int:
             f"tell its authors, or: pip install --upgrade {offer.distribution}",
         ) from err
     finally:
-        getattr(command, "close", lambda: None)()
+        command.close()
     if isinstance(code, bool) or not isinstance(code, int):
         raise PluginError(f"{offer} returned {shorten(repr(code))}, not an exit code", "end its run() with: return 0")
     if out.json and code == 0 and out.values != 1:
