@@ -25,6 +25,7 @@ _HOMES = {
         "Term",
     ),
     "hookline.contract.component": ("Component",),
+    "hookline.contract.context": ("Completions", "Context", "NextToken", "Tokenizer"),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
@@ -32,7 +33,6 @@ _HOMES = {
     "hookline.contract.model": ("Adapter", "Architecture", "Head"),
     "hookline.contract.process": ("Process",),
     "hookline.contract.task": ("Task",),
-    "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
         "DataError",
@@ -42,9 +42,7 @@ _HOMES = {
         "PluginError",
         "ServiceError",
     ),
-    "hookline.inference.local": ("Completions", "NextToken"),
     "hookline.loop.api": ("run",),
-    "hookline.loop.context": ("Context",),
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
     "hookline.study.sweep": ("sweep",),
@@ -116,6 +114,7 @@ if TYPE_CHECKING:
         Term,
     )
     from hookline.contract.component import Component
+    from hookline.contract.context import Completions, Context, NextToken, Tokenizer
     from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats
@@ -123,7 +122,6 @@ if TYPE_CHECKING:
     from hookline.contract.model import Adapter, Architecture, Head
     from hookline.contract.process import Process
     from hookline.contract.task import Task
-    from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,
         DataError,
@@ -133,9 +131,7 @@ if TYPE_CHECKING:
         PluginError,
         ServiceError,
     )
-    from hookline.inference.local import Completions, NextToken
     from hookline.loop.api import run
-    from hookline.loop.context import Context
     from hookline.runs.run import Run
     from hookline.study.compare import compare
     from hookline.study.sweep import sweep

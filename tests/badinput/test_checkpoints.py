@@ -335,11 +335,15 @@ def test_CK22_directories_that_are_none(lab: Lab) -> None:
     refused(lab.hookline("run", path, "--out", "x" * 300), 4, "name too long")
     (lab.folder / "mine").mkdir()
     (lab.folder / "mine" / "thesis.tex").touch()
-    refused(lab.hookline("run", path, "--out", "mine"), 4, "is not empty and no run (thesis.tex, …)")
+    refused(
+        lab.hookline("run", path, "--out", "mine"),
+        4,
+        "is not empty and is not a Hookline run directory (it contains thesis.tex, …)",
+    )
     for verb in (["eval"], ["export"]):
         more = ["out"] if verb == ["export"] else []
-        refused(lab.hookline(*verb, "mine", *more), 4, "mine is no run directory", "hookline run")
-        refused(lab.hookline(*verb, "gone", *more), 4, "gone is no run directory")
+        refused(lab.hookline(*verb, "mine", *more), 4, "mine is not a run directory", "hookline run")
+        refused(lab.hookline(*verb, "gone", *more), 4, "gone is not a run directory")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hookline.batch.stages import Term
-from hookline.errors import CheckpointError, ExperimentError, nearest
-from hookline.loop.api import plan_of
+from hookline.errors import CheckpointError, ExperimentError
+from hookline.loop.api import finished_phase, open_phase, plan_of
 from hookline.loop.evaluation import Evaluator
-from hookline.plan.plan import Plan, PlannedPhase
 from hookline.runs.run import Run
 from hookline.storage import folders
 
 __all__ = ["evaluate_run", "export_run", "show_table"]
 
 
-def _phase_of(run: Run, plan: Plan, name: str | None) -> PlannedPhase:
-    names = [phase.spec.name for phase in plan.phases]
-    if name and name not in names:
-        raise ExperimentError(f"the run has no phase '{name}'{nearest(name, names)}", f"phases: {', '.join(names)}")
-    finished = [phase for phase in plan.phases if run.phase_folder(phase.spec.name).exists()]
-    wanted = [phase for phase in finished if name in (None, phase.spec.name)]
-    if not wanted:
-        which = f"phase '{name}'" if name else "any phase"
-        raise CheckpointError(f"{run.directory} has not finished {which}", "let `hookline run` finish it first")
-    chosen = wanted[-1]
-    run.finished(chosen.spec.name)
-    return chosen
-
-
 def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[dict[str, Any]]:
     """One row per figure: {"evaluation", "figure", "value", "low", "high", "rows"}; the interval is a 95 % bootstrap."""
     import torch
 
-    from hookline.loop.loop import PhaseLoop
-    from hookline.loop.phase import tokenizer_of
-
     run = Run.read(directory)
     plan = plan_of(run)
-    run.plan = plan
-    chosen = _phase_of(run, plan, phase)
+    chosen = finished_phase(run, plan, phase)
     if plan.experiment.threads:
         torch.set_num_threads(plan.experiment.threads)
     if not chosen.evaluations:
@@ -50,12 +30,11 @@ def evaluate_run(directory: Path, phase: str | None, rows: int | None) -> list[d
             f"phase '{chosen.spec.name}' names no evaluation", "add `evaluate:` to the phase, or choose --phase"
         )
     found = []
-    with asyncio.Runner() as answers:
-        loop = PhaseLoop(plan, chosen, run, tokenizer_of(plan, run), answers, finished=True)
+    with open_phase(run, plan, chosen.spec.name, finished=True) as loop:
         for evaluator in loop.evaluators:
             if rows:
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
-            figures, samples = evaluator.run(loop.ctx, answers)
+            figures, samples = evaluator.run(loop.ctx)
             for name, value in figures.items():
                 low, high = _interval(evaluator, name)
                 found.append(
@@ -111,7 +90,7 @@ def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> 
 
     run = Run.read(directory)
     plan = plan_of(run)
-    chosen = _phase_of(run, plan, phase)
+    chosen = finished_phase(run, plan, phase)
     name = chosen.spec.name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} is no empty folder", "choose a new one")

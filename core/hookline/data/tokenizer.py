@@ -9,7 +9,6 @@ from typing import Any
 from hookline.config.experiment import TokenizerSpec
 from hookline.data import sources
 from hookline.errors import DataError, ExperimentError
-from hookline.registry.offers import Offer
 
 __all__ = ["Tokenizer"]
 
@@ -145,14 +144,13 @@ class Tokenizer:
         return cls(inner)
 
     @classmethod
-    def make(cls, spec: TokenizerSpec | None, model_path: str | None, loose: tuple[Offer, ...]) -> Tokenizer:
-        if spec is None or spec.path:
+    def make(cls, spec: TokenizerSpec | None, model_path: str | None, rows: sources.Rows | None) -> Tokenizer:
+        """The experiment's tokenizer; rows: those of `spec.on`, where one is to be trained."""
+        if spec is None or spec.path or rows is None:
             return cls.load(Path((spec.path if spec else model_path) or ""))
-        assert spec.on is not None
-        source = sources.rows(spec.on, loose)
         texts = [
             value
-            for record in source.records
+            for record in rows.records
             for key in ("text", "prompt", "completion")
             if isinstance(value := record.get(key), str) and value
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hookline.contract.check import hook_methods
@@ -37,6 +38,15 @@ class Slot:
         component.config = self.config
         component.instance = self.instance
         return component
+
+    @property
+    def label(self) -> str:
+        """What its state is saved and its errors are told under, e.g. `rollout/turns`."""
+        return f"{self.kind}/{self.instance}"
+
+    def every(self) -> Iterator[Slot]:
+        """Itself, then the slots nested in it."""
+        yield self
 
     @property
     def source(self) -> str:

@@ -51,7 +51,7 @@ def stands_in_a_phase(subject: Subject) -> str | None:
     why = stands(subject)
     if why:
         raise Broken(why)
-    return "beside " + ", ".join(s.instance for s in subject.harness().loop.phase.slots if s.cls is not subject.cls)
+    return "beside " + ", ".join(s.instance for s in subject.harness().loop.planned.slots if s.cls is not subject.cls)
 
 
 @law(*LOOP)
@@ -134,7 +134,7 @@ def resume(subject: Subject) -> str | None:
     harness = subject.new()
     try:
         harness.step(2)
-        harness.loop._save()
+        harness.loop.checkpoint.save()
         straight = after(harness, harness.loop)
         again = after(harness, harness.resumed())
     finally:
@@ -159,7 +159,7 @@ def after(harness: Harness, loop: PhaseLoop) -> dict[str, Any]:
         **figures,
         **harness.weights(loop),
         **{f"state of {name}": component.state_dict() for name, component in loop.hooks.components.items()},
-        "the rows seen": loop.shared.samples,
+        "the rows seen": loop.phase.scope.samples,
         "the judgements": collected.read_text().splitlines() if collected.exists() else [],
     }
 
