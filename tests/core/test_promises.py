@@ -185,12 +185,9 @@ def test_rotary_frequencies_keep_their_digits_in_half_precision(lab: Lab) -> Non
 
 
 def test_an_evaluation_of_more_rows_than_there_are_takes_all(lab: Lab, sampled: dict[str, Any]) -> None:
-    import asyncio
-
     loop = lab(
         rollout=sampled, reward="length", advantage="gae", update="ppo", evaluate=[{"rows": 10_000, "reward": "length"}]
     )
-    with asyncio.Runner() as answers:
-        _, samples = loop.evaluators[0].run(loop.ctx, answers)
+    _, samples = loop.evaluators[0].run(loop.ctx)
     total = len(loop.session.run.data(sampled["prompts"])) * sampled["samples_per_prompt"]
     assert len(samples) == total
