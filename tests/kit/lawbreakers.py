@@ -42,6 +42,24 @@ class Stumbles(Follow):
         return mb.token_mean(mb["no_such_BT"])  # nobody brings it
 
 
+class Eager(Follow):
+    """Opens its file before it is asked to."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.text = Path("/dev/null").open()  # noqa: SIM115 (in a constructor, which is what it breaks)
+
+
+class Slams(Follow):
+    """Can be closed only once."""
+
+    opened = True
+
+    def close(self):
+        assert self.opened  # the second time it is not
+        self.opened = False
+
+
 class Gossip(Follow):
     """Logs what it did not declare."""
 
@@ -407,6 +425,8 @@ BREAKERS: dict[str, tuple[type[Component], ...]] = {
     # law: who breaks it
     "documented": (Wordless, Misnamed),
     "stands": (Stumbles, Scribbles),
+    "opens-nothing": (Eager,),
+    "closes": (Slams,),
     "declared-figures": (Gossip,),
     "lent": (Scribbles,),
     "no-rows": (Presumes,),

@@ -75,7 +75,7 @@ def law(*kinds: str, name: str = "", claimed: bool = False, alone: bool = False)
 
 def every_law() -> list[Law]:
     """Importing the modules of laws declares them, in the order in which they are asked."""
-    from hookline.testing.laws import common, updates, columns, rewards, rollouts, feedback, trackers, tasks  # noqa: F401, I001
+    from hookline.testing.laws import common, life, updates, columns, rewards, rollouts, feedback, trackers, tasks  # noqa: F401, I001
 
     return _laws
 
