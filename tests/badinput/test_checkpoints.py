@@ -462,8 +462,8 @@ def test_CK29_another_thread_count_or_torch_is_one_notice(stopped: Lab) -> None:
     path.write_text(json.dumps({**about, "torch": "1.0", "machine": "pdp11"}))
     said = stopped.run()
     assert said.code == 0, said.err
-    notes = [line for line in said.out.splitlines() if line.startswith("note: ")]
-    assert len(notes) == 1, said.out
+    notes = [line for line in said.err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1, said.err
     assert "not bit-identical" in notes[0]
     assert "torch: 1.0 then" in notes[0]
     assert "machine: pdp11 then" in notes[0]
