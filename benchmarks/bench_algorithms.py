@@ -10,7 +10,7 @@ Each pair first agrees on the loss.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import copy
 import statistics
 import time
@@ -23,10 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hookline import Advantaged
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
+from hookline.testing import open_phase
 
 ROUNDS, LR = 7, 1e-6
 Objective = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -87,8 +85,7 @@ BY_HAND: dict[str, Objective] = {
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[str, Any]], PhaseLoop]]:
     """`bench(update)`: a phase of 64 answers of 32 tokens, vocabulary 4096, 4 layers of width 256."""
-    opened: list[Run] = []
-    with asyncio.Runner() as answers:
+    with contextlib.ExitStack() as stack:
 
         def make(update: dict[str, Any]) -> PhaseLoop:
             greedy = update["use"] == "remax"
@@ -103,22 +100,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[s
                 "phases": [{"name": "rl", "rollout": rollout, "reward": "length", "update": update, "steps": 10**6}],
                 "trackers": [],
             }
-            planned = plan(experiment)
-            opened.append(Run.open(tmp_path_factory.mktemp("bench") / "run", planned))
-            return PhaseLoop(planned, planned.phases[0], opened[-1], tokenizer_of(planned, opened[-1]), answers)
+            return stack.enter_context(open_phase(experiment, tmp_path_factory.mktemp("bench") / "run"))
 
         yield make
-    for run in opened:
-        run.close()
 
 
 class ByHand:
     """The training step as one writes it without a framework. `critic`: a value head on a copy of the trunk."""
 
     def __init__(self, loop: PhaseLoop, batch: Advantaged, objective: Objective, config: Any) -> None:
-        self.net = copy.deepcopy(loop.shared.roles["policy"].net)
+        self.net = copy.deepcopy(loop.phase.roles["policy"].net)
         self.objective, self.config = objective, config
-        self.critic = loop.shared.roles.get("critic")
+        self.critic = loop.phase.roles.get("critic")
         parameters = list(self.net.parameters())
         if self.critic is not None:
             net = copy.deepcopy(self.critic.net)
@@ -190,13 +183,13 @@ def bench_update(benchmark: Any, bench: Callable[[dict[str, Any]], PhaseLoop], u
     theirs = ByHand(loop, selected, BY_HAND[use], component.config)
 
     def ours() -> None:
-        loop.shared.cache.clear()  # as in a new step
+        loop.phase.stats.clear()  # as in a new step
         loop.hooks.update(loop.ctx, batch)
-        loop.shared.step += 1
+        loop.phase.scope.step += 1
 
-    loop.shared.metrics.collect()
+    loop.phase.metrics.collect()
     ours()
-    said, expected = loop.shared.metrics.collect()[0]["loss"], theirs.step()
+    said, expected = loop.phase.metrics.collect()[0]["loss"], theirs.step()
     assert said == pytest.approx(expected, rel=1e-3, abs=2e-5), "the same objective"
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):

@@ -6,17 +6,14 @@ shapes and finiteness, counting. Promise: under 1 % of a real step.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
+from hookline.testing import open_phase
 
 PHASE = {
     "name": "rl",
@@ -38,11 +35,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhaseLoop]:
         "phases": [PHASE],
         "trackers": [],
     }
-    planned = plan(experiment)
-    run = Run.open(tmp_path_factory.mktemp("bench") / "run", planned)
-    with asyncio.Runner() as answers:
-        yield PhaseLoop(planned, planned.phases[0], run, tokenizer_of(planned, run), answers)
-    run.close()
+    with open_phase(experiment, tmp_path_factory.mktemp("bench") / "run") as opened:
+        yield opened
 
 
 def bench_hooks_share_of_a_step(
@@ -52,7 +46,7 @@ def bench_hooks_share_of_a_step(
 
     def step() -> None:
         loop.step()
-        loop.shared.step += 1
+        loop.phase.scope.step += 1
 
     step()
     began = time.perf_counter()

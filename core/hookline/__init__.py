@@ -32,6 +32,7 @@ _HOMES = {
     "hookline.contract.family": ("Family",),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
     "hookline.contract.format": ("Format",),
+    "hookline.contract.context": ("Completions", "Context", "NextToken", "Tokenizer"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
@@ -39,7 +40,6 @@ _HOMES = {
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
     "hookline.data.tasks": ("task",),
-    "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
         "DataError",
@@ -49,9 +49,7 @@ _HOMES = {
         "PluginError",
         "ServiceError",
     ),
-    "hookline.inference.local": ("Completions", "NextToken"),
     "hookline.loop.api": ("run",),
-    "hookline.loop.context": ("Context",),
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
     "hookline.study.finished": ("evaluate", "export"),
@@ -147,6 +145,7 @@ if TYPE_CHECKING:
     )
     from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
+    from hookline.contract.context import Completions, Context, NextToken, Tokenizer
     from hookline.contract.engine import Completion, Engine, Request
     from hookline.contract.environment import Environment, Turn
     from hookline.contract.family import Family
@@ -159,7 +158,6 @@ if TYPE_CHECKING:
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task
     from hookline.data.tasks import task
-    from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,
         DataError,
@@ -169,9 +167,7 @@ if TYPE_CHECKING:
         PluginError,
         ServiceError,
     )
-    from hookline.inference.local import Completions, NextToken
     from hookline.loop.api import run
-    from hookline.loop.context import Context
     from hookline.runs.run import Run
     from hookline.study.compare import compare
     from hookline.study.finished import evaluate, export

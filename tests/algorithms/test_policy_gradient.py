@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from hookline import Advantaged, Behaviour, Rollout, Sampling, Scored, pad_rows
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
+from hookline.testing import open_phase
 
 END, A, B = 0, 2, 3  # what may be said
 PROMPT = [END, 4]
@@ -37,8 +35,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     """`tree(update, samples=2)`: a phase whose policy is a table over the tree, unevenly filled."""
     data = tmp_path / "words.jsonl"
     data.write_text("".join(json.dumps({"prompt": "s", "completion": c}) + "\n" for c in ("a b", "b a")))
-    opened: list[Run] = []
-    runner = asyncio.Runner()
+    count, stack = itertools.count(), contextlib.ExitStack()
 
     def make(update: str | dict[str, Any], *, rows: int = 1, samples: int = 2, **phase: Any) -> PhaseLoop:
         greedy = phase.pop("greedy", False)
@@ -56,20 +53,16 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
             }],
             "trackers": [],
         }  # fmt: skip
-        planned = plan(experiment)
-        opened.append(Run.open(tmp_path / f"run{len(opened)}", planned))
-        loop = PhaseLoop(planned, planned.phases[0], opened[-1], tokenizer_of(planned, opened[-1]), runner)
+        loop = stack.enter_context(open_phase(experiment, tmp_path / f"run{next(count)}"))
         fill(loop, "policy", 0)
         return loop
 
-    yield make
-    for run in opened:
-        run.close()
-    runner.close()
+    with stack:
+        yield make
 
 
 def table(loop: PhaseLoop, role: str = "policy") -> torch.nn.Parameter:
-    weight: torch.nn.Parameter = loop.shared.roles[role].net.table.weight
+    weight: torch.nn.Parameter = loop.phase.roles[role].net.table.weight
     return weight
 
 
@@ -79,11 +72,11 @@ def fill(loop: PhaseLoop, role: str, seed: int) -> None:
     weight = table(loop, role)
     weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)))
     weight[[1, 4]] = -1e9
-    loop.shared.roles[role].version += 1
+    loop.phase.roles[role].version += 1
 
 
 def situation(loop: PhaseLoop, answer: tuple[int, ...], t: int) -> int:
-    situations = loop.shared.roles["policy"].net.situations
+    situations = loop.phase.roles["policy"].net.situations
     ids = torch.tensor([[*PROMPT, *answer[:t]]])
     return int(situations.index(ids, torch.arange(ids.shape[1])[None])[0, -1])
 
@@ -124,12 +117,12 @@ def batch_of(loop: PhaseLoop, rows: list[int], group: int, sources: tuple[str, .
 
 def gradient_of(loop: PhaseLoop, batch: Advantaged, role: str = "policy") -> Tensor:
     """What the update would hand to the optimiser, negated: the direction in which it goes."""
-    trainer = loop.shared.trainer
+    trainer = loop.phase.trainer
     assert trainer is not None
     caught: list[Tensor] = []
     trainer.optimiser.step = lambda share: caught.append(table(loop, role).grad.double().clone()) or 0.0  # type: ignore
     loop.hooks.update(loop.ctx, batch)
-    loop.shared.metrics.collect()
+    loop.phase.metrics.collect()
     return -caught[0]
 
 
@@ -274,8 +267,8 @@ def test_actor_and_critic_at_the_start(tree: Tree, use: str, critic: str) -> Non
     torch.testing.assert_close(plain_BT, wanted, atol=1e-5, rtol=0)
     assert_close(gradient_of(loop, batch), score_gradient(loop, batch, mask.double() / mask.sum()))
     role = "critic" if critic == "separate" else "policy"
-    assert ("critic" in loop.shared.roles) == (critic == "separate")
-    trainer = loop.shared.trainer
+    assert ("critic" in loop.phase.roles) == (critic == "separate")
+    trainer = loop.phase.trainer
     name = next(n for n in trainer.parameters if n.startswith(f"{role}/") and "value" in n and n.endswith("bias"))
     caught: list[float] = []
     trainer.optimiser.step = lambda share: caught.append(float(trainer.parameters[name].grad)) or 0.0  # type: ignore
@@ -287,10 +280,10 @@ def test_td_lambda_with_values(tree: Tree) -> None:
     """A_t = δ_t + γλ A_{t+1} by hand, with a critic that has learned something; returns are A + V."""
     loop = tree({"use": "a2c", "gamma": 0.9, "lam": 0.7})
     with torch.no_grad():
-        head = loop.shared.roles["critic"].heads["value"]
+        head = loop.phase.roles["critic"].heads["value"]
         for parameter in head.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-        loop.shared.roles["critic"].version += 1
+        loop.phase.roles["critic"].version += 1
     batch = loop.hooks.advantage(loop.ctx, batch_of(loop, list(range(15)), 1))
     value_BT = batch.extra["value_BT"]
     assert float(value_BT.std()) > 0.1
@@ -324,7 +317,7 @@ def test_drawn_gradients_agree_with_the_exact_one_and_baselines_cut_their_varian
             rollout = loop.hooks.rollout(loop.ctx)
             earned = EARNED[[ANSWERS.index(tuple(rollout.response_ids(i))) for i in range(len(rollout))]]
             found.append(gradient_of(loop, loop.hooks.advantage(loop.ctx, rollout.scored(earned.float()))))
-            loop.shared.step += 1
+            loop.phase.scope.step += 1
         drawn[name] = torch.stack(found)
         along = drawn[name].flatten(1) @ exact.flatten() / exact.norm()
         error = float(along.std()) / len(along) ** 0.5
@@ -346,7 +339,7 @@ def test_equal_rewards_teach_nothing_and_are_no_nan(tree: Tree, use: str, reward
         before = table(loop).detach().clone()
         loop.hooks.update(loop.ctx, batch)
         assert torch.equal(table(loop), before), "no row is left, so no step is taken"
-        assert loop.shared.metrics.collect()[0]["kept"] == 0.0
+        assert loop.phase.metrics.collect()[0]["kept"] == 0.0
     else:
         assert float(gradient_of(loop, batch).abs().max()) == 0.0
 
@@ -396,8 +389,8 @@ def test_macros_of_one_token_are_the_tokens_bit_for_bit(tree: Tree, use: str, ma
         rows = []
         for loop in loops:
             loop.step()
-            loop.shared.step += 1
-            figures, _ = loop.shared.metrics.collect()
+            loop.phase.scope.step += 1
+            figures, _ = loop.phase.metrics.collect()
             rows.append(figures)
         assert rows[0] == rows[1]
     assert torch.equal(table(loops[0]), table(loops[1]))
@@ -425,7 +418,7 @@ def test_a_macro_has_one_ratio_and_one_advantage(tree: Tree) -> None:
             actions += 1
     (gained / actions).backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
-    trainer = loop.shared.trainer
+    trainer = loop.phase.trainer
     caught: list[Tensor] = []
     trainer.optimiser.step = lambda share: caught.append(table(loop).grad.double().clone()) or 0.0  # type: ignore
     loop.ctx.train(old, component.loss)

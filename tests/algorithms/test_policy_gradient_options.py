@@ -355,7 +355,7 @@ def test_ema_survives_a_stop(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Mon
     step = PhaseLoop.step
 
     def dies(loop: PhaseLoop) -> int:
-        if loop.shared.step == 2:
+        if loop.phase.scope.step == 2:
             raise RuntimeError("killed")
         return step(loop)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import math
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,8 @@ from hypothesis import strategies as st
 
 import hookline
 from hookline import ExperimentError, PluginError, Scored
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
-from hookline.testing import conformance
+from hookline.testing import conformance, open_phase
 from hookline_plugins.algorithms.best_of_n import best_of_groups
 from hookline_plugins.algorithms.comparisons import comparisons, prepared
 from hookline_plugins.algorithms.dpo import DPO, comparison_loss, ranking_loss
@@ -129,16 +127,13 @@ def test_the_best_of_each_group_is_its_first_best() -> None:
 # -- a phase to look into
 
 
-Made = list[tuple[Run, asyncio.Runner]]
+Made = contextlib.ExitStack
 
 
 @pytest.fixture
 def made() -> Iterator[Made]:
-    opened: Made = []
-    yield opened
-    for run, runner in opened:
-        run.close()
-        runner.close()
+    with contextlib.ExitStack() as opened:
+        yield opened
 
 
 def loop(made: Made, folder: Path, task: str, **phase: Any) -> PhaseLoop:
@@ -152,17 +147,14 @@ def loop(made: Made, folder: Path, task: str, **phase: Any) -> PhaseLoop:
         "phases": [{"name": "p", "rollout": {"use": "population", "task": task}, "evaluate": [], **phase}],
         "trackers": [],
     }
-    planned = plan(experiment)
-    run, runner = Run.open(folder / f"run{len(made)}", planned), asyncio.Runner()
-    made.append((run, runner))
-    return PhaseLoop(planned, planned.phases[0], run, tokenizer_of(planned, run), runner)
+    return made.enter_context(open_phase(experiment, Path(tempfile.mkdtemp(dir=folder))))
 
 
 def trained(running: PhaseLoop) -> torch.Tensor:
     """Take all steps; the probabilities of the arms at the end."""
     for _ in range(running.spec.steps):
         running.step()
-        running.shared.step += 1
+        running.phase.scope.step += 1
     return arms(running)
 
 
@@ -263,10 +255,10 @@ def test_kto_starts_at_a_half_and_orders_the_arms(made: Made, tmp_path: Path) ->
     rollout = {"use": "population", "task": ARMS, "learner": 1}
     running = loop(made, tmp_path, ARMS, rollout=rollout, update={"use": "kto", "beta": 0.5, **ADAM}, steps=40)
     running.step()
-    figures, _ = running.shared.metrics.collect()
+    figures, _ = running.phase.metrics.collect()
     assert figures["loss"] == 0.5
     assert figures["kl"] == 0.0
-    running.shared.step += 1
+    running.phase.scope.step += 1
     gains = trained(running).log() - torch.tensor([0.2, 0.3, 0.5]).log()
     assert gains[0] > 0.5 > 0 > gains[1]
     assert gains[2] < 0
@@ -426,7 +418,7 @@ def test_what_top_k_left_out_loses_mass(made: Made, tmp_path: Path, update: str)
     before = arms_of(running)
     for _ in range(3):
         running.step()
-        running.shared.step += 1
+        running.phase.scope.step += 1
     after = arms_of(running)
     assert after.max() > before.max() + 0.02
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -15,10 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookline import ExperimentError, PluginError
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
+from hookline.testing import open_phase
 from hookline_plugins.algorithms.values import expectile, on_taken, targets
 from hookline_plugins.guidance import guided_policy
 from hookline_plugins.tasks import exact
@@ -42,47 +41,43 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         {"prompt": "go", "turns": turns, "text": " ".join(f"go {a} {s}" for a, s, _ in turns)} for turns in EPISODES
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in said))
-    opened: list[Run] = []
-    runner = asyncio.Runner()
+    count, stack = itertools.count(), contextlib.ExitStack()
 
     def make(update: dict[str, Any], rollout: dict[str, Any] | None = None, **changes: Any) -> PhaseLoop:
         words = changes.pop("words", str(data))
         model = {"build": "tabular", "sees": ["last"], "context": 32, **changes.pop("model", {})}
-        out = changes.pop("out", tmp_path / f"run{len(opened)}")
+        out = changes.pop("out", tmp_path / f"run{next(count)}")
         phase = {
             "name": "learn", "steps": 1000, "update": update,
             "rollout": rollout or {"use": "transcripts", "path": str(data), "rows": 4}, **changes,
         }  # fmt: skip
-        planned = plan({
+        experiment = {
             "name": "lab", "seed": 7, "tokenizer": {"train": "words", "on": words}, "model": model,
             "phases": [phase], "trackers": [],
-        })  # fmt: skip
-        opened.append(Run.open(out, planned))
-        return PhaseLoop(planned, planned.phases[0], opened[-1], tokenizer_of(planned, opened[-1]), runner)
+        }  # fmt: skip
+        return stack.enter_context(open_phase(experiment, out))
 
-    yield make
-    for run in opened:
-        run.close()
-    runner.close()
+    with stack:
+        yield make
 
 
 def steps(loop: PhaseLoop, n: int) -> None:
     for _ in range(n):
         loop.step()
-        loop.shared.step += 1
-        loop.shared.metrics.collect()
+        loop.phase.scope.step += 1
+        loop.phase.metrics.collect()
 
 
 def read(loop: PhaseLoop, head: str, *words: str) -> torch.Tensor:
     """A head's row behind the last of these words."""
-    role, tokenizer = loop.shared.roles["policy"], loop.shared.tokenizer
+    role, tokenizer = loop.phase.roles["policy"], loop.session.tokenizer
     with torch.no_grad():
         ids = torch.tensor([tokenizer.prompt(" ".join(words))])
         return role.heads[head](role.trunk(input_ids=ids).last_hidden_state[0, -1])
 
 
 def q(loop: PhaseLoop, state: str, action: str, head: str = "q1") -> float:
-    return float(read(loop, head, *state.split())[loop.shared.tokenizer.encode(action)[0]])
+    return float(read(loop, head, *state.split())[loop.session.tokenizer.encode(action)[0]])
 
 
 # -- single updates
@@ -143,7 +138,7 @@ def reach(process: Any) -> list[Any]:
 
 def test_the_conservative_term_is_the_cross_entropy_of_softmax_q(lab: Lab) -> None:
     loop = lab({"use": "q-learning", "lr": 0.1, "conservative": 2.0, "gamma": 0.0, **SGD})
-    tokens = loop.shared.tokenizer.vocabulary
+    tokens = loop.session.tokenizer.vocabulary
     steps(loop, 1)
     # from 0: TD moves by lr · (r − 0), twice for `stay`; CQL by 2 lr (count − 4 / V)
     assert q(loop, "go", "stay") == pytest.approx(0.1 * 2 * 0.3 + 0.2 * (2 - 4 / tokens), abs=1e-6)
@@ -175,7 +170,7 @@ def test_what_risk_is_worth_tells_the_algorithms_apart(lab: Lab, algorithm: str)
         assert q(loop, "go", "risk", head) == pytest.approx(AHEAD[algorithm], abs=0.01)
         assert q(loop, "go", "stay", head) == pytest.approx(0.3, abs=1e-3)
         assert q(loop, "dice", "win", head) == pytest.approx(1.0, abs=1e-3)
-    policy = dict(enumerate(torch.softmax(loop.shared.roles["policy"].net.table.weight, 0)[:, 0].tolist()))
+    policy = dict(enumerate(torch.softmax(loop.phase.roles["policy"].net.table.weight, 0)[:, 0].tolist()))
     assert sum(policy.values()) == pytest.approx(1, abs=1e-5)
 
 
@@ -271,10 +266,10 @@ def test_guided_draws_from_the_policy_tilted_by_the_lower_q(lab: Lab) -> None:
     )  # fmt: skip
     steps(loop, 20)
     evaluator = loop.evaluators[0]
-    evaluator.run(loop.ctx, loop.answers)
+    evaluator.run(loop.ctx)
     drawn = evaluator.last[0]  # type: ignore[index]
     assert drawn.behaviour is not None
-    role = loop.shared.roles["policy"]
+    role = loop.phase.roles["policy"]
     for row in (0, 7, 19):
         ids = torch.tensor([drawn.prompt_ids(row) + drawn.response_ids(row)])
         with torch.no_grad():

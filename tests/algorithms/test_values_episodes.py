@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import itertools
 import json
 import math
@@ -15,10 +15,8 @@ import pytest
 import torch
 
 from hookline import DataError, ExperimentError, Rollout
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
+from hookline.testing import open_phase
 from hookline_plugins.rollouts.episodes import epsilon_greedy
 from hookline_plugins.tasks import exact
 from hookline_plugins.tasks.cliff import Cliff
@@ -31,15 +29,14 @@ NOTES = "builtin:wordle?notes=true"
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """`lab("cliff", turns=1)`: a phase of SARSA on episodes of a task, or of another update."""
-    opened: list[Run] = []
-    runner = asyncio.Runner()
+    count, stack = itertools.count(), contextlib.ExitStack()
     words = {"walks": "builtin:walks/walks", "cliff": "builtin:cliff/words", NOTES: "builtin:wordle/words?notes=true"}
 
     def make(
         task: str, update: Any = None, model: Any = None, out: str = "", tokenizer: Any = None, **rollout: Any
     ) -> PhaseLoop:
         named = task if ":" in task else f"builtin:{task}"
-        planned = plan({
+        experiment = {
             "name": "lab", "seed": 3, "tokenizer": tokenizer or {"train": "words", "on": words[task]},
             "model": {"build": "tabular", "sees": ["first", "last"], "context": 64, **(model or {})},
             "phases": [{
@@ -52,25 +49,21 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
                 }] if "epsilon" in rollout else [],
             }],
             "trackers": [],
-        })  # fmt: skip
-        run = Run.open(tmp_path / (out or f"run{len(opened)}"), planned)
-        opened.append(run)
-        return PhaseLoop(planned, planned.phases[0], run, tokenizer_of(planned, run), runner)
+        }  # fmt: skip
+        return stack.enter_context(open_phase(experiment, tmp_path / (out or f"run{next(count)}")))
 
-    yield make
-    for run in opened:
-        run.close()
-    runner.close()
+    with stack:
+        yield make
 
 
 def play(loop: PhaseLoop) -> Rollout:
     rows = loop.hooks.rollout(loop.ctx)
-    loop.shared.step += 1
+    loop.phase.scope.step += 1
     return rows
 
 
 def text(loop: PhaseLoop, ids: list[int]) -> list[str]:
-    return [str(loop.shared.tokenizer.inner.id_to_token(i)) for i in ids]
+    return [str(loop.session.tokenizer.inner.id_to_token(i)) for i in ids]
 
 
 def test_whole_episodes_hold_what_the_task_pays(lab: Lab) -> None:
@@ -184,19 +177,19 @@ def test_a_kill_between_steps_changes_nothing(lab: Lab) -> None:
     whole = lab("cliff", **options)
     for _ in range(30):
         whole.step()
-        whole.shared.step += 1
+        whole.phase.scope.step += 1
     first = lab("cliff", out="killed", **options)
     for _ in range(17):
         first.step()
-        first.shared.step += 1
-    first._save()
-    first.run_.close()
+        first.phase.scope.step += 1
+    first.checkpoint.save()
+    first.session.run.close()
     second = lab("cliff", out="killed", **options)
-    assert second.shared.step == 17
+    assert second.phase.scope.step == 17
     for _ in range(13):
         second.step()
-        second.shared.step += 1
-    mine, theirs = (loop.shared.roles["policy"].tensors() for loop in (whole, second))
+        second.phase.scope.step += 1
+    mine, theirs = (loop.phase.roles["policy"].tensors() for loop in (whole, second))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     games = [loop.hooks.components["rollout/episodes"].state_dict() for loop in (whole, second)]
     assert json.dumps(games[0]) == json.dumps(games[1])
@@ -209,8 +202,8 @@ def test_learners_do_not_disturb_each_other(lab: Lab) -> None:
     seen = set()
     for _ in range(25):
         loop.step()
-        loop.shared.step += 1
-    role, tokenizer = loop.shared.roles["policy"], loop.shared.tokenizer
+        loop.phase.scope.step += 1
+    role, tokenizer = loop.phase.roles["policy"], loop.session.tokenizer
     with torch.no_grad():
         for learner in range(3):
             ids = torch.tensor([tokenizer.prompt(f"learner{learner} r3c0")])
@@ -248,7 +241,7 @@ def transcripts(lab: Lab, path: str) -> None:
     from hookline_plugins.rollouts.transcripts import Transcripts
 
     loop = lab("cliff")
-    loop.shared.settling = True
+    loop.phase.roles.settling = True
     Transcripts(Transcripts.Config(path=path)).setup(loop.ctx)
 
 

@@ -335,11 +335,15 @@ def test_CK22_directories_that_are_none(lab: Lab) -> None:
     refused(lab.hookline("run", path, "--out", "x" * 300), 4, "name too long")
     (lab.folder / "mine").mkdir()
     (lab.folder / "mine" / "thesis.tex").touch()
-    refused(lab.hookline("run", path, "--out", "mine"), 4, "is not empty and no run (thesis.tex, …)")
+    refused(
+        lab.hookline("run", path, "--out", "mine"),
+        4,
+        "is not empty and is not a Hookline run directory (it contains thesis.tex, …)",
+    )
     for verb in (["eval"], ["export"]):
         more = ["out"] if verb == ["export"] else []
-        refused(lab.hookline(*verb, "mine", *more), 4, "mine is no run directory", "hookline run")
-        refused(lab.hookline(*verb, "gone", *more), 4, "gone is no run directory")
+        refused(lab.hookline(*verb, "mine", *more), 4, "mine is not a run directory", "hookline run")
+        refused(lab.hookline(*verb, "gone", *more), 4, "gone is not a run directory")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -458,8 +462,8 @@ def test_CK29_another_thread_count_or_torch_is_one_notice(stopped: Lab) -> None:
     path.write_text(json.dumps({**about, "torch": "1.0", "machine": "pdp11"}))
     said = stopped.run()
     assert said.code == 0, said.err
-    notes = [line for line in said.out.splitlines() if line.startswith("note: ")]
-    assert len(notes) == 1, said.out
+    notes = [line for line in said.err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1, said.err
     assert "not bit-identical" in notes[0]
     assert "torch: 1.0 then" in notes[0]
     assert "machine: pdp11 then" in notes[0]

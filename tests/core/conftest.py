@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,8 @@ from typing import Any
 import pytest
 
 from hookline import Context
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
+from hookline.testing import open_phase
 
 WORDS = "open close read write file list value name return error string number path time data key".split()
 
@@ -49,8 +48,8 @@ def lab(corpus: Path, tmp_path: Path) -> Iterator[Lab]:
 
     read: what the phase itself says under `model`, e.g. its head.
     """
-    opened: list[Run] = []
-    runners: list[asyncio.Runner] = []
+    count = itertools.count()
+    stack = contextlib.ExitStack()
 
     def make(model: dict[str, Any] | None = None, read: dict[str, Any] | None = None, **phase: Any) -> PhaseLoop:
         phase = {"name": "phase", "steps": 8, "evaluate": [], "model": read or {}, **phase}
@@ -63,17 +62,10 @@ def lab(corpus: Path, tmp_path: Path) -> Iterator[Lab]:
             "phases": [phase],
             "trackers": [],
         }
-        planned = plan(experiment)
-        run = Run.open(tmp_path / f"run{len(opened)}", planned)
-        opened.append(run)
-        runners.append(asyncio.Runner())
-        return PhaseLoop(planned, planned.phases[0], run, tokenizer_of(planned, run), runners[-1])
+        return stack.enter_context(open_phase(experiment, tmp_path / f"run{next(count)}"))
 
-    yield make
-    for run in opened:
-        run.close()
-    for runner in runners:
-        runner.close()
+    with stack:
+        yield make
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def gradient(
     loop: PhaseLoop, batch: Any, loss: Callable[[MicroBatch[Any]], Loss], micro_tokens: int, unit: Any = "row"
 ) -> dict[str, Tensor]:
     """The gradient of one optimiser step, caught before the step is taken."""
-    trainer = loop.shared.trainer
+    trainer = loop.phase.trainer
     assert trainer is not None
     caught: dict[str, Tensor] = {}
 
@@ -45,7 +45,7 @@ def gradient(
     trainer.config = trainer.config.model_copy(update={"micro_tokens": micro_tokens, "grad_clip": 1e9})
     trainer.optimiser.step = catch  # type: ignore[method-assign]
     loop.ctx.train(batch, loss, unit)
-    loop.shared.metrics.collect()
+    loop.phase.metrics.collect()
     return caught
 
 
@@ -177,7 +177,7 @@ def test_lora_trains_the_adapter_alone_and_its_reference_is_the_adapter_off(lab:
     before = {name: p.detach().clone() for name, p in policy.parameters().items()}
     for _ in range(2):
         loop.step()
-        loop.shared.step += 1
+        loop.phase.scope.step += 1
     changed = {name for name, p in policy.parameters().items() if not torch.equal(p, before[name])}
     assert changed
     assert all("lora" in name or name.startswith("heads.") for name in changed)
@@ -342,7 +342,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(lab: Lab, sampled: dict[str,
 
 def test_tokens_are_drawn_as_the_softmax_says(lab: Lab, sampled: dict[str, Any]) -> None:
     loop = lab(update=SFT)
-    prompt = loop.shared.tokenizer.prompt("open")
+    prompt = loop.session.tokenizer.prompt("open")
     n = 20_000
     weight, _ = loop.ctx.role_named("policy").head
     weight.data.mul_(30)  # far from uniform

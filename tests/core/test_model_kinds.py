@@ -43,12 +43,12 @@ def test_ppo_runs_saves_and_goes_on(lab: Lab, sampled: dict[str, Any], model: di
     loop = lab(model, **ppo(sampled))
     before = loop.ctx.role_named("policy").hash()
     loop.step()
-    loop.shared.step = 1
-    loop._save()
+    loop.phase.scope.step = 1
+    loop.checkpoint.save()
     assert loop.ctx.role_named("policy").hash() != before
     saved = loop.ctx.role_named("policy").hash()
     loop.step()
-    loop._restore()
+    loop.checkpoint.restore()
     assert loop.ctx.role_named("policy").hash() == saved
 
 
@@ -95,9 +95,9 @@ def test_a_local_folder_is_loaded_as_it_was_exported(
     from hookline.loop.signals import Stopping
 
     loop.run(Stopping())
-    loop.run_.close()
+    loop.session.run.close()
     folder = tmp_path / "exported"
-    assert main(["export", str(loop.run_.directory), str(folder)]) == 0
+    assert main(["export", str(loop.session.run.directory), str(folder)]) == 0
     text = "To open a file."
     ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
     assert ids[0].tolist() == loop.ctx.tokenizer.encode(text)

@@ -11,6 +11,7 @@ import torch
 
 from hookline import concat, pairs
 from hookline.loop.loop import PhaseLoop
+from hookline.loop.scope import Evaluation
 
 Lab = Callable[..., PhaseLoop]
 
@@ -41,7 +42,7 @@ def test_samples_and_groups_are_numbered_once_in_a_run(lab: Lab, corpus: Path, k
     batches = []
     for _ in range(3):
         batches.append(loop.hooks.rollout(loop.ctx))
-        loop.shared.step += 1
+        loop.phase.scope.step += 1
     whole = concat(batches)
     assert len(set(whole.sample_B.tolist())) == len(whole)
     groups = [set(batch.group_B.tolist()) for batch in batches]
@@ -56,7 +57,7 @@ def test_an_epoch_shows_every_row_once_and_the_next_in_another_order(lab: Lab, c
     while len(seen) < 2 * total:
         batch = loop.hooks.rollout(loop.ctx)
         seen += [record["prompt"] for record in batch.records]
-        loop.shared.step += 1
+        loop.phase.scope.step += 1
     assert len(set(seen[:total])) == total
     assert set(seen[:total]) == set(seen[total : 2 * total])
     assert seen[:total] != seen[total : 2 * total]
@@ -75,8 +76,8 @@ def test_comparisons_are_pairs_of_one_group(lab: Lab, corpus: Path) -> None:
 def test_text_predicts_every_token_but_the_first_once(lab: Lab, corpus: Path) -> None:
     rollout, update = rollout_of("text", corpus)
     loop = lab(rollout={**rollout, "rows": 1000}, update=update)
-    loop.shared.evaluation = "whole"  # file order, each block once
-    batch = loop.hooks.rollout(loop.ctx)
+    whole = loop.ctx.scoped(Evaluation(loop.phase.scope, "whole"))  # file order, each block once
+    batch = loop.hooks.rollout(whole)
     tokens = [t for row in range(len(batch)) for t in batch.response_ids(row)]
     component: Any = loop.hooks.components["rollout/text"]
     assert tokens == component.stream[1:].tolist()

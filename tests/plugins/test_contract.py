@@ -731,7 +731,10 @@ def test_a_component_that_cannot_read_its_state_is_named(
             "{'deep': {'list': [1, {2, 3}]}}",
             r"advantage 'mine' \(mine\.py \w+\).* keeps 'deep/list/1' in its state, a set",
         ),
-        ("{'deep': {1: 2}}", r"advantage 'mine' \(mine\.py \w+\).* keeps state at 'deep' under keys that are no text"),
+        (
+            "{'deep': {1: 2}}",
+            r"advantage 'mine' \(mine\.py \w+\).* keeps 'deep' in its state, a dict whose keys are not all text",
+        ),
     ],
     ids=["function", "file", "set", "keys"],
 )

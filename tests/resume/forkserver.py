@@ -30,7 +30,7 @@ POINTS = {
     "save": "hookline.storage.trees.save_tree",
     "sync": "hookline.storage.folders._sync",
     "rename": "pathlib.Path.rename",
-    "phase": "hookline.loop.loop.PhaseLoop._finish",
+    "phase": "hookline.loop.checkpoint.Checkpoint.finish",
     "cut": "hookline.runs.run.Run.cut_back",
 }
 

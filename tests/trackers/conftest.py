@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracker_runs import ALL, CANARY
+from tracker_runs import ALL, CANARY, Followed
 
 import hookline
 from hookline import Run
-from hookline.loop.api import plan
+from hookline.loop.api import open_run, plan
+from hookline.loop.session import Session
 
 KILLER = """
 import os, signal
@@ -143,20 +146,19 @@ def resumed(small: dict[str, Any], whole: Run, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def opened(small: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., Run]]:
+def opened(small: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., Followed]]:
     """`opened("console", {"use": "jsonl", "path": "-"})`: a real run with these trackers, told that it has started."""
-    runs: list[Run] = []
+    with contextlib.ExitStack() as stack:
 
-    def make(*trackers: Any, directory: str = "run") -> Run:
-        planned = plan({**small, "trackers": list(trackers)})
-        run = Run.open(tmp_path / directory, planned)
-        runs.append(run)
-        run.trackers = {slot.instance: slot.component for slot in planned.trackers}
-        if run.resumed:
-            run.cut_back(sum(1 for _ in (run.directory / "metrics.jsonl").open()))
-        run.tell("run_started")
-        return run
+        def make(*trackers: Any, directory: str = "run") -> Followed:
+            planned = plan({**small, "trackers": list(trackers)})
+            run = open_run(tmp_path / directory, planned)
+            stack.callback(run.close)
+            session = Session(planned, run, stack.enter_context(asyncio.Runner()))
+            stack.callback(session.close)
+            if run.resumed:
+                run.cut_back(sum(1 for _ in (run.directory / "metrics.jsonl").open()))
+            session.trackers.tell("run_started")
+            return Followed(session)
 
-    yield make
-    for run in runs:
-        run.close()
+        yield make

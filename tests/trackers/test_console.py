@@ -10,15 +10,15 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tracker_runs import ALL, commit
+from tracker_runs import ALL, Followed, commit
 
-from hookline import Run
 from hookline.loop.api import plan
+from hookline.loop.trackers import Trackers
 
 ESCAPE = "\x1b"
 
 
-def test_a_pipe_gets_few_plain_lines(opened: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_few_plain_lines(opened: Callable[..., Followed], capsys: pytest.CaptureFixture[str]) -> None:
     run = opened("console")
     commit(run, "pretrain", 400, nll=3.21)
     run.tell("run_finished", status="finished")
@@ -35,7 +35,7 @@ def test_a_pipe_gets_few_plain_lines(opened: Callable[..., Run], capsys: pytest.
 
 
 def test_evaluations_are_shown_as_they_come_and_summed_up(
-    opened: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+    opened: Callable[..., Followed], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = opened("console")
     run.tell("phase_started", phase="rl", steps=100, done=0)
@@ -51,7 +51,7 @@ def test_evaluations_are_shown_as_they_come_and_summed_up(
     assert "the same command goes on" in out
 
 
-def test_many_evaluations_make_no_flood(opened: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_evaluations_make_no_flood(opened: Callable[..., Followed], capsys: pytest.CaptureFixture[str]) -> None:
     run = opened("console")
     run.tell("phase_started", phase="rl", steps=300, done=0)
     for step in range(301):
@@ -61,7 +61,7 @@ def test_many_evaluations_make_no_flood(opened: Callable[..., Run], capsys: pyte
 
 
 def test_an_unhealthy_figure_is_named_once_per_phase(
-    opened: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+    opened: Callable[..., Followed], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = opened("console")
     commit(run, "comparisons", 30, truncated=0.9)
@@ -72,20 +72,25 @@ def test_an_unhealthy_figure_is_named_once_per_phase(
     assert "share of sampled rows that hit the length limit" in alarms[0]
 
 
-def test_a_resumed_phase_says_where_it_goes_on(opened: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_phase_says_where_it_goes_on(
+    opened: Callable[..., Followed], capsys: pytest.CaptureFixture[str]
+) -> None:
     run = opened("console")
     run.tell("phase_started", phase="pretrain", steps=10, done=4)
     assert "goes on after step 4" in capsys.readouterr().out
 
 
-def test_a_run_stopped_before_it_began_breaks_no_tracker(opened: Callable[..., Run]) -> None:
+def test_a_run_stopped_before_it_began_breaks_no_tracker(opened: Callable[..., Followed]) -> None:
     run = opened()
-    run.trackers = {slot.instance: slot.component for slot in plan({**run.experiment, "trackers": ALL}).trackers}
+    planned = plan({**run.experiment, "trackers": ALL})
+    run.session.trackers = Trackers(run.session.run, planned.trackers)
     run.tell("run_finished", status="stopped")
     assert not run.notices
 
 
-def test_a_narrow_encoding_loses_signs_not_the_run(opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_encoding_loses_signs_not_the_run(
+    opened: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, write = os.pipe()
     with os.fdopen(write, "w", encoding="ascii") as ascii_only:
         monkeypatch.setattr(sys, "stdout", ascii_only)
@@ -96,7 +101,9 @@ def test_a_narrow_encoding_loses_signs_not_the_run(opened: Callable[..., Run], m
     assert not run.notices
 
 
-def test_a_terminal_gets_a_bar_that_is_taken_away(opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar_that_is_taken_away(
+    opened: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch
+) -> None:
     controller, terminal = pty.openpty()
     seen: list[bytes] = []
 

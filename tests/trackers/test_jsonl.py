@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tracker_runs import commit
+from tracker_runs import Followed, commit
 
 from hookline import ExperimentError, Run
 from hookline.loop.api import plan
@@ -27,13 +27,13 @@ def test_a_resumed_run_has_each_row_once(resumed: tuple[Run, list[str]]) -> None
     assert lines(run) == run.rows()
 
 
-def test_a_path_of_ones_own_lies_in_the_run_directory(opened: Callable[..., Run]) -> None:
+def test_a_path_of_ones_own_lies_in_the_run_directory(opened: Callable[..., Followed]) -> None:
     run = opened({"use": "jsonl", "path": "logs/mine.jsonl"})
     commit(run, "pretrain", 2)
     assert len((run.directory / "logs/mine.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_dash_is_standard_output(opened: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dash_is_standard_output(opened: Callable[..., Followed], capsys: pytest.CaptureFixture[str]) -> None:
     commit(opened({"use": "jsonl", "path": "-"}), "pretrain", 3)
     assert [json.loads(line)["step"] for line in capsys.readouterr().out.splitlines()] == [1, 2, 3]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tracker_runs import EVIL
+from tracker_runs import EVIL, Followed
 
 import hookline
 from hookline import Run
@@ -135,7 +135,7 @@ def test_only_rows_judged_at_both_ends_are_paired() -> None:
     assert (a.samples, a.value.tolist(), b.value.tolist()) == ([1], [2.0], [2.0])
 
 
-def test_a_figure_summed_up_in_a_way_of_its_own_gets_no_interval(opened: Callable[..., Run]) -> None:
+def test_a_figure_summed_up_in_a_way_of_its_own_gets_no_interval(opened: Callable[..., Followed]) -> None:
     run = opened("report")
     for step, logged in ((0, 7.0), (4, 8.0)):
         rows = [{"prompt": "p", "response": "r", **s} for s in made([1.0, 2.0])]
@@ -167,7 +167,7 @@ def test_a_complete_run_writes_its_report_again(whole: Run, small: dict[str, Any
     assert numbers(again) == numbers(whole)
 
 
-def test_a_run_that_did_not_finish_has_no_report(opened: Callable[..., Run]) -> None:
+def test_a_run_that_did_not_finish_has_no_report(opened: Callable[..., Followed]) -> None:
     run = opened("report")
     run.tell("run_finished", status="stopped")
     assert not (run.directory / "report.html").exists()
@@ -317,7 +317,7 @@ def test_without_matplotlib_the_tables_come_and_a_mend(
     assert mine == theirs
 
 
-def test_a_run_without_evaluations_says_what_is_missing(opened: Callable[..., Run]) -> None:
+def test_a_run_without_evaluations_says_what_is_missing(opened: Callable[..., Followed]) -> None:
     run = opened("report")
     run.commit_row("pretrain", 1, {"loss": float("inf"), "nll": 2.0}, {})
     run.tell("run_finished", status="finished")

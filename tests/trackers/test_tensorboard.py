@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tracker_runs import EVIL, commit
+from tracker_runs import EVIL, Followed, commit
 
 from hookline import Run
 
@@ -35,7 +35,7 @@ def test_every_figure_of_every_row_is_a_point_once(whole: Run, resumed: tuple[Ru
             assert all(abs(a - b) <= 1e-6 * max(1, abs(b)) for (_, a), (_, b) in zip(found, wanted)), tag
 
 
-def test_answers_are_text_and_nothing_else(opened: Callable[..., Run]) -> None:
+def test_answers_are_text_and_nothing_else(opened: Callable[..., Followed]) -> None:
     run = opened("tensorboard")
     run.commit_samples(
         "rl", 0, "heldout", [{"sample": 0, "prompt": EVIL, "response": "| a | `b`\n# c", "terms": {"x": 1.0}}]

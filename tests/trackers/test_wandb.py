@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracker_runs import CANARY, commit
+from tracker_runs import CANARY, Followed, commit
 
 from hookline import Run
 
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_under_its_id_with_every_row_once(resumed: tuple[Ru
         assert {key: row[key] for key in figures} == {key: other[key] for key in figures}
 
 
-def test_rows_that_wandb_has_are_not_sent_twice(opened: Callable[..., Run]) -> None:
+def test_rows_that_wandb_has_are_not_sent_twice(opened: Callable[..., Followed]) -> None:
     run = opened("wandb")
     commit(run, "pretrain", 3)
     tracker: Any = run.trackers["wandb"]
@@ -173,7 +173,7 @@ def test_a_key_written_into_the_experiment_is_blotted_out(monkeypatch: pytest.Mo
     assert hidden({"a": [f"--key={CANARY}", 1]}) == {"a": ["--key=(hidden)", 1]}
 
 
-def test_online_without_a_key_asks_nothing_and_writes_offline(opened: Callable[..., Run]) -> None:
+def test_online_without_a_key_asks_nothing_and_writes_offline(opened: Callable[..., Followed]) -> None:
     run = opened({"use": "wandb", "mode": "online"})
     commit(run, "pretrain", 2)
     run.tell("run_finished", status="stopped")
@@ -183,7 +183,7 @@ def test_online_without_a_key_asks_nothing_and_writes_offline(opened: Callable[.
 
 
 def test_an_unreachable_server_delays_little_and_loses_nothing(
-    opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -199,7 +199,9 @@ def test_an_unreachable_server_delays_little_and_loses_nothing(
     assert [row["_step"] for row in Sent(run).history] == [0, 1]
 
 
-def test_without_wandb_the_run_goes_on_and_says_so(opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_wandb_the_run_goes_on_and_says_so(
+    opened: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     run = opened("wandb", "jsonl")
     commit(run, "pretrain", 2)
@@ -209,7 +211,7 @@ def test_without_wandb_the_run_goes_on_and_says_so(opened: Callable[..., Run], m
     assert len((run.directory / "rows.jsonl").read_text().splitlines()) == 2
 
 
-def test_wandb_mode_disabled_is_obeyed(opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_mode_disabled_is_obeyed(opened: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     run = opened("wandb")
     commit(run, "pretrain", 1)

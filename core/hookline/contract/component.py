@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 from pydantic import BaseModel
@@ -18,7 +18,7 @@ from hookline.errors import PluginError
 
 if TYPE_CHECKING:
     from hookline.batch.stages import Scored
-    from hookline.loop.context import Context
+    from hookline.contract.context import Context
 
 __all__ = ["Component"]
 
@@ -99,10 +99,20 @@ class Component(Generic[ConfigT]):
         return made
 
     def setup(self, ctx: Context) -> None:
-        """Make roles, heads and targets, and open data. Called once per phase, before any state is loaded."""
+        """Make roles, heads and targets, and open files, connections and threads.
 
-    def close(self) -> None:
-        """Let go of what setup opened. Called at the end of a phase, on failure and on SIGTERM; may be called twice."""
+        Called once per phase, before any state is loaded. A constructor opens nothing: components are also constructed to
+        be asked what they need.
+        """
+
+    def close(self) -> Awaitable[None] | None:
+        """Give back what `setup` opened: files, connections, threads. May be an `async def`.
+
+        Called when the phase ends, when it fails and when the run is asked to stop, in the reverse order of `setup`; also
+        after a setup that failed half-way, and sometimes twice. All components of a phase have ten seconds together. An
+        exception here becomes a notice; it stops no other close. Trackers are closed behind `hookline_run_finished`.
+        """
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a kill: tensors, numbers, text, lists and dicts of them."""

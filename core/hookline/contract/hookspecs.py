@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored, Term
-    from hookline.loop.context import Context
-    from hookline.runs.run import Run
+    from hookline.contract.context import Context
+    from hookline.contract.run import Run
 
 
 HOOK_API = "1.0"

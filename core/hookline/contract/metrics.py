@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from hookline.errors import PluginError, nearest
 
-__all__ = ["CORE_METRICS", "Metric", "MetricLog", "figure_name"]
+__all__ = ["CORE_METRICS", "Dictionary", "Metric", "MetricLog", "figure_name"]
 
 
 def figure_name(evaluation: str, instance: str) -> str:
@@ -56,8 +56,8 @@ CORE_METRICS = (
 )
 
 
-class MetricLog:
-    """One step's figures on their way into one row."""
+class Dictionary:
+    """What the figures of one phase mean."""
 
     def __init__(self, declared: Iterable[Metric]) -> None:
         self._declared: dict[str, Metric] = {}
@@ -68,9 +68,9 @@ class MetricLog:
                     f"the figure '{metric.name}' is declared twice, with different meanings", "rename one of them"
                 )
         self._patterns = [metric for metric in self._declared.values() if "*" in metric.name]
-        self._values: dict[str, tuple[float, float]] = {}
 
     def find(self, name: str, who: str) -> Metric:
+        """What a name means. Raises PluginError in the name of `who` where no component declared it."""
         found = self._declared.get(name) or next((m for m in self._patterns if fnmatchcase(name, m.name)), None)
         if found is None:
             raise PluginError(
@@ -78,6 +78,17 @@ class MetricLog:
                 f'add Metric("{name}", "its formula") to the component\'s `metrics`',
             )
         return found
+
+
+class MetricLog:
+    """One step's figures on their way into one row."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self.dictionary = dictionary
+        self._values: dict[str, tuple[float, float]] = {}
+
+    def find(self, name: str, who: str) -> Metric:
+        return self.dictionary.find(name, who)
 
     def add(self, name: str, value: float, count: float = 1.0, who: str = "the core") -> None:
         metric = self.find(name, who)

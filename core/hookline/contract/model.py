@@ -9,7 +9,7 @@ from hookline.contract.component import Component, ConfigT
 if TYPE_CHECKING:
     from torch import nn
 
-    from hookline.data.tokenizer import Tokenizer
+    from hookline.contract.context import Tokenizer
 
 __all__ = ["Adapter", "Architecture", "Head"]
 

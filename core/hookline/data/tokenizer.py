@@ -144,20 +144,19 @@ class Tokenizer:
         return cls(inner)
 
     @classmethod
-    def make(cls, spec: TokenizerSpec | None, model_path: str | None, source: Rows | None) -> Tokenizer:
-        """The tokenizer that an experiment names: a folder's, or one trained on the rows of `source`."""
-        if spec is None or spec.path:
+    def make(cls, spec: TokenizerSpec | None, model_path: str | None, rows: Rows | None) -> Tokenizer:
+        """The experiment's tokenizer; rows: those of `spec.on`, where one is to be trained."""
+        if spec is None or spec.path or rows is None:
             return cls.load(Path((spec.path if spec else model_path) or ""))
-        assert source is not None
         texts = [
             value
-            for record in source.records
+            for record in rows.records
             for key in ("text", "prompt", "completion")
             if isinstance(value := record.get(key), str) and value
         ]
         if not texts:
             raise DataError(
-                f"{source.name}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on",
+                f"{rows.name}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on",
                 "name another source",
             )
         return (cls.words if spec.train == "words" else cls.train)(texts, spec.vocabulary)

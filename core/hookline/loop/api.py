@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hookline.config import experiment as experiments
 from hookline.config.experiment import Source
-from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError
-from hookline.plan.plan import Plan
+from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError, nearest
+from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.planner import make_plan, other_problems
 from hookline.registry import offers
 from hookline.runs.run import Run
 
-__all__ = ["plan", "plan_of", "run"]
+if TYPE_CHECKING:
+    from hookline.loop.loop import PhaseLoop
+
+__all__ = ["complete", "finished_phase", "open_finished", "open_phase", "open_run", "plan", "plan_of", "run"]
 
 
 def plan(experiment: Source, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:
@@ -46,12 +52,12 @@ def run(
             "the experiment holds a `matrix`, so it is several runs", "hookline.sweep(…), or override matrix={} for one"
         )
     directory = Path(out) if out else fresh_directory(planned.experiment.name)
-    opened = Run.open(directory, planned)
+    opened = open_run(directory, planned)
     try:
         if group:
             opened.join(group)
         begin(opened, planned)
-        finished = opened.complete()
+        finished = complete(opened, planned)
         if finished:
             print(finished, flush=True)
         from hookline.loop.loop import run_experiment
@@ -67,12 +73,85 @@ def run(
     return opened
 
 
+def open_run(directory: Path, planned: Plan, say: Callable[[str], None] | None = None) -> Run:
+    """Start the run of a plan in a directory, or go on with the one that is there; `close` it in the end.
+
+    say: where its notices go; standard error unless said otherwise.
+    """
+    more = {"say": say} if say else {}
+    return Run.open(directory, planned.experiment, loose=planned.loose, used=planned.offers, **more)
+
+
+@contextmanager
+def open_phase(run: Run, planned: Plan, phase: str | None = None, *, finished: bool = False) -> Iterator[PhaseLoop]:
+    """A phase of a run, set up and restored, to step or to look into; its components are closed on leaving.
+
+    phase: the last one unless named. finished: as it ended, to evaluate it; the run then needs no lock. Earlier phases
+    must have ended. Raises ExperimentError for an unknown phase.
+    """
+    from hookline.loop.loop import PhaseLoop
+    from hookline.loop.session import Session
+
+    names = [p.spec.name for p in planned.phases]
+    if phase is not None and phase not in names:
+        raise ExperimentError(f"there is no phase '{phase}'{nearest(phase, names)}", f"phases: {', '.join(names)}")
+    chosen = planned.phases[names.index(phase) if phase else -1]
+    with asyncio.Runner() as answers:
+        session = Session(planned, run, answers)
+        try:
+            with PhaseLoop(session, chosen, finished) as loop:
+                yield loop
+        finally:
+            session.close()
+
+
+@contextmanager
+def open_finished(run: Run, phase: str | None = None) -> Iterator[PhaseLoop]:
+    """A finished phase of a run that is only looked at, with the weights it ended with: for evaluation.
+
+    phase: the last finished one unless named. Raises ExperimentError for an unknown phase, CheckpointError for one that
+    has not finished or is damaged.
+    """
+    planned = plan_of(run)
+    with open_phase(run, planned, finished_phase(run, planned, phase).spec.name, finished=True) as loop:
+        yield loop
+
+
+def finished_phase(run: Run, planned: Plan, name: str | None = None) -> PlannedPhase:
+    """The phase of that name, or the last one, that has finished; its folder is verified."""
+    names = [phase.spec.name for phase in planned.phases]
+    if name and name not in names:
+        raise ExperimentError(f"the run has no phase '{name}'{nearest(name, names)}", f"phases: {', '.join(names)}")
+    finished = [phase for phase in planned.phases if run.phase_folder(phase.spec.name).exists()]
+    wanted = [phase for phase in finished if name in (None, phase.spec.name)]
+    if not wanted:
+        which = f"phase '{name}'" if name else "any phase"
+        raise CheckpointError(f"{run.directory} has not finished {which}", "let `hookline run` finish it first")
+    run.finished(wanted[-1].spec.name)
+    return wanted[-1]
+
+
+def complete(run: Run, planned: Plan) -> str:
+    """One sentence about a run whose every phase has ended, each verified; nothing while one has not."""
+    phases = [phase.spec for phase in planned.phases]
+    if not run.resumed or any(run.finished(phase.name) is None for phase in phases):
+        return ""
+    rows = run.directory / "metrics.jsonl"
+    steps = sum(phase.steps for phase in phases)
+    return (
+        f"already complete: {steps} steps in {len(phases)} phase{'s' if len(phases) > 1 else ''}; "
+        f"the model is in {run.phase_folder(phases[-1].name)}, rows in {rows}"
+    )
+
+
 def plan_of(run: Run) -> Plan:
     """What a run that is only looked at was made of, from its own copy of the experiment and the loose plugins."""
     values = run.experiment
     values["plugins"] = [str(path) for path in sorted((run.directory / "plugins").glob("*.py"))]
     parsed, document = experiments.load(values)
-    return make_plan(parsed, document)
+    planned = make_plan(parsed, document)
+    run.loose = planned.loose
+    return planned
 
 
 def _gone_since(out: str | Path | None) -> str:
@@ -97,7 +176,7 @@ def begin(opened: Run, planned: Plan) -> None:
         f"plugins: {', '.join(third) or 'built-in'}   seed {planned.experiment.seed}   {what} {opened.directory}",
         flush=True,
     )
-    for text in (*planned.notes, *opened.notices):
+    for text in planned.notes:
         print(f"note: {text}", flush=True)
 
 

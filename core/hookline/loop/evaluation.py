@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from hookline.batch.join import concat
 from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.component import Component
 from hookline.errors import DataError
-from hookline.loop.context import Context
+from hookline.loop.context import PhaseContext
 from hookline.loop.hooks import ask, blame
+from hookline.loop.rewards import ask_rewards
+from hookline.loop.scope import Evaluation
 from hookline.plan.plan import PlannedEvaluation
+from hookline.registry.slot import Slot
 
 __all__ = ["Evaluator"]
 
@@ -23,7 +25,7 @@ class Evaluator:
         self.planned = planned
         self.spec = planned.spec
         self.rollout = planned.rollout.component
-        self.rewards: dict[str, tuple[Component, Any]] = {
+        self.rewards: dict[str, tuple[Component, Slot]] = {
             slot.instance: (slot.component, slot) for slot in planned.rewards
         }
         self.last: tuple[Scored, dict[str, Term]] | None = None
@@ -33,36 +35,30 @@ class Evaluator:
     def components(self) -> list[Component]:
         return [slot.component for slot in self.planned.every]
 
-    def setup(self, ctx: Context) -> None:
-        for top in (self.planned.rollout, *self.planned.rewards):
-            for slot in reversed([*top.every()]):
-                with blame(slot, "setup"):
-                    slot.component.setup(ctx.bound(slot))
+    @property
+    def slots(self) -> list[Slot]:
+        return [self.planned.rollout, *self.planned.rewards]
 
-    def run(self, ctx: Context, answers: asyncio.Runner) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def run(self, ctx: PhaseContext) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """(figures by reward name, one sample per row). The phase's own counters stay where they are."""
-        from hookline.loop.rewards import ask_rewards
-
-        s = ctx._shared
-        step, s.step, s.evaluation, s.evaluation_samples, s.evaluated_at = s.step, 0, self.spec.name, 0, s.step
+        scope = Evaluation(ctx.training, self.spec.name)
+        ctx = ctx.scoped(scope)
+        parts: list[Rollout] = []
         try:
-            parts: list[Rollout] = []
             while sum(map(len, parts)) < self.spec.rows:
                 part = ask(self.rollout, self.planned.rollout, "hookline_rollout", {"ctx": ctx})
                 if not len(part):
                     break
                 parts.append(part)
-                s.step += 1
+                scope.step += 1
             if not parts:
                 raise DataError(f"evaluation '{self.spec.name}' has no rows", "give it a split that holds some")
             rollout = concat(parts)
             if len(rollout) > self.spec.rows:
                 rollout = rollout.rows(range(self.spec.rows))
-            terms = ask_rewards(ctx, self.rewards, rollout, answers)
+            terms = ask_rewards(ctx, self.rewards, rollout)
         finally:
-            s.step, s.evaluation = step, ""
-            s.cache.clear()
-            s.asked.clear()
+            ctx.forget()
         scored = rollout.scored(rollout.token_ids_BT.new_zeros(rollout.token_ids_BT.shape), {})
         figures = {}
         for name, term in terms.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
@@ -12,19 +11,10 @@ from hookline.batch.columns import sum_shared
 from hookline.batch.stages import Rollout, Scored
 from hookline.contract.metrics import MetricLog
 from hookline.errors import NumbersError, PluginError
+from hookline.loop.phase import Counters
 from hookline.plan.plan import PlannedPhase
 
-__all__ = ["Signal", "count", "learning_signal", "policy_age"]
-
-
-@dataclass
-class Signal:
-    """Whether rewards tell answers apart."""
-
-    quiet: int = 0
-    """Steps in a row in which they did not."""
-    seen: bool = False
-    """Whether they ever did in this phase."""
+__all__ = ["count", "learning_signal", "policy_age"]
 
 
 def count(batch: Rollout, metrics: MetricLog) -> int:
@@ -44,7 +34,7 @@ def count(batch: Rollout, metrics: MetricLog) -> int:
 
 
 def learning_signal(
-    phase: PlannedPhase, scored: Scored, signal: Signal, metrics: MetricLog, notice: Callable[[str], None]
+    phase: PlannedPhase, scored: Scored, counters: Counters, metrics: MetricLog, notice: Callable[[str], None]
 ) -> None:
     """Rewards that are all equal teach nothing. After `patience` such steps in a row the run ends; where rewards differed
     before, the policy may just have got as good as it can, so it is told and goes on.
@@ -67,17 +57,17 @@ def learning_signal(
         metrics.add("equal_groups", float((high == low).float().mean()))
     equal = high == low if compares and not phase.advantage_by else high.max() == low.min()
     quiet = bool(equal.all()) and episodes > 1
-    signal.quiet = signal.quiet + 1 if quiet else 0
-    signal.seen = signal.seen or not quiet
-    if signal.quiet != phase.spec.patience:
+    counters.quiet_steps = counters.quiet_steps + 1 if quiet else 0
+    counters.rewards_differed = counters.rewards_differed or not quiet
+    if counters.quiet_steps != phase.spec.patience:
         return
     alike = f"every reward was {float(total_B[0]):g}" if high.max() == low.min() else "each prompt's rewards were equal"
-    if signal.seen:
-        notice(f"in {signal.quiet} steps of phase '{phase.spec.name}' {alike}: no learning signal any more")
+    if counters.rewards_differed:
+        notice(f"in {counters.quiet_steps} steps of phase '{phase.spec.name}' {alike}: no learning signal any more")
         return
     raise NumbersError(
-        f"no learning signal: in {signal.quiet} steps of phase '{phase.spec.name}' {alike}",
-        "look at the reward and a few answers; `patience` sets how many such steps are borne",
+        f"no learning signal: in {counters.quiet_steps} steps of phase '{phase.spec.name}' {alike}",
+        "look at the reward and a few answers; `patience` sets how many such steps are tolerated",
     )
 
 

@@ -10,7 +10,7 @@ import functools
 import inspect
 import types
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pluggy
 from torch import Tensor
@@ -21,11 +21,9 @@ from hookline.contract.component import Component
 from hookline.contract.hookspecs import StageSpecs
 from hookline.errors import HooklineError, PluginError
 from hookline.loop.checks import checked
+from hookline.loop.context import PhaseContext
 from hookline.plan.plan import PlannedPhase
 from hookline.registry.slot import Slot
-
-if TYPE_CHECKING:
-    from hookline.loop.context import Context
 
 __all__ = ["Hooks", "blame"]
 
@@ -33,7 +31,7 @@ __all__ = ["Hooks", "blame"]
 class Hooks:
     """The hooks of one phase, as typed calls."""
 
-    def __init__(self, phase: PlannedPhase, score: Callable[[Context, Rollout], Scored]) -> None:
+    def __init__(self, phase: PlannedPhase, score: Callable[[PhaseContext, Rollout], Scored]) -> None:
         self.components: dict[str, Component] = {}
         self._rewards: dict[str, Any] = {}
         self._manager = pluggy.PluginManager("hookline")
@@ -54,19 +52,19 @@ class Hooks:
     def call(self) -> Any:
         return self._manager.hook
 
-    def rollout(self, ctx: Context) -> Rollout:
+    def rollout(self, ctx: PhaseContext) -> Rollout:
         return cast(Rollout, self.call.hookline_rollout(ctx=ctx))
 
-    def score(self, ctx: Context, rollout: Rollout) -> Scored:
+    def score(self, ctx: PhaseContext, rollout: Rollout) -> Scored:
         return cast(Scored, self.call.hookline_score(ctx=ctx, rollout=rollout))
 
-    def advantage(self, ctx: Context, scored: Scored) -> Advantaged:
+    def advantage(self, ctx: PhaseContext, scored: Scored) -> Advantaged:
         return cast(Advantaged, self.call.hookline_advantage(ctx=ctx, scored=scored))
 
-    def update(self, ctx: Context, batch: Batch) -> Mapping[str, float]:
+    def update(self, ctx: PhaseContext, batch: Batch) -> Mapping[str, float]:
         return cast("Mapping[str, float]", self.call.hookline_update(ctx=ctx, batch=batch) or {})
 
-    def judge(self, ctx: Context, scored: Scored) -> list[tuple[str, Judgement]]:
+    def judge(self, ctx: PhaseContext, scored: Scored) -> list[tuple[str, Judgement]]:
         return [pair for answer in self.call.hookline_judge(ctx=ctx, scored=scored) for pair in answer]
 
     @property
@@ -74,9 +72,9 @@ class Hooks:
         return self._rewards
 
 
-def _core_score(score: Callable[[Context, Rollout], Scored]) -> object:
+def _core_score(score: Callable[[PhaseContext, Rollout], Scored]) -> object:
     @pluggy.HookimplMarker("hookline")
-    def hookline_score(ctx: Context, rollout: Rollout) -> Scored:
+    def hookline_score(ctx: PhaseContext, rollout: Rollout) -> Scored:
         return score(ctx, rollout)
 
     return types.SimpleNamespace(hookline_score=hookline_score)
@@ -95,7 +93,7 @@ def _adapted(component: Component, slot: Slot, without: str = "") -> object:
 
 def _answer(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
     method = getattr(component, hook)
-    names = list(inspect.signature(method).parameters)
+    names = _arguments(method)
 
     @functools.wraps(method)
     def adapter(*arguments: Any) -> Any:
@@ -107,7 +105,7 @@ def _answer(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
 def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any]) -> Any:
     """Call one implementation with the arguments it names; check what comes back."""
     method = getattr(component, hook)
-    names = inspect.signature(method).parameters
+    names = _arguments(method)
     given = {name: _bound(value, slot) for name, value in arguments.items() if name in names}
     lent = _versions(arguments)
     with blame(slot, hook):
@@ -128,7 +126,7 @@ async def _late(answer: Awaitable[Any], lent: Sequence[tuple[str, Tensor, int]],
 
 def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
     method = getattr(component, hook)
-    names = list(inspect.signature(method).parameters)
+    names = _arguments(method)
 
     @functools.wraps(method)
     def adapter(*arguments: Any) -> Generator[None, Any, Any]:
@@ -138,7 +136,8 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
             generator = method(**given)
             if next(generator, generator) is generator:
                 raise PluginError(
-                    "it returned without yielding, so nobody was asked", "write: result = yield; …; return result"
+                    "it returned without yielding, so the hook inside was not called",
+                    "write: result = yield; …; return result",
                 )
         try:
             result = yield
@@ -159,9 +158,18 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
 
 
 def _bound(value: Any, slot: Slot) -> Any:
-    from hookline.loop.context import Context
+    return value.bound(slot) if isinstance(value, PhaseContext) else value
 
-    return value.bound(slot) if isinstance(value, Context) else value
+
+def _arguments(method: Callable[..., Any]) -> tuple[str, ...]:
+    """The names that an implementation asks for."""
+    function = getattr(method, "__func__", None)
+    return _parameters(function)[1:] if function else tuple(inspect.signature(method).parameters)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 class blame:

@@ -10,29 +10,28 @@ from typing import Any
 from hookline.batch.stages import Rollout, Term
 from hookline.contract.component import Component
 from hookline.loop.checks import check_term
-from hookline.loop.context import Context
+from hookline.loop.context import PhaseContext
 from hookline.loop.hooks import ask, blame
+from hookline.registry.slot import Slot
 
 __all__ = ["ask_rewards"]
 
 
-def ask_rewards(
-    ctx: Context, rewards: Mapping[str, tuple[Component, Any]], rollout: Rollout, answers: asyncio.Runner
-) -> dict[str, Term]:
+def ask_rewards(ctx: PhaseContext, rewards: Mapping[str, tuple[Component, Slot]], rollout: Rollout) -> dict[str, Term]:
     """Every reward by itself; those that are coroutines wait together."""
-    said = {
+    answers = {
         name: ask(component, slot, "hookline_reward", {"ctx": ctx, "rollout": rollout})
         for name, (component, slot) in rewards.items()
     }
-    late = {name: value for name, value in said.items() if inspect.isawaitable(value)}
+    late = {name: answer for name, answer in answers.items() if inspect.isawaitable(answer)}
     if late:
 
         async def wait() -> list[Any]:
-            async def one(name: str, value: Any) -> Any:
+            async def one(name: str, answer: Any) -> Any:
                 with blame(rewards[name][1], "hookline_reward"):
-                    return await value
+                    return await answer
 
-            return await asyncio.gather(*(one(name, value) for name, value in late.items()))
+            return await asyncio.gather(*(one(name, answer) for name, answer in late.items()))
 
-        said |= dict(zip(late, answers.run(wait())))
-    return {name: check_term(value, rewards[name][1], rollout) for name, value in said.items()}
+        answers |= dict(zip(late, ctx.wait(wait())))
+    return {name: check_term(answer, rewards[name][1], rollout) for name, answer in answers.items()}

@@ -6,7 +6,6 @@ import datetime
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -16,56 +15,65 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hookline import __version__
-from hookline.config.experiment import completed
-from hookline.contract.component import Component
-from hookline.contract.metrics import CORE_METRICS, Metric, MetricLog
+from hookline.config.experiment import Experiment, completed
+from hookline.contract.metrics import Metric
 from hookline.data import sources as datasets
-from hookline.errors import CheckpointError, DataError, PluginError
-from hookline.plan.plan import Plan
-from hookline.runs.surroundings import (
-    FREE_TO_CHANGE,
-    VERSIONS,
-    changed_plugins,
-    differences,
-    source_hash,
-    sources_hash,
-    version_of,
-)
+from hookline.errors import CheckpointError, DataError
+from hookline.registry.offers import Offer
+from hookline.runs.figures import Figures
+from hookline.runs.surroundings import Surroundings, experiment_changes
 from hookline.storage.folders import verify, write_error
 from hookline.storage.journal import Journal
 from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
 
-__all__ = ["Journal", "Run"]
+__all__ = ["Run"]
+
+
+def _print(notice: str) -> None:
+    print(f"note: {notice}", file=sys.stderr, flush=True)
 
 
 class Run:
-    """One run, open for writing while it holds the directory's lock."""
+    """One run on disk: open for writing while it holds the directory's lock, else to be read."""
 
-    def __init__(self, directory: Path, plan: Plan | None = None) -> None:
+    def __init__(self, directory: Path, loose: Sequence[Offer] = (), say: Callable[[str], None] = _print) -> None:
         self.directory = directory
-        self.plan = plan
-        self.notices: list[str] = []
-        self.trackers: dict[str, Component] = {}
-        self._failed_trackers: set[str] = set()
-        self._dictionaries: dict[str, MetricLog] = {}
+        self.loose = tuple(loose)
+        """Loose plugins whose tasks and formats data names may mean."""
+        self.figures: Figures | None = None
+        """What its figures mean, from the loop that makes them."""
+        self.about: dict[str, Any] = {}
+        self.resumed = False
+        self.journal = Journal(directory / "journal.jsonl")
+        self._notices: list[str] = []
+        self._say = say
         self._rows: list[dict[str, Any]] = []
         self._data: dict[str, datasets.Rows] = {}
         self._data_kept = True
         self._lock: Any = None
-        self.about: dict[str, Any] = {}
-        self.resumed = False
-        self.journal = Journal(directory / "journal.jsonl")
 
     # -- opening
 
     @classmethod
-    def open(cls, directory: Path, plan: Plan) -> Run:
-        """Start a run in an empty or new directory, or go on with the one that is there."""
+    def open(
+        cls,
+        directory: Path,
+        experiment: Experiment,
+        *,
+        loose: Sequence[Offer] = (),
+        used: Sequence[Offer] = (),
+        say: Callable[[str], None] = _print,
+    ) -> Run:
+        """Start a run in an empty or new directory, or go on with the one that is there.
+
+        loose: plugins that are files; they are copied into the directory. used: every component that the experiment
+        names, whose code is hashed. say: where notices go. Raises CheckpointError when the directory is in use, cannot be
+        written, or holds something else.
+        """
         run: Run | None = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            run = cls(directory, plan)
+            run = cls(directory, loose, say)
             run._take_lock()
             probe = directory / ".probe"
             probe.write_text("")
@@ -77,12 +85,12 @@ class Run:
             why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
             raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
         try:
-            existing = directory / "run.json"
-            if existing.exists():
-                run._resume(existing)
+            now = Surroundings.now(used, experiment.threads)
+            if (directory / "run.json").exists():
+                run._resume(experiment, now)
             else:
                 run._refuse_strangers()
-                run._begin()
+                run._begin(experiment, now)
         except BaseException:
             run.close()
             raise
@@ -93,15 +101,15 @@ class Run:
         strangers = sorted(p.name for p in self.directory.iterdir() if p.name not in ours)
         if strangers:
             raise CheckpointError(
-                f"{self.directory} is not empty and no run ({strangers[0]}, …)", "choose another with --out"
+                f"{self.directory} is not empty and is not a Hookline run directory (it contains {strangers[0]}, …)",
+                "choose another with --out",
             )
 
-    def _begin(self) -> None:
+    def _begin(self, experiment: Experiment, now: Surroundings) -> None:
         """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
-        assert self.plan is not None
-        self.about = {"id": uuid.uuid4().hex[:8], **self._surroundings(), "data": {}}
-        self._write("experiment.json", self.plan.experiment.resolved())
-        for loose in {o.path for o in self.plan.loose}:
+        self.about = {"id": uuid.uuid4().hex[:8], **now.values, "data": {}}
+        self._write("experiment.json", experiment.resolved())
+        for loose in {o.path for o in self.loose if o.path}:
             try:
                 (self.directory / "plugins").mkdir(exist_ok=True)
                 shutil.copy(loose, self.directory / "plugins")
@@ -116,27 +124,14 @@ class Run:
             (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
         ) and (not any(path.exists() and path.stat().st_size for path in map(self.directory.joinpath, kept)))
 
-    def complete(self) -> str:
-        """One sentence about a run whose every phase has ended, each verified; nothing while one has not."""
-        assert self.plan is not None
-        phases = [phase.spec for phase in self.plan.phases]
-        if not self.resumed or any(self.finished(phase.name) is None for phase in phases):
-            return ""
-        rows = self.directory / "metrics.jsonl"
-        self._rows = list(whole_lines(rows, ("row",))) if rows.exists() else []
-        steps = sum(phase.steps for phase in phases)
-        return (
-            f"already complete: {steps} steps in {len(phases)} phase{'s' if len(phases) > 1 else ''}; "
-            f"the model is in {self.phase_folder(phases[-1].name)}, rows in {rows}"
-        )
-
     @classmethod
     def read(cls, directory: str | Path) -> Run:
         """A run to look at, without its lock. Raises CheckpointError when there is none."""
         path = Path(directory)
         if not (path / "run.json").is_file():
             raise CheckpointError(
-                f"{directory} is no run directory: it holds no run.json", "give the folder that `hookline run` printed"
+                f"{directory} is not a run directory: it holds no run.json",
+                "give the folder that `hookline run` printed",
             )
         run = cls(path)
         run.about = _json(path / "run.json")
@@ -169,18 +164,18 @@ class Run:
             self._lock.close()
             self._lock = None
 
-    def _resume(self, path: Path) -> None:
-        assert self.plan is not None
-        self.about = _json(path)
+    def _resume(self, experiment: Experiment, now: Surroundings) -> None:
+        self.about = _json(self.directory / "run.json")
         missing = [key for key in ("id", "data", "plugins") if key not in self.about]
         if missing:
-            raise CheckpointError(f"{path} lacks '{missing[0]}'", "the run directory is damaged; restore the file")
-        old, new = self.experiment, self.plan.experiment.resolved()
-        changed = [text for key, text in differences(old, new) if not FREE_TO_CHANGE.match(key)]
+            raise CheckpointError(
+                f"{self.directory / 'run.json'} lacks '{missing[0]}'", "the run directory is damaged; restore the file"
+            )
+        changed = experiment_changes(self.experiment, experiment.resolved())
         if self._holds_nothing():
             for name in ("tokenizer", "plugins"):
                 shutil.rmtree(self.directory / name, ignore_errors=True)
-            self._begin()
+            self._begin(experiment, now)
             return
         if changed:
             shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
@@ -188,46 +183,10 @@ class Run:
                 f"{self.directory} holds a run of another experiment: {shown}",
                 "undo the change to go on with it, or start a new run with --out",
             )
-        now = self._surroundings()
-        differing = [
-            f"{key}: {self.about.get(key)} then, {now[key]} now"
-            for key in (*VERSIONS, "machine", "threads", "kernels", "sources")
-            if self.about.get(key) != now[key]
-        ]
-        differing += [
-            f"plugin {name} has changed" for name in changed_plugins(self.about.get("plugins", []), now["plugins"])
-        ]
+        differing = now.differences(self.about)
         if differing:
-            self.notices.append(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
+            self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
         self.resumed = True
-
-    def _surroundings(self) -> dict[str, Any]:
-        import torch
-
-        from hookline import kernels
-
-        assert self.plan is not None
-        plugins = [
-            {
-                "kind": o.kind,
-                "name": o.name,
-                "distribution": o.distribution,
-                "version": o.version,
-                "sha256": source_hash(o.load()),
-            }
-            for o in self.plan.offers
-        ]
-        return {
-            "hookline": __version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            **{name: version_of(name) for name in ("transformers", "tokenizers", "peft")},
-            "sources": sources_hash(),
-            "threads": self.plan.experiment.threads or torch.get_num_threads(),
-            "kernels": kernels.build_info()["kernels"],
-            "plugins": plugins,
-        }
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
         aside = self.directory / f".{name}.aside"
@@ -263,7 +222,7 @@ class Run:
     def data(self, name: str, path: str | None = None) -> datasets.Rows:
         """Rows of a data name, read once; their hash must be what the run began with."""
         if name not in self._data:
-            rows = datasets.rows(path or name, self.plan.loose if self.plan else ())
+            rows = datasets.rows(path or name, self.loose)
             known = self.about.setdefault("data", {}).get(name)
             if known is None:
                 self.about["data"][name] = {"rows": len(rows), "sha256": rows.sha256}
@@ -286,7 +245,7 @@ class Run:
         self._data_kept = False
 
     def keep_data(self) -> None:
-        """Write down which data the run stands on, before the first thing made from it: until then it may be mended."""
+        """Write down which data the run stands on, before the first thing made from it: until then it may be repaired."""
         if not self._data_kept and self._lock:
             self._write("run.json", self.about)
             self._data_kept = True
@@ -303,17 +262,20 @@ class Run:
         """Every committed row, oldest first: {"row", "phase", "step", "metrics", "timings"}."""
         return list(self._rows)
 
-    def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+    def commit_row(
+        self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """Append a step's row to metrics.jsonl; returns it."""
         self.keep_data()
         row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
         append(self.directory / "metrics.jsonl", row)
         self._rows.append(row)
-        self.tell("row", row=row)
+        return row
 
     def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Append an evaluation's samples to evaluations.jsonl."""
         entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
         append(self.directory / "evaluations.jsonl", entry)
-        self.tell("samples", phase=phase, step=step, name=name, samples=samples)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
@@ -394,62 +356,21 @@ class Run:
         ]
         return sorted(found, key=lambda p: p.name, reverse=True)
 
-    def newest_checkpoint(self, phase: str) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint of a phase that is whole. Damaged ones are named and passed over."""
-        folders = self.checkpoints(phase)
-        damage = ""
-        for folder in folders:
-            try:
-                return folder, verify(folder)
-            except CheckpointError as err:
-                damage = err.message
-                self.notices.append(f"{err.message}; passed over")
-        if folders:
-            raise CheckpointError(
-                f"no checkpoint of phase '{phase}' is whole: {damage}",
-                f"restore one, or remove {self.directory / 'checkpoints'} to begin the phase again",
-            )
-        return None
+    # -- what the person who watches is told
 
-    # -- trackers
+    @property
+    def notices(self) -> Sequence[str]:
+        """What was said so far."""
+        return tuple(self._notices)
+
+    def notice(self, text: str) -> None:
+        """One line for the person who watches, printed now."""
+        self._notices.append(text)
+        self._say(text)
 
     def metric(self, phase: str, name: str) -> Metric | None:
         """What a logged figure means, as the core or a component of the phase declared it; None when nobody did."""
-        if phase not in self._dictionaries:
-            planned = [p for p in self.plan.phases if p.spec.name == phase] if self.plan else []
-            slots = [s for p in planned for s in (*p.every, *(r for e in p.evaluations for r in e.every))]
-            self._dictionaries[phase] = MetricLog([*CORE_METRICS, *(m for slot in slots for m in slot.metrics)])
-        try:
-            return self._dictionaries[phase].find(name, "a tracker")
-        except PluginError:
-            return None
-
-    def tell(self, what: str, **about: Any) -> None:
-        """Tell every tracker, in the experiment's order; those that say `tryfirst` go before it, `trylast` after it.
-
-        One that fails is named once and left out; the run goes on.
-        """
-        import inspect
-
-        def turn(item: tuple[str, Component]) -> int:
-            options = getattr(getattr(item[1], f"hookline_{what}", None), "hookline_impl", {})
-            return bool(options.get("trylast")) - bool(options.get("tryfirst"))
-
-        for name, tracker in sorted(self.trackers.items(), key=turn):
-            method: Callable[..., Any] | None = getattr(tracker, f"hookline_{what}", None)
-            if method is None or name in self._failed_trackers:
-                continue
-            given = {"run": self, **about}
-            try:
-                method(**{key: given[key] for key in inspect.signature(method).parameters})
-            except Exception as err:
-                self._failed_trackers.add(name)
-                self.notice(f"tracker '{name}' failed and is left out from here on: {type(err).__name__}: {err}")
-
-    def notice(self, text: str) -> None:
-        """One line for the person who watches."""
-        self.notices.append(text)
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        return self.figures.find(phase, name) if self.figures else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -4,33 +4,92 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import json
+import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hookline._version import __version__
 from hookline.registry import offers
+from hookline.registry.offers import Offer
+
+__all__ = ["Surroundings", "experiment_changes"]
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
 FREE_TO_CHANGE = re.compile(r"^(trackers|plugins)\b|^phases\.\d+\.save\b")
 
 
-def changed_plugins(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of components that a run now takes from other code than it began with; trackers change no result."""
-    old = {(o["kind"], o["name"]): o for o in then}
-    return sorted(o["name"] for o in now if o["kind"] != "tracker" and old.get((o["kind"], o["name"]), o) != o)
+@dataclass(frozen=True)
+class Surroundings:
+    """Everything outside the experiment that can change a result, as run.json keeps it."""
+
+    values: Mapping[str, Any]
+
+    @classmethod
+    def now(cls, used: Sequence[Offer], threads: int | None) -> Surroundings:
+        """Of this process. used: what the experiment names; threads: those it asks for, else those torch has."""
+        import torch
+
+        from hookline import kernels
+
+        plugins = [
+            {
+                "kind": o.kind,
+                "name": o.name,
+                "distribution": o.distribution,
+                "version": o.version,
+                "sha256": _source_hash(o.load()),
+            }
+            for o in used
+        ]
+        return cls(
+            {
+                "hookline": __version__,
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+                **{name: _version_of(name) for name in ("transformers", "tokenizers", "peft")},
+                "sources": _sources_hash(),
+                "threads": threads or torch.get_num_threads(),
+                "kernels": kernels.build_info()["kernels"],
+                "plugins": plugins,
+            }
+        )
+
+    def differences(self, then: Mapping[str, Any]) -> list[str]:
+        """What is not as it was when the run began, each in a few words. Trackers change no result."""
+        found = [
+            f"{key}: {then.get(key)} then, {self.values[key]} now"
+            for key in (*VERSIONS, "machine", "threads", "kernels", "sources")
+            if then.get(key) != self.values[key]
+        ]
+        old = {(o["kind"], o["name"]): o for o in then.get("plugins", [])}
+        changed = {
+            o["name"]
+            for o in self.values["plugins"]
+            if o["kind"] != "tracker" and old.get((o["kind"], o["name"]), o) != o
+        }
+        return [*found, *(f"plugin {name} has changed" for name in sorted(changed))]
 
 
-def version_of(name: str) -> str:
+def experiment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """How an experiment differs from the one a run began with, but for what may change on the way."""
+    return [text for key, text in _differences(old, new) if not FREE_TO_CHANGE.match(key)]
+
+
+def _version_of(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "none"
 
 
-def sources_hash() -> str:
+def _sources_hash() -> str:
     """One hash over Hookline's own code, built-in plugins and native module included."""
     sha = hashlib.sha256()
     roots = [Path(__file__).parents[1]]
@@ -42,9 +101,7 @@ def sources_hash() -> str:
     return sha.hexdigest()[:16]
 
 
-def source_hash(cls: type) -> str:
-    import inspect
-
+def _source_hash(cls: type) -> str:
     try:
         path = inspect.getsourcefile(cls)
         return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
@@ -52,13 +109,13 @@ def source_hash(cls: type) -> str:
         return ""
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(old, dict) and isinstance(new, dict):
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for i, (a, b) in enumerate(zip(old, new)):
-            yield from differences(a, b, f"{path}.{i}")
+            yield from _differences(a, b, f"{path}.{i}")
     elif isinstance(old, list) and isinstance(new, list) and path == "phases":
         yield path, f"phases were {_names(old)}; are {_names(new)}"
     elif old != new:

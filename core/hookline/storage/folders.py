@@ -6,6 +6,7 @@ safetensors and JSON only: nothing is ever unpickled.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import hashlib
 import json
@@ -111,8 +112,32 @@ def _own_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+_verified: dict[Path, tuple[frozenset[tuple[str, int, int, int]], dict[str, Any]]] = {}
+"""Folders that this process has hashed: what their files looked like then, and the manifest."""
+
+
 def verify(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder, once every file in it is shown to be whole. Raises CheckpointError naming the file."""
+    """The manifest of a folder, once every file in it is shown to be whole. Raises CheckpointError naming the file.
+
+    A process hashes a folder once, and again only when a file has another size, time or inode than it had then.
+    """
+    place, seen = folder.absolute(), _looks(folder)
+    if place not in _verified or _verified[place][0] != seen:
+        _verified[place] = seen, _verify(folder)
+    return copy.deepcopy(_verified[place][1])
+
+
+def _looks(folder: Path) -> frozenset[tuple[str, int, int, int]]:
+    """Name, size, time of change and inode of every file."""
+    found = set()
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # what cannot be looked at is reported by name below
+            about = path.stat()
+            found.add((path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns, about.st_ino))
+    return frozenset(found)
+
+
+def _verify(folder: Path) -> dict[str, Any]:
     hint = "remove it; an older checkpoint is used when there is one"
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

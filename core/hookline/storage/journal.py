@@ -1,31 +1,61 @@
-"""Answers that depend on a clock or a service, written down before they are used."""
+"""Answers that depend on a clock, a service or a person, written down before they are used."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from hookline.errors import CheckpointError
+from hookline.storage import folders, trees
 from hookline.storage.lines import append, whole_lines
 
 __all__ = ["Journal"]
 
 
 class Journal:
-    """Answers that depend on a clock or a service, on disk before anybody uses them."""
+    """One line per answer, `{"key", "value"}`, the first to a key; tensors lie beside it, in a folder of its name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[str, Any] = {}
+        self._beside = path.with_suffix("")
+        self._known: dict[str, dict[str, Any]] = {}
         if path.exists():
             for line in whole_lines(path, ("key", "value")):
-                self._known[json.dumps(line["key"])] = line["value"]
+                self._known.setdefault(json.dumps(line["key"]), line)
 
     def find(self, key: Sequence[Any]) -> tuple[bool, Any]:
-        text = json.dumps(list(key))
-        return text in self._known, self._known.get(text)
+        """(whether there is an answer, the answer). Raises CheckpointError where its tensors are missing or damaged."""
+        line = self._known.get(json.dumps(list(key)))
+        if line is None:
+            return False, None
+        tensors: dict[str, Tensor] = {}
+        if "tensors" in line:
+            folder = self._beside / line["tensors"]
+            try:
+                folders.verify(folder)
+            except CheckpointError as err:
+                raise CheckpointError(f"{self.path} needs it: {err.message}", "restore the folder") from None
+            tensors = trees.load_tensors(folder / "answer.safetensors")
+        return True, trees.unflatten(line["value"], tensors)
 
-    def add(self, key: Sequence[Any], value: Any) -> None:
-        append(self.path, {"key": list(key), "value": value}, sync=True)
-        self._known[json.dumps(list(key))] = value
+    def add(self, key: Sequence[Any], value: Any) -> Any:
+        """Write an answer, tensors first; returns what a later `find` will. Another answer to the same key is dropped.
+
+        Raises trees.Unsavable for what is neither JSON nor a tree of tensors.
+        """
+        text = json.dumps(list(key))
+        if text not in self._known:
+            tensors: dict[str, Tensor] = {}
+            line: dict[str, Any] = {"key": list(key), "value": trees.flatten(value, tensors)}
+            if tensors:
+                line["tensors"] = hashlib.sha256(text.encode()).hexdigest()[:32]
+                with folders.write_aside(self._beside / line["tensors"], {}) as aside:
+                    trees.save_tensors(aside / "answer.safetensors", tensors)
+            append(self.path, line, sync=True)
+            self._known[text] = json.loads(json.dumps(line))
+        return self.find(key)[1]

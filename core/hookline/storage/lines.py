@@ -15,9 +15,11 @@ __all__ = ["append", "cut_torn_line", "rewrite", "whole_lines"]
 
 
 def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
+    """Write one more line. sync: it is on the disk when this returns, and what a service sent is kept whatever it is
+    (half of a surrogate pair is no UTF-8, but JSON can escape it)."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False, default=float) + "\n")
+            file.write(json.dumps(entry, ensure_ascii=sync, default=float) + "\n")
             file.flush()
             if sync:
                 os.fsync(file.fileno())

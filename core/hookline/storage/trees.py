@@ -18,58 +18,79 @@ from hookline.errors import CheckpointError
 __all__ = ["hash_tensors", "load_tree", "save_tree"]
 
 
+class Unsavable(TypeError):
+    """Something in a tree that neither JSON nor safetensors can hold: its path, and what it is."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path}: {what}")
+        self.path, self.what = path, what
+
+
+def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
+    """The tree as JSON values; its tensors join `tensors` by path, on the CPU. Raises Unsavable."""
+    if isinstance(tree, Tensor):
+        tensors[path] = tree.detach().contiguous().cpu().clone()
+        return {"__tensor__": path}
+    if isinstance(tree, Mapping):
+        if not all(isinstance(key, str) for key in tree):
+            raise Unsavable(path, "a dict whose keys are not all text")
+        return {key: flatten(item, tensors, f"{path}/{key}" if path else str(key)) for key, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [flatten(item, tensors, f"{path}/{i}") for i, item in enumerate(tree)]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return {"__float__": repr(tree)}
+    if tree is None or isinstance(tree, str | int | float | bool):
+        return tree
+    raise Unsavable(path, f"a {type(tree).__name__}")
+
+
+def unflatten(values: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The tree that `flatten` took apart; tuples are lists."""
+    if isinstance(values, dict):
+        if "__tensor__" in values:
+            return tensors[values["__tensor__"]]
+        if "__float__" in values:
+            return float(values["__float__"])
+        return {key: unflatten(item, tensors) for key, item in values.items()}
+    return [unflatten(item, tensors) for item in values] if isinstance(values, list) else values
+
+
 def save_tree(folder: Path, name: str, tree: Mapping[str, Any], owner: str = "the core") -> None:
     """Write a tree of tensors and plain values as NAME.safetensors and NAME.json."""
+    tensors: dict[str, Tensor] = {}
+    try:
+        text = json.dumps(flatten(tree, tensors), indent=None)
+    except Unsavable as err:
+        raise CheckpointError(
+            f"{owner} keeps '{err.path}' in its state, {err.what}, which cannot be saved",
+            "keep tensors, numbers, text, lists and dicts with text keys in state_dict()",
+        ) from None
+    save_tensors(folder / f"{name}.safetensors", tensors)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write them in one file; none at all leave no file."""
     from safetensors.torch import save_file
 
-    tensors: dict[str, Tensor] = {}
-
-    def plain(value: Any, path: str) -> Any:
-        if isinstance(value, Tensor):
-            tensors[path] = value.detach().contiguous().cpu().clone()
-            return {"__tensor__": path}
-        if isinstance(value, Mapping):
-            if not all(isinstance(key, str) for key in value):
-                raise CheckpointError(f"{owner} keeps state at '{path}' under keys that are no text", "use text keys")
-            return {key: plain(item, f"{path}/{key}" if path else str(key)) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item, f"{path}/{i}") for i, item in enumerate(value)]
-        if isinstance(value, float) and not math.isfinite(value):
-            return {"__float__": repr(value)}
-        if value is None or isinstance(value, str | int | float | bool):
-            return value
-        raise CheckpointError(
-            f"{owner} keeps '{path}' in its state, a {type(value).__name__}, which cannot be saved",
-            "keep tensors, numbers, text, lists and dicts in state_dict()",
-        )
-
-    text = json.dumps(plain(tree, ""), indent=None)
     if tensors:
-        save_file(tensors, folder / f"{name}.safetensors")
-    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        save_file(tensors, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """What `save_tensors` wrote."""
+    from safetensors.torch import load_file
+
+    return load_file(path) if path.exists() else {}
 
 
 def load_tree(folder: Path, name: str) -> dict[str, Any]:
     """What save_tree wrote."""
-    from safetensors.torch import load_file
-
     try:
-        path = folder / f"{name}.safetensors"
-        tensors = load_file(path) if path.exists() else {}
-        tree = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as err:
+        tensors = load_tensors(folder / f"{name}.safetensors")
+        loaded: dict[str, Any] = unflatten(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
+    except (OSError, ValueError, SafetensorError, KeyError) as err:
         raise CheckpointError(f"{folder / name}: {err}", "the folder is damaged; use an older checkpoint") from err
-
-    def full(value: Any) -> Any:
-        if isinstance(value, dict):
-            if "__tensor__" in value:
-                return tensors[value["__tensor__"]]
-            if "__float__" in value:
-                return float(value["__float__"])
-            return {key: full(item) for key, item in value.items()}
-        return [full(item) for item in value] if isinstance(value, list) else value
-
-    loaded: dict[str, Any] = full(tree)
     return loaded
 
 

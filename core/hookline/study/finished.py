@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hookline.errors import CheckpointError, ExperimentError, nearest
+from hookline.errors import CheckpointError, ExperimentError
 from hookline.runs.run import Run
 from hookline.study.intervals import Estimate, Scores, fraction, interval, jackknife, location
 
 if TYPE_CHECKING:
     from hookline.batch.stages import Scored, Term
     from hookline.contract.component import Component
-    from hookline.loop.loop import PhaseLoop
     from hookline.plan.plan import Plan, PlannedPhase
 
 __all__ = ["evaluate", "export"]
@@ -33,17 +31,19 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
     """
     import torch
 
+    from hookline.loop.api import open_phase
+
     run, plan, chosen = _read(run, phase)
     if not chosen.evaluations:
         raise ExperimentError(
             f"phase '{chosen.spec.name}' names no evaluation", "add `evaluate:` to the phase, or choose --phase"
         )
     found = []
-    with _opened(run, plan, chosen) as (loop, answers):
+    with _threads(plan.experiment.threads), open_phase(run, plan, chosen.spec.name, finished=True) as loop:
         for evaluator in loop.evaluators:
             if rows:
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
-            figures, samples = evaluator.run(loop.ctx, answers)
+            figures, samples = evaluator.run(loop.ctx)
             for name, value in figures.items():
                 assert evaluator.last is not None
                 scored, terms = evaluator.last
@@ -100,39 +100,24 @@ def export(
 
 def _read(run: Run | str | Path, phase: str | None) -> tuple[Run, Plan, PlannedPhase]:
     """A run, its plan, and the finished phase that is meant. Raises ExperimentError, CheckpointError."""
-    from hookline.loop.api import plan_of
+    from hookline.loop.api import finished_phase, plan_of
 
     run = Run.read(run.directory if isinstance(run, Run) else Path(run))
     plan = plan_of(run)
-    names = [planned.spec.name for planned in plan.phases]
-    if phase and phase not in names:
-        raise ExperimentError(f"the run has no phase '{phase}'{nearest(phase, names)}", f"phases: {', '.join(names)}")
-    finished = [planned for planned in plan.phases if run.phase_folder(planned.spec.name).exists()]
-    wanted = [planned for planned in finished if phase in (None, planned.spec.name)]
-    if not wanted:
-        which = f"phase '{phase}'" if phase else "any phase"
-        raise CheckpointError(f"{run.directory} has not finished {which}", "let `hookline run` finish it first")
-    run.finished(wanted[-1].spec.name)
-    return run, plan, wanted[-1]
+    return run, plan, finished_phase(run, plan, phase)
 
 
 @contextlib.contextmanager
-def _opened(run: Run, plan: Plan, chosen: PlannedPhase) -> Iterator[tuple[PhaseLoop, asyncio.Runner]]:
-    """A finished phase with its models loaded, and the event loop on which coroutines of rewards run."""
+def _threads(number: int | None) -> Iterator[None]:
+    """As many CPU threads as the experiment says, within it."""
     import torch
 
-    from hookline.loop.loop import PhaseLoop
-    from hookline.loop.phase import tokenizer_of
-
-    run.plan = plan
-    threads = torch.get_num_threads()
-    if plan.experiment.threads:
-        torch.set_num_threads(plan.experiment.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
     try:
-        with asyncio.Runner() as answers:
-            yield PhaseLoop(plan, chosen, run, tokenizer_of(plan, run), answers, finished=True), answers
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _interval(component: Component, scored: Scored, term: Term, value: float) -> Estimate:

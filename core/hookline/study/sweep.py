@@ -151,7 +151,7 @@ def _alive(process: str) -> bool:
 
 def _to_do(members: Sequence[Member], directory: Path) -> tuple[list[Member], list[str]]:
     """Who is not finished, and what is to be said of those there are. Raises one error for all that cannot go on."""
-    from hookline.runs.run import Run
+    from hookline.loop.api import complete, open_run
 
     waiting: list[Member] = []
     notices: list[str] = []
@@ -161,9 +161,9 @@ def _to_do(members: Sequence[Member], directory: Path) -> tuple[list[Member], li
             waiting.append(member)
             continue
         try:
-            run = Run.open(directory / member.name, member.plan)
+            run = open_run(directory / member.name, member.plan, say=lambda text: None)
             try:
-                if not run.complete():
+                if not complete(run, member.plan):
                     waiting.append(member)
                 notices += [f"{member.name}: {notice}" for notice in run.notices]
             finally:

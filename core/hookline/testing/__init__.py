@@ -6,8 +6,9 @@ In a distribution's tests:
     from hookline_foo import Foo
     test_foo = conformance(Foo)              # one test per law; options as keywords: conformance(Foo, gamma=0.9)
 
-`check(Foo)` gives the verdicts as values, `hookline plugins check foo` prints them, and the pytest fixture `hookline_harness` puts a
-component into a real phase for tests of your own. What a component claims beyond its kind it says itself, with
+`check(Foo)` gives the verdicts as values, `hookline plugins check foo` prints them, and the pytest fixture `hookline_harness` puts
+a component into a real phase for tests of your own; `open_phase(experiment)` opens a phase of any experiment. What a
+component claims beyond its kind it says itself, with
 `promises = {"reinforce"}`; what cannot hold for it, and why, with `exempt = {"other-rows": "ranks within the batch"}`.
 """
 
@@ -20,6 +21,7 @@ _HOMES = {
     "hookline.testing.bench.kernels": ("bench_kernels", "judge_kernels"),
     "hookline.testing.bench.update": ("bench_update",),
     "hookline.testing.harness": ("Harness", "Subject"),
+    "hookline.testing.opening": ("open_phase",),
     "hookline.testing.suite": ("Law", "Report", "Verdict", "check", "conformance", "laws"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -35,6 +37,7 @@ __all__ = [
     "conformance",
     "judge_kernels",
     "laws",
+    "open_phase",
     "stored_kernels",
 ]
 
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from hookline.testing.bench.kernels import bench_kernels, judge_kernels
     from hookline.testing.bench.update import bench_update
     from hookline.testing.harness import Harness, Subject
+    from hookline.testing.opening import open_phase
     from hookline.testing.suite import Law, Report, Verdict, check, conformance, laws
 
 

@@ -32,14 +32,15 @@ from hookline.contract.model import Head
 from hookline.data import names, sources
 from hookline.data.tasks import task
 from hookline.errors import ExperimentError, HooklineError, PluginError, nearest
+from hookline.loop.api import open_run
 from hookline.loop.hooks import ask
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
+from hookline.loop.phase import Counters
+from hookline.loop.session import Session
 from hookline.loop.signals import Stopping
 from hookline.plan.planner import make_plan
 from hookline.registry import offers
 from hookline.registry.offers import Offer
-from hookline.runs.run import Run
 from hookline.testing import stand_ins
 from hookline.testing.stand_ins import STAND_INS
 from hookline.training.trainer import Trainer
@@ -287,12 +288,15 @@ class Harness:
         loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
         self._planned = functools.partial(make_plan, parsed, document, loose)
         self.plan = self._planned()
-        self.run = Run.open(folder, self.plan)
+        self.run = open_run(folder, self.plan)
         self.runner = asyncio.Runner()
+        self._opened: list[PhaseLoop] = []
         try:
-            self.tokenizer = tokenizer_of(self.plan, self.run)
+            session = Session(self.plan, self.run, self.runner)
+            self.tokenizer = session.tokenizer
             for phase in self.plan.phases[:-1]:
-                PhaseLoop(self.plan, phase, self.run, self.tokenizer, self.runner).run(Stopping())
+                with PhaseLoop(session, phase) as loop:
+                    loop.run(Stopping())
             self.loop = self._loop()
         except BaseException:
             self.close()
@@ -300,6 +304,8 @@ class Harness:
         self._keep()
 
     def close(self) -> None:
+        for loop in self._opened:
+            loop.close()
         self.run.close()
         self.runner.close()
 
@@ -333,8 +339,9 @@ class Harness:
 
     def _loop(self) -> PhaseLoop:
         plan = self._planned()
-        loop = PhaseLoop(plan, plan.phases[-1], self.run, self.tokenizer, self.runner)
-        metrics = loop.shared.metrics
+        loop = PhaseLoop(Session(plan, self.run, self.runner), plan.phases[-1])
+        self._opened.append(loop)
+        metrics = loop.phase.metrics
         metrics.__class__ = Lenient
         cast(Lenient, metrics).undeclared = set()
         return loop
@@ -349,27 +356,27 @@ class Harness:
 
     @property
     def slot(self) -> Any:
-        return next(slot for slot in self.loop.phase.every if slot.cls is self.subject.cls)
+        return next(slot for slot in self.loop.planned.every if slot.cls is self.subject.cls)
 
     @property
     def undeclared(self) -> set[str]:
-        return cast(Lenient, self.loop.shared.metrics).undeclared
+        return cast(Lenient, self.loop.phase.metrics).undeclared
 
     # -- where it stands
 
     def _keep(self) -> None:
         """Note the phase as it is, to come back to it."""
-        s, loop = self.loop.shared, self.loop
-        shared: list[Any] = [s, self.run, self.plan, self.tokenizer, loop.ctx, loop]
-        shared += loop.hooks.components.values()
-        for role in s.roles.values():
+        loop, phase = self.loop, self.loop.phase
+        shared: list[Any] = [loop, phase, phase.scope, phase.roles, loop.session, loop.session.tokenizer]
+        shared += [self.run, self.plan, loop.ctx, loop.ctx._resources, *loop.hooks.components.values()]
+        for role in phase.roles.values():
             shared += [role, role.net, role.heads, *role.net.modules(), *role.parameters().values()]
         self._memo = {id(thing): thing for thing in shared}
-        self._weights = {name: {n: p.clone() for n, p in role.tensors().items()} for name, role in s.roles.items()}
-        self._versions = {name: role.version for name, role in s.roles.items()}
+        self._weights = {name: {n: p.clone() for n, p in role.tensors().items()} for name, role in phase.roles.items()}
+        self._versions = {name: role.version for name, role in phase.roles.items()}
         self._states = {name: self._copied(vars(c)) for name, c in loop.hooks.components.items()}
-        self._counters = (s.step, s.samples)
-        self._trainer = copy.deepcopy(s.trainer.state_dict()) if s.trainer else {}
+        self._counters = (phase.scope.step, phase.scope.samples)
+        self._trainer = copy.deepcopy(phase.trainer.state_dict()) if phase.trainer else {}
 
     def _copied(self, values: Mapping[str, Any]) -> dict[str, Any]:
         found = {}
@@ -382,24 +389,23 @@ class Harness:
 
     def restore(self) -> None:
         """Back to the start: weights, optimiser, counters, and what every component remembers."""
-        s = self.loop.shared
+        phase = self.loop.phase
         with torch.no_grad():
-            for name, role in s.roles.items():
+            for name, role in phase.roles.items():
                 for n, tensor in role.tensors().items():
                     tensor.copy_(self._weights[name][n])
                 role.version = self._versions[name]
         for name, component in self.loop.hooks.components.items():
             vars(component).clear()
             vars(component).update(self._copied(self._states[name]))
-        s.step, s.samples = self._counters
-        s.cache.clear()
-        s.asked.clear()
-        s.metrics.collect()
-        self.loop.signal = type(self.loop.signal)()
-        if s.trainer:
-            for part in s.trainer.optimiser.parts:
+        phase.scope.step, phase.scope.samples = self._counters
+        phase.begin_step()
+        phase.metrics.collect()
+        phase.counters = Counters()
+        if phase.trainer:
+            for part in phase.trainer.optimiser.parts:
                 part.state.clear()
-            s.trainer.load_state_dict(self._trainer)
+            phase.trainer.load_state_dict(self._trainer)
 
     def step(self, count: int = 1, loop: PhaseLoop | None = None) -> dict[str, float]:
         """Real steps; the figures of the last one."""
@@ -407,13 +413,13 @@ class Harness:
         figures: dict[str, float] = {}
         for _ in range(count):
             loop.step()
-            loop.shared.step += 1
-            figures, _ = loop.shared.metrics.collect()
+            loop.phase.scope.step += 1
+            figures, _ = loop.phase.metrics.collect()
         return figures
 
     def weights(self, loop: PhaseLoop | None = None) -> dict[str, Tensor]:
         """A copy of every role's parameters: role/parameter → values."""
-        roles = (loop or self.loop).shared.roles
+        roles = (loop or self.loop).phase.roles
         return {f"{name}/{n}": p.clone() for name, role in roles.items() for n, p in role.tensors().items()}
 
     def lent(self, stage: str) -> Batch:
@@ -433,9 +439,9 @@ class Harness:
         hooks, ctx = self.loop.hooks, self.loop.ctx
         self.restore()
         batch: Batch = hooks.rollout(ctx)
-        if stage != "rollout" and (self.loop.phase.rewards or {"recorded_B", "recorded_BT"} & batch.extra.keys()):
+        if stage != "rollout" and (self.loop.planned.rewards or {"recorded_B", "recorded_BT"} & batch.extra.keys()):
             batch = hooks.score(ctx, cast(Rollout, batch))
-            if stage == "advantage" and self.loop.phase.advantage_by:
+            if stage == "advantage" and self.loop.planned.advantage_by:
                 batch = hooks.advantage(ctx, batch)
         return batch
 
@@ -473,12 +479,12 @@ class Harness:
         away: where the weights have moved by the second epoch; see `moved`.
         """
         self.restore()
-        s = self.loop.shared
-        trainer = s.trainer
+        phase = self.loop.phase
+        trainer = phase.trainer
         if trainer is None:
             return Gradient()
         found = Gradient()
-        kept = trainer.config, s.micro_tokens
+        kept = trainer.config, phase.stats.micro_tokens
 
         def note(share: float) -> float:
             found.steps.append(
@@ -490,7 +496,7 @@ class Harness:
             return float(trainer.config.lr * share)
 
         def total_loss() -> float:
-            return s.metrics._values.get("loss", (0.0, 0.0))[0]
+            return phase.metrics._values.get("loss", (0.0, 0.0))[0]
 
         def step(mini: Batch, loss: Callable[[MicroBatch[Any]], Any], unit: str) -> None:
             later = bool(found.steps) or trainer.config.epochs == 1
@@ -500,14 +506,14 @@ class Harness:
             found.losses.append(total_loss() - before)
 
         trainer.config = trainer.config.model_copy(update={"micro_tokens": micro_tokens})
-        s.micro_tokens = micro_tokens
+        phase.stats.micro_tokens = micro_tokens
         vars(trainer.optimiser)["step"], vars(trainer)["_step"] = note, step
         try:
-            s.metrics.collect()
+            phase.metrics.collect()
             self.loop.hooks.update(self.loop.ctx, batch)
-            s.metrics.collect()
+            phase.metrics.collect()
         finally:
-            trainer.config, s.micro_tokens = kept
+            trainer.config, phase.stats.micro_tokens = kept
             del vars(trainer.optimiser)["step"], vars(trainer)["_step"]
         return found
 
@@ -517,7 +523,7 @@ class Harness:
         if by == 0.0:
             yield
             return
-        trainer = self.loop.shared.trainer
+        trainer = self.loop.phase.trainer
         assert trainer is not None
         generator = torch.Generator().manual_seed(5)
         old = {name: p.detach().clone() for name, p in trainer.parameters.items()}

@@ -16,12 +16,11 @@ from pydantic import Field
 import hookline
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
 from hookline.contract.component import Component
+from hookline.contract.context import Context, Tokenizer
 from hookline.contract.environment import Environment
 from hookline.contract.fields import DataName, UpdateConfig, Use
 from hookline.contract.hookspecs import hookimpl
 from hookline.contract.model import Architecture
-from hookline.data.tokenizer import Tokenizer
-from hookline.loop.context import Context
 
 __all__ = ["STAND_INS"]
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from hookline import rng
 from hookline.batch.stages import Batch
+from hookline.contract.context import Context
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.errors import NumbersError, PluginError
 from hookline.models.role import Role
 from hookline.training.optim import Optimiser, hidden_matrices, learning_rate
 from hookline.training.statistics import forward, split_by_tokens
-
-if TYPE_CHECKING:
-    from hookline.loop.context import Context
 
 __all__ = ["Trainer"]
 
@@ -32,10 +30,18 @@ Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 class Trainer:
     """Owns the optimiser of a phase and takes its steps."""
 
-    def __init__(self, ctx: Context, config: UpdateConfig, trained: Iterable[Role], steps: int) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        roles: Callable[[str], Role],
+        config: UpdateConfig,
+        trained: Iterable[Role],
+        steps: int,
+    ) -> None:
+        """roles: from a name to the role of which a loss asks statistics."""
         self.ctx = ctx
         self.config = config
-        self.roles = ctx.role_named
+        self.roles = roles
         self.trained = list(trained)
         self.steps = steps
         self.progress = (0, steps)

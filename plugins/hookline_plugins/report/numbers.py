@@ -282,7 +282,6 @@ def _timings(rows: Sequence[Json], phase: str) -> Json:
 
 def _words(run: Run, rows: Sequence[Json]) -> dict[str, Json]:
     """What each logged figure means: the formula it was declared with, or what its component says of itself."""
-    meanings = _component_meanings(run)
     found: dict[str, Json] = {}
     for row in rows:
         for name in (*row["metrics"], *row["timings"]):
@@ -290,23 +289,8 @@ def _words(run: Run, rows: Sequence[Json]) -> dict[str, Json]:
                 continue
             metric = run.metric(row["phase"], name)
             formula = metric.formula if metric else ""
-            found[name] = {"formula": meanings.get(name, formula), "unit": metric.unit if metric else ""}
+            found[name] = {"formula": formula, "unit": metric.unit if metric else ""}
     return dict(sorted(found.items()))
-
-
-def _component_meanings(run: Run) -> dict[str, str]:
-    """`reward/NAME` and `eval/NAME` → what the component's class says of itself."""
-    found: dict[str, str] = {}
-    for phase in run.plan.phases if run.plan else ():
-        named = [(f"reward/{slot.instance}", slot) for slot in phase.rewards]
-        for evaluation in phase.evaluations:
-            named += [(figure_name(evaluation.spec.name, slot.instance), slot) for slot in evaluation.rewards]
-        for name, slot in named:
-            text = " ".join((slot.cls.__doc__ or "").split())
-            options = {k: v for k, v in slot.config.model_dump(exclude_unset=True, by_alias=True).items() if v}
-            chosen = ", ".join(f"{key}: {value}" for key, value in options.items())
-            found.setdefault(name, f"{text} ({chosen})" if chosen else text)
-    return found
 
 
 def _read(run: Run, path: str) -> Json:

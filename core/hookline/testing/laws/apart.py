@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 from hookline.contract.component import Component
 from hookline.errors import HooklineError
 from hookline.registry.construct import construct
-from hookline.testing.harness import Subject, guesses, naming, unfilled
+from hookline.testing.harness import Subject, guesses, naming, unfilled, waited
 from hookline.testing.suite import Broken, NotApplicable, law
 
 
@@ -45,7 +47,9 @@ def closes(subject: Subject) -> str | None:
     component = made(subject)
     for time in ("before setup", "a second time"):
         try:
-            component.close()
+            answer = component.close()
+            if inspect.isawaitable(answer):
+                asyncio.run(waited(answer))
         except Exception as err:
             raise Broken(f"close() {time} raises {type(err).__name__}: {err}") from None
     return None

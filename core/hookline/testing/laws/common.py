@@ -52,7 +52,7 @@ def stands_in_a_phase(subject: Subject) -> str | None:
     why = stands(subject)
     if why:
         raise Broken(why)
-    return "beside " + ", ".join(s.instance for s in subject.harness().loop.phase.slots if s.cls is not subject.cls)
+    return "beside " + ", ".join(s.instance for s in subject.harness().loop.planned.slots if s.cls is not subject.cls)
 
 
 @law("loop")
@@ -118,14 +118,14 @@ def no_rows(subject: Subject) -> str | None:
         empty = harness.batch(stage).rows([])
         result = {"hookline_rollout": "rollout", "hookline_score": "score"}.get(hook, "advantage")
         inner = harness.lent(result).rows([]) if wraps else empty
-        harness.loop.shared.metrics.collect()
+        harness.loop.phase.metrics.collect()
         try:
             answer = harness.around(hook, inner, **{name: empty}) if wraps else harness.ask(hook, **{name: empty})
         except Exception as err:
             raise Broken(f"{hook} fails on no rows: {type(err).__name__}: {err}") from None
         if wraps and hook != "hookline_update" and not isinstance(answer, type(inner)):
             raise Broken(f"{hook} makes a {type(answer).__name__} of a {type(inner).__name__} of no rows")
-        figures, _ = harness.loop.shared.metrics.collect()
+        figures, _ = harness.loop.phase.metrics.collect()
         figures |= answer if isinstance(answer, Mapping) else {}
         unsaid = [name for name, value in figures.items() if not math.isfinite(value)]
         if unsaid:
@@ -142,7 +142,7 @@ def resume(subject: Subject) -> str | None:
     harness = subject.new()
     try:
         harness.step(2)
-        harness.loop._save()
+        harness.loop.checkpoint.save()
         straight = after(harness, harness.loop)
         again = after(harness, harness.resumed())
     finally:
@@ -167,7 +167,7 @@ def after(harness: Harness, loop: PhaseLoop) -> dict[str, Any]:
         **figures,
         **harness.weights(loop),
         **{f"state of {name}": component.state_dict() for name, component in loop.hooks.components.items()},
-        "the rows seen": loop.shared.samples,
+        "the rows seen": loop.phase.scope.samples,
         "the judgements": collected.read_text().splitlines() if collected.exists() else [],
     }
 

@@ -55,7 +55,7 @@ def behaviour(subject: Subject) -> str | None:
     worst = float(gap_BT[mask].abs().max()) if bool(mask.any()) else 0.0
     if worst > 1e-4:
         raise Broken(f"a token's log-prob is {worst:.3g} away from the policy's own under {said.sampling}")
-    version = harness.loop.shared.roles["policy"].version
+    version = harness.loop.phase.roles["policy"].version
     if bool((said.version_BT[mask] != version).any()):
         raise Broken(f"version_BT is {int(said.version_BT[mask].min())}, the policy is at {version}")
     if said.sampling.truncated and said.support is None:
@@ -96,11 +96,11 @@ def evaluation(subject: Subject) -> str | None:
     """In an evaluation the same rows come every time, from the first, and nothing moves on."""
     harness = subject.harness()
     loop = harness.loop
-    before = loop.shared.samples
-    runs = [loop.evaluators[0].run(loop.ctx, harness.runner)[1] for _ in range(2)]
+    before = loop.phase.scope.samples
+    runs = [loop.evaluators[0].run(loop.ctx)[1] for _ in range(2)]
     if runs[0] != runs[1]:
         raise Broken("two evaluations in a row see different rows; use ctx.take and ctx.sample_ids, keep no position")
-    if loop.shared.samples != before:
+    if loop.phase.scope.samples != before:
         raise Broken("an evaluation used up sample numbers of the phase")
     harness.step()
     first = harness.weights()

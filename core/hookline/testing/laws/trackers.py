@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import io
@@ -13,9 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hookline.config import experiment
+from hookline.loop.api import open_run
 from hookline.loop.loop import run_experiment
+from hookline.loop.session import Session
+from hookline.loop.trackers import Trackers
+from hookline.plan.plan import Plan
 from hookline.plan.planner import make_plan
 from hookline.runs.run import Run
 from hookline.testing.harness import Subject, stand_in_offers
@@ -25,8 +31,8 @@ UGLY = '<b>"quoted" & \\frac</b>\n\tünïcödé 🙂 \x07'
 
 
 @contextlib.contextmanager
-def watched(subject: Subject, tracked: bool = True) -> Iterator[tuple[Run, Path]]:
-    """A real run that the tracker follows, from a working directory where it has no business: (run, that directory)."""
+def watched(subject: Subject, tracked: bool = True) -> Iterator[tuple[Run, Plan, Path]]:
+    """A real run that the tracker follows, from a working directory where it has no business: (run, plan, directory)."""
     subject._made += 1
     home = subject.folder / f"watched-{subject._made}"
     scratch = home / "elsewhere"
@@ -36,10 +42,10 @@ def watched(subject: Subject, tracked: bool = True) -> Iterator[tuple[Run, Path]
     plan = make_plan(parsed, document, loose)
     kept = os.environ.get("WANDB_MODE")
     os.environ["WANDB_MODE"] = "offline"  # a check sends nothing anywhere
-    run = Run.open(home / "run", plan)
+    run = open_run(home / "run", plan)
     try:
         with contextlib.chdir(scratch), contextlib.redirect_stdout(io.StringIO()):
-            yield run, scratch
+            yield run, plan, scratch
     finally:
         run.close()
         os.environ.pop("WANDB_MODE") if kept is None else os.environ.update(WANDB_MODE=kept)
@@ -68,24 +74,21 @@ def described(subject: Subject, tracked: bool) -> dict[str, Any]:
     }
 
 
-def finish(run: Run, stop_after: int = 0) -> None:
+def finish(run: Run, plan: Plan, stop_after: int = 0) -> None:
     """Take the run to its end, or interrupt it once this many rows were committed."""
-    assert run.plan is not None
-    commit = run.commit_row
+    commit = Session.commit_row
 
-    def committed(*row: Any) -> None:
-        commit(*row)
+    def committed(session: Session, *row: Any) -> None:
+        commit(session, *row)
         if stop_after and len(run.rows()) == stop_after:
             raise KeyboardInterrupt
 
-    vars(run)["commit_row"] = committed
     try:
-        run_experiment(run.plan, run)
+        with mock.patch.object(Session, "commit_row", committed):
+            run_experiment(plan, run)
     except KeyboardInterrupt:
         if not stop_after:
             raise
-    finally:
-        del vars(run)["commit_row"]
 
 
 def failed(run: Run) -> str:
@@ -95,23 +98,25 @@ def failed(run: Run) -> str:
 @law("tracker")
 def survives(subject: Subject) -> str | None:
     """It outlives a run, figures that are not numbers, names with slashes, and texts of every kind."""
-    with watched(subject) as (run, _):
-        finish(run)
+    with watched(subject) as (run, plan, _):
+        finish(run, plan)
         if failed(run):
             raise Broken(failed(run))
-    with watched(subject) as (run, _):
-        assert run.plan is not None
-        run.trackers = {slot.instance: slot.component for slot in run.plan.trackers}
-        run.tell("run_started")
-        run.tell("phase_started", phase="watched", steps=2, done=0)
-        run.commit_samples("watched", 0, "heldout", [])
-        run.commit_row("watched", 0, {}, {})
+    with watched(subject) as (run, plan, _), asyncio.Runner() as answers:
+        session = Session(plan, run, answers)
+        session.trackers.tell("run_started")
+        session.trackers.tell("phase_started", phase="watched", steps=2, done=0)
+        session.commit_samples("watched", 0, "heldout", [])
+        session.commit_row("watched", 0, {}, {})
         sample = {"sample": 1, "group": 1, "prompt": UGLY, "response": "", "tokens": 0, "terms": {}}
-        run.commit_samples("watched", 1, "a b/c", [sample, {**sample, "response": UGLY, "terms": {"x/y": math.nan}}])
-        run.commit_row(
+        session.commit_samples(
+            "watched", 1, "a b/c", [sample, {**sample, "response": UGLY, "terms": {"x/y": math.nan}}]
+        )
+        session.commit_row(
             "watched", 1, {"loss": math.nan, "reward": math.inf, "eval/a b/c": -math.inf}, {"seconds/x": 0.0}
         )
-        run.tell("run_finished", status="failed")
+        session.trackers.tell("run_finished", status="failed")
+        session.close()
         if failed(run):
             raise Broken(failed(run))
     return None
@@ -120,8 +125,8 @@ def survives(subject: Subject) -> str | None:
 @law("tracker")
 def own_folder(subject: Subject) -> str | None:
     """What it writes lies in the run's directory, and nowhere else."""
-    with watched(subject) as (run, scratch), written() as paths:
-        finish(run)
+    with watched(subject) as (run, plan, scratch), written() as paths:
+        finish(run, plan)
         left = sorted(path.name for path in scratch.iterdir())
         if left:
             raise Broken(f"it left {', '.join(left[:3])} in the working directory; write below run.directory")
@@ -169,21 +174,20 @@ def written() -> Iterator[set[Path]]:
 @law("tracker")
 def every_row_once(subject: Subject) -> str | None:
     """After an interruption and a resume its files hold as many lines as if nothing had happened: each row once."""
-    with watched(subject, tracked=False) as (run, _):
-        finish(run)
+    with watched(subject, tracked=False) as (run, plan, _):
+        finish(run, plan)
         plain = set(lines(run))
-    with watched(subject) as (run, _):
-        finish(run)
+    with watched(subject) as (run, plan, _):
+        finish(run, plan)
         straight = {name: count for name, count in lines(run).items() if count and name not in plain}
     if not straight:
         raise NotApplicable("it leaves no text in the run's directory")
-    with watched(subject) as (run, _):
-        finish(run, stop_after=4)  # the start's row and three steps; the newest save was after two
-        assert run.plan is not None
+    with watched(subject) as (run, plan, _):
+        finish(run, plan, stop_after=4)  # the start's row and three steps; the newest save was after two
         run.close()
-        again = Run.open(run.directory, run.plan)
+        again = open_run(run.directory, plan)
         try:
-            finish(again)
+            finish(again, plan)
             resumed = {name: count for name, count in lines(again).items() if name not in plain}
         finally:
             again.close()
@@ -209,17 +213,17 @@ def lines(run: Run) -> dict[str, int]:
 @law("tracker")
 def row_lent(subject: Subject) -> str | None:
     """It changes nothing in the rows and samples it is shown: other trackers see them next."""
-    with watched(subject) as (run, _):
+    with watched(subject) as (run, plan, _):
         told: list[tuple[Any, Any]] = []
-        tell = run.tell
+        tell = Trackers.tell
 
-        def telling(what: str, **about: Any) -> None:
+        def telling(trackers: Trackers, what: str, **about: Any) -> None:
             before = copy.deepcopy(about)
-            tell(what, **about)
+            tell(trackers, what, **about)
             told.append((before, about))
 
-        vars(run)["tell"] = telling
-        finish(run)
+        with mock.patch.object(Trackers, "tell", telling):
+            finish(run, plan)
         if any(before != after for before, after in told):
             raise Broken("a row or a sample is not what it was after the tracker saw it")
     return None

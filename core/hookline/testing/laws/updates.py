@@ -23,7 +23,7 @@ STEPS = (0.02, 0.004, 0.0008, 0.0001, 0.00002)
 
 def gradient(harness: Harness, batch: Batch, **how: Any) -> Gradient:
     """The update's gradient on a batch, or why there is none."""
-    if harness.loop.shared.trainer is None:
+    if harness.loop.phase.trainer is None:
         raise NotApplicable("it trains nothing through ctx.train")
     found = harness.gradient(batch, **how)
     if not found.steps:
@@ -149,7 +149,7 @@ def reinforce(subject: Subject) -> str | None:
 
 def textbook(harness: Harness, batch: Advantaged) -> dict[str, Tensor]:
     """The gradient of −A log π, averaged as the literature does."""
-    policy = harness.loop.shared.roles["policy"]
+    policy = harness.loop.phase.roles["policy"]
     trained = sorted(policy.trainable().items())
     weighed_BT = -batch.advantage_BT * forward(policy, batch, ("logprobs",))["logprobs"]
     count_B = batch.mask_BT.sum(1).clamp(min=1)

@@ -1,0 +1,159 @@
+"""How a phase is kept: saved on step boundaries, restored from its newest whole checkpoint, and finished."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import CheckpointError
+from hookline.loop.phase import Counters, Phase
+from hookline.plan.plan import Plan
+from hookline.runs.run import Run
+from hookline.storage import folders, trees
+
+__all__ = ["Checkpoint", "cut_to_newest_save"]
+
+
+class Checkpoint:
+    """A phase on disk."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase, self.run, self.name = phase, phase.session.run, phase.spec.name
+
+    def save(self) -> None:
+        """Write the phase as it is after this step; then remove all but the newest few that were asked for."""
+        phase, run = self.phase, self.run
+        folder = run.checkpoint_folder(self.name, phase.scope.step)
+        run.sync()
+        about = {"phase": self.name, "step": phase.scope.step, "rows": len(run.rows())}
+        with folders.write_aside(folder, about) as aside:
+            for name, role in phase.roles.kept.items():
+                trees.save_tree(aside, f"role-{name}", {"tensors": role.tensors(), "version": role.version})
+            phase.save_components(aside)
+            trees.save_tree(aside, "trainer", phase.trainer.state_dict() if phase.trainer else {})
+            phase.roles.check_frozen(self.name, whole=False)
+            core = {"samples": phase.scope.samples, "frozen": phase.frozen, **asdict(phase.counters)}
+            trees.save_tree(aside, "core", core)
+        # newer ones are damaged or of a branch that was given up: they must not push out the one just made
+        older = [other for other in run.checkpoints(self.name) if other.name < folder.name]
+        newer = [other for other in run.checkpoints(self.name) if other.name > folder.name]
+        for old in (*newer, *older[phase.spec.save.keep - 1 :]):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def restore(self) -> None:
+        """Bring the phase to its newest whole checkpoint, or to its start, and cut the run's files back to that."""
+        phase, run = self.phase, self.run
+        found = newest(run, self.name)
+        if found is None:
+            plans = phase.session.plan.phases
+            last = plans.index(phase.planned) - 1
+            previous = run.finished(plans[last].spec.name) if last >= 0 else None
+            phase.scope.samples = int(previous["samples"]) if previous else 0
+            run.cut_back(int(previous["rows"]) if previous else 0)
+            run.cut_collected(self.name, 0)
+            return
+        folder, manifest = found
+        for name, role in phase.roles.kept.items():
+            saved = trees.load_tree(folder, f"role-{name}")
+            role.load_tensors(saved["tensors"], str(folder))
+            role.version = int(saved["version"])
+        phase.load_components(folder)
+        if phase.trainer:
+            phase.trainer.load_state_dict(trees.load_tree(folder, "trainer"))
+        core = trees.load_tree(folder, "core")
+        for name, expected in core.pop("frozen").items():
+            if phase.frozen[name] != expected:
+                raise CheckpointError(
+                    f"frozen role '{name}' of phase '{self.name}' is not the model it was when the checkpoint was made",
+                    "restore phases/ as the run left it",
+                )
+        phase.scope.step, phase.scope.samples = int(manifest["step"]), int(core.pop("samples"))
+        phase.counters = Counters(**core)
+        run.cut_back(int(manifest["rows"]))
+        run.cut_collected(self.name, phase.counters.collected)
+
+    def keep_best(self, figures: Mapping[str, float]) -> None:
+        """Write the policy where this step's figures are the best so far by the one that `save.best` names."""
+        phase, best = self.phase, self.phase.spec.save.best
+        if best is None:
+            return
+        value = figures.get(best.figure, math.nan)
+        worth = -value if best.lowest else value
+        if worth > phase.counters.best:
+            phase.counters.best = worth
+            about = {"step": phase.scope.step, best.figure: value}
+            with folders.write_aside(self.run.directory / "best" / self.name, about) as aside:
+                phase.roles["policy"].save(aside / "model")
+        elif phase.scope.step == phase.spec.steps and phase.counters.best == -math.inf:
+            self.run.notice(f"save.best: '{best.figure}' was no number in phase '{self.name}', so nothing was kept")
+
+    def finish(self) -> None:
+        """The phase's end on disk: model, collected data, hashes. Its checkpoints are then no longer needed."""
+        phase, run = self.phase, self.run
+        phase.roles.check_frozen(self.name, whole=True)
+        policy = phase.roles["policy"]
+        run.sync()
+        about = {
+            "phase": self.name,
+            "steps": phase.scope.step,
+            "rows": len(run.rows()),
+            "samples": phase.scope.samples,
+            "weights": policy.hash(),
+            "adapter": policy.adapter,
+            "data": dict(run.about.get("data", {})),
+        }
+        with folders.write_aside(run.phase_folder(self.name), about) as aside:
+            policy.save(aside / "model")
+            phase.session.tokenizer.save(aside)
+            for name, role in phase.roles.kept.items():
+                if name != "policy":
+                    role.save(aside / "roles" / name)
+            collected = run.collecting(self.name)
+            if collected.exists():
+                shutil.copy(collected, aside / "data.jsonl")
+        for folder in run.checkpoints(self.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def newest(run: Run, phase: str) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a phase that is whole. Damaged ones are named once and passed over."""
+    kept = run.checkpoints(phase)
+    damage = ""
+    for folder in kept:
+        try:
+            return folder, folders.verify(folder)
+        except CheckpointError as err:
+            damage = err.message
+            text = f"{err.message}; passed over"
+            if text not in run.notices:
+                run.notice(text)
+    if kept:
+        raise CheckpointError(
+            f"no checkpoint of phase '{phase}' is whole: {damage}",
+            f"restore one, or remove {run.directory / 'checkpoints'} to begin the phase again",
+        )
+    return None
+
+
+def cut_to_newest_save(plan: Plan, run: Run) -> None:
+    """Cut rows back to the newest save, before trackers look: what came after it is made again, bit for bit."""
+    rows = 0
+    for phase, later in zip(plan.phases, plan.phases[1:]):
+        gone, after = run.phase_folder(phase.spec.name), run.phase_folder(later.spec.name)
+        if after.exists() and not gone.exists():
+            raise CheckpointError(
+                f"{gone} is missing, though phase '{later.spec.name}' that came after it is there",
+                "restore it, or remove the later phases too to make them again",
+            )
+    for phase in plan.phases:
+        ended = run.finished(phase.spec.name)
+        found = None if ended else newest(run, phase.spec.name)
+        saved = ended or (found and found[1])
+        rows = int(saved["rows"]) if saved else rows
+        if ended is None:
+            break
+    run.cut_back(rows)

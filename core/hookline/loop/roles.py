@@ -1,0 +1,145 @@
+"""The models of a phase by role: made by components in `setup`, frozen ones watched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import torch
+from torch import nn
+
+from hookline.errors import PluginError, nearest
+from hookline.models.role import Role
+
+__all__ = ["Heads", "Roles"]
+
+Heads = Mapping[str, Callable[[int], nn.Module]]
+"""What makes each head, from the size of the hidden states."""
+
+
+class Roles(Mapping[str, Role]):
+    """Role name → model. New ones, and heads and targets on them, are made only while the phase settles."""
+
+    def __init__(self, policy: Role, seed: tuple[object, ...], load_phase: Callable[[str, str, Heads], Role]) -> None:
+        """seed: what a new head's weights depend on, besides the role and its name; load_phase: from a phase's name, the
+        role and its heads to the model with which that phase ended."""
+        self._roles = {"policy": policy}
+        self._seed, self._load_phase = seed, load_phase
+        self.settling = True
+        """True during setup."""
+        self.derived: list[str] = []
+        """Frozen roles that components made: rebuilt on resume, their hash compared."""
+        self._hashes: dict[str, str] = {}
+        self._versions: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Role:
+        return self._roles[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._roles)
+
+    def __len__(self) -> int:
+        return len(self._roles)
+
+    @property
+    def kept(self) -> dict[str, Role]:
+        """The roles that a checkpoint holds: all but the frozen ones."""
+        return {name: role for name, role in self._roles.items() if name not in self.derived}
+
+    def named(self, name: str, who: str) -> Role:
+        """A role. Raises PluginError in the name of `who` where there is none."""
+        if name not in self._roles:
+            raise PluginError(
+                f"'{who}' asks for role '{name}'{nearest(name, self._roles)}",
+                f"roles here: {', '.join(self._roles)}; make others in setup: ctx.role('{name}', …)",
+            )
+        return self._roles[name]
+
+    def with_head(self, head: str, who: str) -> str:
+        """The name of the first role that has a head."""
+        found = [name for name, role in self._roles.items() if head in role.heads]
+        if not found:
+            raise PluginError(
+                f"'{who}' needs a head '{head}' on some role",
+                "name a component that brings one (hookline plugins list)",
+            )
+        return found[0]
+
+    # -- while the phase settles
+
+    def make(self, name: str, who: str, of: str, phase: str | None, frozen: bool, heads: Heads | None) -> Role:
+        """A copy of a role, or the end of an earlier phase; the one that is there, where there is one."""
+        if name in self._roles:
+            return self._roles[name]
+        self._only_in_setup(f"role '{name}'", who)
+        if phase is not None:
+            made = self._load_phase(phase, name, heads or {})
+        elif frozen and self.named(of, who).adapter_fresh:
+            made = self.named(of, who).without_adapter(name)
+        else:
+            made = self.named(of, who).copy(name)
+        if frozen:
+            if not made.adapter_off:
+                made.freeze()
+            self.derived.append(name)
+        self._roles[name] = made
+        return made
+
+    def add_head(
+        self, name: str, who: str, make: Callable[[int], nn.Module], role: str, reads: Literal["before", "after"]
+    ) -> None:
+        self._only_in_setup(f"head '{name}'", who)
+        self.named(role, who).add_head(name, make, reads, (*self._seed, role))
+
+    def add_target(self, name: str, who: str, of: str, role: str) -> None:
+        """A frozen copy of a head."""
+        self._only_in_setup(f"target '{name}'", who)
+        owner = self.named(role, who)
+        if name not in owner.heads:
+            copied = copy.deepcopy(owner.heads[of])
+            for parameter in copied.parameters():
+                parameter.requires_grad_(False)
+            owner.heads[name] = copied
+
+    @torch.no_grad()
+    def polyak(self, name: str, who: str, of: str, share: float, role: str) -> None:
+        """Move a target by `share` of the way to the head it follows."""
+        owner = self.named(role, who)
+        for slow, fast in zip(owner.heads[name].parameters(), owner.heads[of].parameters()):
+            slow.lerp_(fast, share)
+
+    def _only_in_setup(self, what: str, who: str) -> None:
+        if not self.settling:
+            raise PluginError(
+                f"'{who}' makes {what} after the phase began", "make it in setup(ctx), before state loads"
+            )
+
+    # -- frozen roles
+
+    def watch_frozen(self) -> dict[str, str]:
+        """Hash the frozen roles, from now on watched; role → hash."""
+        self._hashes = {name: self._roles[name].hash() for name in self.derived}
+        self._versions = {name: self._version(name) for name in self.derived}
+        return dict(self._hashes)
+
+    def check_frozen(self, phase: str, whole: bool) -> None:
+        """Refuse a frozen role that is not what it was at the phase's start.
+
+        whole: hash it again. Otherwise it is hashed only when torch counted a write into one of its tensors
+        (`tensor._version`), which costs nothing but misses writes past that count: through `tensor.data`, a NumPy view or
+        a pointer. The hash at the phase's end finds these.
+        """
+        for name, expected in self._hashes.items():
+            version = self._version(name)
+            if not whole and version == self._versions[name]:
+                continue
+            if self._roles[name].hash() != expected:
+                raise PluginError(
+                    f"frozen role '{name}' changed during phase '{phase}': a plugin wrote into its weights",
+                    "make it without frozen=True, or leave it alone",
+                )
+            self._versions[name] = version
+
+    def _version(self, name: str) -> int:
+        return sum(tensor._version for tensor in self._roles[name].tensors().values())

@@ -1,0 +1,123 @@
+"""Where the loop is, in training or in an evaluation: how rows are dealt, samples numbered and figures logged there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from hookline import rng
+from hookline.contract.metrics import MetricLog
+
+__all__ = ["Evaluation", "Scope", "Training"]
+
+
+class Scope(ABC):
+    """A place in the run: a phase, and the steps done there. Everything a component keys, takes or logs depends on it."""
+
+    evaluating: bool
+
+    def __init__(self, seed: int, phase: str) -> None:
+        self.seed = seed
+        self.phase = phase
+        self.step = 0
+        """Training: steps done. Evaluation: batches drawn."""
+        self.samples = 0
+        """Sample ids handed out. Training counts them over the whole run."""
+        self.asked: Counter[str] = Counter()
+        """How often each component asked for late answers in this step."""
+
+    @property
+    @abstractmethod
+    def place(self) -> tuple[str, ...]:
+        """What keys of random numbers begin with."""
+
+    @property
+    @abstractmethod
+    def journaled(self) -> tuple[str, str]:
+        """What keys of the journal begin with: the phase, and which evaluation of it, if any."""
+
+    @abstractmethod
+    def take(self, instance: str, total: int, n: int) -> list[int]:
+        """Which `n` of `total` rows belong to this step."""
+
+    @abstractmethod
+    def log(self, name: str, value: float, count: float, who: str) -> None:
+        """Add to a figure of the step."""
+
+    def key(self, instance: str, purpose: str, *ids: object) -> tuple[object, ...]:
+        """What a random number is for."""
+        return (self.seed, *self.place, self.step, instance, purpose, *ids)
+
+    @property
+    def drawing(self) -> int:
+        """The seed of drawn answers; a sample's own randomness is this and its id."""
+        return rng.key(self.seed, *self.place, "draw")
+
+    def sample_ids(self, n: int) -> Tensor:
+        """The next `n` sample ids, int64 [n]."""
+        self.samples += n
+        return torch.arange(self.samples - n, self.samples)
+
+
+class Training(Scope):
+    """The steps of a phase: each epoch of rows in a new order, figures joining the step's row."""
+
+    evaluating = False
+
+    def __init__(self, seed: int, phase: str, metrics: MetricLog) -> None:
+        super().__init__(seed, phase)
+        self.metrics = metrics
+        self._orders: dict[tuple[str, int, int], list[int]] = {}
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return (self.phase,)
+
+    @property
+    def journaled(self) -> tuple[str, str]:
+        return self.phase, ""
+
+    def take(self, instance: str, total: int, n: int) -> list[int]:
+        start, found = self.step * n, []
+        for position in range(start, start + n):
+            epoch, at = divmod(position, total)
+            where = (instance, total, epoch)
+            if where not in self._orders:
+                self._orders = {k: v for k, v in self._orders.items() if k[2] == epoch - 1}
+                generator = rng.generator(self.seed, self.phase, instance, "order", epoch)
+                self._orders[where] = torch.randperm(total, generator=generator).tolist()
+            found.append(self._orders[where][at])
+        return found
+
+    def log(self, name: str, value: float, count: float, who: str) -> None:
+        self.metrics.add(name, value, count, who)
+
+
+class Evaluation(Scope):
+    """One evaluation of a phase: the same rows in file order each time, and no figure but its own."""
+
+    evaluating = True
+
+    def __init__(self, of: Training, name: str) -> None:
+        super().__init__(of.seed, of.phase)
+        self.name = name
+        self.after = of.step
+        """The steps of the phase after which the evaluation is made."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return "evaluation", self.name
+
+    @property
+    def journaled(self) -> tuple[str, str]:
+        return self.phase, f"{self.name}@{self.after}"
+
+    def take(self, instance: str, total: int, n: int) -> list[int]:
+        start = self.step * n
+        return list(range(start, min(start + n, total)))
+
+    def log(self, name: str, value: float, count: float, who: str) -> None:
+        """Nothing: an evaluation's figures are what its rewards sum up."""

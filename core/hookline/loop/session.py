@@ -1,0 +1,55 @@
+"""A plan and the run that carries it out, with what outlives a phase: tokenizer, trackers, event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hookline.data.tokenizer import Tokenizer
+from hookline.loop.closing import close_all
+from hookline.loop.trackers import Trackers
+from hookline.plan.plan import Plan
+from hookline.runs.figures import Figures
+from hookline.runs.run import Run
+from hookline.storage import folders
+
+__all__ = ["Session"]
+
+
+class Session:
+    """What all phases of a run share. Its event loop is the one on which `ctx.wait` and late rewards run."""
+
+    def __init__(self, plan: Plan, run: Run, answers: asyncio.Runner) -> None:
+        self.plan, self.run, self.answers = plan, run, answers
+        self.figures = run.figures = Figures(plan.phases)
+        self.trackers = Trackers(run, plan.trackers)
+
+    def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Write a step's row, then tell the trackers."""
+        self.trackers.tell("row", row=self.run.commit_row(phase, step, metrics, timings))
+
+    def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Write an evaluation's samples, then tell the trackers."""
+        self.run.commit_samples(phase, step, name, samples)
+        self.trackers.tell("samples", phase=phase, step=step, name=name, samples=samples)
+
+    def close(self) -> None:
+        """Close the trackers."""
+        close_all([inner for slot in self.trackers.slots for inner in slot.every()], self.answers, self.run.notice)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer: the one in its directory, or a new one, saved there."""
+        run, spec = self.run, self.plan.experiment.tokenizer
+        folder = run.directory / "tokenizer"
+        if folder.exists():
+            folders.verify(folder)
+            return Tokenizer.load(folder)
+        rows = run.data(spec.on) if spec and spec.on else None
+        made = Tokenizer.make(spec, self.plan.experiment.model.path, rows)
+        run.keep_data()
+        with folders.write_aside(folder, {}) as aside:
+            made.save(aside)
+        return Tokenizer.load(folder)

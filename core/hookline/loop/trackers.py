@@ -1,0 +1,45 @@
+"""Trackers: told what a run does, by the loop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hookline.contract.component import Component
+from hookline.registry.slot import Slot
+from hookline.runs.run import Run
+
+__all__ = ["Trackers"]
+
+
+class Trackers:
+    """The trackers that an experiment names. One that fails is named once and left out; the run goes on."""
+
+    def __init__(self, run: Run, slots: Sequence[Slot]) -> None:
+        self.run = run
+        self.slots = tuple(slots)
+        self._failed: set[str] = set()
+
+    def __getitem__(self, instance: str) -> Component:
+        return next(slot.component for slot in self.slots if slot.instance == instance)
+
+    def tell(self, what: str, **about: Any) -> None:
+        """Call `hookline_WHAT` of each, in the experiment's order; `tryfirst` go before the others, `trylast` after."""
+
+        def turn(slot: Slot) -> int:
+            options = getattr(getattr(slot.component, f"hookline_{what}", None), "hookline_impl", {})
+            return bool(options.get("trylast")) - bool(options.get("tryfirst"))
+
+        for slot in sorted(self.slots, key=turn):
+            method: Callable[..., Any] | None = getattr(slot.component, f"hookline_{what}", None)
+            if method is None or slot.instance in self._failed:
+                continue
+            given = {"run": self.run, **about}
+            try:
+                method(**{key: given[key] for key in inspect.signature(method).parameters})
+            except Exception as err:
+                self._failed.add(slot.instance)
+                self.run.notice(
+                    f"tracker '{slot.instance}' failed and is left out from here on: {type(err).__name__}: {err}"
+                )

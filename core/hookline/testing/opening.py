@@ -1,0 +1,47 @@
+"""A phase of an experiment, opened to be stepped and looked into: for tests of components and for measurements."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import ExperimentError, nearest
+from hookline.loop.api import open_phase as open_phase_of
+from hookline.loop.api import open_run, plan
+from hookline.loop.loop import PhaseLoop
+from hookline.loop.signals import Stopping
+
+__all__ = ["open_phase"]
+
+
+@contextlib.contextmanager
+def open_phase(
+    experiment: str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    *,
+    phase: str | None = None,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+) -> Iterator[PhaseLoop]:
+    """A phase of an experiment, at its start or at its newest checkpoint: `loop.step()`, `loop.ctx`, `loop.hooks`, …
+
+    folder: the run's directory; a temporary one, removed in the end, unless given. phase: the last one unless named;
+    phases before it are run to their end first. On leaving, components are closed and the directory's lock is given back.
+    Raises what `hookline.run` raises.
+    """
+    planned = plan(experiment, overrides, plugins)
+    names = [p.spec.name for p in planned.phases]
+    if phase is not None and phase not in names:
+        raise ExperimentError(f"there is no phase '{phase}'{nearest(phase, names)}", f"phases: {', '.join(names)}")
+    with contextlib.ExitStack() as stack:
+        where = Path(folder) if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        run = open_run(where, planned)
+        stack.callback(run.close)
+        for name in names[: names.index(phase) if phase else -1]:
+            if run.finished(name) is None:
+                with open_phase_of(run, planned, name) as before:
+                    before.run(Stopping())
+        yield stack.enter_context(open_phase_of(run, planned, phase))
