@@ -10,6 +10,7 @@ from hookline.contract.check import check_class
 from hookline.contract.task import Task
 from hookline.data.names import is_task, parts
 from hookline.errors import DataError, nearest, shorten
+from hookline.registry.construct import construct
 from hookline.registry.offers import Offer, find
 
 __all__ = ["task"]
@@ -36,7 +37,7 @@ def _make_task(offer: Offer, options: tuple[tuple[str, str], ...], name: str) ->
                 f"{name}: '{offer.name}' has no option '{shorten(key)}'{nearest(key, known)}", has
             ) from None
         raise DataError(f"{name}: {key} is {shorten(str(first['input']))}: {first['msg']}", has) from None
-    made = cls(config)
+    made = construct(cls, config, str(offer), offer.target)
     made.instance = offer.name
     assert isinstance(made, Task)
     return made
