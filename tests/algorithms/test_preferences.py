@@ -196,7 +196,7 @@ def test_label_noise_moves_the_optimum_where_it_should(made: Made, tmp_path: Pat
     task = running.ctx.task(ARMS)
     eps = 0.1
     if kind == "robust":  # noisy labels, corrected: ends where clean ones would
-        population = next(c for _, c, _ in running._stateful() if isinstance(c, Population))
+        population = next(s.component for _, s in running.phase.stateful() if isinstance(s.component, Population))
         population.preference_BK = (1 - eps) * population.preference_BK + eps * (1 - population.preference_BK)
         assert trained(running).tolist() == pytest.approx(soft(1.0, [1, 0, -1]), abs=1e-3)
     else:  # clean labels, distrusted: less sure than they are

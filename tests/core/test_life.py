@@ -17,6 +17,7 @@ import torch
 import hookline
 from hookline import CheckpointError, PluginError
 from hookline.loop import closing
+from hookline.models.role import Role
 from hookline.storage import folders, journal
 from hookline.storage.journal import Journal
 from hookline.testing import open_phase
@@ -359,3 +360,39 @@ def test_a_folder_is_hashed_once_per_process_and_again_when_it_changed(
     (tmp_path / "kept" / "a").write_bytes(b"abd")
     with pytest.raises(CheckpointError, match="does not match its hash"):
         folders.verify(tmp_path / "kept")
+
+
+@pytest.mark.parametrize(("write", "steps"), [("parameter", 1), ("parameter.data", 3)])
+def test_a_write_into_a_frozen_role_is_found_at_the_next_save_or_at_the_end(
+    plugin: Write, tiny: Tiny, tmp_path: Path, write: str, steps: int
+) -> None:
+    """What torch counts as a write is found at the save; what goes past its count, at the end of the phase."""
+    path = plugin(
+        f"""
+        class Mine(Component):
+            def setup(self, ctx):
+                ctx.role("still", frozen=True)
+
+            @hookimpl(wrapper=True)
+            def hookline_update(self, ctx, batch):
+                if ctx.step == 0:
+                    parameter = next(iter(ctx.role_named("still").parameters().values()))
+                    with torch.no_grad():
+                        {write}.add_(1.0)
+                return (yield)
+        """
+    )
+    with pytest.raises(PluginError, match="frozen role 'still' changed during phase 'rl'"):
+        hookline.run(tiny(wrap="mine", steps=3, save={"every": 1}), plugins=[path], out=tmp_path / "run")
+    assert len(hookline.Run.read(tmp_path / "run").rows()) == steps
+
+
+def test_frozen_roles_are_hashed_at_the_start_and_the_end_alone(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    plain = Role.hash
+    monkeypatch.setattr(Role, "hash", lambda role: hashed.append(role.name) or plain(role))
+    kl = {"use": "kl-penalty", "target": 1.0}
+    hookline.run(tiny(wrap=kl, steps=3, save={"every": 1}), out=tmp_path / "run")
+    assert hashed.count("reference") == 2

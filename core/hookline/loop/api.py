@@ -92,10 +92,7 @@ def open_phase(run: Run, planned: Plan, phase: str | None = None, *, finished: b
     from hookline.loop.loop import PhaseLoop
     from hookline.loop.session import Session
 
-    names = [p.spec.name for p in planned.phases]
-    if phase is not None and phase not in names:
-        raise ExperimentError(f"there is no phase '{phase}'{nearest(phase, names)}", f"phases: {', '.join(names)}")
-    chosen = planned.phases[names.index(phase) if phase else -1]
+    chosen = phase_named(planned, phase)
     with asyncio.Runner() as answers:
         session = Session(planned, run, answers)
         try:
@@ -103,6 +100,14 @@ def open_phase(run: Run, planned: Plan, phase: str | None = None, *, finished: b
                 yield loop
         finally:
             session.close()
+
+
+def phase_named(planned: Plan, name: str | None) -> PlannedPhase:
+    """The phase of that name; the last one for None. Raises ExperimentError where there is none."""
+    names = [phase.spec.name for phase in planned.phases]
+    if name is not None and name not in names:
+        raise ExperimentError(f"there is no phase '{name}'{nearest(name, names)}", f"phases: {', '.join(names)}")
+    return planned.phases[-1 if name is None else names.index(name)]
 
 
 @contextmanager
@@ -119,9 +124,7 @@ def open_finished(run: Run, phase: str | None = None) -> Iterator[PhaseLoop]:
 
 def finished_phase(run: Run, planned: Plan, name: str | None = None) -> PlannedPhase:
     """The phase of that name, or the last one, that has finished; its folder is verified."""
-    names = [phase.spec.name for phase in planned.phases]
-    if name and name not in names:
-        raise ExperimentError(f"the run has no phase '{name}'{nearest(name, names)}", f"phases: {', '.join(names)}")
+    phase_named(planned, name)
     finished = [phase for phase in planned.phases if run.phase_folder(phase.spec.name).exists()]
     wanted = [phase for phase in finished if name in (None, phase.spec.name)]
     if not wanted:

@@ -24,13 +24,13 @@ from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import ExperimentError, PluginError, ServiceError, renamed
 from hookline.inference import local
-from hookline.loop.roles import Roles
 from hookline.loop.scope import Scope, Training
-from hookline.loop.stats import StatsCache
 from hookline.models.role import Role
+from hookline.models.roles import Roles
 from hookline.registry.slot import Slot
 from hookline.runs.run import Run
 from hookline.storage import trees
+from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
 
 __all__ = ["PhaseContext", "Resources"]

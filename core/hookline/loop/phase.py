@@ -19,16 +19,16 @@ from hookline.loop.closing import close_all
 from hookline.loop.context import PhaseContext, Resources
 from hookline.loop.evaluation import Evaluator
 from hookline.loop.hooks import Hooks, blame
-from hookline.loop.roles import Heads, Roles
 from hookline.loop.scope import Training
 from hookline.loop.session import Session
-from hookline.loop.stats import StatsCache
 from hookline.models import load
 from hookline.models.folder import folder_hash
 from hookline.models.role import Role
+from hookline.models.roles import Heads, Roles
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.registry.slot import Slot
 from hookline.storage import folders, trees
+from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
 
 __all__ = ["Counters", "Phase", "wishes_of"]

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hookline.errors import ExperimentError, nearest
 from hookline.loop.api import open_phase as open_phase_of
-from hookline.loop.api import open_run, plan
+from hookline.loop.api import open_run, phase_named, plan
 from hookline.loop.loop import PhaseLoop
 from hookline.loop.signals import Stopping
 
@@ -33,15 +32,13 @@ def open_phase(
     Raises what `hookline.run` raises.
     """
     planned = plan(experiment, overrides, plugins)
-    names = [p.spec.name for p in planned.phases]
-    if phase is not None and phase not in names:
-        raise ExperimentError(f"there is no phase '{phase}'{nearest(phase, names)}", f"phases: {', '.join(names)}")
+    chosen = phase_named(planned, phase)
     with contextlib.ExitStack() as stack:
         where = Path(folder) if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
         run = open_run(where, planned)
         stack.callback(run.close)
-        for name in names[: names.index(phase) if phase else -1]:
-            if run.finished(name) is None:
-                with open_phase_of(run, planned, name) as before:
+        for earlier in planned.phases[: planned.phases.index(chosen)]:
+            if run.finished(earlier.spec.name) is None:
+                with open_phase_of(run, planned, earlier.spec.name) as before:
                     before.run(Stopping())
-        yield stack.enter_context(open_phase_of(run, planned, phase))
+        yield stack.enter_context(open_phase_of(run, planned, chosen.spec.name))
