@@ -25,11 +25,13 @@ _HOMES = {
         "Term",
     ),
     "hookline.contract.component": ("Component",),
+    "hookline.contract.engine": ("Completion", "Engine", "Request"),
+    "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric",),
-    "hookline.contract.model": ("Adapter", "Architecture", "Head"),
+    "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process",),
     "hookline.contract.task": ("Task",),
     "hookline.data.tokenizer": ("Tokenizer",),
@@ -42,7 +44,8 @@ _HOMES = {
         "PluginError",
         "ServiceError",
     ),
-    "hookline.inference.local": ("Completions", "NextToken"),
+    "hookline.inference.completions": ("Completions",),
+    "hookline.inference.local": ("NextToken",),
     "hookline.loop.api": ("run",),
     "hookline.loop.context": ("Context",),
     "hookline.runs.run": ("Run",),
@@ -58,13 +61,17 @@ __all__ = [
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "Completion",
     "Completions",
     "Component",
     "Config",
     "Context",
     "DataError",
     "DataName",
+    "Decoding",
+    "Engine",
     "ExperimentError",
+    "Family",
     "Head",
     "HooklineError",
     "Judgement",
@@ -78,6 +85,7 @@ __all__ = [
     "PluginError",
     "Process",
     "Record",
+    "Request",
     "Rollout",
     "Run",
     "Sampling",
@@ -88,6 +96,7 @@ __all__ = [
     "Term",
     "Tokenizer",
     "UpdateConfig",
+    "Vocabulary",
     "__version__",
     "compare",
     "concat",
@@ -116,11 +125,13 @@ if TYPE_CHECKING:
         Term,
     )
     from hookline.contract.component import Component
+    from hookline.contract.engine import Completion, Engine, Request
+    from hookline.contract.family import Decoding, Family
     from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats
     from hookline.contract.metrics import Metric
-    from hookline.contract.model import Adapter, Architecture, Head
+    from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process
     from hookline.contract.task import Task
     from hookline.data.tokenizer import Tokenizer
@@ -133,7 +144,8 @@ if TYPE_CHECKING:
         PluginError,
         ServiceError,
     )
-    from hookline.inference.local import Completions, NextToken
+    from hookline.inference.completions import Completions
+    from hookline.inference.local import NextToken
     from hookline.loop.api import run
     from hookline.loop.context import Context
     from hookline.runs.run import Run

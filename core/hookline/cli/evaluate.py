@@ -123,7 +123,14 @@ def export_run(directory: Path, folder: Path, phase: str | None, best: bool) -> 
     manifest = folders.verify(source)
     adapter = bool(run.finished(name)["adapter"]) if run.finished(name) else False  # type: ignore[index]
     role = load.load_role(
-        "policy", source / "model", wishes_of(plan, chosen), chosen.head, chosen.adapter, adapter, plan.experiment.seed
+        "policy",
+        source / "model",
+        wishes_of(plan, chosen),
+        chosen.head,
+        chosen.adapter,
+        adapter,
+        plan.experiment.seed,
+        family=load.family_of(plan.family),
     )
     folder.mkdir(parents=True, exist_ok=True)
     role.export(folder)

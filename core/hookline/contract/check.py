@@ -7,6 +7,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from hookline.contract.component import Component
+from hookline.contract.engine import Engine
+from hookline.contract.family import Family
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API, StageSpecs, TrackerSpecs
 from hookline.contract.metrics import Metric
@@ -50,8 +52,10 @@ def kind_of(cls: type[Component]) -> str:
     """The kind a class belongs to, from what it answers or derives from."""
     if issubclass(cls, Task):
         return "task"
-    if issubclass(cls, Architecture | Head | Adapter):
+    if issubclass(cls, Architecture | Head | Adapter | Family):
         return "model"
+    if issubclass(cls, Engine):
+        return "engine"
     hooks = hook_methods(cls)
     if any(name in vars(TrackerSpecs) for name in hooks):
         return "tracker"

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hookline import rng
+from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Batch, Rollout, Sampling, Term
+from hookline.contract.engine import ABILITIES, Completion, Engine, Request
+from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.metrics import MetricLog
 from hookline.data import sources, tasks
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import ExperimentError, PluginError, ServiceError, nearest, renamed
-from hookline.inference import local
+from hookline.inference.completions import Completions, join
 from hookline.models.role import Role
 from hookline.registry.slot import Slot
 from hookline.training.statistics import statistics
 from hookline.training.trainer import Trainer
+from hookline.world.world import World
 
 if TYPE_CHECKING:
     from hookline.contract.task import Task
+    from hookline.inference.local import NextToken
     from hookline.runs.run import Run
 
 __all__ = ["Context"]
 
 
 B = TypeVar("B", bound=Batch)
+T = TypeVar("T")
 
 
 @dataclass
@@ -47,6 +54,11 @@ class Shared:
     roles: dict[str, Role]
     metrics: MetricLog
     load_phase: Callable[[str, str, Mapping[str, Callable[[int], nn.Module]]], Role]
+    answers: asyncio.Runner
+    """The run's event loop."""
+    engine: Engine
+    """What draws here."""
+    world: World = field(default_factory=World)
     micro_tokens: int = 16384
     step: int = 0
     samples: int = 0
@@ -57,6 +69,8 @@ class Shared:
     """How often a component asked for late answers in this step."""
     """The step of the phase after which the evaluation is made."""
     evaluation_samples: int = 0
+    synced: dict[str, int] = field(default_factory=dict)
+    """The version of each role's weights that the engine was last told of."""
     given: frozenset[str] = frozenset()
     """What the phase's components give, all together."""
     advantage_by: str = ""
@@ -126,6 +140,11 @@ class Context:
     @property
     def instance(self) -> str:
         return self._slot.instance if self._slot else "core"
+
+    @property
+    def world(self) -> World:
+        """Which process this is, and where networks lie."""
+        return self._shared.world
 
     # -- randomness and data
 
@@ -240,12 +259,13 @@ class Context:
         make: Callable[[int], nn.Module],
         *,
         role: str = "policy",
-        reads: Literal["before", "after"] = "before",
+        reads: Side = "before",
     ) -> None:
         """Put a head on a role's trunk, in `setup`: `make(hidden_size)` gives a module to [..., 1] or [..., k].
 
         `ctx.stats(batch, role, want=(name,))` reads it; `reads` says whether a token's figure comes from the state
-        before it (values) or after it (rewards).
+        before it (values) or after it (rewards), or, `row`, is one per row, on its last chosen token. The model's family
+        must have that side.
         """
         self._only_in_setup(f"head '{name}'")
         self.role_named(role).add_head(name, make, reads, (self._shared.seed, self.phase, role))
@@ -341,16 +361,26 @@ class Context:
         max_new_tokens: int,
         model: str = "policy",
         beside: Sequence[str] = (),
-        combine: Callable[[Mapping[str, local.NextToken]], Tensor] | None = None,
+        combine: Callable[[Mapping[str, NextToken]], Tensor] | None = None,
         greedy_B: Tensor | None = None,
-    ) -> local.Completions:
-        """Answers from a role, one per prompt of token ids; see `hookline.inference.local.draw`.
+    ) -> Completions:
+        """Answers from a role, one per prompt of token ids, drawn by the phase's engine.
 
+        A row's random numbers come from the run's seed and its sample id alone.
         combine: from what `model` and the roles `beside` it say about the next token (logits, heads) to the logits
         [B, V] that are drawn from, e.g. a mixture of two policies, or a policy guided by values. greedy_B: rows that take
         the likeliest token each time; their log-probs are those of sampling all the same.
+        Raises PluginError where the engine cannot do this, or the model does not decode.
         """
+        s, engine = self._shared, self._shared.engine
         role = self.role_named(model)
+        role.family.require({"decodes"}, f"'{self.instance}', which draws from role '{model}',")
+        for ability, asked in (("combine", combine is not None), ("kept-ids", sampling_.truncated)):
+            if asked and ability not in engine.gives:
+                raise PluginError(
+                    f"'{self.instance}' needs {ABILITIES[ability]} ('{ability}'), which engine '{engine.instance}' is not",
+                    "name another engine; `local` is one",
+                )
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest + max_new_tokens > role.context:
             raise ExperimentError(
@@ -358,18 +388,67 @@ class Context:
                 f"the model has {role.context} positions",
                 "lower max_new_tokens, shorten the prompts, or build with a larger context",
             )
-        s = self._shared
         place = ("evaluation", s.evaluation) if s.evaluation else (s.phase,)
-        return local.draw(
-            {name: self.role_named(name) for name in (model, *beside)},
-            prompts,
-            sample_B,
-            combine=combine,
-            greedy_B=greedy_B,
-            sampling=sampling_,
-            max_new_tokens=max_new_tokens,
-            eos=self.tokenizer.eos,
-            seed=rng.key(s.seed, *place, "draw"),
+        seed, eos = rng.key(s.seed, *place, "draw"), self.tokenizer.eos
+        greedy = [False] * len(prompts) if greedy_B is None else greedy_B.tolist()
+        requests = [
+            Request(
+                role=model,
+                prompt=prompt,
+                sample=sample,
+                seed=seed,
+                sampling=sampling_,
+                max_new_tokens=max_new_tokens,
+                eos=eos,
+                greedy=likeliest,
+                beside=tuple(beside),
+                combine=combine,
+            )
+            for prompt, sample, likeliest in zip(prompts, sample_B.tolist(), greedy)
+        ]
+        for name in (model, *beside):
+            version = self.role_named(name).version
+            if s.synced.get(name) != version:
+                engine.sync(name, version)
+                s.synced[name] = version
+        found = self.wait(_all(engine, requests))
+        drawn = join(found, sampling_, f"engine '{engine.instance}'")
+        if any(one.logprobs is None for one in found):
+            behaviour = replace(drawn.behaviour, logprobs_BT=self._own_logprobs(role, prompts, sample_B, drawn))
+            drawn = replace(drawn, behaviour=behaviour)
+        return drawn
+
+    def _own_logprobs(
+        self, role: Role, prompts: Sequence[Sequence[int]], sample_B: Tensor, drawn: Completions
+    ) -> Tensor:
+        """Log-probs [B, T] of what was drawn, by the role's own weights, for an engine that does not know them."""
+        prompt_ids_BP, prompt_length_B = pad_rows(prompts)
+        rows = Rollout(
+            prompt_ids_BP=prompt_ids_BP,
+            prompt_length_B=prompt_length_B,
+            token_ids_BT=drawn.token_ids_BT,
+            length_B=drawn.length_B,
+            mask_BT=torch.arange(drawn.token_ids_BT.shape[1]) < drawn.length_B[:, None],
+            group_B=sample_B,
+            sample_B=sample_B,
+            records=({},) * len(sample_B),
+            decode=self.tokenizer.decode,
+            finish_reason=drawn.finish_reason,
+            source=(role.name,) * len(sample_B),
+            behaviour=drawn.behaviour,
+        )
+        return statistics(role, rows, ("logprobs",), self._shared.micro_tokens).logprobs_BT
+
+    def wait(self, answer: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the run's event loop and return what it answers. Not for async hooks, which `await` it."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._shared.answers.run(answer, context=contextvars.copy_context())
+        answer.close()
+        raise PluginError(
+            f"'{self.instance}' waits for an answer inside an async hook, where the event loop is already running",
+            "await the coroutine there; ctx.draw belongs into a hook that is not async",
         )
 
     # -- figures, over all ranks
@@ -381,15 +460,15 @@ class Context:
 
     def sum(self, x: Tensor) -> float:
         """Sum over all entries on all ranks."""
-        return float(x.double().sum())
+        return self.world.sum(float(x.double().sum()))
 
     def mean(self, x: Tensor) -> float:
         """Mean over all entries on all ranks; 0 when there are none."""
-        return self.sum(x) / max(1, x.numel())
+        return self.sum(x) / max(1, self.world.sum(x.numel()))
 
     def max(self, x: Tensor) -> float:
         """Largest entry on all ranks."""
-        return float(x.max())
+        return self.world.max(float(x.max()))
 
     # -- answers that come late
 
@@ -425,3 +504,8 @@ class Context:
         answers = await asyncio.gather(*(one(row) for row in range(len(rollout))))
         ok = torch.tensor([a is not None for a in answers], dtype=torch.bool)
         return Term(torch.tensor([a or 0.0 for a in answers]), ok)
+
+
+async def _all(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+    """Every answer, in the order of the requests; the first failure is raised."""
+    return await asyncio.gather(*map(engine.draw, requests))

@@ -19,6 +19,7 @@ from hookline.contract.metrics import CORE_METRICS, MetricLog
 from hookline.contract.model import Head
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import CheckpointError, ExperimentError, PluginError
+from hookline.inference.local import local_engine
 from hookline.loop import guards
 from hookline.loop.context import Context, Shared
 from hookline.loop.evaluation import Evaluator
@@ -31,6 +32,8 @@ from hookline.registry.slot import Slot
 from hookline.runs.run import Run
 from hookline.storage import folders, trees
 from hookline.training.trainer import Trainer
+from hookline.world import devices
+from hookline.world.world import World
 
 __all__ = ["PhaseState", "tokenizer_of"]
 
@@ -66,6 +69,9 @@ class PhaseState:
             {"policy": policy},
             metrics,
             lambda name, role, heads: load_phase(plan, run, name, role, heads=heads),
+            answers,
+            local_engine(),
+            World(device=devices.resolve(plan.experiment.device)),
         )
         self.shared.given = frozenset(g for c in self.hooks.components.values() for g in c.gives)
         self.shared.advantage_by = phase.advantage_by.instance if phase.advantage_by else ""
@@ -96,6 +102,7 @@ class PhaseState:
                 component.setup(self.ctx.bound(self.by_name[name]))
         for evaluator in self.evaluators:
             evaluator.setup(self.ctx)
+        s.engine.setup(self.ctx)
         s.settling = False
         if update and isinstance(update.config, UpdateConfig):
             trained = [role for name, role in s.roles.items() if name not in s.derived]
@@ -272,7 +279,15 @@ def _policy(plan: Plan, phase: PlannedPhase, run: Run, tokenizer: Tokenizer) -> 
         return load_phase(plan, run, phase.start, "policy", phase)
     if plan.experiment.model.path:
         run.pin(f"model:{plan.experiment.model.path}", folder_hash(plan.experiment.model.path))
-    return load.build_policy(plan.experiment.model, plan.architecture, phase.adapter, tokenizer, plan.experiment.seed)
+    return load.build_policy(
+        plan.experiment.model,
+        plan.architecture,
+        phase.adapter,
+        tokenizer,
+        plan.experiment.seed,
+        load.family_of(plan.family),
+        devices.resolve(plan.experiment.device),
+    )
 
 
 def load_phase(
@@ -294,6 +309,8 @@ def load_phase(
         bool(manifest["adapter"]),
         plan.experiment.seed,
         heads or {},
+        family=load.family_of(plan.family),
+        device=devices.resolve(plan.experiment.device),
     )
 
 

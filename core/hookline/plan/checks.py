@@ -8,6 +8,7 @@ from typing import Any
 
 from hookline.batch.stages import Advantaged, Scored
 from hookline.config.experiment import Evaluation, Experiment, Phase
+from hookline.contract.family import SIDES, Family
 from hookline.contract.fields import marked
 from hookline.contract.metrics import CORE_METRICS
 from hookline.data import sources
@@ -15,6 +16,7 @@ from hookline.errors import DataError, ExperimentError, HooklineError, PluginErr
 from hookline.plan.plan import PlannedEvaluation, PlannedPhase
 from hookline.plan.slots import Planner
 from hookline.registry.slot import Slot
+from hookline.world import devices
 
 
 def _check_names(planner: Planner, evaluations: Sequence[Evaluation], at: tuple[str | int, ...]) -> None:
@@ -41,6 +43,14 @@ def _check_folders(planner: Planner, experiment: Experiment) -> None:
             Tokenizer.file((spec.path if spec else path) or "")
     except (DataError, ExperimentError) as err:
         planner.fail(err, ("tokenizer", "path") if spec else ("model", "path"))
+
+
+def _check_device(planner: Planner, experiment: Experiment) -> None:
+    """Whether the device is there, before a network is built for it."""
+    try:
+        devices.resolve(experiment.device)
+    except ExperimentError as err:
+        planner.fail(err, ("device",))
 
 
 def _check_best(
@@ -87,9 +97,9 @@ def _check_data(planner: Planner, name: str, path: tuple[str | int, ...]) -> Non
         planner.fail(err, path)
 
 
-def _check_fit(planner: Planner, phase: PlannedPhase, at: tuple[str | int, ...]) -> None:
-    """Stages and needs: what cannot work together is refused here, by name."""
-    everything = frozenset().union(*(slot.gives for slot in phase.slots))
+def _check_fit(planner: Planner, phase: PlannedPhase, at: tuple[str | int, ...], sides: frozenset[str]) -> None:
+    """Stages and needs: what cannot work together is refused here, by name. sides: what the model's family has."""
+    everything = sides.union(*(slot.gives for slot in phase.slots))
     paid = bool(phase.rewards) or bool({"recorded_B", "recorded_BT"} & phase.rollout.gives)
     crediting = phase.advantage_by
     if crediting and not paid:
@@ -159,10 +169,12 @@ _CLAIMS = {
 }
 
 
-def _check_evaluation(planner: Planner, phase: PlannedPhase, evaluation: PlannedEvaluation) -> None:
+def _check_evaluation(
+    planner: Planner, phase: PlannedPhase, evaluation: PlannedEvaluation, sides: frozenset[str]
+) -> None:
     """What an evaluation's figures need, its own rollout or the phase's update must give."""
     slots = (evaluation.rollout, *evaluation.rewards)
-    gives = evaluation.rollout.gives | (phase.update.gives if phase.update else frozenset())
+    gives = sides | evaluation.rollout.gives | (phase.update.gives if phase.update else frozenset())
     for slot in slots:
         for need in sorted(set(slot.needs) - gives):
             if not _of_a_phase(need):
@@ -213,7 +225,11 @@ def _check_same_adapter(
 
 
 def _check_model(
-    planner: Planner, experiment: Experiment, architecture: Slot | None, phases: Sequence[PlannedPhase]
+    planner: Planner,
+    experiment: Experiment,
+    architecture: Slot | None,
+    phases: Sequence[PlannedPhase],
+    family: Family,
 ) -> None:
     """Whether rollouts fit into the model's positions, and adapters onto its layers, before any weight exists."""
     from hookline.models.folder import positions
@@ -238,13 +254,15 @@ def _check_model(
             continue
         tried.append(adapter)
         try:
-            check_adapter(architecture, path, adapter)
+            check_adapter(architecture, path, adapter, family)
         except HooklineError as err:
             planner.fail(err, adapter.path)
 
 
-def _missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = None) -> str:
-    """source: the rollout whose rows lack it; the phase's own unless given."""
+def _missing(need: str, slot: Slot, phase: PlannedPhase | None = None, source: Slot | None = None) -> str:
+    """source: the rollout whose rows lack it; the phase's own unless given. phase: None for a side of the model."""
+    if need in SIDES or phase is None:
+        return f"'{slot.instance}' needs {SIDES[need]} ('{need}'), which the experiment's model does not have; see model.family"
     source = source or phase.rollout
     rollout = source.instance
     several = f"several answers per prompt, but '{rollout}' reads one; name a rollout that reads comparisons"

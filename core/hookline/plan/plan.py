@@ -53,6 +53,8 @@ class Plan:
     architecture: Slot | None
     trackers: tuple[Slot, ...]
     loose: tuple[Offer, ...] = ()
+    family: Slot | None = None
+    """How the model computes; None: the core's `causal`."""
     notes: tuple[str, ...] = ()
     """What a person should know before it runs, though nothing needs fixing."""
 
@@ -61,5 +63,5 @@ class Plan:
         """The distinct offers the experiment uses."""
         slots = [slot for phase in self.phases for slot in (*phase.slots, phase.head, phase.adapter) if slot]
         slots += [s for p in self.phases for e in p.evaluations for s in (e.rollout, *e.rewards)]
-        slots += [slot for slot in (self.architecture, *self.trackers) if slot]
+        slots += [slot for slot in (self.architecture, self.family, *self.trackers) if slot]
         return list(dict.fromkeys(slot.offer for slot in slots))

@@ -14,13 +14,16 @@ from pydantic import ValidationError
 
 from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase
 from hookline.config.yaml import Document
+from hookline.contract.family import Family
 from hookline.contract.fields import Use, marked
 from hookline.contract.model import Adapter, Architecture, Head
 from hookline.data.names import other_split
 from hookline.errors import PluginError, nearest
+from hookline.models.load import family_of
 from hookline.plan.checks import (
     _check_best,
     _check_data,
+    _check_device,
     _check_evaluation,
     _check_figure,
     _check_fit,
@@ -29,12 +32,14 @@ from hookline.plan.checks import (
     _check_named_phases,
     _check_names,
     _check_same_adapter,
+    _missing,
 )
 from hookline.plan.plan import Plan, PlannedEvaluation, PlannedPhase
 from hookline.plan.slots import Planner
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
+from hookline.world import devices
 
 __all__ = ["make_plan"]
 
@@ -55,17 +60,25 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str 
             _check_data(planner, name, (*architecture.path, key))
     if experiment.tokenizer and experiment.tokenizer.on:
         _check_data(planner, experiment.tokenizer.on, ("tokenizer", "on"))
+    family = planner.slot("model", experiment.model.family, ("model", "family"))
+    if family and not issubclass(family.cls, Family):
+        planner.say(("model", "family"), f"'{family.instance}' is not a family of models")
+        family = None
+    sides = family_of(family).sides
+    _check_device(planner, experiment)
     _check_folders(planner, experiment)
     phases: list[PlannedPhase] = []
     for index, spec in enumerate(experiment.phases):
-        planned = _plan_phase(planner, experiment, spec, ("phases", index), phases)
+        planned = _plan_phase(planner, experiment, spec, ("phases", index), phases, sides)
         if planned:
             phases.append(planned)
-    _check_model(planner, experiment, architecture, phases)
+    _check_model(planner, experiment, architecture, phases, family_of(family))
     trackers = [planner.slot("tracker", use, ("trackers", i)) for i, use in enumerate(experiment.trackers)]
     planner.finish()
-    notes = tuple(document.notes)
-    return Plan(experiment, tuple(phases), architecture, tuple(t for t in trackers if t), planner.loose, notes)
+    notes = tuple(filter(None, (*document.notes, devices.note(experiment.device))))
+    return Plan(
+        experiment, tuple(phases), architecture, tuple(t for t in trackers if t), planner.loose, family, notes=notes
+    )
 
 
 def _loose(plugins: Sequence[str | Offer]) -> tuple[Offer, ...]:
@@ -134,8 +147,15 @@ _KEYS = {
 
 
 def _plan_phase(
-    planner: Planner, experiment: Experiment, spec: Phase, at: tuple[str | int, ...], before: Sequence[PlannedPhase]
+    planner: Planner,
+    experiment: Experiment,
+    spec: Phase,
+    at: tuple[str | int, ...],
+    before: Sequence[PlannedPhase],
+    sides: frozenset[str],
 ) -> PlannedPhase | None:
+    """sides: what the model's family has, e.g. `decodes`; see `Family.sides`."""
+
     def many(kind: str, key: str, uses: Sequence[Use]) -> tuple[Slot, ...]:
         found = [planner.slot(kind, use, (*at, key, i)) for i, use in enumerate(uses)]
         names = [use.instance for use in uses]
@@ -159,6 +179,8 @@ def _plan_phase(
     head = planner.slot("model", spec.model.head, (*at, "model", "head"))
     if head and not issubclass(head.cls, Head):
         planner.say((*at, "model", "head"), f"'{head.instance}' is no head")
+    elif head and issubclass(head.cls, Head) and head.cls.reads not in sides:
+        planner.say((*at, "model", "head"), _missing(head.cls.reads, head))
     adapter = planner.slot("model", spec.model.adapter or experiment.model.adapter, (*at, "model", "adapter"))
     if adapter and not issubclass(adapter.cls, Adapter):
         planner.say((*at, "model", "adapter"), f"'{adapter.instance}' is no adapter")
@@ -198,10 +220,10 @@ def _plan_phase(
     if origin and origin.adapter and adapter:
         _check_same_adapter(planner, spec, origin.adapter, adapter, str(start), at)
     if len(planned.slots) == len([u for u in _uses(spec) if u]):
-        _check_fit(planner, planned, at)
+        _check_fit(planner, planned, at, sides)
         _check_figure(planner, planned, at)
     for evaluation in planned.evaluations:
-        _check_evaluation(planner, planned, evaluation)
+        _check_evaluation(planner, planned, evaluation, sides)
     _check_named_phases(planner, planned, before)
     return planned
 
@@ -218,7 +240,7 @@ def _start(
     before: Sequence[PlannedPhase],
 ) -> str | None:
     names = [phase.spec.name for phase in before]
-    if model.build or model.path:
+    if model.build or model.path or model.family:
         planner.say((*at, "model"), "a phase starts from the experiment's model or another phase; use `from:`")
     if model.start is None:
         policies = [p.spec.name for p in before if p.update and not p.head]

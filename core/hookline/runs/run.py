@@ -184,7 +184,7 @@ class Run:
         now = self._surroundings()
         differing = [
             f"{key}: {self.about.get(key)} then, {now[key]} now"
-            for key in (*VERSIONS, "machine", "threads", "kernels", "sources")
+            for key in (*VERSIONS, "machine", "device", "threads", "kernels", "sources")
             if self.about.get(key) != now[key]
         ]
         differing += [f"plugin {name} has changed" for name in changed_plugins(self.about.get("plugins", []), now["plugins"])]
@@ -196,6 +196,7 @@ class Run:
         import torch
 
         from hookline import kernels
+        from hookline.world import devices
 
         assert self.plan is not None
         plugins = [
@@ -213,6 +214,7 @@ class Run:
             "torch": str(torch.__version__),
             "python": platform.python_version(),
             "machine": platform.machine(),
+            "device": str(devices.resolve(self.plan.experiment.device)),
             **{name: version_of(name) for name in ("transformers", "tokenizers", "peft")},
             "sources": sources_hash(),
             "threads": self.plan.experiment.threads or torch.get_num_threads(),

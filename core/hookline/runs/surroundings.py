@@ -30,7 +30,7 @@ from hookline.plan.plan import Plan
 
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
-FREE_TO_CHANGE = re.compile(r"^(trackers|plugins)\b|^phases\.\d+\.save\b")
+FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device)\b|^phases\.\d+\.save\b")
 
 
 def changed_plugins(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:

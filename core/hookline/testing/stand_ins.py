@@ -19,8 +19,7 @@ from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Samplin
 from hookline.contract.component import Component
 from hookline.contract.fields import DataName, UpdateConfig
 from hookline.contract.hookspecs import hookimpl
-from hookline.contract.model import Architecture
-from hookline.data.tokenizer import Tokenizer
+from hookline.contract.model import Architecture, Vocabulary
 from hookline.loop.context import Context
 
 __all__ = ["STAND_INS"]
@@ -31,11 +30,11 @@ LONGEST = 9
 class TinyGPT2(Architecture):
     """Two layers of 32, with weights large enough that its answers differ."""
 
-    def build(self, tokenizer: Tokenizer) -> Any:
+    def build(self, tokenizer: Vocabulary) -> Any:
         from transformers import GPT2Config, GPT2LMHeadModel
 
         shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 64, "initializer_range": 0.2}
-        ends = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+        ends = {name: tokenizer.special[name] for name in ("bos_token_id", "eos_token_id")}
         return GPT2LMHeadModel(GPT2Config(vocab_size=tokenizer.vocabulary, **shape, **ends))
 
 

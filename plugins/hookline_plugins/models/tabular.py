@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 import hookline
-from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer
+from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer, Vocabulary
 from hookline.contract.process import State
 from hookline.data.tasks import task
 
@@ -154,7 +154,7 @@ class Tabular(Architecture):
         learners: int = Field(0, ge=0)
         """With `task`: as many tables side by side, kept apart by the word (learner0, …) that stands first in a prompt."""
 
-    def build(self, tokenizer: Tokenizer) -> Any:
+    def build(self, tokenizer: Vocabulary) -> Any:
         c = self.config
         kind = TableConfig(tokenizer.vocabulary, c.context, c.sees, **tokenizer.special)
         if not c.task:
@@ -162,6 +162,7 @@ class Tabular(Architecture):
         process = task(c.task).process()
         if process is None:
             raise ExperimentError(f"{c.task} has no process, so no reference policy", "leave out model.task")
+        assert isinstance(tokenizer, Tokenizer), "which words a process allows, a tokenizer alone knows"
         allowed = self._allowed(Situations(kind), process, tokenizer)
         kind.rows = len(allowed) + 1
         net: Any = Table(kind)

@@ -140,6 +140,8 @@ class Episodes(Component):
                 raise ValueError("from names whose values guide, so it wants beta")
             return self
 
+    needs = frozenset({"decodes"})
+
     @property
     def gives(self) -> set[str]:  # type: ignore[override]
         c = self.config

@@ -45,6 +45,8 @@ class Generate(Component):
         greedy: bool = False
         """One more answer per prompt, of the likeliest tokens, source `greedy`: for methods that compare with it (remax)."""
 
+    needs = frozenset({"decodes"})
+
     @property
     def gives(self) -> set[str]:  # type: ignore[override]
         several = {"groups"} if self.config.samples_per_prompt > 1 else set()
