@@ -107,13 +107,13 @@ def draw(
 
 
 def _look(role: Role, given: dict[str, Any]) -> tuple[Said, Any]:
-    net = role.base
-    out = getattr(net, net.base_model_prefix)(**given)
+    with role.computing():
+        out = getattr(role.base, role.base.base_model_prefix)(**given)
     weight, bias = role.head
     hidden = out.last_hidden_state[:, -1]
-    return Said(role, hidden, torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()), (
-        out.past_key_values
-    )
+    with role.computing():
+        logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
+    return Said(role, hidden, logits), out.past_key_values
 
 
 def _assemble(kept: list[tuple[Tensor, Tensor, Tensor]], B: int, T: int) -> KeptIds | None:

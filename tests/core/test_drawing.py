@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import old_draw
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +15,6 @@ from torch import Tensor
 from hookline import Completion, Completions, Engine, NextToken, PluginError, Request, Sampling, rng
 from hookline.inference.local import Local
 from hookline.loop.loop import PhaseLoop
-import old_draw
 
 Lab = Callable[..., PhaseLoop]
 SFT = {"use": "sft", "lr": 1e-3}

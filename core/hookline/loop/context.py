@@ -441,10 +441,16 @@ class Context:
 
     def wait(self, answer: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the run's event loop and return what it answers. Not for async hooks, which `await` it."""
+        found: list[T] = []
+
+        async def keep() -> None:  # asyncio prints a task's result into its own reports, which is slow for tensors
+            found.append(await answer)
+
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._shared.answers.run(answer, context=contextvars.copy_context())
+            self._shared.answers.run(keep(), context=contextvars.copy_context())
+            return found[0]
         answer.close()
         raise PluginError(
             f"'{self.instance}' waits for an answer inside an async hook, where the event loop is already running",
