@@ -28,7 +28,7 @@ def peaked(loop: PhaseLoop) -> list[list[int]]:
     weight.data.mul_(8)
     prompts = [[(7 * i + 3 * j) % 290 for j in range(n)] for i, n in enumerate(LENGTHS)]
     said = loop.ctx.draw(prompts, torch.arange(10), sampling_=Sampling(), max_new_tokens=12).token_ids_BT
-    tokenizer.eos = int(said.flatten().mode().values)
+    tokenizer.eos = loop.shared.drawing.eos = int(said.flatten().mode().values)
     return prompts
 
 
@@ -96,7 +96,7 @@ def test_all_that_waits_in_one_turn_is_one_batch_and_what_differs_is_not(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = lab(update=SFT)
-    engine = loop.shared.engine
+    engine = loop.shared.drawing.engine
     assert isinstance(engine, Local)
     batches: list[list[int]] = []
     real = Local._draw
@@ -138,7 +138,7 @@ def test_draw_inside_an_async_hook_is_refused_in_a_sentence(lab: Lab) -> None:
     async def hook() -> None:
         loop.ctx.draw([[1]], torch.arange(1), sampling_=Sampling(), max_new_tokens=2)
 
-    with pytest.raises(PluginError, match="inside an async hook"):
+    with pytest.raises(PluginError, match="inside a coroutine"):
         asyncio.run(hook())
 
 
@@ -151,7 +151,7 @@ def test_no_prompts_are_no_answers(lab: Lab) -> None:
 def test_scores_are_the_log_probs_of_the_tokens(lab: Lab) -> None:
     loop = lab(update=SFT)
     ids = [5, 9, 2, 7]
-    found = loop.ctx.wait(loop.shared.engine.score("policy", ids))
+    found = loop.ctx.wait(loop.shared.drawing.engine.score("policy", ids))
     with torch.no_grad():
         logprobs = torch.log_softmax(loop.ctx.role_named("policy").net(torch.tensor([ids])).logits[0].double(), -1)
     expected = torch.stack([logprobs[i, ids[i + 1]] for i in range(3)])
@@ -247,7 +247,7 @@ def filed(lab: Lab, sampled: dict[str, Any], corpus: Path, tmp_path: Path) -> Ca
         made = cls(cls.Config(answers=str(tmp_path / "answers.json")))  # type: ignore[call-arg]
         made.instance = "filed"
         made.setup(loop.ctx)
-        loop.shared.engine = made
+        loop.shared.drawing.engine = made
         return loop
 
     return make
@@ -269,7 +269,7 @@ def test_an_engine_is_told_of_new_weights_once_before_it_draws(filed: Callable[.
     loop.step()
     loop.hooks.rollout(loop.ctx)
     loop.hooks.rollout(loop.ctx)
-    engine: Any = loop.shared.engine
+    engine: Any = loop.shared.drawing.engine
     assert engine.told == [("policy", 0), ("policy", 1)]
 
 
@@ -300,7 +300,7 @@ def test_what_does_not_fit_together_names_the_engine(lab: Lab, change: dict[str,
             return Completion(**(right | change), finish_reason="stop")
 
     loop = lab(update=SFT)
-    loop.shared.engine = Odd(Odd.Config())
-    loop.shared.engine.instance = "odd"
+    loop.shared.drawing.engine = Odd(Odd.Config())
+    loop.shared.drawing.engine.instance = "odd"
     with pytest.raises(PluginError, match=f"engine 'odd' gave {sentence}"):
         loop.ctx.draw([[1]], torch.arange(1), sampling_=Sampling(), max_new_tokens=3)

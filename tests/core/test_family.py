@@ -188,7 +188,7 @@ def test_a_statistic_or_a_late_head_on_a_missing_side_is_one_sentence(
     with pytest.raises(PluginError, match=r"head 'value' of role 'policy' needs .* models of family 'pooling'"):
         loop.ctx.head("value", lambda width: torch.nn.Linear(width, 1))
     with pytest.raises(PluginError, match=r"has no output layer over tokens"):
-        loop.ctx.role_named("policy").head
+        assert loop.ctx.role_named("policy").head
 
 
 def test_drawing_from_a_model_that_does_not_decode_is_one_sentence(

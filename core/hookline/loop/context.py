@@ -7,23 +7,22 @@ import contextvars
 import copy
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hookline import rng
-from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Batch, Rollout, Sampling, Term
-from hookline.contract.engine import ABILITIES, Completion, Engine, Request
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.metrics import MetricLog
 from hookline.data import sources, tasks
 from hookline.data.tokenizer import Tokenizer
-from hookline.errors import ExperimentError, PluginError, ServiceError, nearest, renamed
-from hookline.inference.completions import Completions, join
+from hookline.errors import PluginError, ServiceError, nearest, renamed
+from hookline.inference.completions import Completions
+from hookline.inference.drawing import Drawing
 from hookline.models.role import Role
 from hookline.registry.slot import Slot
 from hookline.training.statistics import statistics
@@ -39,7 +38,7 @@ __all__ = ["Context"]
 
 
 B = TypeVar("B", bound=Batch)
-T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -56,8 +55,8 @@ class Shared:
     load_phase: Callable[[str, str, Mapping[str, Callable[[int], nn.Module]]], Role]
     answers: asyncio.Runner
     """The run's event loop."""
-    engine: Engine
-    """What draws here."""
+    drawing: Drawing
+    """The engine of the phase, and what it was told."""
     world: World = field(default_factory=World)
     micro_tokens: int = 16384
     step: int = 0
@@ -69,8 +68,6 @@ class Shared:
     """How often a component asked for late answers in this step."""
     """The step of the phase after which the evaluation is made."""
     evaluation_samples: int = 0
-    synced: dict[str, int] = field(default_factory=dict)
-    """The version of each role's weights that the engine was last told of."""
     given: frozenset[str] = frozenset()
     """What the phase's components give, all together."""
     advantage_by: str = ""
@@ -372,90 +369,29 @@ class Context:
         the likeliest token each time; their log-probs are those of sampling all the same.
         Raises PluginError where the engine cannot do this, or the model does not decode.
         """
-        s, engine = self._shared, self._shared.engine
-        role = self.role_named(model)
-        role.family.require({"decodes"}, f"'{self.instance}', which draws from role '{model}',")
-        for ability, asked in (("combine", combine is not None), ("kept-ids", sampling_.truncated)):
-            if asked and ability not in engine.gives:
-                raise PluginError(
-                    f"'{self.instance}' needs {ABILITIES[ability]} ('{ability}'), which engine '{engine.instance}' is not",
-                    "name another engine; `local` is one",
-                )
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        if longest + max_new_tokens > role.context:
-            raise ExperimentError(
-                f"a prompt of {longest} tokens and {max_new_tokens} new ones make {longest + max_new_tokens}, "
-                f"the model has {role.context} positions",
-                "lower max_new_tokens, shorten the prompts, or build with a larger context",
-            )
+        s = self._shared
         place = ("evaluation", s.evaluation) if s.evaluation else (s.phase,)
-        seed, eos = rng.key(s.seed, *place, "draw"), self.tokenizer.eos
-        greedy = [False] * len(prompts) if greedy_B is None else greedy_B.tolist()
-        requests = [
-            Request(
-                role=model,
-                prompt=prompt,
-                sample=sample,
-                seed=seed,
-                sampling=sampling_,
-                max_new_tokens=max_new_tokens,
-                eos=eos,
-                greedy=likeliest,
-                beside=tuple(beside),
-                combine=combine,
-            )
-            for prompt, sample, likeliest in zip(prompts, sample_B.tolist(), greedy)
-        ]
-        for name in (model, *beside):
-            version = self.role_named(name).version
-            if s.synced.get(name) != version:
-                engine.sync(name, version)
-                s.synced[name] = version
-        found = self.wait(_all(engine, requests))
-        drawn = join(found, sampling_, f"engine '{engine.instance}'")
-        if any(one.logprobs is None for one in found):
-            behaviour = replace(drawn.behaviour, logprobs_BT=self._own_logprobs(role, prompts, sample_B, drawn))
-            drawn = replace(drawn, behaviour=behaviour)
-        return drawn
-
-    def _own_logprobs(
-        self, role: Role, prompts: Sequence[Sequence[int]], sample_B: Tensor, drawn: Completions
-    ) -> Tensor:
-        """Log-probs [B, T] of what was drawn, by the role's own weights, for an engine that does not know them."""
-        prompt_ids_BP, prompt_length_B = pad_rows(prompts)
-        rows = Rollout(
-            prompt_ids_BP=prompt_ids_BP,
-            prompt_length_B=prompt_length_B,
-            token_ids_BT=drawn.token_ids_BT,
-            length_B=drawn.length_B,
-            mask_BT=torch.arange(drawn.token_ids_BT.shape[1]) < drawn.length_B[:, None],
-            group_B=sample_B,
-            sample_B=sample_B,
-            records=({},) * len(sample_B),
-            decode=self.tokenizer.decode,
-            finish_reason=drawn.finish_reason,
-            source=(role.name,) * len(sample_B),
-            behaviour=drawn.behaviour,
+        return s.drawing.draw(
+            self,
+            prompts,
+            sample_B,
+            sampling=sampling_,
+            max_new_tokens=max_new_tokens,
+            seed=rng.key(s.seed, *place, "draw"),
+            model=model,
+            beside=beside,
+            combine=combine,
+            greedy_B=greedy_B,
         )
-        return statistics(role, rows, ("logprobs",), self._shared.micro_tokens).logprobs_BT
 
-    def wait(self, answer: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the run's event loop and return what it answers. Not for async hooks, which `await` it."""
-        found: list[T] = []
-
-        async def keep() -> None:  # asyncio prints a task's result into its own reports, which is slow for tensors
-            found.append(await answer)
-
+    def wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run a coroutine on the run's event loop and return what it answers. Not for coroutines, which `await` it."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self._shared.answers.run(keep(), context=contextvars.copy_context())
-            return found[0]
-        answer.close()
-        raise PluginError(
-            f"'{self.instance}' waits for an answer inside an async hook, where the event loop is already running",
-            "await the coroutine there; ctx.draw belongs into a hook that is not async",
-        )
+            return self._shared.answers.run(coroutine, context=contextvars.copy_context())
+        coroutine.close()
+        raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "write await there")
 
     # -- figures, over all ranks
 
@@ -510,8 +446,3 @@ class Context:
         answers = await asyncio.gather(*(one(row) for row in range(len(rollout))))
         ok = torch.tensor([a is not None for a in answers], dtype=torch.bool)
         return Term(torch.tensor([a or 0.0 for a in answers]), ok)
-
-
-async def _all(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    """Every answer, in the order of the requests; the first failure is raised."""
-    return await asyncio.gather(*map(engine.draw, requests))

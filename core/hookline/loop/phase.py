@@ -19,6 +19,7 @@ from hookline.contract.metrics import CORE_METRICS, MetricLog
 from hookline.contract.model import Head
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import CheckpointError, ExperimentError, PluginError
+from hookline.inference.drawing import Drawing
 from hookline.inference.local import local_engine
 from hookline.loop import guards
 from hookline.loop.context import Context, Shared
@@ -70,7 +71,7 @@ class PhaseState:
             metrics,
             lambda name, role, heads: load_phase(plan, run, name, role, heads=heads),
             answers,
-            local_engine(),
+            Drawing(local_engine(), tokenizer.eos),
             World(device=devices.resolve(plan.experiment.device)),
         )
         self.shared.given = frozenset(g for c in self.hooks.components.values() for g in c.gives)
@@ -91,7 +92,7 @@ class PhaseState:
         """Let components make roles and heads and open data; then weights and state of a checkpoint go on top."""
         s, update = self.shared, self.hooks.update_component
         if update and isinstance(update.config, UpdateConfig):
-            s.micro_tokens = update.config.micro_tokens
+            s.micro_tokens = s.drawing.micro_tokens = update.config.micro_tokens
         if self.phase.head:
             head = self.phase.head.component
             assert isinstance(head, Head)
@@ -102,7 +103,7 @@ class PhaseState:
                 component.setup(self.ctx.bound(self.by_name[name]))
         for evaluator in self.evaluators:
             evaluator.setup(self.ctx)
-        s.engine.setup(self.ctx)
+        s.drawing.engine.setup(self.ctx)
         s.settling = False
         if update and isinstance(update.config, UpdateConfig):
             trained = [role for name, role in s.roles.items() if name not in s.derived]
