@@ -30,6 +30,10 @@ from hookline.world.world import World
 Lab = Callable[..., PhaseLoop]
 
 
+ROLES = torch.device("cpu", 0)
+"""The roles' device here: the CPU, but not equal to where hooks see tensors."""
+
+
 class Apart(AssertionError):
     """An operation over tensors of two devices."""
 
@@ -73,8 +77,10 @@ class Watch(TorchFunctionMode):
         if places:
             written = args[0] if name == "__setitem__" and args[0] not in self.places else None
             self.put([out, written], places.pop())
-        elif made and kwargs.get("device", "cpu") == "cpu" and not isinstance(kwargs.get("device"), torch.device):
-            self.put(out, "here")  # `device=x.device` would be the device of x, wherever that is
+        elif made and kwargs.get("device") == ROLES:
+            self.put(out, "there")
+        elif made and not isinstance(kwargs.get("device"), torch.device):
+            self.put(out, "here")  # `device=x.device` is the device of x, wherever that is
         return out
 
 
@@ -115,6 +121,7 @@ def apart(loop: PhaseLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
     monkeypatch.setattr(Batch, "to", moved)
     monkeypatch.setattr(trainer, "forward", computed)
+    monkeypatch.setattr(Role, "device", ROLES)
     for role in loop.shared.roles.values():
         watch.put(role.tensors(), "there")
         watch.put(list(role.parameters().values()), "there")
