@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from hookline import Batch, ExperimentError, HooklineError, Sampling
+from hookline import Batch, ExperimentError, HooklineError, Request, Sampling
 from hookline.cli import main
 from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
@@ -193,6 +193,15 @@ def test_the_watch_sees_what_a_gpu_would_refuse(lab: Lab, monkeypatch: pytest.Mo
         watch.put(batch, "here")
         with pytest.raises(Apart):
             loop.ctx.role_named("policy").states(batch, {"before"})
+
+
+def test_what_an_engine_gives_lies_here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = lab(update={"use": "sft", "lr": 1e-3})
+    asked: dict[str, Any] = {"role": "policy", "prompt": [1, 2], "sample": 3, "seed": 1, "max_new_tokens": 4, "eos": 0}
+    with apart(loop, monkeypatch) as watch:
+        given = loop.ctx.wait(loop.shared.drawing.engine.draw(Request(**asked, sampling=Sampling(top_k=4))))
+        assert all(watch.place(tensor) <= {"here"} for tensor in tensors_in(given))
+        assert watch.place(given.token_ids) == watch.place(given.logprobs) == {"here"}
 
 
 def test_a_batch_that_lies_there_already_is_itself(lab: Lab, sampled: dict[str, Any]) -> None:
