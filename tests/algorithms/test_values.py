@@ -280,7 +280,7 @@ def test_guided_draws_from_the_policy_tilted_by_the_lower_q(lab: Lab) -> None:
         with torch.no_grad():
             hidden = role.base.base_model(input_ids=ids).last_hidden_state
             lower = torch.minimum(role.heads["q1"](hidden), role.heads["q2"](hidden))
-            logp = torch.log_softmax(torch.log_softmax(role.logits(ids), -1) + 7.0 * lower, -1)[0]
+            logp = torch.log_softmax(torch.log_softmax(role.base(ids).logits, -1) + 7.0 * lower, -1)[0]
         P = len(drawn.prompt_ids(row))
         want = [float(logp[P - 1 + t, token]) for t, token in enumerate(drawn.response_ids(row))]
         assert drawn.behaviour.logprobs_BT[row, : len(want)].tolist() == pytest.approx(want, abs=1e-5)

@@ -304,3 +304,11 @@ def test_what_does_not_fit_together_names_the_engine(lab: Lab, change: dict[str,
     loop.shared.drawing.engine.instance = "odd"
     with pytest.raises(PluginError, match=f"engine 'odd' gave {sentence}"):
         loop.ctx.draw([[1]], torch.arange(1), sampling_=Sampling(), max_new_tokens=3)
+
+
+def test_the_built_in_engine_and_family_are_offered_by_the_same_table_as_every_plugin() -> None:
+    from hookline.models.causal import Causal
+    from hookline.registry import offers
+
+    assert offers.find("engine", "local").load() is Local
+    assert offers.find("model", "causal").load() is Causal
