@@ -24,13 +24,16 @@ _HOMES = {
         "KeptIds",
         "Term",
     ),
+    "hookline.contract.command": ("Argument", "Command", "Out"),
     "hookline.contract.component": ("Component",),
     "hookline.contract.engine": ("Completion", "Engine", "Request"),
+    "hookline.contract.environment": ("Environment", "Turn"),
     "hookline.contract.family": ("Decoding", "Family"),
-    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig"),
+    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
+    "hookline.contract.format": ("Format",),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
-    "hookline.contract.metrics": ("Metric",),
+    "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process",),
     "hookline.contract.task": ("Task",),
@@ -58,9 +61,11 @@ __all__ = [
     "Adapter",
     "Advantaged",
     "Architecture",
+    "Argument",
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "Command",
     "Completion",
     "Completions",
     "Component",
@@ -70,8 +75,10 @@ __all__ = [
     "DataName",
     "Decoding",
     "Engine",
+    "Environment",
     "ExperimentError",
     "Family",
+    "Format",
     "Head",
     "HooklineError",
     "Judgement",
@@ -81,6 +88,7 @@ __all__ = [
     "MicroBatch",
     "NextToken",
     "NumbersError",
+    "Out",
     "PhaseName",
     "PluginError",
     "Process",
@@ -95,12 +103,16 @@ __all__ = [
     "Task",
     "Term",
     "Tokenizer",
+    "Turn",
     "UpdateConfig",
+    "Use",
     "Vocabulary",
     "__version__",
     "compare",
     "concat",
+    "figure_name",
     "hookimpl",
+    "instance_name",
     "pad_rows",
     "pairs",
     "put_last",
@@ -124,13 +136,16 @@ if TYPE_CHECKING:
         Scored,
         Term,
     )
+    from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
     from hookline.contract.engine import Completion, Engine, Request
+    from hookline.contract.environment import Environment, Turn
     from hookline.contract.family import Decoding, Family
-    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig
+    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig, Use, instance_name
+    from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats
-    from hookline.contract.metrics import Metric
+    from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process
     from hookline.contract.task import Task

@@ -148,7 +148,12 @@ def phases(sampled: dict[str, Any], corpus: Path) -> dict[str, dict[str, Any]]:
     return {
         "sft": {"rollout": data, "update": {"use": "sft", **few}},
         "grpo": {**played, "advantage": "group-relative", "update": {"use": "grpo", **few}},
-        "truncated": {**played, "rollout": {**sampled, "top_k": 9}, "update": {"use": "rloo", **few}, "advantage": None},
+        "truncated": {
+            **played,
+            "rollout": {**sampled, "top_k": 9},
+            "update": {"use": "rloo", **few},
+            "advantage": None,
+        },
         "ppo": {**played, "wrap": ["kl-penalty"], "advantage": "gae", "update": {"use": "ppo", **few}},
         "dpo": {"rollout": pairs, "update": {"use": "dpo", **few}},
         "online-dpo": {**played, "update": {"use": "dpo", **few}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hookline import Completion, Completions, Engine, NextToken, PluginError, Request, Sampling, rng
+from hookline import Completion, Completions, Engine, HooklineError, NextToken, PluginError, Request, Sampling, rng
 from hookline.inference.local import Local
 from hookline.loop.loop import PhaseLoop
 
@@ -186,6 +187,7 @@ def test_decoding_goes_on_from_any_rows(lab: Lab, model: str) -> None:
 FILED = '''
 import asyncio
 import json
+import json
 from pathlib import Path
 
 import torch
@@ -235,7 +237,6 @@ def filed(lab: Lab, sampled: dict[str, Any], corpus: Path, tmp_path: Path) -> Ca
 
     (tmp_path / "filed.py").write_text(FILED)
     words = [line.split('"')[3] for line in (corpus / "prompts.jsonl").read_text().splitlines()]
-    import json
 
     (tmp_path / "answers.json").write_text(json.dumps({word: f"{word} {word}" for word in words}))
     offer = offers.loose(str(tmp_path / "filed.py"))[0]
@@ -312,3 +313,26 @@ def test_the_built_in_engine_and_family_are_offered_by_the_same_table_as_every_p
 
     assert offers.find("engine", "local").load() is Local
     assert offers.find("model", "causal").load() is Causal
+
+
+def test_a_run_names_its_engine_and_draws_with_it(tiny: Any, shelf: Path, tmp_path: Path) -> None:
+    import hookline
+
+    (tmp_path / "filed.py").write_text(FILED)
+    rows = [json.loads(line) for line in (shelf / "prompts.jsonl").read_text().splitlines()]
+    (tmp_path / "answers.json").write_text(json.dumps({row["prompt"]: row["completion"] for row in rows}))
+    described = tiny(engine={"use": "filed", "answers": str(tmp_path / "answers.json")})
+    described["phases"][0]["rollout"]["max_new_tokens"] = 9
+    described["phases"][0]["evaluate"] = [{"reward": "keyword-coverage", "rows": 4}]
+    described["plugins"].append(str(tmp_path / "filed.py"))
+    run = hookline.run(described, out=tmp_path / "run")
+    said = {sample["prompt"]: sample["response"] for entry in run.evaluations() for sample in entry["samples"]}
+    assert said
+    assert all(said[row["prompt"]] == row["completion"] for row in rows if row["prompt"] in said)
+    run.close()
+    described["phases"][0]["rollout"] |= {"top_p": 0.9}
+    with pytest.raises(HooklineError, match="needs an engine that gives 'kept-ids', and 'filed' does not"):
+        hookline.run(described, out=tmp_path / "cut")
+    described["phases"][0]["rollout"] = {**described["phases"][0]["rollout"], "use": "duel", "top_p": 1.0}
+    with pytest.raises(HooklineError, match="'duel' needs an engine that gives 'combine', and 'filed' does not"):
+        hookline.run(described, out=tmp_path / "combined")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from hookline.contract.kinds import KINDS
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.testing import check
-from hookline.testing.suite import KINDS
 
 OPTIONS: dict[str, dict[str, Any]] = {"format": {"pattern": "a"}}
 """Options that nobody could guess."""
@@ -19,7 +19,7 @@ QUICK = {"reward-model", "length", "whiten", "normalise", "leave-one-out", "sft"
 
 
 def built_in() -> list[Any]:
-    found = [offer for offer in offers.offers() if offer.built_in and offer.kind in KINDS]
+    found = [offer for offer in offers.offers() if offer.built_in and KINDS[offer.kind].laws]
     slow = pytest.mark.slow
     return [
         pytest.param(offer, marks=() if offer.name in QUICK else slow, id=f"{offer.kind}-{offer.name}")

@@ -86,7 +86,7 @@ def test_what_is_shown_must_be_printed() -> None:
 
 
 def test_every_kind_is_on_the_page() -> None:
-    from hookline.registry.offers import KINDS
+    from hookline.contract.kinds import KINDS
 
     page = PAGE.read_text(encoding="utf-8")
     assert all(f"`.{kind}`" in page or f"`hookline.{kind}`" in page for kind in KINDS)

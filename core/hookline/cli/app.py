@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hookline.contract.kinds import taught
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -180,7 +182,7 @@ def plugins_new(
     name: Annotated[str, typer.Argument(help="What experiments will call it, e.g. my-method.")],
     kind: Annotated[
         str,
-        typer.Option("--kind", help="algorithm, reward, rollout, advantage, wrapper, feedback, tracker or task."),
+        typer.Option("--kind", help=", ".join(kind.asked for kind in taught()) + "."),
     ] = "algorithm",
     parent: Annotated[str, typer.Option("--dir", help="Where the folder hookline-NAME is made.")] = ".",
 ) -> None:

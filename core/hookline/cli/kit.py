@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookline.cli.show import available
+from hookline.contract.kinds import KINDS, of_phase, taught
 from hookline.errors import ExperimentError, HooklineError, nearest
 from hookline.registry import offers
 
@@ -18,30 +19,27 @@ if TYPE_CHECKING:
 __all__ = ["check", "create"]
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
-KINDS = {
-    # what one asks for: the entry point's group, and its part of a phase
-    "algorithm": ("update", "    update: {use: NAME, lr: 3e-3}\n"),
-    "reward": ("reward", "    reward: [keyword-coverage, {use: NAME, weight: 0.1}]\n"),
-    "rollout": ("rollout", "    rollout: {use: NAME, prompts: builtin:keywords, rows: 32}\n"),
-    "advantage": ("advantage", "    advantage: NAME\n"),
-    "wrapper": ("wrapper", "    wrap: NAME\n"),
-    "feedback": ("feedback", "    feedback: NAME\n"),
-    "tracker": ("tracker", ""),
-    "task": ("task", "    reward: {use: task, task: 'task:NAME'}\n"),
+ASKED = {kind.asked: kind for kind in taught()}
+"""What `--kind` may say."""
+WITH_OPTIONS = {
+    "update": "{use: NAME, lr: 3e-3}",
+    "reward": "[keyword-coverage, {use: NAME, weight: 0.1}]",
+    "rollout": "{use: NAME, prompts: builtin:keywords, rows: 32}",
 }
+"""How the new component is named in the experiment to try it in, where its name alone does not do."""
 TRIED = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def create(name: str, kind: str, parent: Path) -> str:
     """Write a distribution that works as it stands; returns what to do next."""
-    if kind not in KINDS:
-        raise ExperimentError(f"there is no kind '{kind}'{nearest(kind, KINDS)}", f"choose from {', '.join(KINDS)}")
+    if kind not in ASKED:
+        raise ExperimentError(f"there is no kind '{kind}'{nearest(kind, ASKED)}", f"choose from {', '.join(ASKED)}")
     if not TRIED.fullmatch(name) or len(name) > 40:
         raise ExperimentError(
             f"'{name}' cannot be a plugin's name",
             "use lower-case letters and digits, words joined by '-', at most 40 in all",
         )
-    group = KINDS[kind][0]
+    group = ASKED[kind].name
     if any(offer.built_in and (offer.kind, offer.name) == (group, name) for offer in offers.offers()):
         raise ExperimentError(
             f"'{name}' is a built-in {group}, and a built-in name cannot be taken", "choose another name"
@@ -60,21 +58,32 @@ def create(name: str, kind: str, parent: Path) -> str:
         raise ExperimentError(f"{folder} cannot be written: {err.strerror or err}", "choose another --dir") from None
     return (
         f"{folder} offers the {group} '{name}' in src/{package}/__init__.py. Try it:\n"
-        f"  cd {folder}\n  pip install -e .\n  hookline run try-{name}.yaml\n  pytest"
+        f"  cd {folder}\n  pip install -e .\n  {try_command(name, kind)}\n  pytest"
     )
 
 
 def files(name: str, kind: str, package: str) -> dict[str, str]:
     """Path → content of everything in the new distribution."""
-    group, cls = KINDS[kind][0], "".join(word.capitalize() for word in name.split("-"))
+    group, cls = ASKED[kind].name, "".join(word.capitalize() for word in name.split("-"))
     component = (TEMPLATES / f"{kind}.py").read_text(encoding="utf-8")
+    tried = {f"try-{name}.yaml": experiment(name, kind)} if in_experiment(kind) else {}
     return {
         "pyproject.toml": PYPROJECT.format(name=name, package=package, group=group, cls=cls, kind=kind),
-        "README.md": README.format(name=name, kind=kind, group=group, package=package),
+        "README.md": README.format(name=name, group=group, package=package, command=try_command(name, kind))
+        + (EXPLAINED.format(name=name) if tried else CHECKED.format(name=name)),
         f"src/{package}/__init__.py": component.replace("Example", cls).replace("NAME", name),
         f"tests/test_{package}.py": TEST.format(package=package, cls=cls),
-        f"try-{name}.yaml": experiment(name, kind),
+        **tried,
     }
+
+
+def in_experiment(kind: str) -> bool:
+    """Whether an experiment can name such a component itself; others are named by components, or on the command line."""
+    return ASKED[kind].scope in ("phase", "experiment") or kind == "task"
+
+
+def try_command(name: str, kind: str) -> str:
+    return f"hookline run try-{name}.yaml" if in_experiment(kind) else f"hookline plugins check {name}"
 
 
 PYPROJECT = """[build-system]
@@ -104,11 +113,14 @@ README = """# hookline-{name}
 The {group} `{name}` for Hookline, in `src/{package}/__init__.py`.
 
     pip install -e .
-    hookline run try-{name}.yaml
+    {command}
     pytest
 
-`hookline plugins check {name}` says law by law whether it keeps the contract, and `hookline explain try-{name}.yaml` who
+"""
+EXPLAINED = """`hookline plugins check {name}` says law by law whether it keeps the contract, and `hookline explain try-{name}.yaml` who
 answers what.
+"""
+CHECKED = """The check says law by law whether it keeps the contract; `hookline plugins show {name}` shows its options.
 """
 
 TEST = """from hookline.testing import conformance
@@ -135,9 +147,12 @@ def experiment(name: str, kind: str) -> str:
         parts["advantage"] = ""
     if kind == "feedback":
         parts |= {"advantage": "", "update": ""}
-    own = "reward" if kind == "task" else KINDS[kind][0]
-    parts[own] = KINDS[kind][1]
-    phase = "".join(parts.get(key, "") for key in ("rollout", "reward", "wrapper", "advantage", "update", "feedback"))
+    about = ASKED[kind]
+    if kind == "task":
+        parts["reward"] = "    reward: {use: task, task: 'task:NAME'}\n"
+    elif about.scope == "phase":
+        parts[about.name] = f"    {about.section}: {WITH_OPTIONS.get(about.name, 'NAME')}\n"
+    phase = "".join(parts.get(kind.name, "") for kind in of_phase())
     text = (
         f"# Some seconds on a laptop: hookline run try-{name}.yaml\n"
         f"name: try-{name}\nseed: 1\n"
@@ -154,7 +169,6 @@ def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[R
     """The verdicts on every component of that name, or of that distribution. Raises HooklineError when there is none."""
     from hookline.config.overrides import parse_value
     from hookline.testing import check as judge
-    from hookline.testing.suite import KINDS as KNOWN
 
     options: dict[str, Any] = {}
     for override in overrides:
@@ -169,4 +183,4 @@ def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[R
     if not found:
         names = sorted({o.name for o in everything})
         raise HooklineError(f"no plugin '{name}' is installed{nearest(name, names)}", "hookline plugins list shows all")
-    return [judge(offer, **options) for offer in found if offer.kind in KNOWN or len(found) == 1]
+    return [judge(offer, **options) for offer in found if KINDS[offer.kind].laws or len(found) == 1]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hookline.contract.kinds import KINDS, of_phase
 from hookline.errors import HooklineError, nearest
 from hookline.registry import offers
 from hookline.registry.offers import Offer
@@ -64,25 +65,19 @@ def _device(plan: Plan) -> str:
 
 
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:
-    wraps = {
-        hook: [s for s in phase.wraps if f"hookline_{hook}" in s.hooks]
-        for hook in ("rollout", "score", "advantage", "update")
-    }
-    yield "rollout", "answers", phase.rollout
-    for slot in wraps["rollout"]:
-        yield "rollout", "wraps", slot
-    for reward in phase.rewards or (None,):
-        yield "reward", "answers", reward
-    for slot in wraps["score"]:
-        yield "reward", "wraps", slot
-    yield "advantage", "answers" if phase.advantage else "brings", phase.advantage_by
-    for slot in wraps["advantage"]:
-        yield "advantage", "wraps", slot
-    for slot in phase.feedback:
-        yield "feedback", "judges", slot
-    yield "update", "answers", phase.update
-    for slot in wraps["update"]:
-        yield "update", "wraps", slot
+    """(key of the experiment, what it does there, the component): what each kind answers, then what wraps it."""
+    for kind in of_phase():
+        if kind.name == "wrapper":
+            continue
+        found: tuple[Slot | None, ...] = phase.of(kind.name)
+        if kind.name == "advantage" and not found and phase.advantage_by:
+            yield kind.section, "brings", phase.advantage_by
+        elif kind.name != "feedback" or found:
+            for slot in found or (None,):
+                yield kind.section, kind.verb, slot
+        for wrap in phase.wraps:
+            if kind.wrapped_by in wrap.hooks:
+                yield kind.section, KINDS["wrapper"].verb, wrap
 
 
 def _model(plan: Plan, phase: PlannedPhase) -> str:
@@ -103,7 +98,7 @@ def _roles(phase: PlannedPhase) -> Iterator[str]:
 
     left: dict[str, None] = {}
     makers: dict[str, list[str]] = {}
-    for slot in (*phase.slots, *(s for e in phase.evaluations for s in (e.rollout, *e.rewards))):
+    for slot in (*phase.every, *(s for e in phase.evaluations for s in e.every)):
         for key, name in marked(slot.config, "phase").items():
             left[f"{slot.instance}.{key}: as phase '{name}' left it"] = None
         for given in sorted(slot.gives):
@@ -125,6 +120,7 @@ def _slot(slot: Slot) -> dict[str, Any]:
         "options": slot.config.model_dump(mode="json", by_alias=True),
         "needs": sorted(slot.needs),
         "gives": sorted(slot.gives),
+        **({"parts": {key: _slot(part) for key, part in slot.inner.items()}} if slot.inner else {}),
     }
 
 
@@ -152,11 +148,10 @@ def explain_text(plan: Plan) -> str:
             if slot is None:
                 lines.append(f"  {hook:<10} nobody")
                 continue
-            name = slot.instance if slot.instance == slot.offer.name else f"{slot.instance} ({slot.offer.name})"
-            weight = f" × {slot.weight:g}" if slot.kind == "reward" and slot.weight != 1 else ""
-            origin = f"{slot.offer.distribution} {slot.offer.version}, {_short(slot.source)}"
             tail = also.get(hook, "") if does in ("answers", "brings") else ""
-            lines.append(f"  {hook:<10} {does:<8} {name + weight:<22} {origin}{tail}")
+            lines.append(f"  {hook:<10} {does:<8} {_named(slot)}{tail}")
+            for part in [*slot.every()][1:]:
+                lines.append(f"    {part.label} {KINDS[part.kind].verb} {_named(part)}")
         for e in phase.evaluations:
             when = f"every {e.spec.every} steps" if e.spec.every else "before and after"
             figures = ", ".join(r.instance for r in e.rewards)
@@ -165,6 +160,13 @@ def explain_text(plan: Plan) -> str:
     lines += [f"\nnote: {text}" for text in plan.notes]
     lines += ["", "trackers   " + (", ".join(slot.instance for slot in plan.trackers) or "none")]
     return "\n".join(lines)
+
+
+def _named(slot: Slot) -> str:
+    """A component by its name in the experiment, its weight, and whose it is."""
+    name = slot.instance if slot.instance == slot.offer.name else f"{slot.instance} ({slot.offer.name})"
+    weight = f" × {slot.weight:g}" if slot.kind == "reward" and slot.weight != 1 else ""
+    return f"{name + weight:<22} {slot.offer.distribution} {slot.offer.version}, {_short(slot.source)}"
 
 
 def _also(kind: str, slot: Slot | None, plan: Plan) -> str:
@@ -257,10 +259,12 @@ def _show(offer: Offer, problem: str) -> dict[str, Any]:
 
 
 def _about(cls: type[Component]) -> dict[str, Any]:
+    from hookline.contract.fields import kind_within
+
     config = cls.Config.model_fields
     options = {
         field.alias or name: {
-            "type": _type_name(field.annotation),
+            "type": f"component of kind {kind}" if (kind := kind_within(field)) else _type_name(field.annotation),
             "default": "required" if field.is_required() else field.default,
             "means": " ".join((field.description or "").split()),
         }

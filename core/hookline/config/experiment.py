@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     Field,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -18,9 +19,10 @@ from hookline.config.overrides import override
 from hookline.config.problems import count, in_order, problems_of
 from hookline.config.yaml import Document
 from hookline.contract.fields import DataName, Identifier, Strict, Use
+from hookline.contract.kinds import KINDS, Kind, of_phase
 from hookline.errors import ExperimentError
 
-__all__ = ["Evaluation", "Experiment", "ModelSpec", "Phase", "load"]
+__all__ = ["Evaluation", "Experiment", "ModelSpec", "Phase", "completed", "load"]
 
 
 class ModelSpec(Strict):
@@ -130,18 +132,32 @@ class Save(Strict):
     """Also keep the weights with the highest, or the lowest, value of a figure."""
 
 
-class Phase(Strict):
-    """One loop over the four hooks."""
+class _Loop(Strict):
+    """What a phase says besides its components."""
 
     name: Identifier
     steps: int = Field(ge=1, le=100_000_000)
     model: ModelSpec = ModelSpec()
-    rollout: Use
-    reward: tuple[Use, ...] = ()
-    wrap: tuple[Use, ...] = ()
-    advantage: Use | None = None
-    update: Use | None = None
-    feedback: tuple[Use, ...] = ()
+
+
+def _section(kind: Kind) -> Any:
+    """The field under which a phase names components of a kind: its type and default."""
+    if kind.many:
+        return tuple[Use, ...], ()
+    if kind.required:
+        return Use, ...
+    return (Use, Use(use=kind.default)) if kind.default else (Use | None, None)
+
+
+if TYPE_CHECKING:
+    _Sections = _Loop
+else:
+    _Sections = create_model("_Sections", __base__=_Loop, **{kind.section: _section(kind) for kind in of_phase()})
+
+
+class Phase(_Sections):
+    """One loop over the four hooks. It has one field for each kind of component that a phase names; see `uses`."""
+
     evaluate: tuple[Evaluation, ...] = ()
     save: Save = Save()
     patience: int = Field(20, ge=1)
@@ -150,16 +166,21 @@ class Phase(Strict):
     A phase whose rewards differed before, and whose policy may just have got as good as it can, is told so and goes on.
     """
 
-    @field_validator("reward", "wrap", "feedback", "evaluate", mode="before")
+    @field_validator("evaluate", *(kind.section for kind in of_phase() if kind.many), mode="before")
     @classmethod
     def _many(cls, value: Any) -> Any:
         return _as_list(value)
 
     @model_validator(mode="after")
     def _does_something(self) -> Phase:
-        if not self.update and not self.feedback:
+        if not self.uses("update") and not self.uses("feedback"):
             raise ValueError("neither updates weights nor collects feedback; name an `update` or a `feedback`")
         return self
+
+    def uses(self, kind: str) -> tuple[Use, ...]:
+        """The components of a kind that the phase names, in its order."""
+        value = getattr(self, KINDS[kind].section)
+        return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
 class Experiment(Strict):
@@ -203,6 +224,14 @@ class Experiment(Strict):
         """Plain values with every default filled in, as written into the run directory."""
         dumped: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
         return dumped
+
+
+def completed(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved experiment as an earlier release may have written it, with sections that came since at their defaults."""
+    absent = {kind.section: Use(use=kind.default).model_dump(mode="json") for kind in of_phase() if kind.default}
+    phases = resolved.get("phases")
+    whole = isinstance(phases, list) and all(isinstance(phase, Mapping) for phase in phases)
+    return {**resolved, "phases": [{**absent, **phase} for phase in phases or ()]} if whole else dict(resolved)
 
 
 def _as_list(value: Any) -> Any:

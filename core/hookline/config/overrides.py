@@ -84,8 +84,10 @@ def enter(place: Any, part: str, shown: str) -> str | int:
     shown = shorten(shown)
     if isinstance(place, list):
         names = [item.get("name") or item.get("use") if isinstance(item, dict) else item for item in place]
-        if part in names:
-            return names.index(part)
+        short = [name.rpartition(":")[2] if isinstance(name, str) else name for name in names]
+        for known in (names, short):
+            if part in known:
+                return known.index(part)
         if re.fullmatch(r"[0-9]{1,6}", part) and int(part) < len(place):
             return int(part)
         there = ", ".join(shorten(name, 30) for name in names[:20])

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError, shorten
 
 __all__ = ["Document", "read"]
@@ -18,7 +19,12 @@ __all__ = ["Document", "read"]
 Path_ = tuple[str | int, ...]
 MOST_BYTES, MOST_NODES, MOST_DEPTH = 1 << 18, 20_000, 60
 PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "null", "bool", "int", "float")}
-COMPONENTS = {"rollout", "reward", "wrap", "advantage", "update", "feedback", "head", "adapter", "build", "trackers"}
+COMPONENTS = {"head", "adapter", "build"} | {
+    kind.section or kind.name
+    for kind in KINDS.values()
+    if kind.name != "model" and (kind.section or kind.scope == "component")
+}
+"""The keys under which a component stands; of a model they are its parts."""
 
 
 @dataclass

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hookline.contract.component import Component
-from hookline.contract.engine import Engine
-from hookline.contract.family import Family
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API, StageSpecs, TrackerSpecs
+from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.contract.metrics import Metric
-from hookline.contract.model import Adapter, Architecture, Head
-from hookline.contract.task import Task
 from hookline.errors import PluginError, nearest
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["check_class", "kind_of"]
 
@@ -28,13 +22,10 @@ SPECS: dict[str, tuple[str, ...]] = {
     for name, spec in vars(specs).items()
     if name.startswith("hookline_")
 }
-WRAPPABLE = {"hookline_rollout", "hookline_score", "hookline_advantage", "hookline_update"}
+WRAPPABLE = {kind.wrapped_by for kind in KINDS.values() if kind.wrapped_by}
 KIND_OF_HOOK = {
-    "hookline_rollout": "rollout",
-    "hookline_reward": "reward",
-    "hookline_advantage": "advantage",
-    "hookline_update": "update",
-    "hookline_judge": "feedback",
+    **{name: "tracker" for name in vars(TrackerSpecs) if name in SPECS},
+    **{kind.hook: kind.name for kind in KINDS.values() if kind.hook},
 }
 
 
@@ -50,22 +41,14 @@ def hook_methods(cls: type[Component]) -> dict[str, dict[str, Any]]:
 
 def kind_of(cls: type[Component]) -> str:
     """The kind a class belongs to, from what it answers or derives from."""
-    if issubclass(cls, Task):
-        return "task"
-    if issubclass(cls, Architecture | Head | Adapter | Family):
-        return "model"
-    if issubclass(cls, Engine):
-        return "engine"
+    if based := kind_of_base(cls):
+        return based
     hooks = hook_methods(cls)
-    if any(name in vars(TrackerSpecs) for name in hooks):
-        return "tracker"
     answers = [name for name, options in hooks.items() if not options.get("wrapper")]
-    if "hookline_update" in answers:  # an update may bring its own advantage
-        return "update"
-    for name in answers:
-        if name in KIND_OF_HOOK:
-            return KIND_OF_HOOK[name]
-    return "wrapper" if hooks else ""
+    found = [KIND_OF_HOOK[name] for name in answers if name in KIND_OF_HOOK]
+    told = [kind for kind in found if KINDS[kind].scope != "phase"]
+    more = [kind for kind in found if set(answers) & set(KINDS[kind].also)]
+    return next(iter([*told, *more, *found]), "wrapper" if hooks else "")
 
 
 def check_class(cls: Any, kind: str, who: str) -> type[Component]:
@@ -103,25 +86,34 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
         if options is None:
             raise PluginError(f"{who} defines {name} without @hookimpl, so it would never be called", "add @hookimpl")
         _check_signature(method, name, bool(options.get("wrapper")), who)
+    _check_kind(cls, kind, who, hint)
+    return cls
+
+
+def _check_kind(cls: type[Component], kind: str, who: str, hint: str) -> None:
+    """Whether it does what its kind does, and nothing that another kind does."""
+    about = KINDS[kind]
     hooks = hook_methods(cls)
     wraps = [name for name, options in hooks.items() if options.get("wrapper")]
     answers = [name for name in hooks if name not in wraps]
-    own = next((hook for hook, its in KIND_OF_HOOK.items() if its == kind), None)
     if kind == "wrapper" and not wraps:
         raise PluginError(f"{who} wraps nothing", "mark a generator method with @hookimpl(wrapper=True)")
-    answered = own in answers if own else kind in ("wrapper", kind_of(cls))
-    if not answered:
-        raise PluginError(f"{who} is offered as {kind} but does not answer {own or 'a hook of that kind'}", hint)
+    if about.typed and not issubclass(cls, about.bases()):
+        bases = " or ".join(f"hookline.{base.__name__}" for base in about.bases())
+        raise PluginError(
+            f"{who} is offered as {kind} but is not derived from {bases}", f"derive {cls.__name__} from it"
+        )
+    if kind_of(cls) != kind and not (about.wraps and (about.hook in answers or not about.hook)):
+        what = about.hook if about.scope == "phase" else "a hook of that kind"
+        raise PluginError(f"{who} is offered as {kind} but does not answer {what}", hint)
     apart = "make that a class of its own"
     for name in answers:
         if name == "hookline_score":
             raise PluginError(f"{who} answers hookline_score, which the core does", "wrap it: @hookimpl(wrapper=True)")
-        brought = kind == "update" and name == "hookline_advantage"
-        if name != own and not brought and KIND_OF_HOOK.get(name, "tracker") != kind:
+        if KIND_OF_HOOK[name] != kind and name not in about.also:
             raise PluginError(f"{who} also answers {name}, which nobody asks a {kind}", apart)
-    if wraps and kind in ("reward", "tracker", "model", "task"):
+    if wraps and not about.wraps:
         raise PluginError(f"{who} wraps {wraps[0]}, which nobody lets a {kind} do", f"{apart}, under `wrap`")
-    return cls
 
 
 def _what(thing: Any) -> str:

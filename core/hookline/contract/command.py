@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 __all__ = ["Argument", "Command", "Out"]
 
@@ -36,7 +36,7 @@ class Out(Protocol):
         """The JSON value, printed under `--json` and not otherwise. Called at most once."""
 
 
-class Command(Component):
+class Command(Component[ConfigT]):
     """A verb of the command line: kind `command`. Its Config gives the options, and its docstring the help."""
 
     def run(self, out: Out) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from hookline.batch.stages import Advantaged, Batch, Term
 from hookline.contract.fields import Config
@@ -21,25 +23,47 @@ if TYPE_CHECKING:
 __all__ = ["Component"]
 
 
-class Component:
-    """Something an experiment can name. Takes its config, keeps its own state, answers hooks with `@hookimpl` methods."""
+ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Any)
+
+
+class Component(Generic[ConfigT]):
+    """Something an experiment can name. Takes its config, keeps its own state, answers hooks with `@hookimpl` methods.
+
+    Its options are a class `Config` within it, or `class Mine(Component[MyConfig])`, with which type checkers know what
+    `self.config` holds. The constructor takes the config and opens nothing; `setup(ctx)` does.
+    """
 
     Config: ClassVar[type[Config]] = Config
     name: ClassVar[str] = ""
     """Only for loose files: the name under which it is offered (default: the file's)."""
     hook_api: ClassVar[str] = HOOK_API
-    needs: Collection[str] = frozenset()
-    """What must be there: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`.
+    # What follows is a plain value of the class, `needs = {"groups"}`, or a property that depends on `self.config`.
+    if TYPE_CHECKING:
 
-    Two are asked of the phase that the config names with a `PhaseName`, where it does: `head:NAME`, a head that phase
-    trains (else this phase), and `feedback`, which it collected.
-    """
-    gives: Collection[str] = frozenset()
-    """What it adds; `role:NAME` for a role it makes. Each of these may be a property that depends on `self.config`."""
-    claims: Collection[str] = frozenset()
-    """What only one component of a phase may do, e.g. `kl`: to price the distance from the reference."""
-    metrics: Sequence[Metric] = ()
-    """The figures it logs."""
+        @property
+        def needs(self) -> Collection[str]:
+            """What must be there: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`.
+
+            Two are asked of the phase that the config names with a `PhaseName`, where it does: `head:NAME`, a head that
+            phase trains (else this phase), and `feedback`, which it collected. `engine:ABILITY` is asked of the phase's
+            engine, e.g. `engine:combine`.
+            """
+
+        @property
+        def gives(self) -> Collection[str]:
+            """What it adds; `role:NAME` for a role it makes."""
+
+        @property
+        def claims(self) -> Collection[str]:
+            """What only one component of a phase may do, e.g. `kl`: to price the distance from the reference."""
+
+        @property
+        def metrics(self) -> Sequence[Metric]:
+            """The figures it logs."""
+
+    else:
+        needs = gives = claims = frozenset()
+        metrics = ()
     promises: Collection[str] = frozenset()
     """Laws of `hookline.testing` that it keeps beyond those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}
@@ -51,12 +75,34 @@ class Component:
     off_policy: ClassVar[bool] = False
     """Updates only: true if rows sampled by older weights do no harm."""
 
-    def __init__(self, config: BaseModel) -> None:
-        self.config: Any = config
+    def __init__(self, config: ConfigT) -> None:
+        self.config: ConfigT = config
         self.instance = ""
+        self.parts: Mapping[str, Component] = {}
+        """The components that its config names in fields of type `Use[…]`, by field; `FIELD/0`, … where it names several.
+        They are set up before it and closed after it."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """`Component[MyConfig]` says the config's class; a class `Config` of its own goes before it."""
+        super().__init_subclass__(**keywords)
+        if "Config" not in vars(cls):
+            for base in vars(cls).get("__orig_bases__", ()):
+                for said in typing.get_args(base):
+                    if isinstance(said, type) and issubclass(said, BaseModel):
+                        cls.Config = said  # type: ignore[assignment]
+
+    def another(self) -> Self:
+        """One more with the same config, and parts of its own, which the caller sets up and closes."""
+        made = type(self)(self.config)
+        made.instance = self.instance
+        made.parts = {key: part.another() for key, part in self.parts.items()}
+        return made
 
     def setup(self, ctx: Context) -> None:
         """Make roles, heads and targets, and open data. Called once per phase, before any state is loaded."""
+
+    def close(self) -> None:
+        """Let go of what setup opened. Called at the end of a phase, on failure and on SIGTERM; may be called twice."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a kill: tensors, numbers, text, lists and dicts of them."""

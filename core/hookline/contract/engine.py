@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hookline.batch.stages import KeptIds, Sampling
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ class Completion:
     """Per token, the ids that top-k/top-p kept; engines that give `kept-ids` say it where something was cut."""
 
 
-class Engine(Component):
+class Engine(Component[ConfigT]):
     """Draws answers from a model: kind `engine`, named by `engine:` in a phase, which has one.
 
     `gives` says what it can: `combine`, `kept-ids`, `score`, `exact`; a rollout `needs` these by name, and what is missing

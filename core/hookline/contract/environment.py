@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hookline.batch.stages import Record
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 if TYPE_CHECKING:
     import torch
@@ -42,10 +42,10 @@ class Turn:
         return float(sum(self.rewards.values()))
 
 
-class Environment(Component):
+class Environment(Component[ConfigT]):
     """Plays one text episode at a time: kind `environment`, named in the config of a rollout.
 
-    A rollout makes one environment per sample (`ctx.part("environment").another()`), plays it and closes it. One that
+    A rollout makes one environment per sample (`self.parts["environment"].another()`), plays it and closes it. One that
     fails makes its row "not judged"; the others go on.
     """
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 from hookline.errors import PluginError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Decoding:
         raise NotImplementedError
 
 
-class Family(Component):
+class Family(Component[ConfigT]):
     """How networks of one kind compute: kind `model`, named by `model: {family: NAME}`; `causal` unless said otherwise.
 
     It keeps no state: every method takes the network, below any adapter. Autocast, adapters switched off and

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal
 
 from pydantic import (
     BaseModel,
@@ -14,13 +16,19 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import TypeVar
 
-__all__ = ["Config", "DataName", "PhaseName", "UpdateConfig", "Use"]
+from hookline.contract.kinds import KINDS, kind_of_base
+from hookline.errors import nearest
+
+__all__ = ["Config", "DataName", "Nested", "PhaseName", "UpdateConfig", "Use", "instance_name", "nested"]
+
+UsedT = TypeVar("UsedT", default=Any)
 
 
 class _Marker:
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, target: Any = None) -> None:
+        self.what, self.target = what, target
 
 
 PhaseName = Annotated[str, _Marker("phase")]
@@ -48,8 +56,13 @@ class Strict(BaseModel):
         return refuse_bool(cls, value, info)
 
 
-class Use(Strict):
-    """A component by name, with its options beside it: `gae`, or `{use: gae, lam: 0.9}`."""
+class Use(Strict, Generic[UsedT]):
+    """A component by name, with its options beside it: `gae`, or `{use: gae, lam: 0.9}`.
+
+    The type of a config field that holds a component is `Use[Environment]`, by base class, or `Use["reward"]`, by the
+    name of a kind, which type checkers want as `Use[Literal["reward"]]`. `| None` and `tuple[Use[…], …]` may stand
+    around it.
+    """
 
     use: str = Field(min_length=1, max_length=160)
     name: Identifier | None = None
@@ -57,6 +70,16 @@ class Use(Strict):
     weight: float = Field(1.0, allow_inf_nan=False)
     """Rewards only: its factor in the sum."""
     options: dict[str, Any] = Field(default_factory=dict)
+
+    def __class_getitem__(cls, target: Any) -> Any:
+        if typing.get_origin(target) is Literal:
+            [target] = typing.get_args(target)
+        if not isinstance(target, str | type):
+            return cls
+        kind = target if isinstance(target, str) else kind_of_base(target)
+        if kind not in KINDS:
+            raise TypeError(f"Use[{target!r}]: that is neither a kind nor the base class of one{nearest(kind, KINDS)}")
+        return Annotated[Use, _Marker("component", target)]
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +102,53 @@ class Use(Strict):
 
     @property
     def instance(self) -> str:
-        return self.name or self.use.rpartition(":")[2]
+        return instance_name(self)
+
+
+def instance_name(use: Use | Mapping[str, Any]) -> str:
+    """What a component in use is called: its `name`, else the name it is offered under, without its distribution.
+
+    use: as in an experiment, or as a resolved experiment holds it.
+    """
+    said = {"use": use.use, "name": use.name} if isinstance(use, Use) else use
+    return str(said.get("name") or str(said["use"]).rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A component that a config holds."""
+
+    key: str
+    """The field, as the user writes it; `FIELD/0`, `FIELD/1`, … where it holds several."""
+    path: tuple[str | int, ...]
+    """Where it stands within the options."""
+    kind: str
+    base: type | None
+    """The class that it must derive from, where the field says one."""
+    use: Use
+
+
+def nested(config: BaseModel) -> Iterator[Nested]:
+    """The components that a config holds, in the order of its fields."""
+    for name, field in type(config).model_fields.items():
+        marker = next((m for m in _metadata(field) if isinstance(m, _Marker) and m.what == "component"), None)
+        if marker is None:
+            continue
+        called, value = field.alias or name, getattr(config, name)
+        base = marker.target if isinstance(marker.target, type) else None
+        kind = kind_of_base(base) if base else str(marker.target)
+        if isinstance(value, Use):
+            yield Nested(called, (called,), kind, base, value)
+        for i, one in enumerate(value if isinstance(value, tuple | list) else ()):
+            yield Nested(f"{called}/{i}", (called, i), kind, base, one)
+
+
+def kind_within(field: Any) -> str:
+    """The kind of the component that a config field holds; empty where it holds none."""
+    marker = next((m for m in _metadata(field) if isinstance(m, _Marker) and m.what == "component"), None)
+    if marker is None:
+        return ""
+    return marker.target if isinstance(marker.target, str) else kind_of_base(marker.target)
 
 
 def marked(config: BaseModel, what: str) -> dict[str, str]:
@@ -96,10 +165,14 @@ def marked(config: BaseModel, what: str) -> dict[str, str]:
 
 
 def _metadata(field: Any) -> list[Any]:
-    found = list(field.metadata)
-    for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
-        found += getattr(inner, "__metadata__", ())
-    return found
+    return [*field.metadata, *_annotated(field.annotation)]
+
+
+def _annotated(annotation: Any) -> Iterator[Any]:
+    """What `Annotated` says anywhere within an annotation."""
+    yield from getattr(annotation, "__metadata__", ())
+    for inner in typing.get_args(annotation):
+        yield from _annotated(inner)
 
 
 class Config(BaseModel):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from hookline.batch.stages import Record
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 
 __all__ = ["Format"]
 
 
-class Format(Component):
+class Format(Component[ConfigT]):
     """Reads rows from one kind of file: kind `format`.
 
     A data name such as `rows.csv` is read by the format whose `suffixes` hold its ending; `NAME:FILE`, e.g.

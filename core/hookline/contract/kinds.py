@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 if TYPE_CHECKING:
     from hookline.contract.component import Component
 
-__all__ = ["KINDS", "Kind", "of_phase"]
+__all__ = ["KINDS", "Kind", "kind_of_base", "of_phase", "taught"]
 
 Scope = Literal["phase", "experiment", "data name", "command line", "component"]
 
@@ -36,16 +36,23 @@ class Kind:
     """`module:Class` of what its components derive from; by name, since reading this table imports nothing heavy."""
     hook: str = ""
     """The hook that it answers; kinds without one are called by their base class's methods."""
+    also: tuple[str, ...] = ()
+    """Hooks that it may answer besides its own."""
     many: bool = False
     """Whether a phase, or the experiment, may name several."""
+    required: bool = False
+    """Whether every phase names one."""
     wrapped_by: str = ""
     """The hook that wrappers stand around when this kind answers."""
+    wraps: bool = False
+    """Whether its components may stand around hooks."""
     verb: str = "answers"
     """What `explain` says that it does."""
     default: str = ""
     """The component that answers where none is named."""
     laws: tuple[str, ...] = ()
-    """The groups of laws that `plugins check` asks of it, besides those of every component."""
+    """The groups of laws that `plugins check` asks of it, besides those of every component; `loop`: it needs a phase
+    around it. A kind without laws is neither checked nor written by `plugins new`."""
     template: str = ""
     """What `plugins new --kind` calls it, where it is not the kind's own name."""
 
@@ -53,6 +60,16 @@ class Kind:
     def group(self) -> str:
         """The group of entry points."""
         return f"hookline.{self.name}"
+
+    @property
+    def asked(self) -> str:
+        """What `plugins new --kind` calls it."""
+        return self.template or self.name
+
+    @property
+    def typed(self) -> bool:
+        """Whether it is known by its base classes; else by the hook it answers."""
+        return self.base_names != Kind.base_names
 
     def bases(self) -> tuple[type[Component], ...]:
         """The classes that components of this kind derive from; imports them."""
@@ -68,17 +85,19 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("rollout", "brings experience: sampled, or read from data", "phase", "rollout",
-             hook="hookline_rollout", wrapped_by="hookline_rollout", laws=("loop", "rollout")),
+             hook="hookline_rollout", required=True, wrapped_by="hookline_rollout", wraps=True,
+             laws=("loop", "rollout")),
         Kind("reward", "judges every row", "phase", "reward",
              hook="hookline_reward", many=True, wrapped_by="hookline_score", laws=("loop", "reward")),
         Kind("wrapper", "stands around a hook and changes or watches its answer", "phase", "wrap",
-             many=True, verb="wraps", laws=("loop", "wrapper")),
+             many=True, wraps=True, verb="wraps", laws=("loop", "wrapper")),
         Kind("advantage", "turns rewards into credit per token", "phase", "advantage",
-             hook="hookline_advantage", wrapped_by="hookline_advantage", laws=("loop", "advantage")),
+             hook="hookline_advantage", wrapped_by="hookline_advantage", wraps=True, laws=("loop", "advantage")),
         Kind("update", "changes the weights", "phase", "update",
-             hook="hookline_update", wrapped_by="hookline_update", laws=("loop", "update"), template="algorithm"),
+             hook="hookline_update", also=("hookline_advantage",), wrapped_by="hookline_update", wraps=True,
+             laws=("loop", "update"), template="algorithm"),
         Kind("feedback", "compares or ranks rows, as an annotator would", "phase", "feedback",
-             hook="hookline_judge", many=True, verb="judges", laws=("loop", "feedback")),
+             hook="hookline_judge", many=True, wraps=True, verb="judges", laws=("loop", "feedback")),
         Kind("engine", "draws answers from a model", "phase", "engine",
              base_names=(f"{_CONTRACT}.engine:Engine",), verb="draws", default="local", laws=("engine",)),
         Kind("environment", "plays a text episode, turn by turn", "component",
@@ -101,3 +120,13 @@ KINDS: dict[str, Kind] = {
 def of_phase() -> tuple[Kind, ...]:
     """The kinds that a phase names, in the order in which the loop meets them."""
     return tuple(kind for kind in KINDS.values() if kind.scope == "phase")
+
+
+def taught() -> tuple[Kind, ...]:
+    """The kinds that `plugins new` writes and `plugins check` judges."""
+    return tuple(kind for kind in KINDS.values() if kind.laws)
+
+
+def kind_of_base(cls: type) -> str:
+    """The kind whose base class a class is or derives from; empty for kinds that are known by a hook."""
+    return next((kind.name for kind in KINDS.values() if kind.typed and issubclass(cls, kind.bases())), "")

@@ -9,7 +9,15 @@ from fnmatch import fnmatchcase
 
 from hookline.errors import PluginError, nearest
 
-__all__ = ["CORE_METRICS", "Metric", "MetricLog"]
+__all__ = ["CORE_METRICS", "Metric", "MetricLog", "figure_name"]
+
+
+def figure_name(evaluation: str, instance: str) -> str:
+    """The name of an evaluation's figure in the rows: `eval/EVALUATION/INSTANCE`, without `heldout`, which is the usual one.
+
+    instance: the name of the reward that gives it, as `instance_name` says it.
+    """
+    return "/".join(["eval", *([] if evaluation == "heldout" else [evaluation]), instance])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 from hookline.contract.family import Side
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Vocabulary(Protocol):
         """`bos_token_id`, `eos_token_id` and `pad_token_id`, as transformers' configs name them."""
 
 
-class Architecture(Component):
+class Architecture(Component[ConfigT]):
     """A model built from nothing: kind `model`, named by `model: {build: NAME}`.
 
     A Config field called `context` is its most positions: what needs more is then refused before the run starts.
@@ -41,7 +41,7 @@ class Architecture(Component):
         raise NotImplementedError
 
 
-class Head(Component):
+class Head(Component[ConfigT]):
     """Numbers read off a trunk: kind `model`, named by `model: {head: NAME}`."""
 
     reads: ClassVar[Side] = "before"
@@ -53,7 +53,7 @@ class Head(Component):
         raise NotImplementedError
 
 
-class Adapter(Component):
+class Adapter(Component[ConfigT]):
     """A small trainable change of a frozen model: kind `model`, named by `model: {adapter: NAME}`."""
 
     def attach(self, net: Any) -> Any:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from hookline.batch.stages import Record
-from hookline.contract.component import Component
+from hookline.contract.component import Component, ConfigT
 from hookline.contract.process import Process
 from hookline.errors import DataError, PluginError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Task"]
 
 
-class Task(Component):
+class Task(Component[ConfigT]):
     """A source of rows that needs no file: kind `task`, named by `builtin:NAME/SPLIT` or `task:NAME/SPLIT`."""
 
     splits: ClassVar[Sequence[str]] = ("train", "heldout")

@@ -114,13 +114,6 @@ class Local(Engine):
         return statistics(scoring, row, ("logprobs",), len(token_ids)).logprobs_BT[0]
 
 
-def local_engine() -> Local:
-    """The engine of a phase that names none."""
-    made = Local(Local.Config())
-    made.instance = "local"
-    return made
-
-
 @torch.no_grad()
 def decode(
     roles: Mapping[str, Role],

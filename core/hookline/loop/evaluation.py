@@ -26,20 +26,18 @@ class Evaluator:
         self.rewards: dict[str, tuple[Component, Any]] = {
             slot.instance: (slot.component, slot) for slot in planned.rewards
         }
-        self.prefix = "" if self.spec.name == "heldout" else f"{self.spec.name}/"
-
         self.last: tuple[Scored, dict[str, Term]] | None = None
         """The rows and terms of the latest evaluation."""
 
     @property
     def components(self) -> list[Component]:
-        return [self.rollout, *(component for component, _ in self.rewards.values())]
+        return [slot.component for slot in self.planned.every]
 
     def setup(self, ctx: Context) -> None:
-        slots = [self.planned.rollout, *self.planned.rewards]
-        for component, slot in zip(self.components, slots):
-            with blame(slot, "setup"):
-                component.setup(ctx.bound(slot))
+        for top in (self.planned.rollout, *self.planned.rewards):
+            for slot in reversed([*top.every()]):
+                with blame(slot, "setup"):
+                    slot.component.setup(ctx.bound(slot))
 
     def run(self, ctx: Context, answers: asyncio.Runner) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """(figures by reward name, one sample per row). The phase's own counters stay where they are."""

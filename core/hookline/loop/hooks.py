@@ -40,9 +40,9 @@ class Hooks:
         self._manager.add_hookspecs(StageSpecs)
         self._manager.register(_core_score(score), "core")
         for slot in phase.slots:
-            component = slot.component
-            name = f"{slot.kind}/{slot.instance}"
-            self.components[name] = component
+            for part in reversed([*slot.every()]):
+                self.components[part.label] = part.component
+            component, name = slot.component, slot.label
             if slot.kind == "reward":
                 self._rewards[slot.instance] = (component, slot)
             else:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from hookline.batch.stages import Rollout, Scored, Term
-from hookline.contract.metrics import MetricLog
+from hookline.contract.metrics import MetricLog, figure_name
 from hookline.errors import CheckpointError, Stopped
 from hookline.loop import guards
 from hookline.loop.checks import check_batch
@@ -138,7 +138,7 @@ class PhaseLoop(PhaseState):
                 with _timed(self.shared.metrics, f"evaluate-{evaluator.spec.name}"):
                     figures, samples = evaluator.run(self.ctx, self.answers)
                 for name, value in figures.items():
-                    self.shared.metrics.add(f"eval/{evaluator.prefix}{name}", value)
+                    self.shared.metrics.add(figure_name(evaluator.spec.name, name), value)
                 self.run_.commit_samples(self.spec.name, step, evaluator.spec.name, samples)
 
     def _collect(self, scored: Scored) -> None:

@@ -14,13 +14,13 @@ import torch
 
 from hookline.batch.stages import Rollout, Scored
 from hookline.contract.component import Component
+from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.metrics import CORE_METRICS, MetricLog
 from hookline.contract.model import Head
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import CheckpointError, ExperimentError, PluginError
 from hookline.inference.drawing import Drawing
-from hookline.inference.local import local_engine
 from hookline.loop import guards
 from hookline.loop.context import Context, Shared
 from hookline.loop.evaluation import Evaluator
@@ -71,7 +71,7 @@ class PhaseState:
             metrics,
             lambda name, role, heads: load_phase(plan, run, name, role, heads=heads),
             answers,
-            Drawing(local_engine(), tokenizer.eos),
+            Drawing(engine_of(phase), tokenizer.eos),
             World(device=devices.resolve(plan.experiment.device)),
         )
         self.shared.given = frozenset(g for c in self.hooks.components.values() for g in c.gives)
@@ -97,13 +97,14 @@ class PhaseState:
             head = self.phase.head.component
             assert isinstance(head, Head)
             s.roles["policy"].add_head(self.phase.head.instance, head.build, head.reads, (s.seed, self.spec.name))
-        self.by_name = {f"{slot.kind}/{slot.instance}": slot for slot in self.phase.slots}
+        self.by_name = {part.label: part for slot in self.phase.slots for part in slot.every()}
         for name, component in self.hooks.components.items():
             with blame(self.by_name[name], "setup"):
                 component.setup(self.ctx.bound(self.by_name[name]))
         for evaluator in self.evaluators:
             evaluator.setup(self.ctx)
-        s.drawing.engine.setup(self.ctx)
+        with blame(self.phase.engine, "setup"):
+            s.drawing.engine.setup(self.ctx.bound(self.phase.engine))
         s.settling = False
         if update and isinstance(update.config, UpdateConfig):
             trained = [role for name, role in s.roles.items() if name not in s.derived]
@@ -124,9 +125,8 @@ class PhaseState:
         for name, component in self.hooks.components.items():
             yield name.replace("/", "-"), component, self.by_name[name]
         for evaluator in self.evaluators:
-            slots = (evaluator.planned.rollout, *evaluator.planned.rewards)
-            for component, slot in zip(evaluator.components, slots):
-                yield f"evaluate-{evaluator.spec.name}-{slot.kind}-{slot.instance}", component, slot
+            for slot in evaluator.planned.every:
+                yield slot.label.replace("/", "-"), slot.component, slot
 
     def _save_components(self, folder: Path) -> None:
         for name, component, slot in self._stateful():
@@ -313,6 +313,13 @@ def load_phase(
         family=load.family_of(plan.family),
         device=devices.resolve(plan.experiment.device),
     )
+
+
+def engine_of(phase: PlannedPhase) -> Engine:
+    """What draws in a phase."""
+    made = phase.engine.component
+    assert isinstance(made, Engine)
+    return made
 
 
 def wishes_of(plan: Plan, phase: PlannedPhase) -> Any:

@@ -1,243 +1,253 @@
-"""Laws about a plan: what cannot work together is refused before a model is built."""
+"""Laws about a plan: what is named wrongly, does not exist or does not go together, known before a model is built.
+
+A law looks at a whole plan and says every problem that it sees. A plan with problems may lack what could not be found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
-from hookline.batch.stages import Advantaged, Scored
-from hookline.config.experiment import Evaluation, Experiment, Phase
-from hookline.contract.family import SIDES, Family
+from hookline.config.experiment import Phase
+from hookline.contract.family import SIDES
 from hookline.contract.fields import marked
-from hookline.contract.metrics import CORE_METRICS
+from hookline.contract.kinds import of_phase
+from hookline.contract.metrics import CORE_METRICS, figure_name
 from hookline.data import sources
 from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
-from hookline.plan.plan import PlannedEvaluation, PlannedPhase
-from hookline.plan.slots import Planner
+from hookline.plan.fit import FIT, missing, of_a_phase
+from hookline.plan.plan import Place, Plan, PlannedPhase
+from hookline.plan.slots import Problem
 from hookline.registry.slot import Slot
 from hookline.world import devices
 
+__all__ = ["LAWS"]
 
-def _check_names(planner: Planner, evaluations: Sequence[Evaluation], at: tuple[str | int, ...]) -> None:
-    names = [e.name for e in evaluations]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            planner.say((*at, "evaluate", i), f"two evaluations are called '{name}'; give one a `name`")
+Law = Callable[[Plan], Iterator[Problem]]
 
 
-def _check_folders(planner: Planner, experiment: Experiment) -> None:
+def device_is_there(plan: Plan) -> Iterator[Problem]:
+    """The device that the experiment names is there, before a network is built for it."""
+    try:
+        devices.resolve(plan.experiment.device)
+    except ExperimentError as err:
+        yield Problem(("device",), err)
+
+
+def model_has_the_sides(plan: Plan) -> Iterator[Problem]:
+    """The model's family has what components need of it by name: `decodes`, or a state that a head reads."""
+    from hookline.models.load import family_of
+
+    has = family_of(plan.family).sides
+    for phase in plan.phases:
+        asked = [(slot, need) for slot in _every(phase) for need in sorted(slot.needs & SIDES.keys())]
+        if phase.head:
+            asked.append((phase.head, getattr(phase.head.cls, "reads", "before")))
+        for slot, need in asked:
+            if need not in has:
+                text = (
+                    f"'{slot.instance}' needs {SIDES[need]} ('{need}'), which the experiment's model does not have; "
+                    "see model.family"
+                )
+                yield Problem(slot.path, text)
+
+
+def data_exists(plan: Plan) -> Iterator[Problem]:
+    """Data that is named is there: the tokenizer's, and what components read."""
+    tokenizer = plan.experiment.tokenizer
+    named: list[tuple[Place, str]] = [(("tokenizer", "on"), tokenizer.on)] if tokenizer and tokenizer.on else []
+    for slot in plan.every():
+        named += [((*slot.path, key), name) for key, name in marked(slot.config, "data").items()]
+    for path, name in named:
+        try:
+            sources.exists(name, plan.loose)
+        except (DataError, PluginError) as err:
+            yield Problem(path, err)
+
+
+def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
     """The model and tokenizer folders, as far as that can be known without reading weights."""
     from hookline.data.tokenizer import Tokenizer
     from hookline.models.folder import check_folder
 
-    spec, path = experiment.tokenizer, experiment.model.path
+    spec, path = plan.experiment.tokenizer, plan.experiment.model.path
     try:
         if path:
             check_folder(path)
     except ExperimentError as err:
-        planner.fail(err, ("model", "path"))
+        yield Problem(("model", "path"), err)
         return
     try:
         if spec is None or spec.path:
             Tokenizer.file((spec.path if spec else path) or "")
     except (DataError, ExperimentError) as err:
-        planner.fail(err, ("tokenizer", "path") if spec else ("model", "path"))
+        yield Problem(("tokenizer", "path") if spec else ("model", "path"), err)
 
 
-def _check_device(planner: Planner, experiment: Experiment) -> None:
-    """Whether the device is there, before a network is built for it."""
-    try:
-        devices.resolve(experiment.device)
-    except ExperimentError as err:
-        planner.fail(err, ("device",))
+def names_differ(plan: Plan) -> Iterator[Problem]:
+    """No two components of a list, nor two evaluations of a phase, have one name."""
+    for spec, at in phases_of(plan):
+        for kind in of_phase():
+            if kind.many:
+                names = [use.instance for use in spec.uses(kind.name)]
+                yield from _twice(names, (*at, kind.section), kind.section)
+        for i, evaluation in enumerate(spec.evaluate):
+            names = [use.instance for use in evaluation.reward]
+            yield from _twice(names, (*at, "evaluate", i, "reward"), "reward")
+        names = [evaluation.name for evaluation in spec.evaluate]
+        for i in _repeated(names):
+            yield Problem((*at, "evaluate", i), f"two evaluations are called '{names[i]}'; give one a `name`")
 
 
-def _check_best(
-    planner: Planner, spec: Phase, evaluations: Sequence[PlannedEvaluation], at: Sequence[str | int]
-) -> None:
-    best = spec.save.best.figure if spec.save.best else ""
-    if not best or len(evaluations) < len(spec.evaluate):
-        return
-    names = [
-        f"eval/{'' if e.spec.name == 'heldout' else e.spec.name + '/'}{reward.instance}"
-        for e in evaluations
-        for reward in e.rewards
-    ]
-    if best.startswith("eval/") and best not in names:
-        planner.say(
-            (*at, "save", "best"),
-            f"save.best: no evaluation of phase '{spec.name}' gives '{best}'{nearest(best, names)}; "
-            f"there are: {', '.join(names) or 'none'}",
-        )
+def _twice(names: Sequence[str], at: Place, key: str) -> Iterator[Problem]:
+    for i in _repeated(names):
+        yield Problem((*at, i), f"'{names[i]}' stands twice under {key}; give one a `name`")
 
 
-def _check_figure(planner: Planner, phase: PlannedPhase, at: Sequence[str | int]) -> None:
-    """`save.best` by a figure of the steps themselves: somebody must have declared it."""
-    best = phase.spec.save.best.figure if phase.spec.save.best else ""
-    if not best or best.startswith("eval/"):
-        return
-    logged = [*CORE_METRICS, *(metric for slot in phase.slots for metric in slot.metrics)]
-    logged = [metric for metric in logged if not metric.timing and not metric.name.startswith("eval/")]
+def _repeated(names: Sequence[str]) -> list[int]:
+    return [i for i, name in enumerate(names) if name in names[:i]]
+
+
+def evaluations_say_one_source(plan: Plan) -> Iterator[Problem]:
+    for spec, at in phases_of(plan):
+        for i, evaluation in enumerate(spec.evaluate):
+            if evaluation.rollout and evaluation.prompts:
+                text = "an evaluation names either `prompts` or a `rollout` of its own, not both"
+                yield Problem((*at, "evaluate", i, "prompts"), text)
+
+
+def best_is_logged(plan: Plan) -> Iterator[Problem]:
+    """`save.best` names a figure that an evaluation gives, or that somebody declares for the steps themselves."""
+    for phase in plan.phases:
+        best = phase.spec.save.best.figure if phase.spec.save.best else ""
+        at = (*phase.at, "save", "best")
+        if best.startswith("eval/"):
+            names = [figure_name(e.spec.name, reward.instance) for e in phase.evaluations for reward in e.rewards]
+            whole = all(len(e.rewards) == len(e.spec.reward) for e in phase.evaluations)
+            if best not in names and whole and len(phase.evaluations) == len(phase.spec.evaluate):
+                yield Problem(
+                    at,
+                    f"save.best: no evaluation of phase '{phase.spec.name}' gives '{best}'{nearest(best, names)}; "
+                    f"there are: {', '.join(names) or 'none'}",
+                )
+        elif best and phase.complete and not _logs(phase, best):
+            yield Problem(
+                at,
+                f"save.best: nothing in phase '{phase.spec.name}' logs '{best}'{nearest(best, _step_figures(phase))}; "
+                "name a figure of an evaluation (eval/NAME) or of the steps (reward, kl, …)",
+            )
+
+
+def _logs(phase: PlannedPhase, figure: str) -> bool:
+    patterns = [name for name in _declared(phase) if "*" in name and name != "reward/*"]
+    return figure in _step_figures(phase) or any(fnmatchcase(figure, pattern) for pattern in patterns)
+
+
+def _step_figures(phase: PlannedPhase) -> list[str]:
     named = [f"reward/{slot.instance}" for slot in phase.rewards]
-    names = [*named, *(metric.name for metric in logged if "*" not in metric.name)]
-    patterns = [metric.name for metric in logged if "*" in metric.name and metric.name != "reward/*"]
-    if best not in names and not any(fnmatchcase(best, pattern) for pattern in patterns):
-        planner.say(
-            (*at, "save", "best"),
-            f"save.best: nothing in phase '{phase.spec.name}' logs '{best}'{nearest(best, names)}; "
-            "name a figure of an evaluation (eval/NAME) or of the steps (reward, kl, …)",
-        )
+    return [*named, *(name for name in _declared(phase) if "*" not in name)]
 
 
-def _check_data(planner: Planner, name: str, path: tuple[str | int, ...]) -> None:
-    try:
-        sources.exists(name, planner.loose)
-    except (DataError, PluginError) as err:
-        planner.fail(err, path)
+def _declared(phase: PlannedPhase) -> list[str]:
+    logged = [*CORE_METRICS, *(metric for slot in phase.every for metric in slot.metrics)]
+    return [metric.name for metric in logged if not metric.timing and not metric.name.startswith("eval/")]
 
 
-def _check_fit(planner: Planner, phase: PlannedPhase, at: tuple[str | int, ...], sides: frozenset[str]) -> None:
-    """Stages and needs: what cannot work together is refused here, by name. sides: what the model's family has."""
-    everything = sides.union(*(slot.gives for slot in phase.slots))
-    paid = bool(phase.rewards) or bool({"recorded_B", "recorded_BT"} & phase.rollout.gives)
-    crediting = phase.advantage_by
-    if crediting and not paid:
-        planner.say(
-            crediting.path,
-            f"'{crediting.instance}' turns rewards into advantages, but phase '{phase.spec.name}' names no reward",
-        )
-    runs = {"rollout": True, "score": paid, "advantage": crediting, "update": phase.update}
-    for wrap in phase.wraps:
-        if not any(runs[hook] for hook in runs if f"hookline_{hook}" in wrap.hooks):
-            wrapped = ", ".join(hook for hook in runs if f"hookline_{hook}" in wrap.hooks)
-            planner.say(
-                wrap.path, f"'{wrap.instance}' wraps {wrapped}, which nobody answers in phase '{phase.spec.name}'"
+def phases_start_from_earlier_ones(plan: Plan) -> Iterator[Problem]:
+    """`model.from` names an earlier phase, and an adapter that goes on is the one that was trained."""
+    names: list[str] = []
+    for spec, at in phases_of(plan):
+        model, start = spec.model, spec.model.start
+        if model.build or model.path or model.family:
+            text = "a phase starts from the experiment's model or another phase; use `from:`"
+            yield Problem((*at, "model"), text)
+        if start is not None and start not in names:
+            why = "comes later" if start in [phase.name for phase in plan.experiment.phases] else "does not exist"
+            earlier = ", ".join(names) or "none"
+            text = f"model.from: phase '{start}' {why}{nearest(start, names)}; earlier ones: {earlier}"
+            yield Problem((*at, "model", "from"), text)
+        names.append(spec.name)
+
+
+def adapters_go_on(plan: Plan) -> Iterator[Problem]:
+    """A phase that starts from one with an adapter names the same adapter with the same options."""
+    for phase in plan.phases:
+        origin = next((other for other in plan.phases if other.spec.name == phase.start), None)
+        trained, adapter = origin.adapter if origin else None, phase.adapter
+        if trained is None:
+            continue
+        says = f"phase '{phase.spec.name}' starts from '{phase.start}', which trained the adapter '{trained.instance}'"
+        if adapter is None:
+            if phase.spec.model.adapter is None and plan.experiment.model.adapter is None:
+                text = f"{says}, but names none; name it again under model.adapter"
+                yield Problem((*phase.at, "model"), text)
+            continue
+        before, now = trained.config.model_dump(), adapter.config.model_dump()
+        other = trained.offer != adapter.offer
+        changed = [f"{key} {before[key]} → {now.get(key)}" for key in before if before[key] != now.get(key)]
+        if other or changed:
+            what = f"'{adapter.instance}'" if other else f"'{adapter.instance}' with {', '.join(changed)}"
+            yield Problem(
+                (*phase.at, "model", "adapter") if phase.spec.model.adapter else (*phase.at, "model"),
+                f"{says}, but names {what}; an adapter goes on with the options it was trained with",
             )
-    if phase.feedback and not paid:
-        planner.say(
-            phase.feedback[0].path, f"'{phase.feedback[0].instance}' judges by reward; name the `reward` it sees"
+
+
+def configs_name_earlier_phases(plan: Plan) -> Iterator[Problem]:
+    """A `PhaseName` in a config names an earlier phase, which has what the component needs of it."""
+    for number, phase in enumerate(plan.phases):
+        before = plan.phases[:number]
+        names = [spec.name for spec, at in phases_of(plan) if at < phase.at]
+        for slot in _every(phase):
+            named = marked(slot.config, "phase")
+            for key, name in named.items():
+                if name not in names:
+                    text = f"{slot.instance}.{key}: no earlier phase '{name}'; there are: {', '.join(names) or 'none'}"
+                    yield Problem((*slot.path, key), text)
+            asked = [other for other in before if other.spec.name in named.values()] if named else [phase]
+            for need, other in ((need, other) for need in sorted(slot.needs) for other in asked):
+                yield from _asked_of_phase(slot, need, other, bool(named))
+
+
+def _asked_of_phase(slot: Slot, need: str, other: PlannedPhase, named: bool) -> Iterator[Problem]:
+    """What a component needs of a phase: a head it trains, feedback it collected."""
+    who, head = f"'{slot.instance}'", need.removeprefix("head:")
+    heads = {given for s in other.every for given in s.gives}
+    heads |= {f"head:{other.head.instance}"} if other.head else set()
+    if need == "feedback" and not other.feedback:
+        yield Problem(
+            slot.path,
+            f"{who} reads what phase '{other.spec.name}' collected, but it collects nothing; "
+            "name a phase that has a `feedback`",
         )
-    if phase.update:
-        takes = phase.update.cls.takes
-        if issubclass(takes, Advantaged) and not phase.advantage_by:
-            planner.say(
-                phase.update.path,
-                f"'{phase.update.instance}' takes advantages; name an `advantage` (hookline plugins list)",
-            )
-        elif issubclass(takes, Scored) and not paid:
-            planner.say(
-                phase.update.path,
-                f"'{phase.update.instance}' takes rewards; name a `reward`, or a rollout that reads recorded ones",
-            )
-    claimed: dict[str, Slot] = {}
-    for slot in phase.slots:
-        for claim in sorted(slot.claims):
-            first = claimed.setdefault(claim, slot)
-            if first is not slot:
-                planner.say(
-                    slot.path,
-                    f"'{slot.instance}' and '{first.instance}' both {_CLAIMS.get(claim, f'claim {claim!r}')}; keep one of them",
-                )
-    if (
-        phase.update
-        and "off-policy" in everything
-        and not phase.update.cls.off_policy
-        and "correction" not in everything
-    ):
-        stale = next(slot for slot in phase.slots if "off-policy" in slot.gives)
-        planner.say(
-            phase.update.path,
-            f"'{phase.update.instance}' learns on-policy, but '{stale.instance}' brings rows of older weights or another policy; "
-            "wrap it with importance weights, or name an update that is off_policy-safe",
+    if need.startswith("head:") and need not in heads:
+        where = "name a phase that trains one" if named else "add it to this phase"
+        yield Problem(
+            slot.path,
+            f"{who} reads a head '{head}', but the model of phase '{other.spec.name}' has none; "
+            f"{where}: model: {{head: {head}}}",
         )
-    seen: set[str] = set()
-    stages = [phase.rollout, *phase.rewards, *phase.wraps, phase.advantage, phase.update, *phase.feedback]
-    for slot in filter(None, stages):
-        for need in sorted(slot.needs):
-            columns = need.endswith(("_B", "_BT", "_BP"))
-            there = seen if columns and slot.kind != "wrapper" else everything
-            if need not in there and not _of_a_phase(need):
-                planner.say(slot.path, _missing(need, slot, phase))
-        seen |= slot.gives
 
 
-_CLAIMS = {
-    "kl": "price the KL to the reference",
-    "value": "bring a critic's value head",
-    "correction": "correct for rows of older weights",
-}
-
-
-def _check_evaluation(
-    planner: Planner, phase: PlannedPhase, evaluation: PlannedEvaluation, sides: frozenset[str]
-) -> None:
+def evaluations_have_what_they_need(plan: Plan) -> Iterator[Problem]:
     """What an evaluation's figures need, its own rollout or the phase's update must give."""
-    slots = (evaluation.rollout, *evaluation.rewards)
-    gives = sides | evaluation.rollout.gives | (phase.update.gives if phase.update else frozenset())
-    for slot in slots:
-        for need in sorted(set(slot.needs) - gives):
-            if not _of_a_phase(need):
-                planner.say(slot.path, _missing(need, slot, phase, evaluation.rollout))
+    for phase in plan.phases:
+        for evaluation in phase.evaluations:
+            gives = {g for top in (evaluation.rollout, phase.update) if top for slot in top.every() for g in slot.gives}
+            for slot in evaluation.every:
+                for need in sorted(slot.needs - gives):
+                    if not of_a_phase(need):
+                        yield Problem(slot.path, missing(need, slot, phase, evaluation.rollout))
 
 
-def _of_a_phase(need: str) -> bool:
-    return need == "feedback" or need.startswith("head:")
-
-
-def _check_named_phases(planner: Planner, phase: PlannedPhase, before: Sequence[PlannedPhase]) -> None:
-    """Needs that are asked of the phase a config names: a head it trains, feedback it collected."""
-    for slot in (*phase.slots, *(s for e in phase.evaluations for s in (e.rollout, *e.rewards))):
-        named = marked(slot.config, "phase").values()
-        asked = [p for p in before if p.spec.name in named] if named else [phase]
-        for need, other in ((need, other) for need in sorted(slot.needs) for other in asked):
-            head, who = need.removeprefix("head:"), f"'{slot.instance}'"
-            heads = {g for s in other.slots for g in s.gives} | {f"head:{other.head.instance if other.head else ''}"}
-            if need == "feedback" and not other.feedback:
-                planner.say(
-                    slot.path,
-                    f"{who} reads what phase '{other.spec.name}' collected, but it collects nothing; "
-                    "name a phase that has a `feedback`",
-                )
-            if need.startswith("head:") and need not in heads:
-                where = "name a phase that trains one" if named else "add it to this phase"
-                planner.say(
-                    slot.path,
-                    f"{who} reads a head '{head}', but the model of phase '{other.spec.name}' has none; "
-                    f"{where}: model: {{head: {head}}}",
-                )
-
-
-def _check_same_adapter(
-    planner: Planner, spec: Phase, trained: Slot, adapter: Slot, start: str, at: Sequence[str | int]
-) -> None:
-    """An adapter that goes on is the one that was trained, with the same options."""
-    before, now = trained.config.model_dump(), adapter.config.model_dump()
-    other = trained.offer != adapter.offer
-    changed = [f"{key} {before[key]} → {now.get(key)}" for key in before if before[key] != now.get(key)]
-    if other or changed:
-        what = f"'{adapter.instance}'" if other else f"'{adapter.instance}' with {', '.join(changed)}"
-        planner.say(
-            (*at, "model", "adapter") if spec.model.adapter else (*at, "model"),
-            f"phase '{spec.name}' starts from '{start}', which trained the adapter '{trained.instance}', but names {what}; "
-            "an adapter goes on with the options it was trained with",
-        )
-
-
-def _check_model(
-    planner: Planner,
-    experiment: Experiment,
-    architecture: Slot | None,
-    phases: Sequence[PlannedPhase],
-    family: Family,
-) -> None:
-    """Whether rollouts fit into the model's positions, and adapters onto its layers, before any weight exists."""
+def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
+    """Rollouts fit into the model's positions, and adapters onto its layers, before any weight exists."""
     from hookline.models.folder import positions
-    from hookline.models.load import check_adapter
+    from hookline.models.load import check_adapter, family_of
 
-    path = experiment.model.path
-    most = positions(architecture, path)
-    for slot in (s for p in phases for s in (p.rollout, *(e.rollout for e in p.evaluations))):
+    path = plan.experiment.model.path
+    most = positions(plan.architecture, path)
+    for slot in (s for p in plan.phases for s in (p.rollout, *(e.rollout for e in p.evaluations))):
         needed = slot.positions
         if most is not None and needed > most:
             asked = [f"{k} is {v}" for k, v in slot.config if type(v) is int and needed - 1 <= v <= needed]
@@ -247,32 +257,40 @@ def _check_model(
                 f"the model has {most} positions",
                 "ask for fewer tokens, or build a longer context",
             )
-            planner.fail(err, slot.path)
+            yield Problem(slot.path, err)
     tried: list[Slot] = []
-    for adapter in (phase.adapter for phase in phases if phase.adapter):
+    for adapter in (phase.adapter for phase in plan.phases if phase.adapter):
         if any(adapter.config == other.config and adapter.offer == other.offer for other in tried):
             continue
         tried.append(adapter)
         try:
-            check_adapter(architecture, path, adapter, family)
+            check_adapter(plan.architecture, path, adapter, family_of(plan.family))
         except HooklineError as err:
-            planner.fail(err, adapter.path)
+            yield Problem(adapter.path, err)
 
 
-def _missing(need: str, slot: Slot, phase: PlannedPhase | None = None, source: Slot | None = None) -> str:
-    """source: the rollout whose rows lack it; the phase's own unless given. phase: None for a side of the model."""
-    if need in SIDES or phase is None:
-        return f"'{slot.instance}' needs {SIDES[need]} ('{need}'), which the experiment's model does not have; see model.family"
-    source = source or phase.rollout
-    rollout = source.instance
-    several = f"several answers per prompt, but '{rollout}' reads one; name a rollout that reads comparisons"
-    if "behaviour" in source.gives:
-        several = f"several samples per prompt, but '{rollout}' gives one; e.g. samples_per_prompt: 4"
-    known: dict[str, Any] = {
-        "groups": several,
-        "pairs": f"comparisons, but '{rollout}' reads none; name a rollout that does",
-        "behaviour": f"the sampler's log-probs, but '{rollout}' records none; name a rollout that samples",
-        "critic": "a critic, but nothing in this phase brings one; name an update that does",
-        "greedy": f"the likeliest answer to each prompt beside the sampled ones, but '{rollout}' brings none; e.g. greedy: true",
-    }
-    return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"
+def phases_of(plan: Plan) -> Iterator[tuple[Phase, Place]]:
+    """Every phase of the experiment, whether or not its components were found, and where it stands."""
+    for index, spec in enumerate(plan.experiment.phases):
+        yield spec, ("phases", index)
+
+
+def _every(phase: PlannedPhase) -> list[Slot]:
+    return [*phase.every, *(slot for evaluation in phase.evaluations for slot in evaluation.every)]
+
+
+LAWS: tuple[Law, ...] = (
+    device_is_there,
+    folders_hold_what_they_should,
+    names_differ,
+    evaluations_say_one_source,
+    best_is_logged,
+    phases_start_from_earlier_ones,
+    adapters_go_on,
+    data_exists,
+    *FIT,
+    evaluations_have_what_they_need,
+    configs_name_earlier_phases,
+    model_has_the_sides,
+    model_is_large_enough,
+)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hookline.config.experiment import Evaluation, Experiment, Phase
+from hookline.contract.kinds import of_phase
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
 
 __all__ = ["Plan", "PlannedEvaluation", "PlannedPhase"]
+
+Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -16,22 +20,63 @@ class PlannedEvaluation:
     spec: Evaluation
     rollout: Slot
     rewards: tuple[Slot, ...]
+    at: Place
+    """Where it stands in the experiment."""
+
+    @property
+    def every(self) -> list[Slot]:
+        """Its components, and those within them."""
+        return [slot for top in (self.rollout, *self.rewards) for slot in top.every()]
 
 
 @dataclass(frozen=True)
 class PlannedPhase:
     spec: Phase
-    rollout: Slot
-    rewards: tuple[Slot, ...]
-    wraps: tuple[Slot, ...]
-    advantage: Slot | None
-    update: Slot | None
-    feedback: tuple[Slot, ...]
+    named: Mapping[str, tuple[Slot, ...]]
+    """The components that the phase names, by kind."""
     evaluations: tuple[PlannedEvaluation, ...]
     start: str | None
     """The phase whose policy this one starts from; None: the experiment's model."""
     head: Slot | None
     adapter: Slot | None
+    at: Place
+    """Where it stands in the experiment."""
+
+    def of(self, kind: str) -> tuple[Slot, ...]:
+        """The components of a kind, in the experiment's order."""
+        return self.named.get(kind, ())
+
+    def one(self, kind: str) -> Slot | None:
+        """The component of a kind that a phase has one of; None where it names none."""
+        return next(iter(self.of(kind)), None)
+
+    @property
+    def rollout(self) -> Slot:
+        return self.of("rollout")[0]
+
+    @property
+    def rewards(self) -> tuple[Slot, ...]:
+        return self.of("reward")
+
+    @property
+    def wraps(self) -> tuple[Slot, ...]:
+        return self.of("wrapper")
+
+    @property
+    def advantage(self) -> Slot | None:
+        return self.one("advantage")
+
+    @property
+    def update(self) -> Slot | None:
+        return self.one("update")
+
+    @property
+    def feedback(self) -> tuple[Slot, ...]:
+        return self.of("feedback")
+
+    @property
+    def engine(self) -> Slot:
+        return self.of("engine")[0]
 
     @property
     def advantage_by(self) -> Slot | None:
@@ -42,8 +87,18 @@ class PlannedPhase:
     @property
     def slots(self) -> list[Slot]:
         """Everything that answers or wraps a hook in the loop, in order."""
-        single = [self.rollout, *self.rewards, *self.wraps, self.advantage, self.update, *self.feedback]
-        return [slot for slot in single if slot]
+        return [slot for kind in of_phase() if not kind.typed for slot in self.of(kind.name)]
+
+    @property
+    def every(self) -> list[Slot]:
+        """Every component of the loop, those without a hook and those within others included; not the evaluations'."""
+        tops = (slot for kind in of_phase() for slot in self.of(kind.name))
+        return [slot for top in tops for slot in top.every()]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every component that the phase names was found; laws about what is missing wait for that."""
+        return all(len(self.of(kind.name)) == len(self.spec.uses(kind.name)) for kind in of_phase())
 
 
 @dataclass(frozen=True)
@@ -58,10 +113,19 @@ class Plan:
     notes: tuple[str, ...] = ()
     """What a person should know before it runs, though nothing needs fixing."""
 
+    def every(self) -> Iterator[Slot]:
+        """Every component of the experiment, those within others included."""
+        for phase in self.phases:
+            yield from phase.every
+            for top in filter(None, (phase.head, phase.adapter)):
+                yield from top.every()
+        for phase in self.phases:
+            for evaluation in phase.evaluations:
+                yield from evaluation.every
+        for top in filter(None, (self.architecture, self.family, *self.trackers)):
+            yield from top.every()
+
     @property
     def offers(self) -> list[Offer]:
         """The distinct offers the experiment uses."""
-        slots = [slot for phase in self.phases for slot in (*phase.slots, phase.head, phase.adapter) if slot]
-        slots += [s for p in self.phases for e in p.evaluations for s in (e.rollout, *e.rewards)]
-        slots += [slot for slot in (self.architecture, self.family, *self.trackers) if slot]
-        return list(dict.fromkeys(slot.offer for slot in slots))
+        return list(dict.fromkeys(slot.offer for slot in self.every()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -10,13 +10,24 @@ from pydantic import ValidationError
 from hookline.config.problems import count, in_order, problems_of
 from hookline.config.yaml import Document
 from hookline.contract.check import check_class
-from hookline.contract.fields import Use
+from hookline.contract.component import Component
+from hookline.contract.fields import Use, nested
 from hookline.errors import ExperimentError, HooklineError, PluginError
+from hookline.plan.plan import Place
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
 
-__all__ = ["Planner"]
+__all__ = ["Planner", "Problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, and where in the experiment."""
+
+    path: Place
+    text: str | HooklineError
+    """One sentence; or an error, which has a hint and an exit code of its own."""
 
 
 @dataclass
@@ -26,34 +37,67 @@ class Planner:
     problems: list[str] = field(default_factory=list)
     errors: list[HooklineError] = field(default_factory=list)
 
-    def slot(self, kind: str, use: Use | None, path: tuple[str | int, ...]) -> Slot | None:
+    def slot(
+        self, kind: str, use: Use | None, path: Place, label: str = "", base: type[Component] | None = None
+    ) -> Slot | None:
+        """The component that `use` names, those within it included; None when something is wrong with it.
+
+        label: what it is called in the run; default KIND/INSTANCE. base: the class that it must derive from.
+        """
         if use is None:
             return None
         if use.weight != 1.0 and (kind != "reward" or "evaluate" in path):
-            self.say(path, f"'{use.instance}' has a weight, which only the rewards of a phase take; leave it out")
+            self.say(
+                Problem(path, f"'{use.instance}' has a weight, which only the rewards of a phase take; leave it out")
+            )
         try:
             offer = offers.find(kind, use.use, self.loose)
             cls = check_class(offer.load(), kind, str(offer))
         except PluginError as err:
-            self.fail(err, (*path, "use"))
+            self.say(Problem((*path, "use"), err))
+            return None
+        if base is not None and not issubclass(cls, base):
+            what = base.__name__.lower()
+            an = "an" if what[0] in "aeiou" else "a"
+            self.say(
+                Problem(
+                    path, ExperimentError(f"'{use.instance}' is no {what}", f"name {an} {what}: hookline plugins list")
+                )
+            )
             return None
         try:
             config = cls.Config.model_validate(use.options)
         except ValidationError as err:
             # the user's words for the component stand in front of its options
-            found = problems_of(err, self.document, cls.Config, path)
-            self.problems += found
+            self.problems += problems_of(err, self.document, cls.Config, path)
             return None
-        return Slot(kind, use.instance, offer, cls, config, use.weight, path)
+        label = label or f"{kind}/{use.instance}"
+        inner = {
+            part.key: self.slot(part.kind, part.use, (*path, *part.path), f"{label}/{part.key}", part.base)
+            for part in nested(config)
+        }
+        found = {key: slot for key, slot in inner.items() if slot}
+        if len(found) < len(inner):
+            return None
+        slot = Slot(kind, use.instance, offer, cls, config, use.weight, path, label, found)
+        try:
+            slot.ask()
+        except HooklineError as err:
+            self.say(Problem(path, err))
+            return None
+        return slot
 
-    def fail(self, err: HooklineError, path: Sequence[str | int]) -> None:
-        self.errors.append(err)
-        self.problems.append(self.document.where(path) + str(err))
+    def say(self, problem: Problem) -> None:
+        if isinstance(problem.text, HooklineError):
+            self.errors.append(problem.text)
+        self.problems.append(self.document.where(problem.path) + str(problem.text))
 
-    def say(self, path: Sequence[str | int], text: str) -> None:
-        self.problems.append(self.document.where(path) + text)
+    def hold(self, found: Iterable[Problem]) -> None:
+        for problem in found:
+            self.say(problem)
 
     def finish(self) -> None:
+        """Raise one error that tells all problems, if there are any."""
         if not self.problems:
             return
         if len(self.problems) == 1 and self.errors:

@@ -16,12 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hookline.contract.kinds import KINDS
 from hookline.errors import PluginError, nearest
 
-__all__ = ["KINDS", "Offer", "find", "offers"]
+__all__ = ["Offer", "find", "offers"]
 
 
-KINDS = ("rollout", "reward", "wrapper", "advantage", "update", "feedback", "model", "task", "tracker")
 BUILT_IN = "hookline_plugins"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -196,7 +196,7 @@ def loose(reference: str) -> tuple[Offer, ...]:
         if not kind:
             raise PluginError(
                 f"{reference}: {cls.__name__} answers no hook",
-                "mark a method such as hookline_advantage with @hookimpl",
+                "mark a method such as hookline_advantage with @hookimpl, or derive from the base class of its kind",
             )
         if any(o.built_in and (o.kind, o.name) == (kind, name) for o in _installed()):
             problem = f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"

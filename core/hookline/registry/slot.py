@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
 from hookline.contract.fields import Config
 from hookline.contract.metrics import Metric
+from hookline.errors import HooklineError, PluginError
+from hookline.registry.construct import construct
 from hookline.registry.offers import Offer
 
 __all__ = ["Slot"]
@@ -29,14 +32,36 @@ class Slot:
     config: Config
     weight: float
     path: tuple[str | int, ...]
+    """Where it stands in the experiment."""
+    label: str
+    """What its state is saved and blame is spoken under: `rollout/turns`, within it `rollout/turns/environment`."""
+    inner: Mapping[str, Slot] = field(default_factory=dict)
+    """The components that its config names, by field."""
 
     @functools.cached_property
     def component(self) -> Component:
-        """The component, constructed when first asked for and then kept."""
-        component = self.cls(self.config)
-        component.config = self.config
+        """The component, constructed when first asked for and then kept. Raises PluginError when that fails."""
+        component = construct(self.cls, self.config, str(self.offer), self.source)
         component.instance = self.instance
+        component.parts = {key: slot.component for key, slot in self.inner.items()}
         return component
+
+    def every(self) -> Iterator[Slot]:
+        """Itself, then the slots within it, depth first."""
+        yield self
+        for slot in self.inner.values():
+            yield from slot.every()
+
+    def ask(self) -> None:
+        """Construct the component and ask what it needs, gives, claims and logs. Raises PluginError when that fails."""
+        try:
+            _ = self.component, self.needs, self.gives, self.claims, self.metrics, self.positions
+        except HooklineError:
+            raise
+        except Exception as err:
+            what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+            said = f"{self.offer} cannot say what it needs and gives: {what}"
+            raise PluginError(said, f"its source: {self.source}") from err
 
     @property
     def source(self) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import fcntl
-import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -14,20 +12,29 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
 from hookline import __version__
-from hookline.runs.surroundings import FREE_TO_CHANGE, VERSIONS, changed_plugins, differences, source_hash, sources_hash, version_of
-from hookline.storage.folders import verify, write_error
-from hookline.data import sources as datasets
+from hookline.config.experiment import completed
 from hookline.contract.component import Component
+from hookline.contract.metrics import CORE_METRICS, Metric, MetricLog
+from hookline.data import sources as datasets
 from hookline.errors import CheckpointError, DataError, PluginError
+from hookline.plan.plan import Plan
+from hookline.runs.surroundings import (
+    FREE_TO_CHANGE,
+    VERSIONS,
+    changed_plugins,
+    differences,
+    source_hash,
+    sources_hash,
+    version_of,
+)
+from hookline.storage.folders import verify, write_error
 from hookline.storage.journal import Journal
 from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
-from hookline.contract.metrics import CORE_METRICS, Metric, MetricLog
-from hookline.plan.plan import Plan
 
 __all__ = ["Journal", "Run"]
 
@@ -168,7 +175,7 @@ class Run:
         missing = [key for key in ("id", "data", "plugins") if key not in self.about]
         if missing:
             raise CheckpointError(f"{path} lacks '{missing[0]}'", "the run directory is damaged; restore the file")
-        old, new = _json(self.directory / "experiment.json"), self.plan.experiment.resolved()
+        old, new = self.experiment, self.plan.experiment.resolved()
         changed = [text for key, text in differences(old, new) if not FREE_TO_CHANGE.match(key)]
         if self._holds_nothing():
             for name in ("tokenizer", "plugins"):
@@ -249,7 +256,7 @@ class Run:
     @property
     def experiment(self) -> dict[str, Any]:
         """The experiment as resolved."""
-        return _json(self.directory / "experiment.json")
+        return completed(_json(self.directory / "experiment.json"))
 
     # -- data
 
@@ -410,9 +417,7 @@ class Run:
         """What a logged figure means, as the core or a component of the phase declared it; None when nobody did."""
         if phase not in self._dictionaries:
             planned = [p for p in self.plan.phases if p.spec.name == phase] if self.plan else []
-            slots = [
-                s for p in planned for s in (*p.slots, *(r for e in p.evaluations for r in (e.rollout, *e.rewards)))
-            ]
+            slots = [s for p in planned for s in (*p.every, *(r for e in p.evaluations for r in e.every))]
             self._dictionaries[phase] = MetricLog([*CORE_METRICS, *(m for slot in slots for m in slot.metrics)])
         try:
             return self._dictionaries[phase].find(name, "a tracker")

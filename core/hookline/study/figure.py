@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hookline.contract.fields import instance_name
+from hookline.contract.metrics import figure_name
 from hookline.errors import CheckpointError, ExperimentError, nearest
 from hookline.study.grouping import Entry, Json
 
@@ -92,9 +94,8 @@ def shared_figures(entries: Sequence[Entry], phase: str) -> list[str]:
 def _evaluations(entry: Entry, phase: str) -> Iterator[tuple[str, str, Json, Json]]:
     """(figure, evaluation, the reward as used, the evaluation's spec), in the experiment's order."""
     for spec in (entry.phase(phase) or {}).get("evaluate", []):
-        prefix = "eval/" if spec["name"] == "heldout" else f"eval/{spec['name']}/"
         for use in spec["reward"]:
-            yield f"{prefix}{use.get('name') or use['use']}", spec["name"], use, spec
+            yield figure_name(spec["name"], instance_name(use)), spec["name"], use, spec
 
 
 def _measured(entry: Entry, phase: str) -> list[str]:
@@ -115,7 +116,7 @@ def _described(entries: Sequence[Entry], phase: str, metric: str) -> Figure:
         return Figure(phase, metric)
     evaluation, use = measured[0]
     beside = [(f, u) for f, name, u, _ in _evaluations(entries[0], phase) if name == evaluation]
-    by_name = {str(u.get("name") or u["use"].rpartition(":")[2]): f for f, u in beside}
+    by_name = {instance_name(u): f for f, u in beside}
     kl = by_name.get("kl") or next((f for f, u in beside if u["use"].endswith("kl")), None)
     kl = kl if kl in shared_figures(entries, phase) and kl != metric else None
-    return Figure(phase, metric, evaluation, str(use.get("name") or use["use"]), kl)
+    return Figure(phase, metric, evaluation, instance_name(use), kl)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hookline.contract.fields import instance_name
 from hookline.errors import CheckpointError, ExperimentError
 from hookline.runs.run import Run
 
@@ -122,7 +123,7 @@ def configuration_of(run: Run, experiment: Json) -> dict[str, str]:
 def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
     here = f"{path}." if path else ""
     if isinstance(value, Mapping) and "use" in value and "options" in value:
-        yield f"{path}!", str(value.get("name") or value["use"])
+        yield f"{path}!", instance_name(value)
         yield f"{here}use", str(value["use"])
         if value.get("weight", 1.0) != 1.0:
             yield f"{here}weight", _plain(value["weight"])
@@ -133,7 +134,7 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
     elif (
         isinstance(value, list) and value and all(isinstance(v, Mapping) and ("use" in v or "name" in v) for v in value)
     ):
-        names = [str(item.get("name") or item.get("use")) for item in value]
+        names = [instance_name(item) if "use" in item else str(item["name"]) for item in value]
         yield f"{path}!", "+".join(names)
         for name, item in zip(names, value):
             yield from _flat({k: v for k, v in item.items() if k != "name" or "use" in item}, f"{here}{name}")

@@ -205,7 +205,7 @@ class Subject:
             yield replace(plain, phases=dict.fromkeys(phases, "before"))
         for offer in heads():
             yield replace(plain, head=offer.name)
-        rare = self._needs() - set().union(*(cls.gives for _, cls in STAND_INS.values()))
+        rare = self._needs() - set().union(*map(plain_gives, STAND_INS))
         for pick in (1, 2) if rare else ():
             yield replace(plain, pick=pick)
         counts = {
@@ -345,11 +345,11 @@ class Harness:
 
     @property
     def component(self) -> Component:
-        return next(c for c in self.loop.hooks.components.values() if type(c) is self.subject.cls)
+        return cast(Component, self.slot.component)
 
     @property
     def slot(self) -> Any:
-        return next(slot for slot in self.loop.phase.slots if slot.cls is self.subject.cls)
+        return next(slot for slot in self.loop.phase.every if slot.cls is self.subject.cls)
 
     @property
     def undeclared(self) -> set[str]:
@@ -361,6 +361,7 @@ class Harness:
         """Note the phase as it is, to come back to it."""
         s, loop = self.loop.shared, self.loop
         shared: list[Any] = [s, self.run, self.plan, self.tokenizer, loop.ctx, loop]
+        shared += loop.hooks.components.values()
         for role in s.roles.values():
             shared += [role, role.net, role.heads, *role.net.modules(), *role.parameters().values()]
         self._memo = {id(thing): thing for thing in shared}
@@ -600,7 +601,7 @@ def neighbours(
         "rollout": {"use": "testing-pairs" if paired else "testing-sampled", "prompts": rows},
         "wrap": ["testing-uneven"],
     }
-    given = set(STAND_INS[parts["rollout"]["use"]][1].gives)
+    given = set(plain_gives(parts["rollout"]["use"]))
     if kind == "rollout":
         parts = {"rollout": own, "reward": "testing-worth", "update": "testing-follow", "evaluate": [evaluation(own)]}
         if "recorded_B" in probe.gives or "recorded_BT" in probe.gives:
@@ -614,6 +615,11 @@ def neighbours(
         parts |= {"reward": "testing-worth", "advantage": "testing-credit", "update": "testing-follow"}
     elif kind == "feedback":
         parts |= {"reward": "testing-worth", "feedback": own}
+    elif kind == "engine":
+        parts |= {"reward": "testing-worth", "update": "testing-follow", "engine": own}
+    elif kind == "environment":
+        parts |= {"rollout": {"use": "testing-host", "prompts": rows, "environment": own}}
+        parts |= {"reward": "testing-worth", "update": "testing-follow"}
     elif kind == "update":
         parts |= {"update": own}
         if issubclass(cls.takes, Scored) and not paired:
@@ -645,6 +651,11 @@ def neighbours(
         given |= gives
         missing += [n for n in needs if n not in given]
     return parts
+
+
+def plain_gives(stand_in: str) -> frozenset[str]:
+    """What a stand-in gives, whatever its options."""
+    return frozenset(inspect.getattr_static(STAND_INS[stand_in][1], "gives"))
 
 
 def evaluation(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import hookline
 from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
 from hookline.contract.component import Component
-from hookline.contract.fields import DataName, UpdateConfig
+from hookline.contract.environment import Environment
+from hookline.contract.fields import DataName, UpdateConfig, Use
 from hookline.contract.hookspecs import hookimpl
 from hookline.contract.model import Architecture, Vocabulary
 from hookline.loop.context import Context
@@ -76,6 +77,14 @@ class Sampled(Component):
             source=("policy",) * len(chosen),
             behaviour=drawn.behaviour,
         )
+
+
+class Host(Sampled):
+    """The same beside an environment, for the laws of environments."""
+
+    class Config(Sampled.Config):
+        environment: Use[Environment]
+        """What is under test."""
 
 
 class Pairs(Component):
@@ -247,6 +256,7 @@ STAND_INS: Mapping[str, tuple[str, type[Component]]] = {
     "testing-model": ("model", TinyGPT2),
     "testing-sampled": ("rollout", Sampled),
     "testing-pairs": ("rollout", Pairs),
+    "testing-host": ("rollout", Host),
     "testing-uneven": ("wrapper", Uneven),
     "testing-stale": ("wrapper", Stale),
     "testing-worth": ("reward", Worth),

@@ -14,18 +14,16 @@ from typing import Any, Literal
 
 import torch
 
-from hookline.contract.check import check_class, hook_methods, kind_of
+from hookline.contract.check import KIND_OF_HOOK, check_class, hook_methods, kind_of
 from hookline.contract.component import Component
+from hookline.contract.kinds import KINDS, taught
 from hookline.errors import HooklineError, nearest
 from hookline.registry.offers import Offer
 from hookline.testing.harness import Subject, offer_of
 
 __all__ = ["Broken", "Law", "NotApplicable", "Report", "Verdict", "check", "conformance", "law", "laws"]
 
-LOOP = ("rollout", "reward", "wrapper", "advantage", "update", "feedback")
 UNREACHED = "see `stands`: it takes no step here"
-KINDS = (*LOOP, "tracker", "task")
-"""The kinds the suite has laws for."""
 
 
 class Broken(AssertionError):
@@ -41,7 +39,8 @@ class Law:
     """Something that every component of some kinds keeps."""
 
     name: str
-    kinds: tuple[str, ...]
+    groups: tuple[str, ...]
+    """Those of the table of kinds (`Kind.laws`) that it belongs to, or `every`."""
     meaning: str
     test: Callable[[Subject], str | None]
     claimed: bool = False
@@ -61,13 +60,16 @@ class Verdict:
 _laws: list[Law] = []
 
 
-def law(*kinds: str, name: str = "", claimed: bool = False, alone: bool = False) -> Callable[[Any], Any]:
-    """Make a law of a function; its docstring's first line is what it means, its name what it is called."""
+def law(*groups: str, name: str = "", claimed: bool = False, alone: bool = False) -> Callable[[Any], Any]:
+    """Make a law of a function; its docstring's first line is what it means, its name what it is called.
+
+    groups: whom it is asked, as the table of kinds says it; `every` component, or those of a loop where it says nothing.
+    """
 
     def declare(test: Callable[[Subject], str | None]) -> Callable[[Subject], str | None]:
         meaning = (inspect.getdoc(test) or "").splitlines()[0]
         called = name or test.__name__.replace("_", "-")
-        _laws.append(Law(called, kinds or LOOP, meaning, test, claimed, alone))
+        _laws.append(Law(called, groups or ("loop",), meaning, test, claimed, alone))
         return test
 
     return declare
@@ -75,19 +77,20 @@ def law(*kinds: str, name: str = "", claimed: bool = False, alone: bool = False)
 
 def every_law() -> list[Law]:
     """Importing the modules of laws declares them, in the order in which they are asked."""
-    from hookline.testing.laws import common, updates, columns, rewards, rollouts, feedback, trackers, tasks  # noqa: F401, I001
+    from hookline.testing.laws import common, apart, updates, columns, rewards, rollouts, feedback  # noqa: F401, I001
+    from hookline.testing.laws import trackers, tasks, engines, environments, formats, commands  # noqa: F401
 
     return _laws
 
 
 def facets(cls: type[Component], kind: str) -> set[str]:
-    """A component is of its kind, and more: an update may bring an advantage, and many may wrap a hook."""
-    hooks = hook_methods(cls)
-    found = {kind}
-    if kind == "update" and "hookline_advantage" in hooks and not hooks["hookline_advantage"].get("wrapper"):
-        found.add("advantage")
-    if any(options.get("wrapper") for options in hooks.values()):
-        found.add("wrapper")
+    """The groups of laws that apply: those of its kind, and more; an update may bring an advantage, and many may wrap."""
+    found = {"every", *KINDS[kind].laws}
+    for name, options in hook_methods(cls).items():
+        if options.get("wrapper"):
+            found |= set(KINDS["wrapper"].laws)
+        elif name in KINDS[kind].also:
+            found |= set(KINDS[KIND_OF_HOOK[name]].laws)
     return found
 
 
@@ -97,9 +100,9 @@ def laws(cls: type[Component], kind: str = "") -> list[Law]:
     promised = set(getattr(cls, "promises", ()))
     found: dict[str, Law] = {}
     for one in every_law():
-        if mine & set(one.kinds) and (not one.claimed or one.name in promised):
-            name = one.name if one.name not in found else f"{one.name}-of-{(mine & set(one.kinds)).pop()}"
-            found.setdefault(name, Law(name, one.kinds, one.meaning, one.test, one.claimed, one.alone))
+        if mine & set(one.groups) and (not one.claimed or one.name in promised):
+            name = one.name if one.name not in found else f"{one.name}-of-{(mine & set(one.groups)).pop()}"
+            found.setdefault(name, Law(name, one.groups, one.meaning, one.test, one.claimed, one.alone))
     return list(found.values())
 
 
@@ -143,7 +146,7 @@ class Report:
         counts = [sum(v.outcome == outcome for v in self.verdicts) for outcome in marks]
         waiting = len(self.verdicts) - len(reached)
         lines += ["", f"{counts[0]} laws kept, {counts[1]} broken, {counts[2] - waiting} not applicable"]
-        lines += [f"{waiting} more are asked once it stands"] if waiting else []
+        lines += [f"{waiting} more laws need a component that completes a step; see `stands`"] if waiting else []
         return "\n".join(lines)
 
 
@@ -191,7 +194,7 @@ def stands(subject: Subject) -> str:
     """Why a component takes no step in a real phase; nothing when it does."""
     if subject.fails is None:
         subject.fails = ""
-        if subject.kind in LOOP:
+        if "loop" in KINDS[subject.kind].laws:
             try:
                 subject.harness().step(2)
             except HooklineError as err:
@@ -202,8 +205,9 @@ def stands(subject: Subject) -> str:
 def check(target: type[Component] | Offer, **options: Any) -> Report:
     """Every law's verdict on a component, with these options. Takes seconds, on the CPU."""
     with opened(target, options) as subject:
-        if subject.kind not in KINDS:
-            raise HooklineError(f"the suite has no laws for a {subject.kind}", f"it has some for {', '.join(KINDS)}")
+        if not KINDS[subject.kind].laws:
+            some = ", ".join(kind.name for kind in taught())
+            raise HooklineError(f"the suite has no laws for a {subject.kind}", f"it has some for {some}")
         verdicts = [judge(one, subject) for one in laws(subject.cls, subject.kind)]
         return Report(subject.offer, subject.options, tuple(verdicts))
 

@@ -140,10 +140,14 @@ class Episodes(Component):
                 raise ValueError("from names whose values guide, so it wants beta")
             return self
 
-    needs = frozenset({"decodes"})
+    @property
+    def needs(self) -> set[str]:  # type: ignore[override]
+        c = self.config
+        tilted = c.epsilon is not None or c.beta is not None or c.greedy
+        return {"decodes"} | ({"engine:combine"} if tilted else set())
 
     @property
-    def gives(self) -> set[str]:  # type: ignore[override]
+    def gives(self) -> set[str]:
         c = self.config
         found = {"behaviour", "recorded_BT", "taken_BT", "actions_BT"}
         found |= {"groups"} if c.samples_per_start > 1 else set()

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from hookline_plugins.trackers.report_numbers import LEVEL, NO_REWARD
-from hookline_plugins.trackers.words import duration, number
+from hookline_plugins.trackers.words import beside, duration, number
 
 Json = Mapping[str, Any]
 PARTS = ("rollout", "reward", "advantage", "update")
@@ -168,7 +168,7 @@ def _policy_card(phase: Json) -> str:
 
 
 def _plain_card(phase: Json, evaluation: Json, name: str, figure: Json) -> str:
-    own = "" if evaluation["name"] == "heldout" else f" on {_name(evaluation['name'])}"
+    own = beside(_name(evaluation["name"]), " on {}")
     return _card(f"{_name(phase['name'])} · {_name(name)}{own}", figure, [_change_sentence(figure)])
 
 
@@ -236,7 +236,7 @@ change.</p>"""
 
 
 def _evaluation(phase: Json, evaluation: Json) -> str:
-    own = "" if evaluation["name"] == "heldout" else f", {_name(evaluation['name'])}"
+    own = beside(_name(evaluation["name"]), ", {}")
     changes = [f["change"] for f in evaluation["figures"].values() if f.get("change")]
     first, last = evaluation["steps"][0], evaluation["steps"][-1]
     groups = f" in {_count(evaluation['groups'], 'group')}" if evaluation["groups"] != evaluation["rows"] else ""
@@ -394,7 +394,7 @@ def _answers(numbers: Json) -> str:
     for phase in numbers["phases"]:
         for evaluation in phase["evaluations"]:
             if evaluation["examples"]:
-                own = "" if evaluation["name"] == "heldout" else f", {_name(evaluation['name'])}"
+                own = beside(_name(evaluation["name"]), ", {}")
                 before = f"before (the end of {_name(phase['starts_from'])})" if phase["starts_from"] else "before"
                 asked = [set(words_of(example["prompt"])) for example in evaluation["examples"]]
                 always = set.intersection(*asked) if len(asked) > 1 else set()

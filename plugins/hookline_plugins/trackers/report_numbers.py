@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hookline import Run
+from hookline import Run, figure_name, instance_name
 from hookline_plugins.trackers import words
 
 Json = dict[str, Any]
@@ -75,7 +75,9 @@ def _phase(
         "does": words.sentence(experiment, name),
         "chain": words.chain(spec),
         "starts_from": words.start_of(experiment, name),
-        "kl_target": next((use["options"].get("target") for use in spec["wrap"] if use["use"] == "kl-penalty"), None),
+        "kl_target": next(
+            (use["options"].get("target") for use in spec["wrap"] if words.offered(use) == "kl-penalty"), None
+        ),
         "weights": manifest.get("weights"),
         "best": {"figure": figure, "step": best["step"], "value": best[figure]} if figure in best else None,
         "curves": _curves(rows),
@@ -99,12 +101,12 @@ def _curves(rows: Sequence[Json]) -> dict[str, list[list[float]]]:
 
 def _evaluation(spec: words.Spec, entries: Sequence[Json], rows: Sequence[Json], resamples: int, examples: int) -> Json:
     first, last = entries[0], entries[-1]
-    prefix = words.evaluation_prefix(spec["name"])
     figures = {}
     for use in spec["reward"]:
-        term = words.instance(use)
-        said = {e["step"]: rows[e["row"]]["metrics"].get(prefix + term) for e in entries if e["row"] < len(rows)}
-        figures[term] = {"component": use["use"], **_figure(term, use["use"], entries, said, resamples)}
+        term, component = instance_name(use), words.offered(use)
+        logged = figure_name(spec["name"], term)
+        said = {e["step"]: rows[e["row"]]["metrics"].get(logged) for e in entries if e["row"] < len(rows)}
+        figures[term] = {"component": component, **_figure(term, component, entries, said, resamples)}
     sampled = any(a["response"] != b["response"] for a, b in zip(first["samples"], last["samples"]))
     return {
         "name": spec["name"],
@@ -320,8 +322,7 @@ def _component_meanings(run: Run) -> dict[str, str]:
     for phase in run.plan.phases if run.plan else ():
         named = [(f"reward/{slot.instance}", slot) for slot in phase.rewards]
         for evaluation in phase.evaluations:
-            prefix = words.evaluation_prefix(evaluation.spec.name)
-            named += [(prefix + slot.instance, slot) for slot in evaluation.rewards]
+            named += [(figure_name(evaluation.spec.name, slot.instance), slot) for slot in evaluation.rewards]
         for name, slot in named:
             text = " ".join((slot.cls.__doc__ or "").split())
             options = {k: v for k, v in slot.config.model_dump(exclude_unset=True, by_alias=True).items() if v}

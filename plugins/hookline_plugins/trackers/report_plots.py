@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hookline_plugins.trackers.words import beside
+
 Json = Mapping[str, Any]
 
 QUIET = frozenset({"learning_rate", "optimiser_steps", "rows", "tokens", "grad_norm", "unjudged", "judgements"})
@@ -165,7 +167,7 @@ def _panels(phase: Json) -> tuple[list[Panel], list[Panel]]:
     main: list[Panel] = []
     accuracies = Panel("accuracy", curves.get("accuracy", []))
     for evaluation in phase["evaluations"]:
-        own = "" if evaluation["name"] == "heldout" else f"{evaluation['name']}: "
+        own = beside(evaluation["name"], "{}: ")
         for name, figure in evaluation["figures"].items():
             points = [p for p in figure["points"] if p["value"] is not None]
             if figure["component"] == "pair-accuracy":

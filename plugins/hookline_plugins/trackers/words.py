@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hookline import figure_name, instance_name
+
 Spec = Mapping[str, Any]
 """A part of the experiment as resolved: a phase, an evaluation, or a component in use."""
 
@@ -34,14 +36,14 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def instance(use: Spec) -> str:
-    """The name under which a component in use logs."""
-    return str(use.get("name") or use["use"])
+def offered(use: Spec) -> str:
+    """The name under which a component in use is offered, whatever its instance is called."""
+    return instance_name({"use": use["use"]})
 
 
-def evaluation_prefix(evaluation: str) -> str:
-    """What stands before a figure's name in the row: `eval/`, or `eval/NAME/` for evaluations that have a name."""
-    return "eval/" if evaluation == "heldout" else f"eval/{evaluation}/"
+def beside(evaluation: str, form: str) -> str:
+    """`form` with an evaluation's name in place of `{}`; nothing for the usual one, whose figures bear no name."""
+    return "" if figure_name(evaluation, "") == figure_name("heldout", "") else form.format(evaluation)
 
 
 def start_of(experiment: Spec, phase: str) -> str | None:
@@ -57,9 +59,9 @@ def start_of(experiment: Spec, phase: str) -> str | None:
 
 def chain(spec: Spec) -> str:
     """A phase as its hooks: `generate → reward-model, length → gae → ppo`."""
-    parts = [spec["rollout"]["use"], ", ".join(instance(use) for use in spec["reward"])]
-    parts += [spec["advantage"]["use"] if spec["advantage"] else "", spec["update"]["use"] if spec["update"] else ""]
-    parts += [", ".join(instance(use) for use in spec["feedback"])]
+    parts = [instance_name(spec["rollout"]), ", ".join(instance_name(use) for use in spec["reward"])]
+    parts += [instance_name(spec[key]) if spec[key] else "" for key in ("advantage", "update")]
+    parts += [", ".join(instance_name(use) for use in spec["feedback"])]
     return " → ".join(part for part in parts if part)
 
 
@@ -74,7 +76,7 @@ def sentence(experiment: Spec, phase: str) -> str:
     else:
         does = f"{steps} that change no weights, with {origin}"
     if spec["model"].get("head"):
-        does += f" with a {instance(spec['model']['head'])} head"
+        does += f" with a {instance_name(spec['model']['head'])} head"
     does += f". Rows come from {with_options(spec['rollout'])}"
     if spec["reward"]:
         does += "; the reward is " + _sum_of(spec["reward"])
@@ -94,7 +96,7 @@ def with_options(use: Spec) -> str:
         for key, value in use["options"].items()
         if isinstance(value, int | float | str)
     ]
-    return instance(use) + (f" ({', '.join(said)})" if said else "")
+    return instance_name(use) + (f" ({', '.join(said)})" if said else "")
 
 
 def _model(model: Spec) -> str:
@@ -108,7 +110,7 @@ def _sum_of(rewards: Sequence[Spec]) -> str:
     for use in rewards:
         weight = float(use["weight"])
         sign = (" − " if weight < 0 else " + ") if text else ("−" if weight < 0 else "")
-        text += sign + ("" if abs(weight) == 1 else f"{abs(weight):g} × ") + instance(use)
+        text += sign + ("" if abs(weight) == 1 else f"{abs(weight):g} × ") + instance_name(use)
     return text
 
 

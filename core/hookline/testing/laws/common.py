@@ -16,7 +16,7 @@ from hookline.errors import HooklineError
 from hookline.loop.loop import PhaseLoop
 from hookline.testing.harness import Harness, Subject
 from hookline.testing.laws.batches import apart
-from hookline.testing.suite import LOOP, UNREACHED, Broken, NotApplicable, law, stands, unknown_names
+from hookline.testing.suite import UNREACHED, Broken, NotApplicable, law, stands, unknown_names
 
 HANDED = {
     "hookline_reward": ("rollout", "rollout"),
@@ -28,7 +28,7 @@ HANDED = {
 """Hook → the name of the batch it is handed, and the stage that batch has reached."""
 
 
-@law(*LOOP, "tracker", "task", alone=True)
+@law("every", alone=True)
 def documented(subject: Subject) -> str | None:
     """The class and each of its options say in a sentence what they mean."""
     cls = subject.cls
@@ -45,7 +45,7 @@ def documented(subject: Subject) -> str | None:
     return None
 
 
-@law(*LOOP, name="stands", alone=True)
+@law("loop", name="stands", alone=True)
 def stands_in_a_phase(subject: Subject) -> str | None:
     """It takes steps in a real phase, on rows of uneven length with holes in their mask."""
     why = stands(subject)
@@ -54,7 +54,7 @@ def stands_in_a_phase(subject: Subject) -> str | None:
     return "beside " + ", ".join(s.instance for s in subject.harness().loop.phase.slots if s.cls is not subject.cls)
 
 
-@law(*LOOP)
+@law("loop")
 def declared_figures(subject: Subject) -> str | None:
     """Every figure it logs is declared in `metrics`, with its formula."""
     harness = subject.harness()
@@ -128,7 +128,7 @@ def no_rows(subject: Subject) -> str | None:
     return None
 
 
-@law(*LOOP)
+@law("loop")
 def resume(subject: Subject) -> str | None:
     """Saved after two steps and loaded into a new process, it goes on bit for bit as if nothing had happened."""
     harness = subject.new()

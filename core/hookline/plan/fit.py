@@ -1,0 +1,155 @@
+"""Laws about the components of a phase: what one needs, another must give, and what one does, no other may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from hookline.batch.stages import Advantaged, Scored
+from hookline.contract.family import SIDES
+from hookline.errors import ExperimentError
+from hookline.plan.plan import Plan, PlannedPhase
+from hookline.plan.slots import Problem
+from hookline.registry.slot import Slot
+
+__all__ = ["FIT", "missing", "of_a_phase"]
+
+
+def of_complete_phases(law: Callable[[PlannedPhase], Iterator[Problem]]) -> Callable[[Plan], Iterator[Problem]]:
+    """A law about one phase as a law about a plan; phases of which a component was not found are left out."""
+
+    def of_plan(plan: Plan) -> Iterator[Problem]:
+        for phase in plan.phases:
+            if phase.complete:
+                yield from law(phase)
+
+    return of_plan
+
+
+def gives_of(phase: PlannedPhase) -> frozenset[str]:
+    """What the components in the loop give, the engine's own abilities left out."""
+    return frozenset().union(*(slot.gives for top in phase.slots for slot in top.every()))
+
+
+def pays(phase: PlannedPhase) -> bool:
+    """Whether rows come to have a reward: somebody gives one, or the rollout reads recorded ones."""
+    recorded = {"recorded_B", "recorded_BT"}
+    return bool(phase.rewards) or any(recorded & slot.gives for slot in phase.rollout.every())
+
+
+def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
+    """A wrapper wraps a hook that somebody answers, and an update gets the stage it takes."""
+    paid = pays(phase)
+    crediting = phase.advantage_by
+    if crediting and not paid:
+        text = f"'{crediting.instance}' turns rewards into advantages, but phase '{phase.spec.name}' names no reward"
+        yield Problem(crediting.path, text)
+    runs = {"rollout": True, "score": paid, "advantage": crediting, "update": phase.update}
+    for wrap in phase.wraps:
+        if not any(runs[hook] for hook in runs if f"hookline_{hook}" in wrap.hooks):
+            wrapped = ", ".join(hook for hook in runs if f"hookline_{hook}" in wrap.hooks)
+            text = f"'{wrap.instance}' wraps {wrapped}, which nobody answers in phase '{phase.spec.name}'"
+            yield Problem(wrap.path, text)
+    if phase.feedback and not paid:
+        judge = phase.feedback[0]
+        yield Problem(judge.path, f"'{judge.instance}' judges by reward; name the `reward` it sees")
+    if phase.update:
+        takes, who = phase.update.cls.takes, f"'{phase.update.instance}'"
+        if issubclass(takes, Advantaged) and not phase.advantage_by:
+            text = f"{who} takes advantages; name an `advantage` (hookline plugins list)"
+            yield Problem(phase.update.path, text)
+        elif issubclass(takes, Scored) and not paid:
+            text = f"{who} takes rewards; name a `reward`, or a rollout that reads recorded ones"
+            yield Problem(phase.update.path, text)
+
+
+_CLAIMS = {
+    "kl": "price the KL to the reference",
+    "value": "bring a critic's value head",
+    "correction": "correct for rows of older weights",
+}
+
+
+def claims_differ(phase: PlannedPhase) -> Iterator[Problem]:
+    """What only one component of a phase may do, only one does."""
+    claimed: dict[str, Slot] = {}
+    for slot in phase.every:
+        for claim in sorted(slot.claims):
+            first = claimed.setdefault(claim, slot)
+            if first is not slot:
+                both = _CLAIMS.get(claim, f"claim {claim!r}")
+                text = f"'{slot.instance}' and '{first.instance}' both {both}; keep one of them"
+                yield Problem(slot.path, text)
+
+
+def stale_rows_are_corrected(phase: PlannedPhase) -> Iterator[Problem]:
+    """Rows of older weights meet a correction, or an update that is safe with them."""
+    given = gives_of(phase)
+    if phase.update and "off-policy" in given and not phase.update.cls.off_policy and "correction" not in given:
+        stale = next(slot for slot in phase.every if "off-policy" in slot.gives)
+        yield Problem(
+            phase.update.path,
+            f"'{phase.update.instance}' learns on-policy, but '{stale.instance}' brings rows of older weights or another policy; "
+            "wrap it with importance weights, or name an update that is off_policy-safe",
+        )
+
+
+def needs_are_met(phase: PlannedPhase) -> Iterator[Problem]:
+    """What a component needs, another gives; a column, one before it in the loop."""
+    everything = gives_of(phase)
+    seen: set[str] = set()
+    for top in phase.slots:
+        for slot in top.every():
+            for need in sorted(slot.needs):
+                columns = need.endswith(("_B", "_BT", "_BP"))
+                there = seen if columns and top.kind != "wrapper" else everything
+                if need not in there and not of_a_phase(need):
+                    yield Problem(slot.path, missing(need, slot, phase))
+        seen |= {given for slot in top.every() for given in slot.gives}
+
+
+def engine_can(plan: Plan) -> Iterator[Problem]:
+    """The phase's engine can do what components draw with: `engine:combine` is met by an engine that gives `combine`."""
+    for phase in plan.phases:
+        if not phase.of("engine"):
+            continue
+        engine = phase.engine
+        for slot in (*phase.every, *(slot for evaluation in phase.evaluations for slot in evaluation.every)):
+            asked = sorted(need.removeprefix("engine:") for need in slot.needs if need.startswith("engine:"))
+            for ability in asked:
+                if ability not in engine.gives:
+                    can = (
+                        f"it gives {', '.join(sorted(engine.gives))}" if engine.gives else "it gives nothing of its own"
+                    )
+                    err = ExperimentError(
+                        f"'{slot.instance}' needs an engine that gives '{ability}', and '{engine.instance}' does not; {can}",
+                        "name another `engine` in this phase, e.g. engine: local",
+                    )
+                    yield Problem(slot.path, err)
+
+
+def of_a_phase(need: str) -> bool:
+    """Whether a need is asked of a phase, its model or its engine, rather than of the components beside."""
+    return need == "feedback" or need in SIDES or need.startswith(("head:", "engine:"))
+
+
+def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = None) -> str:
+    """The sentence about a need that nobody meets. source: the rollout whose rows lack it; default: the phase's own."""
+    source = source or phase.rollout
+    rollout = source.instance
+    several = f"several answers per prompt, but '{rollout}' reads one; name a rollout that reads comparisons"
+    if "behaviour" in source.gives:
+        several = f"several samples per prompt, but '{rollout}' gives one; e.g. samples_per_prompt: 4"
+    known = {
+        "groups": several,
+        "pairs": f"comparisons, but '{rollout}' reads none; name a rollout that does",
+        "behaviour": f"the sampler's log-probs, but '{rollout}' records none; name a rollout that samples",
+        "critic": "a critic, but nothing in this phase brings one; name an update that does",
+        "greedy": f"the likeliest answer to each prompt beside the sampled ones, but '{rollout}' brings none; e.g. greedy: true",
+    }
+    return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"
+
+
+FIT = (
+    *map(of_complete_phases, (stages_are_reached, claims_differ, stale_rows_are_corrected, needs_are_met)),
+    engine_can,
+)

@@ -1,0 +1,109 @@
+"""How a component is constructed: from its config alone, under watch, since a constructor opens nothing."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from hookline.contract.component import Component
+from hookline.contract.fields import Config
+from hookline.errors import HooklineError, PluginError
+
+__all__ = ["construct"]
+
+_OPENS = {
+    "open": "a file",
+    "os.mkdir": "a folder",
+    "socket.__new__": "a socket",
+    "socket.connect": "a connection",
+    "subprocess.Popen": "a process",
+    "os.system": "a process",
+    "os.posix_spawn": "a process",
+    "os.fork": "a process",
+    "_thread.start_new_thread": "a thread",
+    "_thread.start_joinable_thread": "a thread",
+}
+"""Python's audit event → what it opens."""
+
+
+class _Opened(Exception):
+    """Raised in place of what the constructor asked for."""
+
+
+class _Watch(threading.local):
+    found: list[str] | None = None
+    """What the constructor that runs in this thread tried to open; None: none runs."""
+
+
+_watch = _Watch()
+
+
+def construct(cls: type[Component], config: Config, who: str, source: str) -> Component:
+    """A component of a class. Raises PluginError naming `who` when its constructor fails, or opens something.
+
+    source: where the class stands, for the hint.
+    """
+    try:
+        with _watched() as found:
+            component = cls(config)
+    except _Opened:
+        raise _refusal(who, found) from None
+    except HooklineError as err:
+        err.message = err.message if err.message.startswith(who) else f"{who}: {err.message}"
+        raise
+    except Exception as err:
+        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+        raise PluginError(f"{who} failed in its constructor: {what}", f"its source: {source}") from err
+    if found:
+        raise _refusal(who, found)
+    component.config = config
+    return component
+
+
+def _refusal(who: str, found: list[str]) -> PluginError:
+    return PluginError(f"{who} opens {found[0]} in its constructor", "open it in setup(ctx)")
+
+
+@contextmanager
+def _watched() -> Iterator[list[str]]:
+    _install()
+    threads = set(threading.enumerate())
+    outer, _watch.found = _watch.found, []
+    try:
+        yield _watch.found
+        if set(threading.enumerate()) - threads:  # before Python 3.12 a thread's start is no audit event
+            _watch.found.append("a thread")
+    finally:
+        _watch.found = outer
+
+
+_installed = False
+
+
+def _install() -> None:
+    global _installed
+    if not _installed:
+        _installed = True
+        sys.addaudithook(_hear)
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watch.found is None or event not in _OPENS or _importing():
+        return
+    named = f" ({arguments[0]})" if event in ("open", "os.mkdir") and arguments else ""
+    _watch.found.append(_OPENS[event] + named)
+    raise _Opened
+
+
+def _importing() -> bool:
+    """Whether the event comes from an import within the constructor, which reads files of its own."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not construct.__code__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

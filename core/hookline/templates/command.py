@@ -1,0 +1,26 @@
+"""NAME: a command for Hookline: `hookline NAME`."""
+
+from pathlib import Path
+
+import hookline
+from hookline import Command
+from pydantic import Field
+
+
+class Example(Command):
+    """Count the steps that each run in a folder has taken."""
+
+    promises = frozenset({"runs"})
+
+    class Config(hookline.Config):
+        folder: str = Field(".", min_length=1)
+        """Where the run directories lie."""
+
+    def run(self, out):
+        rows = [
+            {"run": path.parent.name, "steps": len(path.read_text(encoding="utf-8").splitlines())}
+            for path in sorted(Path(self.config.folder).glob("*/metrics.jsonl"))
+        ]
+        out.table(rows, columns=("run", "steps"))
+        out.value(rows)
+        return 0

@@ -1,0 +1,51 @@
+"""Laws about a component by itself, whatever its kind: how it is constructed and closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from hookline.contract.component import Component
+from hookline.errors import HooklineError
+from hookline.registry.construct import construct
+from hookline.testing.harness import Subject, guesses, naming, unfilled
+from hookline.testing.suite import Broken, NotApplicable, law
+
+
+def made(subject: Subject) -> Component:
+    """A component with the subject's options, and plain ones where they are required; it is not set up."""
+    fields = subject.cls.Config.model_fields
+    required = {field.alias or name for name, field in fields.items() if field.is_required()}
+    options: dict[str, Any] = guesses(subject.cls, set(subject.options))
+    options |= {name: subject.rows for name in naming(subject.cls, "data") if name in required}
+    options |= {name: "before" for name in naming(subject.cls, "phase") if name in required}
+    try:
+        config = subject.cls.Config.model_validate({**options, **subject.options})
+    except ValidationError as err:
+        raise NotApplicable(str(unfilled(subject.offer, err))) from None
+    component = construct(subject.cls, config, str(subject.offer), subject.offer.target)
+    component.instance = subject.offer.name
+    return component
+
+
+@law("every", alone=True)
+def opens_nothing(subject: Subject) -> str | None:
+    """Its constructor takes the config and opens nothing: no file, socket, process or thread."""
+    try:
+        made(subject)
+    except HooklineError as err:
+        raise Broken(str(err)) from None
+    return None
+
+
+@law("every", alone=True)
+def closes(subject: Subject) -> str | None:
+    """It can be closed before it was set up, and twice."""
+    component = made(subject)
+    for time in ("before setup", "a second time"):
+        try:
+            component.close()
+        except Exception as err:
+            raise Broken(f"close() {time} raises {type(err).__name__}: {err}") from None
+    return None

@@ -1,0 +1,90 @@
+"""Laws for formats: a file's rows are the same at every reading, and what is no such file is told in a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hookline.batch.stages import Record
+from hookline.contract.format import Format
+from hookline.data.sources import digest
+from hookline.errors import DataError
+from hookline.testing.harness import Subject, own_rows
+from hookline.testing.laws.apart import made
+from hookline.testing.suite import Broken, NotApplicable, law
+
+
+def examples() -> Iterator[str]:
+    """Files of the plain formats, as text."""
+    rows = [{key: row[key] for key in ("prompt", "completion")} for row in own_rows()[:5]]
+    yield "".join(json.dumps(row) + "\n" for row in rows)
+    yield json.dumps(rows)
+    for comma in (",", "\t"):
+        yield "".join(comma.join(line) + "\n" for line in ([*rows[0]], *([*row.values()] for row in rows)))
+    yield "\n".join(row["prompt"] for row in rows) + "\n"
+    yield "\n".join(f"{key}: {value}" for row in rows for key, value in row.items()) + "\n"
+
+
+def suffix_of(component: Format) -> str:
+    return next(iter(component.suffixes), ".txt")
+
+
+def read(subject: Subject, path: Path) -> tuple[Record, ...]:
+    component = made(subject)
+    assert isinstance(component, Format)
+    return tuple(component.read(path))
+
+
+@law("format", alone=True)
+def suffixes(subject: Subject) -> str | None:
+    """It says which endings of file names it reads: a dot, then lower-case letters, digits, - or _."""
+    component = made(subject)
+    assert isinstance(component, Format)
+    wrong = [s for s in component.suffixes if not re.fullmatch(r"(\.[a-z0-9_-]+)+", s)]
+    if isinstance(component.suffixes, str) or wrong:
+        raise Broken(f'suffixes is {component.suffixes!r}; write them like (".csv", ".tsv")')
+    if not component.suffixes:
+        raise NotApplicable("it has none, and is named as `NAME:FILE`")
+    return ", ".join(component.suffixes)
+
+
+@law("format", alone=True)
+def reads_alike(subject: Subject) -> str | None:
+    """A file's rows are mappings with text keys, and the same at every reading and in every instance."""
+    component = made(subject)
+    assert isinstance(component, Format)
+    path, found = subject.folder / f"example{suffix_of(component)}", 0
+    for text in examples():
+        path.write_text(text, encoding="utf-8")
+        try:
+            first, again = tuple(component.read(path)), tuple(component.read(path))
+        except DataError:
+            continue
+        if not all(isinstance(row, dict) and all(isinstance(key, str) for key in row) for row in first):
+            raise Broken("it gives rows that are no dicts with text keys")
+        if digest(first) != digest(again) or digest(first) != digest(read(subject, path)):
+            raise Broken("its rows are others at the second reading")
+        found += 1
+    if not found:
+        raise NotApplicable("it reads none of the plain files tried here")
+    return f"{found} files"
+
+
+@law("format", alone=True)
+def refuses(subject: Subject) -> str | None:
+    """What it cannot read is a DataError that names the file, never another exception."""
+    component = made(subject)
+    assert isinstance(component, Format)
+    path = subject.folder / f"odd{suffix_of(component)}"
+    for what, content in (("no text", b"\xff\xfe\x00\x01{"), ("half a file", b'{"prompt": "a'), ("nothing", b"")):
+        path.write_bytes(content)
+        try:
+            tuple(component.read(path))
+        except DataError as err:
+            if path.name not in str(err):
+                raise Broken(f"a file with {what}: '{err.message}' does not name the file") from None
+        except Exception as err:
+            raise Broken(f"a file with {what} raises {type(err).__name__}: {err}") from None
+    return None
