@@ -141,7 +141,7 @@ class Episodes(Component):
             return self
 
     @property
-    def needs(self) -> set[str]:  # type: ignore[override]
+    def needs(self) -> set[str]:
         c = self.config
         tilted = c.epsilon is not None or c.beta is not None or c.greedy
         return {"decodes"} | ({"engine:combine"} if tilted else set())

@@ -46,7 +46,7 @@ class Generate(Component):
         """One more answer per prompt, of the likeliest tokens, source `greedy`: for methods that compare with it (remax)."""
 
     @property
-    def needs(self) -> set[str]:  # type: ignore[override]
+    def needs(self) -> set[str]:
         cut = self.config.top_k > 0 or self.config.top_p < 1
         return {"decodes"} | ({"engine:kept-ids"} if cut else set())
 
