@@ -11,6 +11,7 @@ from hookline._version import __version__
 
 _HOMES = {
     "hookline.batch.columns": ("pad_rows", "put_last", "read_last"),
+    "hookline.batch.encoded": ("Encoded",),
     "hookline.batch.join": ("concat", "pairs"),
     "hookline.batch.stages": (
         "Advantaged",
@@ -35,8 +36,9 @@ _HOMES = {
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
-    "hookline.contract.process": ("Process",),
+    "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
+    "hookline.data.tasks": ("task",),
     "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
@@ -53,6 +55,8 @@ _HOMES = {
     "hookline.loop.context": ("Context",),
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
+    "hookline.study.finished": ("evaluate", "export"),
+    "hookline.study.intervals": ("Estimate", "interval"),
     "hookline.study.sweep": ("sweep",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -74,8 +78,10 @@ __all__ = [
     "DataError",
     "DataName",
     "Decoding",
+    "Encoded",
     "Engine",
     "Environment",
+    "Estimate",
     "ExperimentError",
     "Family",
     "Format",
@@ -99,6 +105,7 @@ __all__ = [
     "Sampling",
     "Scored",
     "ServiceError",
+    "State",
     "Stats",
     "Task",
     "Term",
@@ -110,19 +117,24 @@ __all__ = [
     "__version__",
     "compare",
     "concat",
+    "evaluate",
+    "export",
     "figure_name",
     "hookimpl",
     "instance_name",
+    "interval",
     "pad_rows",
     "pairs",
     "put_last",
     "read_last",
     "run",
     "sweep",
+    "task",
 ]
 
 if TYPE_CHECKING:
     from hookline.batch.columns import pad_rows, put_last, read_last
+    from hookline.batch.encoded import Encoded
     from hookline.batch.join import concat, pairs
     from hookline.batch.stages import (
         Advantaged,
@@ -147,8 +159,9 @@ if TYPE_CHECKING:
     from hookline.contract.loss import Loss, MicroBatch, Stats
     from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
-    from hookline.contract.process import Process
+    from hookline.contract.process import Process, State
     from hookline.contract.task import Task
+    from hookline.data.tasks import task
     from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,
@@ -165,6 +178,8 @@ if TYPE_CHECKING:
     from hookline.loop.context import Context
     from hookline.runs.run import Run
     from hookline.study.compare import compare
+    from hookline.study.finished import evaluate, export
+    from hookline.study.intervals import Estimate, interval
     from hookline.study.sweep import sweep
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 import warnings
 from collections.abc import Iterable
 
@@ -18,6 +20,7 @@ __all__ = [
     "nearest",
     "renamed",
     "shorten",
+    "told",
 ]
 
 
@@ -104,6 +107,28 @@ class Stopped(HooklineError):
 def renamed(old: str, new: str) -> None:
     """Warn, at the caller's caller, that a public name has a new one; old names answer for one release."""
     warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)
+
+
+def told(err: HooklineError) -> int:
+    """Print what a user can fix on standard error, and return its exit code."""
+    print(f"{type(err).__name__}: {err}", file=sys.stderr)
+    _frames(err)
+    return err.exit_code
+
+
+def _frames(err: BaseException) -> None:
+    """Print a plugin's own frames below the sentence; ours would only be in the way."""
+    import importlib
+    import traceback
+
+    cause = err.__cause__
+    if cause is None or not isinstance(err, PluginError):
+        return
+    home = os.path.dirname(os.path.abspath(__file__)) + os.sep  # beside it lie hookline_foo's
+    ours = (home, os.path.dirname(str(importlib.__file__)), "<frozen")
+    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(ours)]
+    if frames:
+        print("".join(traceback.format_list(frames[-4:])), file=sys.stderr, end="")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

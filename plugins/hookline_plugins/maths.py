@@ -1,12 +1,14 @@
 """The mathematics that policy-gradient methods share: tensors in, tensors out, no config, no models. Import what you need.
 
 Letters are shapes: B rows, T tokens; `mask_BT` is true where the policy chose the token. Rows of one prompt share a number
-in `group_B`. Statistics are taken in float64, so that a group of equal rewards has exactly no spread.
+in `group_B`, rows of one episode a number in `episode_B`.
+Statistics are taken in float64, so that a group of equal rewards has exactly no spread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from torch import Tensor
 __all__ = [
     "bounded_exp",
     "clipped",
+    "ends_episode",
+    "falling",
     "first_true",
     "group_equal",
     "group_mean",
@@ -27,6 +31,9 @@ __all__ = [
     "macro_perplexity",
     "macro_random",
     "masked_mean",
+    "over_episodes",
+    "pick",
+    "places",
     "reward_to_go",
     "segment_spread",
     "segment_sum",
@@ -80,6 +87,27 @@ def leave_one_out(x_B: Tensor, group_B: Tensor) -> Tensor:
     size_B = group_size(group_B)
     centred_B = x_B.double() - _group_sum(x_B.double(), group_B) / size_B
     return (centred_B * size_B / (size_B - 1).clamp(min=1)).to(x_B.dtype)
+
+
+def over_episodes(
+    statistic: Callable[[Tensor, Tensor], Tensor], x_B: Tensor, group_B: Tensor, episode_B: Tensor
+) -> Tensor:
+    """A statistic over groups, `statistic(x, group)`, that counts an episode once: the sum of its rows goes in, and each of
+    its rows gets what comes out. The statistic itself where every row is an episode of its own.
+    """
+    episodes, where_B = torch.unique(episode_B, return_inverse=True)
+    if len(episodes) == len(episode_B):
+        return statistic(x_B, group_B)
+    x_E = x_B.new_zeros(len(episodes), dtype=torch.float64).index_add(0, where_B, x_B.double()).to(x_B.dtype)
+    group_E = group_B.new_zeros(len(episodes)).index_put((where_B,), group_B)
+    return statistic(x_E, group_E)[where_B]
+
+
+def ends_episode(episode_B: Tensor, sample_B: Tensor) -> Tensor:
+    """True on the row of each episode whose sample is the latest."""
+    episodes, where_B = torch.unique(episode_B, return_inverse=True)
+    last_E = sample_B.new_full((len(episodes),), -1).scatter_reduce(0, where_B, sample_B, "amax")
+    return sample_B == last_E[where_B]
 
 
 def _group_sum(x_B: Tensor, group_B: Tensor) -> Tensor:
@@ -220,3 +248,29 @@ def segment_spread(x_BT: Tensor, first_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """What stands on each macro's first token, on all of its chosen tokens; 0 elsewhere."""
     at_BT = torch.where(first_BT, torch.arange(x_BT.shape[1], device=x_BT.device), 0).cummax(1).values
     return torch.where(mask_BT, x_BT.gather(1, at_BT), 0.0)
+
+
+# -- chance
+
+
+def pick(chances: Sequence[tuple[Any, ...]], u: float) -> int:
+    """Which of (probability, …) u in [0, 1) falls on."""
+    total = 0.0
+    for which, (chance, *_) in enumerate(chances):
+        total += chance
+        if u < total:
+            return which
+    return len(chances) - 1
+
+
+def places(group_B: Tensor) -> Tensor:
+    """Which row of its group each row is, from 0."""
+    earlier_BB = (group_B[:, None] == group_B).tril(-1)
+    return earlier_BB.sum(1)
+
+
+def falling(first: float, last: float | None, step: int, steps: int) -> float:
+    """A figure on its straight way from the phase's first step to its last; no `last`: it stays."""
+    if last is None or steps < 2:
+        return first
+    return first + (last - first) * min(1.0, step / (steps - 1))

@@ -20,7 +20,7 @@ from hookline.loop.loop import PhaseLoop
 from hookline.loop.phase import tokenizer_of
 from hookline.runs.run import Run
 from hookline_plugins.algorithms.values import expectile, on_taken, targets
-from hookline_plugins.rollouts.guided import guided_policy
+from hookline_plugins.guidance import guided_policy
 from hookline_plugins.tasks import exact
 
 Lab = Callable[..., PhaseLoop]

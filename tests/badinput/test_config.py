@@ -367,11 +367,12 @@ def test_usage_errors_are_one_line(lab: Lab) -> None:
         ["run"],
         ["runn"],
         ["run", "a.yaml", "--nope"],
-        ["eval", "x", "--rows", "0"],
+        ["eval"],
         ["plugins", "what"],
     ):
         said = lab.hookline(*arguments)
         refused(said, 2, "hookline --help")
+    refused(lab.hookline("eval", "x", "--rows", "0"), 2, "--rows is '0'; it must be at least 1", "hookline eval --help")
     refused(lab.hookline("plugins", "show", "nosuch"), 2, "no plugin 'nosuch'", "plugins list")
 
 

@@ -179,6 +179,33 @@ def test_DS14_data_that_changed_between_start_and_resume(lab: Lab) -> None:
     assert lab.run(None, "-p", "./stops.py", "phases.sft.wrap=stops").code == 0
 
 
+def test_DS14_rows_of_a_format_of_one_s_own_are_hashed_resumed_and_refused_like_others(lab: Lab) -> None:
+    made = changed(lab.sft(4), "phases.0.rollout.path", "tabs:pairs.dat")
+    lines(lab, GOOD_TABLE, "pairs.dat")
+    plugins = ("-p", lab.plugin(STOPS), "-p", lab.plugin(TABS, "tabs.py"), "phases.sft.wrap=stops")
+    said = lab.run(made, *plugins)
+    assert said.code == 5, said.err
+    assert "enough" in said.err
+    lines(lab, GOOD_TABLE * 2, "pairs.dat")
+    refused(lab.run(None, *plugins), 4, "tabs:pairs.dat is not the data this run began with: 4 rows then, 8 now")
+    lines(lab, b"open\tTo open.\nprompt and nothing else\n", "pairs.dat")
+    said = lab.hookline("run", lab.write(made), "--out", "run2", *plugins)
+    refused(said, 3, "tabs:pairs.dat row 2: 'completion' is missing")
+    lines(lab, GOOD_TABLE, "pairs.dat")
+    (lab.folder / "go").touch()
+    assert lab.run(None, *plugins).code == 0
+    refused(lab.hookline("explain", lab.write(made)), 5, "no format 'tabs' is installed", "tiny.yaml line")
+
+
+GOOD_TABLE = b"open\tTo open.\nclose\tTo close.\nread\tTo read.\nwrite\tTo write.\n"
+TABS = """
+from hookline import Format
+
+class Tabs(Format):
+    def read(self, path):
+        for line in path.read_text().splitlines():
+            yield dict(zip(("prompt", "completion"), line.split("\\t")))
+"""
 STOPS = """
 from pathlib import Path
 from hookline import Component, hookimpl

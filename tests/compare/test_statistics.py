@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hookline
 from hookline.study import intervals
 from hookline.study.intervals import Scores, contributions, difference, fraction, improvement, iqm, location, tail
 
@@ -204,3 +205,38 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
         held_apart += alone.low <= 0 <= alone.high
     assert least <= held / 300 <= 0.995
     assert least <= held_apart / 300 <= 0.995
+
+
+# -- one run
+
+
+def test_the_interval_of_one_run_is_that_of_a_comparison_with_one_seed() -> None:
+    rng = np.random.default_rng(3)
+    above_G, below_G = rng.normal(-2, 1, 60), rng.integers(1, 9, 60).astype(float)
+    for summary in ("mean", "perplexity"):
+        value = float(fraction(above_G.sum(), below_G.sum(), summary))
+        part_SG = contributions(above_G[None], below_G[None], summary)
+        assert hookline.interval(above_G, below_G, summary=summary) == location(Scores(np.array([value]), part_SG))
+
+
+def test_a_difference_of_two_figures_of_the_same_prompts_is_paired() -> None:
+    above_G, below_G = np.random.default_rng(4).normal(0, 5, 80), np.ones(80)
+    found = hookline.interval(above_G + 0.5, below_G, minus=(above_G, below_G))
+    assert (found.low, found.value, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    apart = hookline.interval(above_G + 0.5, below_G)
+    assert apart.high - apart.low > 1
+
+
+@pytest.mark.parametrize("prompts", [0, 1])
+def test_fewer_than_two_prompts_say_nothing(prompts: int) -> None:
+    found = hookline.interval(np.ones(prompts), np.ones(prompts))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_leaving_out_each_prompt_finds_what_it_adds_to_a_mean() -> None:
+    x_G = np.random.default_rng(5).normal(size=30)
+    without_G = (x_G.sum() - x_G) / 29
+    part_SG = intervals.jackknife(float(x_G.mean()), without_G)
+    assert part_SG == pytest.approx(contributions(x_G[None], np.ones((1, 30)), "mean"))
+    assert intervals.jackknife(1.0, np.array([1.0, np.nan])) is None

@@ -79,6 +79,34 @@ def _labels(matrix: dict[str, list[Any]]) -> list[str]:
     return [_label(path, value, list(matrix)) for path, values in matrix.items() for value in values]
 
 
+def test_the_experiment_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hookline.config import yaml
+
+    path = tmp_path / "experiment.yaml"
+    path.write_text(json.dumps(with_matrix({"phases.rl.update.lr": [0.1, 0.2]})))
+    read, real = [], yaml.read
+    monkeypatch.setattr(yaml, "read", lambda file: read.append(file) or real(file))
+    assert main(["explain", str(path)]) == 0
+    assert read == [path]
+
+    def nothing_runs(requests: list[Any], *_: object) -> None:
+        raise HooklineError(f"{len(requests)} runs")
+
+    monkeypatch.setattr("hookline.study.sweep.work", nothing_runs)
+    assert main(["run", str(path), "--seeds", "3", "--out", str(tmp_path / "out")]) == 2
+    assert read == [path, path]
+
+
+def test_runs_of_one_document_do_not_see_each_other_s_overrides() -> None:
+    from hookline.config.experiment import document_of
+
+    document = document_of(with_matrix({"phases.rl.update.lr": [0.1, 0.2]}))
+    before = json.dumps(document.values)
+    assert [m.plan.experiment.phases[0].update.options["lr"] for m in members_of(document, ["seed=9"])] == [0.1, 0.2]
+    assert json.dumps(document.values) == before
+    assert not document.overrides
+
+
 def test_the_command_line_settles_an_axis_or_brings_one() -> None:
     source = with_matrix({"phases.rl.update.lr": [0.1, 0.2], "seed": [1, 2]})
     assert names(source, "seed=7", f"{GOOD}=0.3") == ["run"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from hookline.cli import bench, main
-from hookline.testing.bench import baseline, measure, update
+from hookline.cli import main
+from hookline.testing.bench import baseline, kernels, measure, update
 from hookline.testing.bench.cases import EAGER, OURS, REFERENCE, cases
+from hookline_plugins.report import roofline
 
 QUICK = cases("cpu", quick=True)
 CPU = torch.device("cpu")
@@ -23,13 +25,13 @@ def hasty(monkeypatch):
     """One turn each, and ceilings that take no time."""
     monkeypatch.setattr(measure, "LEAST_ROUNDS", 1)
     monkeypatch.setattr(measure, "MOST_ROUNDS", 1)
-    monkeypatch.setattr(bench, "ceilings", lambda *_: LIMITS)
+    monkeypatch.setattr(kernels, "ceilings", lambda *_: LIMITS)
 
 
 @pytest.fixture
 def two_cases(hasty, monkeypatch):
     chosen = [case for case in QUICK if case.op in ("gae", "kl_estimate")]
-    monkeypatch.setattr(bench, "cases", lambda *_: chosen)
+    monkeypatch.setattr(kernels, "cases", lambda *_: chosen)
     return chosen
 
 
@@ -64,7 +66,7 @@ def test_a_wrong_kernel_ends_with_its_name(two_cases, monkeypatch, capsys, spoil
     def spoiled(*_):
         return [replace(c, run={**c.run, OURS: lambda *x, c=c: spoil(c.run[OURS](*x))}) for c in two_cases]
 
-    monkeypatch.setattr(bench, "cases", spoiled)
+    monkeypatch.setattr(kernels, "cases", spoiled)
     assert main(["bench", "kernels", "--quick"]) == 6
     assert "differs from float64 by more than it promises: gae fwd [32, 256] float32" in capsys.readouterr().err
 
@@ -82,7 +84,7 @@ def test_what_is_written_can_be_read(two_cases, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "kl_estimate" in shown
     assert "x eager" in shown
-    stored = baseline.read(out / "kernels.json")
+    stored = baseline.stored_kernels(out / "kernels.json")
     assert stored["machine"]["cpu"]
     assert {(row["op"], row["by"]) for row in stored["rows"]} >= {("gae", OURS), ("gae", EAGER), ("kl_estimate", OURS)}
     drawn = (out / "roofline.png").exists()
@@ -90,7 +92,7 @@ def test_what_is_written_can_be_read(two_cases, tmp_path, capsys):
 
 
 def test_without_matplotlib_there_is_a_sentence(two_cases, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(roofline.importlib.util, "find_spec", lambda name: None)
     assert main(["bench", "kernels", "--quick", "--out", str(tmp_path)]) == 0
     assert "pip install 'hookline[report]'" in capsys.readouterr().out
     assert not (tmp_path / "roofline.png").exists()
@@ -158,7 +160,7 @@ def test_a_baseline_that_is_none(tmp_path, capsys, text):
 def test_a_baseline_of_other_shapes(tmp_path, capsys, monkeypatch):
     path = tmp_path / "b.json"
     path.write_text('{"rows": []}')
-    monkeypatch.setattr(bench, "ceilings", None)
+    monkeypatch.setattr(kernels, "ceilings", None)
     assert main(["bench", "kernels", "--quick", "--baseline", str(path)]) == 3
     assert "has none of these shapes → compare what was measured with the same options" in capsys.readouterr().err
 
@@ -166,14 +168,14 @@ def test_a_baseline_of_other_shapes(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("command", ["kernels", "update"])
 def test_a_place_that_cannot_be_written_is_found_first(tmp_path, capsys, monkeypatch, command):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(bench, "ceilings", None)  # nothing may be measured
+    monkeypatch.setattr(kernels, "ceilings", None)  # nothing may be measured
     monkeypatch.setattr(update, "measure", None)
     assert main(["bench", command, "--out", str(tmp_path / "file")]) == 3
     assert "cannot be written" in capsys.readouterr().err
 
 
 def test_on_a_terminal_each_case_has_a_table(two_cases, monkeypatch, capsys):
-    monkeypatch.setattr(bench.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["bench", "kernels", "--quick"]) == 0
     shown = capsys.readouterr().out
@@ -191,6 +193,13 @@ def test_no_gpu_is_one_line(capsys):
     error = capsys.readouterr().err
     assert "torch finds no GPU here" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--device", "cuda"], ["--compile"], ["--save", "x"], ["--baseline", "x"]])
+def test_an_option_of_the_other_measurement_is_refused(capsys, monkeypatch, option):
+    monkeypatch.setattr(update, "measure", None)
+    assert main(["bench", "update", *option]) == 2
+    assert f"{option[0]} is an option of `bench kernels`" in capsys.readouterr().err
 
 
 def test_an_unknown_device(capsys):

@@ -7,9 +7,10 @@ import re
 import shlex
 from pathlib import Path
 
-from hookline.cli import bench, main
+from hookline.cli import main
 from hookline.kernels import __all__ as public
 from hookline.testing.bench.cases import OURS, cases
+from hookline_plugins.commands.bench import Bench
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/kernels.md").read_text(encoding="utf-8")
@@ -31,8 +32,7 @@ def test_the_code_runs_and_shows_every_function():
 
 def test_the_commands_are_understood(monkeypatch):
     asked = []
-    monkeypatch.setattr(bench, "bench_kernels", lambda *arguments: asked.append(arguments))
-    monkeypatch.setattr(bench, "bench_update", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(Bench, "run", lambda self, out: asked.append(self.config) or 0)
     [commands] = blocks("sh")
     for line in commands.splitlines():
         program, *arguments = shlex.split(line, comments=True)

@@ -261,9 +261,9 @@ def test_what_is_no_kind_is_refused_where_it_is_written(target: Any) -> None:
 def test_a_kind_without_a_base_class_is_named_by_its_word() -> None:
     class Asks(hookline.Config):
         one: hookline.Use[Literal["reward"]]
-        """For type checkers."""
-        more: tuple[hookline.Use["reward"], ...] = ()  # noqa: UP037
-        """The same, for people."""
+        """One."""
+        more: tuple[hookline.Use[Literal["reward"]], ...] = ()
+        """Several."""
 
     found = list(nested(Asks.model_validate({"one": "length", "more": [{"use": "length", "per": 2}]})))
     assert [(part.key, part.kind, part.base) for part in found] == [("one", "reward", None), ("more/0", "reward", None)]

@@ -11,7 +11,7 @@ import pytest
 import hookline
 from hookline import figure_name, instance_name
 from hookline.loop.api import plan
-from hookline_plugins.trackers import words
+from hookline_plugins.report import words
 
 TASK = {"use": "hookline:task", "task": "builtin:walks"}
 

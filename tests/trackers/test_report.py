@@ -18,7 +18,10 @@ from tracker_runs import EVIL
 
 import hookline
 from hookline import Run
-from hookline_plugins.trackers import report, report_html, report_numbers
+from hookline_plugins.report import cells, plots, words
+from hookline_plugins.report import numbers as report_numbers
+from hookline_plugins.report import page as report_page
+from hookline_plugins.trackers import report
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -98,6 +101,15 @@ def test_the_interval_of_a_mean_is_as_wide_as_statistics_says() -> None:
     assert estimate["high"] == pytest.approx(values.mean() + half, abs=0.03)
 
 
+def test_eval_the_report_and_a_comparison_show_one_interval(whole: Run) -> None:
+    point = phase(numbers(whole), "rl")["evaluations"][0]["figures"]["keyword-coverage"]["points"][-1]
+    judged = {f["figure"]: f for f in hookline.evaluate(whole, "rl")}["keyword-coverage"]
+    compared = hookline.compare([whole.directory], metric="eval/keyword-coverage", phase="rl")["configurations"][0]
+    for end in ("low", "value", "high"):
+        assert judged[end] == pytest.approx(point[end], abs=1e-5)
+        assert compared[end] == pytest.approx(point[end], abs=1e-5)
+
+
 def test_answers_to_one_prompt_are_no_independent_evidence() -> None:
     values = np.repeat(np.random.default_rng(0).normal(size=50), 8).tolist()
     apart = report_numbers.Table(made(values), "x").estimate("mean", 1000)
@@ -112,7 +124,7 @@ def test_a_paired_change_is_surer_than_its_two_ends() -> None:
         report_numbers.Table(made(before.tolist()), "x"),
         report_numbers.Table(made((before + 0.5).tolist()), "x"),
     )
-    change = report_numbers.compare(first, last, "mean", 500, lambda a, b: b - a)
+    change = report_numbers.change(first, last, "mean", 500)
     assert (change["low"], change["value"], change["high"]) == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -228,7 +240,7 @@ def test_the_page_is_whole_and_stands_alone(whole: Run) -> None:
     ):
         assert heading in text
     figure = phase(numbers(whole), "rl")["evaluations"][0]["figures"]["keyword-coverage"]
-    assert report_html.number(figure["points"][-1]["value"]) in text
+    assert words.number(figure["points"][-1]["value"]) in text
     assert "4 steps of ppo (lr 0.003), starting from the policy at the end of pretrain" in text
     assert str(phase(numbers(whole), "rl")["weights"]) in text
     assert whole.id in text
@@ -256,7 +268,7 @@ def test_answers_that_are_html_stay_text(whole: Run, tmp_path: Path) -> None:
     example = phase(found, "rl")["evaluations"][0]["examples"][0]
     example["prompt"] = example["before"]["response"] = example["after"]["response"] = EVIL
     found["phases"][0]["does"] = found["phases"][0]["chain"] = EVIL
-    text = report_html.page(found, {}, EVIL, "id")
+    text = report_page.page(found, {}, EVIL, "id")
     read = Page(text)
     harmless(read, text)
     assert "".join(read.text).count('<script>alert("x")</script>') == 6
@@ -265,19 +277,17 @@ def test_answers_that_are_html_stay_text(whole: Run, tmp_path: Path) -> None:
 
 
 def test_figure_names_with_odd_letters_do_not_break_the_drawings(whole: Run) -> None:
-    from hookline_plugins.trackers import report_plots
-
     found = numbers(whole)
     curves = phase(found, "rl")["curves"]
     curves["reward/<b>$\\frac{$ & \"'"] = [[1, 0.1], [2, 0.5], [3, 0.2]]
     found["phases"] = [{**phase(found, "rl"), "reward_kl": []}]
-    drawn, _ = report_plots.draw(found)
+    drawn, _ = plots.draw(found)
     Page(drawn["curves/rl"])
     assert "&lt;b&gt;" in drawn["curves/rl"]
 
 
 def test_prompt_words_are_marked_as_whole_words_only() -> None:
-    marked = report_html.marked("A <cat> sees the cats, Cat!", {"cat"})
+    marked = cells.marked("A <cat> sees the cats, Cat!", {"cat"})
     assert marked == "A &lt;<mark>cat</mark>&gt; sees the cats, <mark>Cat</mark>!"
 
 

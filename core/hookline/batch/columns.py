@@ -19,7 +19,7 @@ def check_column(name: str, column: Tensor, shape_BT: Sequence[int], shape_BP: S
     if suffix is None:
         raise ValueError(f"column '{name}' must end in _B, _BP or _BT: the suffix says how it is sliced")
     want = {"_BT": tuple(shape_BT), "_BP": tuple(shape_BP), "_B": (shape_BT[0],)}[suffix]
-    if tuple(column.shape[: len(want)]) != want or column.dim() > len(want) + 1:
+    if tuple(column.shape[: len(want)]) != want:
         raise ValueError(f"column '{name}' is {list(column.shape)} but the batch has {suffix[1:]} = {list(want)}")
 
 
@@ -30,6 +30,15 @@ def read_last(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
         return value_BT.new_zeros(B)
     last_B = (mask_BT * torch.arange(1, T + 1, device=mask_BT.device)).argmax(1)
     return torch.where(mask_BT.any(1), value_BT.gather(1, last_B[:, None])[:, 0], 0.0)
+
+
+def sum_shared(x_B: Tensor, number_B: Tensor) -> Tensor:
+    """The sum over all rows that share a number, on each of them: [B], [B] → [B]; `x_B` itself where none do."""
+    numbers, where_B = torch.unique(number_B, return_inverse=True)
+    if len(numbers) == len(number_B):
+        return x_B
+    total_N = x_B.new_zeros(len(numbers), dtype=torch.float64).index_add(0, where_B, x_B.double())
+    return total_N[where_B].to(x_B.dtype)
 
 
 def put_last(value_B: Tensor, mask_BT: Tensor) -> Tensor:

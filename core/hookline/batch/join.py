@@ -19,8 +19,11 @@ S = TypeVar("S", bound=Batch)
 
 
 def pairs(scored: Scored) -> tuple[Tensor, Tensor]:
-    """All comparisons in a batch: (better rows, worse rows). Two rows of one group with different reward are one."""
-    reward_B = scored.reward_B
+    """All comparisons in a batch: (better rows, worse rows). Two rows of one group with different reward are one.
+
+    What counts is the reward of the row's whole episode, so rows of one episode are never compared.
+    """
+    reward_B = scored.episode_reward_B
     better_BB = (scored.group_B[:, None] == scored.group_B) & (reward_B[:, None] > reward_B)
     chosen, rejected = better_BB.nonzero(as_tuple=True)
     return chosen, rejected

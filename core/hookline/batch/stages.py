@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from hookline.batch.columns import check_column, put_last
+from hookline.batch.columns import check_column, pad_rows, put_last, sum_shared
+from hookline.batch.encoded import Encoded, Record, learned, stacked
 
 __all__ = [
     "Advantaged",
@@ -29,10 +30,6 @@ __all__ = [
     "Scored",
     "Term",
 ]
-
-
-Record = Mapping[str, Any]
-"""One row of a dataset, as its file or task gave it: keywords, reference answer, tests, …"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +186,37 @@ class Batch:
         return replace(self, **{f.name: cut(f.name, getattr(self, f.name)) for f in fields(self)})
 
 
+class Decodes(Protocol):
+    """As much of a tokenizer as a batch needs."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class Numbers(Protocol):
+    """As much of a context as building a rollout needs."""
+
+    @property
+    def tokenizer(self) -> Decodes: ...
+
+    def sample_ids(self, n: int) -> Tensor: ...
+
+
+class Drawn(Protocol):
+    """As much of `hookline.Completions` as building a rollout needs."""
+
+    @property
+    def token_ids_BT(self) -> Tensor: ...
+
+    @property
+    def length_B(self) -> Tensor: ...
+
+    @property
+    def finish_reason(self) -> tuple[str, ...]: ...
+
+    @property
+    def behaviour(self) -> Behaviour: ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rollout(Batch):
     """Experience: sampled from the policy, or read from a dataset (then nobody recorded a behaviour)."""
@@ -198,6 +226,72 @@ class Rollout(Batch):
     source: tuple[str, ...]
     """Per row: who produced it, e.g. `policy` or the dataset's name."""
     behaviour: Behaviour | None = None
+    episode_B: Tensor = None  # type: ignore[assignment]
+    """Rows of one episode share a number, and a group; a group's statistics count an episode once. Where it is not
+    given every row is an episode of its own, numbered as its sample."""
+
+    def __post_init__(self) -> None:
+        if self.episode_B is None:
+            object.__setattr__(self, "episode_B", self.sample_B)
+
+    @classmethod
+    def build(
+        cls,
+        ctx: Numbers,
+        rows: Sequence[Encoded],
+        drawn: Drawn | None = None,
+        *,
+        source: str | Sequence[str],
+        sample_B: Tensor | None = None,
+        group: Sequence[int] | None = None,
+        episode: Sequence[int] | None = None,
+        finish_reason: str | Sequence[str] = "recorded",
+        behaviour: Behaviour | None = None,
+        columns: Mapping[str, Tensor] | None = None,
+    ) -> Rollout:
+        """Assemble a rollout from rows of token ids; with `drawn`, from their prompts and the answers to them.
+
+        rows: one per row of the batch; none make a batch of no rows. drawn: what `ctx.draw` answered to their prompts,
+        in the same order; its finish reasons and behaviour go along, and every drawn token is in the mask.
+        source: who produced the rows, one name for all or one per row. sample_B: ids that were handed out before, e.g.
+        to draw by; otherwise fresh ones are taken. group, episode: per row, a number below the count of rows; rows of
+        one prompt, or of one episode, share it. It becomes unique within the run. Not given: each row is its own.
+        finish_reason: one for all or one per row. columns: named extra columns, besides those that rows bring.
+        Raises ValueError where counts or shapes do not agree.
+        """
+        B = len(rows)
+        sample_B = ctx.sample_ids(B) if sample_B is None else sample_B
+        prompt_ids_BP, prompt_length_B = pad_rows([row.prompt_ids for row in rows])
+        if drawn is None:
+            token_ids_BT, length_B = pad_rows([row.answer_ids for row in rows])
+            mask_BT = learned(rows, length_B, token_ids_BT.shape[1])
+        else:
+            token_ids_BT, length_B = drawn.token_ids_BT, drawn.length_B
+            mask_BT = torch.arange(token_ids_BT.shape[1]) < length_B[:, None]
+            finish_reason, behaviour = drawn.finish_reason, drawn.behaviour
+        extra = stacked(rows, prompt_ids_BP.shape[1], token_ids_BT.shape[1])
+
+        def numbered(numbers: Sequence[int] | None) -> Tensor:
+            if numbers is None or not B:
+                return sample_B
+            return torch.as_tensor(numbers, dtype=torch.long) + sample_B[0]
+
+        built = Rollout(
+            prompt_ids_BP=prompt_ids_BP,
+            prompt_length_B=prompt_length_B,
+            token_ids_BT=token_ids_BT,
+            length_B=length_B,
+            mask_BT=mask_BT,
+            group_B=numbered(group),
+            sample_B=sample_B,
+            records=tuple(row.record for row in rows),
+            decode=ctx.tokenizer.decode,
+            finish_reason=(finish_reason,) * B if isinstance(finish_reason, str) else tuple(finish_reason),
+            source=(source,) * B if isinstance(source, str) else tuple(source),
+            behaviour=behaviour,
+            episode_B=numbered(episode),
+        )
+        return built.with_extra(**extra, **(columns or {}))
 
     def scored(self, reward_BT: Tensor, terms: Mapping[str, Tensor] | None = None) -> Scored:
         """Add rewards: [B, T], or [B] for the whole answer, which then sits on its last true token."""
@@ -218,6 +312,11 @@ class Scored(Rollout):
     @property
     def reward_B(self) -> Tensor:
         return self.reward_BT.sum(1)
+
+    @property
+    def episode_reward_B(self) -> Tensor:
+        """What each row's episode earned: the sum over its rows. `reward_B` where every row is its own episode."""
+        return sum_shared(self.reward_B, self.episode_B)
 
     def with_reward(self, reward_BT: Tensor, **terms: Tensor) -> Scored:
         """The same rows at another price, e.g. after a penalty."""

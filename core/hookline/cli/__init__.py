@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hookline.errors import HooklineError
-
-__all__ = ["main", "told"]
+__all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from hookline.cli.app import app
-    from hookline.errors import HooklineError
+    from hookline.errors import HooklineError, told
 
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -37,30 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
     if code == 130:
         print("interrupted; the same command with --out of this run goes on from its last checkpoint", file=sys.stderr)
     return code if isinstance(code, int) else 0
-
-
-def told(err: HooklineError) -> int:
-    """Print what a user can fix, and return its exit code."""
-    print(f"{type(err).__name__}: {err}", file=sys.stderr)
-    _frames(err)
-    return err.exit_code
-
-
-def _frames(err: BaseException) -> None:
-    """A plugin's own frames stand below the sentence; ours would only be in the way."""
-    import importlib
-    import traceback
-
-    from hookline.errors import PluginError
-
-    cause = err.__cause__
-    if cause is None or not isinstance(err, PluginError):
-        return
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # beside it lie hookline_foo's
-    ours = (home, os.path.dirname(str(importlib.__file__)), "<frozen")
-    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(ours)]
-    if frames:
-        print("".join(traceback.format_list(frames[-4:])), file=sys.stderr, end="")
 
 
 def _usage(err: Exception) -> str | None:

@@ -7,9 +7,50 @@ from typing import Annotated, Any
 
 import typer
 
+from hookline.cli.commands import listed, loose_of, named, program_of
+from hookline.cli.out import as_json
 from hookline.contract.kinds import taught
+from hookline.registry.offers import VERBS
+
+
+class Verbs(typer.core.TyperGroup):
+    """The core's own verbs, and behind them every command on offer, which is loaded when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *dict.fromkeys(name for name, _ in listed(_loose(ctx)))]
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        own = super().get_command(ctx, name)
+        offer = None if own else named(name, _loose(ctx))
+        if offer is None:
+            return own
+        help, program = program_of(offer)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(name, help=help)(program)
+        return typer.main.get_command(alone)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        rows = [(name, command.get_short_help_str(width)) for name, command in self.commands.items()]
+        offered = list(listed(_loose(ctx)))
+        with formatter.section("Commands"):
+            formatter.write_dl([*rows, *((name, _cut(line, width)) for name, line in offered)])
+
+
+def _loose(ctx: Any) -> tuple[Any, ...]:
+    """What the files named with `-p` before the command offer."""
+    return loose_of(ctx.params.get("plugin") or ())
+
+
+def _cut(line: str, width: int) -> str:
+    """A line of ours, cut at a word; what is wrong with an offer is said whole."""
+    if len(line) <= width or line.startswith("cannot be used"):
+        return line
+    return f"{line[: width - 3].rpartition(' ')[0]}..."
+
 
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -20,8 +61,6 @@ app = typer.Typer(
 )
 plugins_app = typer.Typer(no_args_is_help=True, help="What is installed, by whom, and whether it works.")
 app.add_typer(plugins_app, name="plugins")
-bench_app = typer.Typer(no_args_is_help=True, help="How fast the kernels are on this machine.")
-app.add_typer(bench_app, name="bench")
 
 Plugins = Annotated[
     list[str] | None, typer.Option("-p", "--plugin", help="Make a loose file or an installed plugin available.")
@@ -35,7 +74,7 @@ Overrides = Annotated[
 
 def version(wanted: bool) -> None:
     if wanted:
-        from hookline import __version__
+        from hookline._version import __version__
 
         typer.echo(f"hookline {__version__}")
         raise typer.Exit
@@ -43,11 +82,22 @@ def version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
+    plugin: Annotated[
+        list[str] | None, typer.Option("-p", "--plugin", is_eager=True, help="Make a loose file's commands available.")
+    ] = None,
     show: Annotated[
         bool, typer.Option("--version", callback=version, is_eager=True, help="Which Hookline this is.")
     ] = False,
 ) -> None:
-    pass
+    verb = ctx.invoked_subcommand
+    if plugin and verb in VERBS:
+        from hookline.errors import ExperimentError
+
+        raise ExperimentError(
+            f"-p before `{verb}` makes commands available, and `{verb}` is Hookline's own",
+            f"write -p behind it: hookline {verb} … -p {plugin[0]}",
+        )
 
 
 @app.command()
@@ -65,32 +115,35 @@ def run(
 
     With --seeds, or a `matrix:` in the file, it is several runs, each in a directory under --out.
     """
+    from hookline.config.experiment import document_of
     from hookline.loop import api
     from hookline.study import matrix, sweep
 
-    if matrix.axes_of(experiment, overrides or [], seeds) is None:
+    document = document_of(experiment)
+    if matrix.axes_of(document, overrides or [], seeds) is None:
         if jobs > 1:
             from hookline.errors import ExperimentError
 
             raise ExperimentError(f"--jobs {jobs} is for several runs, and this is one", "add --seeds, or a matrix")
-        api.run(experiment, overrides or [], out=out, plugins=plugin or [])
+        api.run(document, overrides or [], out=out, plugins=plugin or [])
     else:
-        sweep.sweep(experiment, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
+        sweep.sweep(document, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
 
 
 @app.command()
 def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins = None, json: AsJson = False) -> None:
     """Who answers each hook, who wraps it, from which file; fails whenever `run` would refuse."""
     from hookline.cli.show import explain_json, explain_text
+    from hookline.config.experiment import document_of
     from hookline.loop.api import plan
     from hookline.study.matrix import axes_of, members_of
 
-    given = overrides or []
-    members = [] if axes_of(experiment, given) is None else members_of(experiment, given, plugins=plugin or [])
-    planned = members[0].plan if members else plan(experiment, given, plugin or [])
+    document, given = document_of(experiment), overrides or []
+    members = [] if axes_of(document, given) is None else members_of(document, given, plugins=plugin or [])
+    planned = members[0].plan if members else plan(document, given, plugin or [])
     names = [member.name for member in members]
     if json:
-        typer.echo(_json(explain_json(planned) | ({"matrix": names} if names else {})))
+        typer.echo(as_json(explain_json(planned) | ({"matrix": names} if names else {})))
     else:
         more = f"\nmatrix     {len(names)} runs, the first as above: {'  '.join(names)}" if names else ""
         typer.echo(explain_text(planned) + more)
@@ -102,59 +155,9 @@ def doctor(json: AsJson = False) -> None:
     from hookline.cli.doctor import examine, show
 
     found = examine()
-    typer.echo(_json(found) if json else show(found))
+    typer.echo(as_json(found) if json else show(found))
     if any(item["state"] == "broken" for item in found):
         raise typer.Exit(7)
-
-
-@app.command("eval")
-def evaluate(
-    target: Annotated[str, typer.Argument(help="A run directory.", metavar="RUN")],
-    phase: Annotated[str | None, typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,
-    rows: Annotated[
-        int | None, typer.Option("--rows", min=1, help="How many rows; default: as in the experiment.")
-    ] = None,
-    json: AsJson = False,
-) -> None:
-    """Judge a finished phase's model again on the experiment's evaluations, with bootstrap intervals."""
-    from hookline.cli.evaluate import evaluate_run, show_table
-
-    found = evaluate_run(Path(target), phase, rows)
-    typer.echo(_json(found) if json else show_table(found))
-
-
-@app.command()
-def compare(
-    runs: Annotated[
-        list[str], typer.Argument(help="Run directories, or sweeps; each perhaps LABEL=DIR.", metavar="RUN…")
-    ],
-    metric: Annotated[str | None, typer.Option("--metric", help="E.g. eval/keyword-coverage.")] = None,
-    phase: Annotated[str | None, typer.Option("--phase", help="Default: the last phase that has the figure.")] = None,
-    out: Annotated[str | None, typer.Option("--out", help="Write compare.json, .md, .html and figures here.")] = None,
-    json: AsJson = False,
-) -> None:
-    """Does A beat B? Configurations over seeds, their paired differences with intervals, and curves."""
-    from hookline.cli import compare as shown
-    from hookline.study.compare import compare as compare_runs
-
-    found = compare_runs(runs, metric=metric, phase=phase)
-    files = shown.write(found, Path(out)) if out else []
-    typer.echo(_json(found) if json else shown.show(found))
-    if files and not json:
-        typer.echo(f"\nwritten: {', '.join(map(str, files))}")
-
-
-@app.command()
-def export(
-    target: Annotated[str, typer.Argument(help="A run directory.", metavar="RUN")],
-    folder: Annotated[str, typer.Argument(help="A new folder.", metavar="DIR")],
-    phase: Annotated[str | None, typer.Option("--phase", help="Whose model; default: the last finished phase.")] = None,
-    best: Annotated[bool, typer.Option("--best", help="The weights that `save.best` kept.")] = False,
-) -> None:
-    """Write a plain transformers folder: model and tokenizer, loadable without Hookline."""
-    from hookline.cli.evaluate import export_run
-
-    typer.echo(export_run(Path(target), Path(folder), phase, best))
 
 
 @plugins_app.command("list")
@@ -163,7 +166,7 @@ def plugins_list(plugin: Plugins = None, json: AsJson = False) -> None:
     from hookline.cli.show import list_json, list_text
 
     found = list_json(plugin or [])
-    typer.echo(_json(found) if json else list_text(found))
+    typer.echo(as_json(found) if json else list_text(found))
 
 
 @plugins_app.command("show")
@@ -172,7 +175,7 @@ def plugins_show(name: Annotated[str, typer.Argument()], plugin: Plugins = None,
     from hookline.cli.show import show_json, show_text
 
     found = show_json(name, plugin or [])
-    typer.echo(_json(found) if json else show_text(found))
+    typer.echo(as_json(found) if json else show_text(found))
     if all(item["problem"] for item in found):
         raise typer.Exit(5)
 
@@ -205,43 +208,6 @@ def plugins_check(
     from hookline.cli.kit import check
 
     reports = check(name, options or [], plugin or [])
-    typer.echo(_json([report.as_json() for report in reports]) if json else "\n\n".join(map(str, reports)))
+    typer.echo(as_json([report.as_json() for report in reports]) if json else "\n\n".join(map(str, reports)))
     if any(not report.passed for report in reports):
         raise typer.Exit(5)
-
-
-@bench_app.command("kernels")
-def bench_kernels(
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small shapes, a few seconds: that it works, not how fast.")
-    ] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile of the eager form as well.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write kernels.json and roofline.png here.")] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", help="A stored measurement; exit code 6 if ours lost over 5 % against eager."),
-    ] = None,
-    save: Annotated[Path | None, typer.Option("--save", help="Store this measurement.")] = None,
-) -> None:
-    """Every kernel beside torch eager, the pure reference and installed peers: right first, then how fast."""
-    from hookline.cli import bench
-
-    bench.bench_kernels(device, quick, compiled, out, baseline, save)
-
-
-@bench_app.command("update")
-def bench_update(
-    quick: Annotated[bool, typer.Option("--quick", help="Small vocabularies: that it works, not how fast.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write update.json here.")] = None,
-) -> None:
-    """The same training step with the fused path and with logits in memory: time, and peak memory of a process each."""
-    from hookline.cli import bench
-
-    bench.bench_update(quick, out)
-
-
-def _json(value: Any) -> str:
-    import json as plain
-
-    return plain.dumps(value, indent=1, ensure_ascii=False, default=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,8 +18,9 @@ from pydantic import (
 from hookline.config import yaml
 from hookline.config.overrides import override
 from hookline.config.problems import count, in_order, problems_of
+from hookline.config.rounds import unroll
 from hookline.config.yaml import Document
-from hookline.contract.fields import DataName, Identifier, Strict, Use
+from hookline.contract.fields import DataName, Identifier, PhaseIdentifier, Strict, Use
 from hookline.contract.kinds import KINDS, Kind, of_phase
 from hookline.errors import ExperimentError
 
@@ -135,7 +137,7 @@ class Save(Strict):
 class _Loop(Strict):
     """What a phase says besides its components."""
 
-    name: Identifier
+    name: PhaseIdentifier
     steps: int = Field(ge=1, le=100_000_000)
     model: ModelSpec = ModelSpec()
 
@@ -238,8 +240,21 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping) else [] if value is None else value
 
 
+Source = str | Path | Mapping[str, Any] | Document
+"""An experiment: a YAML file, the same as a mapping, or what was read of either before."""
+
+
+def document_of(source: Source) -> Document:
+    """What stands in an experiment, nothing checked. Of a Document it is a copy, so that overrides of one run change no other."""
+    if isinstance(source, Document):
+        return copy.deepcopy(source)
+    if isinstance(source, Mapping):
+        return Document("the experiment", _plain(source))
+    return yaml.read(Path(source))
+
+
 def load(
-    source: str | Path | Mapping[str, Any],
+    source: Source,
     overrides: Sequence[str] = (),
     also: Callable[[Document], Sequence[str]] | None = None,
 ) -> tuple[Experiment, Document]:
@@ -247,16 +262,14 @@ def load(
 
     also: asked for more problems once there are some, so that one message tells those of other readers too.
     """
-    if isinstance(source, Mapping):
-        document = Document("the experiment", _plain(source))
-    else:
-        document = yaml.read(Path(source))
+    document = document_of(source)
     problems = document.problems
     for assignment in overrides:
         try:
             override(document, assignment)
         except ExperimentError as err:
             problems.append(str(err))
+    unroll(document)
     try:
         parsed = Experiment.model_validate(document.values)
     except ValidationError as err:

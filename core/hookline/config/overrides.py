@@ -49,19 +49,24 @@ def override(document: Document, assignment: str) -> None:
     place: Any = document.values
     real: list[str | int] = []
     for depth, part in enumerate(path[:-1]):
-        step: Any = enter(place, part, ".".join(path[: depth + 1]))
+        *outer, step = enter(place, part, ".".join(path[: depth + 1]))
+        for key in outer:
+            place = place[key]
         if isinstance(place, dict) and place.get(step) is None:
             place[step] = {}
         elif isinstance(place[step], str) and COMPONENTS & {step, *real[-1:]}:
             place[step] = {"use": place[step]}
         place = place[step]
-        real.append(step)
+        real += [*outer, step]
     if not isinstance(place, dict | list):
         where = shorten(".".join(path[:-1]))
         raise ExperimentError(
             f"override '{shown}': '{where}' holds {shorten(repr(place))}, so nothing can be set inside it", "shorten it"
         )
-    last: Any = enter(place, path[-1], key)
+    *outer, last = enter(place, path[-1], key)
+    for step in outer:
+        place = place[step]
+    real += outer
     before = place.get(last) if isinstance(place, dict) else None
     try:
         place[last] = parse_value(text)
@@ -79,21 +84,31 @@ def override(document: Document, assignment: str) -> None:
     document.overrides[whole] = assignment
 
 
-def enter(place: Any, part: str, shown: str) -> str | int:
-    """The key or position that a part of an override's path means inside `place`."""
+def enter(place: Any, part: str, shown: str) -> list[Any]:
+    """The key or position that a part of an override's path means inside `place`, as one step or more.
+
+    A phase inside a `repeat` is found by its name alone, so an override reaches all of its rounds.
+    """
     shown = shorten(shown)
     if isinstance(place, list):
         names = [item.get("name") or item.get("use") if isinstance(item, dict) else item for item in place]
         short = [name.rpartition(":")[2] if isinstance(name, str) else name for name in names]
         for known in (names, short):
             if part in known:
-                return known.index(part)
+                return [known.index(part)]
         if re.fullmatch(r"[0-9]{1,6}", part) and int(part) < len(place):
-            return int(part)
+            return [int(part)]
+        for i, item in enumerate(place):
+            inner = item.get("phases") if isinstance(item, dict) and "repeat" in item else None
+            inside = [phase.get("name") if isinstance(phase, dict) else None for phase in inner or ()]
+            if part in inside:
+                return [i, "phases", inside.index(part)]
+            names += inside
+        names = [name for name in names if name]
         there = ", ".join(shorten(name, 30) for name in names[:20])
         raise ExperimentError(f"override '{shown}': no item '{shorten(part)}' there", f"there are: {there or 'none'}")
     if not isinstance(place, dict):
         raise ExperimentError(
             f"override '{shown}': it stands inside {shorten(repr(place))}, which holds nothing", "check the path"
         )
-    return part
+    return [part]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,15 @@ def in_order(problems: Sequence[str]) -> list[str]:
         found = re.match(r"line (\d+): ", problem)
         return int(found[1]) if found else 0
 
-    return sorted(dict.fromkeys(problems), key=line)
+    first: dict[str, str] = {}
+    for problem in problems:
+        first.setdefault(same_of(problem), problem)
+    return sorted(first.values(), key=line)
+
+
+def same_of(problem: str) -> str:
+    """What a problem has in common with the same one in other rounds, whose phases have other numbers."""
+    return re.sub(r"@\d+", "", problem).partition(";")[0] if "@" in problem else problem
 
 
 def count(problems: Sequence[str]) -> str:
@@ -29,9 +38,17 @@ def count(problems: Sequence[str]) -> str:
 
 
 def problems_of(
-    err: ValidationError, document: Document, model: type[BaseModel], at: Sequence[str | int] = ()
+    err: ValidationError,
+    document: Document,
+    model: type[BaseModel],
+    at: Sequence[str | int] = (),
+    shown: Callable[[Sequence[str | int]], str] | None = None,
 ) -> list[str]:
-    """pydantic's findings as sentences with line, the user's own words, and the nearest valid name."""
+    """pydantic's findings as sentences with line, the user's own words, and the nearest valid name.
+
+    shown: how a path is said; default: its parts joined by dots, items of lists by their own name.
+    """
+    shown = shown or partial(_shown, document)
     found = []
     everything = err.errors(include_url=False)
     for problem in everything:
@@ -40,14 +57,14 @@ def problems_of(
             continue
         loc = [part for part in problem["loc"] if part != "options"]
         path = [*at, *loc]
-        name = _shown(document, path)
+        name = shown(path)
         value = problem["input"]
         got = shorten(repr(value))
         kind = problem["type"]
         context = problem.get("ctx", {})
         if kind == "extra_forbidden":
             known = _known_fields(model, loc[:-1])
-            owner = _shown(document, path[:-1]) or "an experiment"
+            owner = shown(path[:-1]) or "an experiment"
             text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), known)}"
             if not text.endswith("?"):
                 text += f"; it has: {', '.join(sorted(known))}" if known else ""

@@ -38,12 +38,14 @@ class Document:
     """What came from the command line instead, in the user's words."""
     problems: list[str] = field(default_factory=list)
     """What is wrong with the file itself, e.g. a key that stands twice; to be told together with all the rest."""
+    moved: dict[Path_, Path_] = field(default_factory=dict)
+    """Where phases stand in the file, by their place among the unrolled ones."""
     notes: list[str] = field(default_factory=list)
     """What is allowed and perhaps not meant; told once."""
 
     def where(self, path: Sequence[str | int]) -> str:
         """`line 24: ` of the value, or of the nearest thing around it; its `key=value` if it came from there."""
-        place = tuple(path)
+        place = self.moved.get(tuple(path[:2]), tuple(path[:2])) + tuple(path[2:])
         while place and place not in self.lines:
             said = next((text for key, text in self.overrides.items() if key[: len(place)] == place), None)
             if said is not None:

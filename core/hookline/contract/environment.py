@@ -17,10 +17,13 @@ __all__ = ["Environment", "Turn"]
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What an environment says: the next thing the policy reads, what its last reply earned, and whether it is over."""
+    """What an environment says: the next thing the policy reads, what its last reply earned, and whether it is over.
+
+    It speaks in one way: `messages`, `text` or `token_ids`; `token_ids=()` shows nothing at all.
+    """
 
     messages: Sequence[Mapping[str, Any]] = ()
-    """Chat messages, `{"role": …, "content": …}`, in order. Or `text`, or `token_ids`, but one of the three."""
+    """Chat messages, `{"role": …, "content": …}`, in order."""
     text: str = ""
     """Plain text, for policies without a chat template."""
     token_ids: Sequence[int] | None = None
@@ -32,8 +35,13 @@ class Turn:
     truncated: bool = False
     """The episode was cut off, e.g. by a limit of turns; more could have been earned."""
 
+    def __post_init__(self) -> None:
+        if bool(self.messages) + bool(self.text) + (self.token_ids is not None) > 1:
+            raise ValueError("a turn has messages, text or token_ids, but one of the three")
+
     @property
     def over(self) -> bool:
+        """Whether the episode is: `step` is not called any more."""
         return self.terminated or self.truncated
 
     @property
@@ -53,9 +61,16 @@ class Environment(Component[ConfigT]):
     """Descriptions of the functions that the policy may call, as JSON schemas (the form that chat templates take)."""
 
     async def reset(self, record: Record, rng: torch.Generator) -> Turn:
-        """Begin an episode on a dataset row; `rng` holds all of its randomness. Returns what the policy reads first."""
+        """Begin an episode on a dataset row, and return what the policy reads first.
+
+        Called once per episode, before any `step`; again for another episode, whatever became of the last. `rng` holds all
+        randomness of the episode: draw from it and from nothing else. Raises DataError for a row that it cannot play.
+        """
         raise NotImplementedError
 
     async def step(self, reply: str) -> Turn:
-        """Answer the policy's reply."""
+        """Answer the policy's reply, as text without the token that ended it; `rewards` say what the reply earned.
+
+        Not called after a turn that is `over`.
+        """
         raise NotImplementedError

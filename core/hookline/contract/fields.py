@@ -34,7 +34,9 @@ class _Marker:
 PhaseName = Annotated[str, _Marker("phase")]
 """A config field that names an earlier phase; checked before the run starts."""
 DataName = Annotated[str, _Marker("data")]
-"""A config field that names data: a file, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
+"""A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
+PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]
+"""A phase's name; NAME@ROUND is what `repeat` unrolls to."""
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 

@@ -81,6 +81,8 @@ class MetricLog:
 
     def add(self, name: str, value: float, count: float = 1.0, who: str = "the core") -> None:
         metric = self.find(name, who)
+        if metric.aggregate == "mean" and not count:
+            return  # a mean over nothing is not a figure
         total, weight = self._values.get(name, (0.0, 0.0))
         match metric.aggregate:
             case "mean":

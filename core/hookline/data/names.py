@@ -1,4 +1,4 @@
-"""Names of data: `builtin:NAME/SPLIT?option=value`, `task:NAME/SPLIT`, or a file."""
+"""Names of data: `builtin:NAME/SPLIT?option=value`, `task:NAME/SPLIT`, or a file, `FILE` or `FORMAT:FILE`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where rows come from: `builtin:NAME/SPLIT?option=value`, `task:NAME/SPLIT`, or a JSON-lines or text file.
+"""Where rows come from: `builtin:NAME/SPLIT?option=value`, `task:NAME/SPLIT`, or a file and the format that reads it.
 
 Read strictly, hashed.
 """
@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hookline.batch.stages import Record
-from hookline.data.jsonl import decode, read_jsonl
+from hookline.contract.format import Format
+from hookline.data.formats import by_suffix, format_and_file
 from hookline.data.names import is_task
 from hookline.data.tasks import task_and_split
-from hookline.errors import DataError, nearest, shorten
+from hookline.errors import DataError, HooklineError, PluginError, nearest, shorten
 from hookline.registry.offers import Offer
 
 __all__ = ["Rows", "digest", "exists", "rows"]
-
-
-KINDS = (".txt", ".jsonl", ".json", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,29 @@ class Rows:
     def __len__(self) -> int:
         return len(self.records)
 
+    def placed(self) -> Iterator[tuple[str, Record]]:
+        """Every record with where it stands, e.g. `pairs.jsonl row 17`, as messages name it."""
+        for number, record in enumerate(self.records, 1):
+            yield f"{self.name} row {number}", record
+
+    def texts(self, field: str) -> list[str]:
+        """A field of all rows that have it and do not leave it empty. Raises DataError where it is not text."""
+        return [text for where, row in self.placed() if field in row and (text := text_of(row, field, where))]
+
+
+def text_of(record: Record, field: str, where: str = "") -> str:
+    """A field of a record that must be text. Raises DataError where it is missing or something else."""
+    value = record.get(field)
+    if isinstance(value, str):
+        return value
+    has = f"is {type(value).__name__}, not text" if field in record else "is missing"
+    raise DataError(at(where, f"'{field}' {has}"), f"the row has: {', '.join(map(str, record)) or 'nothing'}")
+
+
+def at(where: str, sentence: str) -> str:
+    """A sentence about one record, behind where it stands."""
+    return f"{where}: {sentence}" if where else sentence
+
 
 def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
     """Refuse a data name that leads nowhere, without reading the data."""
@@ -47,21 +67,19 @@ def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
                 f"{name}: there is no split '{split}'{nearest(split, task.splits)}", f"splits: {list(task.splits)}"
             )
         return
-    path = Path(name)
+    reader, file = format_and_file(name, loose)
+    path = Path(file)
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"no data file {name}", "give a path, or builtin:NAME/SPLIT (hookline plugins list)") from None
+        raise DataError(f"no data file {file}", "give a path, or builtin:NAME/SPLIT (hookline plugins list)") from None
     except (OSError, ValueError) as err:
         raise DataError(f"{shorten(name)} cannot be read: {_why(err)}", "check the path and its permissions") from None
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise DataError(f"{name} is {what}", "name a .jsonl or .txt file")
-    if path.suffix not in KINDS:
-        raise DataError(
-            f"{name}: unknown kind of file '{path.suffix}'",
-            "use .jsonl (one row a line) or .txt (blank line between texts)",
-        )
+    if reader is None:
+        by_suffix(path, name, loose)
     if not found.st_size:
         raise DataError(f"{name}: 0 usable rows: the file is empty", "give it at least one row")
 
@@ -77,18 +95,35 @@ def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
         task, split = task_and_split(name, loose)
         records = tuple(task.rows(split))
         return Rows(name, records, digest(records))
-    path = Path(name)
+    reader, file = format_and_file(name, loose)
+    path = Path(file)
+    reader = reader or by_suffix(path, name, loose)
     try:
-        if path.suffix == ".txt":
-            text = decode(path.read_bytes(), name)
-            records = tuple({"text": part.strip()} for part in re.split(r"\n\s*\n", text) if part.strip())
-        else:
-            records = tuple(read_jsonl(path))
+        records = tuple(_read(reader, path))
     except OSError as err:
         raise DataError(f"{name} cannot be read: {_why(err)}", "check its permissions and the disk") from None
     if not records:
         raise DataError(f"{name}: 0 usable rows: the file holds nothing but blank lines", "give it at least one row")
     return Rows(name, records, digest(records))
+
+
+def _read(reader: Format, path: Path) -> Iterator[Record]:
+    """A format's rows, each shown to be one; what is wrong with a format of somebody else is said to be its own."""
+    try:
+        for number, record in enumerate(reader.read(path), 1):
+            if not isinstance(record, Mapping) or not all(isinstance(key, str) for key in record):
+                what = "keys that are not text" if isinstance(record, Mapping) else type(record).__name__
+                raise PluginError(
+                    f"format '{reader.instance}' makes {what} of {path} row {number}", "yield a mapping with text keys"
+                )
+            yield record
+    except (HooklineError, OSError):
+        raise
+    except Exception as err:
+        raise PluginError(
+            f"format '{reader.instance}' failed on {path}: {type(err).__name__}: {err}",
+            "raise DataError for a bad file",
+        ) from err
 
 
 def digest(records: Sequence[Record]) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hookline.config.experiment import TokenizerSpec
-from hookline.data import sources
+from hookline.data.sources import Rows
 from hookline.errors import DataError, ExperimentError
-from hookline.registry.offers import Offer
 
 __all__ = ["Tokenizer"]
 
@@ -145,11 +144,11 @@ class Tokenizer:
         return cls(inner)
 
     @classmethod
-    def make(cls, spec: TokenizerSpec | None, model_path: str | None, loose: tuple[Offer, ...]) -> Tokenizer:
+    def make(cls, spec: TokenizerSpec | None, model_path: str | None, source: Rows | None) -> Tokenizer:
+        """The tokenizer that an experiment names: a folder's, or one trained on the rows of `source`."""
         if spec is None or spec.path:
             return cls.load(Path((spec.path if spec else model_path) or ""))
-        assert spec.on is not None
-        source = sources.rows(spec.on, loose)
+        assert source is not None
         texts = [
             value
             for record in source.records
@@ -158,6 +157,7 @@ class Tokenizer:
         ]
         if not texts:
             raise DataError(
-                f"{spec.on}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on", "name another source"
+                f"{source.name}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on",
+                "name another source",
             )
         return (cls.words if spec.train == "words" else cls.train)(texts, spec.vocabulary)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hookline.config import experiment as experiments
+from hookline.config.experiment import Source
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError
 from hookline.plan.plan import Plan
 from hookline.plan.planner import make_plan, other_problems
@@ -16,16 +16,14 @@ from hookline.runs.run import Run
 __all__ = ["plan", "plan_of", "run"]
 
 
-def plan(
-    experiment: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), plugins: Sequence[str] = ()
-) -> Plan:
+def plan(experiment: Source, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:
     """Read an experiment and resolve who answers what, without loading a weight. Raises ExperimentError, PluginError."""
     parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
     return make_plan(parsed, document, plugins)
 
 
 def run(
-    experiment: str | Path | Mapping[str, Any],
+    experiment: Source,
     overrides: Sequence[str] = (),
     *,
     out: str | Path | None = None,
@@ -89,7 +87,8 @@ def _gone_since(out: str | Path | None) -> str:
 
 def begin(opened: Run, planned: Plan) -> None:
     """The honest first line: which kernels, which plugins, which seed, where."""
-    from hookline import __version__, kernels
+    from hookline import kernels
+    from hookline._version import __version__
 
     third = sorted({f"{o.name} ({o.distribution} {o.version})" for o in planned.offers if not o.built_in})
     what = "goes on in" if opened.resumed else "→"

@@ -89,6 +89,11 @@ def check_batch(batch: Batch, who: str) -> None:
             raise PluginError(
                 f"{who}: {len(getattr(batch, name))} values of {name} for {len(batch)} rows", "one per row"
             )
+    if isinstance(batch, Rollout) and len(batch):
+        episodes, where_B = torch.unique(batch.episode_B, return_inverse=True)
+        group_E = batch.group_B.new_zeros(len(episodes)).index_put((where_B,), batch.group_B)
+        if bool((group_E[where_B] != batch.group_B).any()):
+            raise PluginError(f"{who}: an episode has rows in two groups", "rows of one episode answer one prompt")
     if len(batch) and int(batch.prompt_length_B.min()) < 1:
         raise PluginError(f"{who}: a row has no prompt token", "every row has at least one; plain text: its first")
     for name in ("reward_BT", "advantage_BT"):

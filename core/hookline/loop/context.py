@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from hookline import rng
-from hookline.batch.stages import Batch, Rollout, Sampling, Term
+from hookline.batch.encoded import Encoded
+from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.metrics import MetricLog
-from hookline.data import sources, tasks
+from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import PluginError, ServiceError, nearest, renamed
 from hookline.inference.completions import Completions
@@ -171,6 +172,27 @@ class Context:
     def task(self, name: str) -> Task:
         """The task behind a data name such as `builtin:walks`: its rows, its own reward, its process."""
         return tasks.task(name, self.run.plan.loose if self.run.plan else ())
+
+    def encode(
+        self,
+        record: Record,
+        *,
+        answer: str | None = "completion",
+        where: str = "",
+        longest: int | None = None,
+        new_tokens: int = 0,
+    ) -> Encoded:
+        """A record as token ids: its `prompt`, and the answer in the field `answer` (None: the answer will be drawn).
+
+        where: which record it is, as `Rows.placed` says it; errors begin with it. longest: positions there are for
+        prompt, answer and `new_tokens` to be drawn. Raises DataError for a field that is missing or not text, and for a
+        record that is too long.
+        """
+        return encode.encode(self.tokenizer, record, answer=answer, where=where, longest=longest, new_tokens=new_tokens)
+
+    def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
+        """The ids that one more turn adds behind the chat messages `previous`; plain text has none before it."""
+        return encode.encode_turn(self.tokenizer, previous, message)
 
     def collected(self, phase: str) -> sources.Rows:
         """The comparisons that an earlier phase collected."""

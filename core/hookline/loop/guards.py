@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hookline.batch.columns import sum_shared
 from hookline.batch.stages import Rollout, Scored
 from hookline.contract.metrics import MetricLog
 from hookline.errors import NumbersError, PluginError
@@ -48,6 +49,7 @@ def learning_signal(
     """Rewards that are all equal teach nothing. After `patience` such steps in a row the run ends; where rewards differed
     before, the policy may just have got as good as it can, so it is told and goes on.
 
+    Rewards are those of whole episodes.
     What compares answers to one prompt, and has no advantage, learns nothing where each prompt's answers are alike.
     """
     compares = phase.update is not None and bool({"groups", "pairs"} & phase.update.needs)
@@ -57,13 +59,14 @@ def learning_signal(
     total_B = (
         sum((w * scored.terms[n] for n, w in weights.items()), torch.zeros(len(scored))) if weights else scored.reward_B
     )
+    total_B, episodes = sum_shared(total_B, scored.episode_B), len(torch.unique(scored.episode_B))
     groups, where = torch.unique(scored.group_B, return_inverse=True)
     high = total_B.new_full((len(groups),), -math.inf).scatter_reduce(0, where, total_B, "amax")
     low = total_B.new_full((len(groups),), math.inf).scatter_reduce(0, where, total_B, "amin")
-    if len(groups) < len(scored):
+    if len(groups) < episodes:
         metrics.add("equal_groups", float((high == low).float().mean()))
     equal = high == low if compares and not phase.advantage_by else high.max() == low.min()
-    quiet = bool(equal.all()) and len(scored) > 1
+    quiet = bool(equal.all()) and episodes > 1
     signal.quiet = signal.quiet + 1 if quiet else 0
     signal.seen = signal.seen or not quiet
     if signal.quiet != phase.spec.patience:

@@ -266,9 +266,8 @@ def tokenizer_of(plan: Plan, run: Run) -> Tokenizer:
         folders.verify(folder)
         return Tokenizer.load(folder)
     spec = plan.experiment.tokenizer
-    if spec and spec.on:
-        run.data(spec.on)
-    made = Tokenizer.make(spec, plan.experiment.model.path, plan.loose)
+    source = run.data(spec.on) if spec and spec.on else None
+    made = Tokenizer.make(spec, plan.experiment.model.path, source)
     run.keep_data()
     with folders.write_aside(folder, {}) as aside:
         made.save(aside)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from hookline.config import rounds
 from hookline.config.experiment import Phase
 from hookline.contract.family import SIDES
 from hookline.contract.fields import marked
@@ -162,10 +163,12 @@ def phases_start_from_earlier_ones(plan: Plan) -> Iterator[Problem]:
             text = "a phase starts from the experiment's model or another phase; use `from:`"
             yield Problem((*at, "model"), text)
         if start is not None and start not in names:
-            why = "comes later" if start in [phase.name for phase in plan.experiment.phases] else "does not exist"
+            later = rounds.latest(start, [phase.name for phase in plan.experiment.phases])
             earlier = ", ".join(names) or "none"
-            text = f"model.from: phase '{start}' {why}{nearest(start, names)}; earlier ones: {earlier}"
-            yield Problem((*at, "model", "from"), text)
+            why = f"{'comes later' if later else 'does not exist'}{nearest(start, names)}; earlier ones: {earlier}"
+            if later and later != start:
+                why += f"; say where round 1 starts from: {{from: {start}, first: PHASE}}"
+            yield Problem((*at, "model", "from"), f"model.from: phase '{start}' {why}")
         names.append(spec.name)
 
 
@@ -201,10 +204,11 @@ def configs_name_earlier_phases(plan: Plan) -> Iterator[Problem]:
         for slot in _every(phase):
             named = marked(slot.config, "phase")
             for key, name in named.items():
-                if name not in names:
+                if rounds.latest(name, names) is None:
                     text = f"{slot.instance}.{key}: no earlier phase '{name}'; there are: {', '.join(names) or 'none'}"
                     yield Problem((*slot.path, key), text)
-            asked = [other for other in before if other.spec.name in named.values()] if named else [phase]
+            meant = {other for name in named.values() for other in rounds.every(name, names)}
+            asked = [other for other in before if other.spec.name in meant] if named else [phase]
             for need, other in ((need, other) for need in sorted(slot.needs) for other in asked):
                 yield from _asked_of_phase(slot, need, other, bool(named))
 

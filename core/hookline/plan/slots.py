@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from hookline.config.problems import count, in_order, problems_of
+from hookline.config.problems import count, in_order, problems_of, same_of
 from hookline.config.yaml import Document
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
@@ -88,9 +88,12 @@ class Planner:
         return slot
 
     def say(self, problem: Problem) -> None:
+        text = self.document.where(problem.path) + str(problem.text)
+        if same_of(text) in map(same_of, self.problems):  # the same in another round
+            return
         if isinstance(problem.text, HooklineError):
             self.errors.append(problem.text)
-        self.problems.append(self.document.where(problem.path) + str(problem.text))
+        self.problems.append(text)
 
     def hold(self, found: Iterable[Problem]) -> None:
         for problem in found:

@@ -23,6 +23,8 @@ __all__ = ["Offer", "find", "offers"]
 
 
 BUILT_IN = "hookline_plugins"
+VERBS = ("run", "explain", "doctor", "plugins")
+"""Commands that are not offered, since the core is unusable without them."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -90,7 +92,7 @@ def _why(err: BaseException) -> str:
 @cache
 def _installed() -> tuple[Offer, ...]:
     found = [*_built_in()]
-    ours = {(offer.kind, offer.name) for offer in found}
+    ours = {(offer.kind, offer.name) for offer in found} | {("command", verb) for verb in VERBS}
     seen: set[tuple[str, str, str]] = set()
     for group in metadata.entry_points().groups:
         if not group.startswith("hookline."):
@@ -118,7 +120,7 @@ def _built_in() -> Iterator[Offer]:
     for folder in (spec.submodule_search_locations if spec else None) or ():
         table = configparser.ConfigParser(delimiters=("=",))
         table.read(Path(folder) / "entry_points.txt", encoding="utf-8")
-        from hookline import __version__
+        from hookline._version import __version__
 
         for group in table.sections():
             for name, target in table[group].items():
@@ -198,7 +200,8 @@ def loose(reference: str) -> tuple[Offer, ...]:
                 f"{reference}: {cls.__name__} answers no hook",
                 "mark a method such as hookline_advantage with @hookimpl, or derive from the base class of its kind",
             )
-        if any(o.built_in and (o.kind, o.name) == (kind, name) for o in _installed()):
+        taken = any(o.built_in and (o.kind, o.name) == (kind, name) for o in _installed())
+        if taken or (kind == "command" and name in VERBS):
             problem = f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
         found.append(Offer(kind, name, f"{module.__name__}:{cls.__name__}", path.name, digest, problem, path=str(path)))
     if not found:

@@ -194,7 +194,9 @@ class Run:
             for key in (*VERSIONS, "machine", "device", "threads", "kernels", "sources")
             if self.about.get(key) != now[key]
         ]
-        differing += [f"plugin {name} has changed" for name in changed_plugins(self.about.get("plugins", []), now["plugins"])]
+        differing += [
+            f"plugin {name} has changed" for name in changed_plugins(self.about.get("plugins", []), now["plugins"])
+        ]
         if differing:
             self.notices.append(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
         self.resumed = True

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import fcntl
 import hashlib
 import importlib.util
 import json
-import os
-import platform
 import re
-import shutil
-import socket
-import sys
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from hookline import __version__
-from hookline.registry import offers
-pass
-from hookline.contract.component import Component
-from hookline.errors import CheckpointError, DataError, PluginError
-from hookline.storage.journal import Journal
-from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
-from hookline.contract.metrics import CORE_METRICS, Metric, MetricLog
-from hookline.plan.plan import Plan
 
+from hookline.registry import offers
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
 FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device)\b|^phases\.\d+\.save\b")

@@ -18,7 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Estimate", "Scores", "contributions", "difference", "fraction", "improvement", "iqm", "location", "tail"]
+__all__ = [
+    "Estimate",
+    "Scores",
+    "contributions",
+    "difference",
+    "fraction",
+    "improvement",
+    "interval",
+    "iqm",
+    "jackknife",
+    "location",
+    "tail",
+]
 
 
 Floats = NDArray[np.float64]
@@ -87,6 +99,18 @@ def contributions(above_SG: Floats, below_SG: Floats, summary: str) -> Floats:
     slope_S1 = -np.exp(-ratio_S1) if summary == "perplexity" else np.ones_like(ratio_S1)
     found: Floats = slope_S1 * (above_SG - ratio_S1 * below_SG) / below_S1
     return found
+
+
+def jackknife(value: float, without_G: Floats) -> Floats | None:
+    """[1, G]: `contributions` of a figure that is no fraction, from what it is without each prompt.
+
+    (G−1)(θ − θ_(−g)), centred; for a mean over prompts of equally many rows it is the same as `contributions`. None where
+    the figure cannot be had without one of them.
+    """
+    if len(without_G) < 2 or not np.isfinite(without_G).all():
+        return None
+    part_G: Floats = (len(without_G) - 1) * (value - without_G)
+    return np.asarray([part_G - part_G.mean()])
 
 
 def student(p: float, dof: float) -> float:
@@ -174,6 +198,25 @@ def location(scores: Scores, draws: int = DRAWS) -> Estimate:
     by_seeds_D = iqm(scores.value_S[drawn_seeds(S, draws, 0)])
     value = float(iqm(scores.value_S))
     return spread(value, by_seeds_D, shifts(scores.part_SG, draws), S, prompts_of(scores))
+
+
+def interval(
+    above_G: Any, below_G: Any, *, minus: tuple[Any, Any] | None = None, summary: str = "mean", draws: int = DRAWS
+) -> Estimate:
+    """One run's figure over the prompts of an evaluation, with its 95 % interval: what `eval`, reports and `compare` show.
+
+    above_G, below_G: sums over the rows of each prompt; the figure is their `fraction`. `mean`: values, and the number of
+    rows. `perplexity`: log-probabilities, and the number of tokens. minus: the sums of another figure of the same prompts,
+    which is subtracted prompt by prompt. Both ends are NaN with fewer than two prompts.
+    """
+
+    def scores(above: Any, below: Any) -> Scores:
+        above_SG, below_SG = (np.asarray(sums, np.float64)[None] for sums in (above, below))
+        value_S = np.asarray(fraction(above_SG.sum(1), below_SG.sum(1), summary), np.float64)
+        return Scores(value_S, contributions(above_SG, below_SG, summary) if above_SG.shape[1] else None)
+
+    one = scores(above_G, below_G)
+    return location(one if minus is None else one - scores(*minus), draws)
 
 
 def difference(a: Scores, b: Scores, paired: bool = True, draws: int = DRAWS) -> Estimate:

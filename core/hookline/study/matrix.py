@@ -8,20 +8,18 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hookline.config import problems as experiments
-from hookline.config import yaml
+from hookline.config.experiment import Source, document_of
 from hookline.config.overrides import enter, override, parse_value
-from hookline.config.yaml import COMPONENTS, Document
+from hookline.config.yaml import COMPONENTS
 from hookline.errors import ExperimentError, HooklineError, shorten
 
 __all__ = ["Member", "axes_of", "members_of", "parse_seeds"]
 
 
 MOST_RUNS = 1000
-Source = str | Path | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def axes_of(
 
     `--seeds` stands in for the matrix's own seeds, and an override for the axis it settles.
     """
-    document = _document(experiment)
+    document = document_of(experiment)
     for assignment in overrides:
         key, _, text = assignment.partition("=")
         if key.startswith("matrix."):  # what follows is a path itself: matrix.phases.rl.update=[…]
@@ -110,10 +108,10 @@ def members_of(
     """
     from hookline.loop.api import plan
 
-    axes = axes_of(experiment, overrides, seeds) or {}
+    document = document_of(experiment)
+    axes = axes_of(document, overrides, seeds) or {}
     keys = sorted(axes, key=lambda path: path != "seed")
     own = [o for o in overrides if not re.match(r"matrix[.=]", o)]
-    source = {**_document(experiment).values} if isinstance(experiment, Mapping) else experiment
     names: dict[str, int] = {}
     members: list[Member] = []
     failed: dict[str, list[tuple[str, str]]] = {}
@@ -129,7 +127,7 @@ def members_of(
         every.append((configuration, name))
         settings = tuple(f"{path}={_text(chosen[path])}" for path in axes)
         try:
-            planned = plan(source, ["matrix={}", *settings, *own], plugins)
+            planned = plan(document, ["matrix={}", *settings, *own], plugins)
         except HooklineError as err:
             errors.append(err)
             for problem in getattr(err, "problems", ()) or [str(err)]:
@@ -140,8 +138,9 @@ def members_of(
         members.append(Member(name, configuration, (*settings, *own), planned))
     if failed:
         problems = [_concerned(who, every) + problem for problem, who in failed.items()]
-        where = "the experiment" if isinstance(experiment, Mapping) else str(experiment)
-        error = ExperimentError(f"{experiments.count(problems)} in {where}, a sweep of {len(every)} runs", "", problems)
+        error = ExperimentError(
+            f"{experiments.count(problems)} in {document.name}, a sweep of {len(every)} runs", "", problems
+        )
         if len({err.exit_code for err in errors}) == 1:
             error.exit_code = errors[0].exit_code
         raise error
@@ -150,13 +149,14 @@ def members_of(
 
 def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]:
     """Options that the file gives a component and a value of the matrix, standing in its place, does not."""
-    values = _document(experiment).values
+    values = document_of(experiment).values
     notices = []
     for path, options in axes.items():
         place: Any = values
         try:
             for part in path.split("."):
-                place = place[enter(place, part, path)]
+                for step in enter(place, part, path):
+                    place = place[step]
         except (HooklineError, KeyError, TypeError, IndexError):
             continue
         if not (isinstance(place, Mapping) and "use" in place):
@@ -173,12 +173,6 @@ def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]
                 f"{path}.use to keep the options"
             )
     return notices
-
-
-def _document(experiment: Source) -> Document:
-    if isinstance(experiment, Mapping):
-        return Document("the experiment", {str(key): value for key, value in experiment.items()})
-    return yaml.read(Path(experiment))
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,6 @@ or dies stops no other. The product is planned and checked whole before the firs
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -16,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from hookline.config.experiment import Source, document_of
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, Stopped
-from hookline.study.matrix import Member, Source, axes_of, left_out, members_of
+from hookline.study.matrix import Member, axes_of, left_out, members_of
 from hookline.study.workers import why, work
 
 __all__ = ["sweep"]
@@ -52,6 +52,7 @@ def sweep(
 
     if jobs < 1:
         raise ExperimentError(f"--jobs {jobs} would run nothing", "give 1 or more")
+    experiment = document_of(experiment)
     members = members_of(experiment, overrides, seeds, plugins)
     name = members[0].plan.experiment.name
     directory = Path(out) if out else fresh_directory(f"{name}-sweep")
@@ -118,6 +119,8 @@ def _opened(directory: Path) -> Iterator[int]:
 
 def _take(file: IO[str], directory: Path, patience: float = 60.0) -> None:
     """The lock; runs that outlived a killed sweep are saving, so they are waited for."""
+    import fcntl  # where there is none, everything but a sweep works
+
     until = time.monotonic() + patience
     while True:
         try:

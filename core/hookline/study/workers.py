@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline.data import sources
-from hookline.errors import HooklineError, shorten
+from hookline.errors import HooklineError, shorten, told
 
 
 def work(
@@ -160,7 +160,6 @@ def nursery() -> None:
 
 def _child(request: dict[str, Any]) -> int:
     """One run, as `hookline run` makes it, with what it prints in its log. Returns the exit code."""
-    from hookline.cli import told
     from hookline.loop import api
 
     def stop_with_the_sweep() -> None:

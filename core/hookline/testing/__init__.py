@@ -16,13 +16,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 _HOMES = {
+    "hookline.testing.bench.baseline": ("stored_kernels",),
+    "hookline.testing.bench.kernels": ("bench_kernels", "judge_kernels"),
+    "hookline.testing.bench.update": ("bench_update",),
     "hookline.testing.harness": ("Harness", "Subject"),
     "hookline.testing.suite": ("Law", "Report", "Verdict", "check", "conformance", "laws"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["Harness", "Law", "Report", "Subject", "Verdict", "check", "conformance", "laws"]
+__all__ = [
+    "Harness",
+    "Law",
+    "Report",
+    "Subject",
+    "Verdict",
+    "bench_kernels",
+    "bench_update",
+    "check",
+    "conformance",
+    "judge_kernels",
+    "laws",
+    "stored_kernels",
+]
 
 if TYPE_CHECKING:
+    from hookline.testing.bench.baseline import stored_kernels
+    from hookline.testing.bench.kernels import bench_kernels, judge_kernels
+    from hookline.testing.bench.update import bench_update
     from hookline.testing.harness import Harness, Subject
     from hookline.testing.suite import Law, Report, Verdict, check, conformance, laws
 

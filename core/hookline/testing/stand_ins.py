@@ -14,7 +14,6 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
 from hookline.contract.component import Component
 from hookline.contract.environment import Environment
@@ -51,32 +50,18 @@ class Sampled(Component):
         """Prompts per step."""
 
     def setup(self, ctx: Context) -> None:
-        self.rows = [(ctx.tokenizer.prompt(row["prompt"]), row) for row in ctx.rows(self.config.prompts).records]
+        self.rows = [ctx.encode(row, answer=None) for row in ctx.rows(self.config.prompts).records]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         chosen = [self.rows[i] for i in ctx.take(len(self.rows), self.config.rows) for _ in range(3)]
-        prompts = [prompt for prompt, _ in chosen]
+        if not chosen:
+            return Rollout.build(ctx, [], source="policy")
         sample_B = ctx.sample_ids(len(chosen))
-        sampling = Sampling(temperature=0.9)
-        drawn = ctx.draw(prompts, sample_B, sampling_=sampling, max_new_tokens=LONGEST) if chosen else None
-        prompt_ids_BP, prompt_length_B = pad_rows(prompts)
-        if drawn is None:
-            return read(ctx, [], "policy")
-        return Rollout(
-            prompt_ids_BP=prompt_ids_BP,
-            prompt_length_B=prompt_length_B,
-            token_ids_BT=drawn.token_ids_BT,
-            length_B=drawn.length_B,
-            mask_BT=torch.arange(drawn.token_ids_BT.shape[1]) < drawn.length_B[:, None],
-            group_B=torch.arange(len(chosen)) // 3 + int(sample_B[0]),
-            sample_B=sample_B,
-            records=tuple(row for _, row in chosen),
-            decode=ctx.tokenizer.decode,
-            finish_reason=drawn.finish_reason,
-            source=("policy",) * len(chosen),
-            behaviour=drawn.behaviour,
-        )
+        prompts = [row.prompt_ids for row in chosen]
+        drawn = ctx.draw(prompts, sample_B, sampling_=Sampling(temperature=0.9), max_new_tokens=LONGEST)
+        group = [row // 3 for row in range(len(chosen))]
+        return Rollout.build(ctx, chosen, drawn, source="policy", sample_B=sample_B, group=group)
 
 
 class Host(Sampled):
@@ -99,41 +84,19 @@ class Pairs(Component):
         """Comparisons per step."""
 
     def setup(self, ctx: Context) -> None:
-        t = ctx.tokenizer
         self.pairs = []
         for row in ctx.rows(self.config.prompts).records:
             answers = [str(row.get(key) or row.get("completion") or row["prompt"]) for key in ("chosen", "rejected")]
-            self.pairs.append((t.prompt(row["prompt"]), [t.answer(answer) for answer in answers], row))
+            self.pairs.append([replace(ctx.encode({**row, "answer": a}, answer="answer"), record=row) for a in answers])
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         chosen = [self.pairs[i] for i in ctx.take(len(self.pairs), self.config.rows)]
-        rows = [(prompt, answer, row) for prompt, answers, row in chosen for answer in answers]
-        found = read(ctx, rows, self.config.prompts)
+        rows = [answer for answers in chosen for answer in answers]
         recorded_B = torch.tensor([1.0, 0.0] * len(chosen))
-        first = int(found.sample_B[0]) if rows else 0
-        paired = replace(found, group_B=torch.arange(len(rows)) // 2 + first)
-        return paired.with_extra(recorded_B=recorded_B, gold_B=recorded_B * 0.7)
-
-
-def read(ctx: Context, rows: Sequence[tuple[list[int], list[int], Any]], source: str) -> Rollout:
-    """Rows of (prompt ids, answer ids, record) as a rollout without behaviour, each a group of its own."""
-    prompt_ids_BP, prompt_length_B = pad_rows([prompt for prompt, _, _ in rows])
-    token_ids_BT, length_B = pad_rows([answer for _, answer, _ in rows])
-    sample_B = ctx.sample_ids(len(rows))
-    return Rollout(
-        prompt_ids_BP=prompt_ids_BP,
-        prompt_length_B=prompt_length_B,
-        token_ids_BT=token_ids_BT,
-        length_B=length_B,
-        mask_BT=torch.arange(token_ids_BT.shape[1]) < length_B[:, None],
-        group_B=sample_B,
-        sample_B=sample_B,
-        records=tuple(record for _, _, record in rows),
-        decode=ctx.tokenizer.decode,
-        finish_reason=("recorded",) * len(rows),
-        source=(source,) * len(rows),
-    )
+        columns = {"recorded_B": recorded_B, "gold_B": recorded_B * 0.7}
+        group = [row // 2 for row in range(len(rows))]
+        return Rollout.build(ctx, rows, source=self.config.prompts, group=group, columns=columns)
 
 
 class Uneven(Component):

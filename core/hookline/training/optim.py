@@ -15,13 +15,17 @@ from hookline.errors import CheckpointError
 __all__ = ["Optimiser", "learning_rate"]
 
 
-def learning_rate(config: UpdateConfig, taken: int, total: int) -> float:
-    """Share of the peak for the optimiser step after `taken` of `total`: linear warm-up, then the schedule."""
+def learning_rate(config: UpdateConfig, taken: int, at: int, total: int) -> float:
+    """Share of the peak for the next optimiser step: linear warm-up, then the schedule.
+
+    taken: optimiser steps so far, which warm-up counts. at, of total: how far the phase is, which the schedule follows,
+    in optimiser steps of which every step of the phase takes as many as the present one. Where all do, `at` is `taken`.
+    """
     if taken < config.warmup:
         return (taken + 1) / config.warmup
     if config.schedule == "constant":
         return 1.0
-    done = min(1.0, (taken - config.warmup) / max(1, total - config.warmup))
+    done = min(1.0, max(0.0, (at - config.warmup) / max(1, total - config.warmup)))
     fall = 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
     return config.final_lr + (1.0 - config.final_lr) * fall
 

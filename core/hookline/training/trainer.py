@@ -37,6 +37,10 @@ class Surroundings(Protocol):
     def role_named(self, name: str) -> Role:
         """A model by role."""
 
+    @property
+    def step(self) -> int:
+        """Steps of the phase that are done."""
+
     def key(self, purpose: str, *ids: object) -> tuple[object, ...]:
         """What a random number is for."""
 
@@ -53,7 +57,9 @@ class Trainer:
         self.roles = ctx.role_named
         self.trained = list(trained)
         self.device = ctx.world.device
-        self.total = steps * config.epochs * config.minibatches
+        self.steps = steps
+        self.progress = (0, steps)
+        """How far the phase is, and how long: in optimiser steps, as many a step as the present one takes."""
         named = {f"{role.name}/{name}": p for role in self.trained for name, p in role.trainable().items()}
         matrices = set().union(*(hidden_matrices(role.net, _output(role), f"{role.name}/") for role in self.trained))
         self.optimiser = Optimiser(config, named, matrices)
@@ -70,13 +76,17 @@ class Trainer:
     ) -> None:
         if len(batch) == 0 or not bool(batch.mask_BT.any()):
             return
+        done = 0
         for epoch in range(self.config.epochs):
             parts = self._minibatches(batch, unit, epoch)
             others = self._minibatches(beside[0], "row", epoch, len(parts)) if beside else []
             nothing: list[int] = []
+            many = self.config.epochs * max(len(parts), len(others))
             for part, other in itertools.zip_longest(parts, others, fillvalue=nothing):
                 joined = [(beside[0].rows(other), beside[1])] if beside and other else []
+                self.progress = (self.ctx.step * many + done, self.steps * many)
                 self._step(batch.rows(part), loss, unit, *joined)
+                done += 1
                 if after:
                     after()
 
@@ -94,8 +104,7 @@ class Trainer:
         total = self._gradient(mini, loss, unit, logged)
         total += sum(self._gradient(*joined, "row", logged) for joined in beside)
         norm = self._clip()
-        share = learning_rate(self.config, self.taken, self.total)
-        rate = self.optimiser.step(share)
+        rate = self.optimiser.step(learning_rate(self.config, self.taken, *self.progress))
         self.optimiser.zero()
         self.taken += 1
         for role in self.trained:

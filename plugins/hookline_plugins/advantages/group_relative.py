@@ -1,6 +1,7 @@
 """Group-relative advantage (GRPO, Shao et al. 2024, §4.1.2): A_i = (R_i − mean(R)) / std(R) over the answers to one prompt.
 
-All tokens of an answer share it. `scale: none` leaves the division out (Dr. GRPO, Liu et al. 2025, §3.2): dividing weighs a
+All tokens of an answer share it; an answer of several rows (an episode) counts once, and all of its rows share it.
+`scale: none` leaves the division out (Dr. GRPO, Liu et al. 2025, §3.2): dividing weighs a
 prompt up the more its answers agree. A group of equal rewards has nothing to tell and gets exactly 0, never 0/0.
 Healthy: `equal_groups` well below 1, since only the other groups teach; it rises as prompts become too easy or too hard.
 """
@@ -10,10 +11,11 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
 import hookline
 from hookline import Advantaged, Component, Scored, hookimpl
-from hookline_plugins.maths import group_mean, group_whiten
+from hookline_plugins.maths import group_mean, group_whiten, over_episodes
 
 
 class GroupRelative(Component):
@@ -29,7 +31,9 @@ class GroupRelative(Component):
 
     @hookimpl
     def hookline_advantage(self, scored: Scored) -> Advantaged:
-        reward_B, group_B = scored.reward_B, scored.group_B
-        if self.config.scale == "std":
-            return scored.advantaged(group_whiten(reward_B, group_B, self.config.floor))
-        return scored.advantaged(reward_B - group_mean(reward_B, group_B))
+        def relative(x_E: Tensor, group_E: Tensor) -> Tensor:
+            if self.config.scale == "std":
+                return group_whiten(x_E, group_E, self.config.floor)
+            return x_E - group_mean(x_E, group_E)
+
+        return scored.advantaged(over_episodes(relative, scored.reward_B, scored.group_B, scored.episode_B))

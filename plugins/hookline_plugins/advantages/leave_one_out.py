@@ -8,14 +8,15 @@ Healthy: a mean advantage of 0 by construction, and `equal_groups` well below 1.
 from __future__ import annotations
 
 from hookline import Advantaged, Component, Scored, hookimpl
-from hookline_plugins.maths import leave_one_out
+from hookline_plugins.maths import leave_one_out, over_episodes
 
 
 class LeaveOneOut(Component):
-    """An answer's reward minus the mean reward of the other answers to its prompt, the same for all its tokens."""
+    """An answer's reward minus the mean reward of the other answers to its prompt, the same for all its tokens. An answer of several rows
+    (an episode) counts once, and all of its rows share it."""
 
     needs = frozenset({"groups"})
 
     @hookimpl
     def hookline_advantage(self, scored: Scored) -> Advantaged:
-        return scored.advantaged(leave_one_out(scored.reward_B, scored.group_B))
+        return scored.advantaged(over_episodes(leave_one_out, scored.reward_B, scored.group_B, scored.episode_B))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hookline import Component, Context, Loss, Metric, MicroBatch, PluginError, Scored, hookimpl, pairs
-from hookline_plugins.wrappers.preference import places
+from hookline_plugins.maths import places
 
 Length = Literal["sum", "mean"]
 

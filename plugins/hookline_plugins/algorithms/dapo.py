@@ -38,6 +38,6 @@ class DAPO(GRPO):
         return PolicyGradient.average(self, mb, x_BT)
 
     def select(self, ctx: Context, batch: Advantaged) -> Advantaged:
-        differs_B = ~maths.group_equal(batch.reward_B, batch.group_B)
+        differs_B = ~maths.group_equal(batch.episode_reward_B, batch.group_B)
         ctx.log("kept", ctx.mean(differs_B.float()), len(batch))
         return batch if bool(differs_B.all()) else batch.rows(differs_B)

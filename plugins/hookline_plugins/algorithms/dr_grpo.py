@@ -28,7 +28,8 @@ class DrGRPO(GRPO):
         """What every answer's sum is divided by, e.g. max_new_tokens. Scales the gradient: AdamW does not mind, clipping does."""
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
-        return scored.reward_B - maths.group_mean(scored.reward_B, scored.group_B)
+        mean_B = maths.over_episodes(maths.group_mean, scored.reward_B, scored.group_B, scored.episode_B)
+        return scored.episode_reward_B - mean_B
 
     def average(self, mb: Minibatch, x_BT: Tensor) -> Loss:
         length: float = self.config.length

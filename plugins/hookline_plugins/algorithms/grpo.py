@@ -25,7 +25,7 @@ class GRPO(Clipped):
     needs = frozenset({"behaviour", "groups"})
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
-        return maths.group_whiten(scored.reward_B, scored.group_B)
+        return maths.over_episodes(maths.group_whiten, scored.reward_B, scored.group_B, scored.episode_B)
 
     def average(self, mb: Minibatch, x_BT: Tensor) -> Loss:
         return mb.row_mean(maths.masked_mean(x_BT, self.acts(mb), dim=1))

@@ -22,7 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hookline import Context, Loss, Metric, MicroBatch, Scored, Stats
-from hookline_plugins.algorithms.values import ValueLearner, expectile, q_head
+from hookline_plugins.algorithms.values import ValueLearner, expectile
+from hookline_plugins.guidance import q_head
 
 
 class ILQL(ValueLearner):

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl
-from hookline_plugins.wrappers.preference import places
+from hookline_plugins.maths import places
 
 
 class NashMD(Component):

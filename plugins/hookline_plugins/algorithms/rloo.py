@@ -28,4 +28,4 @@ class RLOO(Clipped):
         """What one action is; the answer. {kind: ngram, n: 1} takes a ratio for each token instead."""
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
-        return maths.leave_one_out(scored.reward_B, scored.group_B)
+        return maths.over_episodes(maths.leave_one_out, scored.reward_B, scored.group_B, scored.episode_B)

@@ -21,9 +21,10 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, Stats, UpdateConfig, hookimpl, kernels
+from hookline_plugins.guidance import q_head
 
 
 class ValueLearner(Component):
@@ -167,16 +168,6 @@ def targets(reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, taken_BT: Tens
 def expectile(difference: Tensor, tau: float) -> Tensor:
     """½ |τ − 1[d < 0]| d²: its minimiser is the mean at τ = ½ and nears the maximum as τ → 1 (Newey & Powell 1987)."""
     return 0.5 * torch.where(difference < 0, 1 - tau, tau) * difference.square()
-
-
-def q_head(hidden_size: int, tokens: int, std: float = 0.0, initial: float = 0.0) -> nn.Module:
-    """Q of every token, linear in the hidden state. The bias stays `initial`: what situations share would couple the rows
-    of a table."""
-    head = nn.Linear(hidden_size, tokens)
-    nn.init.normal_(head.weight, std=std) if std else nn.init.zeros_(head.weight)
-    nn.init.constant_(head.bias, initial)
-    head.bias.requires_grad_(False)
-    return head
 
 
 def _total(losses: Iterable[Loss]) -> Loss:

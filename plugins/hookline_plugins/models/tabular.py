@@ -7,7 +7,7 @@ algorithm that trains a language model trains this one, exactly tabular.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from math import log, prod
 from typing import Any, Literal
 
@@ -18,9 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 import hookline
-from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer, Vocabulary
-from hookline.contract.process import State
-from hookline.data.tasks import task
+from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer, Vocabulary, task
 
 NEVER = -1e9
 """The logit of what cannot be said: probability and gradient are exactly 0, so it stays."""
@@ -193,7 +191,7 @@ def situations(
 ) -> Iterator[tuple[list[int], dict[str, float]]]:
     """(token ids that lead there, what is allowed there) for every state of a process, on one way to each situation."""
 
-    def place(state: State, ids: list[int]) -> tuple[object, ...]:
+    def place(state: Hashable, ids: list[int]) -> tuple[object, ...]:
         return state, ids[1], ids[-1], len(ids) if "position" in config.sees else 0
 
     firsts = [f"learner{i} " for i in range(config.learners)] or [""]

@@ -13,7 +13,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, DataError, DataName, PhaseName, Process, Rollout, hookimpl
-from hookline_plugins.rollouts.guided import guide_role, guided_policy
+from hookline_plugins.guidance import guide_role, guided_policy
 from hookline_plugins.tasks import exact
 
 

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 
 from hookline import Context, NextToken, Rollout, Sampling, concat, hookimpl
+from hookline_plugins.maths import falling
 from hookline_plugins.rollouts.generate import Generate
-from hookline_plugins.rollouts.population import falling
 
 
 class Duel(Generate):
@@ -47,7 +47,7 @@ class Duel(Generate):
         if ctx.evaluating or not len(own):
             return own
         c, n = self.config, len(own)
-        a = falling(c.opponent, c.final_opponent, ctx)
+        a = falling(c.opponent, c.final_opponent, ctx.step, ctx.steps)
 
         def mixed(said: Mapping[str, NextToken]) -> torch.Tensor:
             return (1 - a) * said["policy"].logits_BV + a * said["reference"].logits_BV
@@ -68,6 +68,7 @@ class Duel(Generate):
             length_B=drawn.length_B,
             mask_BT=torch.arange(T) < drawn.length_B[:, None],
             sample_B=sample_B,
+            episode_B=sample_B,
             finish_reason=drawn.finish_reason,
             source=("opponent",) * n,
             behaviour=drawn.behaviour,

@@ -13,7 +13,7 @@ ends the episode.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from hookline import (
     Context,
     DataError,
     DataName,
+    Encoded,
     ExperimentError,
     Metric,
     NextToken,
@@ -34,11 +35,11 @@ from hookline import (
     Process,
     Rollout,
     Sampling,
+    State,
     hookimpl,
-    pad_rows,
 )
-from hookline.contract.process import State
-from hookline_plugins.rollouts.guided import guide_role, guided, lowest, one_token, q_names
+from hookline_plugins.guidance import guide_role, guided, lowest, one_token, q_names
+from hookline_plugins.maths import pick
 
 
 @dataclass
@@ -91,6 +92,12 @@ class Row:
     """The episode is over."""
     closed: bool = False
     """The row is."""
+
+    def encoded(self) -> Encoded:
+        """The row as tokens; what the process showed is not learned."""
+        chosen = {action.at for action in self.actions}
+        learn = [at in chosen for at in range(len(self.ids))]
+        return Encoded(prompt_ids=self.prompt, answer_ids=self.ids, learn=learn, record={"prompt": self.prompt_text})
 
 
 class Episodes(Component):
@@ -235,7 +242,7 @@ class Episodes(Component):
         else:
             text = " ".join([self.process.prompt(self.starts[game.start][1]), *game.words])
         words = f"learner{place} {text}" if self.config.learners else text
-        return Row(place, game, ctx.tokenizer.prompt(words), text)
+        return Row(place, game, list(ctx.encode({"prompt": words}, answer=None).prompt_ids), text)
 
     def _count(self, ctx: Context, row: Row, goes_on: bool) -> None:
         """An episode ended."""
@@ -318,14 +325,21 @@ class Episodes(Component):
         game.words += [action, shown] if shown else [action]
         game.state = after
         game.earned += here.reward
-        row.ids += ctx.tokenizer.encode(shown) if shown else []
+        row.ids += ctx.encode_turn((), shown) if shown else []
         if not self.process.actions(after):
             row.ended = row.closed = True
 
     def _batch(self, ctx: Context, rows: Sequence[Row]) -> Rollout:
-        prompt_ids_BP, prompt_length_B = pad_rows([row.prompt for row in rows])
-        token_ids_BT, length_B = pad_rows([row.ids for row in rows])
-        B, T = token_ids_BT.shape
+        c = self.config
+        built = Rollout.build(
+            ctx,
+            [row.encoded() for row in rows],
+            source="policy",
+            sample_B=torch.tensor([row.sample for row in rows], dtype=torch.long),
+            group=[row // c.samples_per_start * c.samples_per_start for row in range(len(rows))],
+            finish_reason=["stop" if row.ended else "length" for row in rows],
+        )
+        B, T = built.token_ids_BT.shape
         said = [(i, one) for i, row in enumerate(rows) for one in row.actions]
         at = (torch.tensor([i for i, _ in said], dtype=torch.long), torch.tensor([s.at for _, s in said], dtype=torch.long))  # fmt: skip
 
@@ -333,30 +347,15 @@ class Episodes(Component):
             return empty.index_put(at, torch.tensor(values, dtype=empty.dtype)) if said else empty
 
         allowed = [one.allowed + [-1] * (self.most - len(one.allowed)) for _, one in said]
-        sample_B = torch.tensor([row.sample for row in rows], dtype=torch.long)
-        first = torch.arange(B) // self.config.samples_per_start * self.config.samples_per_start
-        return Rollout(
-            prompt_ids_BP=prompt_ids_BP,
-            prompt_length_B=prompt_length_B,
-            token_ids_BT=token_ids_BT,
-            length_B=length_B,
-            mask_BT=column([True] * len(said), torch.zeros(B, T, dtype=torch.bool)),
-            group_B=sample_B[first],
-            sample_B=sample_B,
-            records=tuple({"prompt": row.prompt_text} for row in rows),
-            decode=ctx.tokenizer.decode,
-            finish_reason=tuple("stop" if row.ended else "length" for row in rows),
-            source=("policy",) * B,
-            behaviour=Behaviour(
-                logprobs_BT=column([one.choice.logprob for _, one in said], torch.zeros(B, T)),
-                version_BT=column([one.choice.version for _, one in said], torch.zeros(B, T, dtype=torch.long)),
-                sampling=Sampling(temperature=self.config.temperature),
-            ),
-            extra={
-                "recorded_BT": column([one.reward for _, one in said], torch.zeros(B, T)),
-                "taken_BT": column([float(one.taken) for _, one in said], torch.zeros(B, T)),
-                "actions_BT": column(allowed, torch.full((B, T, self.most), -1)),
-            },
+        behaviour = Behaviour(
+            logprobs_BT=column([one.choice.logprob for _, one in said], torch.zeros(B, T)),
+            version_BT=column([one.choice.version for _, one in said], torch.zeros(B, T, dtype=torch.long)),
+            sampling=Sampling(temperature=c.temperature),
+        )
+        return replace(built, behaviour=behaviour).with_extra(
+            recorded_BT=column([one.reward for _, one in said], torch.zeros(B, T)),
+            taken_BT=column([float(one.taken) for _, one in said], torch.zeros(B, T)),
+            actions_BT=column(allowed, torch.full((B, T, self.most), -1)),
         )
 
     # -- what survives a kill
@@ -386,16 +385,6 @@ class Episodes(Component):
             game.earned += reward
         game.pending = None if saved["pending"] is None else Choice(**saved["pending"])
         return game
-
-
-def pick(chances: Sequence[tuple[Any, ...]], u: float) -> int:
-    """Which of (probability, …) u in [0, 1) falls on."""
-    total = 0.0
-    for which, (chance, *_) in enumerate(chances):
-        total += chance
-        if u < total:
-            return which
-    return len(chances) - 1
 
 
 def epsilon_greedy(q_BV: Tensor, allowed: Sequence[Sequence[int]], epsilon: float) -> Tensor:

@@ -12,15 +12,12 @@ from hookline import (
     Completions,
     Component,
     Context,
-    DataError,
     DataName,
     ExperimentError,
     Rollout,
     Sampling,
     hookimpl,
-    pad_rows,
 )
-from hookline_plugins.rollouts.dataset import recorded
 
 
 class Generate(Component):
@@ -59,26 +56,16 @@ class Generate(Component):
 
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.prompts)
-        longest = ctx.role_named("policy").context - self.config.max_new_tokens
-        if longest < 1:
+        new, positions = self.config.max_new_tokens, ctx.role_named("policy").context
+        if new >= positions:
             raise ExperimentError(
-                f"max_new_tokens is {self.config.max_new_tokens}, the model has {longest + self.config.max_new_tokens} "
-                "positions in all, so no prompt fits",
+                f"max_new_tokens is {new}, the model has {positions} positions in all, so no prompt fits",
                 "lower max_new_tokens, or build a longer context",
             )
-        self.prompts = []
-        for number, record in enumerate(source.records):
-            if not isinstance(record.get("prompt"), str):
-                has = f"is {type(record['prompt']).__name__}, not text" if "prompt" in record else "is missing"
-                raise DataError(f"{source.name} row {number + 1}: 'prompt' {has}", f"the row has: {', '.join(record)}")
-            ids = ctx.tokenizer.prompt(record["prompt"])
-            if len(ids) > longest:
-                raise DataError(
-                    f"{source.name} row {number + 1}: its prompt has {len(ids)} tokens, with {self.config.max_new_tokens} "
-                    f"new ones there is room for {longest}",
-                    "shorten it, lower max_new_tokens, or build a longer context",
-                )
-            self.prompts.append((ids, record))
+        self.prompts = [
+            ctx.encode(record, answer=None, where=where, longest=positions, new_tokens=new)
+            for where, record in source.placed()
+        ]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
@@ -86,28 +73,15 @@ class Generate(Component):
         sources = ("policy",) * c.samples_per_prompt + ("greedy",) * (c.greedy and not ctx.evaluating)
         taken = ctx.take(len(self.prompts), c.rows)
         chosen, source = [i for i in taken for _ in sources], sources * len(taken)
-        if not chosen:
-            return recorded(ctx, [], [], "policy")
-        sample_B = ctx.sample_ids(len(chosen))
-        prompts = [self.prompts[i][0] for i in chosen]
-        prompt_ids_BP, prompt_length_B = pad_rows(prompts)
+        prompts = [self.prompts[i] for i in chosen]
+        if not prompts:
+            return Rollout.build(ctx, [], source="policy")
+        sample_B = ctx.sample_ids(len(prompts))
         sampling = Sampling(temperature=c.temperature, top_k=c.top_k, top_p=c.top_p)
-        drawn = self.draw(ctx, prompts, sample_B, sampling, torch.tensor([name == "greedy" for name in source]))
-        T = drawn.token_ids_BT.shape[1]
-        return Rollout(
-            prompt_ids_BP=prompt_ids_BP,
-            prompt_length_B=prompt_length_B,
-            token_ids_BT=drawn.token_ids_BT,
-            length_B=drawn.length_B,
-            mask_BT=torch.arange(T) < drawn.length_B[:, None],
-            group_B=torch.arange(len(chosen)) // len(sources) + int(sample_B[0]),
-            sample_B=sample_B,
-            records=tuple(self.prompts[i][1] for i in chosen),
-            decode=ctx.tokenizer.decode,
-            finish_reason=drawn.finish_reason,
-            source=source,
-            behaviour=drawn.behaviour,
-        )
+        greedy_B = torch.tensor([name == "greedy" for name in source])
+        drawn = self.draw(ctx, [prompt.prompt_ids for prompt in prompts], sample_B, sampling, greedy_B)
+        group = [row // len(sources) for row in range(len(prompts))]
+        return Rollout.build(ctx, prompts, drawn, source=source, sample_B=sample_B, group=group)
 
     def draw(
         self,

@@ -8,13 +8,14 @@ For tasks with few answers. Each prompt's answers are one group, and three colum
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
 
 import hookline
 from hookline import Component, Context, DataError, DataName, ExperimentError, Process, Rollout, hookimpl
-from hookline_plugins.rollouts.dataset import recorded
+from hookline_plugins.maths import falling
 
 MOST = 1024
 """Answers to a prompt. All pairs of them are compared."""
@@ -47,7 +48,8 @@ class Population(Component):
             prompt = process.prompt(start)
             answers = list(_answers(process, start, c.task))
             for answer in answers:
-                self.rows.append((ctx.tokenizer.prompt(prompt), ctx.tokenizer.answer(answer), {"prompt": prompt}))
+                row = ctx.encode({"prompt": prompt, "completion": answer}, where=c.task)
+                self.rows.append(replace(row, record={"prompt": prompt}))
                 self.groups.append(group)
                 self.start.append(chance)
                 worth.append(self.task.reward({"prompt": prompt}, answer))
@@ -61,12 +63,14 @@ class Population(Component):
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        batch = recorded(ctx, self.rows, self.groups, self.config.task)
+        batch = Rollout.build(ctx, self.rows, source=self.config.task, group=self.groups)
         return batch.with_extra(
             recorded_B=self.reward_B,
             preference_B=self.preference_BK,
             weight_B=self._share(ctx, batch, self.config.learner) * torch.tensor(self.start),
-            opponent_B=self._share(ctx, batch, falling(self.config.opponent, self.config.final_opponent, ctx)),
+            opponent_B=self._share(
+                ctx, batch, falling(self.config.opponent, self.config.final_opponent, ctx.step, ctx.steps)
+            ),
         )
 
     def _share(self, ctx: Context, batch: Rollout, mixture: float) -> torch.Tensor:
@@ -75,13 +79,6 @@ class Population(Component):
         logprob_B = logprob_B + mixture * ctx.stats(batch, model="reference").logprobs_BT.sum(1)
         group_B = batch.group_B - batch.group_B[0]
         return torch.cat([torch.softmax(logprob_B[group_B == group], 0) for group in torch.unique(group_B)])
-
-
-def falling(first: float, last: float | None, ctx: Context) -> float:
-    """A figure on its straight way from the phase's first step to its last."""
-    if last is None or ctx.steps < 2:
-        return first
-    return first + (last - first) * min(1.0, ctx.step / (ctx.steps - 1))
 
 
 def _answers(process: Process, start: object, name: str) -> Iterator[str]:

@@ -10,8 +10,7 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, PhaseName, Rollout, hookimpl
-from hookline_plugins.rollouts.dataset import recorded
+from hookline import Component, Context, DataError, DataName, Encoded, PhaseName, Rollout, hookimpl
 
 
 class Preferences(Component):
@@ -40,11 +39,11 @@ class Preferences(Component):
         longest = ctx.role_named("policy").context
         self.judgements = []
         left = 0
-        for number, record in enumerate(source.records):
+        for where, record in source.placed():
             if self._wanted(record):
-                prompt, answers = self._read(ctx, record, f"{source.name} row {number + 1}")
-                if len(prompt) + max(map(len, answers)) <= longest:
-                    self.judgements.append((prompt, answers, record))
+                answers = self._read(ctx, record, where)
+                if max(map(len, answers)) <= longest:
+                    self.judgements.append(answers)
                 else:
                     left += 1
         if not self.judgements:
@@ -61,35 +60,32 @@ class Preferences(Component):
         tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
         return tenth is (self.config.split == "heldout")
 
-    def _read(self, ctx: Context, record: Any, where: str) -> tuple[list[int], list[list[int]]]:
-        """(prompt ids, answers' ids, best first)."""
+    def _read(self, ctx: Context, record: Any, where: str) -> list[Encoded]:
+        """The answers that are compared, best first."""
         if "ranking" in record:
-            return _ids(ctx, record, where)
-        for field in ("prompt", "chosen", "rejected"):
-            if not isinstance(record.get(field), str):
-                has = f"is {type(record[field]).__name__}, not text" if field in record else "is missing"
-                raise DataError(f"{where}: '{field}' {has}", f"the row has: {', '.join(record)}")
-        t = ctx.tokenizer
-        return t.prompt(record["prompt"]), [t.answer(record["chosen"]), t.answer(record["rejected"])]
+            return _sampled(ctx, record, where)
+        return [ctx.encode(record, answer=answer, where=where) for answer in ("chosen", "rejected")]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         chosen = ctx.take(len(self.judgements), self.config.rows)
         rows, groups, rewards, gold = [], [], [], []
         for group, i in enumerate(chosen):
-            prompt, answers, record = self.judgements[i]
-            worth = [answer.get("gold", nan) for answer in record.get("ranking", ())] or [nan] * len(answers)
+            answers = self.judgements[i]
+            ranking = answers[0].record.get("ranking", ())
+            worth = [answer.get("gold", nan) for answer in ranking] or [nan] * len(answers)
             for rank, answer in enumerate(answers):
-                rows.append((prompt, answer, record))
+                rows.append(answer)
                 groups.append(group)
                 rewards.append(float(len(answers) - 1 - rank))
                 gold.append(float(worth[rank]))
-        rollout = recorded(ctx, rows, groups, self.config.from_ or self.config.path)
-        return rollout.with_extra(recorded_B=torch.tensor(rewards), gold_B=torch.tensor(gold))
+        columns = {"recorded_B": torch.tensor(rewards), "gold_B": torch.tensor(gold)}
+        source = self.config.from_ or self.config.path
+        return Rollout.build(ctx, rows, source=source, group=groups, columns=columns)
 
 
-def _ids(ctx: Context, record: Any, where: str) -> tuple[list[int], list[list[int]]]:
-    """Token ids of a judgement as they were sampled, shown to be this tokenizer's."""
+def _sampled(ctx: Context, record: Any, where: str) -> list[Encoded]:
+    """The answers of a judgement, token for token as they were sampled, shown to be this tokenizer's."""
 
     def fits(ids: Any) -> bool:
         known = ctx.tokenizer.vocabulary
@@ -106,4 +102,4 @@ def _ids(ctx: Context, record: Any, where: str) -> tuple[list[int], list[list[in
             f"{where}: its prompt_ids and token_ids are not all lists of this tokenizer's ids",
             "give `prompt`, `chosen` and `rejected` as text instead",
         )
-    return record["prompt_ids"], answers
+    return [Encoded(prompt_ids=record["prompt_ids"], answer_ids=answer, record=record) for answer in answers]

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, Rollout, hookimpl
+from hookline import Component, Context, DataError, DataName, Encoded, Rollout, hookimpl
 
 
 class Text(Component):
@@ -25,13 +25,7 @@ class Text(Component):
 
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
-        texts = []
-        for number, record in enumerate(source.records):
-            if not isinstance(record.get("text", ""), str):
-                kind = type(record["text"]).__name__
-                raise DataError(f"{source.name} row {number + 1}: 'text' is {kind}, not text", "write it as text")
-            if record.get("text"):
-                texts.append(record["text"])
+        texts = source.texts("text")
         if not texts:
             raise DataError(f"{source.name}: 0 of {len(source)} rows have a 'text'", "name a source of plain texts")
         if len(texts) < len(source):
@@ -50,21 +44,7 @@ class Text(Component):
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         length = self.config.length
-        chosen = torch.tensor(ctx.take(self.blocks, self.config.rows), dtype=torch.long)
-        B = len(chosen)
-        sample_B = ctx.sample_ids(B)
-        at_BT = chosen[:, None] * length + torch.arange(length)
-        full_B = torch.full((B,), length)
-        return Rollout(
-            prompt_ids_BP=self.stream[at_BT[:, :1]],
-            prompt_length_B=torch.ones(B, dtype=torch.long),
-            token_ids_BT=self.stream[at_BT + 1],
-            length_B=full_B,
-            mask_BT=torch.ones(B, length, dtype=torch.bool),
-            group_B=sample_B,
-            sample_B=sample_B,
-            records=tuple({} for _ in range(B)),
-            decode=ctx.tokenizer.decode,
-            finish_reason=("recorded",) * B,
-            source=(self.config.path,) * B,
-        )
+        starts = [block * length for block in ctx.take(self.blocks, self.config.rows)]
+        blocks = [self.stream[at : at + length + 1].tolist() for at in starts]
+        rows = [Encoded(prompt_ids=block[:1], answer_ids=block[1:]) for block in blocks]
+        return Rollout.build(ctx, rows, source=self.config.path)

@@ -14,12 +14,12 @@ from math import exp, inf, log
 
 import torch
 
-from hookline import Context, DataError, Process, Rollout, Task, pad_rows
-from hookline.contract.process import State
+from hookline import Context, DataError, Encoded, Process, Rollout, State, Task
 
 __all__ = [
     "ExactTask",
     "Policy",
+    "State",
     "best_of_n",
     "ceiling",
     "evaluate",
@@ -220,7 +220,8 @@ def policy_of(ctx: Context, process: Process, role: str = "policy") -> Policy:
     Exact for a policy that looks at nothing but the state, such as a table; a network that also looks at how it got there
     is read on one way that leads there.
     """
-    rows: list[tuple[list[int], list[int], int, State, str]] = []
+    rows: list[Encoded] = []
+    asked: list[tuple[State, str]] = []
     ways: dict[State, tuple[list[int], list[int]]] = {
         start: (ctx.tokenizer.prompt(process.prompt(start)), []) for _, start in process.starts()
     }
@@ -228,32 +229,15 @@ def policy_of(ctx: Context, process: Process, role: str = "policy") -> Policy:
         prompt, so_far = ways[state]
         for action in process.actions(state):
             said = ctx.tokenizer.encode(action)
-            rows.append((prompt, [*so_far, *said], len(said), state, action))
+            learn = [False] * len(so_far) + [True] * len(said)
+            rows.append(Encoded(prompt_ids=prompt, answer_ids=[*so_far, *said], learn=learn))
+            asked.append((state, action))
             for _, after, _ in process.step(state, action):
                 shown = ctx.tokenizer.encode(process.shows(state, action, after))
                 ways.setdefault(after, (prompt, [*so_far, *said, *shown]))
     found: dict[State, dict[str, float]] = {}
-    logprob_B = ctx.stats(_rollout(ctx, rows), model=role).logprobs_BT.double().sum(1)
-    for (_, _, _, state, action), logprob in zip(rows, logprob_B.tolist()):
+    batch = Rollout.build(ctx, rows, source="exact", sample_B=torch.arange(len(rows)))
+    logprob_B = ctx.stats(batch, model=role).logprobs_BT.double().sum(1)
+    for (state, action), logprob in zip(asked, logprob_B.tolist()):
         found.setdefault(state, {})[action] = exp(logprob)
     return lambda state: found.get(state, {})
-
-
-def _rollout(ctx: Context, rows: Sequence[tuple[list[int], list[int], int, State, str]]) -> Rollout:
-    prompt_ids_BP, prompt_length_B = pad_rows([row[0] for row in rows])
-    token_ids_BT, length_B = pad_rows([row[1] for row in rows])
-    said_B = torch.tensor([row[2] for row in rows])
-    at_T = torch.arange(token_ids_BT.shape[1])
-    return Rollout(
-        prompt_ids_BP=prompt_ids_BP,
-        prompt_length_B=prompt_length_B,
-        token_ids_BT=token_ids_BT,
-        length_B=length_B,
-        mask_BT=(at_T < length_B[:, None]) & (at_T >= (length_B - said_B)[:, None]),
-        group_B=torch.arange(len(rows)),
-        sample_B=torch.arange(len(rows)),
-        records=tuple({} for _ in rows),
-        decode=ctx.tokenizer.decode,
-        finish_reason=("recorded",) * len(rows),
-        source=("exact",) * len(rows),
-    )

@@ -13,7 +13,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Run, hookimpl
-from hookline_plugins.trackers import words
+from hookline_plugins.report import words
 
 FIGURES = ("accuracy", "reward", "kl", "truncated", "unjudged", "judgements")
 """Shown in this order where a row has them; `nll`, else `loss`, stands before, evaluation figures behind."""

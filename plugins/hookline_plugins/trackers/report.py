@@ -9,7 +9,9 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Run, hookimpl
-from hookline_plugins.trackers import report_html, report_numbers, report_plots
+from hookline_plugins.report import numbers as report_numbers
+from hookline_plugins.report import page as report_page
+from hookline_plugins.report import plots
 
 
 class Report(Component):
@@ -21,7 +23,7 @@ class Report(Component):
     class Config(hookline.Config):
         examples: int = Field(10, ge=0)
         """Prompts per evaluation whose answers are shown before and after; the first ones, not chosen ones."""
-        resamples: int = Field(2000, ge=100, le=100_000)
+        resamples: int = Field(10_000, ge=100, le=100_000)
         """Bootstrap draws per interval. Few are quick and rough; the draws themselves are always the same."""
         figures: bool = True
         """Curves, drawn by matplotlib (the extra `report`). Without it the page says so and has its tables."""
@@ -32,12 +34,12 @@ class Report(Component):
             write(run, run.directory, self.config.resamples, self.config.examples, self.config.figures)
 
 
-def write(run: Run, folder: Path, resamples: int = 2000, examples: int = 10, figures: bool = True) -> Path:
+def write(run: Run, folder: Path, resamples: int = 10_000, examples: int = 10, figures: bool = True) -> Path:
     """Write report.json and report.html of a run into a folder. Returns the page's path."""
     numbers = report_numbers.finite(report_numbers.gather(run, resamples, examples))
     _replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    drawn, why_not = report_plots.draw(numbers) if figures else ({}, "")
-    page = report_html.page(numbers, drawn, why_not, run.id)
+    drawn, why_not = plots.draw(numbers) if figures else ({}, "")
+    page = report_page.page(numbers, drawn, why_not, run.id)
     _replace(folder / "report.html", page)
     return folder / "report.html"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,11 +22,11 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, Metric, Rollout, Scored, hookimpl, put_last
-from hookline_plugins.maths import group_mean, group_std
+from hookline_plugins.maths import ends_episode, group_mean, group_std, over_episodes
 
 
 class Normalise(Component):
-    """Shift and scale each answer's reward."""
+    """Shift and scale each answer's reward. An answer of several rows (an episode) counts once, and is shifted once."""
 
     needs = property(lambda self: frozenset({"groups"} if self.config.over == "group" else ()))
     metrics = (
@@ -51,16 +52,20 @@ class Normalise(Component):
         if not len(scored):
             return scored
         c, reward_B = self.config, scored.reward_B
+        last_B = ends_episode(scored.episode_B, scored.sample_B)
         if c.over == "group":
-            mean_B, std_B = group_mean(reward_B, scored.group_B), group_std(reward_B, scored.group_B, correction=0)
+            mean_B, std_B = (
+                over_episodes(statistic, reward_B, scored.group_B, scored.episode_B)
+                for statistic in (group_mean, partial(group_std, correction=0))
+            )
         else:
-            mean, std = self._learn(ctx, reward_B)
+            mean, std = self._learn(ctx, scored.episode_reward_B[last_B])
             mean_B, std_B = torch.full_like(reward_B, mean), torch.full_like(reward_B, std)
         scale_B = torch.where(std_B > c.floor, std_B, 1.0)
         ctx.log("reward_scale", ctx.mean(scale_B))
         scaled_BT = scored.reward_BT / scale_B[:, None]
         if c.shift:
-            scaled_BT = scaled_BT + put_last(-mean_B / scale_B, scored.mask_BT)
+            scaled_BT = scaled_BT + put_last(torch.where(last_B, -mean_B / scale_B, 0.0), scored.mask_BT)
         return replace(scored, reward_BT=scaled_BT)
 
     def _learn(self, ctx: Context, reward_B: torch.Tensor) -> tuple[float, float]:

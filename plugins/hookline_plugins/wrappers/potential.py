@@ -33,8 +33,7 @@ from hookline import (
     Scored,
     hookimpl,
 )
-from hookline.contract.process import State
-from hookline_plugins.tasks.exact import ordered
+from hookline_plugins.tasks.exact import State, ordered
 
 
 class Potential(Component):

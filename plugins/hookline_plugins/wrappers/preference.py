@@ -15,6 +15,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, DataName, Metric, Rollout, Scored, hookimpl
+from hookline_plugins.maths import places
 
 
 class Preference(Component):
@@ -57,9 +58,3 @@ class Preference(Component):
         text = [scored.response_text(row) for row in range(len(scored))]
         said = [self.task.preference(scored.records[i], text[i], text[j]) for i, j in zip(a, b)]
         return torch.tensor(said, dtype=torch.float32)
-
-
-def places(group_B: torch.Tensor) -> torch.Tensor:
-    """Which row of its group each row is, from 0."""
-    earlier_BB = (group_B[:, None] == group_B).tril(-1)
-    return earlier_BB.sum(1)

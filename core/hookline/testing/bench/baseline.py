@@ -13,7 +13,7 @@ from typing import Any
 from hookline.errors import DataError
 from hookline.testing.bench.cases import OURS
 
-__all__ = ["LOSS", "Loss", "losses", "name_of", "read"]
+__all__ = ["LOSS", "Loss", "losses", "name_of", "stored_kernels"]
 
 
 LOSS = 0.05
@@ -26,7 +26,7 @@ def name_of(row: dict[str, Any]) -> str:
     return f"{row['op']} {row['what']} {row['shape']} {row['dtype']}"
 
 
-def read(path: Path) -> dict[str, Any]:
+def stored_kernels(path: Path) -> dict[str, Any]:
     """A measurement that --save or --out wrote. Raises DataError for anything else."""
     try:
         stored = json.loads(path.read_text())

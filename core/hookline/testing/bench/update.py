@@ -17,7 +17,7 @@ from typing import Any
 
 from hookline.errors import NumbersError
 
-__all__ = ["PATHS", "measure"]
+__all__ = ["PATHS", "bench_update", "measure"]
 
 
 PATHS = ("materialised", "fused")
@@ -25,6 +25,25 @@ VOCABULARIES, QUICK_VOCABULARIES = (8_192, 32_000, 151_936), (2_048, 16_384)
 ROWS, PROMPT, RESPONSE, LAYERS, WIDTH = 8, 16, 112, 2, 256
 CHILDREN, STEPS = 2, 5
 Row = dict[str, Any]
+
+
+def bench_update(
+    quick: bool = False, *, tell: Callable[[str, Any], None] = lambda event, value: None
+) -> dict[str, Any]:
+    """{"machine", "quick", "rows"}; tell(event, value) hears "machine", then "row" for each row as `measure` gives it.
+
+    Raises NumbersError as `measure` does.
+    """
+    import torch
+
+    from hookline.testing.bench.measure import machine
+
+    found: dict[str, Any] = {"machine": machine(torch.device("cpu")), "quick": quick, "rows": []}
+    tell("machine", found["machine"])
+    for row in measure(quick):
+        found["rows"].append(row)
+        tell("row", row)
+    return found
 
 
 def measure(quick: bool = False) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -106,22 +107,29 @@ def lent(subject: Subject) -> str | None:
 
 @law("reward", "wrapper", "advantage", "update", "feedback")
 def no_rows(subject: Subject) -> str | None:
-    """A batch of no rows is a step too: it is borne, and changes nothing."""
+    """A batch of no rows is a step too: every hook answers it, logs numbers alone, and no weight changes."""
     harness = subject.harness()
     weights = harness.weights()
     for hook, options in hook_methods(subject.cls).items():
-        if hook not in HANDED:
+        wraps = bool(options.get("wrapper"))
+        if hook not in HANDED and not (wraps and hook == "hookline_rollout"):
             continue
-        name, stage = HANDED[hook]
+        name, stage = HANDED.get(hook, ("rollout", "rollout"))
         empty = harness.batch(stage).rows([])
-        inner = harness.lent("score" if hook == "hookline_score" else "advantage").rows([])
+        result = {"hookline_rollout": "rollout", "hookline_score": "score"}.get(hook, "advantage")
+        inner = harness.lent(result).rows([]) if wraps else empty
+        harness.loop.shared.metrics.collect()
         try:
-            if options.get("wrapper"):
-                harness.around(hook, inner, **{name: empty})
-            else:
-                harness.ask(hook, **{name: empty})
+            answer = harness.around(hook, inner, **{name: empty}) if wraps else harness.ask(hook, **{name: empty})
         except Exception as err:
             raise Broken(f"{hook} fails on no rows: {type(err).__name__}: {err}") from None
+        if wraps and hook != "hookline_update" and not isinstance(answer, type(inner)):
+            raise Broken(f"{hook} makes a {type(answer).__name__} of a {type(inner).__name__} of no rows")
+        figures, _ = harness.loop.shared.metrics.collect()
+        figures |= answer if isinstance(answer, Mapping) else {}
+        unsaid = [name for name, value in figures.items() if not math.isfinite(value)]
+        if unsaid:
+            raise Broken(f"{hook} logs what is not a number on no rows: {', '.join(unsaid)}")
     moved = [name for name, value in harness.weights().items() if not torch.equal(value, weights[name])]
     if moved:
         raise Broken(f"weights changed without a row: {', '.join(moved[:3])}")

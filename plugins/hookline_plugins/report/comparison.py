@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hookline.errors import CheckpointError
+from hookline import CheckpointError
 
 __all__ = ["draw", "markdown", "page", "show", "write"]
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import hookline
 from hookline import Run, figure_name, instance_name
-from hookline_plugins.trackers import words
+from hookline_plugins.report import words
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -132,9 +134,9 @@ def _figure(
     found: Json = {"summary": summary or "own", "rows": tables[-1].count, "points": points}
     first, last = tables[0].both(tables[-1])
     if summary and first.count and len(entries) > 1:
-        found["change"] = compare(first, last, summary, resamples, lambda a, b: b - a)
+        found["change"] = change(first, last, summary, resamples)
         if summary == "perplexity":
-            found["ratio"] = compare(first, last, summary, resamples, lambda a, b: b / a)
+            found["ratio"] = ratio(first, last, resamples)
         if component not in NO_CONTEST:
             found["wins"] = last.against(first).estimate("mean", resamples)
     return found
@@ -187,45 +189,20 @@ class Table:
         """{"value", "low", "high"}: the figure and its bootstrap interval over prompts."""
         if not self.count:
             return {"value": None, "low": None, "high": None}
-        above, below = self.sums(summary)
-        drawn = draws(len(above), resamples)
-        return _interval(
-            float(fraction(above.sum(), below.sum(), summary)),
-            fraction(above[drawn].sum(1), below[drawn].sum(1), summary),
-        )
+        return asdict(hookline.interval(*self.sums(summary), summary=summary, draws=resamples))
 
 
-def fraction(above: Any, below: Any, summary: str) -> Any:
-    """`mean`: Σx / n.  `perplexity`: exp(−Σ log p / tokens)."""
-    ratio = above / below
-    return np.exp(-ratio) if summary == "perplexity" else ratio
+def change(first: Table, last: Table, summary: str, resamples: int) -> Json:
+    """By how much a figure grew, prompt by prompt: what a prompt does to both sides falls out."""
+    before, after = first.sums(summary), last.sums(summary)
+    return asdict(hookline.interval(*after, minus=before, summary=summary, draws=resamples))
 
 
-def compare(first: Table, last: Table, summary: str, resamples: int, how: Callable[[Any, Any], Any]) -> Json:
-    """A paired comparison: both sides of every draw are figures of the same prompts."""
-    (a, m), (b, n) = first.sums(summary), last.sums(summary)
-    drawn = draws(len(a), resamples)
-    before = fraction(a[drawn].sum(1), m[drawn].sum(1), summary)
-    after = fraction(b[drawn].sum(1), n[drawn].sum(1), summary)
-    value = how(fraction(a.sum(), m.sum(), summary), fraction(b.sum(), n.sum(), summary))
-    return _interval(float(value), how(before, after))
-
-
-_DRAWS: dict[tuple[int, int], NDArray[np.int32]] = {}
-
-
-def draws(groups: int, resamples: int) -> NDArray[np.int32]:
-    """[resamples, groups]: which prompts each draw holds. Seeded by the sizes alone, so equal everywhere."""
-    if (groups, resamples) not in _DRAWS:
-        _DRAWS.clear()
-        rng = np.random.default_rng((groups, resamples))
-        _DRAWS[groups, resamples] = rng.integers(0, groups, (resamples, groups), dtype=np.int32)
-    return _DRAWS[groups, resamples]
-
-
-def _interval(value: float, drawn: Floats) -> Json:
-    low, high = np.percentile(drawn, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return {"value": value, "low": float(low), "high": float(high)}
+def ratio(first: Table, last: Table, resamples: int) -> Json:
+    """The last perplexity as a multiple of the first: exp of the difference in log-probability per token."""
+    before, after = first.sums("perplexity"), last.sums("perplexity")
+    found = hookline.interval(*before, minus=after, draws=resamples)
+    return {key: math.exp(value) for key, value in asdict(found).items()}
 
 
 def _summary(tables: Sequence[Table], said: Sequence[float | None]) -> str | None:
@@ -236,7 +213,8 @@ def _summary(tables: Sequence[Table], said: Sequence[float | None]) -> str | Non
     known = [(table, value) for table, value in zip(tables, said) if value is not None and table.count]
     for summary in ("mean", "perplexity"):
         sums = [table.sums(summary) for table, _ in known]
-        ours = [float(fraction(above.sum(), below.sum(), summary)) for above, below in sums]
+        means = [float(above.sum() / below.sum()) for above, below in sums]
+        ours = [math.exp(-mean) if summary == "perplexity" else mean for mean in means]
         if known and all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, (_, b) in zip(ours, known)):
             return summary
     return None if known else "mean"

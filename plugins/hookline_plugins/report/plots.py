@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hookline_plugins.trackers.words import beside
+from hookline_plugins.report.words import beside
 
 Json = Mapping[str, Any]
 
@@ -82,8 +82,12 @@ def _reward_kl(numbers: Json, reward: str) -> str:
         colour = INKS[f"c{1 + i % 5}"]
         x = [point["kl"]["value"] for point in curve["points"]]
         y = [point["reward"]["value"] for point in curve["points"]]
-        down = [point["reward"]["value"] - point["reward"]["low"] for point in curve["points"]]
-        up = [point["reward"]["high"] - point["reward"]["value"] for point in curve["points"]]
+        ends = [
+            {"low": here, "high": here} if point["reward"]["low"] is None else point["reward"]
+            for here, point in zip(y, curve["points"])
+        ]
+        down = [here - end["low"] for here, end in zip(y, ends)]
+        up = [end["high"] - here for here, end in zip(y, ends)]
         axes.errorbar(x, y, yerr=[down, up], color=colour, marker="o", elinewidth=0.7, capsize=2, label=phase)
         axes.annotate(
             f"step {curve['points'][-1]['step']}",

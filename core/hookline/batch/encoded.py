@@ -1,0 +1,69 @@
+"""A record as tokens: what a tokenizer, a dataset or a played episode makes of one row, before rows become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Encoded", "Record"]
+
+
+Record = Mapping[str, Any]
+"""One row of a dataset, as its file or task gave it: keywords, reference answer, tests, …"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """One row as tokens: what `ctx.encode` returns and what `Rollout.build` assembles a batch from."""
+
+    prompt_ids: Sequence[int]
+    """At least one."""
+    answer_ids: Sequence[int] = ()
+    """The response; empty where the answer is still to be drawn."""
+    learn: Sequence[bool] | None = None
+    """Per answer token, whether it is learned, i.e. whether the mask shows it. None: every one is."""
+    record: Record = field(default_factory=dict)
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """More of this row, by a batch column's name: `NAME_B` [...], `NAME_BT` [answer tokens, ...], `NAME_BP` [prompt
+    tokens, ...]."""
+
+    def __len__(self) -> int:
+        """Tokens of prompt and answer together."""
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+def learned(rows: Sequence[Encoded], length_B: Tensor, width: int) -> Tensor:
+    """Which answer tokens are learned, bool [B, width]."""
+    mask_BT = torch.arange(width) < length_B[:, None]
+    for row, encoded in enumerate(rows):
+        if encoded.learn is not None:
+            if len(encoded.learn) != len(encoded.answer_ids):
+                raise ValueError(
+                    f"row {row}: {len(encoded.learn)} values of learn for {len(encoded.answer_ids)} tokens"
+                )
+            mask_BT[row, : len(encoded.learn)] = torch.tensor(encoded.learn, dtype=torch.bool)
+    return mask_BT
+
+
+def stacked(rows: Sequence[Encoded], P: int, T: int) -> dict[str, Tensor]:
+    """The columns that rows bring along, each [B, ...], [B, T, ...] or [B, P, ...], padded with 0."""
+    names = dict.fromkeys(name for row in rows for name in row.columns)
+    found = {}
+    for name in names:
+        values = [row.columns.get(name) for row in rows]
+        missing = next((i for i, value in enumerate(values) if value is None), None)
+        if missing is not None:
+            raise ValueError(f"row {missing} has no column '{name}', though others have")
+        width = {"_BT": T, "_BP": P}.get(name[-3:])
+        padded = [value if width is None else padded_to(value, width) for value in values if value is not None]
+        found[name] = torch.stack(padded)
+    return found
+
+
+def padded_to(value: Tensor, width: int) -> Tensor:
+    """[N, ...] → [width, ...], zeros behind."""
+    return torch.cat([value, value.new_zeros(width - len(value), *value.shape[1:])])

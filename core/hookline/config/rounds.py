@@ -1,0 +1,107 @@
+"""Rounds: phases that run in turn several times. `repeat: 3` over `phases: […]` is nine phases, called NAME@ROUND.
+
+Unrolling happens in the values of the file, before they are validated, so that everything behind it (the plan, a run,
+trackers, comparisons) knows only phases. Each unrolled phase remembers where it stands in the file.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hookline.config.yaml import Document, Path_
+from hookline.errors import shorten
+
+__all__ = ["base", "every", "latest", "unroll"]
+
+MOST_ROUNDS = 1000
+OWN = ("repeat", "phases")
+
+
+def base(name: str) -> str:
+    """The name of a phase in the file: `rl` for `rl@2`."""
+    return name.partition("@")[0]
+
+
+def latest(name: str, before: Sequence[str]) -> str | None:
+    """Which of the phases `before` a name means where weights are wanted: that phase, or the latest of its rounds."""
+    return next((other for other in reversed(before) if name in (other, base(other))), None)
+
+
+def every(name: str, before: Sequence[str]) -> tuple[str, ...]:
+    """Which of the phases `before` a name means where data is wanted: that phase, or all of its rounds so far."""
+    return tuple(other for other in before if name in (other, base(other)))
+
+
+def unroll(document: Document) -> None:
+    """Replace every `repeat` among the phases by its rounds; what is wrong with one joins the document's problems."""
+    phases = document.values.get("phases")
+    if not isinstance(phases, list) or document.moved:
+        return
+    flat: list[Any] = []
+    names: list[str] = []
+    for place, phase, number in _placed(document, phases):
+        if isinstance(phase, dict):
+            phase = _settled(document, place, phase, number, names)
+            names.append(str(phase.get("name")))
+        document.moved["phases", len(flat)] = place
+        flat.append(phase)
+    document.values["phases"] = flat
+
+
+def _placed(document: Document, phases: Sequence[Any]) -> Iterator[tuple[Path_, Any, int]]:
+    """(where it stands, the phase, its round) in the order in which they run; round 0 is none."""
+    for i, item in enumerate(phases):
+        if not isinstance(item, Mapping) or "repeat" not in item:
+            yield ("phases", i), item, 0
+            continue
+        inner = item.get("phases")
+        problem = _problem(item)
+        if problem:
+            document.problems.append(document.where(("phases", i, "repeat")) + problem)
+        rounds = 1 if problem else item["repeat"]
+        for number in range(1, rounds + 1):
+            for j, phase in enumerate(inner if isinstance(inner, list) else []):
+                yield ("phases", i, "phases", j), phase, number
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    """What is wrong with a `repeat`; nothing when it is right."""
+    times, inner = item["repeat"], item.get("phases")
+    other = next((key for key in item if key not in OWN), None)
+    if type(times) is not int or not 1 <= times <= MOST_ROUNDS:
+        return f"repeat is {shorten(repr(times))}; it must be a whole number of rounds, from 1 to {MOST_ROUNDS}"
+    if other is not None:
+        return f"repeat has no option '{shorten(other)}'; it has: phases"
+    if not isinstance(inner, list) or not inner:
+        return f"repeat runs {shorten(repr(inner))} in turn; give it a list of phases"
+    if any(isinstance(phase, Mapping) and "repeat" in phase for phase in inner):
+        return "repeat stands inside a repeat; rounds cannot be nested"
+    return ""
+
+
+def _settled(
+    document: Document, place: Path_, phase: Mapping[str, Any], number: int, before: Sequence[str]
+) -> dict[str, Any]:
+    """A phase under its name in its round, with the earlier phase that `model.from` means there."""
+    made = copy.deepcopy(dict(phase))
+    if number and isinstance(made.get("name"), str):
+        made["name"] = f"{made['name']}@{number}"
+    model = made.get("model")
+    if not isinstance(model, dict):
+        return made
+    first = model.pop("first", None)
+    if first is not None and not number:
+        at = document.where((*place, "model", "first"))
+        document.problems.append(
+            f"{at}model.first says where round 1 starts from, but the phase is in no `repeat`; use model.from alone"
+        )
+    start = model.get("from")
+    found = latest(start, before) if isinstance(start, str) else None
+    if first is not None and found is None and number == 1:
+        found = latest(first, before) if isinstance(first, str) else None
+        model["from"] = found or first
+    elif found:
+        model["from"] = found
+    return made

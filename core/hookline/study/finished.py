@@ -1,0 +1,168 @@
+"""A finished run, used again: its model judged on the experiment's evaluations, or written as a transformers folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hookline.errors import CheckpointError, ExperimentError, nearest
+from hookline.runs.run import Run
+from hookline.study.intervals import Estimate, Scores, fraction, interval, jackknife, location
+
+if TYPE_CHECKING:
+    from hookline.batch.stages import Scored, Term
+    from hookline.contract.component import Component
+    from hookline.loop.loop import PhaseLoop
+    from hookline.plan.plan import Plan, PlannedPhase
+
+__all__ = ["evaluate", "export"]
+
+
+def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None = None) -> list[dict[str, Any]]:
+    """Judge a finished phase's model again on that phase's evaluations.
+
+    phase: default the last finished one; rows: how many of each evaluation, default as in the experiment.
+    Returns a dict per figure: {"evaluation", "figure", "value", "low", "high", "rows"}; low and high are the ends of its
+    95 % interval over prompts, None where there are too few. Raises ExperimentError, CheckpointError.
+    """
+    import torch
+
+    run, plan, chosen = _read(run, phase)
+    if not chosen.evaluations:
+        raise ExperimentError(
+            f"phase '{chosen.spec.name}' names no evaluation", "add `evaluate:` to the phase, or choose --phase"
+        )
+    found = []
+    with _opened(run, plan, chosen) as (loop, answers):
+        for evaluator in loop.evaluators:
+            if rows:
+                evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
+            figures, samples = evaluator.run(loop.ctx, answers)
+            for name, value in figures.items():
+                assert evaluator.last is not None
+                scored, terms = evaluator.last
+                with torch.no_grad():
+                    ends = _interval(evaluator.rewards[name][0], scored, terms[name], value)
+                low, high = (end if math.isfinite(end) else None for end in (ends.low, ends.high))
+                about = {"evaluation": evaluator.spec.name, "figure": name}
+                found.append({**about, "value": value, "low": low, "high": high, "rows": len(samples)})
+    return found
+
+
+def export(
+    run: Run | str | Path,
+    folder: str | Path,
+    phase: str | None = None,
+    best: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Write a finished phase's policy and the tokenizer into a new folder, as transformers loads them.
+
+    phase: default the last finished one; best: the weights that `save.best` kept; say: is told in one sentence what was
+    written. Returns the folder. Raises CheckpointError where it is not empty, or the run has not got what is asked for.
+    """
+    from hookline.data.tokenizer import Tokenizer
+    from hookline.loop.phase import wishes_of
+    from hookline.models import load
+    from hookline.storage import folders
+
+    run, plan, chosen = _read(run, phase)
+    name, folder = chosen.spec.name, Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} is not an empty folder", "choose a new one")
+    source = run.directory / "best" / name if best else run.phase_folder(name)
+    if best and not source.exists():
+        raise CheckpointError(
+            f"phase '{name}' kept no best weights", "set save.best in the experiment, or leave out --best"
+        )
+    manifest = folders.verify(source)
+    finished: Mapping[str, Any] = run.finished(name) or {}
+    wishes, adapter = wishes_of(plan, chosen), bool(finished.get("adapter"))
+    family, seed = load.family_of(plan.family), plan.experiment.seed
+    role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapter, seed, family=family)
+    folder.mkdir(parents=True, exist_ok=True)
+    role.export(folder)
+    Tokenizer.load(run.directory / "tokenizer").export(folder)
+    if say:
+        step = f" (step {manifest['step']})" if best else ""
+        left_out = f", without its head '{chosen.head.instance}'" if chosen.head else ""
+        what = f"the policy of phase '{name}'{step}{left_out}, weights {role.hash()[:12]}"
+        say(f"{folder}: {what}; for AutoModelForCausalLM")
+    return folder
+
+
+def _read(run: Run | str | Path, phase: str | None) -> tuple[Run, Plan, PlannedPhase]:
+    """A run, its plan, and the finished phase that is meant. Raises ExperimentError, CheckpointError."""
+    from hookline.loop.api import plan_of
+
+    run = Run.read(run.directory if isinstance(run, Run) else Path(run))
+    plan = plan_of(run)
+    names = [planned.spec.name for planned in plan.phases]
+    if phase and phase not in names:
+        raise ExperimentError(f"the run has no phase '{phase}'{nearest(phase, names)}", f"phases: {', '.join(names)}")
+    finished = [planned for planned in plan.phases if run.phase_folder(planned.spec.name).exists()]
+    wanted = [planned for planned in finished if phase in (None, planned.spec.name)]
+    if not wanted:
+        which = f"phase '{phase}'" if phase else "any phase"
+        raise CheckpointError(f"{run.directory} has not finished {which}", "let `hookline run` finish it first")
+    run.finished(wanted[-1].spec.name)
+    return run, plan, wanted[-1]
+
+
+@contextlib.contextmanager
+def _opened(run: Run, plan: Plan, chosen: PlannedPhase) -> Iterator[tuple[PhaseLoop, asyncio.Runner]]:
+    """A finished phase with its models loaded, and the event loop on which coroutines of rewards run."""
+    import torch
+
+    from hookline.loop.loop import PhaseLoop
+    from hookline.loop.phase import tokenizer_of
+
+    run.plan = plan
+    threads = torch.get_num_threads()
+    if plan.experiment.threads:
+        torch.set_num_threads(plan.experiment.threads)
+    try:
+        with asyncio.Runner() as answers:
+            yield PhaseLoop(plan, chosen, run, tokenizer_of(plan, run), answers, finished=True), answers
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _interval(component: Component, scored: Scored, term: Term, value: float) -> Estimate:
+    """The interval of a component's own summary, prompts drawn.
+
+    As the report and `compare` have it where the summary is the mean or the perplexity of its rows; what each prompt adds
+    to any other summary is found by leaving that prompt out.
+    """
+    import torch
+
+    value_B = (term.value if term.value.dim() == 1 else term.value.sum(1)).double().numpy(force=True)
+    ok_B = np.isfinite(value_B)
+    if term.ok_B is not None:
+        ok_B &= term.ok_B.numpy(force=True)
+    group_B, place_B = np.unique(scored.group_B.numpy(force=True), return_inverse=True)
+    tokens_B = scored.mask_BT.sum(1).double().numpy(force=True)
+
+    def by_prompt(column_B: Any) -> Any:
+        sum_G = np.bincount(place_B[ok_B], column_B[ok_B], minlength=len(group_B))
+        return sum_G[np.bincount(place_B[ok_B], minlength=len(group_B)) > 0]
+
+    above_G = by_prompt(value_B)
+    for summary, below_G in (("mean", by_prompt(np.ones_like(value_B))), ("perplexity", by_prompt(tokens_B))):
+        found = float(fraction(above_G.sum(), below_G.sum(), summary))
+        if math.isclose(found, value, rel_tol=1e-3, abs_tol=1e-6):
+            return interval(above_G, below_G, summary=summary)
+    without = []
+    for group in range(len(group_B)):
+        rows = torch.from_numpy(np.flatnonzero(place_B != group))
+        some = scored.rows(rows)
+        own = term.value[rows] if term.value.dim() == 1 else term.value[rows][:, : some.token_ids_BT.shape[1]]
+        ok = None if term.ok_B is None else term.ok_B[rows]
+        without.append(component.summarise(type(term)(own, ok), some) if len(rows) else math.nan)
+    return location(Scores(np.array([value]), jackknife(value, np.array(without))))

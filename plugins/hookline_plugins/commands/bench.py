@@ -1,0 +1,168 @@
+"""`hookline bench`: how fast the kernels are here, and what they save a training step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import hookline
+from hookline import Argument, Command, DataError, ExperimentError, Out
+from hookline.testing import bench_kernels, bench_update, judge_kernels, stored_kernels
+from hookline_plugins.report import roofline
+
+Row = dict[str, Any]
+COLUMNS = ("op", "shape", "dtype", "what", "by", "ms", "of ceiling", "x eager", "error")
+UPDATE_COLUMNS = ("vocabulary", "path", "ms a step", "peak MB", "beyond state MB", "logits MB")
+
+
+class Bench(Command):
+    """How fast the kernels are on this machine.
+
+    `kernels`: every kernel beside torch eager, the pure reference and installed peers: right first, then how fast.
+    `update`: the same training step with the fused path and with logits in memory: time, and peak memory of a process each.
+    """
+
+    class Config(hookline.Config):
+        what: Annotated[Literal["kernels", "update"], Argument("WHAT")]
+        """kernels or update."""
+        device: Literal["cpu", "cuda"] = "cpu"
+        """kernels: cpu or cuda."""
+        quick: bool = False
+        """Small shapes, a few seconds: that it works, not how fast."""
+        compile: bool = False
+        """kernels: torch.compile of the eager form as well."""
+        out: Path | None = None
+        """Write kernels.json and roofline.png, or update.json, here."""
+        baseline: Path | None = None
+        """kernels: a stored measurement; exit code 6 if ours lost over 5 % against eager."""
+        save: Path | None = None
+        """kernels: store this measurement."""
+
+    has_json = False
+
+    def run(self, out: Out) -> int:
+        if self.config.what == "kernels":
+            self._kernels(out)
+        else:
+            self._update(out)
+        return 0
+
+    def _kernels(self, out: Out) -> None:
+        config = self.config
+        stored = stored_kernels(config.baseline) if config.baseline else None
+        writes = [path for path in (config.save, config.out and config.out / "kernels.json") if path]
+        for path in writes:
+            _make_room(path)
+        with _shown(out) as told:
+            found = bench_kernels(config.device, quick=config.quick, compiled=config.compile, stored=stored, tell=told)
+        for path in writes:
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            out.text(f"written: {path}")
+        if config.out is not None:
+            out.text(roofline.write(found, config.out / "roofline.png"))
+        for text in judge_kernels(found, stored):
+            out.text(text)
+
+    def _update(self, out: Out) -> None:
+        config = self.config
+        for name, default in (("device", "cpu"), ("compile", False), ("baseline", None), ("save", None)):
+            if getattr(config, name) != default:
+                raise ExperimentError(f"--{name} is an option of `bench kernels`", "leave it out for `bench update`")
+        if config.out is not None:
+            _make_room(config.out / "update.json")
+
+        def told(event: str, value: Any) -> None:
+            if event == "machine":
+                out.text(_pairs(value))
+                out.text("  ".join(f"{column:>15}" for column in UPDATE_COLUMNS))
+            elif event == "row":
+                figures = (f"{value[key]:.0f}" for key in ("ms", "peak_mb", "beyond_mb", "logits_mb"))
+                out.text("  ".join(f"{cell:>15}" for cell in (str(value["vocabulary"]), value["path"], *figures)))
+
+        found = bench_update(config.quick, tell=told)
+        out.text("beyond state: what is neither there before the first step, nor gradients or AdamW's moments")
+        if config.out is not None:
+            (config.out / "update.json").write_text(json.dumps(found, indent=1) + "\n")
+            out.text(f"written: {config.out / 'update.json'}")
+
+
+def _make_room(path: Path) -> None:
+    """Before minutes of measuring: the folder is there, and the file can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError as err:
+        raise DataError(f"{path} cannot be written ({err.strerror})", "choose another place") from None
+
+
+def _pairs(machine: dict[str, Any]) -> str:
+    return "  ".join(f"{key}: {value}" for key, value in machine.items())
+
+
+def _ceiling(name: str, value: float) -> str:
+    return f"{name} {value / 1e9:.0f} {'GFLOP/s' if name.startswith('gemm') else 'GB/s'}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    about = tuple(str(row[key]) for key in ("op", "shape", "dtype", "what", "by"))
+    if "skipped" in row:
+        return (*about, "", "", "", row["skipped"])
+    share = f"{row['share']:.0%} {row['ceiling']}"
+    error = f"{row['error']:.0e}{' !' if row['wrong'] else ''}"
+    return (*about, f"{row['ms']:.3f}", share, f"{row['ratio']:.2f}", error)
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "  ".join(f"{cell:{width}}" for cell, width in zip(cells, (20, 19, 8, 15, 9, 9, 10, 8, 0))).rstrip()
+
+
+@contextlib.contextmanager
+def _shown(out: Out) -> Iterator[Callable[[str, Any], None]]:
+    """What listens to a measurement: a table on a terminal, elsewhere a line per row as it comes."""
+    on_terminal = _on_terminal() if sys.stdout.isatty() else None
+
+    def told(event: str, value: Any) -> None:
+        if event == "machine":
+            out.text(_pairs(value))
+        elif event == "ceilings":
+            out.text("ceilings: " + ", ".join(_ceiling(name, each) for name, each in value.items()))
+            if not on_terminal:
+                out.text(_line(COLUMNS))
+        elif on_terminal:
+            on_terminal.send((event, value))
+        elif event == "row":
+            out.text(_line(_cells(value)))
+
+    try:
+        if on_terminal:
+            next(on_terminal)
+        yield told
+    finally:
+        if on_terminal:
+            on_terminal.close()
+
+
+def _on_terminal() -> Generator[None, tuple[str, Any], None]:
+    """Takes events; one table per case, and what is measured meanwhile."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print("best call of each, taken in turns; ! = beyond the promised error", style="dim")
+    first = True
+    while True:
+        _, name = yield
+        table = Table(box=None, show_header=first, title=name, title_justify="left", title_style="bold")
+        first = False
+        for column, width in zip(COLUMNS[4:], (10, 10, 12, 10, 12)):
+            table.add_column(column, width=width, justify="left" if column == "by" else "right")
+        with console.status(f"measuring {name}"):
+            while (event := (yield))[0] == "row":
+                row = event[1]
+                table.add_row(*_cells(row)[4:], style="green" if row["by"] == "ours" else None)
+        console.print(table)

@@ -1,0 +1,32 @@
+"""`hookline eval`: a finished phase's model, judged again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+import hookline
+from hookline import Argument, Command, Out
+
+
+class Evaluate(Command):
+    """Judge a finished phase's model again on the experiment's evaluations, with bootstrap intervals."""
+
+    class Config(hookline.Config):
+        run: Annotated[str, Argument("RUN")]
+        """A run directory."""
+        phase: str | None = None
+        """Whose model; default: the last finished phase."""
+        rows: int | None = Field(None, ge=1)
+        """How many rows; default: as in the experiment."""
+
+    def run(self, out: Out) -> int:
+        found = hookline.evaluate(self.config.run, self.config.phase, self.config.rows)
+        out.value(found)
+        out.text(f"{'evaluation':<16} {'figure':<24} {'value':>10}   95 % interval       rows")
+        for f in found:
+            known = f["low"] is not None and f["high"] is not None
+            ends = f"[{f['low']:.4f}, {f['high']:.4f}]" if known else "unknown"
+            out.text(f"{f['evaluation']:<16} {f['figure']:<24} {f['value']:>10.4f}   {ends}   {f['rows']:>6}")
+        return 0

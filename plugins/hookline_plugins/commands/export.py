@@ -1,0 +1,28 @@
+"""`hookline export`: a finished phase's model for others."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import hookline
+from hookline import Argument, Command, Out
+
+
+class Export(Command):
+    """Write a plain transformers folder: model and tokenizer, loadable without Hookline."""
+
+    class Config(hookline.Config):
+        run: Annotated[str, Argument("RUN")]
+        """A run directory."""
+        folder: Annotated[str, Argument("DIR")]
+        """A new folder."""
+        phase: str | None = None
+        """Whose model; default: the last finished phase."""
+        best: bool = False
+        """The weights that `save.best` kept."""
+
+    has_json = False
+
+    def run(self, out: Out) -> int:
+        hookline.export(self.config.run, self.config.folder, self.config.phase, self.config.best, say=out.text)
+        return 0

@@ -1,0 +1,162 @@
+"""Which format reads which file: by ending, by name, built in or from a loose file; what is not a file of its is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hookline import DataError, Format, PluginError
+from hookline.data import formats, sources
+from hookline.registry import offers
+
+TABLE = '''
+"""Tab-separated values, the first line naming the columns; a column that ends in # holds numbers."""
+
+from hookline import DataError, Format
+
+
+class Tabs(Format):
+    """A table with columns of its own."""
+
+    name = "tabs"
+    suffixes = (".tsv", ".tab")
+
+    def read(self, path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        columns = lines[0].split("\\t")
+        for number, line in enumerate(lines[1:], 2):
+            cells = line.split("\\t")
+            if len(cells) != len(columns):
+                raise DataError(f"{path} line {number} has {len(cells)} cells, not {len(columns)}", "fix that line")
+            yield {name.rstrip("#"): float(cell) if name.endswith("#") else cell for name, cell in zip(columns, cells)}
+'''
+
+
+def loose(folder: Path, source: str = TABLE, name: str = "tabs.py") -> tuple[offers.Offer, ...]:
+    path = folder / name
+    path.write_text(source, encoding="utf-8")
+    return offers.loose(str(path))
+
+
+def table(folder: Path, name: str = "rows.tsv", text: str = "prompt\tworth#\nopen\t1.5\nclose\t2\n") -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_format_from_a_loose_file_reads_the_endings_it_claims(tmp_path: Path) -> None:
+    tabs = loose(tmp_path)
+    for name in ("rows.tsv", "rows.tab"):
+        found = sources.rows(table(tmp_path, name), tabs)
+        assert found.records == ({"prompt": "open", "worth": 1.5}, {"prompt": "close", "worth": 2.0})
+
+
+def test_rows_have_one_hash_whatever_format_they_stood_in(tmp_path: Path) -> None:
+    tabs, path = loose(tmp_path), table(tmp_path)
+    lines = tmp_path / "rows.jsonl"
+    found = sources.rows(path, tabs)
+    lines.write_text("".join(json.dumps(record) + "\n" for record in found.records))
+    assert sources.rows(str(lines)).sha256 == found.sha256
+
+
+def test_a_format_is_named_before_a_file_of_any_ending(tmp_path: Path) -> None:
+    tabs, path = loose(tmp_path), table(tmp_path, "export.dat")
+    sources.exists(f"tabs:{path}", tabs)
+    assert len(sources.rows(f"tabs:{path}", tabs)) == 2
+    assert len(sources.rows(f"tabs.py:tabs:{path}", tabs)) == 2
+    text = tmp_path / "plain.dat"
+    text.write_text("one\n\ntwo\n")
+    assert sources.rows(f"text:{text}").records == ({"text": "one"}, {"text": "two"})
+    with pytest.raises(
+        DataError, match=r"unknown kind of file '\.dat'; known are .json, .jsonl, .ndjson, .tab, .tsv, .t"
+    ):
+        sources.exists(path, tabs)
+
+
+def test_a_file_whose_name_holds_a_colon_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text:odd.jsonl").write_text('{"prompt": "a"}\n')
+    assert sources.rows("text:odd.jsonl").records == ({"prompt": "a"},)
+
+
+def test_a_format_that_nobody_offers_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="no format 'tab' is installed; did you mean 'tabs'"):
+        sources.exists(f"tab:{table(tmp_path)}", loose(tmp_path))
+    with pytest.raises(DataError, match=r"no data file .*gone\.dat"):
+        sources.exists(f"tabs:{tmp_path}/gone.dat", loose(tmp_path))
+
+
+def test_two_formats_that_claim_one_ending_are_both_named(tmp_path: Path) -> None:
+    other = TABLE.replace('name = "tabs"', 'name = "columns"')
+    both = (*loose(tmp_path), *loose(tmp_path, other, "columns.py"))
+    path = table(tmp_path)
+    with pytest.raises(DataError) as said:
+        sources.exists(path, both)
+    assert "format 'tabs'" in str(said.value)
+    assert "format 'columns'" in str(said.value)
+    assert f"tabs:{path}" in said.value.hint
+    assert len(sources.rows(f"columns:{path}", both)) == 2
+
+
+def test_a_loose_format_that_claims_a_built_in_ending_is_no_silent_neighbour(tmp_path: Path) -> None:
+    claims = loose(tmp_path, TABLE.replace('".tab"', '".jsonl"'))
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a"}\n')
+    with pytest.raises(DataError, match=r"'\.jsonl' files are read by format 'jsonl' .* and format 'tabs'"):
+        sources.exists(str(path), claims)
+    assert len(sources.rows(f"jsonl:{path}", claims)) == 1
+
+
+def test_what_an_installed_format_claims_does_not_change_a_built_in_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installing a package never changes a run."""
+    [tabs] = loose(tmp_path, TABLE.replace('".tab"', '".jsonl"'))
+    monkeypatch.setattr(formats, "offers", lambda given=(): (*offers.offers(), tabs, *given))
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a"}\n')
+    assert sources.rows(str(path)).records == ({"prompt": "a"},)
+    assert len(sources.rows(table(tmp_path))) == 2  # an ending that was nobody's
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("yield 3", "format 'tabs' makes int of .*rows.tsv row 1"),
+        ("yield {1: 2}", "format 'tabs' makes keys that are not text of"),
+        ("raise KeyError('x')\n        yield", "format 'tabs' failed on .*rows.tsv: KeyError: 'x'"),
+    ],
+    ids=["no-mapping", "keys", "raises"],
+)
+def test_what_a_format_does_wrong_is_said_of_the_format(tmp_path: Path, body: str, words: str) -> None:
+    head = TABLE[: TABLE.index("        lines =")]
+    with pytest.raises(PluginError, match=words):
+        sources.rows(table(tmp_path), loose(tmp_path, f"{head}        {body}\n"))
+
+
+def test_a_file_that_is_none_of_its_format_is_a_sentence_with_its_line(tmp_path: Path) -> None:
+    path = table(tmp_path, text="prompt\tworth#\nopen\t1\nclose\n")
+    with pytest.raises(DataError, match="line 3 has 1 cells, not 2"):
+        sources.rows(path, loose(tmp_path))
+    with pytest.raises(DataError, match="0 usable rows"):
+        sources.rows(table(tmp_path, text="prompt\tworth#\n"), loose(tmp_path))
+
+
+def test_a_broken_format_closes_no_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = offers.Offer("format", "mine", "nowhere_at_all:Mine", "hookline-mine", "1.0")
+    monkeypatch.setattr(formats, "offers", lambda given=(): (*offers.offers(), broken, *given))
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a"}\n')
+    assert len(sources.rows(str(path))) == 1
+    with pytest.raises(
+        DataError, match=r"unknown kind of file '.csv'.*format 'mine' \(hookline-mine 1.0\) could not be"
+    ):
+        sources.exists(table(tmp_path, "rows.csv"))
+
+
+def test_built_in_formats_are_components_like_any_other() -> None:
+    found = {o.name: o for o in offers.offers() if o.kind == "format" and o.built_in}
+    assert set(found) == {"jsonl", "text"}
+    assert all(issubclass(offer.load(), Format) for offer in found.values())
