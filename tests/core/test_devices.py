@@ -285,15 +285,12 @@ def test_a_world_of_one_is_the_identity() -> None:
 @pytest.mark.gpu
 def test_a_step_of_grpo_on_a_gpu_is_that_on_the_cpu(lab: Lab, sampled: dict[str, Any], corpus: Path) -> None:
     """One step from the same rows: figures and weights agree to rounding, and nothing that hooks see lies on the GPU."""
-    from hookline.models import load
-
     found = []
     phase = phases(sampled, corpus)["grpo"]
     on_cpu = lab(**phase)
     rollout = on_cpu.hooks.rollout(on_cpu.ctx)
     for device in ("cpu", "cuda"):
         loop = lab(device=device, **phase)
-        assert load.CPU.type == "cpu"
         assert loop.ctx.role_named("policy").device.type == device
         drawn = loop.hooks.rollout(loop.ctx)
         assert {tensor.device.type for tensor in drawn.tensors().values()} == {"cpu"}
