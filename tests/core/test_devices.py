@@ -283,6 +283,7 @@ def test_a_world_of_one_is_the_identity() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 def test_a_step_of_grpo_on_a_gpu_is_that_on_the_cpu(lab: Lab, sampled: dict[str, Any], corpus: Path) -> None:
     """One step from the same rows: figures and weights agree to rounding, and nothing that hooks see lies on the GPU."""
     found = []
