@@ -29,14 +29,14 @@ _HOMES = {
     "hookline.contract.component": ("Component",),
     "hookline.contract.engine": ("Completion", "Engine", "Request"),
     "hookline.contract.environment": ("Environment", "Turn"),
-    "hookline.contract.family": ("Family",),
+    "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
     "hookline.contract.format": ("Format",),
     "hookline.contract.context": ("Completions", "Context", "NextToken", "Tokenizer"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
-    "hookline.contract.model": ("Adapter", "Architecture", "Head"),
+    "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
     "hookline.data.tasks": ("task",),
@@ -74,6 +74,7 @@ __all__ = [
     "Context",
     "DataError",
     "DataName",
+    "Decoding",
     "Encoded",
     "Engine",
     "Environment",
@@ -109,6 +110,7 @@ __all__ = [
     "Turn",
     "UpdateConfig",
     "Use",
+    "Vocabulary",
     "__version__",
     "compare",
     "concat",
@@ -148,13 +150,13 @@ if TYPE_CHECKING:
     from hookline.contract.context import Completions, Context, NextToken, Tokenizer
     from hookline.contract.engine import Completion, Engine, Request
     from hookline.contract.environment import Environment, Turn
-    from hookline.contract.family import Family
+    from hookline.contract.family import Decoding, Family
     from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig, Use, instance_name
     from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats
     from hookline.contract.metrics import Metric, figure_name
-    from hookline.contract.model import Adapter, Architecture, Head
+    from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task
     from hookline.data.tasks import task

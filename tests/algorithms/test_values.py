@@ -73,7 +73,7 @@ def read(loop: PhaseLoop, head: str, *words: str) -> torch.Tensor:
     role, tokenizer = loop.phase.roles["policy"], loop.session.tokenizer
     with torch.no_grad():
         ids = torch.tensor([tokenizer.prompt(" ".join(words))])
-        return role.heads[head](role.trunk(input_ids=ids).last_hidden_state[0, -1])
+        return role.heads[head](role.base.base_model(input_ids=ids).last_hidden_state[0, -1])
 
 
 def q(loop: PhaseLoop, state: str, action: str, head: str = "q1") -> float:
@@ -273,9 +273,9 @@ def test_guided_draws_from_the_policy_tilted_by_the_lower_q(lab: Lab) -> None:
     for row in (0, 7, 19):
         ids = torch.tensor([drawn.prompt_ids(row) + drawn.response_ids(row)])
         with torch.no_grad():
-            hidden = role.trunk(input_ids=ids).last_hidden_state
+            hidden = role.base.base_model(input_ids=ids).last_hidden_state
             lower = torch.minimum(role.heads["q1"](hidden), role.heads["q2"](hidden))
-            logp = torch.log_softmax(torch.log_softmax(role.logits(ids), -1) + 7.0 * lower, -1)[0]
+            logp = torch.log_softmax(torch.log_softmax(role.base(ids).logits, -1) + 7.0 * lower, -1)[0]
         P = len(drawn.prompt_ids(row))
         want = [float(logp[P - 1 + t, token]) for t, token in enumerate(drawn.response_ids(row))]
         assert drawn.behaviour.logprobs_BT[row, : len(want)].tolist() == pytest.approx(want, abs=1e-5)

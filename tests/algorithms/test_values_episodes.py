@@ -207,7 +207,7 @@ def test_learners_do_not_disturb_each_other(lab: Lab) -> None:
     with torch.no_grad():
         for learner in range(3):
             ids = torch.tensor([tokenizer.prompt(f"learner{learner} r3c0")])
-            seen.add(tuple(role.heads["q1"](role.trunk(input_ids=ids).last_hidden_state[0, -1]).tolist()))
+            seen.add(tuple(role.heads["q1"](role.base.base_model(input_ids=ids).last_hidden_state[0, -1]).tolist()))
     assert len(seen) == 3
 
 

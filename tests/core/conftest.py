@@ -51,12 +51,15 @@ def lab(corpus: Path, tmp_path: Path) -> Iterator[Lab]:
     count = itertools.count()
     stack = contextlib.ExitStack()
 
-    def make(model: dict[str, Any] | None = None, read: dict[str, Any] | None = None, **phase: Any) -> PhaseLoop:
+    def make(
+        model: dict[str, Any] | None = None, read: dict[str, Any] | None = None, device: str = "cpu", **phase: Any
+    ) -> PhaseLoop:
         phase = {"name": "phase", "steps": 8, "evaluate": [], "model": read or {}, **phase}
         phase.setdefault("rollout", {"use": "dataset", "path": str(corpus / "prompts.jsonl"), "rows": 8})
         experiment = {
             "name": "lab",
             "seed": 5,
+            "device": device,
             "tokenizer": {"train": "bpe", "on": str(corpus / "texts.jsonl"), "vocabulary": 300},
             "model": model or {"build": "gpt2", "layers": 2, "width": 32, "heads": 2, "context": 64},
             "phases": [phase],

@@ -8,7 +8,19 @@ from typing import Annotated
 import torch
 
 import hookline
-from hookline import Argument, Command, Completion, Component, DataError, Engine, Environment, Format, Turn, hookimpl
+from hookline import (
+    Argument,
+    Command,
+    Completion,
+    Component,
+    DataError,
+    Engine,
+    Environment,
+    Format,
+    KeptIds,
+    Turn,
+    hookimpl,
+)
 
 
 class Eager(Component):
@@ -46,12 +58,13 @@ class Plain(Engine):
         return self.said(request, 1 + request.sample % request.max_new_tokens)
 
     def said(self, request, count):
-        kept = [[request.prompt[0]]] * count if request.sampling.truncated else None
+        ids = torch.full((count,), request.prompt[0])
+        kept = KeptIds(ids, torch.arange(count + 1)) if request.sampling.truncated else None
         return Completion(
-            token_ids=[request.prompt[0]] * count,
-            logprobs=[0.0] * count,
+            token_ids=ids,
+            logprobs=torch.zeros(count),
             kept_ids=kept,
-            versions=[0] * count,
+            versions=torch.zeros(count, dtype=torch.long),
             finish_reason="length",
         )
 

@@ -125,6 +125,29 @@ class Batch:
                 found |= {f"{f.name}[{name}]": column for name, column in value.items()}
         return found
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with every tensor on a device; itself, without a copy, where they lie there already.
+
+        Between hooks a batch lies on the CPU. The core moves it where a role computes; a component never has to.
+        """
+        there = torch.device(device)
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(there)
+            if isinstance(value, Mapping):
+                return {key: move(column) for key, column in value.items()}
+            if isinstance(value, KeptIds):
+                return KeptIds(value.ids.to(there), value.offsets.to(there))
+            if isinstance(value, Behaviour):
+                parts = {name: getattr(value, name) for name in ("logprobs_BT", "version_BT", "support")}
+                return replace(value, **{name: move(part) for name, part in parts.items()})
+            return value
+
+        if all(tensor.device == there for tensor in self.tensors().values()):
+            return self
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
     def with_extra(self, **columns: Tensor) -> Self:
         """The same batch with more named columns; a name's suffix must be its shape."""
         for name, column in columns.items():

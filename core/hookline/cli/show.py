@@ -29,6 +29,7 @@ def explain_json(plan: Plan) -> dict[str, Any]:
     return {
         "name": plan.experiment.name,
         "seed": plan.experiment.seed,
+        "device": _device(plan),
         "phases": [
             {
                 "name": phase.spec.name,
@@ -54,6 +55,13 @@ def explain_json(plan: Plan) -> dict[str, Any]:
         ],
         "trackers": [_slot(slot) for slot in plan.trackers],
     }
+
+
+def _device(plan: Plan) -> str:
+    """Where networks lie on this machine."""
+    from hookline.world import devices
+
+    return str(devices.resolve(plan.experiment.device))
 
 
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:
@@ -128,7 +136,7 @@ def _short(source: str) -> str:
 
 def explain_text(plan: Plan) -> str:
     """One block per phase, one line per hook."""
-    lines = [f"{plan.experiment.name}   seed {plan.experiment.seed}"]
+    lines = [f"{plan.experiment.name}   seed {plan.experiment.seed}   device {_device(plan)}"]
     for phase in plan.phases:
         lines += ["", f"{phase.spec.name}   {phase.spec.steps} steps   {_model(plan, phase)}"]
         lines += [f"  {role}" for role in _roles(phase)]

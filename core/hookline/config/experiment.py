@@ -40,6 +40,8 @@ class ModelSpec(Strict):
     """Phases only: read numbers instead of tokens, e.g. `reward`; the phase then trains a reward model."""
     adapter: Use | None = None
     """Train this small change and leave the rest frozen: `{lora: {rank: 8}}`."""
+    family: Use | None = None
+    """The experiment's model only: how its network computes. Default: `causal`, a language model read from left to right."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """The type weights are kept in (default float32)."""
     autocast: Literal["bfloat16", "none"] | None = None
@@ -60,7 +62,8 @@ class ModelSpec(Strict):
                 raise ValueError(f"adapter: the options of '{name}' must be a mapping, e.g. {{{name}: {{rank: 8}}}}")
             value["adapter"] = {**(options or {}), "use": name}
         if isinstance(value.get("build"), str):
-            own = {"path", "from", "start", "head", "adapter", "dtype", "autocast", "gradient_checkpointing", "build"}
+            own = {"path", "from", "start", "head", "adapter", "family", "dtype", "autocast", "gradient_checkpointing"}
+            own |= {"build"}
             options = {key: value.pop(key) for key in list(value) if key not in own}
             value["build"] = {"use": value["build"], **options}
         return value
@@ -195,6 +198,8 @@ class Experiment(Strict):
     trackers: tuple[Use, ...] = (Use(use="console"),)
     plugins: tuple[str, ...] = ()
     """Loose files to make available, as with `-p`."""
+    device: str = Field("auto", pattern="^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")
+    """Where networks compute: `cpu`, `cuda`, `cuda:1`, `mps` (untried), or `auto`: the first GPU, where there is one."""
     threads: int | None = Field(None, ge=1, le=4096)
     """CPU threads of one process; results are exactly repeatable at an equal count. Default: torch's."""
     matrix: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)

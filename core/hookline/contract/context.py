@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Batch, Behaviour, Record, Rollout, Sampling, Term
+from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.process import Process
 from hookline.contract.run import Run
@@ -308,12 +309,13 @@ class Context(Protocol):
         make: Callable[[int], nn.Module],
         *,
         role: str = "policy",
-        reads: Literal["before", "after"] = "before",
+        reads: Side = "before",
     ) -> None:
         """Put a head on a role's trunk, in `setup`: `make(hidden_size)` gives a module to [..., 1] or [..., k].
 
         `ctx.stats(batch, role, want=(name,))` reads it; `reads` says whether a token's figure comes from the state
-        before it (values) or after it (rewards).
+        before it (values) or after it (rewards), or, `row`, is one per row, on its last chosen token. The model's family
+        must have that side.
         """
         ...
 

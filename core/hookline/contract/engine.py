@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hookline.batch.stages import Sampling
+from hookline.batch.stages import KeptIds, Sampling
 from hookline.contract.component import Component, ConfigT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Completion", "Engine", "Request"]
+__all__ = ["ABILITIES", "Completion", "Engine", "Request"]
+
+
+ABILITIES = {
+    "combine": "an engine that draws from figures of several roles together",
+    "kept-ids": "an engine that says which tokens top-k/top-p kept",
+    "score": "an engine that gives log-probs of given tokens",
+    "exact": "an engine whose samples do not depend on what is drawn beside them, to the last bit",
+}
+"""What an engine may `give` and a rollout `need`, as sentences name it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,34 +36,39 @@ class Request:
     seed: int
     sampling: Sampling
     max_new_tokens: int
+    eos: int
+    """The token that ends an answer, and is its last."""
     greedy: bool = False
     """Take the likeliest token each time; its log-probs are those of sampling all the same."""
-    beside: Sequence[str] = ()
+    beside: tuple[str, ...] = ()
     """Further roles whose next-token figures `combine` is given."""
-    combine: Any = None
-    """From figures of the roles, by name, to the logits [B, V] that are drawn from; engines that give `combine` take it."""
+    combine: Callable[[Mapping[str, Any]], Tensor] | None = None
+    """From `NextToken` of the roles, by name, to the logits [B, V] that are drawn from; for engines that give `combine`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Completion:
-    """One answer, and how it was drawn."""
+    """One answer of T tokens, T ≥ 1, and how it was drawn. Tensors lie on the CPU."""
 
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
-    """Of each token, under the request's sampling."""
-    kept_ids: Sequence[Sequence[int]] | None
-    """Per token, the ids that top-k/top-p kept; None where nothing was cut."""
-    versions: Sequence[int]
-    """Which weights drew each token."""
+    token_ids: Tensor
+    """[T] int64; the ending token included."""
     finish_reason: str
-    """`stop` or `length`."""
+    """`stop`: the model ended it; `length`: max_new_tokens did."""
+    logprobs: Tensor | None
+    """[T] float32, of each token under the request's sampling. None where the engine does not know them: the core then
+    computes them with the role's weights as they are."""
+    versions: Tensor
+    """[T] int64: which weights drew each token."""
+    kept_ids: KeptIds | None = None
+    """Per token, the ids that top-k/top-p kept; engines that give `kept-ids` say it where something was cut."""
 
 
 class Engine(Component[ConfigT]):
     """Draws answers from a model: kind `engine`, named by `engine:` in a phase, which has one.
 
     `gives` says what it can: `combine`, `kept-ids`, `score`, `exact`; a rollout `needs` these by name, and what is missing
-    is refused before a weight loads.
+    is refused before a weight loads. `setup(ctx)` may keep `ctx.role_named`, which gives a role's weights (`tensors()`),
+    their `version` and their `device`.
     """
 
     async def draw(self, request: Request) -> Completion:
@@ -62,8 +76,11 @@ class Engine(Component[ConfigT]):
         raise NotImplementedError
 
     async def score(self, role: str, token_ids: Sequence[int]) -> Tensor:
-        """Log-probs of tokens given those before them, where the engine gives `score`."""
+        """Log-probs of tokens but the first, each given those before it, float32 [len - 1]; where it gives `score`."""
         raise NotImplementedError
 
     def sync(self, role: str, version: int) -> None:
-        """The weights of a role changed; what is drawn from here on comes from `version`."""
+        """A role's weights are another `version` than at the last call; what is drawn from here on comes from them.
+
+        Called before the first draw, and before each one that follows a change.
+        """

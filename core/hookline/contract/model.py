@@ -1,17 +1,29 @@
-"""What offers of kind `model` derive from: architectures, heads and adapters."""
+"""What offers of kind `model` derive from: architectures, heads and adapters; families are `contract.family`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hookline.contract.component import Component, ConfigT
+from hookline.contract.family import Side
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from hookline.contract.context import Tokenizer
+__all__ = ["Adapter", "Architecture", "Head", "Vocabulary"]
 
-__all__ = ["Adapter", "Architecture", "Head"]
+
+class Vocabulary(Protocol):
+    """What a network must know of a tokenizer to be built."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """`bos_token_id`, `eos_token_id` and `pad_token_id`, as transformers' configs name them."""
 
 
 class Architecture(Component[ConfigT]):
@@ -20,10 +32,11 @@ class Architecture(Component[ConfigT]):
     A Config field called `context` is its most positions: what needs more is then refused before the run starts.
     """
 
-    def build(self, tokenizer: Tokenizer) -> Any:
-        """A transformers causal language model with random weights; the core seeds torch before it calls.
+    def build(self, tokenizer: Vocabulary) -> Any:
+        """A network with random weights, on the CPU; the core seeds torch before it calls.
 
-        tokenizer: `vocabulary` is its number of tokens, `special` holds `bos_token_id`, `eos_token_id`, …
+        It is of the family that the experiment names: a transformers causal language model unless said otherwise.
+        tokenizer: the run's `hookline.Tokenizer`, or a stand-in with a size alone when only shapes are looked at.
         """
         raise NotImplementedError
 
@@ -31,8 +44,9 @@ class Architecture(Component[ConfigT]):
 class Head(Component[ConfigT]):
     """Numbers read off a trunk: kind `model`, named by `model: {head: NAME}`."""
 
-    reads: ClassVar[Literal["before", "after"]] = "before"
-    """Whether the number for a token comes from the state before it (values) or after it (rewards)."""
+    reads: ClassVar[Side] = "before"
+    """Where the number for a token comes from: the state before it (values) or after it (rewards); `row`: one number
+    per row, on its last chosen token. The model's family must have that side."""
 
     def build(self, hidden_size: int) -> nn.Module:
         """A module from hidden states [..., hidden_size] to [...] or [..., k]."""

@@ -1,29 +1,33 @@
-"""Drawing answers in this process: batched decoding with a key-value cache; a sample's draws depend on its own seed."""
+"""Drawing answers in this process: batched decoding with a family's own state; a sample's draws depend on its own seed."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from hookline import kernels, rng
-from hookline.batch.stages import Behaviour, KeptIds, Sampling
-from hookline.contract.engine import Engine
+from hookline.batch.columns import pad_rows
+from hookline.batch.stages import Batch, KeptIds, Sampling
+from hookline.contract.context import Context
+from hookline.contract.engine import Completion, Engine, Request
+from hookline.contract.family import Decoding
 from hookline.errors import PluginError
 from hookline.models.role import Role
+from hookline.training.statistics import statistics
 
-__all__ = ["Completions", "NextToken", "draw"]
+__all__ = ["Local", "NextToken"]
 
 
 class NextToken:
     """What a role says at the last position of each row."""
 
-    def __init__(self, role: Role, hidden_BH: Tensor | None, logits_BV: Tensor) -> None:
-        self._role, self._hidden_BH = role, hidden_BH
-        self.logits_BV = logits_BV
+    def __init__(self, role: Role, state: Decoding) -> None:
+        self._role, self._hidden_BH = role, state.hidden_BH
+        self.logits_BV = state.logits_BV
         """About the next token, float32."""
 
     def head(self, name: str) -> Tensor:
@@ -34,66 +38,111 @@ class NextToken:
         return found.float()
 
 
-@dataclass(frozen=True, eq=False)
-class Completions:
-    """Answers, right-padded, and how they were drawn."""
+class Local(Engine):
+    """In this process, with the roles' own weights. All that waits in one turn of the event loop is one batch."""
 
-    token_ids_BT: Tensor
-    length_B: Tensor
-    finish_reason: tuple[str, ...]
-    behaviour: Behaviour
+    gives = frozenset({"combine", "kept-ids", "score"})
+
+    def setup(self, ctx: Context) -> None:
+        self.role_named = cast("Callable[[str], Role]", ctx.role_named)
+        self.waiting: list[tuple[Request, asyncio.Future[Completion]]] = []
+
+    async def draw(self, request: Request) -> Completion:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Completion] = loop.create_future()
+        self.waiting.append((request, answer))
+        if len(self.waiting) == 1:
+            loop.call_soon(self._answer)
+        return await answer
+
+    def _answer(self) -> None:
+        """Draw all that waits: requests that differ in prompt, sample and `greedy` alone are one batch, in their order."""
+        waiting, self.waiting = self.waiting, []
+        batches: dict[tuple[object, ...], list[tuple[Request, asyncio.Future[Completion]]]] = {}
+        for request, answer in waiting:
+            r = request
+            alike = (r.role, r.beside, r.combine, r.sampling, r.max_new_tokens, r.eos, r.seed)
+            batches.setdefault(alike, []).append((request, answer))
+        for together in batches.values():
+            try:
+                drawn = self._draw([request for request, _ in together])
+            except Exception as err:
+                for _, answer in together:
+                    if not answer.done():
+                        answer.set_exception(err)
+                continue
+            for (_, answer), completion in zip(together, drawn):
+                if not answer.done():
+                    answer.set_result(completion)
+
+    def _draw(self, requests: Sequence[Request]) -> list[Completion]:
+        first = requests[0]
+        return decode(
+            {name: self.role_named(name) for name in (first.role, *first.beside)},
+            [request.prompt for request in requests],
+            torch.tensor([request.sample for request in requests], dtype=torch.long),
+            torch.tensor([request.greedy for request in requests]),
+            sampling=first.sampling,
+            max_new_tokens=first.max_new_tokens,
+            eos=first.eos,
+            seed=first.seed,
+            combine=first.combine,
+        )
+
+    async def score(self, role: str, token_ids: Sequence[int]) -> Tensor:
+        scoring = self.role_named(role)
+        prompt_ids_BP, prompt_length_B = pad_rows([token_ids[:1]])
+        token_ids_BT, length_B = pad_rows([token_ids[1:]])
+        token_ids_BT = token_ids_BT[:, : int(length_B[0])]
+        row = Batch(
+            prompt_ids_BP=prompt_ids_BP,
+            prompt_length_B=prompt_length_B,
+            token_ids_BT=token_ids_BT,
+            length_B=length_B,
+            mask_BT=torch.ones_like(token_ids_BT, dtype=torch.bool),
+            group_B=length_B * 0,
+            sample_B=length_B * 0,
+            records=({},),
+            decode=lambda ids: "",
+        )
+        return statistics(scoring, row, ("logprobs",), len(token_ids)).logprobs_BT[0]
 
 
 @torch.no_grad()
-def draw(
+def decode(
     roles: Mapping[str, Role],
     prompts: Sequence[Sequence[int]],
     sample_B: Tensor,
+    greedy_B: Tensor,
     *,
     sampling: Sampling,
     max_new_tokens: int,
     eos: int,
     seed: int,
     combine: Callable[[Mapping[str, NextToken]], Tensor] | None = None,
-    greedy_B: Tensor | None = None,
-) -> Completions:
+) -> list[Completion]:
     """One answer per prompt. Rows are computed together, but a row's random numbers come from (seed, its sample id).
 
-    roles: the one that draws, by name, and those that `combine` hears beside it.
+    roles: the one that draws, by name, then the additional roles passed to `combine`.
     prompts: token ids, at least one each. Finished rows leave the batch once half of it is done. greedy_B: rows that take
     the likeliest token instead of a drawn one.
     """
-    role = next(iter(roles.values()))
-    device = role.device
+    device = next(iter(roles.values())).device
     B, T = len(prompts), max_new_tokens
-    width = max(len(prompt) for prompt in prompts)
-    ids_BP = torch.tensor([[eos] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device)
-    pad_B = torch.tensor([width - len(p) for p in prompts], device=device)
     token_ids_BT = torch.zeros(B, T, dtype=torch.long, device=device)
     logprobs_BT = torch.zeros(B, T, device=device)
     length_B = torch.full((B,), T, dtype=torch.long, device=device)
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     live = torch.arange(B, device=device)
     done_B = torch.zeros(B, dtype=torch.bool, device=device)
-    caches: dict[str, Any] = dict.fromkeys(roles)
-    inputs = ids_BP
+    any_greedy, greedy_B = bool(greedy_B.any()), greedy_B.to(device)
+    states = {name: role.prefill(prompts, eos) for name, role in roles.items()}
     for t in range(T):
-        seen = width + t
-        valid = torch.arange(seen, device=device) >= pad_B[live, None]
-        position = (torch.arange(seen, device=device) - pad_B[live, None]).clamp(min=0)
-        given = {
-            "input_ids": inputs,
-            "attention_mask": valid.long(),
-            "position_ids": position[:, -inputs.shape[1] :],
-            "use_cache": True,
-        }
-        said = {}
-        for name, one in roles.items():
-            said[name], caches[name] = _look(one, {**given, "past_key_values": caches[name]})
+        said = {name: NextToken(role, states[name]) for name, role in roles.items()}
         logits = combine(said).float() if combine else next(iter(said.values())).logits_BV
         ids, support = choose(logits, sampling, rng.uniform(seed, sample_B[live.cpu()], t).to(device))
-        if greedy_B is not None and bool(greedy_B.any()):
-            ids = torch.where(greedy_B.to(device)[live], logits.argmax(-1), ids)
+        if any_greedy:
+            ids = torch.where(greedy_B[live], logits.argmax(-1), ids)
         stats = kernels.token_stats(
             logits,
             ids,
@@ -106,7 +155,7 @@ def draw(
         token_ids_BT[rows, t] = ids[running]
         logprobs_BT[rows, t] = stats.logprobs[running]
         if support is not None:
-            counts = support.offsets[1:] - support.offsets[:-1]
+            counts = support.offsets.diff()
             kept.append((live, torch.where(running, counts, 0), support.select(running.nonzero()[:, 0]).ids))
         ended = rows[ids[running] == eos]
         length_B[ended] = t + 1
@@ -114,38 +163,26 @@ def draw(
         if bool(done_B.all()) or t + 1 == T:
             break
         keep = ~done_B[live]
-        if int(keep.sum()) * 2 <= len(live) and all(hasattr(c, "batch_select_indices") for c in caches.values()):
-            for cache in caches.values():
-                cache.batch_select_indices(keep.nonzero()[:, 0])
+        if int(keep.sum()) * 2 <= len(live) and all(state.movable for state in states.values()):
+            states = {name: state.rows(keep.nonzero()[:, 0]) for name, state in states.items()}
             live, ids = live[keep], ids[keep]
-        inputs = ids[:, None]
-    longest = int(length_B.max()) if B else 0
-    finish = tuple("stop" if done else "length" for done in done_B.tolist())
-    return Completions(
-        token_ids_BT[:, :longest].cpu(),
-        length_B.cpu(),
-        finish,
-        Behaviour(
-            logprobs_BT=logprobs_BT[:, :longest].cpu(),
-            version_BT=torch.full((B, longest), role.version, dtype=torch.long),
-            sampling=sampling,
-            support=_assemble(kept, B, longest),
-        ),
-    )
-
-
-def _look(role: Role, given: dict[str, Any]) -> tuple[NextToken, Any]:
-    """One decoding step of one role: what it says, and its key-value cache."""
-    if role.check_fused(given["input_ids"]):
-        out = role.trunk(**given)
-        weight, bias = role.head
-        hidden = out.last_hidden_state[:, -1]
-        with role.computing():
-            logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias).float()
-        return NextToken(role, hidden, logits), out.past_key_values
-    with role.computing():
-        out = role.base(**given, logits_to_keep=1)
-    return NextToken(role, None, out.logits[:, -1].float()), out.past_key_values
+        for name, role in roles.items():
+            role.step(states[name], ids)
+    version = next(iter(roles.values())).version
+    lengths, done = length_B.tolist(), done_B.tolist()
+    tokens, logprobs = token_ids_BT.cpu(), logprobs_BT.cpu()
+    versions = torch.full((T,), version, dtype=torch.long)
+    supports = _by_row(kept, lengths, T)
+    return [
+        Completion(
+            token_ids=tokens[row, :length],
+            logprobs=logprobs[row, :length],
+            versions=versions[:length],
+            finish_reason="stop" if done[row] else "length",
+            kept_ids=supports[row] if supports else None,
+        )
+        for row, length in enumerate(lengths)
+    ]
 
 
 def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor) -> tuple[Tensor, KeptIds | None]:
@@ -170,21 +207,17 @@ def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor) -> tuple[Tensor, 
     return torch.minimum(ids, last), support
 
 
-def _assemble(kept: list[tuple[Tensor, Tensor, Tensor]], B: int, T: int) -> KeptIds | None:
-    """Kept ids of each step, joined row by row."""
+def _by_row(kept: list[tuple[Tensor, Tensor, Tensor]], lengths: Sequence[int], T: int) -> list[KeptIds]:
+    """Kept ids of each step, (rows, counts, ids of those still running), as kept ids of each row."""
     if not kept:
-        return None
-    counts_BT = torch.zeros(B, T, dtype=torch.long)
-    owner, step, ids = [], [], []
-    for t, (live, counts, chosen) in enumerate(kept[:T]):
+        return []
+    counts_BT = torch.zeros(len(lengths), T, dtype=torch.long)
+    owner, ids = [], []
+    for t, (live, counts, chosen) in enumerate(kept):
         counts_BT[live.cpu(), t] = counts.cpu()
         owner.append(live.cpu().repeat_interleave(counts.cpu()))
-        step.append(torch.full((len(chosen),), t))
         ids.append(chosen.cpu())
-    order = torch.argsort(torch.cat(owner) * T + torch.cat(step), stable=True)
-    flat = counts_BT.reshape(-1)
-    return KeptIds(torch.cat(ids)[order], torch.cat([flat.new_zeros(1), flat.cumsum(0)]))
-
-
-class Local(Engine):
-    """Draws in this process."""
+    order = torch.argsort(torch.cat(owner), stable=True)
+    rows = torch.split(torch.cat(ids)[order], counts_BT.sum(1).tolist())
+    offsets_BT = torch.cat([counts_BT.new_zeros(len(lengths), 1), counts_BT.cumsum(1)], 1)
+    return [KeptIds(mine, offsets_BT[row, : lengths[row] + 1]) for row, mine in enumerate(rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import inspect
 import json
@@ -18,12 +19,14 @@ from hookline import rng
 from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
 from hookline.contract import context as contract
+from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.task import Task
 from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
-from hookline.errors import ExperimentError, PluginError, ServiceError, renamed
-from hookline.inference import local
+from hookline.errors import PluginError, ServiceError, renamed
+from hookline.inference.completions import Completions
+from hookline.inference.drawing import Drawing
 from hookline.loop.scope import Scope, Training
 from hookline.models.role import Role
 from hookline.models.roles import Roles
@@ -32,6 +35,7 @@ from hookline.runs.run import Run
 from hookline.storage import trees
 from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
+from hookline.world.world import World
 
 __all__ = ["PhaseContext", "Resources"]
 
@@ -51,6 +55,9 @@ class Resources:
     stats: StatsCache
     answers: asyncio.Runner
     """The run's event loop."""
+    drawing: Drawing
+    """The engine of the phase, and what it was told."""
+    world: World
     given: frozenset[str]
     advantage_by: str
     """The instance that answers hookline_advantage."""
@@ -124,6 +131,11 @@ class PhaseContext:
     def instance(self) -> str:
         return self._slot.instance if self._slot else "core"
 
+    @property
+    def world(self) -> World:
+        """Which process this is, and where networks lie."""
+        return self._resources.world
+
     # -- randomness and data
 
     def key(self, purpose: str, *ids: object) -> tuple[object, ...]:
@@ -186,7 +198,7 @@ class PhaseContext:
         make: Callable[[int], nn.Module],
         *,
         role: str = "policy",
-        reads: Literal["before", "after"] = "before",
+        reads: Side = "before",
     ) -> None:
         self._resources.roles.add_head(name, self.instance, make, role, reads)
 
@@ -234,25 +246,18 @@ class PhaseContext:
         beside: Sequence[str] = (),
         combine: Callable[[Mapping[str, Any]], Tensor] | None = None,
         greedy_B: Tensor | None = None,
-    ) -> local.Completions:
-        role = self.role_named(model)
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        if longest + max_new_tokens > role.context:
-            raise ExperimentError(
-                f"a prompt of {longest} tokens and {max_new_tokens} new ones make {longest + max_new_tokens}, "
-                f"the model has {role.context} positions",
-                "lower max_new_tokens, shorten the prompts, or build with a larger context",
-            )
-        return local.draw(
-            {name: self.role_named(name) for name in (model, *beside)},
+    ) -> Completions:
+        return self._resources.drawing.draw(
+            self,
             prompts,
             sample_B,
-            combine=combine,
-            greedy_B=greedy_B,
             sampling=sampling_,
             max_new_tokens=max_new_tokens,
-            eos=self.tokenizer.eos,
             seed=self._scope.drawing,
+            model=model,
+            beside=beside,
+            combine=combine,
+            greedy_B=greedy_B,
         )
 
     # -- figures, over all ranks
@@ -261,13 +266,13 @@ class PhaseContext:
         self._scope.log(name, float(value), count, f"'{self.instance}'")
 
     def sum(self, x: Tensor) -> float:
-        return float(x.double().sum())
+        return self.world.sum(float(x.double().sum()))
 
     def mean(self, x: Tensor) -> float:
-        return self.sum(x) / max(1, x.numel())
+        return self.sum(x) / max(1, self.world.sum(x.numel()))
 
     def max(self, x: Tensor) -> float:
-        return float(x.max())
+        return self.world.max(float(x.max()))
 
     # -- what comes from outside
 
@@ -275,7 +280,7 @@ class PhaseContext:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._resources.answers.run(coroutine)
+            return self._resources.answers.run(coroutine, context=contextvars.copy_context())
         coroutine.close()
         raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "write await there")
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from hookline.batch.stages import Rollout, Scored
 from hookline.config.experiment import ModelSpec
 from hookline.contract.component import Component
+from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.metrics import MetricLog
 from hookline.contract.model import Head
 from hookline.errors import ExperimentError, PluginError
+from hookline.inference.drawing import Drawing
 from hookline.loop.closing import close_all
 from hookline.loop.context import PhaseContext, Resources
 from hookline.loop.evaluation import Evaluator
@@ -30,6 +32,8 @@ from hookline.registry.slot import Slot
 from hookline.storage import folders, trees
 from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
+from hookline.world import devices
+from hookline.world.world import World
 
 __all__ = ["Counters", "Phase", "wishes_of"]
 
@@ -72,6 +76,8 @@ class Phase:
             roles=self.roles,
             stats=self.stats,
             answers=session.answers,
+            drawing=Drawing(engine_of(planned), session.tokenizer.eos),
+            world=World(device=devices.resolve(session.plan.experiment.device)),
             given=frozenset(g for top in planned.slots for slot in top.every() for g in slot.gives),
             advantage_by=planned.advantage_by.instance if planned.advantage_by else "",
         )
@@ -93,7 +99,7 @@ class Phase:
         update = self.planned.update
         config = update.config if update else None
         if isinstance(config, UpdateConfig):
-            self.stats.micro_tokens = config.micro_tokens
+            self.stats.micro_tokens = self._resources.drawing.micro_tokens = config.micro_tokens
         if self.planned.head:
             head = self.planned.head.component
             assert isinstance(head, Head)
@@ -118,7 +124,7 @@ class Phase:
 
     def stateful(self) -> Iterator[tuple[str, Slot]]:
         """(file name of its state, slot) of every component, in the order of setup: nested ones before their owner."""
-        for slot in self.planned.slots:
+        for slot in (*self.planned.slots, self.planned.engine):
             for inner in reversed(list(slot.every())):
                 yield inner.label.replace("/", "-"), inner
         for evaluator in self.evaluators:
@@ -169,7 +175,13 @@ def _policy(session: Session, phase: PlannedPhase) -> Role:
     if plan.experiment.model.path:
         run.pin(f"model:{plan.experiment.model.path}", folder_hash(plan.experiment.model.path))
     return load.build_policy(
-        plan.experiment.model, plan.architecture, phase.adapter, session.tokenizer, plan.experiment.seed
+        plan.experiment.model,
+        plan.architecture,
+        phase.adapter,
+        session.tokenizer,
+        plan.experiment.seed,
+        load.family_of(plan.family),
+        devices.resolve(plan.experiment.device),
     )
 
 
@@ -191,7 +203,16 @@ def load_phase(
         bool(manifest["adapter"]),
         plan.experiment.seed,
         heads or {},
+        family=load.family_of(plan.family),
+        device=devices.resolve(plan.experiment.device),
     )
+
+
+def engine_of(phase: PlannedPhase) -> Engine:
+    """What draws in a phase."""
+    made = phase.engine.component
+    assert isinstance(made, Engine)
+    return made
 
 
 def wishes_of(plan: Plan, phase: PlannedPhase) -> ModelSpec:

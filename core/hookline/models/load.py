@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import json
-import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from hookline import rng
 from hookline.config.experiment import ModelSpec
-from hookline.contract.model import Adapter, Architecture, Head
-from hookline.data.tokenizer import Tokenizer
+from hookline.contract.component import Component
+from hookline.contract.family import Family
+from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
 from hookline.errors import ExperimentError
-from hookline.models.folder import check_folder
+from hookline.models.causal import Causal
 from hookline.models.role import Role
 from hookline.registry.slot import Slot
 from hookline.storage import trees
 
-__all__ = ["build_policy", "load_role"]
+__all__ = ["build_policy", "family_of", "load_role"]
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CPU = torch.device("cpu")
+C = TypeVar("C", bound=Component)
+
+
+def family_of(slot: Slot | None) -> Family:
+    """The family that an experiment names, or `causal`, the default."""
+    if slot is not None:
+        return _made(slot, Family)
+    made = Causal(Causal.Config())
+    made.instance = "causal"
+    return made
+
+
+def _made(slot: Slot, kind: type[C]) -> C:
+    """A slot's component, which the plan has shown to be of this kind."""
+    component = slot.component
+    assert isinstance(component, kind)
+    return component
 
 
 def _settle(net: Any, spec: ModelSpec) -> Any:
@@ -36,6 +55,10 @@ def _settle(net: Any, spec: ModelSpec) -> Any:
         setattr(net.get_submodule(owner), attribute, buffer)
     _never_drop_out(net)
     if spec.gradient_checkpointing:
+        if not hasattr(net, "gradient_checkpointing_enable"):
+            raise ExperimentError(
+                f"gradient_checkpointing: the network {type(net).__name__} cannot recompute activations", "leave it out"
+            )
         net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return net
 
@@ -55,81 +78,75 @@ def _autocast(spec: ModelSpec) -> torch.dtype | None:
 def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
     if adapter is None:
         return net, False
-    made = adapter.component
-    assert isinstance(made, Adapter)
+    made = _made(adapter, Adapter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.key(seed, "adapter"))
         return made.attach(net), True
 
 
-def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot) -> None:
+def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot, family: Family) -> None:
     """Try an adapter on the model's skeleton, which has layers and shapes but no weights; it refuses what does not fit."""
     made = adapter.component
     if not isinstance(made, Adapter):
         return
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         try:
-            net = _skeleton(architecture, path)
+            net = (
+                family.empty(str(path)) if architecture is None else _made(architecture, Architecture).build(_Tokens())
+            )
         except Exception:  # what cannot be built without a tokenizer or weights is tried when the run has them
             return
         made.attach(net)
 
 
-def _skeleton(architecture: Slot | None, path: str | None) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+@dataclass(frozen=True)
+class _Tokens:
+    """A vocabulary for skeletons, whose shapes are looked at and whose tokens nobody reads."""
 
-    if architecture is None:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        return AutoModelForCausalLM.from_config(config)
-    made = architecture.component
-    assert isinstance(made, Architecture)
-    return made.build(cast(Tokenizer, types.SimpleNamespace(vocabulary=8, special={})))
-
-
-def _from_pretrained(path: str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    check_folder(path)
-    try:
-        net, about = AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as err:
-        why = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
-        raise ExperimentError(
-            f"the model folder {path} cannot be loaded: {why[:200]}", "is it a whole transformers folder?"
-        ) from err
-    missing = sorted(about["missing_keys"])
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ExperimentError(
-            f"the weights in {path} lack {', '.join(missing[:3])}{more}", "they would start random; restore the files"
-        )
-    return net
+    vocabulary: int = 8
+    special: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_policy(
-    spec: ModelSpec, architecture: Slot | None, adapter: Slot | None, tokenizer: Tokenizer, seed: int
+    spec: ModelSpec,
+    architecture: Slot | None,
+    adapter: Slot | None,
+    tokenizer: Vocabulary,
+    seed: int,
+    family: Family,
+    device: torch.device = CPU,
 ) -> Role:
-    """The experiment's model, before any phase: from a config with seeded weights, or from a local folder."""
+    """The experiment's model, before any phase: from a config with seeded weights, or from a local folder.
+
+    Weights are drawn on the CPU, so that they are the same on every device, and then moved.
+    """
     if architecture is None:
-        net = _from_pretrained(str(spec.path))
-        if net.get_input_embeddings().num_embeddings < tokenizer.vocabulary:
+        net = family.load(str(spec.path))
+        has = family.vocabulary(net)
+        if has < tokenizer.vocabulary:
             raise ExperimentError(
-                f"the tokenizer has {tokenizer.vocabulary} tokens, the model in {spec.path} only "
-                f"{net.get_input_embeddings().num_embeddings}",
+                f"the tokenizer has {tokenizer.vocabulary} tokens, the model in {spec.path} only {has}",
                 "use the tokenizer that belongs to the model",
             )
     else:
-        made = architecture.component
-        assert isinstance(made, Architecture)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.key(seed, "build"))
-            net = made.build(tokenizer)
+            net = _made(architecture, Architecture).build(tokenizer)
     net, adapted = _attach(_settle(net, spec), adapter, seed)
-    role = Role("policy", net, autocast=_autocast(spec), adapter=adapted, recompute=bool(spec.gradient_checkpointing))
+    role = _role("policy", net, spec, family, adapted, device)
     role.adapter_fresh = adapted
     return role
+
+
+def _role(name: str, net: Any, spec: ModelSpec, family: Family, adapted: bool, device: torch.device) -> Role:
+    return Role(
+        name,
+        net.to(device),
+        family,
+        autocast=_autocast(spec),
+        adapter=adapted,
+        recompute=bool(spec.gradient_checkpointing),
+    )
 
 
 def load_role(
@@ -141,24 +158,23 @@ def load_role(
     saved_adapter: bool,
     seed: int,
     heads: Mapping[str, Callable[[int], nn.Module]] | None = None,
+    *,
+    family: Family,
+    device: torch.device = CPU,
 ) -> Role:
     """The model with which an earlier phase ended, as a new role. `spec` says how it computes from here on."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     about = json.loads((folder / "role.json").read_text(encoding="utf-8"))
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = _settle(AutoModelForCausalLM.from_config(config), spec)
+        net = _settle(family.empty(folder), spec)
     tensors = trees.load_tree(folder, "weights")
     if adapter is not None and saved_adapter:
         net, adapted = _attach(net, adapter, seed)
     else:
         adapted = False
-    role = Role(name, net, autocast=_autocast(spec), adapter=adapted, recompute=bool(spec.gradient_checkpointing))
+    role = _role(name, net, spec, family, adapted, device)
     if head is not None and head.instance in about["heads"]:
-        made = head.component
-        assert isinstance(made, Head)
+        made = _made(head, Head)
         role.add_head(head.instance, made.build, made.reads, (seed,))
     for asked, make in (heads or {}).items():
         if asked not in about["heads"]:
@@ -170,6 +186,7 @@ def load_role(
     mine = role.tensors()
     role.load_tensors({k: v for k, v in tensors.items() if k in mine or not k.startswith("heads.")}, str(folder))
     if adapter is not None and not saved_adapter:
-        role.net, role.adapter = _attach(role.net, adapter, seed)
+        net, role.adapter = _attach(role.net.to(CPU), adapter, seed)
+        role.net = net.to(device)
         role.adapter_fresh = True
     return role

@@ -5,27 +5,26 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from hookline import rng
-from hookline.errors import CheckpointError
+from hookline.batch.stages import Batch
+from hookline.contract.family import Decoding, Family, Side
+from hookline.errors import CheckpointError, PluginError
 from hookline.storage import trees
 
-__all__ = ["Role"]
-
-
-Reads = Literal["before", "after"]
+__all__ = ["ReadHead", "Role"]
 
 
 class ReadHead(nn.Module):
-    """A head on a trunk, and whether it reads the state before or after a token."""
+    """A head on a network, and which state it reads: the one before or after a token, or the row's."""
 
-    def __init__(self, inner: nn.Module, reads: Reads) -> None:
+    def __init__(self, inner: nn.Module, reads: Side) -> None:
         super().__init__()
         self.inner = inner
         self.reads = reads
@@ -36,12 +35,13 @@ class ReadHead(nn.Module):
 
 
 class Role:
-    """One model: a transformers network, the heads on its trunk, and which of it learns."""
+    """One model: a network, the family that says how it computes, the heads on it, and which of it learns."""
 
     def __init__(
         self,
         name: str,
         net: Any,
+        family: Family,
         *,
         autocast: torch.dtype | None = None,
         adapter: bool = False,
@@ -49,6 +49,7 @@ class Role:
     ) -> None:
         self.name = name
         self.net = net
+        self.family = family
         self.heads = nn.ModuleDict()
         self.autocast = autocast
         self.adapter = adapter
@@ -58,28 +59,22 @@ class Role:
         self.adapter_off = False
         self.version = 0
         self.fused: bool | None = None
-        """True when trunk × head is the model's own logits; None until it was checked."""
+        """True when output layer × state is the network's own logits; None until it was checked."""
         net.eval()
 
     @property
     def base(self) -> Any:
-        """The transformers model itself, below any adapter."""
+        """The network itself, below any adapter."""
         return self.net.get_base_model() if self.adapter else self.net
-
-    @property
-    def config(self) -> Any:
-        return self.base.config
 
     @property
     def context(self) -> int:
         """Most positions the model takes."""
-        return int(
-            getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 0) or 1 << 30
-        )
+        return self.family.context(self.base)
 
     @property
     def hidden_size(self) -> int:
-        return int(self.config.hidden_size)
+        return self.family.width(self.base)
 
     @property
     def device(self) -> torch.device:
@@ -87,9 +82,14 @@ class Role:
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [V, H] and bias [V] of the output layer."""
-        layer = self.base.get_output_embeddings()
-        return layer.weight, getattr(layer, "bias", None)
+        """Weight [V, H] and bias [V] of the output layer. Raises PluginError where the network has none."""
+        found = self.family.output(self.base)
+        if found is None:
+            raise PluginError(
+                f"role '{self.name}' has no output layer over tokens: its family is '{self.family.instance}'",
+                "read a head of it, or choose a model with log-probs",
+            )
+        return found
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -103,37 +103,49 @@ class Role:
                 stack.enter_context(self.net.disable_adapter())
             yield
 
-    def trunk(self, **inputs: Any) -> Any:
-        """The network without its output layer; `.last_hidden_state` is [B, L, H]."""
+    def states(self, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
+        """Hidden states of the sides asked for: `before` and `after` [N, H], `row` [B, H]; see `Family.states`."""
+        self.family.require(sides, f"what was asked of role '{self.name}'")
         with self.computing():
-            return getattr(self.base, self.base.base_model_prefix)(**inputs)
+            return self.family.states(self.base, batch, sides)
 
-    def logits(self, ids_BL: Tensor) -> Tensor:
-        """The model's own logits [B, L, V], for models whose output layer is more than a product."""
+    def logits(self, batch: Batch) -> Tensor:
+        """The network's own logits of the scored tokens [N, V], where the output layer is more than a product."""
+        self.family.require({"before"}, f"a log-prob of role '{self.name}'")
         with self.computing():
-            return cast(
-                Tensor, self.base(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL), use_cache=False).logits
-            )
+            return self.family.logits(self.base, batch)
 
-    def check_fused(self, ids_BL: Tensor) -> bool:
-        """Whether trunk × head equals the model's own logits, tried once on a few tokens."""
+    def prefill(self, prompts: Sequence[Sequence[int]], filler: int) -> Decoding:
+        """Begin to decode after prompts of token ids; see `Family.prefill`."""
+        self.family.require({"decodes"}, f"drawing from role '{self.name}'")
+        fused = self.check_fused()
+        with self.computing():
+            return self.family.prefill(self.base, prompts, filler=filler, fused=fused)
+
+    def step(self, state: Decoding, ids_B: Tensor) -> Tensor:
+        """Go on by one token per row; returns the logits of the next one, [B, V] float32."""
+        with self.computing():
+            return self.family.step(self.base, state, ids_B)
+
+    def check_fused(self) -> bool:
+        """Whether output layer × state equals the network's own logits, tried once on a few tokens."""
         if self.fused is None:
-            beyond = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-            if any(getattr(self.config, name, None) not in (None, 1, 1.0) for name in beyond):
-                self.fused = False
-                return False
-            with torch.no_grad():
-                ids = ids_BL[:1, :16]
-                weight, bias = self.head
-                hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
-                product = nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
-                own = self.logits(ids).float()
-                scale = float(own.abs().max())
-                tolerance = 1e-4 if self.autocast is None and own.dtype == weight.dtype == torch.float32 else 3e-2
-                self.fused = product.shape == own.shape and bool((product - own).abs().max() <= tolerance * scale)
+            self.fused = self.family.is_product(self.base) and self._is_product()
         return self.fused
 
-    def add_head(self, name: str, make: Callable[[int], nn.Module], reads: Reads, seed: tuple[object, ...]) -> None:
+    @torch.no_grad()
+    def _is_product(self) -> bool:
+        weight, bias = self.head
+        some = _trial(max(2, min(16, self.context)), len(weight)).to(self.device)
+        hidden = self.states(some, {"before"})["before"]
+        product = nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+        own = self.logits(some).float()
+        scale = float(own.abs().max())
+        tolerance = 1e-4 if self.autocast is None and own.dtype == weight.dtype == torch.float32 else 3e-2
+        return product.shape == own.shape and bool((product - own).abs().max() <= tolerance * scale)
+
+    def add_head(self, name: str, make: Callable[[int], nn.Module], reads: Side, seed: tuple[object, ...]) -> None:
+        self.family.require({reads}, f"head '{name}' of role '{self.name}'")
         if name not in self.heads:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(rng.key(*seed, "head", name))
@@ -186,21 +198,26 @@ class Role:
     def copy(self, name: str) -> Role:
         """An independent copy, heads left behind."""
         made = Role(
-            name, copy.deepcopy(self.net), autocast=self.autocast, adapter=self.adapter, recompute=self.recompute
+            name,
+            copy.deepcopy(self.net),
+            self.family,
+            autocast=self.autocast,
+            adapter=self.adapter,
+            recompute=self.recompute,
         )
         made.fused = self.fused
         return made
 
     def without_adapter(self, name: str) -> Role:
         """The same network with its adapter off: a reference that costs no memory."""
-        made = Role(name, self.net, autocast=self.autocast, adapter=True, recompute=self.recompute)
+        made = Role(name, self.net, self.family, autocast=self.autocast, adapter=True, recompute=self.recompute)
         made.adapter_off = True
         made.fused = self.fused
         return made
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.config.to_json_file(folder / "config.json")
+        self.family.save_config(self.base, folder)
         trees.save_tree(folder, "weights", self.tensors())
         about = {
             "role": self.name,
@@ -212,6 +229,23 @@ class Role:
         (folder / "role.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     def export(self, folder: Path) -> None:
-        """A plain transformers folder; adapters are merged in."""
+        """A folder as other programs load it, plain transformers for family `causal`; adapters are merged in."""
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
-        net.save_pretrained(folder, safe_serialization=True)
+        self.family.export(net, folder)
+
+
+def _trial(tokens: int, vocabulary: int) -> Batch:
+    """One row of a few tokens, all but the first scored."""
+    ids_BL = torch.arange(tokens)[None] % vocabulary
+    one = torch.ones(1, dtype=torch.long)
+    return Batch(
+        prompt_ids_BP=ids_BL[:, :1],
+        prompt_length_B=one,
+        token_ids_BT=ids_BL[:, 1:],
+        length_B=one * (tokens - 1),
+        mask_BT=torch.ones(1, tokens - 1, dtype=torch.bool),
+        group_B=one * 0,
+        sample_B=one * 0,
+        records=({},),
+        decode=lambda ids: "",
+    )

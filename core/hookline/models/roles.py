@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
 
 import torch
 from torch import nn
 
+from hookline.contract.family import Side
 from hookline.errors import PluginError, nearest
 from hookline.models.role import Role
 
@@ -86,9 +86,7 @@ class Roles(Mapping[str, Role]):
         self._roles[name] = made
         return made
 
-    def add_head(
-        self, name: str, who: str, make: Callable[[int], nn.Module], role: str, reads: Literal["before", "after"]
-    ) -> None:
+    def add_head(self, name: str, who: str, make: Callable[[int], nn.Module], role: str, reads: Side) -> None:
         self._only_in_setup(f"head '{name}'", who)
         self.named(role, who).add_head(name, make, reads, (*self._seed, role))
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from hookline.config import rounds
 from hookline.config.experiment import Phase
+from hookline.contract.family import SIDES
 from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
 from hookline.contract.metrics import CORE_METRICS, figure_name
@@ -19,10 +20,37 @@ from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
 from hookline.registry.slot import Slot
+from hookline.world import devices
 
 __all__ = ["LAWS"]
 
 Law = Callable[[Plan], Iterator[Problem]]
+
+
+def device_is_there(plan: Plan) -> Iterator[Problem]:
+    """The device that the experiment names is there, before a network is built for it."""
+    try:
+        devices.resolve(plan.experiment.device)
+    except ExperimentError as err:
+        yield Problem(("device",), err)
+
+
+def model_has_the_sides(plan: Plan) -> Iterator[Problem]:
+    """The model's family has what components need of it by name: `decodes`, or a state that a head reads."""
+    from hookline.models.load import family_of
+
+    has = family_of(plan.family).sides
+    for phase in plan.phases:
+        asked = [(slot, need) for slot in _every(phase) for need in sorted(slot.needs & SIDES.keys())]
+        if phase.head:
+            asked.append((phase.head, getattr(phase.head.cls, "reads", "before")))
+        for slot, need in asked:
+            if need not in has:
+                text = (
+                    f"'{slot.instance}' needs {SIDES[need]} ('{need}'), which the experiment's model does not have; "
+                    "see model.family"
+                )
+                yield Problem(slot.path, text)
 
 
 def data_exists(plan: Plan) -> Iterator[Problem]:
@@ -131,7 +159,7 @@ def phases_start_from_earlier_ones(plan: Plan) -> Iterator[Problem]:
     names: list[str] = []
     for spec, at in phases_of(plan):
         model, start = spec.model, spec.model.start
-        if model.build or model.path:
+        if model.build or model.path or model.family:
             text = "a phase starts from the experiment's model or another phase; use `from:`"
             yield Problem((*at, "model"), text)
         if start is not None and start not in names:
@@ -219,7 +247,7 @@ def evaluations_have_what_they_need(plan: Plan) -> Iterator[Problem]:
 def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
     """Rollouts fit into the model's positions, and adapters onto its layers, before any weight exists."""
     from hookline.models.folder import positions
-    from hookline.models.load import check_adapter
+    from hookline.models.load import check_adapter, family_of
 
     path = plan.experiment.model.path
     most = positions(plan.architecture, path)
@@ -240,7 +268,7 @@ def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
             continue
         tried.append(adapter)
         try:
-            check_adapter(plan.architecture, path, adapter)
+            check_adapter(plan.architecture, path, adapter, family_of(plan.family))
         except HooklineError as err:
             yield Problem(adapter.path, err)
 
@@ -256,6 +284,7 @@ def _every(phase: PlannedPhase) -> list[Slot]:
 
 
 LAWS: tuple[Law, ...] = (
+    device_is_there,
     folders_hold_what_they_should,
     names_differ,
     evaluations_say_one_source,
@@ -266,5 +295,6 @@ LAWS: tuple[Law, ...] = (
     *FIT,
     evaluations_have_what_they_need,
     configs_name_earlier_phases,
+    model_has_the_sides,
     model_is_large_enough,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hookline.batch.stages import Advantaged, Scored
+from hookline.contract.family import SIDES
 from hookline.errors import ExperimentError
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.slots import Problem
@@ -127,8 +128,8 @@ def engine_can(plan: Plan) -> Iterator[Problem]:
 
 
 def of_a_phase(need: str) -> bool:
-    """Whether a need is asked of a phase or its engine, rather than of the components beside."""
-    return need == "feedback" or need.startswith(("head:", "engine:"))
+    """Whether a need is asked of a phase, its model or its engine, rather than of the components beside."""
+    return need == "feedback" or need in SIDES or need.startswith(("head:", "engine:"))
 
 
 def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = None) -> str:

@@ -108,6 +108,8 @@ class Plan:
     architecture: Slot | None
     trackers: tuple[Slot, ...]
     loose: tuple[Offer, ...] = ()
+    family: Slot | None = None
+    """How the model computes; None: the core's `causal`."""
     notes: tuple[str, ...] = ()
     """What a person should know before it runs, though nothing needs fixing."""
 
@@ -120,7 +122,7 @@ class Plan:
         for phase in self.phases:
             for evaluation in phase.evaluations:
                 yield from evaluation.every
-        for top in filter(None, (self.architecture, *self.trackers)):
+        for top in filter(None, (self.architecture, self.family, *self.trackers)):
             yield from top.every()
 
     @property

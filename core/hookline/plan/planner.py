@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase
 from hookline.config.yaml import Document
+from hookline.contract.family import Family
 from hookline.contract.fields import Use
 from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.model import Adapter, Architecture, Head
@@ -24,6 +25,7 @@ from hookline.plan.plan import Place, Plan, PlannedEvaluation, PlannedPhase
 from hookline.plan.slots import Planner
 from hookline.registry import offers
 from hookline.registry.offers import Offer
+from hookline.world import devices
 
 __all__ = ["make_plan", "other_problems"]
 
@@ -35,6 +37,7 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str 
     """
     planner = Planner(document, _loose([*experiment.plugins, *plugins]))
     architecture = planner.slot("model", experiment.model.build, _build_path(document), base=Architecture)
+    family = planner.slot("model", experiment.model.family, ("model", "family"), base=Family)
     phases: list[PlannedPhase] = []
     for index, spec in enumerate(experiment.phases):
         planned = _plan_phase(planner, experiment, spec, ("phases", index), phases)
@@ -47,7 +50,8 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str 
         architecture,
         tuple(t for t in trackers if t),
         planner.loose,
-        tuple(document.notes),
+        family,
+        tuple(filter(None, (*document.notes, devices.note(experiment.device)))),
     )
     for law in LAWS:
         planner.hold(law(plan))

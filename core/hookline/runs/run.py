@@ -85,7 +85,7 @@ class Run:
             why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
             raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
         try:
-            now = Surroundings.now(used, experiment.threads)
+            now = Surroundings.now(used, experiment.threads, experiment.device)
             if (directory / "run.json").exists():
                 run._resume(experiment, now)
             else:

@@ -21,7 +21,7 @@ from hookline.registry.offers import Offer
 __all__ = ["Surroundings", "experiment_changes"]
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
-FREE_TO_CHANGE = re.compile(r"^(trackers|plugins)\b|^phases\.\d+\.save\b")
+FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device)\b|^phases\.\d+\.save\b")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Surroundings:
     values: Mapping[str, Any]
 
     @classmethod
-    def now(cls, used: Sequence[Offer], threads: int | None) -> Surroundings:
-        """Of this process. used: what the experiment names; threads: those it asks for, else those torch has."""
+    def now(cls, used: Sequence[Offer], threads: int | None, device: str) -> Surroundings:
+        """Of this process. used: what the experiment names; threads: those it asks for, else those torch has; device:
+        where it asks networks to lie, e.g. `auto`."""
         import torch
 
         from hookline import kernels
+        from hookline.world import devices
 
         plugins = [
             {
@@ -53,6 +55,7 @@ class Surroundings:
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
                 "machine": platform.machine(),
+                "device": str(devices.resolve(device)),
                 **{name: _version_of(name) for name in ("transformers", "tokenizers", "peft")},
                 "sources": _sources_hash(),
                 "threads": threads or torch.get_num_threads(),
@@ -65,7 +68,7 @@ class Surroundings:
         """What is not as it was when the run began, each in a few words. Trackers change no result."""
         found = [
             f"{key}: {then.get(key)} then, {self.values[key]} now"
-            for key in (*VERSIONS, "machine", "threads", "kernels", "sources")
+            for key in (*VERSIONS, "machine", "device", "threads", "kernels", "sources")
             if then.get(key) != self.values[key]
         ]
         old = {(o["kind"], o["name"]): o for o in then.get("plugins", [])}

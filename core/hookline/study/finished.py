@@ -84,9 +84,8 @@ def export(
     manifest = folders.verify(source)
     finished: Mapping[str, Any] = run.finished(name) or {}
     wishes, adapter = wishes_of(plan, chosen), bool(finished.get("adapter"))
-    role = load.load_role(
-        "policy", source / "model", wishes, chosen.head, chosen.adapter, adapter, plan.experiment.seed
-    )
+    family, seed = load.family_of(plan.family), plan.experiment.seed
+    role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapter, seed, family=family)
     folder.mkdir(parents=True, exist_ok=True)
     role.export(folder)
     Tokenizer.load(run.directory / "tokenizer").export(folder)

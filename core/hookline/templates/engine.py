@@ -27,11 +27,10 @@ class Example(Engine):
         known = sorted(set(request.prompt))
         shortest = min(self.config.shortest, request.max_new_tokens)
         length = int(torch.randint(shortest, request.max_new_tokens + 1, (), generator=generator))
-        chosen = torch.randint(len(known), (length,), generator=generator).tolist()
+        chosen = torch.randint(len(known), (length,), generator=generator)
         return Completion(
-            token_ids=[known[i] for i in chosen],
-            logprobs=[-math.log(len(known))] * length,
-            kept_ids=None,
-            versions=[self.version] * length,
+            token_ids=torch.tensor(known)[chosen],
+            logprobs=torch.full((length,), -math.log(len(known))),
+            versions=torch.full((length,), self.version),
             finish_reason="length",
         )

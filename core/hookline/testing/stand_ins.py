@@ -16,11 +16,11 @@ from pydantic import Field
 import hookline
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Sampling, Scored
 from hookline.contract.component import Component
-from hookline.contract.context import Context, Tokenizer
+from hookline.contract.context import Context
 from hookline.contract.environment import Environment
 from hookline.contract.fields import DataName, UpdateConfig, Use
 from hookline.contract.hookspecs import hookimpl
-from hookline.contract.model import Architecture
+from hookline.contract.model import Architecture, Vocabulary
 
 __all__ = ["STAND_INS"]
 
@@ -30,11 +30,11 @@ LONGEST = 9
 class TinyGPT2(Architecture):
     """Two layers of 32, with weights large enough that its answers differ."""
 
-    def build(self, tokenizer: Tokenizer) -> Any:
+    def build(self, tokenizer: Vocabulary) -> Any:
         from transformers import GPT2Config, GPT2LMHeadModel
 
         shape = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 64, "initializer_range": 0.2}
-        ends = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+        ends = {name: tokenizer.special[name] for name in ("bos_token_id", "eos_token_id")}
         return GPT2LMHeadModel(GPT2Config(vocab_size=tokenizer.vocabulary, **shape, **ends))
 
 

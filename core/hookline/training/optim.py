@@ -93,19 +93,17 @@ class Optimiser:
         for name, values in saved.items():
             parameter = self.parameters[name]
             owner[id(parameter)].state[parameter] = {
-                key: value.to(parameter.device).clone() if isinstance(value, Tensor) and value.dim() else value
+                key: value.to(parameter.device).clone() if isinstance(value, Tensor) else value
                 for key, value in values.items()
             }
 
 
-def hidden_matrices(net: nn.Module, prefix: str) -> set[str]:
-    """Names of the 2-D weights that lie between embedding and output layer."""
+def hidden_matrices(net: nn.Module, output: Tensor | None, prefix: str) -> set[str]:
+    """Names of the 2-D weights that lie between embedding and output layer; output: the latter's weight."""
     outer: set[int] = set()
     for module in net.modules():
         if isinstance(module, nn.Embedding):
             outer.add(id(module.weight))
-    get = getattr(net, "get_output_embeddings", None)
-    layer = get() if get else None
-    if layer is not None:
-        outer.add(id(layer.weight))
+    if output is not None:
+        outer.add(id(output))
     return {prefix + name for name, p in net.named_parameters() if p.dim() == 2 and id(p) not in outer}

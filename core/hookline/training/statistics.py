@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +15,10 @@ from hookline.contract.loss import Stats
 from hookline.errors import PluginError, nearest
 from hookline.models.role import ReadHead, Role
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["statistics"]
 
 
 TOKEN_STATISTICS = ("logprobs", "entropy", "logsumexp", "sum_sq_probs", "top_p_mass", "rank")
-
-
-def sequences(batch: Batch) -> Tensor:
-    """Prompt and response of each row side by side, without a gap: [B, L], right-padded with 0."""
-    B, P = batch.prompt_ids_BP.shape
-    T = batch.token_ids_BT.shape[1]
-    device = batch.token_ids_BT.device
-    L = int((batch.prompt_length_B + batch.length_B).max()) if B else 0
-    out_BL = torch.zeros(B, max(L, 1), dtype=torch.long, device=device)
-    at_P, at_T = torch.arange(P, device=device), torch.arange(T, device=device)
-    row, column = (at_P < batch.prompt_length_B[:, None]).nonzero(as_tuple=True)
-    out_BL[row, column] = batch.prompt_ids_BP[row, column]
-    row, column = (at_T < batch.length_B[:, None]).nonzero(as_tuple=True)
-    out_BL[row, batch.prompt_length_B[row] + column] = batch.token_ids_BT[row, column]
-    return out_BL
 
 
 def split_by_tokens(batch: Batch, micro_tokens: int, units: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
@@ -69,49 +51,69 @@ def forward(role: Role, batch: Batch, want: Sequence[str]) -> dict[str, Tensor]:
                 f"role '{role.name}' has no statistic or head '{name}'{nearest(name, known)}",
                 "make it in setup: ctx.head",
             )
-    ids_BL = sequences(batch)
+    if tokens:
+        role.family.require({"before"}, f"'{tokens[0]}' of role '{role.name}'")
+    fused = bool(tokens) and role.check_fused()
+    reading = {name.partition(".")[0]: cast(ReadHead, role.heads[name.partition(".")[0]]) for name in heads}
+    sides = sorted({head.reads for head in reading.values()} | ({"before"} if fused else set()))
+    states = dict(role.states(batch, sides)) if sides else {}
     rows_N, at_N = batch.mask_BT.nonzero(as_tuple=True)
-    after_N = batch.prompt_length_B[rows_N] + at_N
     found: dict[str, Tensor] = {}
 
-    def place(values_N: Tensor) -> Tensor:
-        shape = (*batch.mask_BT.shape, *values_N.shape[1:])
-        empty = torch.zeros(shape, dtype=torch.float32, device=values_N.device)
-        return empty.index_put((rows_N, at_N), values_N.float())
+    def place(values: Tensor, at: tuple[Tensor, Tensor] = (rows_N, at_N)) -> Tensor:
+        shape = (*batch.mask_BT.shape, *values.shape[1:])
+        return torch.zeros(shape, dtype=torch.float32, device=values.device).index_put(at, values.float())
 
-    if role.check_fused(ids_BL) or not tokens:
-        hidden_BLH = role.trunk(input_ids=ids_BL, use_cache=False).last_hidden_state
-        before_NH = hidden_BLH[rows_N, after_N - 1]
-        if tokens:
-            weight, bias = role.head
-            if weight.dtype != before_NH.dtype:
-                before_NH, weight = before_NH.float(), weight.float()
-            temperature, support = _definition(batch, rows_N, at_N)
-            stats = kernels.linear_token_stats(
-                before_NH,
-                weight,
-                batch.token_ids_BT[rows_N, at_N],
-                bias=bias,
-                temperature=temperature,
-                support=support,
-                want=tokens,
-            )
-            found |= {name: place(getattr(stats, name)) for name in tokens}
-        for head_name in dict.fromkeys(name.partition(".")[0] for name in heads):
-            head = cast(ReadHead, role.heads[head_name])
-            read_NH = hidden_BLH[rows_N, after_N] if head.reads == "after" else before_NH
-            if head_name in heads:
-                found[head_name] = place(head(read_NH))
-            figures = tuple(name.partition(".")[2] for name in heads if name.startswith(f"{head_name}."))
-            if figures:
-                own = _vocabulary_stats(head, read_NH, batch.token_ids_BT[rows_N, at_N], figures, head_name)
-                found |= {f"{head_name}.{figure}": place(getattr(own, figure)) for figure in figures}
-        return found
-    if heads:
-        found |= forward(role, batch, heads)
-    parts = [_logits_part(role, batch, row, tokens) for row in range(len(batch))]
-    joined = [torch.cat(column) for column in zip(*parts)]
-    return {**found, **{name: place(values) for name, values in zip(tokens, joined)}}
+    if fused:
+        weight, bias = role.head
+        if weight.dtype != states["before"].dtype:
+            states["before"], weight = states["before"].float(), weight.float()
+        temperature, support = _definition(batch, rows_N, at_N)
+        stats = kernels.linear_token_stats(
+            states["before"],
+            weight,
+            batch.token_ids_BT[rows_N, at_N],
+            bias=bias,
+            temperature=temperature,
+            support=support,
+            want=tokens,
+        )
+        found |= {name: place(getattr(stats, name)) for name in tokens}
+    for head_name, head in reading.items():
+        if head.reads == "row":
+            found |= _row_figures(head, head_name, states["row"], batch, heads, place)
+            continue
+        if head_name in heads:
+            found[head_name] = place(head(states[head.reads]))
+        figures = tuple(name.partition(".")[2] for name in heads if name.startswith(f"{head_name}."))
+        if figures:
+            own = _vocabulary_stats(head, states[head.reads], batch.token_ids_BT[rows_N, at_N], figures, head_name)
+            found |= {f"{head_name}.{figure}": place(getattr(own, figure)) for figure in figures}
+    if tokens and not fused:
+        parts = [_logits_part(role, batch, row, tokens) for row in range(len(batch))]
+        joined = [torch.cat(column) for column in zip(*parts)]
+        found |= {name: place(values) for name, values in zip(tokens, joined)}
+    return found
+
+
+def _row_figures(
+    head: ReadHead,
+    name: str,
+    state_BH: Tensor,
+    batch: Batch,
+    asked: Sequence[str],
+    place: Callable[[Tensor, tuple[Tensor, Tensor]], Tensor],
+) -> dict[str, Tensor]:
+    """A figure of the whole row, put on its last chosen token."""
+    if name not in asked:
+        raise PluginError(
+            f"head '{name}' reads a row, so it has no figures per token", f"read it whole: want=('{name}',)"
+        )
+    chosen_B = batch.mask_BT.any(1)
+    at_T = torch.arange(batch.mask_BT.shape[1], device=batch.mask_BT.device)
+    rows_N = chosen_B.nonzero()[:, 0]
+    last_N = torch.where(batch.mask_BT, at_T, -1)[rows_N].amax(1) if len(rows_N) else rows_N
+    return {name: place(head(state_BH[rows_N]), (rows_N, last_N))}
 
 
 def _vocabulary_stats(head: ReadHead, read_NH: Tensor, ids_N: Tensor, want: tuple[str, ...], name: str) -> Any:
@@ -135,18 +137,17 @@ def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...]) -> t
     some = batch.rows([row])
     rows_N, at_N = some.mask_BT.nonzero(as_tuple=True)
     temperature, support = _definition(some, rows_N, at_N)
-    ids_BL = sequences(some)
 
-    def compute(ids: Tensor) -> tuple[Tensor, ...]:
-        logits_NV = role.logits(ids)[rows_N, some.prompt_length_B[rows_N] + at_N - 1]
+    def compute() -> tuple[Tensor, ...]:
+        logits_NV = role.logits(some)
         stats = kernels.token_stats(
             logits_NV, some.token_ids_BT[rows_N, at_N], temperature=temperature, support=support, want=want
         )
         return tuple(getattr(stats, name) for name in want)
 
     if torch.is_grad_enabled():
-        return cast("tuple[Tensor, ...]", checkpoint(compute, ids_BL, use_reentrant=False))
-    return compute(ids_BL)
+        return cast("tuple[Tensor, ...]", checkpoint(compute, use_reentrant=False))
+    return compute()
 
 
 def _definition(batch: Batch, rows_N: Tensor, at_N: Tensor) -> tuple[float, tuple[Tensor, Tensor] | None]:
@@ -162,13 +163,14 @@ def _definition(batch: Batch, rows_N: Tensor, at_N: Tensor) -> tuple[float, tupl
 
 @torch.no_grad()
 def statistics(role: Role, batch: Batch, want: Sequence[str], micro_tokens: int) -> Stats:
-    """The figures without gradient, in parts of at most `micro_tokens` tokens."""
+    """The figures without gradient, on the CPU, computed on the role's device in parts of at most `micro_tokens` tokens."""
     T = batch.token_ids_BT.shape[1]
     found: dict[str, Tensor] = {}
     for part in split_by_tokens(batch, micro_tokens):
         some = batch.rows(part)
-        for name, value in forward(role, some, want).items():
+        for name, on_device in forward(role, some.to(role.device), want).items():
+            value = on_device.cpu()
             whole = found.setdefault(name, value.new_zeros(len(batch), T, *value.shape[2:]))
-            whole[torch.tensor(part, device=value.device), : value.shape[1]] = value
-    empty = torch.zeros(len(batch), T, device=batch.token_ids_BT.device)
+            whole[torch.tensor(part), : value.shape[1]] = value
+    empty = torch.zeros(len(batch), T)
     return Stats({name: found.get(name, empty) for name in want})

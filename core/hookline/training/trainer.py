@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
 from hookline import rng
 from hookline.batch.stages import Batch
-from hookline.contract.context import Context
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.errors import NumbersError, PluginError
 from hookline.models.role import Role
 from hookline.training.optim import Optimiser, hidden_matrices, learning_rate
 from hookline.training.statistics import forward, split_by_tokens
+from hookline.world.world import World
 
 __all__ = ["Trainer"]
 
@@ -27,12 +27,30 @@ Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 """Rows and their loss."""
 
 
+class Surroundings(Protocol):
+    """What a trainer needs of a phase."""
+
+    @property
+    def world(self) -> World:
+        """Over what counts are summed, and where losses are computed."""
+
+    @property
+    def step(self) -> int:
+        """Steps of the phase that are done."""
+
+    def key(self, purpose: str, *ids: object) -> tuple[object, ...]:
+        """What a random number is for."""
+
+    def log(self, name: str, value: float, count: float = 1.0) -> None:
+        """Add to a figure of this step."""
+
+
 class Trainer:
     """Owns the optimiser of a phase and takes its steps."""
 
     def __init__(
         self,
-        ctx: Context,
+        ctx: Surroundings,
         roles: Callable[[str], Role],
         config: UpdateConfig,
         trained: Iterable[Role],
@@ -43,11 +61,12 @@ class Trainer:
         self.config = config
         self.roles = roles
         self.trained = list(trained)
+        self.device = ctx.world.device
         self.steps = steps
         self.progress = (0, steps)
         """How far the phase is, and how long: in optimiser steps, as many a step as the present one takes."""
         named = {f"{role.name}/{name}": p for role in self.trained for name, p in role.trainable().items()}
-        matrices = set().union(*(hidden_matrices(role.net, f"{role.name}/") for role in self.trained))
+        matrices = set().union(*(hidden_matrices(role.net, _output(role), f"{role.name}/") for role in self.trained))
         self.optimiser = Optimiser(config, named, matrices)
         self.parameters = named
         self.taken = 0
@@ -107,12 +126,12 @@ class Trainer:
 
         def count(kind: str) -> float:
             if kind not in known:
-                known[kind] = _count(mini, kind)
+                known[kind] = self.ctx.world.sum(_count(mini, kind))
             return known[kind]
 
         total = 0.0
         for part in split_by_tokens(mini, self.config.micro_tokens, _units(mini, unit)):
-            mb = MicroBatch(mini.rows(part), self._read, count, logged)
+            mb = MicroBatch(mini.rows(part).to(self.device), self._read, count, logged)
             answer = loss(mb)
             if not isinstance(answer, Loss):
                 raise PluginError(
@@ -134,7 +153,8 @@ class Trainer:
         return total
 
     def _read(self, model: str, batch: Batch, want: Sequence[str]) -> Stats:
-        return Stats(forward(self.roles(model), batch, want))
+        role = self.roles(model)
+        return Stats(forward(role, batch.to(role.device), want))
 
     def _clip(self) -> float:
         grads = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
@@ -158,6 +178,12 @@ class Trainer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.taken = int(saved["taken"])
         self.optimiser.load_state_dict(saved["optimiser"])
+
+
+def _output(role: Role) -> torch.Tensor | None:
+    """The weight of a role's output layer, where it has one."""
+    layer = role.family.output(role.base)
+    return layer[0] if layer else None
 
 
 def _units(batch: Batch, unit: str) -> list[list[int]]:

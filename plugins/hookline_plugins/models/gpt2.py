@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 import hookline
-from hookline import Architecture, Tokenizer
+from hookline import Architecture, Vocabulary
 
 
 class GPT2(Architecture):
@@ -33,7 +33,7 @@ class GPT2(Architecture):
         def attention_heads(self) -> int:
             return self.heads or max(1, self.width // 64)
 
-    def build(self, tokenizer: Tokenizer) -> Any:
+    def build(self, tokenizer: Vocabulary) -> Any:
         from transformers import GPT2Config, GPT2LMHeadModel
 
         c = self.config

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 import hookline
-from hookline import Architecture, Tokenizer
+from hookline import Architecture, Vocabulary
 
 
 class Llama(Architecture):
@@ -33,7 +33,7 @@ class Llama(Architecture):
                 raise ValueError(f"width {self.width} is no multiple of twice its {self.heads} heads")
             return self
 
-    def build(self, tokenizer: Tokenizer) -> Any:
+    def build(self, tokenizer: Vocabulary) -> Any:
         from transformers import LlamaConfig, LlamaForCausalLM
 
         c = self.config

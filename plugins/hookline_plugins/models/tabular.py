@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from math import log, prod
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 import hookline
-from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer, task
+from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer, Vocabulary, task
 
 NEVER = -1e9
 """The logit of what cannot be said: probability and gradient are exactly 0, so it stays."""
@@ -152,7 +152,7 @@ class Tabular(Architecture):
         learners: int = Field(0, ge=0)
         """With `task`: as many tables side by side, kept apart by the word (learner0, …) that stands first in a prompt."""
 
-    def build(self, tokenizer: Tokenizer) -> Any:
+    def build(self, tokenizer: Vocabulary) -> Any:
         c = self.config
         kind = TableConfig(tokenizer.vocabulary, c.context, c.sees, **tokenizer.special)
         if not c.task:
@@ -160,15 +160,16 @@ class Tabular(Architecture):
         process = task(c.task).process()
         if process is None:
             raise ExperimentError(f"{c.task} has no process, so no reference policy", "leave out model.task")
-        allowed = self._allowed(Situations(kind), process, tokenizer)
+        known = cast(Tokenizer, tokenizer)  # a stand-in for shapes has no words: only the run can build this table
+        allowed = self._allowed(Situations(kind), process, known)
         kind.rows = len(allowed) + 1
         net: Any = Table(kind)
-        words = tokenizer.inner.get_vocab()
+        words = known.inner.get_vocab()
         for row, (at, actions) in enumerate(allowed.items(), 1):
             net.situations.row_S[at] = row
             net.table.weight.data[:, row] = NEVER
             for word, probability in (actions or {"": 1.0}).items():
-                net.table.weight.data[words[word] if word else tokenizer.eos, row] = log(probability)
+                net.table.weight.data[words[word] if word else known.eos, row] = log(probability)
         return net
 
     def _allowed(self, look: Situations, process: Process, tokenizer: Tokenizer) -> dict[int, dict[str, float]]:

@@ -24,6 +24,10 @@ class Duel(Generate):
     """
 
     @property
+    def needs(self) -> set[str]:
+        return {*super().needs, "engine:combine"}
+
+    @property
     def gives(self) -> set[str]:
         return {*super().gives, "groups", "weight_B", "opponent_B"}
 

@@ -148,6 +148,12 @@ class Episodes(Component):
             return self
 
     @property
+    def needs(self) -> set[str]:
+        c = self.config
+        tilted = c.epsilon is not None or c.beta is not None or c.greedy
+        return {"decodes"} | ({"engine:combine"} if tilted else set())
+
+    @property
     def gives(self) -> set[str]:
         c = self.config
         found = {"behaviour", "recorded_BT", "taken_BT", "actions_BT"}

@@ -43,6 +43,11 @@ class Generate(Component):
         """One more answer per prompt, of the likeliest tokens, source `greedy`: for methods that compare with it (remax)."""
 
     @property
+    def needs(self) -> set[str]:
+        cut = self.config.top_k > 0 or self.config.top_p < 1
+        return {"decodes"} | ({"engine:kept-ids"} if cut else set())
+
+    @property
     def gives(self) -> set[str]:
         several = {"groups"} if self.config.samples_per_prompt > 1 else set()
         return {"behaviour"} | several | ({"greedy"} if self.config.greedy else set())

@@ -25,6 +25,10 @@ class Guided(Generate):
         from_: PhaseName | None = Field(None, alias="from")
         """The phase whose policy and Q heads draw. None: the policy of this phase, whose update learns the heads."""
 
+    @property
+    def needs(self) -> set[str]:
+        return {*super().needs, "engine:combine"}
+
     gives = property(
         lambda self: {"behaviour", "off-policy"} | ({"groups"} if self.config.samples_per_prompt > 1 else set())
     )

@@ -88,6 +88,7 @@ def _step(path: str, vocabulary: int) -> tuple[Any, Callable[[], tuple[float, fl
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from hookline.batch.stages import Batch
+    from hookline.models.load import family_of
     from hookline.models.role import Role
     from hookline.training.statistics import forward
 
@@ -104,7 +105,7 @@ def _step(path: str, vocabulary: int) -> tuple[Any, Callable[[], tuple[float, fl
         embd_pdrop=0.0,
         attn_pdrop=0.0,
     )
-    role = Role("policy", GPT2LMHeadModel(config))
+    role = Role("policy", GPT2LMHeadModel(config), family_of(None))
     batch = Batch(
         prompt_ids_BP=torch.randint(vocabulary, (ROWS, PROMPT)),
         prompt_length_B=torch.full((ROWS,), PROMPT),
@@ -124,7 +125,8 @@ def _step(path: str, vocabulary: int) -> tuple[Any, Callable[[], tuple[float, fl
 
     def materialised() -> torch.Tensor:
         ids_BL = torch.cat([batch.prompt_ids_BP, batch.token_ids_BT], 1)
-        logits_BTV = role.logits(ids_BL)[:, PROMPT - 1 : -1]
+        logits_BTV = role.net(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL), use_cache=False).logits
+        logits_BTV = logits_BTV[:, PROMPT - 1 : -1]
         return torch.log_softmax(logits_BTV.float(), -1).gather(-1, batch.token_ids_BT[..., None])[..., 0]
 
     logprobs = fused if path == "fused" else materialised

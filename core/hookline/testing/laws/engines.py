@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -22,11 +23,11 @@ def drawn(subject: Subject, harness: Harness, samples: Sequence[int], **wishes: 
     [prompt, *_] = [harness.tokenizer.prompt("a b c")]
     engine = harness.slot.component.another()
     assert isinstance(engine, Engine)
-    asked = {"sampling": Sampling(), **wishes}
+    asked, eos = {"sampling": Sampling(), **wishes}, harness.tokenizer.eos
 
     async def all_of_them() -> list[Completion]:
         requests = [
-            Request(role="policy", prompt=prompt, sample=sample, seed=7, max_new_tokens=LONGEST, **asked)
+            Request(role="policy", prompt=prompt, sample=sample, seed=7, max_new_tokens=LONGEST, eos=eos, **asked)
             for sample in samples
         ]
         return list(await asyncio.gather(*map(engine.draw, requests)))
@@ -38,6 +39,11 @@ def drawn(subject: Subject, harness: Harness, samples: Sequence[int], **wishes: 
         engine.close()
 
 
+def logprobs(one: Completion) -> list[float]:
+    """Of each token; empty where the engine does not know them."""
+    return [] if one.logprobs is None else one.logprobs.tolist()
+
+
 @law("engine", alone=True)
 def draws_repeat(subject: Subject) -> str | None:
     """A sample's answer depends on its seed and sample id alone: not on its company, nor on the order of asking."""
@@ -45,11 +51,11 @@ def draws_repeat(subject: Subject) -> str | None:
     together = drawn(subject, harness, [3, 1, 4, 5])
     for sample, one in together.items():
         for alone in (drawn(subject, harness, [sample])[sample], drawn(subject, harness, [9, sample])[sample]):
-            if list(alone.token_ids) != list(one.token_ids):
+            if alone.token_ids.tolist() != one.token_ids.tolist():
                 raise Broken(
-                    f"sample {sample} is {list(one.token_ids)} in company and {list(alone.token_ids)} otherwise"
+                    f"sample {sample} is {one.token_ids.tolist()} in company and {alone.token_ids.tolist()} otherwise"
                 )
-            if any(abs(a - b) > CLOSE for a, b in zip(alone.logprobs, one.logprobs)):
+            if any(abs(a - b) > CLOSE for a, b in zip(logprobs(alone), logprobs(one))):
                 raise Broken(f"the log-probs of sample {sample} change with its company")
     return f"{len(together)} samples"
 
@@ -58,13 +64,14 @@ def draws_repeat(subject: Subject) -> str | None:
 def whole_completions(subject: Subject) -> str | None:
     """A completion has a log-prob and a version for each of its tokens, is no longer than asked, and says why it ended."""
     for sample, one in drawn(subject, subject.harness(), [0, 1, 2, 3]).items():
-        counts = {len(one.token_ids), len(one.logprobs), len(one.versions)}
+        parts = (one.token_ids, one.versions, one.token_ids if one.logprobs is None else one.logprobs)
+        counts = {len(part) for part in parts}
         if len(counts) > 1:
             raise Broken(f"sample {sample} has {sorted(counts)} token ids, log-probs and versions")
         if not 0 < len(one.token_ids) <= LONGEST:
             raise Broken(f"sample {sample} has {len(one.token_ids)} tokens of at most {LONGEST}")
-        if not all(math.isfinite(value) and value <= CLOSE for value in one.logprobs):
-            raise Broken(f"sample {sample} has log-probs {list(one.logprobs)}")
+        if not all(math.isfinite(value) and value <= CLOSE for value in logprobs(one)):
+            raise Broken(f"sample {sample} has log-probs {logprobs(one)}")
         if one.finish_reason not in ("stop", "length"):
             raise Broken(f"sample {sample} ended with '{one.finish_reason}'; say `stop` or `length`")
     return None
@@ -78,8 +85,9 @@ def kept_ids(subject: Subject) -> str | None:
         raise NotApplicable("it does not give kept-ids")
     for sample, one in drawn(subject, harness, [0, 1], sampling=Sampling(top_k=3)).items():
         kept = one.kept_ids
-        if kept is None or len(kept) != len(one.token_ids):
+        if kept is None or len(kept.offsets) != len(one.token_ids) + 1:
             raise Broken(f"sample {sample} was cut to 3 ids and does not say which for each token")
-        if not all(token in ids and len(ids) <= 3 for token, ids in zip(one.token_ids, kept)):
+        sets = [kept.ids[a:b].tolist() for a, b in itertools.pairwise(kept.offsets.tolist())]
+        if not all(token in ids and len(ids) <= 3 for token, ids in zip(one.token_ids.tolist(), sets)):
             raise Broken(f"sample {sample} has tokens outside the ids it kept, or more than 3 of them")
     return None

@@ -1,0 +1,155 @@
+"""What `ctx.draw` does: requests to the phase's engine, one per prompt, and their answers side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from hookline.batch.columns import pad_rows
+from hookline.batch.stages import Rollout, Sampling
+from hookline.contract.engine import ABILITIES, Completion, Engine, Request
+from hookline.errors import ExperimentError, PluginError
+from hookline.inference.completions import Completions, join
+from hookline.inference.local import NextToken
+from hookline.models.role import Role
+from hookline.training.statistics import statistics
+
+__all__ = ["Asking", "Drawing"]
+
+Answer = TypeVar("Answer")
+
+
+class Asking(Protocol):
+    """The component that draws, and what it must offer for that."""
+
+    @property
+    def instance(self) -> str:
+        """Its name, for sentences."""
+
+    def role_named(self, name: str) -> Role:
+        """A model by role."""
+
+    def wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run a coroutine on the run's event loop."""
+
+
+@dataclass
+class Drawing:
+    """A phase's engine, and which weights it was last told of."""
+
+    engine: Engine
+    eos: int
+    """The token that ends an answer."""
+    micro_tokens: int = 16384
+    """How many tokens at once log-probs are computed for, where the engine gives none."""
+    told: dict[str, int] = field(default_factory=dict)
+
+    def draw(
+        self,
+        asking: Asking,
+        prompts: Sequence[Sequence[int]],
+        sample_B: Tensor,
+        *,
+        sampling: Sampling,
+        max_new_tokens: int,
+        seed: int,
+        model: str = "policy",
+        beside: Sequence[str] = (),
+        combine: Callable[[Mapping[str, NextToken]], Tensor] | None = None,
+        greedy_B: Tensor | None = None,
+    ) -> Completions:
+        """One answer per prompt of token ids, in order; see `hookline.Context.draw`.
+
+        Raises PluginError where the engine or the model cannot do this, ExperimentError where a prompt and its answer
+        do not fit into the model.
+        """
+        role = asking.role_named(model)
+        self._check(asking.instance, role, prompts, sampling, max_new_tokens, combine is not None)
+        greedy = [False] * len(prompts) if greedy_B is None else greedy_B.tolist()
+        requests = [
+            Request(
+                role=model,
+                prompt=prompt,
+                sample=sample,
+                seed=seed,
+                sampling=sampling,
+                max_new_tokens=max_new_tokens,
+                eos=self.eos,
+                greedy=likeliest,
+                beside=tuple(beside),
+                combine=combine,
+            )
+            for prompt, sample, likeliest in zip(prompts, sample_B.tolist(), greedy)
+        ]
+        for name in (model, *beside):
+            version = asking.role_named(name).version
+            if self.told.get(name) != version:
+                self.engine.sync(name, version)
+                self.told[name] = version
+        found = self._answers(asking, requests)
+        drawn = join(found, sampling, f"engine '{self.engine.instance}'")
+        if any(one.logprobs is None for one in found):
+            logprobs_BT = own_logprobs(role, prompts, sample_B, drawn, self.micro_tokens)
+            drawn = replace(drawn, behaviour=replace(drawn.behaviour, logprobs_BT=logprobs_BT))
+        return drawn
+
+    def _answers(self, asking: Asking, requests: Sequence[Request]) -> list[Completion]:
+        """Every answer, in the order of the requests; the first failure is raised."""
+        found: list[Completion] = []
+
+        async def every() -> None:  # returns nothing: asyncio prints what a task returns, which takes long for tensors
+            found.extend(await asyncio.gather(*map(self.engine.draw, requests)))
+
+        asking.wait(every())
+        return found
+
+    def _check(
+        self,
+        who: str,
+        role: Role,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        max_new_tokens: int,
+        combines: bool,
+    ) -> None:
+        role.family.require({"decodes"}, f"'{who}', which draws from role '{role.name}',")
+        for ability, asked in (("combine", combines), ("kept-ids", sampling.truncated)):
+            if asked and ability not in self.engine.gives:
+                raise PluginError(
+                    f"'{who}' needs {ABILITIES[ability]} ('{ability}'), which engine '{self.engine.instance}' is not",
+                    "name another engine; `local` is one",
+                )
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        if longest + max_new_tokens > role.context:
+            raise ExperimentError(
+                f"a prompt of {longest} tokens and {max_new_tokens} new ones make {longest + max_new_tokens}, "
+                f"the model has {role.context} positions",
+                "lower max_new_tokens, shorten the prompts, or build with a larger context",
+            )
+
+
+def own_logprobs(
+    role: Role, prompts: Sequence[Sequence[int]], sample_B: Tensor, drawn: Completions, micro_tokens: int
+) -> Tensor:
+    """Log-probs [B, T] of what was drawn, by the role's own weights, for an engine that does not know them."""
+    prompt_ids_BP, prompt_length_B = pad_rows(prompts)
+    rows = Rollout(
+        prompt_ids_BP=prompt_ids_BP,
+        prompt_length_B=prompt_length_B,
+        token_ids_BT=drawn.token_ids_BT,
+        length_B=drawn.length_B,
+        mask_BT=torch.arange(drawn.token_ids_BT.shape[1]) < drawn.length_B[:, None],
+        group_B=sample_B,
+        sample_B=sample_B,
+        records=({},) * len(sample_B),
+        decode=lambda ids: "",
+        finish_reason=drawn.finish_reason,
+        source=(role.name,) * len(sample_B),
+        behaviour=drawn.behaviour,
+    )
+    return statistics(role, rows, ("logprobs",), micro_tokens).logprobs_BT
