@@ -32,7 +32,7 @@ _HOMES = {
     "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
     "hookline.contract.format": ("Format",),
-    "hookline.contract.context": ("Completions", "Context", "NextToken", "Tokenizer"),
+    "hookline.contract.context": ("Completions", "Context", "NextToken"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
@@ -40,6 +40,7 @@ _HOMES = {
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
     "hookline.data.tasks": ("task",),
+    "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
         "DataError",
@@ -147,7 +148,7 @@ if TYPE_CHECKING:
     )
     from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
-    from hookline.contract.context import Completions, Context, NextToken, Tokenizer
+    from hookline.contract.context import Completions, Context, NextToken
     from hookline.contract.engine import Completion, Engine, Request
     from hookline.contract.environment import Environment, Turn
     from hookline.contract.family import Decoding, Family
@@ -160,6 +161,7 @@ if TYPE_CHECKING:
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task
     from hookline.data.tasks import task
+    from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,
         DataError,

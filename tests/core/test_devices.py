@@ -122,7 +122,7 @@ def apart(loop: PhaseLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     monkeypatch.setattr(Batch, "to", moved)
     monkeypatch.setattr(trainer, "forward", computed)
     monkeypatch.setattr(Role, "device", ROLES)
-    for role in loop.shared.roles.values():
+    for role in loop.phase.roles.values():
         watch.put(role.tensors(), "there")
         watch.put(list(role.parameters().values()), "there")
     with watch:
@@ -173,7 +173,7 @@ def ends_early(loop: PhaseLoop) -> None:
     """Answers differ in length, so that their rewards differ and there are comparisons."""
     prompts = [[i] for i in range(12)]
     said = loop.ctx.draw(prompts, torch.arange(12), sampling_=Sampling(), max_new_tokens=7).token_ids_BT
-    loop.shared.drawing.eos = int(said.flatten().mode().values)
+    loop.phase._resources.drawing.eos = int(said.flatten().mode().values)
 
 
 @pytest.mark.parametrize("name", [*phases({}, Path())])
@@ -204,7 +204,7 @@ def test_what_an_engine_gives_lies_here(lab: Lab, monkeypatch: pytest.MonkeyPatc
     loop = lab(update={"use": "sft", "lr": 1e-3})
     asked: dict[str, Any] = {"role": "policy", "prompt": [1, 2], "sample": 3, "seed": 1, "max_new_tokens": 4, "eos": 0}
     with apart(loop, monkeypatch) as watch:
-        given = loop.ctx.wait(loop.shared.drawing.engine.draw(Request(**asked, sampling=Sampling(top_k=4))))
+        given = loop.ctx.wait(loop.phase._resources.drawing.engine.draw(Request(**asked, sampling=Sampling(top_k=4))))
         assert all(watch.place(tensor) <= {"here"} for tensor in tensors_in(given))
         assert watch.place(given.token_ids) == watch.place(given.logprobs) == {"here"}
 

@@ -24,12 +24,12 @@ LENGTHS = (1, 5, 3, 2, 7, 4, 1, 6, 2, 3)
 
 def peaked(loop: PhaseLoop) -> list[list[int]]:
     """Prompts of several lengths, for a model that is far from uniform and often says what ends an answer."""
-    tokenizer = loop.shared.tokenizer
+    tokenizer = loop.session.tokenizer
     weight, _ = loop.ctx.role_named("policy").head
     weight.data.mul_(8)
     prompts = [[(7 * i + 3 * j) % 290 for j in range(n)] for i, n in enumerate(LENGTHS)]
     said = loop.ctx.draw(prompts, torch.arange(10), sampling_=Sampling(), max_new_tokens=12).token_ids_BT
-    tokenizer.eos = loop.shared.drawing.eos = int(said.flatten().mode().values)
+    tokenizer.eos = loop.phase._resources.drawing.eos = int(said.flatten().mode().values)
     return prompts
 
 
@@ -70,7 +70,7 @@ def test_answers_are_bit_for_bit_what_they_were_before_engines(lab: Lab, options
     sample_B = torch.arange(len(prompts)) * 3 + 5
     policy = ctx.role_named("policy")
     policy.version = 4
-    loop.shared.roles["other"] = policy.copy("other")
+    loop.phase.roles._roles["other"] = policy.copy("other")
     sampling, combine = options.get("sampling", Sampling()), options.get("combine")
     greedy_B = torch.arange(len(prompts)) % 3 == 0 if options.get("greedy") else None
     beside = options.get("beside", ())
@@ -84,7 +84,7 @@ def test_answers_are_bit_for_bit_what_they_were_before_engines(lab: Lab, options
         sampling=sampling,
         max_new_tokens=12,
         eos=ctx.tokenizer.eos,
-        seed=rng.key(loop.shared.seed, ctx.phase, "draw"),
+        seed=rng.key(loop.phase.scope.seed, ctx.phase, "draw"),
         combine=combine,
         greedy_B=greedy_B,
     )
@@ -97,7 +97,7 @@ def test_all_that_waits_in_one_turn_is_one_batch_and_what_differs_is_not(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = lab(update=SFT)
-    engine = loop.shared.drawing.engine
+    engine = loop.phase._resources.drawing.engine
     assert isinstance(engine, Local)
     batches: list[list[int]] = []
     real = Local._draw
@@ -152,7 +152,7 @@ def test_no_prompts_are_no_answers(lab: Lab) -> None:
 def test_scores_are_the_log_probs_of_the_tokens(lab: Lab) -> None:
     loop = lab(update=SFT)
     ids = [5, 9, 2, 7]
-    found = loop.ctx.wait(loop.shared.drawing.engine.score("policy", ids))
+    found = loop.ctx.wait(loop.phase._resources.drawing.engine.score("policy", ids))
     with torch.no_grad():
         logprobs = torch.log_softmax(loop.ctx.role_named("policy").net(torch.tensor([ids])).logits[0].double(), -1)
     expected = torch.stack([logprobs[i, ids[i + 1]] for i in range(3)])
@@ -248,7 +248,7 @@ def filed(lab: Lab, sampled: dict[str, Any], corpus: Path, tmp_path: Path) -> Ca
         made = cls(cls.Config(answers=str(tmp_path / "answers.json")))  # type: ignore[call-arg]
         made.instance = "filed"
         made.setup(loop.ctx)
-        loop.shared.drawing.engine = made
+        loop.phase._resources.drawing.engine = made
         return loop
 
     return make
@@ -270,7 +270,7 @@ def test_an_engine_is_told_of_new_weights_once_before_it_draws(filed: Callable[.
     loop.step()
     loop.hooks.rollout(loop.ctx)
     loop.hooks.rollout(loop.ctx)
-    engine: Any = loop.shared.drawing.engine
+    engine: Any = loop.phase._resources.drawing.engine
     assert engine.told == [("policy", 0), ("policy", 1)]
 
 
@@ -301,8 +301,8 @@ def test_what_does_not_fit_together_names_the_engine(lab: Lab, change: dict[str,
             return Completion(**(right | change), finish_reason="stop")
 
     loop = lab(update=SFT)
-    loop.shared.drawing.engine = Odd(Odd.Config())
-    loop.shared.drawing.engine.instance = "odd"
+    loop.phase._resources.drawing.engine = Odd(Odd.Config())
+    loop.phase._resources.drawing.engine.instance = "odd"
     with pytest.raises(PluginError, match=f"engine 'odd' gave {sentence}"):
         loop.ctx.draw([[1]], torch.arange(1), sampling_=Sampling(), max_new_tokens=3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 
 import hookline
 from hookline import HooklineError, PluginError
-from hookline.loop.api import plan
 from hookline.loop.loop import PhaseLoop
+from hookline.testing import open_phase
 from hookline.training.statistics import forward, statistics
 
 FILE = str(Path(__file__).with_name("encoder.py"))
@@ -112,23 +113,8 @@ def test_a_figure_of_a_row_lies_on_its_last_chosen_token(
 @pytest.fixture
 def lab_of(tmp_path: Path) -> Any:
     """The loop of an experiment's first phase."""
-    import asyncio
-
-    from hookline.loop.phase import tokenizer_of
-    from hookline.runs.run import Run
-
-    with asyncio.Runner() as answers:
-        opened = []
-
-        def make(experiment: dict[str, Any]) -> PhaseLoop:
-            planned = plan(experiment)
-            run = Run.open(tmp_path / f"lab{len(opened)}", planned)
-            opened.append(run)
-            return PhaseLoop(planned, planned.phases[0], run, tokenizer_of(planned, run), answers)
-
-        yield make
-        for run in opened:
-            run.close()
+    with ExitStack() as opened:
+        yield lambda experiment: opened.enter_context(open_phase(experiment))
 
 
 # -- what it cannot do
@@ -184,7 +170,7 @@ def test_a_statistic_or_a_late_head_on_a_missing_side_is_one_sentence(
     batch = loop.hooks.rollout(loop.ctx)
     with pytest.raises(PluginError, match=r"'logprobs' of role 'policy' needs a state that predicts each token"):
         loop.ctx.stats(batch)
-    loop.shared.settling = True
+    loop.phase.roles.settling = True
     with pytest.raises(PluginError, match=r"head 'value' of role 'policy' needs .* models of family 'pooling'"):
         loop.ctx.head("value", lambda width: torch.nn.Linear(width, 1))
     with pytest.raises(PluginError, match=r"has no output layer over tokens"):

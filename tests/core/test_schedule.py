@@ -19,7 +19,7 @@ STEPS = 4
 def rates(loop: PhaseLoop, rows: list[int]) -> list[list[float]]:
     """The learning rate of every optimiser step, by step of the phase, where the rollout brings so many rows."""
     bring, found = loop.hooks.rollout, []
-    trainer: Any = loop.shared.trainer
+    trainer: Any = loop.phase.trainer
     step = trainer.optimiser.step
 
     def told(share: float) -> float:
@@ -33,8 +33,8 @@ def rates(loop: PhaseLoop, rows: list[int]) -> list[list[float]]:
         some = bring(loop.ctx).rows(range(many))
         loop.hooks.rollout = lambda ctx, some=some: some  # type: ignore[misc]
         loop.step()
-        loop.shared.step += 1
-        figures, _ = loop.shared.metrics.collect()
+        loop.phase.scope.step += 1
+        figures, _ = loop.phase.metrics.collect()
         assert all(map(math.isfinite, figures.values())), figures
         assert figures.get("optimiser_steps", 0) == len(found[-1])
     return found

@@ -14,10 +14,7 @@ import torch
 
 from hookline import DataError, Environment, PluginError, Process, Turn
 from hookline.data.tasks import task
-from hookline.loop.api import plan
-from hookline.loop.loop import PhaseLoop
-from hookline.loop.phase import tokenizer_of
-from hookline.runs.run import Run
+from hookline.testing import open_phase
 from hookline_plugins.environments.process import ProcessEnvironment
 from hookline_plugins.maths import pick
 
@@ -148,7 +145,7 @@ def loop(tmp_path: Path) -> Any:
     ]
     path = tmp_path / "sums.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    planned = plan(
+    with open_phase(
         {
             "name": "sums",
             "seed": 3,
@@ -164,12 +161,10 @@ def loop(tmp_path: Path) -> Any:
             ],
             "trackers": [],
         },
+        tmp_path / "run",
         plugins=[str(CALCULATOR)],
-    )
-    run, runner = Run.open(tmp_path / "run", planned), asyncio.Runner()
-    yield PhaseLoop(planned, planned.phases[0], run, tokenizer_of(planned, run), runner)
-    run.close()
-    runner.close()
+    ) as opened:
+        yield opened
 
 
 def test_an_environment_with_a_tool_is_played_through_the_phase_s_own_draws(loop: Any) -> None:
@@ -205,7 +200,7 @@ def test_an_environment_s_rewards_are_learned_from_and_every_environment_of_a_ro
     before = list(module.OPEN)
     loop.step()
     assert before == module.OPEN
-    figures, _ = loop.shared.metrics.collect()
+    figures, _ = loop.phase.metrics.collect()
     assert figures["optimiser_steps"] == 1
     assert "reward" in figures
 
