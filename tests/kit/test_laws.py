@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from known_bugs import BUGS
 from lawbreakers import BREAKERS, Excused, Keeps
+from lawbreakers_apart import BREAKERS_APART, Coin, Lines, Plain, Verb
 
 from hookline import Component, PluginError
-from hookline.testing import Verdict, laws
+from hookline.testing import Verdict, check, laws
 from hookline.testing.suite import every_law, judge, opened
 
 
@@ -20,7 +21,9 @@ def verdict(cls: type[Component], name: str, **options: Any) -> Verdict:
         return judge(law, subject)
 
 
-@pytest.mark.parametrize(("law", "cls"), [(law, cls) for law, several in BREAKERS.items() for cls in several])
+@pytest.mark.parametrize(
+    ("law", "cls"), [(law, cls) for law, several in {**BREAKERS, **BREAKERS_APART}.items() for cls in several]
+)
 def test_who_breaks_a_law_is_told_by_that_law(law: str, cls: type[Component]) -> None:
     said = verdict(cls, law)
     assert said.outcome == "fail", said
@@ -29,10 +32,17 @@ def test_who_breaks_a_law_is_told_by_that_law(law: str, cls: type[Component]) ->
 
 def test_no_law_is_left_untried() -> None:
     names = {law.name for law in every_law()}
-    tried = {*BREAKERS, *(law for _, broken in BUGS.values() for law in broken)}
+    tried = {*BREAKERS, *BREAKERS_APART, *(law for _, broken in BUGS.values() for law in broken)}
     assert names == tried
     for law in every_law():
         assert law.meaning.endswith("."), law.name
+
+
+@pytest.mark.parametrize("cls", [Plain, Coin, Lines, Verb])
+def test_who_keeps_the_laws_of_its_kind_is_left_in_peace(cls: type[Component]) -> None:
+    report = check(cls)
+    assert report.passed, str(report)
+    assert not [v for v in report.verdicts if v.outcome == "not applicable"], str(report)
 
 
 def test_a_promise_is_tried_only_where_it_is_made() -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -258,6 +258,17 @@ def test_what_is_no_kind_is_refused_where_it_is_written(target: Any) -> None:
         hookline.Use[target]
 
 
+def test_a_kind_without_a_base_class_is_named_by_its_word() -> None:
+    class Asks(hookline.Config):
+        one: hookline.Use[Literal["reward"]]
+        """One."""
+        more: tuple[hookline.Use[Literal["reward"]], ...] = ()
+        """Several."""
+
+    found = list(nested(Asks.model_validate({"one": "length", "more": [{"use": "length", "per": 2}]})))
+    assert [(part.key, part.kind, part.base) for part in found] == [("one", "reward", None), ("more/0", "reward", None)]
+
+
 def test_a_base_class_is_kept() -> None:
     class Asks(hookline.Config):
         head: hookline.Use[hookline.Head]
@@ -371,6 +382,20 @@ def test_a_phase_has_an_engine(tmp_path: Path) -> None:
     described["phases"][0]["engine"] = ["fixed"]
     with pytest.raises(ExperimentError, match="engine"):
         plan(described, plugins=[str(path)])
+
+
+def test_a_run_begun_before_there_were_engines_goes_on(tmp_path: Path, loose: str) -> None:
+    run = hookline.run(experiment(), out=tmp_path / "run", plugins=[loose])
+    path = run.directory / "experiment.json"
+    written = json.loads(path.read_text())
+    assert written["phases"][0].pop("engine")["use"] == "local"
+    path.write_text(json.dumps(written))
+    assert run.experiment["phases"][0]["engine"]["use"] == "local"
+    hookline.run(experiment(), out=tmp_path / "run", plugins=[loose])
+    other = experiment()
+    other["phases"][0]["engine"] = {"use": "local", "name": "another"}
+    with pytest.raises(HooklineError, match=r"phases.0.engine.name was null, is \"another\""):
+        hookline.run(other, out=tmp_path / "run", plugins=[loose])
 
 
 COMMAND = '''

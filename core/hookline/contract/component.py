@@ -37,18 +37,33 @@ class Component(Generic[ConfigT]):
     name: ClassVar[str] = ""
     """Only for loose files: the name under which it is offered (default: the file's)."""
     hook_api: ClassVar[str] = HOOK_API
-    needs: Collection[str] = frozenset()
-    """What must be there: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`.
+    # What follows is a plain value of the class, `needs = {"groups"}`, or a property that depends on `self.config`.
+    if TYPE_CHECKING:
 
-    Two are asked of the phase that the config names with a `PhaseName`, where it does: `head:NAME`, a head that phase
-    trains (else this phase), and `feedback`, which it collected.
-    """
-    gives: Collection[str] = frozenset()
-    """What it adds; `role:NAME` for a role it makes. Each of these may be a property that depends on `self.config`."""
-    claims: Collection[str] = frozenset()
-    """What only one component of a phase may do, e.g. `kl`: to price the distance from the reference."""
-    metrics: Sequence[Metric] = ()
-    """The figures it logs."""
+        @property
+        def needs(self) -> Collection[str]:
+            """What must be there: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`.
+
+            Two are asked of the phase that the config names with a `PhaseName`, where it does: `head:NAME`, a head that
+            phase trains (else this phase), and `feedback`, which it collected. `engine:ABILITY` is asked of the phase's
+            engine, e.g. `engine:combine`.
+            """
+
+        @property
+        def gives(self) -> Collection[str]:
+            """What it adds; `role:NAME` for a role it makes."""
+
+        @property
+        def claims(self) -> Collection[str]:
+            """What only one component of a phase may do, e.g. `kl`: to price the distance from the reference."""
+
+        @property
+        def metrics(self) -> Sequence[Metric]:
+            """The figures it logs."""
+
+    else:
+        needs = gives = claims = frozenset()
+        metrics = ()
     promises: Collection[str] = frozenset()
     """Laws of `hookline.testing` that it keeps beyond those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}

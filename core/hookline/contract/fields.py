@@ -59,8 +59,9 @@ class Strict(BaseModel):
 class Use(Strict, Generic[UsedT]):
     """A component by name, with its options beside it: `gae`, or `{use: gae, lam: 0.9}`.
 
-    The type of a config field that holds a component is `Use[Environment]` or `Use["environment"]`: a base class, or
-    the name of a kind. `| None` and `tuple[Use[…], …]` may stand around it.
+    The type of a config field that holds a component is `Use[Environment]`, by base class, or, for kinds without one,
+    `Use[Literal["reward"]]`, for short `Use["reward"]`, which linters take for the name of a class. `| None` and
+    `tuple[Use[…], …]` may stand around it.
     """
 
     use: str = Field(min_length=1, max_length=160)
@@ -71,6 +72,8 @@ class Use(Strict, Generic[UsedT]):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def __class_getitem__(cls, target: Any) -> Any:
+        if typing.get_origin(target) is Literal:
+            [target] = typing.get_args(target)
         if not isinstance(target, str | type):
             return cls
         kind = target if isinstance(target, str) else kind_of_base(target)

@@ -205,7 +205,7 @@ class Subject:
             yield replace(plain, phases=dict.fromkeys(phases, "before"))
         for offer in heads():
             yield replace(plain, head=offer.name)
-        rare = self._needs() - set().union(*(cls.gives for _, cls in STAND_INS.values()))
+        rare = self._needs() - set().union(*map(plain_gives, STAND_INS))
         for pick in (1, 2) if rare else ():
             yield replace(plain, pick=pick)
         counts = {
@@ -601,7 +601,7 @@ def neighbours(
         "rollout": {"use": "testing-pairs" if paired else "testing-sampled", "prompts": rows},
         "wrap": ["testing-uneven"],
     }
-    given = set(STAND_INS[parts["rollout"]["use"]][1].gives)
+    given = set(plain_gives(parts["rollout"]["use"]))
     if kind == "rollout":
         parts = {"rollout": own, "reward": "testing-worth", "update": "testing-follow", "evaluate": [evaluation(own)]}
         if "recorded_B" in probe.gives or "recorded_BT" in probe.gives:
@@ -651,6 +651,11 @@ def neighbours(
         given |= gives
         missing += [n for n in needs if n not in given]
     return parts
+
+
+def plain_gives(stand_in: str) -> frozenset[str]:
+    """What a stand-in gives, whatever its options."""
+    return frozenset(inspect.getattr_static(STAND_INS[stand_in][1], "gives"))
 
 
 def evaluation(own: Mapping[str, Any]) -> dict[str, Any]:

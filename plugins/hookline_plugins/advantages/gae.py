@@ -13,17 +13,18 @@ import hookline
 from hookline import Advantaged, Component, Context, ExperimentError, Scored, hookimpl, kernels
 
 
-class GAE(Component):
+class Options(hookline.Config):
+    gamma: float = Field(1.0, ge=0, le=1)
+    """Discount per token. 1.0 is usual for one-turn text; lower values prefer early reward."""
+    lam: float = Field(0.95, ge=0, le=1)
+    """0 is one-step TD (biased, quiet), 1 is Monte Carlo (unbiased, noisy)."""
+
+
+class GAE(Component[Options]):
     """Advantages from a critic's values. Masked tokens pass the carry on and hold 0; the last token is terminal."""
 
     needs = frozenset({"critic"})
     gives = frozenset({"value_BT", "return_BT"})
-
-    class Config(hookline.Config):
-        gamma: float = Field(1.0, ge=0, le=1)
-        """Discount per token. 1.0 is usual for one-turn text; lower values prefer early reward."""
-        lam: float = Field(0.95, ge=0, le=1)
-        """0 is one-step TD (biased, quiet), 1 is Monte Carlo (unbiased, noisy)."""
 
     def setup(self, ctx: Context) -> None:
         if "paused" in ctx.given:

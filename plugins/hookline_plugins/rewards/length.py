@@ -9,14 +9,15 @@ import hookline
 from hookline import Component, Rollout, hookimpl
 
 
-class Length(Component):
-    """Tokens per answer over `per`; with a negative weight it is a price on length."""
+class Options(hookline.Config):
+    per: float = Field(1.0, gt=0)
+    """Tokens that make 1."""
+    free: int = Field(0, ge=0)
+    """Tokens that do not count."""
 
-    class Config(hookline.Config):
-        per: float = Field(1.0, gt=0)
-        """Tokens that make 1."""
-        free: int = Field(0, ge=0)
-        """Tokens that do not count."""
+
+class Length(Component[Options]):
+    """Tokens per answer over `per`; with a negative weight it is a price on length."""
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:

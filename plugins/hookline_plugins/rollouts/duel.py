@@ -24,7 +24,7 @@ class Duel(Generate):
     """
 
     @property
-    def gives(self) -> set[str]:  # type: ignore[override]
+    def gives(self) -> set[str]:
         return {*super().gives, "groups", "weight_B", "opponent_B"}
 
     class Config(Generate.Config):

@@ -148,7 +148,7 @@ class Episodes(Component):
             return self
 
     @property
-    def gives(self) -> set[str]:  # type: ignore[override]
+    def gives(self) -> set[str]:
         c = self.config
         found = {"behaviour", "recorded_BT", "taken_BT", "actions_BT"}
         found |= {"groups"} if c.samples_per_start > 1 else set()

@@ -43,7 +43,7 @@ class Generate(Component):
         """One more answer per prompt, of the likeliest tokens, source `greedy`: for methods that compare with it (remax)."""
 
     @property
-    def gives(self) -> set[str]:  # type: ignore[override]
+    def gives(self) -> set[str]:
         several = {"groups"} if self.config.samples_per_prompt > 1 else set()
         return {"behaviour"} | several | ({"greedy"} if self.config.greedy else set())
 

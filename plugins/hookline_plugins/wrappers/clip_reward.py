@@ -16,16 +16,17 @@ import hookline
 from hookline import Component, Context, Metric, Rollout, Scored, hookimpl, put_last
 
 
-class ClipReward(Component):
+class Options(hookline.Config):
+    limit: float = Field(10.0, gt=0)
+    """The largest reward, and minus it the smallest. Small is safe and blind to size."""
+    each: Literal["answer", "token"] = "answer"
+    """What is clipped: an answer's sum (the difference is paid on its last token), or each token's reward."""
+
+
+class ClipReward(Component[Options]):
     """No reward beyond ±limit."""
 
     metrics = (Metric("reward_clipped", "share of answers whose reward left ±limit", healthy=(0.0, 0.5)),)
-
-    class Config(hookline.Config):
-        limit: float = Field(10.0, gt=0)
-        """The largest reward, and minus it the smallest. Small is safe and blind to size."""
-        each: Literal["answer", "token"] = "answer"
-        """What is clipped: an answer's sum (the difference is paid on its last token), or each token's reward."""
 
     @hookimpl(wrapper=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Generator[None, Scored, Scored]:

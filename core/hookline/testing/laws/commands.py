@@ -35,7 +35,7 @@ class Printed:
 
 
 @law("command", alone=True)
-def options(subject: Subject) -> str | None:
+def arguments(subject: Subject) -> str | None:
     """Only the last positional argument takes several values, and no option bears a name that every command has."""
     fields = subject.cls.Config.model_fields
     taken = [field.alias or name for name, field in fields.items() if (field.alias or name) in TAKEN]

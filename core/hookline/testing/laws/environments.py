@@ -13,6 +13,7 @@ from hookline.errors import DataError
 from hookline.testing.harness import Subject, own_rows
 from hookline.testing.suite import Broken, NotApplicable, law
 
+SEEDS = 12
 MOST = 1000
 """Turns after which an episode should be over."""
 REPLIES = ("", "yes", "a b c", '{"name": "look", "arguments": {}}', "42", "<|endoftext|>", "ünïcödé 🙂")
@@ -47,11 +48,12 @@ def played(subject: Subject, seed: int, replies: Sequence[str] = REPLIES) -> lis
 @law("environment", alone=True)
 def episodes_repeat(subject: Subject) -> str | None:
     """Under one seed, the same replies lead to the same turns, in another instance too."""
-    first = played(subject, 3)
-    for number, (one, other) in enumerate(zip(first, played(subject, 3))):
+    for seed in range(SEEDS):
+        one, other = played(subject, seed), played(subject, seed)
         if one != other:
+            number = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
             raise Broken(f"turn {number} is another the second time; draw only from the generator that reset is given")
-    return f"{len(first) - 1} replies"
+    return f"{SEEDS} episodes"
 
 
 @law("environment", alone=True)

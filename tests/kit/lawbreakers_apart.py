@@ -1,0 +1,196 @@
+"""Breakers of the laws for kinds that stand beside the loop, and for every component; the line that breaks is marked."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated
+
+import torch
+
+import hookline
+from hookline import Argument, Command, Completion, Component, DataError, Engine, Environment, Format, Turn, hookimpl
+
+
+class Eager(Component):
+    """Opens a file before it is asked to."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.file = open(__file__)  # noqa: SIM115 - belongs into setup
+
+    @hookimpl
+    def hookline_reward(self, rollout):
+        return rollout.length_B.float()
+
+
+class Slams(Component):
+    """Cannot be closed before it was set up."""
+
+    def setup(self, ctx):
+        self.open = [1]
+
+    def close(self):
+        self.open.pop()  # there may be none
+
+    @hookimpl
+    def hookline_reward(self, rollout):
+        return rollout.length_B.float()
+
+
+class Plain(Engine):
+    """Answers with the prompt's first token, as often as the sample's id says."""
+
+    gives = frozenset({"kept-ids"})
+
+    async def draw(self, request):
+        return self.said(request, 1 + request.sample % request.max_new_tokens)
+
+    def said(self, request, count):
+        kept = [[request.prompt[0]]] * count if request.sampling.truncated else None
+        return Completion(
+            token_ids=[request.prompt[0]] * count,
+            logprobs=[0.0] * count,
+            kept_ids=kept,
+            versions=[0] * count,
+            finish_reason="length",
+        )
+
+
+class Counts(Plain):
+    """Its answers grow with each request."""
+
+    def setup(self, ctx):
+        self.count = itertools.count(1)
+
+    async def draw(self, request):
+        return self.said(request, 1 + next(self.count) % request.max_new_tokens)  # by order of asking
+
+
+class Endless(Plain):
+    """Never stops."""
+
+    async def draw(self, request):
+        return self.said(request, request.max_new_tokens + 1)  # more than asked
+
+
+class Hides(Plain):
+    """Cuts the distribution without a word."""
+
+    def said(self, request, count):
+        found = super().said(request, count)
+        return Completion(**{**vars(found), "kept_ids": None})  # top-k cut it
+
+
+class Coin(Environment):
+    """Heads or tails, three times."""
+
+    async def reset(self, record, rng):
+        self.rng, self.left = rng, 3
+        return Turn(text="?")
+
+    async def step(self, reply):
+        self.left -= 1
+        heads = bool(torch.randint(2, (), generator=self.rng))
+        return Turn(text="heads" if heads else "tails", rewards={"heads": float(heads)}, terminated=not self.left)
+
+
+class Forgetful(Coin):
+    """Tosses a coin of its own."""
+
+    async def step(self, reply):
+        self.rng.seed()  # another seed each time
+        return await super().step(reply)
+
+
+class Patient(Coin):
+    """Waits for a word that never comes."""
+
+    async def step(self, reply):
+        return Turn(text="?")  # no limit of turns
+
+
+class Mumbles(Coin):
+    """Says nothing, and goes on."""
+
+    async def reset(self, record, rng):
+        await super().reset(record, rng)
+        return Turn()  # nothing to read
+
+
+class Lines(Format):
+    """A row per line."""
+
+    suffixes = (".lines",)
+
+    def read(self, path):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except ValueError:
+            raise DataError(f"{path} is no text", "save it as UTF-8") from None
+        yield from ({"prompt": line} for line in lines)
+
+
+class Dotless(Lines):
+    """Its ending has no dot."""
+
+    suffixes = ("lines",)  # ".lines"
+
+
+class Numbers(Lines):
+    """Numbers its rows over all readings."""
+
+    count = itertools.count()
+
+    def read(self, path):
+        yield from ({**row, "number": next(self.count)} for row in super().read(path))  # goes on counting
+
+
+class Trips(Lines):
+    """Lets the decoder's error through."""
+
+    def read(self, path):
+        yield from ({"prompt": line} for line in path.read_text(encoding="utf-8").splitlines())  # may be no text
+
+
+class Verb(Command):
+    """Does nothing, well."""
+
+    promises = frozenset({"runs"})
+
+    def run(self, out):
+        out.value({})
+        return 0
+
+
+class Greedy(Verb):
+    """Takes several runs, then a folder."""
+
+    class Config(hookline.Config):
+        runs: Annotated[tuple[str, ...], Argument("RUN")] = ()  # not the last
+        """Which runs."""
+        folder: Annotated[str, Argument("DIR")] = "."
+        """Where to."""
+
+
+class Codeless(Verb):
+    """Forgets its exit code."""
+
+    def run(self, out):
+        out.value({})  # and no return
+
+
+BREAKERS_APART: dict[str, tuple[type[Component], ...]] = {
+    "opens-nothing": (Eager,),
+    "closes": (Slams,),
+    "draws-repeat": (Counts,),
+    "whole-completions": (Endless,),
+    "kept-ids": (Hides,),
+    "episodes-repeat": (Forgetful,),
+    "episodes-end": (Patient,),
+    "whole-turns": (Mumbles,),
+    "suffixes": (Dotless,),
+    "reads-alike": (Numbers,),
+    "refuses": (Trips,),
+    "arguments": (Greedy,),
+    "runs": (Codeless,),
+}
