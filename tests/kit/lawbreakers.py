@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from hookline import Component, Judgement, Process, Task, UpdateConfig, hookimpl, put_last
+from hookline import Component, Judgement, Metric, Process, Task, UpdateConfig, hookimpl, put_last
 from hookline.testing.stand_ins import Sampled
 
 
@@ -65,6 +65,28 @@ class Presumes(Follow):
     def columns(self, batch):
         batch.reward_B.max()  # of no rows there is none
         return batch
+
+
+class Averages(Component):
+    """Logs a mean of rows, of no rows too."""
+
+    metrics = (Metric("mean_reward", "mean over rows of the reward"),)
+
+    @hookimpl(wrapper=True)
+    def hookline_score(self, ctx, rollout):
+        scored = yield
+        ctx.log("mean_reward", float(scored.reward_B.mean()))  # of no rows it is not a number
+        return scored
+
+
+class Newest(Component):
+    """Looks for the newest row, where there may be none."""
+
+    @hookimpl(wrapper=True)
+    def hookline_rollout(self):
+        rollout = yield
+        self.newest = int(rollout.sample_B.max())  # of no rows there is none
+        return rollout
 
 
 class Forgets(Follow):
@@ -409,7 +431,7 @@ BREAKERS: dict[str, tuple[type[Component], ...]] = {
     "stands": (Stumbles, Scribbles),
     "declared-figures": (Gossip,),
     "lent": (Scribbles,),
-    "no-rows": (Presumes,),
+    "no-rows": (Presumes, Averages, Newest),
     "resume": (Forgets, Adrift),
     "permutation": (ByPlace, FirstComes, Rank, FirstWins),
     "zero-advantage": (Wilful,),

@@ -35,7 +35,8 @@ class StageSpecs:
         """Bring experience: sample it from the policy, or read it from a dataset.
 
         Called first in every step; the one component that the phase names under `rollout` answers. Rows of one prompt
-        share a group, `ctx.sample_ids(n)` hands out sample ids. A batch of no rows is a step without update. Only what
+        share a group, `ctx.sample_ids(n)` hands out sample ids. `ctx.encode(record)` makes token ids of a record, and
+        `Rollout.build(ctx, rows, …)` a rollout of rows. A batch of no rows is a step without update. Only what
         sampled from the policy can say how (`Rollout.behaviour`); read data leaves it out, and algorithms that need
         ratios are then refused before the run starts.
         """
