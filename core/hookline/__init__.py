@@ -27,12 +27,12 @@ _HOMES = {
     ),
     "hookline.contract.command": ("Argument", "Command", "Out"),
     "hookline.contract.component": ("Component",),
-    "hookline.contract.engine": ("Completion", "Engine", "Request"),
+    "hookline.contract.engine": ("Completion", "Completions", "Engine", "Request"),
     "hookline.contract.environment": ("Environment", "Turn"),
     "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
     "hookline.contract.format": ("Format",),
-    "hookline.contract.context": ("Completions", "Context", "NextToken"),
+    "hookline.contract.context": ("Context", "NextToken"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
@@ -148,8 +148,8 @@ if TYPE_CHECKING:
     )
     from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
-    from hookline.contract.context import Completions, Context, NextToken
-    from hookline.contract.engine import Completion, Engine, Request
+    from hookline.contract.context import Context, NextToken
+    from hookline.contract.engine import Completion, Completions, Engine, Request
     from hookline.contract.environment import Environment, Turn
     from hookline.contract.family import Decoding, Family
     from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig, Use, instance_name

@@ -250,7 +250,7 @@ def test_a_name_that_two_distributions_offer_must_be_told_apart(installed: Path)
 def test_a_broken_command_does_not_touch_the_others(installed: Path) -> None:
     said = hookline(installed, "export", "nowhere", "out")
     assert said.returncode == 4, "the built-in one answers"
-    assert "nowhere is no run directory" in said.stderr
+    assert "nowhere is not a run directory" in said.stderr
 
 
 def test_help_answers_at_once(installed: Path) -> None:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from hookline.batch.encoded import Encoded
-from hookline.batch.stages import Batch, Behaviour, Record, Rollout, Sampling, Term
+from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
+from hookline.contract.engine import Completions
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.process import Process
 from hookline.contract.run import Run
 
-__all__ = ["Completions", "Context", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
+__all__ = ["Context", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
 
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
@@ -153,24 +154,6 @@ class NextToken(Protocol):
     def head(self, name: str) -> Tensor:
         """A head's figures for the next token, [B] or [B, k]."""
         ...
-
-
-class Completions(Protocol):
-    """Answers, right-padded, and how they were drawn."""
-
-    @property
-    def token_ids_BT(self) -> Tensor: ...
-
-    @property
-    def length_B(self) -> Tensor: ...
-
-    @property
-    def finish_reason(self) -> tuple[str, ...]:
-        """Per row, `stop` or `length`."""
-        ...
-
-    @property
-    def behaviour(self) -> Behaviour: ...
 
 
 class Context(Protocol):

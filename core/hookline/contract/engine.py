@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hookline.batch.stages import KeptIds, Sampling
+from hookline.batch.stages import Behaviour, KeptIds, Sampling
 from hookline.contract.component import Component, ConfigT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ABILITIES", "Completion", "Engine", "Request"]
+__all__ = ["ABILITIES", "Completion", "Completions", "Engine", "Request"]
 
 
 ABILITIES = {
@@ -61,6 +61,17 @@ class Completion:
     """[T] int64: which weights drew each token."""
     kept_ids: KeptIds | None = None
     """Per token, the ids that top-k/top-p kept; engines that give `kept-ids` say it where something was cut."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completions:
+    """Answers side by side, right-padded, and how they were drawn: what `ctx.draw` gives."""
+
+    token_ids_BT: Tensor
+    length_B: Tensor
+    finish_reason: tuple[str, ...]
+    """Per row, `stop` or `length`."""
+    behaviour: Behaviour
 
 
 class Engine(Component[ConfigT]):

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hookline.batch.stages import Behaviour, KeptIds, Sampling
-from hookline.contract.engine import Completion
+from hookline.contract.engine import Completion, Completions
 from hookline.errors import PluginError
 
-__all__ = ["Completions", "join"]
-
-
-@dataclass(frozen=True, eq=False)
-class Completions:
-    """Answers, right-padded, and how they were drawn."""
-
-    token_ids_BT: Tensor
-    length_B: Tensor
-    finish_reason: tuple[str, ...]
-    behaviour: Behaviour
+__all__ = ["join"]
 
 
 def join(found: Sequence[Completion], sampling: Sampling, who: str) -> Completions:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Rollout, Sampling
-from hookline.contract.engine import ABILITIES, Completion, Engine, Request
+from hookline.contract.engine import ABILITIES, Completion, Completions, Engine, Request
 from hookline.errors import ExperimentError, PluginError
-from hookline.inference.completions import Completions, join
+from hookline.inference.completions import join
 from hookline.inference.local import NextToken
 from hookline.models.role import Role
 from hookline.training.statistics import statistics

@@ -19,13 +19,13 @@ from hookline import rng
 from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
 from hookline.contract import context as contract
+from hookline.contract.engine import Completions
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.task import Task
 from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import PluginError, ServiceError, renamed
-from hookline.inference.completions import Completions
 from hookline.inference.drawing import Drawing
 from hookline.loop.scope import Scope, Training
 from hookline.models.role import Role
