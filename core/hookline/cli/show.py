@@ -100,7 +100,11 @@ def _roles(phase: PlannedPhase) -> Iterator[str]:
     makers: dict[str, list[str]] = {}
     for slot in (*phase.every, *(s for e in phase.evaluations for s in e.every)):
         for key, name in marked(slot.config, "phase").items():
-            left[f"{slot.instance}.{key}: as phase '{name}' left it"] = None
+            names = ", ".join(f"'{other}'" for other in phase.rounds(name))
+            reads = (
+                f"what {names} collected" if "feedback" in slot.needs else f"as phase '{phase.latest(name)}' left it"
+            )
+            left[f"{slot.instance}.{key}: {reads}"] = None
         for given in sorted(slot.gives):
             if given.startswith("role:"):
                 makers.setdefault(given.removeprefix("role:"), []).append(slot.instance)
@@ -146,7 +150,7 @@ def explain_text(plan: Plan) -> str:
         }
         for hook, does, slot in _hooks(phase):
             if slot is None:
-                lines.append(f"  {hook:<10} nobody")
+                lines.append(f"  {hook:<10} none")
                 continue
             tail = also.get(hook, "") if does in ("answers", "brings") else ""
             lines.append(f"  {hook:<10} {does:<8} {_named(slot)}{tail}")
