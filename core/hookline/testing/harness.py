@@ -38,6 +38,7 @@ from hookline.loop.loop import PhaseLoop
 from hookline.loop.phase import Counters
 from hookline.loop.session import Session
 from hookline.loop.signals import Stopping
+from hookline.plan.fit import of_a_phase
 from hookline.plan.planner import make_plan
 from hookline.registry import offers
 from hookline.registry.offers import Offer
@@ -722,7 +723,10 @@ def variants(cls: type[Component]) -> Iterator[dict[str, Any]]:
 
 
 def candidates() -> Iterator[tuple[Offer, dict[str, Any], set[str], set[str]]]:
-    """(offer, options, gives, needs) of everything that may stand in a loop, built-in ones first."""
+    """(offer, options, gives, needs) of everything that may stand in a loop, built-in ones first.
+
+    Needs that the phase itself meets, by its model or its engine, are left out: they make no component less plain.
+    """
     for offer in sorted(offers.offers(), key=lambda o: not o.built_in):
         if offer.kind not in ("wrapper", "rollout", "advantage", "update", "reward") or offer.problem:
             continue
@@ -733,7 +737,7 @@ def candidates() -> Iterator[tuple[Offer, dict[str, Any], set[str], set[str]]]:
         for options in variants(cls):
             with contextlib.suppress(Exception):
                 made = cls(cls.Config.model_validate(options))
-                yield offer, options, set(made.gives), set(made.needs)
+                yield offer, options, set(made.gives), {need for need in made.needs if not of_a_phase(need)}
 
 
 def giver(need: str, kinds: Sequence[str], pick: int) -> tuple[Offer, dict[str, Any], set[str], set[str]] | None:
