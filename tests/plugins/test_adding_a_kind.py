@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from hookline.contract.kinds import KINDS, Kind
+from hookline_plugins.report.words import sentence
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/adding-a-kind.md"
@@ -145,7 +146,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert Path(answers["home"]).is_relative_to(desk), "the changed copy is asked"
     written = (desk / "hookline-mine/src/hookline_mine/__init__.py").read_text()
     rows = [json.loads(line)["metrics"]["rows"] for line in (desk / "run-third/metrics.jsonl").read_text().splitlines()]
-    return answers | {"written": written, "rows": rows}
+    experiment = json.loads((desk / "run-third/experiment.json").read_text())
+    return answers | {"written": written, "rows": rows, "experiment": experiment}
 
 
 def answer(said: dict[str, Any], name: str) -> str:
@@ -200,23 +202,24 @@ def test_it_keeps_its_laws(said: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "told"),
     [
         ("option", r"line {line}: phases\.rl\.filter\.spread has no option 'leest'; did you mean 'least'\?"),
         ("name", r"line {line}: no filter 'spred' is installed; did you mean 'spread'\? → pip install .*"),
         ("unpaid", r"line \d+: 'spread' wraps score, which nobody answers in phase 'rl'"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_with_its_line(said: dict[str, Any], name: str, sentence: str) -> None:
+def test_what_is_wrong_is_one_sentence_with_its_line(said: dict[str, Any], name: str, told: str) -> None:
     code, out, err = said[name]
     assert code in (2, 5), out + err
-    assert re.search(sentence.format(line=LINE) + r"\n$", err), err
+    assert re.search(told.format(line=LINE) + r"\n$", err), err
     assert len(re.findall(r"line \d+", err)) == 1
 
 
 def test_a_third_party_offers_one(said: dict[str, Any]) -> None:
     answer(said, "run")
     assert said["rows"] == [3, 3], "the update sees only what the filter keeps"
+    assert "; filter: third (most 3)" in sentence(said["experiment"], "rl"), "a report says so"
 
 
 def test_a_new_one_is_begun_and_passes_its_test(said: dict[str, Any]) -> None:
