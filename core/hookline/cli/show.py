@@ -67,17 +67,17 @@ def _device(plan: Plan) -> str:
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:
     """(key of the experiment, what it does there, the component): what each kind answers, then what wraps it."""
     for kind in of_phase():
-        if kind.name == "wrapper":
+        if kind.around:
             continue
         found: tuple[Slot | None, ...] = phase.of(kind.name)
         if kind.name == "advantage" and not found and phase.advantage_by:
             yield kind.section, "brings", phase.advantage_by
-        elif kind.name != "feedback" or found:
+        elif kind.wrapped_by or found:
             for slot in found or (None,):
                 yield kind.section, kind.verb, slot
         for wrap in phase.wraps:
             if kind.wrapped_by in wrap.hooks:
-                yield kind.section, KINDS["wrapper"].verb, wrap
+                yield kind.section, KINDS[wrap.kind].verb, wrap
 
 
 def _model(plan: Plan, phase: PlannedPhase) -> str:

@@ -130,7 +130,7 @@ class Phase:
 
     def stateful(self) -> Iterator[tuple[str, Slot]]:
         """(file name of its state, slot) of every component, in the order of setup: nested ones before their owner."""
-        for slot in (self.planned.engine, *self.planned.slots):
+        for slot in (*self.planned.beside, *self.planned.slots):
             for inner in reversed(list(slot.every())):
                 yield inner.label.replace("/", "-"), inner
         for evaluator in self.evaluators:

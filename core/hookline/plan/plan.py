@@ -71,7 +71,8 @@ class PlannedPhase:
 
     @property
     def wraps(self) -> tuple[Slot, ...]:
-        return self.of("wrapper")
+        """The components that only stand around hooks: wrappers, and kinds like them."""
+        return tuple(slot for kind in of_phase() if kind.around for slot in self.of(kind.name))
 
     @property
     def advantage(self) -> Slot | None:
@@ -98,7 +99,12 @@ class PlannedPhase:
     @property
     def slots(self) -> list[Slot]:
         """Everything that answers or wraps a hook in the loop, in order."""
-        return [slot for kind in of_phase() if not kind.typed for slot in self.of(kind.name)]
+        return [slot for kind in of_phase() if kind.in_loop for slot in self.of(kind.name)]
+
+    @property
+    def beside(self) -> list[Slot]:
+        """Everything that the phase names and no hook reaches, such as the engine."""
+        return [slot for kind in of_phase() if not kind.in_loop for slot in self.of(kind.name)]
 
     @property
     def every(self) -> list[Slot]:
