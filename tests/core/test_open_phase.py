@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from hookline import CheckpointError, ExperimentError, Run
 from hookline.loop.api import open_finished
+from hookline.storage import folders
 from hookline.testing import open_phase
 
 Tiny = Callable[..., dict[str, Any]]
@@ -61,3 +63,25 @@ def test_an_unknown_phase_is_one_sentence(tiny: Tiny, tmp_path: Path) -> None:
         open_phase(tiny(), phase="rk"),
     ):
         raise AssertionError
+
+
+def test_a_checkpoint_of_a_release_without_engines_is_gone_on_with(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_phase(two(tiny), tmp_path / "run") as loop:
+        loop.step()
+        loop.phase.scope.step += 1
+        loop.checkpoint.save()
+    [folder] = (tmp_path / "run" / "checkpoints").iterdir()
+    manifest = folders.verify(folder)
+    manifest["files"] = {name: about for name, about in manifest["files"].items() if "engine" not in name}
+    assert len(manifest["files"]) < len(list(folder.iterdir())) - 1, "the engine's state was there"
+    (folder / "component-engine-local.json").unlink()
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": folders._own_hash(manifest)}))
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    del about["device"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    capsys.readouterr()
+    with open_phase(two(tiny), tmp_path / "run") as loop:
+        assert loop.phase.scope.step == 1
+    assert "not bit-identical" not in capsys.readouterr().err

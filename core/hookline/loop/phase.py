@@ -157,8 +157,13 @@ class Phase:
                 raise full
 
     def load_components(self, folder: Path) -> None:
-        """Give every component the state that a checkpoint holds."""
+        """Give every component the state that a checkpoint holds.
+
+        A component without state may be missing there: the checkpoint is of a release that did not have its kind yet.
+        """
         for name, slot in self.stateful():
+            if not (folder / f"component-{name}.json").exists() and not slot.component.state_dict():
+                continue
             saved = trees.load_tree(folder, f"component-{name}")
             with blame(slot, "load_state_dict"):
                 slot.component.load_state_dict(saved)

@@ -69,7 +69,7 @@ class Surroundings:
         found = [
             f"{key}: {then.get(key)} then, {self.values[key]} now"
             for key in (*VERSIONS, "machine", "device", "threads", "kernels", "sources")
-            if then.get(key) != self.values[key]
+            if key in then and then[key] != self.values[key]
         ]
         old = {(o["kind"], o["name"]): o for o in then.get("plugins", [])}
         changed = {
