@@ -23,7 +23,7 @@ from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, Updat
 class BestOfN(Component):
     """Fine-tune on the rows that did best."""
 
-    needs = property(lambda self: {"groups"} if self.config.keep == "best" else set())
+    needs = property(lambda self: {"before", "groups"} if self.config.keep == "best" else {"before"})
     takes = Scored
     off_policy = True
     metrics = (

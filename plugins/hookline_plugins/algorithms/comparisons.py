@@ -81,7 +81,7 @@ def answer_logprob(logprobs_BT: Tensor, mask_BT: Tensor, length: Length) -> Tens
 class Comparing(Component):
     """An update from comparisons: a subclass gives the loss of each."""
 
-    needs = frozenset({"groups"})
+    needs = frozenset({"before", "groups"})
     takes = Scored
     off_policy = True
     metrics: Sequence[Metric] = (

@@ -26,6 +26,7 @@ UNSAYABLE = -1e4
 class KTO(Component):
     """Move good answers above, bad answers below what happens to any answer."""
 
+    needs = frozenset({"before"})
     claims = frozenset({"kl"})
     takes = Scored
     off_policy = True

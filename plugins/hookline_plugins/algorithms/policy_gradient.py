@@ -60,7 +60,7 @@ class Macro(hookline.Config):
 class PolicyGradient(Component):
     """The template: carries old log-probs, ratios, KL, entropy and figures. Override the small methods."""
 
-    needs = frozenset({"behaviour"})
+    needs = frozenset({"before", "behaviour"})
     claims = property(lambda self: {"kl"} if self.config.kl_loss else set())
     promises = frozenset({"reinforce"})
     takes = Advantaged

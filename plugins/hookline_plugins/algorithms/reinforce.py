@@ -29,7 +29,7 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch, PolicyGradien
 class Reinforce(PolicyGradient):
     """The policy gradient with reward-to-go and one of four baselines."""
 
-    needs = property(lambda self: {"behaviour", "groups"} if self.config.baseline == "group" else {"behaviour"})
+    needs = property(lambda self: PolicyGradient.needs | ({"groups"} if self.config.baseline == "group" else set()))
     metrics = (*PolicyGradient.metrics, Metric("baseline", "mean over rows of what is subtracted from the return"))
 
     class Config(PolicyGradient.Config):

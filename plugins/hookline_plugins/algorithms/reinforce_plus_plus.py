@@ -32,7 +32,7 @@ class ReinforcePlusPlus(Clipped):
 class ReinforcePlusPlusBaseline(ReinforcePlusPlus):
     """The same, of what an answer earned above the mean of its prompt's answers."""
 
-    needs = frozenset({"behaviour", "groups"})
+    needs = ReinforcePlusPlus.needs | {"groups"}
 
     def rewards(self, scored: Scored) -> Tensor:
         mean_B = maths.group_mean(scored.reward_B, scored.group_B)

@@ -24,7 +24,7 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch, PolicyGradien
 class ReMax(PolicyGradient):
     """The policy gradient against the greedy answer's reward."""
 
-    needs = frozenset({"behaviour", "greedy"})
+    needs = PolicyGradient.needs | {"greedy"}
     metrics = (*PolicyGradient.metrics, Metric("baseline", "mean over rows of what is subtracted from the return"))
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
