@@ -10,9 +10,10 @@ import torch
 from made_rows import Ctx, advantage, around, made, rows
 
 from hookline import PluginError, Scored, concat, pairs
-from hookline.contract.metrics import CORE_METRICS, MetricLog
+from hookline.contract.metrics import CORE_METRICS, Dictionary, MetricLog
 from hookline.loop.checks import check_batch
-from hookline.loop.guards import Signal, learning_signal
+from hookline.loop.guards import learning_signal
+from hookline.loop.phase import Counters
 from hookline_plugins.advantages.group_relative import GroupRelative
 from hookline_plugins.advantages.leave_one_out import LeaveOneOut
 from hookline_plugins.wrappers.normalise import Normalise
@@ -62,17 +63,17 @@ def test_rows_of_one_episode_are_no_comparison() -> None:
 
 
 def test_one_episode_alone_is_no_group_of_equal_rewards() -> None:
-    log = MetricLog(CORE_METRICS)
+    log = MetricLog(Dictionary(CORE_METRICS))
     scored = replace(rows([[1.0], [2.0], [3.0]], [0, 0, 1]), episode_B=torch.tensor([0, 0, 1]))
-    learning_signal(_phase(), scored, Signal(), log, print)
+    learning_signal(_phase(), scored, Counters(), log, print)
     assert "equal_groups" not in log.collect()[0]
 
 
 def test_episodes_that_earn_the_same_carry_no_signal_though_their_rows_differ() -> None:
-    log, signal = MetricLog(CORE_METRICS), Signal()
+    log, counters = MetricLog(Dictionary(CORE_METRICS)), Counters()
     scored = replace(rows([[1.0], [2.0], [3.0]], [0, 0, 0]), episode_B=torch.tensor([0, 0, 1]))
-    learning_signal(_phase(), scored, signal, log, print)
-    assert signal.quiet == 1
+    learning_signal(_phase(), scored, counters, log, print)
+    assert counters.quiet_steps == 1
     assert log.collect()[0]["equal_groups"] == 1.0
 
 
