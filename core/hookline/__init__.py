@@ -189,13 +189,22 @@ def __getattr__(name: str) -> object:
 
         renamed(f"hookline.{name}", _RENAMED[name])
         name = _RENAMED[name]
-    if name not in _HOME_OF:
+    home = _HOME_OF.get(name) or _home_of_base(name)
+    if not home:
         raise AttributeError(f"module 'hookline' has no attribute '{name}'")
     from importlib import import_module
 
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(import_module(home), name)
     globals()[name] = value
     return value
+
+
+def _home_of_base(name: str) -> str:
+    """The module of a kind's base class, all of which are public; empty for other names."""
+    from hookline.contract.kinds import KINDS
+
+    bases = (base.rpartition(":") for kind in KINDS.values() for base in kind.base_names)
+    return next((module for module, _, cls in bases if cls == name), "")
 
 
 def __dir__() -> list[str]:

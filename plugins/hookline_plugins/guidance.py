@@ -5,7 +5,6 @@ Shared by the algorithms that learn the heads, the rollouts that draw from the d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -33,10 +32,8 @@ def guide_role(ctx: Context, phase: str | None) -> str:
     if phase is None:
         return "policy"
     name = f"guide:{phase}"
-    saved = ctx.run.phase_folder(phase) / "model" / "role.json"
-    heads = [head for head in json.loads(saved.read_text(encoding="utf-8"))["heads"] if is_q(head)]
-    tokens = len(ctx.role_named("policy").head[0])
-    return ctx.role(name, phase=phase, frozen=True, heads={head: partial(q_head, tokens=tokens) for head in heads}).name
+    make = partial(q_head, tokens=len(ctx.role_named("policy").head[0]))
+    return ctx.role(name, phase=phase, frozen=True, heads=lambda head: make if is_q(head) else None).name
 
 
 def is_q(head: str) -> bool:

@@ -310,7 +310,9 @@ def test_rewards_that_differ_by_rounding_are_equal() -> None:
     assert white[[0, 1, 2, 5, 6]].eq(0).all()
     assert white[[3, 4, 7, 8]].ne(0).all()
     ctx: Any = SimpleNamespace(log=lambda *_: None, mean=lambda x: float(x.mean()))
-    batch: Any = MagicMock(reward_B=reward, group_B=group, rows=lambda keep: keep)
+    batch: Any = MagicMock(
+        episode_reward_B=reward, reward_B=reward, group_B=group, episode_B=torch.arange(9), rows=lambda keep: keep
+    )
     assert torch.equal(DAPO(DAPO.Config()).select(ctx, batch), ~maths.group_equal(reward, group))
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hookline.cli import main
 
@@ -41,3 +42,13 @@ def test_every_exit_code_is_listed() -> None:
         kind = getattr(errors, name)
         if isinstance(kind, type) and "exit_code" in vars(kind):
             assert f"{kind.exit_code} " in PAGE[PAGE.index("## Exit codes") :]
+
+
+def test_the_rounds_that_are_shown_are_those_of_the_example() -> None:
+    [(name, shown)] = re.findall(r"^```yaml (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    phases = yaml.safe_load(shown.replace(", …", ""))["phases"]
+    example = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["phases"]
+    assert [item.get("repeat") for item in phases] == [item.get("repeat") for item in example]
+    pairs = [*zip(phases[:1], example[:1]), *zip(phases[1]["phases"], example[1]["phases"])]
+    for some, whole in pairs:
+        assert some.items() <= whole.items(), some

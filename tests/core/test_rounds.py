@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import hookline
 from hookline import ExperimentError
 from hookline.loop.api import plan
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "rounds.yaml"
 SAMPLES = {"use": "generate", "prompts": "builtin:keywords", "rows": 4, "samples_per_prompt": 4, "max_new_tokens": 4}
 LOOP: dict[str, Any] = {
     "name": "rounds",
@@ -144,3 +147,33 @@ def test_what_is_wrong_is_said_once_with_its_line(path: Any, to: Any, says: str,
 def test_an_unknown_phase_of_an_override_names_those_inside_rounds() -> None:
     with pytest.raises(ExperimentError, match="there are: sft, compare, judge, rl"):
         plan(LOOP, ["phases.rk.steps=4"])
+
+
+def test_explain_lists_every_round_and_what_it_reads() -> None:
+    from hookline.cli.show import explain_text
+
+    said = explain_text(plan(LOOP))
+    assert "compare@2   2 steps   policy as phase 'rl@1' left it" in said
+    assert "preferences.from: what 'compare@1', 'compare@2', 'compare@3' collected" in said
+    assert "reward-model.from: as phase 'judge@3' left it" in said
+
+
+def ordered(samples: list[dict[str, Any]], judge: str) -> float:
+    """Share of the pairs of answers to one prompt that a reward orders as the task does, ties apart."""
+    groups: dict[int, list[dict[str, float]]] = {}
+    for sample in samples:
+        groups.setdefault(sample["group"], []).append(sample["terms"])
+    pairs = [pair for rows in groups.values() for pair in combinations(rows, 2) if pair[0]["task"] != pair[1]["task"]]
+    right = [(a[judge] - b[judge]) * (a["task"] - b["task"]) > 0 for a, b in pairs]
+    assert len(right) > 300
+    return sum(right) / len(right)
+
+
+@pytest.mark.slow
+def test_the_reward_model_of_round_two_knows_the_answers_of_round_two_better_than_the_first(tmp_path: Path) -> None:
+    run = hookline.run(EXAMPLE, ["trackers=[]"], out=tmp_path / "rounds")
+    first = {e["phase"]: e["samples"] for e in run.evaluations() if e["step"] == 0 and e["phase"].startswith("rl@")}
+    assert ordered(first["rl@1"], "reward-model") > 0.9
+    assert ordered(first["rl@2"], "reward-model") > ordered(first["rl@2"], "first-reward-model") + 0.05
+    rows = {row["phase"]: row["metrics"] for row in run.rows()}
+    assert rows["rl@2"]["eval/task"] > rows["rl@1"]["eval/task"] > 0.7

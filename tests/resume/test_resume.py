@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from hookline import Run
+from hookline.loop.api import open_finished
+
 WORDS = "open close read write file list value name return error string number path time data key".split()
 
 
@@ -113,9 +116,8 @@ def experiment(folder: Path) -> dict[str, Any]:
 class Server:
     """The warm parent, and what an uninterrupted run gives."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.spec = experiment(folder)
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self.folder, self.spec, self.tries = folder, spec, 0
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("forkserver.py"))],
             stdin=subprocess.PIPE,
@@ -138,7 +140,8 @@ class Server:
         return answer
 
     def kill_and_resume(self, *kills: tuple[str, int, str]) -> None:
-        out = self.folder / "-".join(f"{point}{n}{when}" for point, n, when in kills)
+        self.tries += 1
+        out = self.folder / "-".join([f"{self.tries}", *(f"{point}{n}{when}" for point, n, when in kills)])
         for kill in kills:
             died = self.run(out, kill)
             assert died["signal"] == signal.SIGKILL, f"the kill at {kill} never fired: {died}"
@@ -156,22 +159,49 @@ def outcome(out: Path) -> dict[str, Any]:
     return {
         "rows": [{key: value for key, value in row.items() if key != "timings"} for row in lines("metrics.jsonl")],
         "evaluations": lines("evaluations.jsonl"),
-        "comparisons": (out / "phases" / "comparisons" / "data.jsonl").read_text(),
+        "comparisons": {p.parent.name: p.read_text() for p in sorted(out.glob("phases/*/data.jsonl"))},
         "weights": {
             p.parent.name: json.loads(p.read_text())["weights"] for p in sorted(out.glob("phases/*/manifest.json"))
         },
-        "critic": json.loads((out / "phases/rl/roles/critic/role.json").read_text())["hash"],
-        "best": json.loads((out / "best/rl/model/role.json").read_text())["hash"],
+        "roles": {str(p.relative_to(out)): hash_of(p) for p in sorted(out.glob("phases/*/roles/*/role.json"))},
+        "best": {str(p.relative_to(out)): hash_of(p) for p in sorted(out.glob("best/*/model/role.json"))},
     }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("resume"))
+def hash_of(role: Path) -> str:
+    return str(json.loads(role.read_text())["hash"])
+
+
+def rounds(folder: Path) -> dict[str, Any]:
+    """Three rounds of comparing, judging and learning, in miniature."""
+    spec = experiment(folder)
+    pretrain, sft, comparisons, judge, rl, _ = spec["phases"]
+    again = [
+        {**comparisons, "model": {"from": "rl", "first": "sft"}, "steps": 2, "save": {"every": 1}},
+        {**judge, "steps": 2, "save": {"every": 1}},
+        {**rl, "model": {"from": "rl", "first": "sft"}, "steps": 2, "save": {"every": 1}},
+    ]
+    return {**spec, "phases": [{**pretrain, "steps": 2}, sft, {"repeat": 3, "phases": again}]}
+
+
+def served(folder: Path, spec: dict[str, Any]) -> Iterator[Server]:
+    made = Server(folder, spec)
     yield made
     assert made.process.stdin is not None
     made.process.stdin.close()
     made.process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("resume")
+    yield from served(folder, experiment(folder))
+
+
+@pytest.fixture(scope="module")
+def in_rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("rounds")
+    yield from served(folder, rounds(folder))
 
 
 def test_the_miniature_changes_weights_in_every_phase_that_trains(server: Server) -> None:
@@ -219,3 +249,34 @@ def test_a_kill_at_every_step_and_every_save_changes_nothing(server: Server) -> 
     ):
         for n in range(1, server.counts[point] + 1):
             server.kill_and_resume((point, n, when))
+
+
+def test_every_round_goes_on_from_the_last_and_learns_from_all_comparisons(in_rounds: Server) -> None:
+    weights, data = in_rounds.expected["weights"], in_rounds.expected["comparisons"]
+    assert list(weights)[:3] == ["comparisons@1", "comparisons@2", "comparisons@3"]
+    assert [weights[f"comparisons@{k}"] for k in (1, 2, 3)] == [weights[n] for n in ("sft", "rl@1", "rl@2")]
+    assert len({weights[f"rl@{k}"] for k in (1, 2, 3)} | {weights[f"reward-model@{k}"] for k in (1, 2, 3)}) == 6
+    assert len(set(data.values())) == 3
+    rows = in_rounds.expected["rows"]
+    assert [row["row"] for row in rows] == list(range(len(rows))), "rows go on counting"
+    read = json.loads((in_rounds.folder / "whole" / "run.json").read_text())["data"]
+    counts = [len(data[f"comparisons@{k}"].splitlines()) for k in (1, 2, 3)]
+    assert [read[f"phase:comparisons@{k}"]["rows"] for k in (1, 2, 3)] == counts
+    with open_finished(Run.read(in_rounds.folder / "whole"), "reward-model@3") as loop:
+        assert len(loop.ctx.collected("comparisons")) == sum(counts)
+        assert len(loop.ctx.collected("comparisons@2")) == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("point", "share", "when"),
+    [("step", 0.5, "before"), ("rollout", 0.6, "before"), ("epoch", 0.9, "after"), ("phase", 0.45, "before")],
+)
+def test_a_kill_in_a_round_changes_nothing(in_rounds: Server, point: str, share: float, when: str) -> None:
+    in_rounds.kill_and_resume((point, 1 + int(share * (in_rounds.counts[point] - 1)), when))
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_step_of_every_round_changes_nothing(in_rounds: Server) -> None:
+    for point, when in (("step", "before"), ("row", "after"), ("phase", "before"), ("phase", "after")):
+        for n in range(1, in_rounds.counts[point] + 1):
+            in_rounds.kill_and_resume((point, n, when))

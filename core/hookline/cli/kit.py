@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookline.cli.show import available
-from hookline.contract.kinds import KINDS, of_phase, taught
+from hookline.contract.component import Component
+from hookline.contract.kinds import KINDS, Kind, of_phase, taught
 from hookline.errors import ExperimentError, HooklineError, nearest
 from hookline.registry import offers
 
@@ -65,7 +67,8 @@ def create(name: str, kind: str, parent: Path) -> str:
 def files(name: str, kind: str, package: str) -> dict[str, str]:
     """Path → content of everything in the new distribution."""
     group, cls = ASKED[kind].name, "".join(word.capitalize() for word in name.split("-"))
-    component = (TEMPLATES / f"{kind}.py").read_text(encoding="utf-8")
+    own = TEMPLATES / f"{kind}.py"
+    component = own.read_text(encoding="utf-8") if own.exists() else from_base(ASKED[kind])
     tried = {f"try-{name}.yaml": experiment(name, kind)} if in_experiment(kind) else {}
     return {
         "pyproject.toml": PYPROJECT.format(name=name, package=package, group=group, cls=cls, kind=kind),
@@ -75,6 +78,24 @@ def files(name: str, kind: str, package: str) -> dict[str, str]:
         f"tests/test_{package}.py": TEST.format(package=package, cls=cls),
         **tried,
     }
+
+
+def from_base(kind: Kind) -> str:
+    """The template of a kind that has no file for it: its base class, each method of which is handed on."""
+    base = kind.bases()[0]
+    means = f"{kind.means[0].upper()}{kind.means[1:]}."
+    lines = [f'"""NAME: the kind `{kind.name}` for Hookline."""', "", f"from hookline import {base.__name__}", "", ""]
+    lines += [f"class Example({base.__name__}):", f'    """{means}"""']
+    for name, method in vars(base).items():
+        if name.startswith(("_", "hookline_")) or not inspect.isfunction(method) or hasattr(Component, name):
+            continue
+        asynchronous = inspect.iscoroutinefunction(method)
+        arguments = [*inspect.signature(method).parameters][1:]
+        lines += ["", f"    {'async ' if asynchronous else ''}def {name}({', '.join(['self', *arguments])}):"]
+        if about := inspect.getdoc(method):
+            lines.append(f'        """{about.splitlines()[0]}"""')
+        lines.append(f"        return {'await ' if asynchronous else ''}super().{name}({', '.join(arguments)})")
+    return "\n".join(lines) + "\n"
 
 
 def in_experiment(kind: str) -> bool:

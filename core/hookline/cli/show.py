@@ -67,17 +67,17 @@ def _device(plan: Plan) -> str:
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:
     """(key of the experiment, what it does there, the component): what each kind answers, then what wraps it."""
     for kind in of_phase():
-        if kind.name == "wrapper":
+        if kind.around:
             continue
         found: tuple[Slot | None, ...] = phase.of(kind.name)
         if kind.name == "advantage" and not found and phase.advantage_by:
             yield kind.section, "brings", phase.advantage_by
-        elif kind.name != "feedback" or found:
+        elif kind.wrapped_by or found:
             for slot in found or (None,):
                 yield kind.section, kind.verb, slot
         for wrap in phase.wraps:
             if kind.wrapped_by in wrap.hooks:
-                yield kind.section, KINDS["wrapper"].verb, wrap
+                yield kind.section, KINDS[wrap.kind].verb, wrap
 
 
 def _model(plan: Plan, phase: PlannedPhase) -> str:
@@ -100,7 +100,11 @@ def _roles(phase: PlannedPhase) -> Iterator[str]:
     makers: dict[str, list[str]] = {}
     for slot in (*phase.every, *(s for e in phase.evaluations for s in e.every)):
         for key, name in marked(slot.config, "phase").items():
-            left[f"{slot.instance}.{key}: as phase '{name}' left it"] = None
+            names = ", ".join(f"'{other}'" for other in phase.rounds(name))
+            reads = (
+                f"what {names} collected" if "feedback" in slot.needs else f"as phase '{phase.latest(name)}' left it"
+            )
+            left[f"{slot.instance}.{key}: {reads}"] = None
         for given in sorted(slot.gives):
             if given.startswith("role:"):
                 makers.setdefault(given.removeprefix("role:"), []).append(slot.instance)
@@ -146,7 +150,7 @@ def explain_text(plan: Plan) -> str:
         }
         for hook, does, slot in _hooks(phase):
             if slot is None:
-                lines.append(f"  {hook:<10} nobody")
+                lines.append(f"  {hook:<10} none")
                 continue
             tail = also.get(hook, "") if does in ("answers", "brings") else ""
             lines.append(f"  {hook:<10} {does:<8} {_named(slot)}{tail}")

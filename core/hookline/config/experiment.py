@@ -230,7 +230,8 @@ class Experiment(Strict):
 
 def completed(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved experiment as an earlier release may have written it, with sections that came since at their defaults."""
-    absent = {kind.section: Use(use=kind.default).model_dump(mode="json") for kind in of_phase() if kind.default}
+    absent: dict[str, Any] = {kind.section: [] if kind.many else None for kind in of_phase() if not kind.required}
+    absent |= {kind.section: Use(use=kind.default).model_dump(mode="json") for kind in of_phase() if kind.default}
     phases = resolved.get("phases")
     whole = isinstance(phases, list) and all(isinstance(phase, Mapping) for phase in phases)
     return {**resolved, "phases": [{**absent, **phase} for phase in phases or ()]} if whole else dict(resolved)

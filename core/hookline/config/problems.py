@@ -102,6 +102,8 @@ def _shown(document: Document, path: Sequence[str | int]) -> str:
     words: list[str] = []
     place: Any = document.values
     for part in path:
+        if part == 0 and isinstance(place, str | Mapping):  # one item without a list around it
+            place = [place]
         if isinstance(place, list) and isinstance(part, int) and part < len(place):
             place = place[part]
             label = (place.get("name") or place.get("use")) if isinstance(place, Mapping) else None

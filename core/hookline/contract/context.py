@@ -20,10 +20,14 @@ from hookline.contract.loss import Loss, MicroBatch, Stats
 from hookline.contract.process import Process
 from hookline.contract.run import Run
 
-__all__ = ["Context", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
+__all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
 
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
+
+
+Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int], nn.Module] | None]
+"""Heads to take along from an earlier phase: by name, or chosen by a function; each made from the size of the states."""
 
 
 class Tokenizer(Protocol):
@@ -249,7 +253,7 @@ class Context(Protocol):
         ...
 
     def collected(self, phase: str) -> Rows:
-        """The comparisons that an earlier phase collected."""
+        """What an earlier phase collected: the comparisons of all of its rounds so far, or of one, `NAME@ROUND`."""
         ...
 
     def take(self, total: int, n: int) -> list[int]:
@@ -276,12 +280,13 @@ class Context(Protocol):
         of: str = "policy",
         phase: str | None = None,
         frozen: bool = False,
-        heads: Mapping[str, Callable[[int], nn.Module]] | None = None,
+        heads: Heads | None = None,
     ) -> Role:
         """Make a role, in `setup`: a copy of another role as it is at phase start, or the end of an earlier phase.
 
-        heads: those of that phase's end to take along, each with what makes it. Asking again for the same name gives
-        the same role. A frozen copy of a policy whose adapter is new is the
+        phase: where there were rounds, the latest one; `NAME@ROUND` is that one. heads: those of that phase's end to
+        take along, each with what makes it, or a function from a head's name to what makes it, None to leave it.
+        Asking again for the same name gives the same role. A frozen copy of a policy whose adapter is new is the
         policy with its adapter off. Frozen roles are rebuilt on resume and their hash compared.
         """
         ...

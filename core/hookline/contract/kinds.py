@@ -45,7 +45,7 @@ class Kind:
     wrapped_by: str = ""
     """The hook that wrappers stand around when this kind answers."""
     wraps: bool = False
-    """Whether its components may stand around hooks."""
+    """Whether its components may stand around hooks, by methods of their own or of their base class."""
     verb: str = "answers"
     """What `explain` says that it does."""
     default: str = ""
@@ -54,7 +54,7 @@ class Kind:
     """The groups of laws that `plugins check` asks of it, besides those of every component; `loop`: it needs a phase
     around it. A kind without laws is neither checked nor written by `plugins new`."""
     template: str = ""
-    """What `plugins new --kind` calls it, where it is not the kind's own name."""
+    """What `plugins new --kind` calls it, where it is not the kind's own name; `templates/` may have a file of that name."""
 
     @property
     def group(self) -> str:
@@ -70,6 +70,16 @@ class Kind:
     def typed(self) -> bool:
         """Whether it is known by its base classes; else by the hook it answers."""
         return self.base_names != Kind.base_names
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether its components answer hooks of the loop, or stand around them."""
+        return self.scope == "phase" and bool(self.hook or self.wraps)
+
+    @property
+    def around(self) -> bool:
+        """Whether all that its components do in the loop is to stand around hooks that others answer."""
+        return self.wraps and not self.hook
 
     def bases(self) -> tuple[type[Component], ...]:
         """The classes that components of this kind derive from; imports them."""

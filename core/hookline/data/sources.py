@@ -126,6 +126,14 @@ def _read(reader: Format, path: Path) -> Iterator[Record]:
         ) from err
 
 
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of several sources, in their order, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    records = tuple(record for part in parts for record in part.records)
+    return Rows(", ".join(part.name for part in parts), records, digest(records))
+
+
 def digest(records: Sequence[Record]) -> str:
     """A hash of the rows' content, whatever their file looked like."""
     sha = hashlib.sha256()

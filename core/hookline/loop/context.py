@@ -53,6 +53,8 @@ class Resources:
     steps: int
     roles: Roles
     stats: StatsCache
+    rounds: Callable[[str], Sequence[str]]
+    """The earlier phases that a name means: all of its rounds."""
     answers: asyncio.Runner
     """The run's event loop."""
     drawing: Drawing
@@ -168,7 +170,7 @@ class PhaseContext:
         return encode.encode_turn(self.tokenizer, previous, message)
 
     def collected(self, phase: str) -> sources.Rows:
-        return self.run.collected(phase)
+        return sources.joined([self.run.collected(name) for name in self._resources.rounds(phase)])
 
     def take(self, total: int, n: int) -> list[int]:
         return self._scope.take(self.instance, total, n)
@@ -188,7 +190,7 @@ class PhaseContext:
         of: str = "policy",
         phase: str | None = None,
         frozen: bool = False,
-        heads: Mapping[str, Callable[[int], nn.Module]] | None = None,
+        heads: contract.Heads | None = None,
     ) -> Role:
         return self._resources.roles.make(name, self.instance, of, phase, frozen, heads)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from hookline.batch.stages import Rollout, Scored
 from hookline.config.experiment import ModelSpec
 from hookline.contract.component import Component
+from hookline.contract.context import Heads
 from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.metrics import MetricLog
@@ -26,7 +27,7 @@ from hookline.loop.session import Session
 from hookline.models import load
 from hookline.models.folder import folder_hash
 from hookline.models.role import Role
-from hookline.models.roles import Heads, Roles
+from hookline.models.roles import Roles
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.registry.slot import Slot
 from hookline.storage import folders, trees
@@ -67,7 +68,7 @@ class Phase:
         self.scope = Training(seed, name, self.metrics)
         self.counters = Counters()
         self.stats = StatsCache()
-        self.roles = Roles(_policy(session, planned), (seed, name), lambda *of: load_phase(session, *of))
+        self.roles = Roles(_policy(session, planned), (seed, name), self._load)
         self._resources = Resources(
             run=session.run,
             tokenizer=session.tokenizer,
@@ -75,6 +76,7 @@ class Phase:
             steps=self.spec.steps,
             roles=self.roles,
             stats=self.stats,
+            rounds=planned.rounds,
             answers=session.answers,
             drawing=Drawing(engine_of(planned), session.tokenizer.eos),
             world=World(device=devices.resolve(session.plan.experiment.device)),
@@ -88,6 +90,10 @@ class Phase:
         except BaseException:
             self.close()
             raise
+
+    def _load(self, name: str, role: str, heads: Heads) -> Role:
+        """The model with which an earlier phase, or its latest round, ended."""
+        return load_phase(self.session, self.planned.latest(name), role, heads)
 
     @property
     def trainer(self) -> Trainer | None:
@@ -124,7 +130,7 @@ class Phase:
 
     def stateful(self) -> Iterator[tuple[str, Slot]]:
         """(file name of its state, slot) of every component, in the order of setup: nested ones before their owner."""
-        for slot in (self.planned.engine, *self.planned.slots):
+        for slot in (*self.planned.beside, *self.planned.slots):
             for inner in reversed(list(slot.every())):
                 yield inner.label.replace("/", "-"), inner
         for evaluator in self.evaluators:

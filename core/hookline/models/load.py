@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from torch import nn
 from hookline import rng
 from hookline.config.experiment import ModelSpec
 from hookline.contract.component import Component
+from hookline.contract.context import Heads
 from hookline.contract.family import Family
 from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
 from hookline.errors import ExperimentError
@@ -157,7 +158,7 @@ def load_role(
     adapter: Slot | None,
     saved_adapter: bool,
     seed: int,
-    heads: Mapping[str, Callable[[int], nn.Module]] | None = None,
+    heads: Heads | None = None,
     *,
     family: Family,
     device: torch.device = CPU,
@@ -176,6 +177,8 @@ def load_role(
     if head is not None and head.instance in about["heads"]:
         made = _made(head, Head)
         role.add_head(head.instance, made.build, made.reads, (seed,))
+    if callable(heads):
+        heads = {name: make for name in about["heads"] if (make := heads(name))}
     for asked, make in (heads or {}).items():
         if asked not in about["heads"]:
             has = ", ".join(about["heads"]) or "none"

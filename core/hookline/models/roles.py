@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import nn
 
+from hookline.contract.context import Heads
 from hookline.contract.family import Side
 from hookline.errors import PluginError, nearest
 from hookline.models.role import Role
 
-__all__ = ["Heads", "Roles"]
-
-Heads = Mapping[str, Callable[[int], nn.Module]]
-"""What makes each head, from the size of the hidden states."""
+__all__ = ["Roles"]
 
 
 class Roles(Mapping[str, Role]):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from hookline.batch.stages import Advantaged, Scored
 from hookline.contract.family import SIDES
+from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.slots import Problem
@@ -101,7 +102,7 @@ def needs_are_met(phase: PlannedPhase) -> Iterator[Problem]:
         for slot in top.every():
             for need in sorted(slot.needs):
                 columns = need.endswith(("_B", "_BT", "_BP"))
-                there = seen if columns and top.kind != "wrapper" else everything
+                there = seen if columns and not KINDS[top.kind].around else everything
                 if need not in there and not of_a_phase(need):
                     yield Problem(slot.path, missing(need, slot, phase))
         seen |= {given for slot in top.every() for given in slot.gives}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hookline.config import rounds
 from hookline.config.experiment import Evaluation, Experiment, Phase
 from hookline.contract.kinds import of_phase
 from hookline.registry.offers import Offer
@@ -41,6 +42,16 @@ class PlannedPhase:
     adapter: Slot | None
     at: Place
     """Where it stands in the experiment."""
+    before: tuple[str, ...] = ()
+    """The names of the phases that run before it."""
+
+    def latest(self, name: str) -> str:
+        """The earlier phase that a name means where weights are wanted: of several rounds the latest."""
+        return rounds.latest(name, self.before) or name
+
+    def rounds(self, name: str) -> tuple[str, ...]:
+        """The earlier phases that a name means where data is wanted: all rounds so far."""
+        return rounds.every(name, self.before) or (name,)
 
     def of(self, kind: str) -> tuple[Slot, ...]:
         """The components of a kind, in the experiment's order."""
@@ -60,7 +71,8 @@ class PlannedPhase:
 
     @property
     def wraps(self) -> tuple[Slot, ...]:
-        return self.of("wrapper")
+        """The components that only stand around hooks: wrappers, and kinds like them."""
+        return tuple(slot for kind in of_phase() if kind.around for slot in self.of(kind.name))
 
     @property
     def advantage(self) -> Slot | None:
@@ -87,7 +99,12 @@ class PlannedPhase:
     @property
     def slots(self) -> list[Slot]:
         """Everything that answers or wraps a hook in the loop, in order."""
-        return [slot for kind in of_phase() if not kind.typed for slot in self.of(kind.name)]
+        return [slot for kind in of_phase() if kind.in_loop for slot in self.of(kind.name)]
+
+    @property
+    def beside(self) -> list[Slot]:
+        """Everything that the phase names and no hook reaches, such as the engine."""
+        return [slot for kind in of_phase() if not kind.in_loop for slot in self.of(kind.name)]
 
     @property
     def every(self) -> list[Slot]:

@@ -96,6 +96,7 @@ def _plan_phase(
         head,
         adapter_slot,
         at,
+        tuple(phase.spec.name for phase in before),
     )
 
 

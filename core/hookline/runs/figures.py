@@ -24,8 +24,7 @@ class Figures:
         """The dictionary of a phase. Raises PluginError when components declare one name with different meanings."""
         if phase not in self._made:
             planned = self._phases[phase]
-            slots = [*planned.slots, *(slot for e in planned.evaluations for slot in (e.rollout, *e.rewards))]
-            every = [inner for slot in slots for inner in slot.every()]
+            every = [*planned.every, *(slot for e in planned.evaluations for slot in e.every)]
             self._made[phase] = Dictionary([*CORE_METRICS, *(metric for slot in every for metric in slot.metrics)])
         return self._made[phase]
 

@@ -26,6 +26,7 @@ from hookline.config import experiment
 from hookline.contract.check import check_class, hook_methods, kind_of
 from hookline.contract.component import Component
 from hookline.contract.fields import UpdateConfig, marked
+from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.loss import MicroBatch
 from hookline.contract.metrics import Metric, MetricLog
 from hookline.contract.model import Head
@@ -38,6 +39,7 @@ from hookline.loop.loop import PhaseLoop
 from hookline.loop.phase import Counters
 from hookline.loop.session import Session
 from hookline.loop.signals import Stopping
+from hookline.plan.fit import of_a_phase
 from hookline.plan.planner import make_plan
 from hookline.registry import offers
 from hookline.registry.offers import Offer
@@ -50,6 +52,8 @@ __all__ = ["Gradient", "Harness", "Subject"]
 
 STEPS = 8
 STAGES = {"rollout": Rollout, "score": Scored, "advantage": Advantaged}
+MAY_GIVE = tuple(kind.name for kind in of_phase() if kind.in_loop and kind.name != "feedback")
+"""The kinds among which the harness looks for what a component needs; judgements come from an earlier phase."""
 
 
 @dataclass(frozen=True)
@@ -425,7 +429,7 @@ class Harness:
     def lent(self, stage: str) -> Batch:
         """The same as a wrapper meets it: what the hook says without it."""
         name = f"{self.slot.kind}/{self.slot.instance}"
-        if self.slot.kind != "wrapper":
+        if not KINDS[self.slot.kind].around:
             return self.batch(stage)
         manager = self.loop.hooks._manager
         taken_out = manager.unregister(name=name)
@@ -633,6 +637,9 @@ def neighbours(
         if issubclass(cls.takes, Advantaged) and "hookline_advantage" not in hook_methods(cls):
             partner = reader(set(probe.gives)) if "critic" in probe.gives else None
             parts["advantage"] = partner or "testing-credit"
+    elif KINDS[kind].scope == "phase":
+        parts |= {"reward": "testing-worth", "advantage": "testing-credit", "update": "testing-follow"}
+        parts |= {KINDS[kind].section: own}
     if "reward" in parts and kind != "reward":
         parts["reward"] = ["testing-worth", "testing-trickle"]
     if "correction" in probe.gives:
@@ -642,7 +649,7 @@ def neighbours(
     missing = [need for need in sorted(probe.needs) if need not in given | set(probe.gives)]
     while missing:
         need = missing.pop()
-        kinds = [k for k in ("wrapper", "rollout", "advantage", "update", "reward") if k != kind or k == "wrapper"]
+        kinds = [k for k in MAY_GIVE if k != kind or KINDS[k].around]
         found = giver(need, kinds, setting.pick)
         if found is None:
             continue  # the plan says so, in one sentence
@@ -650,10 +657,11 @@ def neighbours(
         use = {"use": f"{offer.distribution}:{offer.name}", **fill(options, rows)}
         if offer.kind == "wrapper":
             parts["wrap"].insert(1, use)
-        elif offer.kind == "reward":
-            parts["reward"] = [*([parts["reward"]] if "reward" in parts else []), use]
+        elif (about := KINDS[offer.kind]).many:
+            named = parts.get(about.section, [])
+            parts[about.section] = [*(named if isinstance(named, list) else [named]), use]
         else:
-            parts[offer.kind] = use
+            parts[about.section] = use
         given |= gives
         missing += [n for n in needs if n not in given]
     return parts
@@ -722,9 +730,12 @@ def variants(cls: type[Component]) -> Iterator[dict[str, Any]]:
 
 
 def candidates() -> Iterator[tuple[Offer, dict[str, Any], set[str], set[str]]]:
-    """(offer, options, gives, needs) of everything that may stand in a loop, built-in ones first."""
+    """(offer, options, gives, needs) of everything that may stand in a loop, built-in ones first.
+
+    Needs that the phase itself meets, by its model or its engine, are left out: they make no component less plain.
+    """
     for offer in sorted(offers.offers(), key=lambda o: not o.built_in):
-        if offer.kind not in ("wrapper", "rollout", "advantage", "update", "reward") or offer.problem:
+        if offer.kind not in MAY_GIVE or offer.problem:
             continue
         try:
             cls = check_class(offer.load(), offer.kind, str(offer))
@@ -733,7 +744,7 @@ def candidates() -> Iterator[tuple[Offer, dict[str, Any], set[str], set[str]]]:
         for options in variants(cls):
             with contextlib.suppress(Exception):
                 made = cls(cls.Config.model_validate(options))
-                yield offer, options, set(made.gives), set(made.needs)
+                yield offer, options, set(made.gives), {need for need in made.needs if not of_a_phase(need)}
 
 
 def giver(need: str, kinds: Sequence[str], pick: int) -> tuple[Offer, dict[str, Any], set[str], set[str]] | None:

@@ -10,6 +10,8 @@ from hookline import figure_name, instance_name
 
 Spec = Mapping[str, Any]
 """A part of the experiment as resolved: a phase, an evaluation, or a component in use."""
+SAID = ("rollout", "reward", "wrap", "advantage", "update", "feedback", "engine")
+"""The parts of a phase that `sentence` has words for, and the engine; a phase's other components are listed."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -86,6 +88,12 @@ def sentence(experiment: Spec, phase: str) -> str:
         does += f"; credit per token by {with_options(spec['advantage'])}"
     if spec["feedback"]:
         does += "; comparisons are made by " + _listing([with_options(use) for use in spec["feedback"]])
+    for section, named in spec.items():
+        uses = [
+            use for use in (named if isinstance(named, list) else [named]) if isinstance(use, Mapping) and "use" in use
+        ]
+        if uses and section not in SAID:
+            does += f"; {section}: " + _listing([with_options(use) for use in uses])
     return does + "."
 
 
