@@ -78,7 +78,10 @@ def overrides(row: Row, seed: int, graph: int | None) -> tuple[dict[str, Any], l
     """(the experiment as a mapping, its overrides) of one seed; on another graph of the walks where one is asked for."""
     from hookline.config import yaml
 
-    experiment = dict(yaml.read(ROOT / "examples" / "exact" / row.experiment).values) | {"trackers": []}
+    experiment = dict(yaml.read(ROOT / "examples" / "exact" / row.experiment).values) | {
+        "trackers": [],
+        "device": "cpu",
+    }
     settings = dict(row.set)
     if graph is not None:
         experiment, settings = (

@@ -13,12 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hookline import kernels
+
 __all__ = [
     "bounded_exp",
     "clipped",
+    "compared",
+    "end_to_end",
     "ends_episode",
     "falling",
     "first_true",
+    "gae",
     "group_equal",
     "group_mean",
     "group_size",
@@ -32,6 +37,7 @@ __all__ = [
     "macro_random",
     "masked_mean",
     "over_episodes",
+    "per_episode",
     "pick",
     "places",
     "reward_to_go",
@@ -98,9 +104,37 @@ def over_episodes(
     episodes, where_B = torch.unique(episode_B, return_inverse=True)
     if len(episodes) == len(episode_B):
         return statistic(x_B, group_B)
-    x_E = x_B.new_zeros(len(episodes), dtype=torch.float64).index_add(0, where_B, x_B.double()).to(x_B.dtype)
+    x_E = per_episode(x_B, episode_B)
     group_E = group_B.new_zeros(len(episodes)).index_put((where_B,), group_B)
     return statistic(x_E, group_E)[where_B]
+
+
+def per_episode(x_B: Tensor, episode_B: Tensor) -> Tensor:
+    """The sum over each episode's rows [E]; `x_B` itself where every row is an episode of its own."""
+    episodes, where_B = torch.unique(episode_B, return_inverse=True)
+    if len(episodes) == len(episode_B):
+        return x_B
+    return x_B.new_zeros(len(episodes), dtype=torch.float64).index_add(0, where_B, x_B.double()).to(x_B.dtype)
+
+
+def end_to_end(of_rows: Callable[..., Tensor], episode_B: Tensor, sample_B: Tensor, *columns_BT: Tensor) -> Tensor:
+    """What `of_rows(*columns)` says of whole episodes, whose rows stand one behind the other in the order of their samples.
+
+    columns_BT: [B, T] each; what it answers [E, …] is dealt back to the rows, [B, T]. Rows behind each other are padded with
+    0 (false), so `of_rows` must pass over what a mask among the columns hides. `of_rows(*columns_BT)` itself where every row
+    is an episode of its own.
+    """
+    episodes, where_B = torch.unique(episode_B, return_inverse=True)
+    B, T = columns_BT[0].shape
+    if len(episodes) == B or not T:
+        return of_rows(*columns_BT)
+    in_order = torch.argsort(sample_B, stable=True)
+    place_B = torch.zeros_like(where_B)
+    place_B[in_order] = places(where_B[in_order])
+    width = (int(place_B.max()) + 1) * T
+    at_BT = place_B[:, None] * T + torch.arange(T, device=sample_B.device)
+    long = [x_BT.new_zeros(len(episodes), width).index_put((where_B[:, None], at_BT), x_BT) for x_BT in columns_BT]
+    return of_rows(*long)[where_B[:, None], at_BT]
 
 
 def ends_episode(episode_B: Tensor, sample_B: Tensor) -> Tensor:
@@ -108,6 +142,11 @@ def ends_episode(episode_B: Tensor, sample_B: Tensor) -> Tensor:
     episodes, where_B = torch.unique(episode_B, return_inverse=True)
     last_E = sample_B.new_full((len(episodes),), -1).scatter_reduce(0, where_B, sample_B, "amax")
     return sample_B == last_E[where_B]
+
+
+def compared(group_B: Tensor, episode_B: Tensor) -> Tensor:
+    """[B, B]: the two rows answer one prompt, and are not of one episode."""
+    return (group_B[:, None] == group_B) & (episode_B[:, None] != episode_B)
 
 
 def _group_sum(x_B: Tensor, group_B: Tensor) -> Tensor:
@@ -179,6 +218,26 @@ def reward_to_go(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tens
         waiting_B = torch.where(mask_BT[:, t], 0.0, here_B)
         out_BT[:, t] = torch.where(mask_BT[:, t], carry_B, 0.0)
     return out_BT
+
+
+def gae(
+    reward_BT: Tensor,
+    value_BT: Tensor,
+    mask_BT: Tensor,
+    episode_B: Tensor,
+    sample_B: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+) -> tuple[Tensor, Tensor]:
+    """`kernels.gae` of whole episodes (advantages, returns): behind a row's last token comes its episode's next row."""
+
+    def of_rows(*columns_BT: Tensor) -> Tensor:
+        reward_BT, value_BT, mask_BT = columns_BT
+        return torch.stack(kernels.gae(reward_BT, value_BT, mask=mask_BT, gamma=gamma, lam=lam), -1)
+
+    advantage_BT, return_BT = end_to_end(of_rows, episode_B, sample_B, reward_BT, value_BT, mask_BT).unbind(-1)
+    return advantage_BT.contiguous(), return_BT.contiguous()
 
 
 # -- ratios

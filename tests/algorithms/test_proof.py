@@ -31,6 +31,13 @@ def test_every_built_in_algorithm_has_a_row(plans) -> None:
     assert offered - trained - APART == set()
 
 
+def test_no_figure_depends_on_a_gpu_that_happens_to_be_there(plans) -> None:
+    assert {planned.experiment.device for planned in plans.values()} == {"cpu"}
+    shipped = sorted((ROOT / "examples/exact").glob("*.yaml"))
+    assert len(shipped) > 10
+    assert [path.name for path in shipped if plan(str(path)).experiment.device != "cpu"] == []
+
+
 def test_settings_chosen_elsewhere_can_be_run_there() -> None:
     row = next(row for row in proof.rows() if row.experiment == "walks-gpt2.yaml")
     experiment, changes = proof.overrides(row, 2, 1002)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+import hookline
 from hookline import Batch, ExperimentError, HooklineError, Request, Sampling
 from hookline.cli import main
 from hookline.loop.api import plan
@@ -269,6 +270,16 @@ def test_explain_shows_the_device(tiny: Any, tmp_path: Path, capsys: pytest.Capt
 def test_mps_comes_with_a_notice(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert any("mps is untried" in text for text in plan({**tiny(), "device": "mps"}).notes)
+
+
+def test_a_run_on_mps_prints_the_notice_once_and_one_on_the_cpu_does_not(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "resolve", lambda name: torch.device("cpu"))
+    for name, times in (("mps", 1), ("cpu", 0)):
+        hookline.run({**tiny(steps=1), "device": name}, out=tmp_path / name).close()
+        said = "note: device: mps is untried; compare a short run with device: cpu before relying on it"
+        assert capsys.readouterr().out.splitlines().count(said) == times
 
 
 def test_a_world_of_one_is_the_identity() -> None:

@@ -14,6 +14,7 @@ import torch
 import hookline
 from hookline import HooklineError, PluginError
 from hookline.loop.loop import PhaseLoop
+from hookline.registry import offers
 from hookline.testing import open_phase
 from hookline.training.statistics import forward, statistics
 
@@ -163,10 +164,47 @@ def test_a_name_that_is_no_family_is_refused(
     assert "a phase starts from the experiment's model" in refused(experiment(phase), monkeypatch, tmp_path)
 
 
-def test_a_statistic_or_a_late_head_on_a_missing_side_is_one_sentence(
-    experiment: Any, masked: dict[str, Any], lab_of: Callable[..., PhaseLoop]
+UPDATES = [offer.name for offer in offers.offers() if offer.kind == "update" and offer.distribution == "hookline"]
+OPTIONS = {"reinforce": [{}, {"baseline": "group"}], "best-of-n": [{}, {"keep": "share"}]}
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_every_built_in_update_says_what_it_reads_of_the_model(update: str) -> None:
+    """A likelihood, or a value of its own head, is read before the token; else it reads a head that the phase names."""
+    cls = offers.find("update", update).load()
+    for options in OPTIONS.get(update, [{}]):
+        needs = set(cls(cls.Config.model_validate(options)).needs)
+        assert "before" in needs or any(need.startswith("head:") for need in needs)
+
+
+@pytest.mark.parametrize(
+    ("change", "who"),
+    [
+        ({"update": {"use": "sft", "lr": 1e-3}}, "sft"),
+        ({"update": {"use": "dpo", "lr": 1e-3}}, "dpo"),
+        ({"update": {"use": "best-of-n", "keep": "share", "lr": 1e-3}}, "best-of-n"),
+        ({"update": {"use": "ilql", "lr": 1e-3}}, "ilql"),
+        ({"wrap": "kl-penalty"}, "kl-penalty"),
+        ({"reward": "perplexity"}, "perplexity"),
+        ({"evaluate": [{"reward": "kl"}]}, "kl"),
+    ],
+    ids=["sft", "dpo", "best-of-n", "ilql", "a wrapper", "a reward", "an evaluation"],
+)
+def test_what_reads_likelihoods_is_refused_before_weights_load_where_the_family_has_none(
+    experiment: Any, compared: dict[str, Any], change: dict[str, Any], who: str, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    loop = lab_of(experiment(masked, family="pooling"))
+    phase = {**compared, "model": {"head": POOLED}}
+    hookline.run(experiment({**phase, "steps": 1}, family="pooling"), out=tmp_path / "fine").close()
+    said = refused(experiment({**phase, **change}, family="pooling"), monkeypatch, tmp_path)
+    assert (
+        f"'{who}' needs a state that predicts each token ('before'), which the experiment's model does not have" in said
+    )
+
+
+def test_a_statistic_or_a_late_head_on_a_missing_side_is_one_sentence(
+    experiment: Any, compared: dict[str, Any], lab_of: Callable[..., PhaseLoop]
+) -> None:
+    loop = lab_of(experiment({**compared, "model": {"head": POOLED}}, family="pooling"))
     batch = loop.hooks.rollout(loop.ctx)
     with pytest.raises(PluginError, match=r"'logprobs' of role 'policy' needs a state that predicts each token"):
         loop.ctx.stats(batch)

@@ -10,8 +10,22 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline import Behaviour, Component, DataName, Encoded, Environment, Rollout, Sampling, Turn, Use, hookimpl
+from hookline import (
+    Behaviour,
+    Component,
+    DataName,
+    Encoded,
+    Environment,
+    Rollout,
+    Sampling,
+    ServiceError,
+    Turn,
+    Use,
+    hookimpl,
+)
 
+FAILS = (OSError, ServiceError)
+"""What an environment may raise: its row is then not judged."""
 OPEN: list["Calculator"] = []
 """Environments that were set up and not closed yet."""
 
@@ -51,12 +65,17 @@ class Game:
     """One episode and its row."""
 
     environment: Environment
-    turn: Turn
+    turn: Turn | None
+    """What it said last; None: it failed."""
     row: Encoded
     ids: list = field(default_factory=list)
     chosen: list = field(default_factory=list)
     paid: list = field(default_factory=list)
     logprobs: list = field(default_factory=list)
+
+    @property
+    def over(self):
+        return self.turn is None or self.turn.over
 
     def add(self, ids, *, chosen, paid=0.0, logprob=0.0):
         self.ids += ids
@@ -72,7 +91,7 @@ class Turns(Component):
     """Plays one environment per row."""
 
     name = "turns"
-    gives = frozenset({"behaviour", "recorded_BT"})
+    gives = frozenset({"behaviour", "recorded_BT", "ok_B"})
 
     class Config(hookline.Config):
         prompts: DataName
@@ -96,15 +115,15 @@ class Turns(Component):
                 for environment, record, sample in zip(environments, records, sample_B)
             ]
             games = [
-                Game(environment, turn, replace(ctx.encode({"prompt": turn.text}, answer=None), record=record))
-                for environment, turn, record in zip(environments, together(begin), records)
+                Game(environment, turn, replace(ctx.encode(shown(turn, record), answer=None), record=record))
+                for environment, turn, record in zip(environments, together(ctx, begin), records)
             ]
-            while live := [game for game in games if not game.turn.over]:
+            while live := [game for game in games if not game.over]:
                 self.turn(ctx, live)
         finally:
             for environment in environments:
                 environment.close()
-        reasons = ["stop" if game.turn.terminated else "length" for game in games]
+        reasons = ["stop" if game.turn and game.turn.terminated else "length" for game in games]
         built = Rollout.build(
             ctx, [game.encoded() for game in games], source="policy", sample_B=sample_B, finish_reason=reasons
         )
@@ -113,25 +132,37 @@ class Turns(Component):
             version_BT=torch.full_like(built.token_ids_BT, ctx.role_named("policy").version) * built.mask_BT,
             sampling=Sampling(),
         )
-        return replace(built, behaviour=drawn, extra={"recorded_BT": built.extra["recorded_BT"]})
+        columns = {"recorded_BT": built.extra["recorded_BT"], "ok_B": torch.tensor([bool(game.turn) for game in games])}
+        return replace(built, behaviour=drawn, extra=columns)
 
     def turn(self, ctx, games):
         """One word of the policy in each of these games, and what the environment says to it."""
         so_far = [[*game.row.prompt_ids, *game.ids] for game in games]
         drawn = ctx.draw(so_far, ctx.sample_ids(len(games)), sampling_=Sampling(), max_new_tokens=1)
         said = drawn.token_ids_BT.tolist()
-        turns = together([game.environment.step(ctx.tokenizer.decode(ids)) for game, ids in zip(games, said)])
+        turns = together(ctx, [game.environment.step(ctx.tokenizer.decode(ids)) for game, ids in zip(games, said)])
         for game, ids, logprob, turn in zip(games, said, drawn.behaviour.logprobs_BT[:, 0].tolist(), turns):
-            game.add(ids, chosen=True, paid=turn.reward, logprob=logprob)
-            if not turn.over:
-                game.add(ctx.encode_turn((), turn.text), chosen=False)
             game.turn = turn
+            game.add(ids, chosen=True, paid=turn.reward if turn else 0.0, logprob=logprob)
+            if not game.over:
+                game.add(ctx.encode_turn((), turn.text), chosen=False)
 
 
-def together(coroutines):
-    """What some coroutines answer, waited for together."""
+def shown(turn, record):
+    """What the policy reads first; of an environment that failed before it said anything, the row's own prompt."""
+    return {"prompt": turn.text if turn else record["prompt"]}
+
+
+def together(ctx, coroutines):
+    """What some environments say, waited for together; None of one that failed."""
+
+    async def one(coroutine):
+        try:
+            return await coroutine
+        except FAILS:
+            return None
 
     async def wait():
-        return await asyncio.gather(*coroutines)
+        return await asyncio.gather(*map(one, coroutines))
 
-    return asyncio.run(wait())
+    return ctx.wait(wait())

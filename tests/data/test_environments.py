@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from hookline import DataError, Environment, PluginError, Process, Turn
+from hookline import DataError, Environment, PluginError, Process, ServiceError, Turn
 from hookline.data.tasks import task
 from hookline.testing import open_phase
 from hookline_plugins.environments.process import ProcessEnvironment
@@ -214,3 +214,63 @@ def test_an_environment_that_fails_is_blamed_and_closed_with_the_others(
     with pytest.raises(PluginError, match=r"rollout 'turns' .*ZeroDivisionError"):
         loop.step()
     assert before == module.OPEN
+
+
+# -- environments that fail
+
+
+def failing(loop: Any, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, sums: set[int]) -> Any:
+    """The calculator, which fails with an error on rows whose numbers have one of these sums."""
+    module = sys.modules[type(loop.hooks.components["rollout/turns"]).__module__]
+    real = {name: getattr(module.Calculator, name) for name in ("reset", "step")}
+
+    async def reset(self: Any, record: Any, rng: Any) -> Any:
+        self.asked = sum(record["numbers"])
+        if method == "reset" and self.asked in sums:
+            raise error
+        return await real["reset"](self, record, rng)
+
+    async def step(self: Any, reply: str) -> Any:
+        if method == "step" and self.asked in sums:
+            raise error
+        return await real["step"](self, reply)
+
+    monkeypatch.setattr(module.Calculator, "reset", reset)
+    monkeypatch.setattr(module.Calculator, "step", step)
+    return module
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+@pytest.mark.parametrize(
+    "error",
+    [ServiceError("it does not answer"), TimeoutError(), ConnectionError("gone")],
+    ids=lambda e: type(e).__name__,
+)
+def test_a_row_whose_environment_fails_is_not_judged_and_the_others_are(
+    loop: Any, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+) -> None:
+    module = failing(loop, monkeypatch, method, error, {3})
+    before = list(module.OPEN)
+    rollout = loop.hooks.rollout(loop.ctx)
+    failed = [sum(record["numbers"]) == 3 for record in rollout.records]
+    assert any(failed)
+    assert not all(failed)
+    assert rollout.extra["ok_B"].tolist() == [not one for one in failed]
+    assert [int(n) for n, one in zip(rollout.mask_BT.sum(1), failed) if one] == [int(method == "step")] * sum(failed)
+    loop.step()
+    figures, _ = loop.phase.metrics.collect()
+    assert figures["unjudged"] + figures["rows"] == 12
+    assert figures["unjudged"] > 0
+    assert figures["optimiser_steps"] == 1
+    assert before == module.OPEN
+
+
+def test_where_every_environment_fails_nothing_is_learned_and_the_run_goes_on(
+    loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(loop, monkeypatch, "reset", OSError("no sandbox"), {2, 3, 4, 5})
+    before = loop.ctx.role_named("policy").hash()
+    loop.step()
+    figures, _ = loop.phase.metrics.collect()
+    assert (figures["unjudged"], figures["rows"]) == (12, 0)
+    assert loop.ctx.role_named("policy").hash() == before

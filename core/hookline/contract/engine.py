@@ -56,7 +56,8 @@ class Completion:
     """`stop`: the model ended it; `length`: max_new_tokens did."""
     logprobs: Tensor | None
     """[T] float32, of each token under the request's sampling. None where the engine does not know them: the core then
-    computes them with the role's weights as they are."""
+    computes them with the role's weights as they are. Where they are given, a few rows of each role's first batch in a
+    phase are computed again, and another answer ends the run: mean exp|Δ| may be 1.0005, or 1.05 in bfloat16."""
     versions: Tensor
     """[T] int64: which weights drew each token."""
     kept_ids: KeptIds | None = None

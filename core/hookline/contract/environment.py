@@ -54,7 +54,8 @@ class Environment(Component[ConfigT]):
     """Plays one text episode at a time: kind `environment`, named in the config of a rollout.
 
     A rollout makes one environment per sample (`self.parts["environment"].another()`), plays it and closes it. One that
-    fails makes its row "not judged"; the others go on.
+    fails, with an OSError (a TimeoutError is one) or a ServiceError, makes its row "not judged" (column `ok_B`); the others
+    go on. Any other exception is a mistake in its code and ends the run.
     """
 
     tools: Sequence[Mapping[str, Any]] = ()

@@ -39,6 +39,10 @@ class StageSpecs:
         `Rollout.build(ctx, rows, …)` a rollout of rows. A batch of no rows is a step without update. Only what
         sampled from the policy can say how (`Rollout.behaviour`); read data leaves it out, and algorithms that need
         ratios are then refused before the run starts.
+
+        A row that could not be played to its end, e.g. because its environment failed, is not judged: give every batch a
+        column `ok_B`, false for such rows (`rollout.with_extra(ok_B=…)`). The core drops and counts them (`unjudged`),
+        whole episodes at once, before a reward is asked; an evaluation shows them without a figure.
         """
         raise NotImplementedError
 
@@ -47,8 +51,9 @@ class StageSpecs:
         """Judge every row: one number per row [B], or per token [B, T].
 
         Called once per step for each reward the phase names, each by itself; others' answers are not seen. Return a
-        `Term` to say that some rows could not be judged: they are dropped and counted, never averaged in. May be an
-        `async def`; all such rewards of a step wait together. `rollout.records[i]` is the dataset row.
+        `Term` to say that some rows could not be judged: they are dropped and counted, never averaged in, and with them
+        the other rows of their episodes. May be an `async def`; all such rewards of a step wait together.
+        `rollout.records[i]` is the dataset row.
         """
         raise NotImplementedError
 

@@ -47,7 +47,12 @@ CORE_METRICS = (
     Metric("reward", "mean over rows of the reward that the advantage sees: weighed, summed, and as wrappers left it"),
     Metric("reward/*", "mean over judged rows of one named reward, before its weight"),
     Metric("reward_std", "standard deviation over rows of the same"),
-    Metric("unjudged", "rows dropped because a reward had no answer for them", "rows", aggregate="sum"),
+    Metric(
+        "unjudged",
+        "rows dropped because a reward, or the rollout itself, could not judge them",
+        "rows",
+        aggregate="sum",
+    ),
     Metric("equal_groups", "share of groups whose rows all have one reward: nothing to learn from", healthy=(0.0, 0.9)),
     Metric("judgements", "comparisons and rankings written into the phase's data", "judgements", aggregate="sum"),
     Metric("eval/*", "a figure over the rows of an evaluation, as its reward component sums it up"),

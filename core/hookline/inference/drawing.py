@@ -13,7 +13,7 @@ from torch import Tensor
 from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Rollout, Sampling
 from hookline.contract.engine import ABILITIES, Completion, Completions, Engine, Request
-from hookline.errors import ExperimentError, PluginError
+from hookline.errors import ExperimentError, NumbersError, PluginError
 from hookline.inference.completions import join
 from hookline.inference.local import NextToken
 from hookline.models.role import Role
@@ -22,6 +22,11 @@ from hookline.training.statistics import statistics
 __all__ = ["Asking", "Drawing"]
 
 Answer = TypeVar("Answer")
+
+COMPARED_ROWS = 4
+"""How many rows of a role's first batch are computed again."""
+EXACT, ROUNDED = 1.0005, 1.05
+"""The largest mean exp|Δ log-prob| of the two ways in float32, and with weights or autocast of fewer bits."""
 
 
 class Asking(Protocol):
@@ -48,6 +53,8 @@ class Drawing:
     micro_tokens: int = 16384
     """How many tokens at once log-probs are computed for, where the engine gives none."""
     told: dict[str, int] = field(default_factory=dict)
+    compared: set[str] = field(default_factory=set)
+    """Roles whose engine was found to say what the role's own forward pass says."""
 
     def draw(
         self,
@@ -65,8 +72,9 @@ class Drawing:
     ) -> Completions:
         """One answer per prompt of token ids, in order; see `hookline.Context.draw`.
 
-        Raises PluginError where the engine or the model cannot do this, ExperimentError where a prompt and its answer
-        do not fit into the model.
+        A role's first batch is compared with what the role computes itself. Raises PluginError where the engine or the
+        model cannot do this, ExperimentError where a prompt and its answer do not fit into the model, NumbersError where
+        the engine's log-probs are not those of the role.
         """
         role = asking.role_named(model)
         self._check(asking.instance, role, prompts, sampling, max_new_tokens, combine is not None)
@@ -96,7 +104,43 @@ class Drawing:
         if any(one.logprobs is None for one in found):
             logprobs_BT = own_logprobs(role, prompts, sample_B, drawn, self.micro_tokens)
             drawn = replace(drawn, behaviour=replace(drawn.behaviour, logprobs_BT=logprobs_BT))
+        elif model not in self.compared and combine is None:
+            self._compare(asking, prompts, sample_B, found, sampling, model)
         return drawn
+
+    def _compare(
+        self,
+        asking: Asking,
+        prompts: Sequence[Sequence[int]],
+        sample_B: Tensor,
+        found: Sequence[Completion],
+        sampling: Sampling,
+        model: str,
+    ) -> None:
+        """Compute a few rows of a role's first batch again, in one forward pass: the log-probs must be those drawn by.
+
+        Rows of older weights cannot be computed again; a batch of nothing else is left for the next one to decide.
+        """
+        role = asking.role_named(model)
+        if "before" not in role.family.sides:
+            return
+        now = [row for row, one in enumerate(found) if bool((one.versions == role.version).all())][:COMPARED_ROWS]
+        if not now:
+            return
+        few = join([found[row] for row in now], sampling, f"engine '{self.engine.instance}'")
+        own_BT = own_logprobs(role, [prompts[row] for row in now], sample_B[now], few, self.micro_tokens)
+        mask_BT = torch.arange(few.token_ids_BT.shape[1]) < few.length_B[:, None]
+        gap = float((own_BT - few.behaviour.logprobs_BT)[mask_BT].double().abs().exp().mean())
+        precise = role.autocast is None and all(p.dtype == torch.float32 for p in role.net.parameters())
+        most = EXACT if precise else ROUNDED
+        if not gap <= most:  # NaN included
+            raise NumbersError(
+                f"engine '{self.engine.instance}' drew from role '{role.name}' with log-probs that the role's own forward pass "
+                f"does not give: mean exp|Δ| is {gap:.6g} over {int(mask_BT.sum())} tokens of the first batch, more than {most:g}",
+                "the engine must give each token's log-prob under the request's sampling, and the steps of family "
+                f"'{role.family.instance}' must agree with its states",
+            )
+        self.compared.add(model)
 
     def _answers(self, asking: Asking, requests: Sequence[Request]) -> list[Completion]:
         """Every answer, in the order of the requests; the first failure is raised."""

@@ -79,6 +79,11 @@ def check_batch(batch: Batch, who: str) -> None:
         raise PluginError(
             f"{who}: mask_BT is {batch.mask_BT.dtype}", "make it bool: true where the policy chose the token"
         )
+    if "ok_B" in batch.extra and batch.extra["ok_B"].dtype != torch.bool:
+        raise PluginError(
+            f"{who}: the column ok_B is {batch.extra['ok_B'].dtype}",
+            "make it bool: false where a row could not be judged",
+        )
     inside_BT = torch.arange(shape_BT[1], device=batch.length_B.device) < batch.length_B[:, None]
     if bool((batch.mask_BT & ~inside_BT).any()) or (len(batch) and int(batch.length_B.max()) > shape_BT[1]):
         raise PluginError(

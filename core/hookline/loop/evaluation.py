@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from hookline.batch.join import concat
 from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.component import Component
@@ -56,18 +58,25 @@ class Evaluator:
             rollout = concat(parts)
             if len(rollout) > self.spec.rows:
                 rollout = rollout.rows(range(self.spec.rows))
-            terms = ask_rewards(ctx, self.rewards, rollout)
+            ok_B = rollout.extra.get("ok_B", torch.ones(len(rollout), dtype=torch.bool))
+            judged = rollout if bool(ok_B.all()) else rollout.rows(ok_B)
+            terms = ask_rewards(ctx, self.rewards, judged)
         finally:
             ctx.forget()
-        scored = rollout.scored(rollout.token_ids_BT.new_zeros(rollout.token_ids_BT.shape), {})
+        scored = judged.scored(judged.token_ids_BT.new_zeros(judged.token_ids_BT.shape), {})
         figures = {}
         for name, term in terms.items():
             component, slot = self.rewards[name]
             with blame(slot, "summarise"):
                 figures[name] = float(component.summarise(term, scored))
         self.last = scored, terms
-        totals = {name: (t.value if t.value.dim() == 1 else t.value.sum(1)).tolist() for name, t in terms.items()}
-        judged = {name: t.ok_B.tolist() for name, t in terms.items() if t.ok_B is not None}
+        said: list[dict[str, float]] = [{} for _ in judged.records]
+        for name, term in terms.items():
+            totals = (term.value if term.value.dim() == 1 else term.value.sum(1)).tolist()
+            for row, ok in enumerate(term.ok_B.tolist() if term.ok_B is not None else ()):
+                if ok:
+                    said[row][name] = totals[row]
+        of_row = dict(zip(ok_B.nonzero()[:, 0].tolist(), said))
         samples = [
             {
                 "sample": int(rollout.sample_B[row]),
@@ -75,7 +84,7 @@ class Evaluator:
                 "prompt": rollout.prompt_text(row),
                 "response": rollout.response_text(row),
                 "tokens": int(rollout.mask_BT[row].sum()),
-                "terms": {name: value[row] for name, value in totals.items() if judged[name][row]},
+                "terms": of_row.get(row, {}),
             }
             for row in range(len(rollout))
         ]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from hookline.batch.columns import sum_shared
 from hookline.batch.stages import Rollout, Scored
@@ -14,7 +15,7 @@ from hookline.errors import NumbersError, PluginError
 from hookline.loop.phase import Counters
 from hookline.plan.plan import PlannedPhase
 
-__all__ = ["count", "learning_signal", "policy_age"]
+__all__ = ["count", "judged", "learning_signal", "policy_age"]
 
 
 def count(batch: Rollout, metrics: MetricLog) -> int:
@@ -31,6 +32,15 @@ def count(batch: Rollout, metrics: MetricLog) -> int:
         metrics.add("reward", float(batch.reward_B.double().mean()), rows)
         metrics.add("reward_std", float(batch.reward_B.std(correction=0)))
     return tokens
+
+
+def judged(rollout: Rollout, ok_B: Tensor, metrics: MetricLog) -> Tensor:
+    """Which rows to go on with, by index. An episode of which a row could not be judged is dropped whole; what is dropped is
+    counted."""
+    ok_B = sum_shared((~ok_B).float(), rollout.episode_B) == 0
+    if not bool(ok_B.all()):
+        metrics.add("unjudged", float((~ok_B).sum()))
+    return ok_B.nonzero()[:, 0]
 
 
 def learning_signal(

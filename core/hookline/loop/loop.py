@@ -107,6 +107,8 @@ class PhaseLoop:
         self.phase.begin_step()
         with _timed(metrics, "rollout"):
             batch: Rollout = hooks.rollout(ctx)
+        if "ok_B" in batch.extra:
+            batch = batch.rows(guards.judged(batch, batch.extra["ok_B"], metrics))
         if phase.rewards or {"recorded_B", "recorded_BT"} & batch.extra.keys():
             with _timed(metrics, "reward"):
                 batch = hooks.score(ctx, batch)
@@ -134,8 +136,7 @@ class PhaseLoop:
         terms = ask_rewards(ctx, rewards, rollout)
         ok_B = torch.stack([t.ok_B for t in terms.values() if t.ok_B is not None]).all(0)
         if not bool(ok_B.all()):
-            self.phase.metrics.add("unjudged", float((~ok_B).sum()))
-            keep = ok_B.nonzero()[:, 0]
+            keep = guards.judged(rollout, ok_B, self.phase.metrics)
             rollout = rollout.rows(keep)
             T = rollout.token_ids_BT.shape[1]
             terms = {n: Term(t.value[keep] if t.value.dim() == 1 else t.value[keep][:, :T]) for n, t in terms.items()}

@@ -12,7 +12,7 @@ from pydantic import Field
 class Example(Component):
     """Follow what earned more than the batch did on average."""
 
-    needs = frozenset({"behaviour"})
+    needs = frozenset({"before", "behaviour"})
     takes = Scored
     metrics = (Metric("entropy", "mean over tokens of the policy's entropy", "nats"),)
 

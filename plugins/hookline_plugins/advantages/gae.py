@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline import Advantaged, Component, Context, ExperimentError, Scored, hookimpl, kernels
+from hookline import Advantaged, Component, Context, ExperimentError, Scored, hookimpl
+from hookline_plugins import maths
 
 
 class Options(hookline.Config):
@@ -21,7 +22,7 @@ class Options(hookline.Config):
 
 
 class GAE(Component[Options]):
-    """Advantages from a critic's values. Masked tokens pass the carry on and hold 0; the last token is terminal."""
+    """Advantages from a critic's values. Masked tokens pass the carry on and hold 0; an episode's last token is terminal."""
 
     needs = frozenset({"critic"})
     gives = frozenset({"value_BT", "return_BT"})
@@ -36,8 +37,9 @@ class GAE(Component[Options]):
     @hookimpl
     def hookline_advantage(self, ctx: Context, scored: Scored) -> Advantaged:
         value_BT = ctx.stats(scored, model=ctx.role_with("value"), want=("value",))["value"]
-        advantage_BT, return_BT = kernels.gae(
-            scored.reward_BT, value_BT, mask=scored.mask_BT, gamma=self.config.gamma, lam=self.config.lam
+        rows = scored.episode_B, scored.sample_B
+        advantage_BT, return_BT = maths.gae(
+            scored.reward_BT, value_BT, scored.mask_BT, *rows, gamma=self.config.gamma, lam=self.config.lam
         )
         return_BT = torch.where(scored.mask_BT, return_BT, 0.0)
         return scored.advantaged(advantage_BT, value_BT=value_BT, return_BT=return_BT)

@@ -1,13 +1,15 @@
 """What was earned from a token on (Williams 1992; Sutton & Barto 2018, §13.3–13.4): A_t = G_t − b, G_t = r_t + γ G_{t+1}.
 
 No critic and nothing bootstrapped: unbiased and noisy. The baseline is the mean return G_0 of the step's answers (`mean`)
-or of the answers to the same prompt (`group`); it leaves the gradient's direction and takes variance away. An answer's own
+or of the answers to the same prompt (`group`); an answer of several rows (an episode) is one, and what its later rows earn
+belongs to the earlier ones too. A baseline leaves the gradient's direction and takes variance away. An answer's own
 return is in it, which shrinks the gradient by 1/n; `leave-one-out` does not have that.
 Healthy: `reward` rises; with a price per token (KL) early tokens carry more of it than late ones.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +17,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Advantaged, Component, Context, Scored, hookimpl
-from hookline_plugins.maths import first_true, group_mean, reward_to_go
+from hookline_plugins.maths import end_to_end, first_true, group_mean, over_episodes, per_episode, reward_to_go
 
 
 class RewardToGo(Component):
@@ -31,11 +33,13 @@ class RewardToGo(Component):
 
     @hookimpl
     def hookline_advantage(self, ctx: Context, scored: Scored) -> Advantaged:
-        to_go_BT = reward_to_go(scored.reward_BT, scored.mask_BT, self.config.gamma)
-        return_B = torch.where(first_true(scored.mask_BT), to_go_BT, 0.0).sum(1)
+        rows = scored.episode_B, scored.sample_B
+        to_go_BT = end_to_end(partial(reward_to_go, gamma=self.config.gamma), *rows, scored.reward_BT, scored.mask_BT)
+        begins_BT = end_to_end(first_true, *rows, scored.mask_BT)
+        return_B = torch.where(begins_BT, to_go_BT, 0.0).sum(1)
         match self.config.baseline:
             case "group":
-                to_go_BT = to_go_BT - group_mean(return_B, scored.group_B)[:, None]
+                to_go_BT = to_go_BT - over_episodes(group_mean, return_B, scored.group_B, scored.episode_B)[:, None]
             case "mean":
-                to_go_BT = to_go_BT - ctx.mean(return_B)
+                to_go_BT = to_go_BT - ctx.mean(per_episode(return_B, scored.episode_B))
         return scored.advantaged(torch.where(scored.mask_BT, to_go_BT, 0.0))

@@ -18,18 +18,19 @@ from pydantic import Field
 from torch import Tensor
 
 from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl
+from hookline_plugins.maths import ends_episode, per_episode
 
 
 class BestOfN(Component):
     """Fine-tune on the rows that did best."""
 
-    needs = property(lambda self: {"groups"} if self.config.keep == "best" else set())
+    needs = property(lambda self: {"before", "groups"} if self.config.keep == "best" else {"before"})
     takes = Scored
     off_policy = True
     metrics = (
         Metric("nll", "mean over kept tokens of −log p(token)", "nats per token"),
         Metric("kept", "share of rows that are kept"),
-        Metric("kept_reward", "mean reward of the kept rows"),
+        Metric("kept_reward", "mean reward of the kept answers"),
     )
 
     class Config(UpdateConfig):
@@ -42,22 +43,27 @@ class BestOfN(Component):
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
-        c = self.config
-        match c.keep:
-            case "best":
-                rows = best_of_groups(batch.reward_B, batch.group_B)
-            case "share":
-                many = max(1, round(c.share * len(batch)))
-                rows = batch.reward_B.argsort(descending=True, stable=True)[:many].sort().values
-            case _:
-                rows = (batch.reward_B > c.threshold).nonzero()[:, 0]
-        kept = batch.rows(rows)
+        kept = batch.rows(self.rows(batch))
         if len(batch):
             ctx.log("kept", len(kept) / len(batch))
         if len(kept):
-            ctx.log("kept_reward", ctx.mean(kept.reward_B), len(kept))
+            ctx.log("kept_reward", ctx.mean(per_episode(kept.reward_B, kept.episode_B)), len(kept))
         # likelihood among all tokens: among those a top_k or top_p kept, the mass outside would stay where it is
         ctx.train(replace(kept, behaviour=None), self.loss)
+
+    def rows(self, batch: Scored) -> Tensor:
+        """Rows to keep, in order. An answer of several rows (an episode) is kept or left out as a whole."""
+        c, last = self.config, ends_episode(batch.episode_B, batch.sample_B).nonzero()[:, 0]
+        reward_E = batch.episode_reward_B[last]
+        match c.keep:
+            case "best":
+                best = best_of_groups(reward_E, batch.group_B[last])
+            case "share":
+                many = max(1, round(c.share * len(last)))
+                best = reward_E.argsort(descending=True, stable=True)[:many]
+            case _:
+                best = reward_E > c.threshold
+        return torch.isin(batch.episode_B, batch.episode_B[last][best]).nonzero()[:, 0]
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         nll = mb.token_mean(-mb.stats(want=("logprobs",)).logprobs_BT)

@@ -8,6 +8,7 @@ from hookline import Batch, Component, Context, Loss, Metric, MicroBatch, Update
 class CausalLM(Component):
     """Maximise the likelihood of every token the mask shows."""
 
+    needs = frozenset({"before"})
     takes = Batch
     off_policy = True
     metrics = (Metric("nll", "mean over tokens of −log p(token)", "nats per token"),)

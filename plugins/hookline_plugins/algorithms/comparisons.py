@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hookline import Component, Context, Loss, Metric, MicroBatch, PluginError, Scored, hookimpl, pairs
-from hookline_plugins.maths import places
+from hookline_plugins.maths import compared, places
 
 Length = Literal["sum", "mean"]
 
@@ -40,7 +40,7 @@ def comparisons(batch: Scored) -> Comparisons:
         a, b = pairs(batch)
         p = batch.reward_B.new_ones(len(a))
     else:
-        a, b = (batch.group_B[:, None] == batch.group_B).triu(1).nonzero(as_tuple=True)
+        a, b = compared(batch.group_B, batch.episode_B).triu(1).nonzero(as_tuple=True)
         place_B = places(batch.group_B)
         p, back = label_BK[a, place_B[b]], label_BK[b, place_B[a]]
         if bool(((p + back - 1).abs() > 1e-4).any()):
@@ -81,7 +81,7 @@ def answer_logprob(logprobs_BT: Tensor, mask_BT: Tensor, length: Length) -> Tens
 class Comparing(Component):
     """An update from comparisons: a subclass gives the loss of each."""
 
-    needs = frozenset({"groups"})
+    needs = frozenset({"before", "groups"})
     takes = Scored
     off_policy = True
     metrics: Sequence[Metric] = (

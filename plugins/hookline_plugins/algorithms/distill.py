@@ -18,7 +18,7 @@ from hookline import Component, Context, ExperimentError, Loss, Metric, MicroBat
 class Distill(Component):
     """Put a policy that needs more than its weights to draw, back into weights."""
 
-    needs = frozenset({"behaviour"})
+    needs = frozenset({"before", "behaviour"})
     takes = Rollout
     off_policy = True
     metrics = (

@@ -80,7 +80,7 @@ class DPO(Comparing):
             raise PluginError("plackett-luce reads rankings, and these rows have soft labels", "use loss: sigmoid")
         batch = prepared(batch)
         reference_BT = ctx.stats(batch, model="reference").logprobs_BT
-        beaten_BB = below(batch.group_B, batch.reward_B)
+        beaten_BB = below(batch.group_B, batch.episode_reward_B)
         columns = {"reference_logprobs_BT": reference_BT, "stages_B": beaten_BB.any(1).float()}
         ctx.train(batch.with_extra(**columns), self.loss, unit="group")
 
@@ -95,7 +95,7 @@ class DPO(Comparing):
         mb.log("rejected_gain", mean(mb, found, lost.detach()))
         mb.log("both_falling", mean(mb, found, ((won < 0) & (lost < 0)).float()))
         if c.loss == "plackett-luce":
-            return mb.mean_over("stages_B", ranking_loss(c.beta * gain_B, mb.batch.group_B, mb.batch.reward_B))
+            return mb.mean_over("stages_B", ranking_loss(c.beta * gain_B, mb.batch.group_B, mb.batch.episode_reward_B))
         return mean(mb, found, comparison_loss(c.loss, won, lost, found.preferred, c.beta, c.flips))
 
 

@@ -22,7 +22,7 @@ from hookline_plugins.algorithms.policy_gradient import Clipped, Minibatch
 class GRPO(Clipped):
     """Rewards whitened within each group, a clipped ratio per token, answers averaged."""
 
-    needs = frozenset({"behaviour", "groups"})
+    needs = Clipped.needs | {"groups"}
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
         return maths.over_episodes(maths.group_whiten, scored.reward_B, scored.group_B, scored.episode_B)

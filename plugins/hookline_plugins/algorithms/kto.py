@@ -2,8 +2,9 @@
 
 With g = β log π/π_ref and z = β max(0, KL estimated on mismatched answers), detached:
     good: λ_D [1 − σ(g − z)]      bad: λ_U [1 − σ(z − g)]
-A row is good when its reward lies above `threshold`. z shifts both: what gained as much as any answer would is not yet won.
-The KL comes from each prompt with an answer to another one, of the same step. The loss is ½ at the start (λ = 1).
+A row is good when its reward lies above `threshold`; a row of an episode of several rows, when what the episode earned does.
+z shifts both: what gained as much as any answer would is not yet won. The KL comes from each prompt with an answer to another
+one, of the same step. The loss is ½ at the start (λ = 1).
 Healthy: `good_gain` above `bad_gain`, `kl` growing slowly. With few good rows raise `good` so that
 λ_D n_D : λ_U n_U lies between 1 and 4/3.
 """
@@ -26,6 +27,7 @@ UNSAYABLE = -1e4
 class KTO(Component):
     """Move good answers above, bad answers below what happens to any answer."""
 
+    needs = frozenset({"before"})
     claims = frozenset({"kl"})
     takes = Scored
     off_policy = True
@@ -40,7 +42,7 @@ class KTO(Component):
         beta: float = Field(0.1, gt=0)
         """Price of a nat from the reference. Small follows the labels far, large stays."""
         threshold: float = 0.5
-        """Rows whose reward is above are good, the others bad."""
+        """Rows whose reward is above are good, the others bad; of an episode of several rows, its sum."""
         good: float = Field(1.0, ge=0)
         """λ_D, the weight of good rows."""
         bad: float = Field(1.0, ge=0)
@@ -54,7 +56,7 @@ class KTO(Component):
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
         c, given = self.config, batch.extra
         weight_B = given.get("weight_B", torch.ones(len(batch)))
-        good_B = (batch.reward_B > c.threshold).float()
+        good_B = (batch.episode_reward_B > c.threshold).float()
         batch = batch.with_extra(
             reference_logprobs_BT=ctx.stats(batch, model="reference").logprobs_BT,
             weight_B=weight_B,

@@ -24,7 +24,7 @@ from hookline_plugins.maths import places
 class NashMD(Component):
     """Policy gradient on the probability of being preferred, at a price for leaving the reference."""
 
-    needs = frozenset({"groups", "preference_B", "opponent_B", "weight_B"})
+    needs = frozenset({"before", "groups", "preference_B", "opponent_B", "weight_B"})
     claims = frozenset({"kl"})
     takes = Scored
     metrics = (

@@ -60,7 +60,7 @@ class Macro(hookline.Config):
 class PolicyGradient(Component):
     """The template: carries old log-probs, ratios, KL, entropy and figures. Override the small methods."""
 
-    needs = frozenset({"behaviour"})
+    needs = frozenset({"before", "behaviour"})
     claims = property(lambda self: {"kl"} if self.config.kl_loss else set())
     promises = frozenset({"reinforce"})
     takes = Advantaged
@@ -289,8 +289,9 @@ class ActorCritic(PolicyGradient):
         reward_BT = scored.reward_BT
         if self.config.macro:
             reward_BT = maths.segment_sum(reward_BT, first_BT, mask)
-        advantage_BT, return_BT = kernels.gae(
-            reward_BT, value_BT, mask=first_BT, gamma=self.config.gamma, lam=self.config.lam
+        rows = scored.episode_B, scored.sample_B
+        advantage_BT, return_BT = maths.gae(
+            reward_BT, value_BT, first_BT, *rows, gamma=self.config.gamma, lam=self.config.lam
         )
         advantage_BT = torch.where(first_BT, advantage_BT, 0.0)
         if self.config.macro:

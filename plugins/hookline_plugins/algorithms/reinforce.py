@@ -16,6 +16,7 @@ Healthy: `baseline` follows `reward`; `approx_kl` is 0. See `policy_gradient` fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -29,7 +30,7 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch, PolicyGradien
 class Reinforce(PolicyGradient):
     """The policy gradient with reward-to-go and one of four baselines."""
 
-    needs = property(lambda self: {"behaviour", "groups"} if self.config.baseline == "group" else {"behaviour"})
+    needs = property(lambda self: PolicyGradient.needs | ({"groups"} if self.config.baseline == "group" else set()))
     metrics = (*PolicyGradient.metrics, Metric("baseline", "mean over rows of what is subtracted from the return"))
 
     class Config(PolicyGradient.Config):
@@ -45,18 +46,20 @@ class Reinforce(PolicyGradient):
         self.seen: float | None = None
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
-        return_BT = maths.reward_to_go(scored.reward_BT, scored.mask_BT, self.config.gamma)
-        baseline_B = self.baseline(ctx, scored.reward_B, scored.group_B)
+        to_go = partial(maths.reward_to_go, gamma=self.config.gamma)
+        return_BT = maths.end_to_end(to_go, scored.episode_B, scored.sample_B, scored.reward_BT, scored.mask_BT)
+        baseline_B = self.baseline(ctx, scored)
         ctx.log("baseline", ctx.mean(baseline_B), len(scored))
         return (return_BT - baseline_B[:, None]) * scored.mask_BT
 
-    def baseline(self, ctx: Context, reward_B: Tensor, group_B: Tensor) -> Tensor:
-        """What is subtracted from each row's return."""
+    def baseline(self, ctx: Context, scored: Scored) -> Tensor:
+        """What is subtracted from each row's return. An answer of several rows (an episode) counts once."""
+        reward_B, episode_B = scored.reward_B, scored.episode_B
         if self.config.baseline == "group":
-            return maths.group_mean(reward_B, group_B)
+            return maths.over_episodes(maths.group_mean, reward_B, scored.group_B, episode_B)
         if self.config.baseline == "none" or not len(reward_B):
             return reward_B * 0.0
-        mean = ctx.mean(reward_B)
+        mean = ctx.mean(maths.per_episode(reward_B, episode_B))
         if self.config.baseline == "mean":
             return reward_B * 0.0 + mean
         before = mean if self.seen is None else self.seen

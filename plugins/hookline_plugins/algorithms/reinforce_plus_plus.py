@@ -23,7 +23,9 @@ class ReinforcePlusPlus(Clipped):
     """Reward-to-go, whitened over the batch, with PPO's clipped ratio."""
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
-        return maths.whiten(maths.reward_to_go(self.rewards(scored), scored.mask_BT), scored.mask_BT, mean=ctx.mean)
+        rows = scored.episode_B, scored.sample_B
+        return_BT = maths.end_to_end(maths.reward_to_go, *rows, self.rewards(scored), scored.mask_BT)
+        return maths.whiten(return_BT, scored.mask_BT, mean=ctx.mean)
 
     def rewards(self, scored: Scored) -> Tensor:
         return scored.reward_BT
@@ -32,8 +34,9 @@ class ReinforcePlusPlus(Clipped):
 class ReinforcePlusPlusBaseline(ReinforcePlusPlus):
     """The same, of what an answer earned above the mean of its prompt's answers."""
 
-    needs = frozenset({"behaviour", "groups"})
+    needs = ReinforcePlusPlus.needs | {"groups"}
 
     def rewards(self, scored: Scored) -> Tensor:
-        mean_B = maths.group_mean(scored.reward_B, scored.group_B)
-        return scored.reward_BT - mean_B[:, None] * maths.last_true(scored.mask_BT)
+        mean_B = maths.over_episodes(maths.group_mean, scored.reward_B, scored.group_B, scored.episode_B)
+        last_BT = maths.end_to_end(maths.last_true, scored.episode_B, scored.sample_B, scored.mask_BT)
+        return scored.reward_BT - mean_B[:, None] * last_BT

@@ -24,15 +24,17 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch, PolicyGradien
 class ReMax(PolicyGradient):
     """The policy gradient against the greedy answer's reward."""
 
-    needs = frozenset({"behaviour", "greedy"})
+    needs = PolicyGradient.needs | {"greedy"}
     metrics = (*PolicyGradient.metrics, Metric("baseline", "mean over rows of what is subtracted from the return"))
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
-        greedy_B = greedy(scored).to(scored.reward_B.dtype)
+        reward_B = scored.episode_reward_B
+        once_B = greedy(scored) & maths.ends_episode(scored.episode_B, scored.sample_B)  # an answer of several rows
+        greedy_B = once_B.to(reward_B.dtype)
         there_B = maths.group_mean(greedy_B, scored.group_B)
-        baseline_B = maths.group_mean(greedy_B * scored.reward_B, scored.group_B) / there_B.clamp(min=1e-12)
+        baseline_B = maths.group_mean(greedy_B * reward_B, scored.group_B) / there_B.clamp(min=1e-12)
         ctx.log("baseline", ctx.mean(baseline_B), len(scored))
-        return torch.where(there_B > 0, scored.reward_B - baseline_B, 0.0)  # its greedy answer may have gone unjudged
+        return torch.where(there_B > 0, reward_B - baseline_B, 0.0)  # its greedy answer may have gone unjudged
 
     def select(self, ctx: Context, batch: Advantaged) -> Advantaged:
         return batch.rows(~greedy(batch))

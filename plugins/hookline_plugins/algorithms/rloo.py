@@ -21,7 +21,7 @@ from hookline_plugins.algorithms.policy_gradient import Clipped, Macro
 class RLOO(Clipped):
     """Leave-one-out advantage, the answer as one action."""
 
-    needs = frozenset({"behaviour", "groups"})
+    needs = Clipped.needs | {"groups"}
 
     class Config(Clipped.Config):
         macro: Macro | None = Macro(kind="answer")

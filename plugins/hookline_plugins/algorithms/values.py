@@ -30,6 +30,7 @@ from hookline_plugins.guidance import q_head
 class ValueLearner(Component):
     """The frame; an algorithm says `next_value`."""
 
+    needs = frozenset({"before"})
     takes = Scored
     off_policy = True
     exempt = {"gradcheck": "a semi-gradient: targets are held still, so the loss has another slope"}

@@ -21,7 +21,7 @@ from hookline_plugins.algorithms.dpo import DPO
 class XPO(DPO):
     """Online DPO that looks beyond what the reference would answer."""
 
-    needs = frozenset({"groups", "opponent_B"})
+    needs = DPO.needs | {"opponent_B"}
     metrics: Sequence[Metric] = (
         *DPO.metrics,
         Metric("optimism", "mean over the reference's answers of Σ_t log π", "nats per answer"),

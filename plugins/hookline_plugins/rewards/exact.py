@@ -21,6 +21,8 @@ class Exact(Component):
 
     A policy that also says words that are no action has an infinite KL: `kl` refuses it, `gap` is to the best policy of all."""
 
+    needs = frozenset({"before"})
+
     class Config(hookline.Config):
         task: DataName
         """The task, e.g. builtin:walks."""

@@ -20,6 +20,8 @@ from hookline_plugins.tasks import exact
 class ExactGuided(Component):
     """`return`: expected reward. `kl`: nats per episode to the policy."""
 
+    needs = property(lambda self: {"decodes", "engine:combine"} | ({"before"} if self.config.figure == "kl" else set()))
+
     class Config(hookline.Config):
         task: DataName
         """The task, e.g. builtin:walks."""

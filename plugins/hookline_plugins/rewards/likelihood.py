@@ -13,6 +13,8 @@ from hookline import Component, Context, PhaseName, Rollout, Scored, Term, hooki
 class Perplexity(Component):
     """log p(token) under the policy; over an evaluation, exp of minus the mean per token."""
 
+    needs = frozenset({"before"})
+
     class Config(hookline.Config):
         role: str = "policy"
         """Whose."""
@@ -29,6 +31,8 @@ class Perplexity(Component):
 
 class KL(Component):
     """log π − log π_ref, summed over an answer: the KL per answer in nats, when the policy drew the answers itself."""
+
+    needs = frozenset({"before"})
 
     class Config(hookline.Config):
         to: PhaseName | None = None

@@ -24,6 +24,7 @@ MOST = 1024
 class Population(Component):
     """All answers to all prompts of a task with a process, each step."""
 
+    needs = frozenset({"before"})
     gives = frozenset({"groups", "recorded_B", "weight_B", "opponent_B", "preference_B"})
 
     class Config(hookline.Config):

@@ -32,7 +32,7 @@ from hookline_plugins.maths import LARGEST_LOG_RATIO, log_ratio
 class ImportanceWeights(Component):
     """Stands around the advantage and makes rows of older weights, or of another sampler, count for what they are."""
 
-    needs = frozenset({"behaviour"})
+    needs = frozenset({"before", "behaviour"})
     gives = property(lambda self: {"correction"} | ({"token-weights"} if self.config.level == "token" else set()))
     claims = frozenset({"correction"})
     metrics = (

@@ -30,7 +30,7 @@ from hookline import Component, Context, Metric, Rollout, Scored, hookimpl, kern
 class KLPenalty(Component):
     """Stands around the score. Fixed β, or β steered so that the KL per answer stays near a target."""
 
-    needs = frozenset({"behaviour"})
+    needs = frozenset({"before", "behaviour"})
     gives = frozenset({"role:reference"})
     claims = frozenset({"kl"})
     metrics = (

@@ -15,7 +15,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, DataName, Metric, Rollout, Scored, hookimpl
-from hookline_plugins.maths import places
+from hookline_plugins.maths import compared, places
 
 
 class Preference(Component):
@@ -42,7 +42,7 @@ class Preference(Component):
         place_B = places(scored.group_B)
         width = int(place_B.max()) + 1 if len(scored) else 1
         preference_BK = torch.full((len(scored), width), 0.5)
-        a, b = (scored.group_B[:, None] == scored.group_B).triu(1).nonzero(as_tuple=True)
+        a, b = compared(scored.group_B, scored.episode_B).triu(1).nonzero(as_tuple=True)
         p = self._asked(scored, a.tolist(), b.tolist())
         if len(p):
             ctx.log("decided", ctx.mean((2 * p - 1).abs()), len(p))
@@ -54,7 +54,8 @@ class Preference(Component):
 
     def _asked(self, scored: Scored, a: list[int], b: list[int]) -> torch.Tensor:
         if self.task is None:
-            return torch.sigmoid((scored.reward_B[a] - scored.reward_B[b]) / self.config.temperature)
+            reward_B = scored.episode_reward_B
+            return torch.sigmoid((reward_B[a] - reward_B[b]) / self.config.temperature)
         text = [scored.response_text(row) for row in range(len(scored))]
         said = [self.task.preference(scored.records[i], text[i], text[j]) for i, j in zip(a, b)]
         return torch.tensor(said, dtype=torch.float32)

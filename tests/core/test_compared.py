@@ -1,0 +1,223 @@
+"""A role's first drawn batch is computed again: an engine, or a model's decoding, that says something else ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hookline import Completion, Engine, NumbersError, Request, Sampling
+from hookline.inference import drawing
+from hookline.inference.local import Local
+from hookline.loop.loop import PhaseLoop
+from hookline.loop.scope import Evaluation
+from hookline.models.role import Role
+
+Lab = Callable[..., PhaseLoop]
+SFT = {"use": "sft", "lr": 1e-3}
+GPT2 = {"build": "gpt2", "layers": 2, "width": 32, "heads": 2, "context": 64}
+LLAMA = {**GPT2, "build": "llama"}
+
+
+@pytest.fixture
+def sharp(lab: Lab) -> Lab:
+    """A phase whose model is far from uniform."""
+
+    def make(model: dict[str, Any] | None = None, **phase: Any) -> PhaseLoop:
+        loop = lab(model or GPT2, update=SFT, **phase)
+        role = loop.ctx.role_named("policy")
+        generator = torch.Generator().manual_seed(3)
+        for parameter in role.parameters().values():
+            if parameter.dim() > 1:
+                parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        return loop
+
+    return make
+
+
+def draw(loop: PhaseLoop, rows: int = 6, sampling: Sampling | None = None, **options: Any) -> Tensor:
+    prompts = [[5 + row, 9, 30 + row][: 1 + row % 3] for row in range(rows)]
+    options = {"sampling_": sampling or Sampling(), "max_new_tokens": 9, **options}
+    ids_BT: Tensor = loop.ctx.draw(prompts, torch.arange(rows), **options).token_ids_BT
+    return ids_BT
+
+
+def engine(loop: PhaseLoop, said: Callable[[Tensor], Tensor]) -> None:
+    """`local` as the phase's engine, but for what it says of its log-probs."""
+
+    class Odd(Local):
+        async def draw(self, request: Request) -> Completion:
+            found = await super().draw(request)
+            assert found.logprobs is not None
+            return replace(found, logprobs=said(found.logprobs))
+
+    odd = Odd(Odd.Config())
+    odd.instance = "odd"
+    odd.setup(loop.ctx)
+    loop.phase._resources.drawing.engine = odd
+
+
+@pytest.fixture
+def recomputed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """(role, rows) of every time that rows are computed again."""
+    seen: list[tuple[str, int]] = []
+    real = drawing.own_logprobs
+
+    def watched(role: Role, prompts: Sequence[Any], *more: Any) -> Tensor:
+        seen.append((role.name, len(prompts)))
+        return real(role, prompts, *more)
+
+    monkeypatch.setattr(drawing, "own_logprobs", watched)
+    return seen
+
+
+# -- what agrees
+
+
+@pytest.mark.parametrize("model", [GPT2, LLAMA, {"build": "tabular", "context": 32}], ids=["gpt2", "llama", "tabular"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sampling": Sampling(temperature=0.4)},
+        {"sampling": Sampling(temperature=1.7, top_k=5, top_p=0.9)},
+        {"greedy_B": torch.tensor([True, False] * 3)},
+    ],
+    ids=["plain", "cold", "truncated", "some greedy"],
+)
+def test_what_is_drawn_is_what_is_computed_under_the_request_s_own_sampling(
+    sharp: Lab, recomputed: list[tuple[str, int]], model: dict[str, Any], options: dict[str, Any]
+) -> None:
+    draw(sharp(model), **options)
+    assert recomputed == [("policy", drawing.COMPARED_ROWS)]
+
+
+def test_each_role_is_compared_once_in_a_phase_evaluations_included(
+    sharp: Lab, recomputed: list[tuple[str, int]]
+) -> None:
+    loop = sharp()
+    ctx = loop.ctx
+    loop.phase.roles._roles["other"] = ctx.role_named("policy").copy("other")
+    loop.ctx = ctx.scoped(Evaluation(ctx.training, "eval"))
+    draw(loop, rows=2)
+    loop.ctx = ctx
+    for _ in range(2):
+        draw(loop)
+        draw(loop, model="other", sampling=Sampling(top_k=4))
+    assert recomputed == [("policy", 2), ("other", 4)]
+
+
+def test_the_comparison_changes_no_token_and_no_random_number(sharp: Lab) -> None:
+    compared, plain = sharp(), sharp()
+    plain.phase._resources.drawing.compared.add("policy")
+    before = torch.get_rng_state()
+    assert torch.equal(draw(compared), draw(plain))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert compared.phase.metrics.collect()[0] == plain.phase.metrics.collect()[0]
+    assert not compared.ctx.role_named("policy").net.training
+
+
+def test_nothing_is_compared_where_the_role_cannot_say_it_alone(sharp: Lab, recomputed: list[tuple[str, int]]) -> None:
+    loop = sharp()
+    draw(loop, combine=lambda said: said["policy"].logits_BV * 2)
+    assert not recomputed, "drawn from a combination"
+    engine(loop, lambda logprobs: logprobs)
+    loop.ctx.role_named("policy").version = 3
+    odd: Any = loop.phase._resources.drawing.engine
+    real = odd.draw
+
+    async def late(request: Request) -> Completion:
+        found = await real(request)
+        return replace(found, versions=found.versions - 1)
+
+    odd.draw = late
+    draw(loop)
+    assert not recomputed, "drawn by weights that are gone"
+    odd.draw = real
+    draw(loop)
+    assert recomputed == [("policy", 4)]
+
+
+# -- what does not
+
+
+@pytest.mark.parametrize(
+    ("said", "sampling"),
+    [
+        (lambda logprobs: logprobs * 0.5, Sampling(temperature=0.5)),
+        (lambda logprobs: logprobs.roll(1), Sampling()),
+        (lambda logprobs: logprobs + 0.001, Sampling()),
+        (lambda logprobs: logprobs * torch.nan, Sampling()),
+        (lambda logprobs: torch.full_like(logprobs, -torch.inf), Sampling(top_p=0.9)),
+    ],
+    ids=["another temperature", "shifted by a token", "a little off", "not a number", "impossible"],
+)
+def test_an_engine_whose_log_probs_are_not_the_role_s_ends_the_run(
+    sharp: Lab, said: Callable[[Tensor], Tensor], sampling: Sampling
+) -> None:
+    loop = sharp()
+    engine(loop, said)
+    for _ in range(2):  # a second try finds the same
+        with pytest.raises(
+            NumbersError, match=r"engine 'odd' drew from role 'policy' .* mean exp\|Δ\| is [\d.einfa+]+ ov"
+        ):
+            draw(loop, sampling=sampling)
+
+
+@pytest.mark.parametrize("model", [GPT2, LLAMA], ids=["gpt2", "llama"])
+def test_decoding_that_differs_from_the_forward_pass_ends_the_run_whatever_the_architecture(
+    sharp: Lab, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Role.step
+    monkeypatch.setattr(Role, "step", lambda self, state, ids_B: real(self, state, torch.zeros_like(ids_B)))
+    with pytest.raises(NumbersError, match=r"engine 'local' .* steps of family 'causal' must agree with its states"):
+        draw(sharp(model))
+
+
+@pytest.mark.parametrize("fewer_bits", [{"dtype": "bfloat16"}, {"autocast": "bfloat16"}], ids=["weights", "autocast"])
+def test_fewer_bits_may_round_more_and_no_more_than_that(sharp: Lab, fewer_bits: dict[str, str]) -> None:
+    draw(sharp({**GPT2, **fewer_bits}))
+    for off, is_far in ((0.02, False), (0.5, True)):
+        loop = sharp({**GPT2, **fewer_bits})
+        engine(loop, lambda logprobs, off=off: logprobs + off)
+        if is_far:
+            with pytest.raises(NumbersError, match=r"more than 1\.05"):
+                draw(loop)
+        else:
+            draw(loop)
+
+
+def test_a_run_with_such_an_engine_ends_before_it_trains(tiny: Any, tmp_path: Any) -> None:
+    import hookline
+
+    (tmp_path / "hot.py").write_text(
+        "from dataclasses import replace\n"
+        "from hookline.inference.local import Local\n"
+        "class Hot(Local):\n"
+        "    async def draw(self, request):\n"
+        "        found = await super().draw(request)\n"
+        "        return replace(found, logprobs=found.logprobs / 2)\n"
+    )
+    described = tiny(engine="hot")
+    described["plugins"].append(str(tmp_path / "hot.py"))
+    with pytest.raises(NumbersError, match="engine 'hot' drew from role 'policy'") as caught:
+        hookline.run(described, out=tmp_path / "run")
+    assert caught.value.exit_code == 6
+    assert caught.value.hint
+
+
+def test_an_engine_without_log_probs_has_nothing_to_compare(sharp: Lab) -> None:
+    loop = sharp()
+
+    class Silent(Engine):
+        async def draw(self, request: Request) -> Completion:
+            two = torch.ones(2, dtype=torch.long)
+            return Completion(token_ids=two, finish_reason="stop", logprobs=None, versions=two * 0)
+
+    loop.phase._resources.drawing.engine = Silent(Silent.Config())
+    draw(loop)
+    assert not loop.phase._resources.drawing.compared
