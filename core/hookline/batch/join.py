@@ -14,7 +14,6 @@ from hookline.batch.stages import Batch, Behaviour, KeptIds, Scored
 
 __all__ = ["concat", "pairs"]
 
-
 S = TypeVar("S", bound=Batch)
 
 

@@ -12,6 +12,8 @@ from hookline.cli.out import as_json
 from hookline.contract.kinds import taught
 from hookline.registry.offers import VERBS
 
+__all__ = ["app"]
+
 
 class Verbs(typer.core.TyperGroup):
     """The core's own verbs, and behind them every command on offer, which is loaded when it is called."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # `plugins list` answers from metadata alone: nothing heavy i
     from hookline.plan.plan import Plan, PlannedPhase
     from hookline.registry.slot import Slot
 
-__all__ = ["explain_json", "explain_text", "list_json", "list_text", "show_json", "show_text"]
+__all__ = ["available", "explain_json", "explain_text", "list_json", "list_text", "show_json", "show_text"]
 
 
 # -- explain
@@ -98,7 +98,7 @@ def _roles(phase: PlannedPhase) -> Iterator[str]:
 
     left: dict[str, None] = {}
     makers: dict[str, list[str]] = {}
-    for slot in (*phase.every, *(s for e in phase.evaluations for s in e.every)):
+    for slot in phase.with_evaluations:
         for key, name in marked(slot.config, "phase").items():
             names = ", ".join(f"'{other}'" for other in phase.rounds(name))
             reads = (

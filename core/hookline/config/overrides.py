@@ -10,7 +10,7 @@ import yaml
 from hookline.config.yaml import COMPONENTS, MOST_DEPTH, Document, Loader, TooMuch, build
 from hookline.errors import ExperimentError, shorten
 
-__all__ = ["parse_value"]
+__all__ = ["enter", "override", "parse_value"]
 
 
 def parse_value(text: str) -> Any:

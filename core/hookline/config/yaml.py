@@ -13,10 +13,10 @@ import yaml
 from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError, shorten
 
-__all__ = ["Document", "read"]
+__all__ = ["COMPONENTS", "MOST_DEPTH", "Document", "Loader", "Place", "TooMuch", "build", "read"]
 
-
-Path_ = tuple[str | int, ...]
+Place = tuple[str | int, ...]
+"""Where a value stands in an experiment: keys, and positions in lists."""
 MOST_BYTES, MOST_NODES, MOST_DEPTH = 1 << 18, 20_000, 60
 PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "null", "bool", "int", "float")}
 COMPONENTS = {"head", "adapter", "build"} | {
@@ -33,12 +33,12 @@ class Document:
 
     name: str
     values: dict[str, Any]
-    lines: dict[Path_, int] = field(default_factory=dict)
-    overrides: dict[Path_, str] = field(default_factory=dict)
+    lines: dict[Place, int] = field(default_factory=dict)
+    overrides: dict[Place, str] = field(default_factory=dict)
     """What came from the command line instead, in the user's words."""
     problems: list[str] = field(default_factory=list)
     """What is wrong with the file itself, e.g. a key that stands twice; to be told together with all the rest."""
-    moved: dict[Path_, Path_] = field(default_factory=dict)
+    moved: dict[Place, Place] = field(default_factory=dict)
     """Where phases stand in the file, by their place among the unrolled ones."""
     notes: list[str] = field(default_factory=list)
     """What is allowed and perhaps not meant; told once."""
@@ -60,7 +60,6 @@ class Loader(yaml.SafeLoader):
 
 Loader.yaml_implicit_resolvers = {}
 
-
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -72,7 +71,6 @@ for _tag, _pattern, _first in (
     ),
 ):
     Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), [*_first.replace("\0", ""), ""])
-
 
 Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
@@ -107,7 +105,7 @@ def read(path: Path) -> Document:
 
 
 def parse(text: str, name: str) -> Document:
-    lines: dict[Path_, int] = {}
+    lines: dict[Place, int] = {}
     problems: list[str] = []
     loader = None
     try:
@@ -164,8 +162,8 @@ class TooMuch(Exception):
 def build(
     loader: Loader,
     node: yaml.Node,
-    path: Path_,
-    lines: dict[Path_, int],
+    path: Place,
+    lines: dict[Place, int],
     problems: list[str],
     seen: list[int],
     parents: tuple[int, ...],

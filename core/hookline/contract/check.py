@@ -13,8 +13,7 @@ from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.contract.metrics import Metric
 from hookline.errors import PluginError, nearest
 
-__all__ = ["check_class", "kind_of"]
-
+__all__ = ["KIND_OF_HOOK", "check_class", "hook_methods", "kind_of"]
 
 SPECS: dict[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(spec).parameters)[1:]

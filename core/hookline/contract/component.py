@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from hookline.batch.stages import Advantaged, Batch, Term
+from hookline.batch.stages import Advantaged, Batch, Scored, Term
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API
 from hookline.contract.metrics import Metric
 from hookline.errors import PluginError
 
 if TYPE_CHECKING:
-    from hookline.batch.stages import Scored
     from hookline.contract.context import Context
 
-__all__ = ["Component"]
-
+__all__ = ["Component", "ConfigT"]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Any)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from hookline.batch.stages import Behaviour, KeptIds, Sampling
 from hookline.contract.component import Component, ConfigT
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 __all__ = ["ABILITIES", "Completion", "Completions", "Engine", "Request"]
-
 
 ABILITIES = {
     "combine": "an engine that draws from figures of several roles together",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from hookline.batch.stages import Record
 from hookline.contract.component import Component, ConfigT
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Environment", "Turn"]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hookline.contract.context import Context
     from hookline.contract.run import Run
 
+__all__ = ["HOOK_API", "StageSpecs", "TrackerSpecs", "hookimpl"]
 
 HOOK_API = "1.0"
 """Version of this page. A plugin may say `hook_api = "1.0"`; another major, or a newer minor, is refused by name."""

@@ -13,7 +13,6 @@ from hookline.errors import PluginError
 
 __all__ = ["Process", "State"]
 
-
 State = Hashable
 
 

@@ -15,7 +15,7 @@ from hookline.data.jsonl import decode, read_jsonl
 from hookline.errors import DataError, PluginError
 from hookline.registry.offers import Offer, find, offers
 
-__all__ = ["JSONLines", "Text", "format_and_file"]
+__all__ = ["JSONLines", "Text", "by_suffix", "format_and_file"]
 
 
 class JSONLines(Format):

@@ -11,8 +11,7 @@ from typing import Any
 from hookline.batch.stages import Record
 from hookline.errors import DataError, shorten
 
-__all__ = ["read_jsonl"]
-
+__all__ = ["decode", "read_jsonl"]
 
 LONGEST_LINE = 64 << 20
 

@@ -13,7 +13,7 @@ from hookline.errors import DataError, nearest, shorten
 from hookline.registry.construct import construct
 from hookline.registry.offers import Offer, find
 
-__all__ = ["task"]
+__all__ = ["task", "task_and_split"]
 
 
 def task_and_split(name: str, loose: tuple[Offer, ...]) -> tuple[Task, str]:

@@ -19,7 +19,18 @@ from hookline.runs.run import Run
 if TYPE_CHECKING:
     from hookline.loop.loop import PhaseLoop
 
-__all__ = ["complete", "finished_phase", "open_finished", "open_phase", "open_run", "plan", "plan_of", "run"]
+__all__ = [
+    "complete",
+    "finished_phase",
+    "fresh_directory",
+    "open_finished",
+    "open_phase",
+    "open_run",
+    "phase_named",
+    "plan",
+    "plan_of",
+    "run",
+]
 
 
 def plan(experiment: Source, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored,
 from hookline.errors import NumbersError, PluginError
 from hookline.registry.slot import Slot
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["check_batch", "check_term", "checked"]
 
 
 def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) -> Any:

@@ -26,11 +26,6 @@ def of_complete_phases(law: Callable[[PlannedPhase], Iterator[Problem]]) -> Call
     return of_plan
 
 
-def gives_of(phase: PlannedPhase) -> frozenset[str]:
-    """What the components in the loop give, the engine's own abilities left out."""
-    return frozenset().union(*(slot.gives for top in phase.slots for slot in top.every()))
-
-
 def pays(phase: PlannedPhase) -> bool:
     """Whether rows come to have a reward: somebody gives one, or the rollout reads recorded ones."""
     recorded = {"recorded_B", "recorded_BT"}
@@ -84,7 +79,7 @@ def claims_differ(phase: PlannedPhase) -> Iterator[Problem]:
 
 def stale_rows_are_corrected(phase: PlannedPhase) -> Iterator[Problem]:
     """Rows of older weights meet a correction, or an update that is safe with them."""
-    given = gives_of(phase)
+    given = phase.gives
     if phase.update and "off-policy" in given and not phase.update.cls.off_policy and "correction" not in given:
         stale = next(slot for slot in phase.every if "off-policy" in slot.gives)
         yield Problem(
@@ -96,7 +91,7 @@ def stale_rows_are_corrected(phase: PlannedPhase) -> Iterator[Problem]:
 
 def needs_are_met(phase: PlannedPhase) -> Iterator[Problem]:
     """What a component needs, another gives; a column, one before it in the loop."""
-    everything = gives_of(phase)
+    everything = phase.gives
     seen: set[str] = set()
     for top in phase.slots:
         for slot in top.every():
@@ -114,7 +109,7 @@ def engine_can(plan: Plan) -> Iterator[Problem]:
         if not phase.of("engine"):
             continue
         engine = phase.engine
-        for slot in (*phase.every, *(slot for evaluation in phase.evaluations for slot in evaluation.every)):
+        for slot in phase.with_evaluations:
             asked = sorted(need.removeprefix("engine:") for need in slot.needs if need.startswith("engine:"))
             for ability in asked:
                 if ability not in engine.gives:

@@ -19,8 +19,7 @@ from typing import Any
 from hookline.contract.kinds import KINDS
 from hookline.errors import PluginError, nearest
 
-__all__ = ["Offer", "find", "offers"]
-
+__all__ = ["BUILT_IN", "VERBS", "Offer", "find", "loose", "offers"]
 
 BUILT_IN = "hookline_plugins"
 VERBS = ("run", "explain", "doctor", "plugins")

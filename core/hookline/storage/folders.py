@@ -20,8 +20,7 @@ from safetensors import SafetensorError
 
 from hookline.errors import CheckpointError
 
-__all__ = ["verify", "write_aside"]
-
+__all__ = ["WRITE_ERRORS", "file_hash", "verify", "write_aside", "write_error"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"

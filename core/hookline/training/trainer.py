@@ -21,7 +21,6 @@ from hookline.world.world import World
 
 __all__ = ["Trainer"]
 
-
 B = TypeVar("B", bound=Batch)
 Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 """Rows and their loss."""
