@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hookline.cli.commands import listed, loose_of, named, program_of
+from hookline.cli.commands import listed, named, program_of
 from hookline.cli.out import as_json
 from hookline.contract.kinds import taught
-from hookline.registry.offers import VERBS
+from hookline.registry.offers import VERBS, Offer, loose_of
 
 __all__ = ["app"]
 
@@ -39,7 +39,7 @@ class Verbs(typer.core.TyperGroup):
             formatter.write_dl([*rows, *((name, _cut(line, width)) for name, line in offered)])
 
 
-def _loose(ctx: Any) -> tuple[Any, ...]:
+def _loose(ctx: Any) -> tuple[Offer, ...]:
     """What the files named with `-p` before the command offer."""
     return loose_of(ctx.params.get("plugin") or ())
 

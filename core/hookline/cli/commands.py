@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
     from hookline.contract.command import Command
 
-__all__ = ["listed", "loose_of", "named", "program_of"]
-
-
-def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
-    """What loose files offer, of the references that are files; a name means an installed plugin, which is there anyway."""
-    files = [reference for reference in references if reference.endswith(".py") or "/" in reference]
-    return tuple(offer for reference in files for offer in offers.loose(reference))
+__all__ = ["listed", "named", "program_of"]
 
 
 def listed(loose: tuple[Offer, ...] = ()) -> Iterator[tuple[str, str]]:

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline.cli.show import available
 from hookline.contract.component import Component
 from hookline.contract.kinds import KINDS, Kind, of_phase, taught
-from hookline.errors import ExperimentError, HooklineError, nearest
+from hookline.errors import ExperimentError, nearest
 from hookline.registry import offers
 
 if TYPE_CHECKING:
@@ -162,9 +161,7 @@ def experiment(name: str, kind: str) -> str:
     }
     if kind == "task":
         parts["rollout"] = parts["rollout"].replace("builtin:keywords", "task:NAME")
-    if kind == "rollout":
-        parts["advantage"] = ""
-    if kind == "algorithm":
+    if kind in ("rollout", "algorithm"):
         parts["advantage"] = ""
     if kind == "feedback":
         parts |= {"advantage": "", "update": ""}
@@ -197,11 +194,5 @@ def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[R
         if not equals or not key:
             raise ExperimentError(f"'{override}' is no option", "write OPTION=VALUE, e.g. gamma=0.9")
         options[key] = parse_value(text)
-    everything = available(plugins)
-    distribution, _, short = name.rpartition(":")
-    found = [o for o in everything if o.name == short and (not distribution or o.distribution == distribution)]
-    found = found or [o for o in everything if o.distribution == name]
-    if not found:
-        names = sorted({o.name for o in everything})
-        raise HooklineError(f"no plugin '{name}' is installed{nearest(name, names)}", "hookline plugins list shows all")
+    found = offers.by_name(name, offers.available(plugins))
     return [judge(offer, **options) for offer in found if KINDS[offer.kind].laws or len(found) == 1]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookline.contract.kinds import KINDS, of_phase
-from hookline.errors import HooklineError, nearest
+from hookline.errors import HooklineError
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # `plugins list` answers from metadata alone: nothing heavy i
     from hookline.plan.plan import Plan, PlannedPhase
     from hookline.registry.slot import Slot
 
-__all__ = ["available", "explain_json", "explain_text", "list_json", "list_text", "show_json", "show_text"]
+__all__ = ["explain_json", "explain_text", "list_json", "list_text", "show_json", "show_text"]
 
 
 # -- explain
@@ -184,16 +184,6 @@ def _also(kind: str, slot: Slot | None, plan: Plan) -> str:
 # -- plugins
 
 
-def available(plugins: Sequence[str]) -> tuple[Offer, ...]:
-    loose = [
-        offer
-        for reference in plugins
-        if reference.endswith(".py") or "/" in reference
-        for offer in offers.loose(reference)
-    ]
-    return offers.offers(tuple(loose))
-
-
 def _clashes(found: Sequence[Offer], offer: Offer) -> str:
     if offer.problem:
         return offer.problem
@@ -202,7 +192,7 @@ def _clashes(found: Sequence[Offer], offer: Offer) -> str:
 
 
 def list_json(plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
-    found = available(plugins)
+    found = offers.available(plugins)
     return [
         {
             "kind": o.kind,
@@ -232,14 +222,8 @@ def list_text(found: Sequence[dict[str, Any]]) -> str:
 
 def show_json(name: str, plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Every offer of that name, imported and checked. Raises HooklineError when there is none."""
-    everything = available(plugins)
-    distribution, _, short = name.rpartition(":")
-    found = [o for o in everything if o.name == short and (not distribution or o.distribution == distribution)]
-    found = found or [o for o in everything if o.distribution == name]
-    if not found:
-        names = sorted({o.name for o in everything})
-        raise HooklineError(f"no plugin '{name}' is installed{nearest(name, names)}", "hookline plugins list shows all")
-    return [_show(offer, _clashes(everything, offer)) for offer in found]
+    everything = offers.available(plugins)
+    return [_show(offer, _clashes(everything, offer)) for offer in offers.by_name(name, everything)]
 
 
 def _show(offer: Offer, problem: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
 from hookline.contract.hookspecs import StageSpecs, hookimpl
-from hookline.errors import HooklineError, PluginError
+from hookline.errors import HooklineError, PluginError, cause
 from hookline.loop.checks import checked
 from hookline.loop.context import PhaseContext
 from hookline.plan.plan import PlannedPhase
@@ -184,8 +184,9 @@ class blame:
                 err.message = err.message if named else f"{self.slot.offer}, in {self.hook}: {err.message}"
                 err.blamed = True  # type: ignore[attr-defined]
             return
-        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
-        raised = PluginError(f"{self.slot.offer} failed in {self.hook}: {what}", f"its source: {self.slot.source}")
+        raised = PluginError(
+            f"{self.slot.offer} failed in {self.hook}: {cause(err)}", f"its source: {self.slot.source}"
+        )
         raised.blamed = True  # type: ignore[attr-defined]
         raise raised from err
 

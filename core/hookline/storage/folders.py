@@ -1,7 +1,4 @@
-"""State on disk: trees of tensors and plain values, written aside, hashed, renamed, and verified before use.
-
-safetensors and JSON only: nothing is ever unpickled.
-"""
+"""Folders that survive a kill: written aside, hashed, renamed, and verified before use."""
 
 from __future__ import annotations
 

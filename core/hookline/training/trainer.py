@@ -26,7 +26,7 @@ Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 """Rows and their loss."""
 
 
-class Surroundings(Protocol):
+class TrainingContext(Protocol):
     """What a trainer needs of a phase."""
 
     @property
@@ -49,7 +49,7 @@ class Trainer:
 
     def __init__(
         self,
-        ctx: Surroundings,
+        ctx: TrainingContext,
         roles: Callable[[str], Role],
         config: UpdateConfig,
         trained: Iterable[Role],
