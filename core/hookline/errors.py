@@ -107,7 +107,9 @@ class Stopped(HooklineError):
 
 def renamed(old: str, new: str) -> None:
     """Warn, at the caller's caller, that a public name has a new one; old names answer for one release."""
-    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)
+    warnings.warn(
+        f"{old} is now called {new}; the old name will be removed in the next release", FutureWarning, stacklevel=3
+    )
 
 
 def told(err: HooklineError) -> int:

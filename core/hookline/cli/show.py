@@ -1,4 +1,4 @@
-"""What `explain` and `plugins` print: who answers what, from where, and what each option means."""
+"""What `explain` and `plugins` print: which component answers which hook, its source, and what each option means."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _clashes(found: Sequence[Offer], offer: Offer) -> str:
     if offer.problem:
         return offer.problem
     same = [o for o in found if (o.kind, o.name) == (offer.kind, offer.name) and not o.problem and o is not offer]
-    return f"also offered by {same[0].distribution}; say use: {offer.distribution}:{offer.name}" if same else ""
+    return f"also offered by {same[0].distribution}; write use: {offer.distribution}:{offer.name}" if same else ""
 
 
 def list_json(plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -216,7 +216,7 @@ def list_text(found: Sequence[dict[str, Any]]) -> str:
     for item in sorted(found, key=lambda i: (not i["built_in"], i["kind"], i["name"])):
         cells = "  ".join(str(item[key]).ljust(width) for key, width in widths.items())
         lines.append(f"{cells}  {'⚠ ' + item['problem'] if item['problem'] else 'offered'}")
-    lines.append("Offers are read from metadata; whether one imports is seen by: hookline plugins show NAME")
+    lines.append("Read from metadata alone; to import and check a component: hookline plugins show NAME")
     return "\n".join(lines)
 
 

@@ -77,7 +77,7 @@ def _problem(item: Mapping[str, Any]) -> str:
     if not isinstance(inner, list) or not inner:
         return f"repeat runs {shorten(repr(inner))} in turn; give it a list of phases"
     if any(isinstance(phase, Mapping) and "repeat" in phase for phase in inner):
-        return "repeat stands inside a repeat; rounds cannot be nested"
+        return "repeat is inside another repeat; rounds cannot be nested"
     return ""
 
 
@@ -95,7 +95,7 @@ def _settled(
     if first is not None and not number:
         at = document.where((*place, "model", "first"))
         document.problems.append(
-            f"{at}model.first says where round 1 starts from, but the phase is in no `repeat`; use model.from alone"
+            f"{at}model.first says where round 1 starts from, but the phase is not inside a `repeat`; use model.from alone"
         )
     start = model.get("from")
     found = latest(start, before) if isinstance(start, str) else None

@@ -37,11 +37,11 @@ class Document:
     overrides: dict[Place, str] = field(default_factory=dict)
     """What came from the command line instead, in the user's words."""
     problems: list[str] = field(default_factory=list)
-    """What is wrong with the file itself, e.g. a key that stands twice; to be told together with all the rest."""
+    """What is wrong with the file itself, e.g. a key that appears twice; reported together with all the rest."""
     moved: dict[Place, Place] = field(default_factory=dict)
     """Where phases stand in the file, by their place among the unrolled ones."""
     notes: list[str] = field(default_factory=list)
-    """What is allowed and perhaps not meant; told once."""
+    """What is allowed and may not be meant; printed once."""
 
     def where(self, path: Sequence[str | int]) -> str:
         """`line 24: ` of the value, or of the nearest thing around it; its `key=value` if it came from there."""
@@ -95,7 +95,7 @@ def read(path: Path) -> Document:
     except OSError as err:
         raise ExperimentError(f"{path} cannot be read: {err.strerror}", "check its permissions") from None
     except ValueError as err:
-        raise ExperimentError(f"{shorten(path)} is no file name: {err}", "name the .yaml file") from None
+        raise ExperimentError(f"{shorten(path)} is not a file name: {err}", "name the .yaml file") from None
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as err:
@@ -122,12 +122,12 @@ def parse(text: str, name: str) -> Document:
         what = "holds more than one YAML document" if many else str(err.problem)
         raise ExperimentError(
             f"{name} line {mark.line + 1 if mark else '?'}: {shorten(what, 120)}",
-            "keep one mapping per file" if many else "an *alias stands for the value marked with the same &name above",
+            "keep one mapping per file" if many else "an *alias refers to a value marked above it with the same &name",
         ) from None
     except yaml.reader.ReaderError as err:
         at = err.position if isinstance(err.position, int) else 0
         raise ExperimentError(
-            f"{name} line {text.count(chr(10), 0, at) + 1}: the character #x{ord(text[at]):02x} may not stand in YAML",
+            f"{name} line {text.count(chr(10), 0, at) + 1}: the character #x{ord(text[at]):02x} is not allowed in YAML",
             "remove it",
         ) from None
     except yaml.YAMLError as err:
@@ -177,7 +177,9 @@ def build(
     lines[path] = line
     inside = (*parents, id(node))
     if node.tag not in PLAIN:
-        problems.append(f"line {line}: the tag {shorten(node.tag)} is not taken; an experiment holds plain values only")
+        problems.append(
+            f"line {line}: the tag {shorten(node.tag)} is not supported; an experiment holds plain values only"
+        )
         return None
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
@@ -189,7 +191,7 @@ def build(
                 continue
             key = str(key_node.value)
             if key in first:
-                problems.append(f"line {at}: '{shorten(key)}' stands here and on line {first[key]}; keep one")
+                problems.append(f"line {at}: '{shorten(key)}' appears here and on line {first[key]}; keep one")
                 continue
             first[key] = at
             values[key] = build(loader, value_node, (*path, key), lines, problems, seen, inside)
@@ -200,5 +202,5 @@ def build(
     try:
         return loader.construct_object(node)
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError):
-        problems.append(f"line {line}: '{shorten(node.value, 40)}' is no {node.tag.rpartition(':')[2]}")
+        problems.append(f"line {line}: '{shorten(node.value, 40)}' is not a valid {node.tag.rpartition(':')[2]}")
         return None

@@ -15,7 +15,7 @@ __all__ = ["ABILITIES", "Completion", "Completions", "Engine", "Request"]
 
 ABILITIES = {
     "combine": "an engine that draws from figures of several roles together",
-    "kept-ids": "an engine that says which tokens top-k/top-p kept",
+    "kept-ids": "an engine that reports which tokens top-k/top-p kept",
     "score": "an engine that gives log-probs of given tokens",
     "exact": "an engine whose samples do not depend on what is drawn beside them, to the last bit",
 }

@@ -129,7 +129,7 @@ class Family(Component[ConfigT]):
 
 SIDES = {
     "before": "a state that predicts each token",
-    "after": "a state behind each token",
+    "after": "a state after each token",
     "row": "a state of the whole row",
     "decodes": "a model that decodes",
 }

@@ -76,12 +76,12 @@ def check_batch(batch: Batch, who: str) -> None:
         raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "one record per row")
     if batch.mask_BT.dtype != torch.bool:
         raise PluginError(
-            f"{who}: mask_BT is {batch.mask_BT.dtype}", "make it bool: true where the policy chose the token"
+            f"{who}: mask_BT is {batch.mask_BT.dtype}, not bool", "make it bool: true where the policy chose the token"
         )
     inside_BT = torch.arange(shape_BT[1], device=batch.length_B.device) < batch.length_B[:, None]
     if bool((batch.mask_BT & ~inside_BT).any()) or (len(batch) and int(batch.length_B.max()) > shape_BT[1]):
         raise PluginError(
-            f"{who}: mask_BT or length_B reach beyond the tokens there are", "mask only tokens below length_B"
+            f"{who}: mask_BT or length_B reach beyond the response tokens", "mask only tokens below length_B"
         )
     for name in ("finish_reason", "source"):
         if len(getattr(batch, name, batch.records)) != len(batch):
@@ -111,7 +111,7 @@ def check_batch(batch: Batch, who: str) -> None:
             raise NumbersError(
                 f"{who}: {name} is {float(tensor[row][bad[row]][0])} in sample {int(batch.sample_B[row])} "
                 f"('{batch.prompt_text(row)[:40]}'); the weights are as before this step",
-                "fix the reward or advantage that said so",
+                "fix the reward or advantage that returned it",
             )
 
 

@@ -1,4 +1,4 @@
-"""pluggy carries the calls; this is the one place where its silences are made loud.
+"""Calls to hooks, which pluggy makes. What pluggy passes over in silence is an error here.
 
 Each component is registered behind adapters that bind `ctx` to it, notice in-place changes of what it was lent, check
 what it returns and put its name on whatever it raises.
@@ -204,6 +204,6 @@ def _refuse_changes(lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: s
     changed = next((name for name, tensor, version in lent if tensor._version != version), None)
     if changed:
         raise PluginError(
-            f"{slot.offer} changed '{changed}' in place during {hook}; what a hook is lent, others look at later",
+            f"{slot.offer} changed '{changed}' in place during {hook}; later hooks read the same batch",
             "work on a copy, or return a new column",
         )

@@ -100,7 +100,7 @@ def names_differ(plan: Plan) -> Iterator[Problem]:
 
 def _twice(names: Sequence[str], at: Place, key: str) -> Iterator[Problem]:
     for i in _repeated(names):
-        yield Problem((*at, i), f"'{names[i]}' stands twice under {key}; give one a `name`")
+        yield Problem((*at, i), f"'{names[i]}' appears twice under {key}; give one a `name`")
 
 
 def _repeated(names: Sequence[str]) -> list[int]:

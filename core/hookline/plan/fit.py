@@ -43,7 +43,7 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
     for wrap in phase.wraps:
         if not any(runs[hook] for hook in runs if f"hookline_{hook}" in wrap.hooks):
             wrapped = ", ".join(hook for hook in runs if f"hookline_{hook}" in wrap.hooks)
-            text = f"'{wrap.instance}' wraps {wrapped}, which nobody answers in phase '{phase.spec.name}'"
+            text = f"'{wrap.instance}' wraps {wrapped}, which no component answers in phase '{phase.spec.name}'"
             yield Problem(wrap.path, text)
     if phase.feedback and not paid:
         judge = phase.feedback[0]
@@ -59,7 +59,7 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
 
 
 _CLAIMS = {
-    "kl": "price the KL to the reference",
+    "kl": "penalise the KL to the reference",
     "value": "bring a critic's value head",
     "correction": "correct for rows of older weights",
 }
@@ -140,7 +140,7 @@ def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = No
         "pairs": f"comparisons, but '{rollout}' reads none; name a rollout that does",
         "behaviour": f"the sampler's log-probs, but '{rollout}' records none; name a rollout that samples",
         "critic": "a critic, but nothing in this phase brings one; name an update that does",
-        "greedy": f"the likeliest answer to each prompt beside the sampled ones, but '{rollout}' brings none; e.g. greedy: true",
+        "greedy": f"a greedy answer to each prompt besides the sampled ones, but '{rollout}' gives none; e.g. greedy: true",
     }
     return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"
 

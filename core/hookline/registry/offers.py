@@ -201,7 +201,7 @@ def loose(reference: str) -> tuple[Offer, ...]:
     """Make the components of a loose file available: `-p ./file.py`. The file is imported to see what it holds."""
     path = Path(reference)
     if path.is_file() and path.suffix != ".py":
-        raise PluginError(f"{reference} is no Python file", "a loose plugin is a .py file")
+        raise PluginError(f"{reference} is not a Python file", "a loose plugin is a .py file")
     if not path.is_file():
         raise PluginError(
             f"no plugin file {reference}", "give the path of a Python file, or the name of an installed one"

@@ -151,7 +151,7 @@ def _verify(folder: Path) -> dict[str, Any]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in listed and name != MANIFEST and not path.name.startswith("."):
-            raise CheckpointError(f"{path} stands in no manifest; nobody knows who put it there", "move it elsewhere")
+            raise CheckpointError(f"{path} is not listed in the folder's manifest", "move it elsewhere")
     for name, expected in listed.items():
         path = folder / name
         if ".." in Path(name).parts or not path.is_file():

@@ -134,7 +134,7 @@ class Trainer:
             answer = loss(mb)
             if not isinstance(answer, Loss):
                 raise PluginError(
-                    f"the loss returned {type(answer).__name__}, so nobody knows what it was averaged over",
+                    f"the loss function returned a {type(answer).__name__}, not a hookline.Loss",
                     "build it from mb.token_mean, mb.row_mean or mb.mean_over",
                 )
             value = float(answer.value.detach())
