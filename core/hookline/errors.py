@@ -17,6 +17,7 @@ __all__ = [
     "PluginError",
     "ServiceError",
     "Stopped",
+    "cause",
     "nearest",
     "renamed",
     "shorten",
@@ -106,7 +107,9 @@ class Stopped(HooklineError):
 
 def renamed(old: str, new: str) -> None:
     """Warn, at the caller's caller, that a public name has a new one; old names answer for one release."""
-    warnings.warn(f"{old} is now called {new}; the old name goes with the next release", FutureWarning, stacklevel=3)
+    warnings.warn(
+        f"{old} is now called {new}; the old name will be removed in the next release", FutureWarning, stacklevel=3
+    )
 
 
 def told(err: HooklineError) -> int:
@@ -129,6 +132,11 @@ def _frames(err: BaseException) -> None:
     frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(ours)]
     if frames:
         print("".join(traceback.format_list(frames[-4:])), file=sys.stderr, end="")
+
+
+def cause(err: BaseException) -> str:
+    """What was raised, in a sentence of ours: `ValueError: text`, or the type alone where it has no text."""
+    return f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

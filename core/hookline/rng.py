@@ -13,7 +13,7 @@ def key(*ids: object) -> int:
     """A 63-bit seed from any ids, equal on every machine."""
     odd = next((i for i in ids if not isinstance(i, int | str | float)), None)
     if odd is not None:
-        raise TypeError(f"a random number was asked for under a {type(odd).__name__}; name it by numbers and words")
+        raise TypeError(f"the key of a random number holds a {type(odd).__name__}; use numbers and text")
     digest = hashlib.blake2b(repr(ids).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -223,7 +223,7 @@ def test_what_cannot_work_is_refused(tiny: Tiny, shelf: Path) -> None:
     assert "'reinforce' needs several samples" in said
     plan(tiny(rollout=one, update="reinforce", **own))
     said = problems(tiny(update="remax", **own))
-    assert "'remax' needs the likeliest answer" in said
+    assert "'remax' needs a greedy answer" in said
     read = {"use": "dataset", "path": str(shelf / "prompts.jsonl")}
     assert "log-probs" in problems(tiny(rollout=read, update="a2c", **own))
     said = problems(tiny(update={"use": "grpo", "kl_estimator": "k1"}, **own))
@@ -231,7 +231,7 @@ def test_what_cannot_work_is_refused(tiny: Tiny, shelf: Path) -> None:
     assert "0 on average" in said
     assert "kl-penalty" in said
     said = problems(tiny(update={"use": "grpo", "kl_loss": 0.1}, wrap="kl-penalty", **own))
-    assert "both price the KL" in said
+    assert "both penalise the KL" in said
     plan(tiny(update={"use": "grpo"}, wrap="kl-penalty", **own))
     said = problems(tiny(update={"use": "ppo", "ptx": {"path": "nowhere.jsonl"}}, **own))
     assert "nowhere.jsonl" in said

@@ -133,7 +133,7 @@ def test_comparisons_asked_of_unpaired_data(lab: Lab, say: Any, update: str) -> 
 )
 def test_the_kl_priced_twice(lab: Lab, say: Any, parts: dict[str, Any], who: tuple[str, str]) -> None:
     said = say(phase(lab, **parts))
-    refused(said, 2, f"'{who[0]}' and '{who[1]}' both price the KL to the reference; keep one of them", problems=1)
+    refused(said, 2, f"'{who[0]}' and '{who[1]}' both penalise the KL to the reference; keep one of them", problems=1)
 
 
 def test_a_kl_in_the_loss_that_is_switched_off_is_no_second_price(lab: Lab, say: Any, verb: str) -> None:

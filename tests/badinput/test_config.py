@@ -43,7 +43,9 @@ def test_CF2_duplicate_key_names_both_lines(lab: Lab, verb: str) -> None:
     text = yaml.safe_dump(lab.sft(), sort_keys=False)
     path = lab.write(text.replace("    lr: 0.001\n", "    lr: 0.001\n      lr: 0.002\n".replace("      lr", "    lr")))
     second = line_of(path, "lr: 0.002")
-    said = refused(lab.hookline(verb, path), 2, f"line {second}: 'lr' stands here and on line {second - 1}", problems=1)
+    said = refused(
+        lab.hookline(verb, path), 2, f"line {second}: 'lr' appears here and on line {second - 1}", problems=1
+    )
     assert "keep one" in said.err
 
 
@@ -160,14 +162,14 @@ def test_CF11_yaml_tags_make_nothing(lab: Lab, tag: str) -> None:
 )
 def test_CF11_yaml_tags_that_lie(lab: Lab, value: str, kind: str) -> None:
     text = yaml.safe_dump(lab.sft(), sort_keys=False).replace("seed: 3", f"seed: {value}")
-    refused(lab.hookline("explain", lab.write(text)), 2, "line 2: ", f"is no {kind}", problems=2)
+    refused(lab.hookline("explain", lab.write(text)), 2, "line 2: ", f"is not a valid {kind}", problems=2)
 
 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("seed.x=1", ["'seed' holds 3", "nothing can be set inside it"]),
-        ("phases.sft.name.x.0.c=1", ["stands inside 'sft'"]),
+        ("phases.sft.name.x.0.c=1", ["lies inside 'sft'"]),
         ("phases.sfx.steps=1", ["no item 'sfx'", "there are: sft"]),
         ("phases.7.steps=1", ["no item '7'"]),
         ("phases.²=1", ["no item '²'"]),
@@ -176,10 +178,10 @@ def test_CF11_yaml_tags_that_lie(lab: Lab, value: str, kind: str) -> None:
         ("modle.width=3", ["modle.width=3: an experiment has no option 'modle'; did you mean 'model'?"]),
         ("phases.sft.update.lr=-1", ["phases.sft.update.lr=-1: phases.sft.update.lr is -1; it must be above 0"]),
         ("phases.sft.update=dpoo", ["phases.sft.update=dpoo: no update 'dpoo'"]),
-        ("nothing", ["'nothing' is no override"]),
-        ("=3", ["is no override"]),
-        ("a..b=3", ["is no override"]),
-        (".".join("a" * 100) + "=3", ["is no override"]),
+        ("nothing", ["'nothing' is not an override"]),
+        ("=3", ["is not an override"]),
+        ("a..b=3", ["is not an override"]),
+        (".".join("a" * 100) + "=3", ["is not an override"]),
     ],
 )
 def test_CF13_overrides_that_lead_nowhere(lab: Lab, override: str, words: list[str]) -> None:
@@ -205,7 +207,7 @@ def test_CF14_empty_override_values_show_how_to_quote(lab: Lab, override: str) -
 
 def test_CF14_override_values_are_read_as_strictly_as_the_file(lab: Lab) -> None:
     path = lab.write(lab.sft())
-    refused(lab.hookline("run", path, "model={build: gpt2, width: 8, width: 16}"), 2, "'width' stands", problems=1)
+    refused(lab.hookline("run", path, "model={build: gpt2, width: 8, width: 16}"), 2, "'width' appears", problems=1)
     refused(lab.hookline("run", path, "model=" + "[" * 3000), 2, "tiny.yaml", problems=1)
     refused(lab.hookline("run", path, "seed=" + "1" * 5000), 2, "seed", problems=1)
     refused(lab.hookline("run", path, "model=!!python/name:os.system"), 2, "tag", problems=1)
@@ -292,7 +294,7 @@ trackers: [consol]
         "line 3: an experiment has no option 'sede'; did you mean 'seed'?",
         "line 7: phases.sft.steps is missing",
         "line 8: no rollout 'datset' is installed; did you mean 'dataset'?",
-        "line 9: 'lr' stands here and on line 9; keep one",
+        "line 9: 'lr' appears here and on line 9; keep one",
         "line 9: phases.sft.update.lr is nan; it must be finite",
         "line 10: phases.sft has no option 'stepz'; did you mean 'steps'?",
         "line 12: phases.rl.rollout has no option 'rowz'; did you mean 'rows'?",

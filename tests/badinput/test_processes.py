@@ -76,7 +76,7 @@ def test_PR1_and_PR2_asked_to_stop_it_finishes_the_step_saves_and_goes_on_alike(
     said = ended(process)
     assert said.code == code, said.err
     assert "stopping: this step is finished and saved first" in said.err
-    assert ("once more stops at once" in said.err) is (number == signal.SIGINT)
+    assert ("press Ctrl-C again to stop at once" in said.err) is (number == signal.SIGINT)
     assert "stopped after step 2 of phase 'sft', saved → run the same command to go on" in said.err
     assert [p.name for p in slow.checkpoints()] == ["sft-00000002"]
     same_end(slow)
@@ -96,7 +96,7 @@ def test_PR2_a_second_interrupt_stops_at_once_and_loses_no_save(slow: Lab) -> No
     said = ended(process)
     assert time.monotonic() - began < 15
     assert said.code == 130, said.err
-    assert "interrupted; the same command with --out of this run goes on" in said.err
+    assert "interrupted; run the same command with this run" in said.err
     assert len([line for line in said.err.splitlines() if line.strip()]) == 2, said.err
     same_end(slow)
 

@@ -15,7 +15,8 @@ WALKS = Path(__file__).resolve().parents[2] / "examples/exact/walks.yaml"
 def test_an_override_that_drops_the_files_options_says_so() -> None:
     [note] = plan(WALKS, ["phases.rl.update=grpo"]).notes
     assert note == (
-        "phases.rl.update=grpo replaces 'rloo' whole, lr of the file with it; phases.rl.update.use=grpo keeps the options"
+        "phases.rl.update=grpo drops lr, set in the file for 'rloo', because it replaces the whole entry; "
+        "phases.rl.update.use=grpo keeps the options"
     )
     assert plan(WALKS, ["phases.rl.update.use=grpo"]).notes == ()
 

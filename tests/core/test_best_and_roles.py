@@ -62,7 +62,7 @@ def test_a_figure_that_never_was_a_number_is_told(
     run = hookline.run(experiment(corpus, tmp_path, save={"best": "unjudged"}), out=tmp_path / "run")
     assert run.finished("sft")
     assert not (run.directory / "best").exists()
-    assert "save.best: 'unjudged' was no number in phase 'sft', so nothing was kept" in capfd.readouterr().err
+    assert "save.best: 'unjudged' was never a number in phase 'sft', so nothing was kept" in capfd.readouterr().err
 
 
 def test_explain_names_the_roles_that_components_make(corpus: Path, tmp_path: Path) -> None:

@@ -141,11 +141,11 @@ class Odd(hookline.Command):
     ("parts", "code", "words"),
     [
         ({"field": "x: dict = {}"}, 5, "its option 'x' is of type <class 'dict'>, which a command line cannot give"),
-        ({"field": "help: str = ''"}, 5, "its option --help is one that Hookline gives it"),
+        ({"field": "help: str = ''"}, 5, "its option --help is reserved: Hookline adds it itself"),
         (
             {"field": "j: str = Field('', alias='json')"},
             5,
-            "its option --json is one that Hookline gives it",
+            "its option --json is reserved: Hookline adds it itself",
         ),
         (
             {

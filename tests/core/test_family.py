@@ -149,7 +149,7 @@ def test_a_head_on_a_missing_side_is_refused_before_weights_load(
     experiment: Any, compared: dict[str, Any], monkeypatch: Any, tmp_path: Path
 ) -> None:
     wrong = experiment({**compared, "model": {"head": "reward"}}, family="pooling")
-    assert "'reward' needs a state behind each token ('after')" in refused(wrong, monkeypatch, tmp_path)
+    assert "'reward' needs a state after each token ('after')" in refused(wrong, monkeypatch, tmp_path)
     both = experiment({**compared, "model": {"head": POOLED}}, family="causal")
     assert "'reward' needs a state of the whole row ('row')" in refused(both, monkeypatch, tmp_path)
 
@@ -157,7 +157,7 @@ def test_a_head_on_a_missing_side_is_refused_before_weights_load(
 def test_a_name_that_is_no_family_is_refused(
     experiment: Any, masked: dict[str, Any], monkeypatch: Any, tmp_path: Path
 ) -> None:
-    assert "'tiny-encoder' is no family" in refused(experiment(masked, family="tiny-encoder"), monkeypatch, tmp_path)
+    assert "'tiny-encoder' is not a family" in refused(experiment(masked, family="tiny-encoder"), monkeypatch, tmp_path)
     said = refused(experiment(masked, family="bidirektional"), monkeypatch, tmp_path)
     assert "did you mean 'bidirectional'?" in said
     phase = {**masked, "model": {"family": "causal"}}

@@ -113,12 +113,12 @@ def test_a_local_folder_is_loaded_as_it_was_exported(
 def test_dropout_of_a_loaded_model_is_off_even_where_training_mode_is_on() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from hookline.models.load import _never_drop_out
+    from hookline.models.load import never_drop_out
 
     net = GPT2LMHeadModel(
         GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=1, n_positions=16, resid_pdrop=0.5, attn_pdrop=0.5)
     )
-    _never_drop_out(net)
+    never_drop_out(net)
     net.train()
     ids = torch.arange(8)[None]
     with torch.no_grad():

@@ -114,7 +114,7 @@ def test_rows_drawn_differently_are_no_batch(lab: Lab, sampled: dict[str, Any]) 
     cold = replace(drawn, behaviour=replace(drawn.behaviour, sampling=hookline.Sampling(temperature=0.5)))
     with pytest.raises(ValueError, match="different sampling"):
         concat([drawn, cold])
-    with pytest.raises(ValueError, match="some were read"):
+    with pytest.raises(ValueError, match="others read from data"):
         concat([drawn, replace(drawn, behaviour=None)])
 
 
@@ -162,11 +162,11 @@ def test_statistics_that_somebody_changed_are_refused(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("phase", "sentence"),
     [
-        ({"wrap": ["whiten"], "update": "sft"}, "'whiten' wraps advantage, which nobody answers"),
+        ({"wrap": ["whiten"], "update": "sft"}, "'whiten' wraps advantage, which no component answers"),
         ({"update": {"use": "sft", "weight": 2}}, "has a weight, which only the rewards of a phase take"),
         (
             {"update": "sft", "evaluate": [{"reward": ["length", {"use": "length", "free": 1}]}]},
-            "'length' stands twice",
+            "'length' appears twice",
         ),
     ],
 )

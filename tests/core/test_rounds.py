@@ -114,7 +114,7 @@ def test_what_is_resolved_plans_the_same_again() -> None:
         (("phases", 1, "repeat"), 5000, "repeat is 5000; it must be a whole number"),
         (("phases", 1, "steps"), 3, "repeat has no option 'steps'; it has: phases"),
         (("phases", 1, "phases"), [], "repeat runs [] in turn; give it a list of phases"),
-        (("phases", 1, "phases", 0), {"repeat": 2, "phases": []}, "repeat stands inside a repeat; rounds cannot be"),
+        (("phases", 1, "phases", 0), {"repeat": 2, "phases": []}, "repeat is inside another repeat; rounds cannot be"),
         (
             ("phases", 1, "phases", 0, "model"),
             {"from": "rl"},
@@ -126,7 +126,7 @@ def test_what_is_resolved_plans_the_same_again() -> None:
         (
             ("phases", 0, "model"),
             {"first": "sft"},
-            "model.first says where round 1 starts from, but the phase is in no",
+            "model.first says where round 1 starts from, but the phase is not inside",
         ),
         (("phases", 1, "phases", 2, "reward", "from"), "juge", "reward-model.from: no earlier phase 'juge'"),
         (("phases", 1, "phases", 1, "rollout", "from"), "rl", "no earlier phase 'rl'; there are: sft, compare@1"),

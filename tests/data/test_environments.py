@@ -130,7 +130,7 @@ def test_a_turn_speaks_in_one_way() -> None:
     Turn(token_ids=())
     Turn(text="open")
     for several in ({"text": "a", "token_ids": (1,)}, {"text": "a", "messages": [{"role": "tool", "content": "a"}]}):
-        with pytest.raises(ValueError, match="one of the three"):
+        with pytest.raises(ValueError, match="only one of"):
             Turn(**several)  # type: ignore[arg-type]
 
 

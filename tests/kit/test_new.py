@@ -178,7 +178,7 @@ def test_check_tells_by_its_exit_code(check: Check, tmp_path: Path) -> None:
 def test_check_refuses_in_one_sentence(check: Check) -> None:
     for arguments, code, sentence in (
         (["lenght"], 2, "no plugin 'lenght' is installed; did you mean 'length'?"),
-        (["length", "per"], 2, "'per' is no option"),
+        (["length", "per"], 2, "'per' is not an option"),
         (["length", "perr=2"], 2, "'length' has no option 'perr'; did you mean 'per'?"),
         (["gpt2"], 2, "the suite has no laws for a model"),
     ):

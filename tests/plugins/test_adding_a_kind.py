@@ -206,7 +206,7 @@ def test_it_keeps_its_laws(said: dict[str, Any]) -> None:
     [
         ("option", r"line {line}: phases\.rl\.filter\.spread has no option 'leest'; did you mean 'least'\?"),
         ("name", r"line {line}: no filter 'spred' is installed; did you mean 'spread'\? → pip install .*"),
-        ("unpaid", r"line \d+: 'spread' wraps score, which nobody answers in phase 'rl'"),
+        ("unpaid", r"line \d+: 'spread' wraps score, which no component answers in phase 'rl'"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_its_line(said: dict[str, Any], name: str, told: str) -> None:

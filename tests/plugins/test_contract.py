@@ -64,7 +64,7 @@ CLASSES = {
     ),
     "extra argument": (
         "class Mine(Component):\n    @hookimpl\n    def hookline_advantage(self, score): ...",
-        r"asks for 'score'.*did you mean 'scored'\?.*→ write def hookline_advantage\(self, ctx, scored\)",
+        r"takes 'score'.*did you mean 'scored'\?.*→ write def hookline_advantage\(self, ctx, scored\)",
     ),
     "default value": (
         "class Mine(Component):\n    @hookimpl\n    def hookline_advantage(self, scored, ctx=None): ...",
@@ -80,7 +80,7 @@ CLASSES = {
     ),
     "generator that is no wrapper": (
         "class Mine(Component):\n    @hookimpl\n    def hookline_advantage(self, scored):\n        yield scored",
-        r"yields but is no wrapper",
+        r"yields but is not marked as a wrapper",
     ),
     "wrapper that never yields": (
         "class Mine(Component):\n    @hookimpl(wrapper=True)\n    def hookline_advantage(self, scored): return scored",
@@ -101,7 +101,7 @@ CLASSES = {
     ),
     "nonsense hook API": (
         "class Mine(Component):\n    hook_api = 'new'\n    @hookimpl\n    def hookline_advantage(self, scored): ...",
-        r"says hook_api = 'new'",
+        r"has hook_api = 'new'",
     ),
     "answers another kind too": (
         "class Mine(Component):\n    @hookimpl\n    def hookline_advantage(self, scored): ...\n"
@@ -360,7 +360,7 @@ def judge(body: str) -> str:
         ("rollout.behaviour.logprobs_BT.zero_()\nreturn good", PluginError, r"changed 'behaviour\.logprobs_BT' in place"),
         ("raise ValueError('the judge is out')", PluginError, r"failed in hookline_reward: ValueError: the judge is out"),
         ("import sys; sys.exit(0)", PluginError, r"failed in hookline_reward: SystemExit"),
-        ("ctx.log('scor', 1.0)\nreturn good", PluginError, r"logs 'scor', which nobody declared; did you mean 'score'\?"),
+        ("ctx.log('scor', 1.0)\nreturn good", PluginError, r"logs 'scor', which no component declares; did you mean 'score'\?"),
         ("ctx.role('new')\nreturn good", PluginError, r"after the phase began → make it in setup"),
         ("ctx.train(rollout, None)", PluginError, r"'judge' trains, but only an update may → call ctx.train in hookline_update"),
     ],
@@ -464,15 +464,15 @@ def test_a_nan_advantage_names_row_and_plugin(plugin: Write, tiny: Tiny, tmp_pat
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ("ctx.train(batch, lambda mb: mb.batch.advantage_BT.mean())", r"the loss returned Tensor"),
+        ("ctx.train(batch, lambda mb: mb.batch.advantage_BT.mean())", r"the loss function returned a Tensor"),
         ("ctx.train(batch, lambda mb: mb.token_mean(mb['old_BT']))", r"no column 'old_BT'"),
         (
             "ctx.train(batch, lambda mb: mb.token_mean(mb.stats(want=('entropi',))['entropi']))",
             r"did you mean 'entropy'\?",
         ),
-        ("return {'los': 1.0}", r"'mine' logs 'los', which nobody declared; did you mean 'loss'\?"),
+        ("return {'los': 1.0}", r"'mine' logs 'los', which no component declares; did you mean 'loss'\?"),
         ("return 1.0", r"returned a float, not figures by name"),
-        ("ctx.stats(batch, model='polcy')", r"asks for role 'polcy'; did you mean 'policy'\?"),
+        ("ctx.stats(batch, model='polcy')", r"asks for role 'polcy', which does not exist; did you mean 'policy'\?"),
     ],
     ids=["bare-loss", "column", "statistic", "undeclared", "figures", "role"],
 )

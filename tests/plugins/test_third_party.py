@@ -52,7 +52,7 @@ NEIGHBOURS = {
     ),
     "hookline-signature": (
         "0.1", "advantage", "signature", HEAD + "    @hookimpl\n    def hookline_advantage(self, rewards): ...\n",
-        "hookline_advantage asks for 'rewards', which that hook does not have",
+        "hookline_advantage takes 'rewards', which is not an argument of that hook",
     ),
     "hookline-future": (
         "9.1", "advantage", "future", HEAD + "    hook_api = '9.0'\n    @hookimpl\n    def hookline_advantage(self, scored): ...\n",

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["pad_rows", "put_last", "read_last"]
-
+__all__ = ["check_column", "pad_columns", "pad_rows", "put_last", "read_last", "sum_shared"]
 
 SUFFIXES = ("_BT", "_BP", "_B")
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Encoded", "Record"]
-
+__all__ = ["Encoded", "Record", "learned", "stacked"]
 
 Record = Mapping[str, Any]
 """One row of a dataset, as its file or task gave it: keywords, reference answer, tests, …"""

@@ -14,7 +14,6 @@ from hookline.batch.stages import Batch, Behaviour, KeptIds, Scored
 
 __all__ = ["concat", "pairs"]
 
-
 S = TypeVar("S", bound=Batch)
 
 
@@ -38,7 +37,9 @@ def concat(batches: Sequence[S]) -> S:
     def join(name: str, values: list[Any]) -> Any:
         head = values[0]
         if len({type(value) for value in values if isinstance(value, Behaviour | None)}) > 1:
-            raise ValueError("some rows were sampled and some were read, so nobody can say how the whole was drawn")
+            raise ValueError(
+                "some rows were sampled and others read from data, so the joined batch has no single behaviour"
+            )
         if isinstance(head, Tensor):
             if name.endswith(("_BT", "_BP")):
                 width = max(v.shape[1] for v in values)

@@ -219,7 +219,7 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rollout(Batch):
-    """Experience: sampled from the policy, or read from a dataset (then nobody recorded a behaviour)."""
+    """Experience: sampled from the policy, or read from a dataset (which records no behaviour)."""
 
     finish_reason: tuple[str, ...]
     """Per row: `stop` (the policy ended it), `length` (the limit did), or `recorded` (read from data)."""

@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(usage, file=sys.stderr)
         return 2
     if code == 130:
-        print("interrupted; the same command with --out of this run goes on from its last checkpoint", file=sys.stderr)
+        print(
+            "interrupted; run the same command with this run's --out to continue from its last checkpoint",
+            file=sys.stderr,
+        )
     return code if isinstance(code, int) else 0
 
 

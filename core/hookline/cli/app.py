@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from hookline.cli.commands import listed, loose_of, named, program_of
+from hookline.cli.commands import listed, named, program_of
 from hookline.cli.out import as_json
 from hookline.contract.kinds import taught
-from hookline.registry.offers import VERBS
+from hookline.registry.offers import VERBS, Offer, loose_of
+
+__all__ = ["app"]
 
 
 class Verbs(typer.core.TyperGroup):
@@ -37,13 +39,13 @@ class Verbs(typer.core.TyperGroup):
             formatter.write_dl([*rows, *((name, _cut(line, width)) for name, line in offered)])
 
 
-def _loose(ctx: Any) -> tuple[Any, ...]:
+def _loose(ctx: Any) -> tuple[Offer, ...]:
     """What the files named with `-p` before the command offer."""
     return loose_of(ctx.params.get("plugin") or ())
 
 
 def _cut(line: str, width: int) -> str:
-    """A line of ours, cut at a word; what is wrong with an offer is said whole."""
+    """A line of ours, cut at a word; what is wrong with an offer is printed in full."""
     if len(line) <= width or line.startswith("cannot be used"):
         return line
     return f"{line[: width - 3].rpartition(' ')[0]}..."
@@ -65,7 +67,7 @@ app.add_typer(plugins_app, name="plugins")
 Plugins = Annotated[
     list[str] | None, typer.Option("-p", "--plugin", help="Make a loose file or an installed plugin available.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Experiment = Annotated[str, typer.Argument(help="A YAML file.", metavar="EXPERIMENT")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value, e.g. seed=2 phases.rl.update.lr=1e-5", metavar="[KEY=VALUE]…")
@@ -96,7 +98,7 @@ def root(
 
         raise ExperimentError(
             f"-p before `{verb}` makes commands available, and `{verb}` is Hookline's own",
-            f"write -p behind it: hookline {verb} … -p {plugin[0]}",
+            f"write -p after it: hookline {verb} … -p {plugin[0]}",
         )
 
 
@@ -111,9 +113,9 @@ def run(
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="How many of several runs at once.")] = 1,
 ) -> None:
-    """Run an experiment; with --out of an earlier run, go on where it stopped, bit for bit.
+    """Run an experiment; with --out of an earlier run, continue where it stopped, bit for bit.
 
-    With --seeds, or a `matrix:` in the file, it is several runs, each in a directory under --out.
+    With --seeds, or a `matrix:` in the file, it makes several runs, each in a directory under --out.
     """
     from hookline.config.experiment import document_of
     from hookline.loop import api
@@ -132,7 +134,7 @@ def run(
 
 @app.command()
 def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins = None, json: AsJson = False) -> None:
-    """Who answers each hook, who wraps it, from which file; fails whenever `run` would refuse."""
+    """Which component answers each hook, which ones wrap it, and their files; fails whenever `run` would refuse."""
     from hookline.cli.show import explain_json, explain_text
     from hookline.config.experiment import document_of
     from hookline.loop.api import plan
@@ -151,7 +153,7 @@ def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins
 
 @app.command()
 def doctor(json: AsJson = False) -> None:
-    """What is here, what was built with what, and the one command that mends what is not."""
+    """Check the installation: versions, kernels, plugins, and how to fix what is missing."""
     from hookline.cli.doctor import examine, show
 
     found = examine()
@@ -204,7 +206,7 @@ def plugins_check(
     plugin: Plugins = None,
     json: AsJson = False,
 ) -> None:
-    """Whether a component keeps the contract, law by law, on a real phase with a tiny model; some seconds, CPU only."""
+    """Check a component against the contract, law by law, in a real phase with a tiny model; some seconds, CPU only."""
     from hookline.cli.kit import check
 
     reports = check(name, options or [], plugin or [])

@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
     from hookline.contract.command import Command
 
-__all__ = ["listed", "loose_of", "named", "program_of"]
-
-
-def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
-    """What loose files offer, of the references that are files; a name means an installed plugin, which is there anyway."""
-    files = [reference for reference in references if reference.endswith(".py") or "/" in reference]
-    return tuple(offer for reference in files for offer in offers.loose(reference))
+__all__ = ["listed", "named", "program_of"]
 
 
 def listed(loose: tuple[Offer, ...] = ()) -> Iterator[tuple[str, str]]:
@@ -79,7 +73,7 @@ def program_of(offer: Offer) -> tuple[str, Callable[..., int]]:
     _check(fields.values(), cls, str(offer))
     parameters = [field.parameter() for field in sorted(fields.values(), key=lambda field: not field.positional)]
     if cls.has_json:
-        flag = typing.Annotated[bool, typer.Option("--json", help="For machines.")]
+        flag = typing.Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
         parameters.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, annotation=flag, default=False))
 
     def program(**given: Any) -> int:
@@ -105,7 +99,7 @@ def _answer(command: Command, out: Printer, offer: Offer) -> int:
             raise
         raise PluginError(
             f"{offer} failed: {type(err).__name__}: {err}",
-            f"tell its authors, or: pip install --upgrade {offer.distribution}",
+            f"report it to its authors, or: pip install --upgrade {offer.distribution}",
         ) from err
     finally:
         command.close()
@@ -206,11 +200,11 @@ def _check(fields: typing.Iterable[Field], cls: type[Command], who: str) -> None
     positional = [field for field in fields if field.positional]
     early = next((field for field in positional[:-1] if field.many or not field.info.is_required()), None)
     if early:
-        raise PluginError(f"{who}: {early.shown} is not its last argument", "only the last may be a list or left out")
+        raise PluginError(f"{who}: {early.shown} is not its last argument", "only the last may be a list or optional")
     taken = {"--help": "help", **({"--json": "has_json"} if cls.has_json else {})}
     own = next((field for field in fields if field.shown in taken), None)
     if own:
-        raise PluginError(f"{who}: its option {own.shown} is one that Hookline gives it", "rename the field")
+        raise PluginError(f"{who}: its option {own.shown} is reserved: Hookline adds it itself", "rename the field")
 
 
 def _config(cls: type[Command], values: dict[str, Any], fields: dict[str, Field], name: str) -> Any:

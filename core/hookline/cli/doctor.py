@@ -1,4 +1,4 @@
-"""What is here, what was built with what, and the one command that mends what is not."""
+"""Check the installation: versions, kernels, plugins, and how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ def _cuda_kernels(say: Callable[..., None], info: dict[str, Any]) -> None:
 
     known = "compiled, never run on this project's machines"
     if not info["cuda"]:
-        say("CUDA kernels", "note", f"{known}; {info['cuda_why']}: on a GPU the torch reference answers")
+        say("CUDA kernels", "note", f"{known}; {info['cuda_why']}: on a GPU the torch reference is used")
     elif not torch.cuda.is_available():
         say("CUDA kernels", "note", f"{known}; built in, but torch sees no GPU here")
     else:
         found = cuda.examine(torch.device("cuda"))
-        wrong = [f"{op} {why}, so the reference answers" for op, why in found.items() if why]
+        wrong = [f"{op} {why}, so the reference is used" for op, why in found.items() if why]
         agree = f"compared with the reference on this GPU just now: {len(found) - len(wrong)} of {len(found)} ops agree"
         say("CUDA kernels", "note", "; ".join([known, agree, *wrong]))
 

@@ -1,4 +1,4 @@
-"""`hookline plugins new` and `hookline plugins check`: how a plugin is begun, and how one knows that it keeps the contract."""
+"""`hookline plugins new` and `hookline plugins check`: start a plugin, and check that it keeps the contract."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline.cli.show import available
 from hookline.contract.component import Component
 from hookline.contract.kinds import KINDS, Kind, of_phase, taught
-from hookline.errors import ExperimentError, HooklineError, nearest
+from hookline.errors import ExperimentError, nearest
 from hookline.registry import offers
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def files(name: str, kind: str, package: str) -> dict[str, str]:
 
 
 def from_base(kind: Kind) -> str:
-    """The template of a kind that has no file for it: its base class, each method of which is handed on."""
+    """The template of a kind that has no file for it: its base class, each method calling the base's own."""
     base = kind.bases()[0]
     means = f"{kind.means[0].upper()}{kind.means[1:]}."
     lines = [f'"""NAME: the kind `{kind.name}` for Hookline."""', "", f"from hookline import {base.__name__}", "", ""]
@@ -138,10 +137,10 @@ The {group} `{name}` for Hookline, in `src/{package}/__init__.py`.
     pytest
 
 """
-EXPLAINED = """`hookline plugins check {name}` says law by law whether it keeps the contract, and `hookline explain try-{name}.yaml` who
-answers what.
+EXPLAINED = """`hookline plugins check {name}` reports, law by law, whether it keeps the contract; `hookline explain try-{name}.yaml` shows
+which component answers each hook.
 """
-CHECKED = """The check says law by law whether it keeps the contract; `hookline plugins show {name}` shows its options.
+CHECKED = """The check reports, law by law, whether it keeps the contract; `hookline plugins show {name}` shows its options.
 """
 
 TEST = """from hookline.testing import conformance
@@ -162,9 +161,7 @@ def experiment(name: str, kind: str) -> str:
     }
     if kind == "task":
         parts["rollout"] = parts["rollout"].replace("builtin:keywords", "task:NAME")
-    if kind == "rollout":
-        parts["advantage"] = ""
-    if kind == "algorithm":
+    if kind in ("rollout", "algorithm"):
         parts["advantage"] = ""
     if kind == "feedback":
         parts |= {"advantage": "", "update": ""}
@@ -195,13 +192,7 @@ def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[R
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise ExperimentError(f"'{override}' is no option", "write OPTION=VALUE, e.g. gamma=0.9")
+            raise ExperimentError(f"'{override}' is not an option", "write OPTION=VALUE, e.g. gamma=0.9")
         options[key] = parse_value(text)
-    everything = available(plugins)
-    distribution, _, short = name.rpartition(":")
-    found = [o for o in everything if o.name == short and (not distribution or o.distribution == distribution)]
-    found = found or [o for o in everything if o.distribution == name]
-    if not found:
-        names = sorted({o.name for o in everything})
-        raise HooklineError(f"no plugin '{name}' is installed{nearest(name, names)}", "hookline plugins list shows all")
+    found = offers.by_name(name, offers.available(plugins))
     return [judge(offer, **options) for offer in found if KINDS[offer.kind].laws or len(found) == 1]

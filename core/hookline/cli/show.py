@@ -1,4 +1,4 @@
-"""What `explain` and `plugins` print: who answers what, from where, and what each option means."""
+"""What `explain` and `plugins` print: which component answers which hook, its source, and what each option means."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookline.contract.kinds import KINDS, of_phase
-from hookline.errors import HooklineError, nearest
+from hookline.errors import HooklineError
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 
@@ -98,7 +98,7 @@ def _roles(phase: PlannedPhase) -> Iterator[str]:
 
     left: dict[str, None] = {}
     makers: dict[str, list[str]] = {}
-    for slot in (*phase.every, *(s for e in phase.evaluations for s in e.every)):
+    for slot in phase.with_evaluations:
         for key, name in marked(slot.config, "phase").items():
             names = ", ".join(f"'{other}'" for other in phase.rounds(name))
             reads = (
@@ -184,25 +184,15 @@ def _also(kind: str, slot: Slot | None, plan: Plan) -> str:
 # -- plugins
 
 
-def available(plugins: Sequence[str]) -> tuple[Offer, ...]:
-    loose = [
-        offer
-        for reference in plugins
-        if reference.endswith(".py") or "/" in reference
-        for offer in offers.loose(reference)
-    ]
-    return offers.offers(tuple(loose))
-
-
 def _clashes(found: Sequence[Offer], offer: Offer) -> str:
     if offer.problem:
         return offer.problem
     same = [o for o in found if (o.kind, o.name) == (offer.kind, offer.name) and not o.problem and o is not offer]
-    return f"also offered by {same[0].distribution}; say use: {offer.distribution}:{offer.name}" if same else ""
+    return f"also offered by {same[0].distribution}; write use: {offer.distribution}:{offer.name}" if same else ""
 
 
 def list_json(plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
-    found = available(plugins)
+    found = offers.available(plugins)
     return [
         {
             "kind": o.kind,
@@ -226,20 +216,14 @@ def list_text(found: Sequence[dict[str, Any]]) -> str:
     for item in sorted(found, key=lambda i: (not i["built_in"], i["kind"], i["name"])):
         cells = "  ".join(str(item[key]).ljust(width) for key, width in widths.items())
         lines.append(f"{cells}  {'⚠ ' + item['problem'] if item['problem'] else 'offered'}")
-    lines.append("Offers are read from metadata; whether one imports is seen by: hookline plugins show NAME")
+    lines.append("Read from metadata alone; to import and check a component: hookline plugins show NAME")
     return "\n".join(lines)
 
 
 def show_json(name: str, plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Every offer of that name, imported and checked. Raises HooklineError when there is none."""
-    everything = available(plugins)
-    distribution, _, short = name.rpartition(":")
-    found = [o for o in everything if o.name == short and (not distribution or o.distribution == distribution)]
-    found = found or [o for o in everything if o.distribution == name]
-    if not found:
-        names = sorted({o.name for o in everything})
-        raise HooklineError(f"no plugin '{name}' is installed{nearest(name, names)}", "hookline plugins list shows all")
-    return [_show(offer, _clashes(everything, offer)) for offer in found]
+    everything = offers.available(plugins)
+    return [_show(offer, _clashes(everything, offer)) for offer in offers.by_name(name, everything)]
 
 
 def _show(offer: Offer, problem: str) -> dict[str, Any]:

@@ -24,7 +24,17 @@ from hookline.contract.fields import DataName, Identifier, PhaseIdentifier, Stri
 from hookline.contract.kinds import KINDS, Kind, of_phase
 from hookline.errors import ExperimentError
 
-__all__ = ["Evaluation", "Experiment", "ModelSpec", "Phase", "completed", "load"]
+__all__ = [
+    "Evaluation",
+    "Experiment",
+    "ModelSpec",
+    "Phase",
+    "Source",
+    "TokenizerSpec",
+    "completed",
+    "document_of",
+    "load",
+]
 
 
 class ModelSpec(Strict):

@@ -10,7 +10,7 @@ import yaml
 from hookline.config.yaml import COMPONENTS, MOST_DEPTH, Document, Loader, TooMuch, build
 from hookline.errors import ExperimentError, shorten
 
-__all__ = ["parse_value"]
+__all__ = ["enter", "override", "parse_value"]
 
 
 def parse_value(text: str) -> Any:
@@ -38,14 +38,14 @@ def override(document: Document, assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     shown = shorten(assignment)
     if not equals or not key:
-        raise ExperimentError(f"'{shown}' is no override", "write key=value, e.g. seed=2 or phases.rl.steps=10")
+        raise ExperimentError(f"'{shown}' is not an override", "write key=value, e.g. seed=2 or phases.rl.steps=10")
     if not text.strip():
         raise ExperimentError(
             f"'{shown}' gives no value; did the shell eat the quotes?", f"write '{shorten(key)}=…' in quotes"
         )
     path = key.split(".")
     if len(path) > MOST_DEPTH or not all(path):
-        raise ExperimentError(f"'{shown}' is no override", "write key=value, e.g. seed=2 or phases.rl.steps=10")
+        raise ExperimentError(f"'{shown}' is not an override", "write key=value, e.g. seed=2 or phases.rl.steps=10")
     place: Any = document.values
     real: list[str | int] = []
     for depth, part in enumerate(path[:-1]):
@@ -61,7 +61,8 @@ def override(document: Document, assignment: str) -> None:
     if not isinstance(place, dict | list):
         where = shorten(".".join(path[:-1]))
         raise ExperimentError(
-            f"override '{shown}': '{where}' holds {shorten(repr(place))}, so nothing can be set inside it", "shorten it"
+            f"override '{shown}': '{where}' holds {shorten(repr(place))}, so nothing can be set inside it",
+            "shorten the path",
         )
     *outer, last = enter(place, path[-1], key)
     for step in outer:
@@ -75,7 +76,7 @@ def override(document: Document, assignment: str) -> None:
     gone = [str(name) for name in before if name not in ("use", "name")] if isinstance(before, dict) else []
     if gone and last in COMPONENTS and isinstance(place[last], str):
         document.notes.append(
-            f"{shown} replaces '{before.get('use')}' whole, {', '.join(gone)} of the file with it; "  # type: ignore[union-attr]
+            f"{shown} drops {', '.join(gone)}, set in the file for '{before.get('use')}', because it replaces the whole entry; "  # type: ignore[union-attr]
             f"{shorten(key)}.use={shorten(place[last])} keeps the options"
         )
     whole = (*real, last)
@@ -109,6 +110,6 @@ def enter(place: Any, part: str, shown: str) -> list[Any]:
         raise ExperimentError(f"override '{shown}': no item '{shorten(part)}' there", f"there are: {there or 'none'}")
     if not isinstance(place, dict):
         raise ExperimentError(
-            f"override '{shown}': it stands inside {shorten(repr(place))}, which holds nothing", "check the path"
+            f"override '{shown}': it lies inside {shorten(repr(place))}, which is a single value", "check the path"
         )
     return [part]

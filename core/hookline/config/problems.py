@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from hookline.config.yaml import Document
 from hookline.errors import nearest, shorten
 
-__all__ = ["problems_of"]
+__all__ = ["count", "in_order", "problems_of", "same_of"]
 
 
 def in_order(problems: Sequence[str]) -> list[str]:

@@ -10,10 +10,10 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hookline.config.yaml import Document, Path_
+from hookline.config.yaml import Document, Place
 from hookline.errors import shorten
 
-__all__ = ["base", "every", "latest", "unroll"]
+__all__ = ["every", "latest", "unroll"]
 
 MOST_ROUNDS = 1000
 OWN = ("repeat", "phases")
@@ -50,7 +50,7 @@ def unroll(document: Document) -> None:
     document.values["phases"] = flat
 
 
-def _placed(document: Document, phases: Sequence[Any]) -> Iterator[tuple[Path_, Any, int]]:
+def _placed(document: Document, phases: Sequence[Any]) -> Iterator[tuple[Place, Any, int]]:
     """(where it stands, the phase, its round) in the order in which they run; round 0 is none."""
     for i, item in enumerate(phases):
         if not isinstance(item, Mapping) or "repeat" not in item:
@@ -77,12 +77,12 @@ def _problem(item: Mapping[str, Any]) -> str:
     if not isinstance(inner, list) or not inner:
         return f"repeat runs {shorten(repr(inner))} in turn; give it a list of phases"
     if any(isinstance(phase, Mapping) and "repeat" in phase for phase in inner):
-        return "repeat stands inside a repeat; rounds cannot be nested"
+        return "repeat is inside another repeat; rounds cannot be nested"
     return ""
 
 
 def _settled(
-    document: Document, place: Path_, phase: Mapping[str, Any], number: int, before: Sequence[str]
+    document: Document, place: Place, phase: Mapping[str, Any], number: int, before: Sequence[str]
 ) -> dict[str, Any]:
     """A phase under its name in its round, with the earlier phase that `model.from` means there."""
     made = copy.deepcopy(dict(phase))
@@ -95,7 +95,7 @@ def _settled(
     if first is not None and not number:
         at = document.where((*place, "model", "first"))
         document.problems.append(
-            f"{at}model.first says where round 1 starts from, but the phase is in no `repeat`; use model.from alone"
+            f"{at}model.first says where round 1 starts from, but the phase is not inside a `repeat`; use model.from alone"
         )
     start = model.get("from")
     found = latest(start, before) if isinstance(start, str) else None

@@ -13,10 +13,10 @@ import yaml
 from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError, shorten
 
-__all__ = ["Document", "read"]
+__all__ = ["COMPONENTS", "MOST_DEPTH", "Document", "Loader", "Place", "TooMuch", "build", "read"]
 
-
-Path_ = tuple[str | int, ...]
+Place = tuple[str | int, ...]
+"""Where a value stands in an experiment: keys, and positions in lists."""
 MOST_BYTES, MOST_NODES, MOST_DEPTH = 1 << 18, 20_000, 60
 PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "null", "bool", "int", "float")}
 COMPONENTS = {"head", "adapter", "build"} | {
@@ -33,15 +33,15 @@ class Document:
 
     name: str
     values: dict[str, Any]
-    lines: dict[Path_, int] = field(default_factory=dict)
-    overrides: dict[Path_, str] = field(default_factory=dict)
+    lines: dict[Place, int] = field(default_factory=dict)
+    overrides: dict[Place, str] = field(default_factory=dict)
     """What came from the command line instead, in the user's words."""
     problems: list[str] = field(default_factory=list)
-    """What is wrong with the file itself, e.g. a key that stands twice; to be told together with all the rest."""
-    moved: dict[Path_, Path_] = field(default_factory=dict)
+    """What is wrong with the file itself, e.g. a key that appears twice; reported together with all the rest."""
+    moved: dict[Place, Place] = field(default_factory=dict)
     """Where phases stand in the file, by their place among the unrolled ones."""
     notes: list[str] = field(default_factory=list)
-    """What is allowed and perhaps not meant; told once."""
+    """What is allowed and may not be meant; printed once."""
 
     def where(self, path: Sequence[str | int]) -> str:
         """`line 24: ` of the value, or of the nearest thing around it; its `key=value` if it came from there."""
@@ -60,7 +60,6 @@ class Loader(yaml.SafeLoader):
 
 Loader.yaml_implicit_resolvers = {}
 
-
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -72,7 +71,6 @@ for _tag, _pattern, _first in (
     ),
 ):
     Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), [*_first.replace("\0", ""), ""])
-
 
 Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
@@ -97,7 +95,7 @@ def read(path: Path) -> Document:
     except OSError as err:
         raise ExperimentError(f"{path} cannot be read: {err.strerror}", "check its permissions") from None
     except ValueError as err:
-        raise ExperimentError(f"{shorten(path)} is no file name: {err}", "name the .yaml file") from None
+        raise ExperimentError(f"{shorten(path)} is not a file name: {err}", "name the .yaml file") from None
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as err:
@@ -107,7 +105,7 @@ def read(path: Path) -> Document:
 
 
 def parse(text: str, name: str) -> Document:
-    lines: dict[Path_, int] = {}
+    lines: dict[Place, int] = {}
     problems: list[str] = []
     loader = None
     try:
@@ -124,12 +122,12 @@ def parse(text: str, name: str) -> Document:
         what = "holds more than one YAML document" if many else str(err.problem)
         raise ExperimentError(
             f"{name} line {mark.line + 1 if mark else '?'}: {shorten(what, 120)}",
-            "keep one mapping per file" if many else "an *alias stands for the value marked with the same &name above",
+            "keep one mapping per file" if many else "an *alias refers to a value marked above it with the same &name",
         ) from None
     except yaml.reader.ReaderError as err:
         at = err.position if isinstance(err.position, int) else 0
         raise ExperimentError(
-            f"{name} line {text.count(chr(10), 0, at) + 1}: the character #x{ord(text[at]):02x} may not stand in YAML",
+            f"{name} line {text.count(chr(10), 0, at) + 1}: the character #x{ord(text[at]):02x} is not allowed in YAML",
             "remove it",
         ) from None
     except yaml.YAMLError as err:
@@ -164,8 +162,8 @@ class TooMuch(Exception):
 def build(
     loader: Loader,
     node: yaml.Node,
-    path: Path_,
-    lines: dict[Path_, int],
+    path: Place,
+    lines: dict[Place, int],
     problems: list[str],
     seen: list[int],
     parents: tuple[int, ...],
@@ -179,7 +177,9 @@ def build(
     lines[path] = line
     inside = (*parents, id(node))
     if node.tag not in PLAIN:
-        problems.append(f"line {line}: the tag {shorten(node.tag)} is not taken; an experiment holds plain values only")
+        problems.append(
+            f"line {line}: the tag {shorten(node.tag)} is not supported; an experiment holds plain values only"
+        )
         return None
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def build(
                 continue
             key = str(key_node.value)
             if key in first:
-                problems.append(f"line {at}: '{shorten(key)}' stands here and on line {first[key]}; keep one")
+                problems.append(f"line {at}: '{shorten(key)}' appears here and on line {first[key]}; keep one")
                 continue
             first[key] = at
             values[key] = build(loader, value_node, (*path, key), lines, problems, seen, inside)
@@ -202,5 +202,5 @@ def build(
     try:
         return loader.construct_object(node)
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError):
-        problems.append(f"line {line}: '{shorten(node.value, 40)}' is no {node.tag.rpartition(':')[2]}")
+        problems.append(f"line {line}: '{shorten(node.value, 40)}' is not a valid {node.tag.rpartition(':')[2]}")
         return None

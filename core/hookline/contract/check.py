@@ -13,8 +13,7 @@ from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.contract.metrics import Metric
 from hookline.errors import PluginError, nearest
 
-__all__ = ["check_class", "kind_of"]
-
+__all__ = ["KIND_OF_HOOK", "check_class", "hook_methods", "kind_of"]
 
 SPECS: dict[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(spec).parameters)[1:]
@@ -91,7 +90,7 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
 
 
 def _check_kind(cls: type[Component], kind: str, who: str, hint: str) -> None:
-    """Whether it does what its kind does, and nothing that another kind does."""
+    """Refuse a class that lacks what its kind does, or does what another kind does."""
     about = KINDS[kind]
     hooks = hook_methods(cls)
     wraps = [name for name, options in hooks.items() if options.get("wrapper")]
@@ -106,14 +105,18 @@ def _check_kind(cls: type[Component], kind: str, who: str, hint: str) -> None:
     if kind_of(cls) != kind and not (about.wraps and (about.hook in answers or not about.hook)):
         what = about.hook if about.scope == "phase" else "a hook of that kind"
         raise PluginError(f"{who} is offered as {kind} but does not answer {what}", hint)
-    apart = "make that a class of its own"
+    apart = "move that to a separate class"
     for name in answers:
         if name == "hookline_score":
-            raise PluginError(f"{who} answers hookline_score, which the core does", "wrap it: @hookimpl(wrapper=True)")
+            raise PluginError(
+                f"{who} answers hookline_score, which only the core answers", "wrap it: @hookimpl(wrapper=True)"
+            )
         if KIND_OF_HOOK[name] != kind and name not in about.also:
-            raise PluginError(f"{who} also answers {name}, which nobody asks a {kind}", apart)
+            raise PluginError(f"{who} also answers {name}, which components of kind {kind} cannot answer", apart)
     if wraps and not about.wraps:
-        raise PluginError(f"{who} wraps {wraps[0]}, which nobody lets a {kind} do", f"{apart}, under `wrap`")
+        raise PluginError(
+            f"{who} wraps {wraps[0]}, but components of kind {kind} cannot wrap it", f"{apart}, named under `wrap`"
+        )
 
 
 def _what(thing: Any) -> str:
@@ -126,7 +129,9 @@ def _check_api(cls: type[Component], who: str) -> None:
     try:
         major, minor = (int(part) for part in str(cls.hook_api).split(".")[:2])
     except ValueError:
-        raise PluginError(f"{who} says hook_api = {cls.hook_api!r}", f'write it like "{HOOK_API}"') from None
+        raise PluginError(
+            f"{who} has hook_api = {cls.hook_api!r}, which is not a version", f'write it like "{HOOK_API}"'
+        ) from None
     ours = tuple(int(part) for part in HOOK_API.split("."))
     if major != ours[0] or minor > ours[1]:
         newer = (major, minor) > ours
@@ -140,10 +145,10 @@ def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
     parameters = list(inspect.signature(method).parameters.values())[1:]
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise PluginError(f"{who}: {name} takes *{parameter.name}, so nobody can tell what it wants", hint)
+            raise PluginError(f"{who}: {name} takes *{parameter.name}, so it does not name its arguments", hint)
         if parameter.name not in known:
             raise PluginError(
-                f"{who}: {name} asks for '{parameter.name}', which that hook does not have"
+                f"{who}: {name} takes '{parameter.name}', which is not an argument of that hook"
                 f"{nearest(parameter.name, known)}",
                 hint,
             )
@@ -157,7 +162,7 @@ def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
         raise PluginError(f"{who}: {name} is a wrapper but never yields", "write: result = yield; …; return result")
     if not wrapper and (inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)):
         raise PluginError(
-            f"{who}: {name} yields but is no wrapper", "mark it @hookimpl(wrapper=True), or return a value"
+            f"{who}: {name} yields but is not marked as a wrapper", "mark it @hookimpl(wrapper=True), or return a value"
         )
     if inspect.iscoroutinefunction(method) and name != "hookline_reward":
         raise PluginError(f"{who}: {name} is async; only hookline_reward may be", "write a plain def")

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from hookline.batch.stages import Advantaged, Batch, Term
+from hookline.batch.stages import Advantaged, Batch, Scored, Term
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API
 from hookline.contract.metrics import Metric
 from hookline.errors import PluginError
 
 if TYPE_CHECKING:
-    from hookline.batch.stages import Scored
     from hookline.contract.context import Context
 
-__all__ = ["Component"]
-
+__all__ = ["Component", "ConfigT"]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Any)
 
@@ -35,7 +33,7 @@ class Component(Generic[ConfigT]):
 
     Config: ClassVar[type[Config]] = Config
     name: ClassVar[str] = ""
-    """Only for loose files: the name under which it is offered (default: the file's)."""
+    """Only for loose files: the name it is offered under (default: the file's name)."""
     hook_api: ClassVar[str] = HOOK_API
     # What follows is a plain value of the class, `needs = {"groups"}`, or a property that depends on `self.config`.
     if TYPE_CHECKING:
@@ -55,7 +53,7 @@ class Component(Generic[ConfigT]):
 
         @property
         def claims(self) -> Collection[str]:
-            """What only one component of a phase may do, e.g. `kl`: to price the distance from the reference."""
+            """What only one component of a phase may do, e.g. `kl`: to penalise the distance from the reference."""
 
         @property
         def metrics(self) -> Sequence[Metric]:
@@ -65,7 +63,7 @@ class Component(Generic[ConfigT]):
         needs = gives = claims = frozenset()
         metrics = ()
     promises: Collection[str] = frozenset()
-    """Laws of `hookline.testing` that it keeps beyond those of its kind, e.g. `reinforce`."""
+    """Laws of `hookline.testing` that it promises besides those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}
     """Laws of `hookline.testing` that cannot hold for it, each with the reason."""
     positions: int = 0
@@ -73,7 +71,7 @@ class Component(Generic[ConfigT]):
     takes: ClassVar[type[Batch]] = Advantaged
     """Updates only: the least stage they can learn from, `Batch`, `Scored` or `Advantaged`."""
     off_policy: ClassVar[bool] = False
-    """Updates only: true if rows sampled by older weights do no harm."""
+    """Updates only: true if rows sampled by older weights are allowed."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config: ConfigT = config
@@ -83,7 +81,7 @@ class Component(Generic[ConfigT]):
         They are set up before it and closed after it."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """`Component[MyConfig]` says the config's class; a class `Config` of its own goes before it."""
+        """`Component[MyConfig]` names the config's class; a class `Config` in the body takes precedence."""
         super().__init_subclass__(**keywords)
         if "Config" not in vars(cls):
             for base in vars(cls).get("__orig_bases__", ()):
@@ -110,7 +108,7 @@ class Component(Generic[ConfigT]):
 
         Called when the phase ends, when it fails and when the run is asked to stop, in the reverse order of `setup`; also
         after a setup that failed half-way, and sometimes twice. All components of a phase have ten seconds together. An
-        exception here becomes a notice; it stops no other close. Trackers are closed behind `hookline_run_finished`.
+        exception here becomes a notice; it stops no other close. Trackers are closed after `hookline_run_finished`.
         """
         return None
 
@@ -123,7 +121,7 @@ class Component(Generic[ConfigT]):
             raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
 
     def summarise(self, term: Term, scored: Scored) -> float:
-        """Rewards only: one figure for an evaluation's rows; the mean over judged rows unless said otherwise."""
+        """Rewards only: one figure for an evaluation's rows; by default the mean over judged rows."""
         value_B = term.value if term.value.dim() == 1 else term.value.sum(1)
         if term.ok_B is not None:
             value_B = value_B[term.ok_B]

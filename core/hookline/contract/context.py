@@ -25,7 +25,6 @@ __all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
 
-
 Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int], nn.Module] | None]
 """Heads to take along from an earlier phase: by name, or chosen by a function; each made from the size of the states."""
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from hookline.batch.stages import Behaviour, KeptIds, Sampling
 from hookline.contract.component import Component, ConfigT
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 __all__ = ["ABILITIES", "Completion", "Completions", "Engine", "Request"]
-
 
 ABILITIES = {
     "combine": "an engine that draws from figures of several roles together",
-    "kept-ids": "an engine that says which tokens top-k/top-p kept",
+    "kept-ids": "an engine that reports which tokens top-k/top-p kept",
     "score": "an engine that gives log-probs of given tokens",
     "exact": "an engine whose samples do not depend on what is drawn beside them, to the last bit",
 }

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from hookline.batch.stages import Record
 from hookline.contract.component import Component, ConfigT
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Environment", "Turn"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What an environment says: the next thing the policy reads, what its last reply earned, and whether it is over.
+    """What an environment returns: what the policy reads next, what its last reply earned, and whether the episode is over.
 
-    It speaks in one way: `messages`, `text` or `token_ids`; `token_ids=()` shows nothing at all.
+    Give one of `messages`, `text` and `token_ids`; `token_ids=()` shows nothing at all.
     """
 
     messages: Sequence[Mapping[str, Any]] = ()
@@ -27,7 +26,7 @@ class Turn:
     text: str = ""
     """Plain text, for policies without a chat template."""
     token_ids: Sequence[int] | None = None
-    """Tokens as they are, for environments that speak in tokens."""
+    """Token ids, for environments that return tokens."""
     rewards: Mapping[str, float] = field(default_factory=dict)
     """What the reply before this turn earned, by name."""
     terminated: bool = False
@@ -37,11 +36,11 @@ class Turn:
 
     def __post_init__(self) -> None:
         if bool(self.messages) + bool(self.text) + (self.token_ids is not None) > 1:
-            raise ValueError("a turn has messages, text or token_ids, but one of the three")
+            raise ValueError("a turn takes only one of messages, text and token_ids")
 
     @property
     def over(self) -> bool:
-        """Whether the episode is: `step` is not called any more."""
+        """Whether the episode is over; `step` is not called any more."""
         return self.terminated or self.truncated
 
     @property

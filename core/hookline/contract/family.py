@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+from torch import Tensor
+
+from hookline.batch.stages import Batch
 from hookline.contract.component import Component, ConfigT
 from hookline.errors import PluginError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from hookline.batch.stages import Batch
-
-__all__ = ["Decoding", "Family", "Side"]
-
+__all__ = ["SIDES", "Decoding", "Family", "Side"]
 
 Side = Literal["before", "after", "row"]
 
@@ -132,7 +129,7 @@ class Family(Component[ConfigT]):
 
 SIDES = {
     "before": "a state that predicts each token",
-    "after": "a state behind each token",
+    "after": "a state after each token",
     "row": "a state of the whole row",
     "decodes": "a model that decodes",
 }

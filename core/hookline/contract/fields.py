@@ -21,7 +21,21 @@ from typing_extensions import TypeVar
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.errors import nearest
 
-__all__ = ["Config", "DataName", "Nested", "PhaseName", "UpdateConfig", "Use", "instance_name", "nested"]
+__all__ = [
+    "Config",
+    "DataName",
+    "Identifier",
+    "Nested",
+    "PhaseIdentifier",
+    "PhaseName",
+    "Strict",
+    "UpdateConfig",
+    "Use",
+    "instance_name",
+    "kind_within",
+    "marked",
+    "nested",
+]
 
 UsedT = TypeVar("UsedT", default=Any)
 
@@ -54,7 +68,7 @@ class Strict(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _true_is_not_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         return refuse_bool(cls, value, info)
 
 
@@ -133,12 +147,10 @@ class Nested:
 def nested(config: BaseModel) -> Iterator[Nested]:
     """The components that a config holds, in the order of its fields."""
     for name, field in type(config).model_fields.items():
-        marker = next((m for m in _metadata(field) if isinstance(m, _Marker) and m.what == "component"), None)
-        if marker is None:
+        kind, base = _held(field)
+        if not kind:
             continue
         called, value = field.alias or name, getattr(config, name)
-        base = marker.target if isinstance(marker.target, type) else None
-        kind = kind_of_base(base) if base else str(marker.target)
         if isinstance(value, Use):
             yield Nested(called, (called,), kind, base, value)
         for i, one in enumerate(value if isinstance(value, tuple | list) else ()):
@@ -147,10 +159,13 @@ def nested(config: BaseModel) -> Iterator[Nested]:
 
 def kind_within(field: Any) -> str:
     """The kind of the component that a config field holds; empty where it holds none."""
-    marker = next((m for m in _metadata(field) if isinstance(m, _Marker) and m.what == "component"), None)
-    if marker is None:
-        return ""
-    return marker.target if isinstance(marker.target, str) else kind_of_base(marker.target)
+    return _held(field)[0]
+
+
+def _held(field: Any) -> tuple[str, type | None]:
+    """The kind of the component that a config field holds, and its base class where the field says one."""
+    target = next((m.target for m in _markers(field) if m.what == "component"), "")
+    return (target, None) if isinstance(target, str) else (kind_of_base(target), target)
 
 
 def marked(config: BaseModel, what: str) -> dict[str, str]:
@@ -158,7 +173,7 @@ def marked(config: BaseModel, what: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if isinstance(value, str) and any(isinstance(m, _Marker) and m.what == what for m in _metadata(field)):
+        if isinstance(value, str) and any(m.what == what for m in _markers(field)):
             found[field.alias or name] = value
         if isinstance(value, BaseModel):  # options inside an option, named by the outer one
             for inner in marked(value, what).values():
@@ -166,8 +181,8 @@ def marked(config: BaseModel, what: str) -> dict[str, str]:
     return found
 
 
-def _metadata(field: Any) -> list[Any]:
-    return [*field.metadata, *_annotated(field.annotation)]
+def _markers(field: Any) -> list[_Marker]:
+    return [m for m in (*field.metadata, *_annotated(field.annotation)) if isinstance(m, _Marker)]
 
 
 def _annotated(annotation: Any) -> Iterator[Any]:
@@ -184,7 +199,7 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _true_is_not_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         return refuse_bool(cls, value, info)
 
 

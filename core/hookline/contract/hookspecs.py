@@ -1,8 +1,8 @@
-"""The contract, whole: what a plugin may answer, when it is called, and what it may do with what it is lent.
+"""The whole contract: which hooks a plugin may answer, when each is called, and what it may do with its arguments.
 
 A component is a class with some of these methods, each marked `@hookimpl`. An implementation names only the arguments
-it uses: `def hookline_advantage(self, scored)` is complete. What is lent is not given: add columns, change nothing in
-place; a changed tensor is noticed and refused.
+it uses: `def hookline_advantage(self, scored)` is complete. Batches are shared with other
+components: add columns, change nothing in place; a changed tensor is detected and refused.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from hookline.contract.context import Context
     from hookline.contract.run import Run
 
+__all__ = ["HOOK_API", "StageSpecs", "TrackerSpecs", "hookimpl"]
 
 HOOK_API = "1.0"
 """Version of this page. A plugin may say `hook_api = "1.0"`; another major, or a newer minor, is refused by name."""
 hookspec = pluggy.HookspecMarker("hookline")
 hookimpl = pluggy.HookimplMarker("hookline")
-"""Marks a method as an answer to a hook. `@hookimpl(wrapper=True)` on a generator stands around the answer instead."""
+"""Marks a method as an answer to a hook. `@hookimpl(wrapper=True)` on a generator wraps the answer instead."""
 
 
 class StageSpecs:
-    """The four hooks of the loop, and the three that stand beside it."""
+    """The hooks of a phase: the four of the loop, and `hookline_score` and `hookline_judge`."""
 
     @hookspec(firstresult=True)
     def hookline_rollout(self, ctx: Context) -> Rollout:
@@ -89,19 +90,19 @@ class StageSpecs:
     def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement]:
         """Compare or rank rows of a batch, as an annotator would. Called after scoring, for phases that name `feedback`.
 
-        The core writes what is said into the phase's data, from where a later phase reads it (`from: PHASE`).
+        The core writes the judgements into the phase's data, where a later phase reads them (`from: PHASE`).
         """
         raise NotImplementedError
 
 
 class TrackerSpecs:
-    """What a run tells the world. A tracker that fails is named once and left out; the run and its own log go on."""
+    """What a run tells its trackers. A tracker that fails is reported once and no longer called; the run and its log continue."""
 
     @hookspec
     def hookline_run_started(self, run: Run) -> None:
         """The run is open. `run.rows()` are the rows that count: after a resume, those up to the newest save.
 
-        Rows behind it, which a tracker may have seen before a kill, come again. `run.resumed` tells.
+        Later rows, which a tracker may have seen before a kill, come again. `run.resumed` is then true.
         """
         raise NotImplementedError
 
@@ -126,6 +127,7 @@ class TrackerSpecs:
     def hookline_run_finished(self, run: Run, status: str) -> None:
         """The run ends: `finished`, `stopped` or `failed`. Files a tracker made lie in `run.directory`.
 
-        Trackers are told in the experiment's order. One that makes what others pass on says `@hookimpl(tryfirst=True)`.
+        Trackers are called in the experiment's order. A tracker that makes files which others upload declares
+        `@hookimpl(tryfirst=True)`.
         """
         raise NotImplementedError

@@ -99,7 +99,7 @@ KINDS: dict[str, Kind] = {
              laws=("loop", "rollout")),
         Kind("reward", "judges every row", "phase", "reward",
              hook="hookline_reward", many=True, wrapped_by="hookline_score", laws=("loop", "reward")),
-        Kind("wrapper", "stands around a hook and changes or watches its answer", "phase", "wrap",
+        Kind("wrapper", "wraps a hook and changes or watches its answer", "phase", "wrap",
              many=True, wraps=True, verb="wraps", laws=("loop", "wrapper")),
         Kind("advantage", "turns rewards into credit per token", "phase", "advantage",
              hook="hookline_advantage", wrapped_by="hookline_advantage", wraps=True, laws=("loop", "advantage")),

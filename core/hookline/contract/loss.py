@@ -23,7 +23,7 @@ class Stats(dict[str, Tensor]):
     def __getattr__(self, name: str) -> Tensor:
         if name.endswith("_BT") and name[:-3] in self:
             return self[name[:-3]]
-        raise AttributeError(f"no statistic '{name}'; asked for were {', '.join(self)}")
+        raise AttributeError(f"no statistic '{name}'; these were requested: {', '.join(self)}")
 
 
 @dataclass
@@ -106,7 +106,7 @@ class MicroBatch(Generic[B]):
     def _check(self, mean: str, x: Tensor, shape: Sequence[int]) -> None:
         if tuple(x.shape) != tuple(shape):
             raise PluginError(
-                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}", "one value per thing that counts"
+                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}", "pass one value per item of the mean"
             )
 
     def _mean(self, kind: str, x: Tensor, raw: Tensor) -> Loss:

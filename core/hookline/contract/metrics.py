@@ -1,4 +1,4 @@
-"""The metric dictionary: a figure is declared once, with its meaning, before anybody may log it."""
+"""The metric dictionary: a figure is declared once, with its meaning, before it can be logged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Metric:
     healthy: tuple[float, float] | None = None
     """Outside this range the run says so; it does not stop."""
     timing: bool = False
-    """Seconds and their kin stand outside every promise of equality."""
+    """Timings are excluded from every promise of equality."""
 
 
 CORE_METRICS = (
@@ -79,7 +79,7 @@ class Dictionary:
         found = self._declared.get(name) or next((m for m in self._patterns if fnmatchcase(name, m.name)), None)
         if found is None:
             raise PluginError(
-                f"{who} logs '{name}', which nobody declared{nearest(name, self._declared)}",
+                f"{who} logs '{name}', which no component declares{nearest(name, self._declared)}",
                 f'add Metric("{name}", "its formula") to the component\'s `metrics`',
             )
         return found

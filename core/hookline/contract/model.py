@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
+
+from torch import nn
 
 from hookline.contract.component import Component, ConfigT
 from hookline.contract.family import Side
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["Adapter", "Architecture", "Head", "Vocabulary"]
 

@@ -13,7 +13,6 @@ from hookline.errors import PluginError
 
 __all__ = ["Process", "State"]
 
-
 State = Hashable
 
 
@@ -55,8 +54,8 @@ class Process:
             outcomes = self.step(state, word)
             if len(outcomes) != 1:
                 raise PluginError(
-                    f"what follows '{word}' is left to chance, so an answer alone has no worth",
-                    "pay the rewards of episodes that were played",
+                    f"what follows '{word}' is random, so an answer alone has no value",
+                    "use the rewards of played episodes",
                 )
             [(_, state, reward)] = outcomes
             total += reward

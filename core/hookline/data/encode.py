@@ -12,7 +12,6 @@ from hookline.errors import DataError
 
 __all__ = ["encode", "encode_turn"]
 
-
 NOT_READ = ("messages", "tools", "images")
 """Fields of chat and vision data that plain text has no room for."""
 

@@ -15,11 +15,11 @@ from hookline.data.jsonl import decode, read_jsonl
 from hookline.errors import DataError, PluginError
 from hookline.registry.offers import Offer, find, offers
 
-__all__ = ["JSONLines", "Text", "format_and_file"]
+__all__ = ["JSONLines", "Text", "by_suffix", "format_and_file"]
 
 
 class JSONLines(Format):
-    """One JSON object per line, read strictly: torn lines, double keys and numbers that are none are refused by line."""
+    """One JSON object per line, read strictly: torn lines, double keys and invalid numbers are refused by line."""
 
     suffixes = (".jsonl", ".json", ".ndjson")
 
@@ -85,7 +85,7 @@ def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
     broken = "".join(f"; {problem}" for problem in (*given.broken, *others.broken))
     raise DataError(
         f"{name}: unknown kind of file '{path.suffix}'; known are {', '.join(suffixes)}{broken}",
-        "use .jsonl (one row a line) or .txt (blank line between texts), or say FORMAT:FILE (hookline plugins list)",
+        "use .jsonl (one row a line) or .txt (blank line between texts), or write FORMAT:FILE (hookline plugins list)",
     )
 
 

@@ -1,4 +1,4 @@
-"""JSON lines, read strictly: torn lines, double keys and numbers that are none are refused by line."""
+"""JSON lines, read strictly: torn lines, double keys and invalid numbers are refused by line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 from hookline.batch.stages import Record
 from hookline.errors import DataError, shorten
 
-__all__ = ["read_jsonl"]
-
+__all__ = ["decode", "read_jsonl"]
 
 LONGEST_LINE = 64 << 20
 
@@ -34,7 +33,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             number += 1
             if len(raw) > LONGEST_LINE:
                 raise DataError(
-                    f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "one row per line, please"
+                    f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "write one row per line"
                 )
             line = decode(raw, f"{name} line {number}").strip()
             if not line:
@@ -52,7 +51,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                         "complete or remove that line",
                     ) from None
                 raise DataError(
-                    f"{name} line {number}: no JSON at column {err.colno}: {err.msg}", "write one JSON object per line"
+                    f"{name} line {number}: not valid JSON at column {err.colno}: {err.msg}",
+                    "write one JSON object per line",
                 ) from None
             except ValueError as err:
                 raise DataError(f"{name} line {number}: {err}", "fix that row") from None
@@ -72,12 +72,12 @@ def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(items)
     if len(found) < len(items):
         keys = [key for key, _ in items]
-        raise ValueError(f"the key '{shorten(next(k for k in keys if keys.count(k) > 1))}' stands twice")
+        raise ValueError(f"the key '{shorten(next(k for k in keys if keys.count(k) > 1))}' appears twice")
     return found
 
 
 def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:

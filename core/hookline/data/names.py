@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["other_split"]
+__all__ = ["is_task", "other_split", "parts"]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hookline.data.tasks import task_and_split
 from hookline.errors import DataError, HooklineError, PluginError, nearest, shorten
 from hookline.registry.offers import Offer
 
-__all__ = ["Rows", "digest", "exists", "rows"]
+__all__ = ["Rows", "at", "digest", "exists", "joined", "rows", "text_of"]
 
 
 @dataclass(frozen=True)

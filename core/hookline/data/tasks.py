@@ -13,7 +13,7 @@ from hookline.errors import DataError, nearest, shorten
 from hookline.registry.construct import construct
 from hookline.registry.offers import Offer, find
 
-__all__ = ["task"]
+__all__ = ["task", "task_and_split"]
 
 
 def task_and_split(name: str, loose: tuple[Offer, ...]) -> tuple[Task, str]:
@@ -46,5 +46,5 @@ def _make_task(offer: Offer, options: tuple[tuple[str, str], ...], name: str) ->
 def task(name: str, loose: tuple[Offer, ...] = ()) -> Task:
     """The task behind a data name such as `builtin:walks`."""
     if not is_task(name):
-        raise DataError(f"{shorten(name)} is no task", "name one, e.g. builtin:NAME (hookline plugins list)")
+        raise DataError(f"{shorten(name)} is not a task", "name one, e.g. builtin:NAME (hookline plugins list)")
     return task_and_split(name, loose)[0]

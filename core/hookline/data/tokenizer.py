@@ -12,7 +12,6 @@ from hookline.errors import DataError, ExperimentError
 
 __all__ = ["Tokenizer"]
 
-
 EOS, PAD, SEPARATOR = "<|end|>", "<|pad|>", "<|answer|>"
 
 

@@ -58,4 +58,4 @@ def _check(one: Completion, sampling: Sampling, who: str) -> None:
         if part is not None and len(part) != T:
             raise PluginError(f"{who} gave {len(part)} {name} for {T} tokens", "give one per token")
     if sampling.truncated and (one.kept_ids is None or len(one.kept_ids.offsets) != T + 1):
-        raise PluginError(f"{who} did not say, for each token, which ids top-k/top-p kept", "fill in kept_ids")
+        raise PluginError(f"{who} did not give, for each token, the ids that top-k/top-p kept", "fill in kept_ids")

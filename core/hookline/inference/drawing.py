@@ -166,7 +166,7 @@ class Drawing:
             if asked and ability not in self.engine.gives:
                 raise PluginError(
                     f"'{who}' needs {ABILITIES[ability]} ('{ability}'), which engine '{self.engine.instance}' is not",
-                    "name another engine; `local` is one",
+                    "name another engine, e.g. engine: local",
                 )
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest + max_new_tokens > role.context:

@@ -6,20 +6,31 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hookline import kernels
+from hookline._version import __version__
 from hookline.config import experiment as experiments
 from hookline.config.experiment import Source
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError, nearest
+from hookline.loop.loop import PhaseLoop, run_experiment
+from hookline.loop.session import Session
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.planner import make_plan, other_problems
 from hookline.registry import offers
 from hookline.runs.run import Run
 
-if TYPE_CHECKING:
-    from hookline.loop.loop import PhaseLoop
-
-__all__ = ["complete", "finished_phase", "open_finished", "open_phase", "open_run", "plan", "plan_of", "run"]
+__all__ = [
+    "complete",
+    "finished_phase",
+    "fresh_directory",
+    "open_finished",
+    "open_phase",
+    "open_run",
+    "phase_named",
+    "plan",
+    "plan_of",
+    "run",
+]
 
 
 def plan(experiment: Source, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:
@@ -60,8 +71,6 @@ def run(
         finished = complete(opened, planned)
         if finished:
             print(finished, flush=True)
-        from hookline.loop.loop import run_experiment
-
         # a complete run takes no step; its trackers still write what a kill, or a missing library, kept them from
         run_experiment(planned, opened)
     except HooklineError as err:
@@ -89,9 +98,6 @@ def open_phase(run: Run, planned: Plan, phase: str | None = None, *, finished: b
     phase: the last one unless named. finished: as it ended, to evaluate it; the run then needs no lock. Earlier phases
     must have ended. Raises ExperimentError for an unknown phase.
     """
-    from hookline.loop.loop import PhaseLoop
-    from hookline.loop.session import Session
-
     chosen = phase_named(planned, phase)
     with asyncio.Runner() as answers:
         session = Session(planned, run, answers)
@@ -169,9 +175,6 @@ def _gone_since(out: str | Path | None) -> str:
 
 def begin(opened: Run, planned: Plan) -> None:
     """The honest first line: which kernels, which plugins, which seed, where."""
-    from hookline import kernels
-    from hookline._version import __version__
-
     third = sorted({f"{o.name} ({o.distribution} {o.version})" for o in planned.offers if not o.built_in})
     what = "goes on in" if opened.resumed else "→"
     print(

@@ -89,7 +89,9 @@ class Checkpoint:
             with folders.write_aside(self.run.directory / "best" / self.name, about) as aside:
                 phase.roles["policy"].save(aside / "model")
         elif phase.scope.step == phase.spec.steps and phase.counters.best == -math.inf:
-            self.run.notice(f"save.best: '{best.figure}' was no number in phase '{self.name}', so nothing was kept")
+            self.run.notice(
+                f"save.best: '{best.figure}' was never a number in phase '{self.name}', so nothing was kept"
+            )
 
     def finish(self) -> None:
         """The phase's end on disk: model, collected data, hashes. Its checkpoints are then no longer needed."""
@@ -120,7 +122,7 @@ class Checkpoint:
 
 
 def newest(run: Run, phase: str) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a phase that is whole. Damaged ones are named once and passed over."""
+    """The newest checkpoint of a phase that is whole. Damaged ones are reported once and skipped."""
     kept = run.checkpoints(phase)
     damage = ""
     for folder in kept:
@@ -128,7 +130,7 @@ def newest(run: Run, phase: str) -> tuple[Path, dict[str, Any]] | None:
             return folder, folders.verify(folder)
         except CheckpointError as err:
             damage = err.message
-            text = f"{err.message}; passed over"
+            text = f"{err.message}; skipped"
             if text not in run.notices:
                 run.notice(text)
     if kept:

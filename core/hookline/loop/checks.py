@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored,
 from hookline.errors import NumbersError, PluginError
 from hookline.registry.slot import Slot
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["check_batch", "check_term", "checked"]
 
 
 def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) -> Any:
@@ -77,7 +76,7 @@ def check_batch(batch: Batch, who: str) -> None:
         raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "one record per row")
     if batch.mask_BT.dtype != torch.bool:
         raise PluginError(
-            f"{who}: mask_BT is {batch.mask_BT.dtype}", "make it bool: true where the policy chose the token"
+            f"{who}: mask_BT is {batch.mask_BT.dtype}, not bool", "make it bool: true where the policy chose the token"
         )
     if "ok_B" in batch.extra and batch.extra["ok_B"].dtype != torch.bool:
         raise PluginError(
@@ -87,7 +86,7 @@ def check_batch(batch: Batch, who: str) -> None:
     inside_BT = torch.arange(shape_BT[1], device=batch.length_B.device) < batch.length_B[:, None]
     if bool((batch.mask_BT & ~inside_BT).any()) or (len(batch) and int(batch.length_B.max()) > shape_BT[1]):
         raise PluginError(
-            f"{who}: mask_BT or length_B reach beyond the tokens there are", "mask only tokens below length_B"
+            f"{who}: mask_BT or length_B reach beyond the response tokens", "mask only tokens below length_B"
         )
     for name in ("finish_reason", "source"):
         if len(getattr(batch, name, batch.records)) != len(batch):
@@ -117,7 +116,7 @@ def check_batch(batch: Batch, who: str) -> None:
             raise NumbersError(
                 f"{who}: {name} is {float(tensor[row][bad[row]][0])} in sample {int(batch.sample_B[row])} "
                 f"('{batch.prompt_text(row)[:40]}'); the weights are as before this step",
-                "fix the reward or advantage that said so",
+                "fix the reward or advantage that returned it",
             )
 
 

@@ -361,10 +361,10 @@ class PhaseContext:
             tensors: dict[str, Tensor] = {}
             return trees.unflatten(trees.flatten(answer, tensors), tensors)
         except trees.Unsavable as err:
-            where = f", at '{err.path}'" if err.path else ""
+            where = f" (at '{err.path}')" if err.path else ""
             raise PluginError(
-                f"'{self.instance}' was answered {err.what}{where}, which ctx.once cannot journal",
-                "answer with numbers, text, lists, dicts with text keys, or tensors",
+                f"'{self.instance}' got {err.what}{where} from ctx.once, which cannot be journaled",
+                "return numbers, text, lists, dicts with text keys, or tensors",
             ) from None
 
 

@@ -34,10 +34,6 @@ class Evaluator:
         """The rows and terms of the latest evaluation."""
 
     @property
-    def components(self) -> list[Component]:
-        return [slot.component for slot in self.planned.every]
-
-    @property
     def slots(self) -> list[Slot]:
         return [self.planned.rollout, *self.planned.rewards]
 

@@ -1,4 +1,4 @@
-"""pluggy carries the calls; this is the one place where its silences are made loud.
+"""Calls to hooks, which pluggy makes. What pluggy passes over in silence is an error here.
 
 Each component is registered behind adapters that bind `ctx` to it, notice in-place changes of what it was lent, check
 what it returns and put its name on whatever it raises.
@@ -18,14 +18,14 @@ from torch import Tensor
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
-from hookline.contract.hookspecs import StageSpecs
-from hookline.errors import HooklineError, PluginError
+from hookline.contract.hookspecs import StageSpecs, hookimpl
+from hookline.errors import HooklineError, PluginError, cause
 from hookline.loop.checks import checked
 from hookline.loop.context import PhaseContext
 from hookline.plan.plan import PlannedPhase
 from hookline.registry.slot import Slot
 
-__all__ = ["Hooks", "blame"]
+__all__ = ["Hooks", "ask", "blame"]
 
 
 class Hooks:
@@ -33,24 +33,22 @@ class Hooks:
 
     def __init__(self, phase: PlannedPhase, score: Callable[[PhaseContext, Rollout], Scored]) -> None:
         self.components: dict[str, Component] = {}
-        self._rewards: dict[str, Any] = {}
-        self._manager = pluggy.PluginManager("hookline")
-        self._manager.add_hookspecs(StageSpecs)
-        self._manager.register(_core_score(score), "core")
+        self.rewards: dict[str, tuple[Component, Slot]] = {}
+        """The named rewards, which are asked one by one."""
+        self.manager = pluggy.PluginManager("hookline")
+        self.manager.add_hookspecs(StageSpecs)
+        self.manager.register(_core_score(score), "core")
         for slot in phase.slots:
             for part in reversed([*slot.every()]):
                 self.components[part.label] = part.component
             component, name = slot.component, slot.label
             if slot.kind == "reward":
-                self._rewards[slot.instance] = (component, slot)
+                self.rewards[slot.instance] = (component, slot)
             else:
                 brings = slot is not phase.update or phase.advantage_by is slot
-                self._manager.register(_adapted(component, slot, "" if brings else "hookline_advantage"), name)
+                self.manager.register(_adapted(component, slot, "" if brings else "hookline_advantage"), name)
+        self.call: Any = self.manager.hook
         self.update_component = self.components.get(f"update/{phase.update.instance}") if phase.update else None
-
-    @property
-    def call(self) -> Any:
-        return self._manager.hook
 
     def rollout(self, ctx: PhaseContext) -> Rollout:
         return cast(Rollout, self.call.hookline_rollout(ctx=ctx))
@@ -67,13 +65,9 @@ class Hooks:
     def judge(self, ctx: PhaseContext, scored: Scored) -> list[tuple[str, Judgement]]:
         return [pair for answer in self.call.hookline_judge(ctx=ctx, scored=scored) for pair in answer]
 
-    @property
-    def rewards(self) -> dict[str, tuple[Component, Slot]]:
-        return self._rewards
-
 
 def _core_score(score: Callable[[PhaseContext, Rollout], Scored]) -> object:
-    @pluggy.HookimplMarker("hookline")
+    @hookimpl
     def hookline_score(ctx: PhaseContext, rollout: Rollout) -> Scored:
         return score(ctx, rollout)
 
@@ -190,8 +184,9 @@ class blame:
                 err.message = err.message if named else f"{self.slot.offer}, in {self.hook}: {err.message}"
                 err.blamed = True  # type: ignore[attr-defined]
             return
-        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
-        raised = PluginError(f"{self.slot.offer} failed in {self.hook}: {what}", f"its source: {self.slot.source}")
+        raised = PluginError(
+            f"{self.slot.offer} failed in {self.hook}: {cause(err)}", f"its source: {self.slot.source}"
+        )
         raised.blamed = True  # type: ignore[attr-defined]
         raise raised from err
 
@@ -209,6 +204,6 @@ def _refuse_changes(lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: s
     changed = next((name for name, tensor, version in lent if tensor._version != version), None)
     if changed:
         raise PluginError(
-            f"{slot.offer} changed '{changed}' in place during {hook}; what a hook is lent, others look at later",
+            f"{slot.offer} changed '{changed}' in place during {hook}; later hooks read the same batch",
             "work on a copy, or return a new column",
         )

@@ -80,7 +80,7 @@ class Phase:
             answers=session.answers,
             drawing=Drawing(engine_of(planned), session.tokenizer.eos),
             world=World(device=devices.resolve(session.plan.experiment.device)),
-            given=frozenset(g for top in planned.slots for slot in top.every() for g in slot.gives),
+            given=planned.gives,
             advantage_by=planned.advantage_by.instance if planned.advantage_by else "",
         )
         self.ctx = PhaseContext(self._resources)

@@ -30,7 +30,7 @@ def stop_signals() -> Iterator[Stopping]:
         if number == signal.SIGINT and stopping.code:
             raise KeyboardInterrupt
         stopping.code = 128 + number
-        again = "; once more stops at once" if number == signal.SIGINT else ""
+        again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
         os.write(2, f"\nstopping: this step is finished and saved first{again}\n".encode())
 
     old = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -41,5 +41,5 @@ class Trackers:
             except Exception as err:
                 self._failed.add(slot.instance)
                 self.run.notice(
-                    f"tracker '{slot.instance}' failed and is left out from here on: {type(err).__name__}: {err}"
+                    f"tracker '{slot.instance}' failed and is no longer called: {type(err).__name__}: {err}"
                 )

@@ -12,6 +12,8 @@ from hookline.errors import ExperimentError
 from hookline.registry.slot import Slot
 from hookline.storage import folders
 
+__all__ = ["check_folder", "folder_hash", "positions"]
+
 
 def check_folder(path: str) -> None:
     """Refuse a model folder that is not whole, or that would run code of its own. Reads its config, imports nothing."""

@@ -23,8 +23,7 @@ from hookline.models.role import Role
 from hookline.registry.slot import Slot
 from hookline.storage import trees
 
-__all__ = ["build_policy", "family_of", "load_role"]
-
+__all__ = ["build_policy", "check_adapter", "family_of", "load_role"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU = torch.device("cpu")
@@ -54,7 +53,7 @@ def _settle(net: Any, spec: ModelSpec) -> Any:
     for name, buffer in exact.items():  # e.g. rotary frequencies, which half precision would round away
         owner, _, attribute = name.rpartition(".")
         setattr(net.get_submodule(owner), attribute, buffer)
-    _never_drop_out(net)
+    never_drop_out(net)
     if spec.gradient_checkpointing:
         if not hasattr(net, "gradient_checkpointing_enable"):
             raise ExperimentError(
@@ -64,7 +63,7 @@ def _settle(net: Any, spec: ModelSpec) -> Any:
     return net
 
 
-def _never_drop_out(net: Any) -> None:
+def never_drop_out(net: Any) -> None:
     """Dropout would make a gradient depend on how rows are split, and the sampler's model differ from the trainer's."""
     for module in net.modules():
         for name, value in list(vars(module).items()):

@@ -105,7 +105,7 @@ class Role:
 
     def states(self, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
         """Hidden states of the sides asked for: `before` and `after` [N, H], `row` [B, H]; see `Family.states`."""
-        self.family.require(sides, f"what was asked of role '{self.name}'")
+        self.family.require(sides, f"reading role '{self.name}'")
         with self.computing():
             return self.family.states(self.base, batch, sides)
 

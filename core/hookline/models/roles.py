@@ -49,7 +49,7 @@ class Roles(Mapping[str, Role]):
         """A role. Raises PluginError in the name of `who` where there is none."""
         if name not in self._roles:
             raise PluginError(
-                f"'{who}' asks for role '{name}'{nearest(name, self._roles)}",
+                f"'{who}' asks for role '{name}', which does not exist{nearest(name, self._roles)}",
                 f"roles here: {', '.join(self._roles)}; make others in setup: ctx.role('{name}', …)",
             )
         return self._roles[name]

@@ -15,7 +15,10 @@ from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
 from hookline.contract.metrics import CORE_METRICS, figure_name
 from hookline.data import sources
+from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
+from hookline.models.folder import check_folder, positions
+from hookline.models.load import check_adapter, family_of
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
@@ -37,11 +40,9 @@ def device_is_there(plan: Plan) -> Iterator[Problem]:
 
 def model_has_the_sides(plan: Plan) -> Iterator[Problem]:
     """The model's family has what components need of it by name: `decodes`, or a state that a head reads."""
-    from hookline.models.load import family_of
-
     has = family_of(plan.family).sides
     for phase in plan.phases:
-        asked = [(slot, need) for slot in _every(phase) for need in sorted(slot.needs & SIDES.keys())]
+        asked = [(slot, need) for slot in phase.with_evaluations for need in sorted(slot.needs & SIDES.keys())]
         if phase.head:
             asked.append((phase.head, getattr(phase.head.cls, "reads", "before")))
         for slot, need in asked:
@@ -68,9 +69,6 @@ def data_exists(plan: Plan) -> Iterator[Problem]:
 
 def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
     """The model and tokenizer folders, as far as that can be known without reading weights."""
-    from hookline.data.tokenizer import Tokenizer
-    from hookline.models.folder import check_folder
-
     spec, path = plan.experiment.tokenizer, plan.experiment.model.path
     try:
         if path:
@@ -102,7 +100,7 @@ def names_differ(plan: Plan) -> Iterator[Problem]:
 
 def _twice(names: Sequence[str], at: Place, key: str) -> Iterator[Problem]:
     for i in _repeated(names):
-        yield Problem((*at, i), f"'{names[i]}' stands twice under {key}; give one a `name`")
+        yield Problem((*at, i), f"'{names[i]}' appears twice under {key}; give one a `name`")
 
 
 def _repeated(names: Sequence[str]) -> list[int]:
@@ -201,7 +199,7 @@ def configs_name_earlier_phases(plan: Plan) -> Iterator[Problem]:
     for number, phase in enumerate(plan.phases):
         before = plan.phases[:number]
         names = [spec.name for spec, at in phases_of(plan) if at < phase.at]
-        for slot in _every(phase):
+        for slot in phase.with_evaluations:
             named = marked(slot.config, "phase")
             for key, name in named.items():
                 if rounds.latest(name, names) is None:
@@ -246,9 +244,6 @@ def evaluations_have_what_they_need(plan: Plan) -> Iterator[Problem]:
 
 def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
     """Rollouts fit into the model's positions, and adapters onto its layers, before any weight exists."""
-    from hookline.models.folder import positions
-    from hookline.models.load import check_adapter, family_of
-
     path = plan.experiment.model.path
     most = positions(plan.architecture, path)
     for slot in (s for p in plan.phases for s in (p.rollout, *(e.rollout for e in p.evaluations))):
@@ -277,10 +272,6 @@ def phases_of(plan: Plan) -> Iterator[tuple[Phase, Place]]:
     """Every phase of the experiment, whether or not its components were found, and where it stands."""
     for index, spec in enumerate(plan.experiment.phases):
         yield spec, ("phases", index)
-
-
-def _every(phase: PlannedPhase) -> list[Slot]:
-    return [*phase.every, *(slot for evaluation in phase.evaluations for slot in evaluation.every)]
 
 
 LAWS: tuple[Law, ...] = (

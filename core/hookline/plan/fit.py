@@ -26,11 +26,6 @@ def of_complete_phases(law: Callable[[PlannedPhase], Iterator[Problem]]) -> Call
     return of_plan
 
 
-def gives_of(phase: PlannedPhase) -> frozenset[str]:
-    """What the components in the loop give, the engine's own abilities left out."""
-    return frozenset().union(*(slot.gives for top in phase.slots for slot in top.every()))
-
-
 def pays(phase: PlannedPhase) -> bool:
     """Whether rows come to have a reward: somebody gives one, or the rollout reads recorded ones."""
     recorded = {"recorded_B", "recorded_BT"}
@@ -48,7 +43,7 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
     for wrap in phase.wraps:
         if not any(runs[hook] for hook in runs if f"hookline_{hook}" in wrap.hooks):
             wrapped = ", ".join(hook for hook in runs if f"hookline_{hook}" in wrap.hooks)
-            text = f"'{wrap.instance}' wraps {wrapped}, which nobody answers in phase '{phase.spec.name}'"
+            text = f"'{wrap.instance}' wraps {wrapped}, which no component answers in phase '{phase.spec.name}'"
             yield Problem(wrap.path, text)
     if phase.feedback and not paid:
         judge = phase.feedback[0]
@@ -64,7 +59,7 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
 
 
 _CLAIMS = {
-    "kl": "price the KL to the reference",
+    "kl": "penalise the KL to the reference",
     "value": "bring a critic's value head",
     "correction": "correct for rows of older weights",
 }
@@ -84,7 +79,7 @@ def claims_differ(phase: PlannedPhase) -> Iterator[Problem]:
 
 def stale_rows_are_corrected(phase: PlannedPhase) -> Iterator[Problem]:
     """Rows of older weights meet a correction, or an update that is safe with them."""
-    given = gives_of(phase)
+    given = phase.gives
     if phase.update and "off-policy" in given and not phase.update.cls.off_policy and "correction" not in given:
         stale = next(slot for slot in phase.every if "off-policy" in slot.gives)
         yield Problem(
@@ -96,7 +91,7 @@ def stale_rows_are_corrected(phase: PlannedPhase) -> Iterator[Problem]:
 
 def needs_are_met(phase: PlannedPhase) -> Iterator[Problem]:
     """What a component needs, another gives; a column, one before it in the loop."""
-    everything = gives_of(phase)
+    everything = phase.gives
     seen: set[str] = set()
     for top in phase.slots:
         for slot in top.every():
@@ -114,7 +109,7 @@ def engine_can(plan: Plan) -> Iterator[Problem]:
         if not phase.of("engine"):
             continue
         engine = phase.engine
-        for slot in (*phase.every, *(slot for evaluation in phase.evaluations for slot in evaluation.every)):
+        for slot in phase.with_evaluations:
             asked = sorted(need.removeprefix("engine:") for need in slot.needs if need.startswith("engine:"))
             for ability in asked:
                 if ability not in engine.gives:
@@ -145,7 +140,7 @@ def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = No
         "pairs": f"comparisons, but '{rollout}' reads none; name a rollout that does",
         "behaviour": f"the sampler's log-probs, but '{rollout}' records none; name a rollout that samples",
         "critic": "a critic, but nothing in this phase brings one; name an update that does",
-        "greedy": f"the likeliest answer to each prompt beside the sampled ones, but '{rollout}' brings none; e.g. greedy: true",
+        "greedy": f"a greedy answer to each prompt besides the sampled ones, but '{rollout}' gives none; e.g. greedy: true",
     }
     return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from hookline.config import rounds
 from hookline.config.experiment import Evaluation, Experiment, Phase
+from hookline.config.yaml import Place
 from hookline.contract.kinds import of_phase
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
 
-__all__ = ["Plan", "PlannedEvaluation", "PlannedPhase"]
-
-Place = tuple[str | int, ...]
+__all__ = ["Place", "Plan", "PlannedEvaluation", "PlannedPhase"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,16 @@ class PlannedPhase:
         """Every component of the loop, those without a hook and those within others included; not the evaluations'."""
         tops = (slot for kind in of_phase() for slot in self.of(kind.name))
         return [slot for top in tops for slot in top.every()]
+
+    @property
+    def with_evaluations(self) -> list[Slot]:
+        """Every component of the phase, those of its evaluations included."""
+        return [*self.every, *(slot for evaluation in self.evaluations for slot in evaluation.every)]
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What the components in the loop give. What the engine can do is not among it: that is asked of the engine."""
+        return frozenset(given for top in self.slots for slot in top.every() for given in slot.gives)
 
     @property
     def complete(self) -> bool:

@@ -64,7 +64,7 @@ def _loose(plugins: Sequence[str | Offer]) -> tuple[Offer, ...]:
     for reference in dict.fromkeys(plugins):
         if isinstance(reference, Offer):
             found.append(reference)
-        elif reference.endswith(".py") or "/" in reference:
+        elif offers.is_loose(reference):
             found += offers.loose(reference)
         elif not any(reference in (o.name, o.distribution) for o in offers.offers()):
             raise PluginError(f"-p {reference}: no plugin of that name is installed", "give a path, or pip install it")

@@ -61,7 +61,8 @@ class Planner:
             an = "an" if what[0] in "aeiou" else "a"
             self.say(
                 Problem(
-                    path, ExperimentError(f"'{use.instance}' is no {what}", f"name {an} {what}: hookline plugins list")
+                    path,
+                    ExperimentError(f"'{use.instance}' is not {an} {what}", f"name {an} {what}: hookline plugins list"),
                 )
             )
             return None

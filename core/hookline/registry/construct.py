@@ -11,7 +11,7 @@ from typing import Any
 
 from hookline.contract.component import Component
 from hookline.contract.fields import Config
-from hookline.errors import HooklineError, PluginError
+from hookline.errors import HooklineError, PluginError, cause
 
 __all__ = ["construct"]
 
@@ -56,8 +56,7 @@ def construct(cls: type[Component], config: Config, who: str, source: str) -> Co
         err.message = err.message if err.message.startswith(who) else f"{who}: {err.message}"
         raise
     except Exception as err:
-        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
-        raise PluginError(f"{who} failed in its constructor: {what}", f"its source: {source}") from err
+        raise PluginError(f"{who} failed in its constructor: {cause(err)}", f"its source: {source}") from err
     if found:
         raise _refusal(who, found)
     component.config = config

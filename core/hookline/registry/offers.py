@@ -7,20 +7,22 @@ offered by a table of the same form beside the built-in plugins, so that an edit
 from __future__ import annotations
 
 import configparser
+import hashlib
 import importlib.util
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hookline._version import __version__
 from hookline.contract.kinds import KINDS
-from hookline.errors import PluginError, nearest
+from hookline.errors import HooklineError, PluginError, cause, nearest
 
-__all__ = ["Offer", "find", "offers"]
-
+__all__ = ["BUILT_IN", "VERBS", "Offer", "available", "by_name", "find", "is_loose", "loose", "loose_of", "offers"]
 
 BUILT_IN = "hookline_plugins"
 VERBS = ("run", "explain", "doctor", "plugins")
@@ -66,9 +68,6 @@ class Offer:
 
 
 def _import_loose(path: Path) -> str:
-    import hashlib
-    import sys
-
     path = path.resolve()
     name = f"hookline_loose_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     if name not in sys.modules:
@@ -86,13 +85,13 @@ def _import_loose(path: Path) -> str:
 
 
 def _why(err: BaseException) -> str:
-    return "it calls sys.exit" if isinstance(err, SystemExit) else f"{type(err).__name__}: {err}"
+    return "it calls sys.exit" if isinstance(err, SystemExit) else cause(err)
 
 
 @cache
 def _installed() -> tuple[Offer, ...]:
     found = [*_built_in()]
-    ours = {(offer.kind, offer.name) for offer in found} | {("command", verb) for verb in VERBS}
+    ours = frozenset((offer.kind, offer.name) for offer in found)
     seen: set[tuple[str, str, str]] = set()
     for group in metadata.entry_points().groups:
         if not group.startswith("hookline."):
@@ -109,10 +108,17 @@ def _installed() -> tuple[Offer, ...]:
                 problem = f"there is no kind '{kind}'{nearest(kind, KINDS)}"
             elif not NAME.fullmatch(point.name):
                 problem = "a name is lower-case letters, digits, '.', '_' and '-', at most 64"
-            elif (kind, point.name) in ours:
-                problem = f"'{point.name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
+            else:
+                problem = _taken(kind, point.name, ours)
             found.append(Offer(kind, point.name, point.value, distribution, version, problem))
     return tuple(found)
+
+
+def _taken(kind: str, name: str, built_in: frozenset[tuple[str, str]]) -> str:
+    """Why a name cannot be offered: it is a built-in one, or a verb; nothing where it is free."""
+    if (kind, name) not in built_in and not (kind == "command" and name in VERBS):
+        return ""
+    return f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
 
 
 def _built_in() -> Iterator[Offer]:
@@ -120,8 +126,6 @@ def _built_in() -> Iterator[Offer]:
     for folder in (spec.submodule_search_locations if spec else None) or ():
         table = configparser.ConfigParser(delimiters=("=",))
         table.read(Path(folder) / "entry_points.txt", encoding="utf-8")
-        from hookline._version import __version__
-
         for group in table.sections():
             for name, target in table[group].items():
                 yield Offer(group.removeprefix("hookline."), name, target, "hookline", __version__, built_in=True)
@@ -167,21 +171,44 @@ def _normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def available(references: Sequence[str]) -> tuple[Offer, ...]:
+    """Everything on offer, with the loose files among what `-p` names."""
+    return offers(loose_of(references))
+
+
+def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
+    """What loose files offer, of the references that are files; the others are names of what is installed anyway."""
+    return tuple(offer for reference in references if is_loose(reference) for offer in loose(reference))
+
+
+def by_name(name: str, among: Sequence[Offer]) -> list[Offer]:
+    """Offers of that name, of `DISTRIBUTION:NAME`, or of that distribution. Raises HooklineError where there are none."""
+    distribution, _, short = name.rpartition(":")
+    found = [o for o in among if o.name == short and (not distribution or o.distribution == distribution)]
+    found = found or [o for o in among if o.distribution == name]
+    if not found:
+        names = sorted({o.name for o in among})
+        raise HooklineError(f"no plugin '{name}' is installed{nearest(name, names)}", "hookline plugins list shows all")
+    return found
+
+
+def is_loose(reference: str) -> bool:
+    """Whether `-p REFERENCE` names a file; else it is the name of a plugin or a distribution."""
+    return reference.endswith(".py") or "/" in reference
+
+
 def loose(reference: str) -> tuple[Offer, ...]:
     """Make the components of a loose file available: `-p ./file.py`. The file is imported to see what it holds."""
-    import hashlib
-    import sys
-
     path = Path(reference)
     if path.is_file() and path.suffix != ".py":
-        raise PluginError(f"{reference} is no Python file", "a loose plugin is a .py file")
+        raise PluginError(f"{reference} is not a Python file", "a loose plugin is a .py file")
     if not path.is_file():
         raise PluginError(
             f"no plugin file {reference}", "give the path of a Python file, or the name of an installed one"
         )
     module = sys.modules[_import_loose(path)]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    from hookline.contract.check import kind_of
+    from hookline.contract.check import kind_of  # these import torch, which `plugins list` does without
     from hookline.contract.component import Component
 
     classes = [
@@ -194,15 +221,12 @@ def loose(reference: str) -> tuple[Offer, ...]:
         name = cls.name or (path.stem if len(classes) == 1 else re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__))
         name = name.lower().replace("_", "-")
         kind = kind_of(cls)
-        problem = ""
         if not kind:
             raise PluginError(
                 f"{reference}: {cls.__name__} answers no hook",
                 "mark a method such as hookline_advantage with @hookimpl, or derive from the base class of its kind",
             )
-        taken = any(o.built_in and (o.kind, o.name) == (kind, name) for o in _installed())
-        if taken or (kind == "command" and name in VERBS):
-            problem = f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
+        problem = _taken(kind, name, frozenset((o.kind, o.name) for o in _installed() if o.built_in))
         found.append(Offer(kind, name, f"{module.__name__}:{cls.__name__}", path.name, digest, problem, path=str(path)))
     if not found:
         raise PluginError(f"{reference} defines no component", "derive a class from hookline.Component")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
 from hookline.contract.fields import Config
 from hookline.contract.metrics import Metric
-from hookline.errors import HooklineError, PluginError
+from hookline.errors import HooklineError, PluginError, cause
 from hookline.registry.construct import construct
 from hookline.registry.offers import Offer
 
@@ -59,15 +60,14 @@ class Slot:
         except HooklineError:
             raise
         except Exception as err:
-            what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
-            said = f"{self.offer} cannot say what it needs and gives: {what}"
-            raise PluginError(said, f"its source: {self.source}") from err
+            raise PluginError(
+                f"{self.offer} failed when asked for its needs, gives and metrics: {cause(err)}",
+                f"its source: {self.source}",
+            ) from err
 
     @property
     def source(self) -> str:
         """file:line of the class."""
-        import inspect
-
         try:
             return f"{inspect.getsourcefile(self.cls)}:{inspect.getsourcelines(self.cls)[1]}"
         except (OSError, TypeError):

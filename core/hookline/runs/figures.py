@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hookline.contract.metrics import CORE_METRICS, Dictionary, Metric
+from hookline.contract.metrics import CORE_METRICS, Dictionary, Metric, figure_name
 from hookline.errors import PluginError
 from hookline.plan.plan import PlannedPhase
 from hookline.registry.slot import Slot
@@ -24,8 +24,9 @@ class Figures:
         """The dictionary of a phase. Raises PluginError when components declare one name with different meanings."""
         if phase not in self._made:
             planned = self._phases[phase]
-            every = [*planned.every, *(slot for e in planned.evaluations for slot in e.every)]
-            self._made[phase] = Dictionary([*CORE_METRICS, *(metric for slot in every for metric in slot.metrics)])
+            self._made[phase] = Dictionary(
+                [*CORE_METRICS, *(metric for slot in planned.with_evaluations for metric in slot.metrics)]
+            )
         return self._made[phase]
 
     def find(self, phase: str, name: str) -> Metric | None:
@@ -47,8 +48,7 @@ def _judges(phase: PlannedPhase) -> dict[str, Slot]:
     """`reward/NAME` and `eval/NAME` → the component behind it."""
     found = {f"reward/{slot.instance}": slot for slot in phase.rewards}
     for evaluation in phase.evaluations:
-        prefix = "" if evaluation.spec.name == "heldout" else f"{evaluation.spec.name}/"
-        found |= {f"eval/{prefix}{slot.instance}": slot for slot in evaluation.rewards}
+        found |= {figure_name(evaluation.spec.name, slot.instance): slot for slot in evaluation.rewards}
     return found
 
 

@@ -14,9 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from hookline import kernels
 from hookline._version import __version__
+from hookline.errors import shorten
 from hookline.registry import offers
 from hookline.registry.offers import Offer
+from hookline.world import devices
 
 __all__ = ["Surroundings", "experiment_changes"]
 
@@ -34,11 +39,6 @@ class Surroundings:
     def now(cls, used: Sequence[Offer], threads: int | None, device: str) -> Surroundings:
         """Of this process. used: what the experiment names; threads: those it asks for, else those torch has; device:
         where it asks networks to lie, e.g. `auto`."""
-        import torch
-
-        from hookline import kernels
-        from hookline.world import devices
-
         plugins = [
             {
                 "kind": o.kind,
@@ -122,13 +122,8 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]
     elif isinstance(old, list) and isinstance(new, list) and path == "phases":
         yield path, f"phases were {_names(old)}; are {_names(new)}"
     elif old != new:
-        yield path, f"{path} was {_short(old)}, is {_short(new)}"
+        yield path, f"{path} was {shorten(json.dumps(old))}, is {shorten(json.dumps(new))}"
 
 
 def _names(phases: Sequence[Any]) -> str:
     return ", ".join(str(phase.get("name") if isinstance(phase, dict) else phase) for phase in phases) or "none"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,7 +1,4 @@
-"""State on disk: trees of tensors and plain values, written aside, hashed, renamed, and verified before use.
-
-safetensors and JSON only: nothing is ever unpickled.
-"""
+"""Folders that survive a kill: written aside, hashed, renamed, and verified before use."""
 
 from __future__ import annotations
 
@@ -20,8 +17,7 @@ from safetensors import SafetensorError
 
 from hookline.errors import CheckpointError
 
-__all__ = ["verify", "write_aside"]
-
+__all__ = ["WRITE_ERRORS", "file_hash", "verify", "write_aside", "write_error"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -155,7 +151,7 @@ def _verify(folder: Path) -> dict[str, Any]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in listed and name != MANIFEST and not path.name.startswith("."):
-            raise CheckpointError(f"{path} stands in no manifest; nobody knows who put it there", "move it elsewhere")
+            raise CheckpointError(f"{path} is not listed in the folder's manifest", "move it elsewhere")
     for name, expected in listed.items():
         path = folder / name
         if ".." in Path(name).parts or not path.is_file():

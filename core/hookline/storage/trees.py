@@ -15,7 +15,16 @@ from torch import Tensor
 
 from hookline.errors import CheckpointError
 
-__all__ = ["hash_tensors", "load_tree", "save_tree"]
+__all__ = [
+    "Unsavable",
+    "flatten",
+    "hash_tensors",
+    "load_tensors",
+    "load_tree",
+    "save_tensors",
+    "save_tree",
+    "unflatten",
+]
 
 
 class Unsavable(TypeError):

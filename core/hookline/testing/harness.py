@@ -431,7 +431,7 @@ class Harness:
         name = f"{self.slot.kind}/{self.slot.instance}"
         if not KINDS[self.slot.kind].around:
             return self.batch(stage)
-        manager = self.loop.hooks._manager
+        manager = self.loop.hooks.manager
         taken_out = manager.unregister(name=name)
         try:
             return self.batch(stage)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hookline.contract.fields import UpdateConfig
 from hookline.errors import CheckpointError
 
-__all__ = ["Optimiser", "learning_rate"]
+__all__ = ["Optimiser", "hidden_matrices", "learning_rate"]
 
 
 def learning_rate(config: UpdateConfig, taken: int, at: int, total: int) -> float:

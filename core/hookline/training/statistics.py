@@ -15,8 +15,7 @@ from hookline.contract.loss import Stats
 from hookline.errors import PluginError, nearest
 from hookline.models.role import ReadHead, Role
 
-__all__ = ["statistics"]
-
+__all__ = ["forward", "split_by_tokens", "statistics"]
 
 TOKEN_STATISTICS = ("logprobs", "entropy", "logsumexp", "sum_sq_probs", "top_p_mass", "rank")
 

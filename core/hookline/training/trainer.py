@@ -21,13 +21,12 @@ from hookline.world.world import World
 
 __all__ = ["Trainer"]
 
-
 B = TypeVar("B", bound=Batch)
 Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 """Rows and their loss."""
 
 
-class Surroundings(Protocol):
+class TrainingContext(Protocol):
     """What a trainer needs of a phase."""
 
     @property
@@ -50,7 +49,7 @@ class Trainer:
 
     def __init__(
         self,
-        ctx: Surroundings,
+        ctx: TrainingContext,
         roles: Callable[[str], Role],
         config: UpdateConfig,
         trained: Iterable[Role],
@@ -135,7 +134,7 @@ class Trainer:
             answer = loss(mb)
             if not isinstance(answer, Loss):
                 raise PluginError(
-                    f"the loss returned {type(answer).__name__}, so nobody knows what it was averaged over",
+                    f"the loss function returned a {type(answer).__name__}, not a hookline.Loss",
                     "build it from mb.token_mean, mb.row_mean or mb.mean_over",
                 )
             value = float(answer.value.detach())

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 
 from hookline.errors import ExperimentError
 
 __all__ = ["note", "resolve"]
-
-NAMES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-"""What an experiment may say."""
 
 
 def resolve(name: str) -> torch.device:

@@ -92,7 +92,7 @@ def finish(run: Run, plan: Plan, stop_after: int = 0) -> None:
 
 
 def failed(run: Run) -> str:
-    return next((text for text in run.notices if "failed and is left out" in text), "")
+    return next((text for text in run.notices if "failed and is no longer called" in text), "")
 
 
 @law("tracker")
