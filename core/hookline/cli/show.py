@@ -185,13 +185,7 @@ def _also(kind: str, slot: Slot | None, plan: Plan) -> str:
 
 
 def available(plugins: Sequence[str]) -> tuple[Offer, ...]:
-    loose = [
-        offer
-        for reference in plugins
-        if reference.endswith(".py") or "/" in reference
-        for offer in offers.loose(reference)
-    ]
-    return offers.offers(tuple(loose))
+    return offers.offers(offers.loose_of(plugins))
 
 
 def _clashes(found: Sequence[Offer], offer: Offer) -> str:
@@ -274,6 +268,8 @@ def _about(cls: type[Component]) -> dict[str, Any]:
         }
         for name, field in config.items()
     }
+    from hookline.contract.component import docstring_of
+
     module = inspect.getmodule(cls)
     example: Component | None
     try:
@@ -281,7 +277,7 @@ def _about(cls: type[Component]) -> dict[str, Any]:
     except Exception:
         example = None
     return {
-        "does": " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()),
+        "does": " ".join(docstring_of(cls).split("\n\n")[0].split()),
         "story": (inspect.getdoc(module) or "") if module else "",
         "source": _short(f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"),
         "hook_api": cls.hook_api,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import typing
 from collections.abc import Awaitable, Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from hookline.batch.stages import Scored
     from hookline.contract.context import Context
 
-__all__ = ["Component"]
+__all__ = ["Component", "docstring_of"]
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Any)
@@ -128,3 +129,12 @@ class Component(Generic[ConfigT]):
         if term.ok_B is not None:
             value_B = value_B[term.ok_B]
         return float(value_B.double().mean()) if len(value_B) else math.nan
+
+
+def docstring_of(cls: type[Component]) -> str:
+    """What a class says of itself, or the first class that it derives from and that is not Hookline's; empty where none does."""
+    for base in cls.__mro__:
+        own = base is cls or not base.__module__.startswith("hookline.")
+        if own and issubclass(base, Component) and (text := vars(base).get("__doc__")):
+            return inspect.cleandoc(text).strip()
+    return ""

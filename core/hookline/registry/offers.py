@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -19,13 +19,14 @@ from typing import Any
 from hookline.contract.kinds import KINDS
 from hookline.errors import PluginError, nearest
 
-__all__ = ["Offer", "find", "offers"]
+__all__ = ["Offer", "find", "loose_of", "offers"]
 
 
 BUILT_IN = "hookline_plugins"
 VERBS = ("run", "explain", "doctor", "plugins")
 """Commands that are not offered, since the core is unusable without them."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NO_NAME = "a name is lower-case letters, digits, '.', '_' and '-', at most 64"
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,17 @@ class Offer:
     def __str__(self) -> str:
         return f"{self.kind} '{self.name}' ({self.distribution} {self.version})"
 
+    @property
+    def repair(self) -> str:
+        """What a user can do about what is wrong in its code."""
+        return f"fix {self.path}" if self.path else f"pip install --upgrade {self.distribution}"
+
     def load(self) -> Any:
         """Import this one component's class. Blame falls on the distribution, with the plugin's own frames below."""
         module, _, attribute = self.target.partition(":")
-        hint = f"hookline plugins show {self.name}; or: pip install --upgrade {self.distribution}"
+        hint = f"hookline plugins show {self.name}; or: {self.repair}"
         if self.path:
-            module, hint = _import_loose(Path(self.path)), f"fix {self.path}"
+            module, hint = _import_loose(Path(self.path)), self.repair
         try:
             loaded: Any = importlib.import_module(module)
         except (Exception, SystemExit) as err:
@@ -108,7 +114,7 @@ def _installed() -> tuple[Offer, ...]:
             if kind not in KINDS:
                 problem = f"there is no kind '{kind}'{nearest(kind, KINDS)}"
             elif not NAME.fullmatch(point.name):
-                problem = "a name is lower-case letters, digits, '.', '_' and '-', at most 64"
+                problem = NO_NAME
             elif (kind, point.name) in ours:
                 problem = f"'{point.name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
             found.append(Offer(kind, point.name, point.value, distribution, version, problem))
@@ -167,6 +173,19 @@ def _normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def is_file(reference: str) -> bool:
+    """Whether `-p REFERENCE` means a file, not an installed plugin."""
+    return reference.endswith(".py") or "/" in reference
+
+
+def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
+    """What loose files offer, of the references that are files, each file once; a name means an installed plugin."""
+    files: dict[Path, str] = {}
+    for reference in filter(is_file, references):
+        files.setdefault(Path(reference).resolve(), reference)
+    return tuple(offer for reference in files.values() for offer in loose(reference))
+
+
 def loose(reference: str) -> tuple[Offer, ...]:
     """Make the components of a loose file available: `-p ./file.py`. The file is imported to see what it holds."""
     import hashlib
@@ -203,6 +222,8 @@ def loose(reference: str) -> tuple[Offer, ...]:
         taken = any(o.built_in and (o.kind, o.name) == (kind, name) for o in _installed())
         if taken or (kind == "command" and name in VERBS):
             problem = f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
+        elif not NAME.fullmatch(name):
+            problem = NO_NAME
         found.append(Offer(kind, name, f"{module.__name__}:{cls.__name__}", path.name, digest, problem, path=str(path)))
     if not found:
         raise PluginError(f"{reference} defines no component", "derive a class from hookline.Component")
