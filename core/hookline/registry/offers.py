@@ -163,7 +163,7 @@ def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     elsewhere = [o.kind for o in offers(loose) if o.name == short and o.kind != kind]
     closest = f"; '{short}' is offered as {elsewhere[0]}" if elsewhere else nearest(short, known)
     absent = distribution and not any(_normal(o.distribution) == _normal(distribution) for o in offers(loose))
-    hint = f"pip install {distribution if absent else 'the distribution that offers it'}"
+    hint = f"install {distribution if absent else 'the distribution that offers it'}, if there is one"
     raise PluginError(
         f"no {kind} '{name}' is installed{closest}", f"{hint}, or name one offered here: {', '.join(known) or 'none'}"
     )

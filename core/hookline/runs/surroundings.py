@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline._version import __version__
+from hookline.config.uses import normal_form
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 
@@ -82,7 +83,8 @@ class Surroundings:
 
 def experiment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """How an experiment differs from the one a run began with, but for what may change on the way."""
-    return [text for key, text in _differences(old, new) if not FREE_TO_CHANGE.match(key)]
+    found = _differences(normal_form(old), normal_form(new))
+    return [text for key, text in found if not FREE_TO_CHANGE.match(key)]
 
 
 def _version_of(name: str) -> str:
