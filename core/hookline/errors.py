@@ -59,9 +59,7 @@ class ExperimentError(HooklineError):
 
     exit_code = 2
 
-    def __init__(
-        self, message: str, hint: str = "", problems: Iterable[str] = (), *, mend: str | None = None
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", problems: Iterable[str] = (), *, mend: str | None = None) -> None:
         if mend is not None:
             renamed("HooklineError(mend=…)", "hint")
             hint = mend

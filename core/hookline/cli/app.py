@@ -26,7 +26,9 @@ class Verbs(typer.core.TyperGroup):
             from hookline.errors import ExperimentError
 
             offered = ", ".join(f"{one.kind} '{one.name}'" for one in loose)
-            raise ExperimentError(f"there is no command '{name}'; the files after -p offer {offered}", "hookline --help")
+            raise ExperimentError(
+                f"there is no command '{name}'; the files after -p offer {offered}", "hookline --help"
+            )
         if offer is None:
             return own
         help, program = program_of(offer)

@@ -230,7 +230,9 @@ def _check_run(cls: type[Command], who: str) -> None:
     if cls.run is Command.run:
         raise PluginError(f"{who} has no run", hint)
     if inspect.iscoroutinefunction(cls.run) or inspect.isgeneratorfunction(cls.run):
-        raise PluginError(f"{who}: its run is {'async' if inspect.iscoroutinefunction(cls.run) else 'a generator'}", hint)
+        raise PluginError(
+            f"{who}: its run is {'async' if inspect.iscoroutinefunction(cls.run) else 'a generator'}", hint
+        )
     try:
         inspect.signature(cls.run).bind(None, None)
     except TypeError:

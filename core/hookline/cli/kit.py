@@ -35,7 +35,10 @@ TRIED = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 def create(name: str, kind: str, parent: Path) -> str:
     """Write a distribution that works as it stands; returns what to do next."""
     if kind not in ASKED:
-        raise ExperimentError(f"there is no kind '{kind}'{nearest(kind, ASKED)}", f"choose from {', '.join(kind.asked for kind in taught())}")
+        raise ExperimentError(
+            f"there is no kind '{kind}'{nearest(kind, ASKED)}",
+            f"choose from {', '.join(kind.asked for kind in taught())}",
+        )
     if not TRIED.fullmatch(name) or len(name) > 40:
         raise ExperimentError(
             f"'{name}' cannot be a plugin's name",

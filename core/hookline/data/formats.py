@@ -148,7 +148,9 @@ def _make(offer: Offer) -> Format:
     try:
         config = cls.Config()
     except ValidationError as err:
-        raise PluginError(f"{offer} refuses its own defaults: {err.errors()[0]['msg']}", "change the defaults") from None
+        raise PluginError(
+            f"{offer} refuses its own defaults: {err.errors()[0]['msg']}", "change the defaults"
+        ) from None
     made = construct(cls, config, str(offer), offer.target)
     made.instance = offer.name
     assert isinstance(made, Format)

@@ -71,7 +71,9 @@ def axes_of(
     axes: dict[str, list[Any]] = {}
     for path, values in (given if isinstance(given, Mapping) else {}).items():
         where = document.where(("matrix", path))
-        texts = [_text(normal_form(value, path.rpartition(".")[2])) for value in values] if isinstance(values, list) else []
+        texts = (
+            [_text(normal_form(value, path.rpartition(".")[2])) for value in values] if isinstance(values, list) else []
+        )
         if not texts:
             problems.append(f"{where}matrix.{shorten(path)} is {shorten(_text(values))}; give a list of values")
         elif len(set(texts)) < len(texts):

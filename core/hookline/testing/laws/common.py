@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hookline.contract.check import hook_methods
-from hookline.contract.component import Component, docstring_of
+from hookline.contract.component import docstring_of
 from hookline.contract.fields import UpdateConfig
 from hookline.errors import HooklineError
 from hookline.loop.loop import PhaseLoop
