@@ -30,8 +30,11 @@ class HooklineError(Exception):
 
     exit_code = 2
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, mend: str | None = None) -> None:
         super().__init__(message)
+        if mend is not None:
+            renamed("HooklineError(mend=…)", "hint")
+            hint = mend
         self.message = _line(message)
         self.hint = _line(hint)
 
@@ -57,7 +60,10 @@ class ExperimentError(HooklineError):
 
     exit_code = 2
 
-    def __init__(self, message: str, hint: str = "", problems: Iterable[str] = ()) -> None:
+    def __init__(self, message: str, hint: str = "", problems: Iterable[str] = (), *, mend: str | None = None) -> None:
+        if mend is not None:
+            renamed("HooklineError(mend=…)", "hint")
+            hint = mend
         self.problems = tuple(problems)
         shown = self.problems[:20]
         lines = [_line(message), *(f"  {_line(problem)}" for problem in shown)]

@@ -365,15 +365,15 @@ def test_CF_wrong_shapes_are_told_in_the_users_words(lab: Lab, path: str, value:
 
 
 def test_usage_errors_are_one_line(lab: Lab) -> None:
-    for arguments in (
-        ["run"],
-        ["runn"],
-        ["run", "a.yaml", "--nope"],
-        ["eval"],
-        ["plugins", "what"],
+    for arguments, verb in (
+        (["run"], "run "),
+        (["runn"], ""),
+        (["run", "a.yaml", "--nope"], "run "),
+        (["eval"], "eval "),
+        (["plugins", "what"], "plugins "),
     ):
         said = lab.hookline(*arguments)
-        refused(said, 2, "hookline --help")
+        refused(said, 2, f"→ hookline {verb}--help")
     refused(lab.hookline("eval", "x", "--rows", "0"), 2, "--rows is '0'; it must be at least 1", "hookline eval --help")
     refused(lab.hookline("plugins", "show", "nosuch"), 2, "no plugin 'nosuch'", "plugins list")
 

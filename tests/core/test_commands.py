@@ -140,7 +140,7 @@ class Odd(hookline.Command):
 @pytest.mark.parametrize(
     ("parts", "code", "words"),
     [
-        ({"field": "x: dict = {}"}, 5, "its option 'x' is of type <class 'dict'>, which a command line cannot give"),
+        ({"field": "x: dict = {}"}, 5, "its option 'x' is of type dict, which a command line cannot give"),
         ({"field": "help: str = ''"}, 5, "its option --help is reserved: Hookline adds it itself"),
         (
             {"field": "j: str = Field('', alias='json')"},
@@ -153,7 +153,7 @@ class Odd(hookline.Command):
                 "        b: Annotated[str, hookline.Argument()]"
             },
             5,
-            "A is not its last argument",
+            "its argument A takes several values and is not the last one",
         ),
         ({"body": "pass"}, 5, "returned None, not an exit code"),
         ({"body": "1 / 0"}, 5, "failed: ZeroDivisionError"),
@@ -166,6 +166,101 @@ def test_a_broken_command_is_one_sentence_with_its_origin(loose, capsys, parts, 
     told = capsys.readouterr().err
     assert words in told
     assert code != 5 or "odd.py" in told
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise SystemExit(9)", "calls sys.exit(9)"),
+        ("raise SystemExit('bye')", "calls sys.exit('bye')"),
+        ("raise BaseException('hm')", "failed: BaseException: hm → fix "),
+        ("return 300", "returned 300, not an exit code"),
+        ("return -1", "returned -1, not an exit code"),
+        ("return True", "returned True, not an exit code"),
+    ],
+)
+def test_however_a_command_ends_it_is_its_exit_code_or_one_sentence(loose, capsys, body: str, words: str) -> None:
+    assert main(["-p", loose(BASE.format(field="pass", more="", body=body), "odd"), "odd"]) == 5
+    told = capsys.readouterr().err
+    assert told.startswith("PluginError: command 'odd' (odd.py ")
+    assert words in told
+    assert "pip install" not in told, "a file of one's own is not on an index"
+
+
+def test_an_interrupted_command_says_only_that(loose, capsys) -> None:
+    source = BASE.format(field="pass", more="", body="raise KeyboardInterrupt")
+    assert main(["-p", loose(source, "odd"), "odd"]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("float('nan')", "gave nan under --json"),
+        ("{'rows': [1.0, float('inf')]}", "gave inf at rows.1 under --json"),
+        ("{'x': {1, 2}}", "gave {1, 2} at x under --json"),
+        ("{(1, 2): 3}", "gave the key (1, 2) under --json"),
+    ],
+)
+def test_what_json_does_not_have_is_named_and_nothing_is_printed(loose, capsys, value: str, words: str) -> None:
+    source = BASE.format(field="pass", more="", body=f"print('hello')\n        out.value({value})\n        return 0")
+    path = loose(source, "odd")
+    assert main(["-p", path, "odd", "--json"]) == 5
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == "", "not even what the command prints itself"
+    assert main(["-p", path, "odd"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            "def __init__(self, config):\n        super().__init__(config)\n        open('/etc/hostname')",
+            "opens a file",
+        ),
+        ("run = hookline.Command.run", "has no run"),
+        ("async def run(self, out): return 0", "its run is async"),
+        ("def run(self): return 0", "its run does not take `out` alone"),
+    ],
+)
+def test_a_class_that_is_no_command_is_refused(loose, capsys, more: str, words: str) -> None:
+    base = BASE if "__init__" in more else BASE[: BASE.index("    def run")]
+    assert main(["-p", loose(base.format(field="pass", more=more, body="return 0"), "odd"), "odd"]) == 5
+    assert words in capsys.readouterr().err
+
+
+def test_the_base_classs_docstring_is_nobodys_help(loose, capsys) -> None:
+    source = BASE.format(field="pass", more="", body="return 0").replace('    """Odd."""\n', "")
+    path = loose(source, "odd")
+    for arguments in (["-p", path, "odd", "--help"], ["plugins", "show", "odd", "-p", path]):
+        assert main(arguments) == 0
+        assert "verb of the command line" not in capsys.readouterr().out
+    assert main(["plugins", "check", "odd", "-p", path]) == 5
+    assert "without a docstring: the class" in capsys.readouterr().out
+
+
+def test_usage_errors_name_the_command_whose_help_helps(loose, capsys) -> None:
+    path = loose(GREET)
+    assert main(["-p", path, "-p", f"{Path(path).parent}/../{Path(path).parent.name}/greet.py", "greet"]) == 2
+    assert capsys.readouterr().err.endswith("→ hookline greet --help\n"), "one file named twice is one"
+    assert main(["-p", path, "gret"]) == 2
+    assert "there is no command 'gret'; the files after -p offer command 'greet'" in capsys.readouterr().err
+
+
+def test_a_loose_files_name_is_a_name(loose, capsys) -> None:
+    path = loose(GREET.replace("    class Config", '    name = "Say hi!"\n\n    class Config'))
+    assert main(["-p", path, "--help"]) == 0
+    assert "a name is lower-case letters" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["eval", "run", "plugins"])
+def test_no_command_is_begun_or_checked_under_a_name_it_cannot_have(loose, capsys, tmp_path: Path, name: str) -> None:
+    assert main(["plugins", "new", name, "--kind", "command", "--dir", str(tmp_path)]) == 2
+    assert f"'{name}' is a built-in command" in capsys.readouterr().err
+    path = loose(GREET.replace("    class Config", f'    name = "{name}"\n\n    class Config'))
+    assert main(["plugins", "check", f"greet.py:{name}", "-p", path]) == 5
+    assert f"cannot be used: '{name}' is a built-in command" in capsys.readouterr().err
 
 
 def test_under_json_there_is_one_value(loose, capsys) -> None:

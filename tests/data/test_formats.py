@@ -124,16 +124,84 @@ def test_what_an_installed_format_claims_does_not_change_a_built_in_ending(
 @pytest.mark.parametrize(
     ("body", "words"),
     [
+        ("return None", "format 'tabs' returns None for .*rows.tsv, not rows"),
         ("yield 3", "format 'tabs' makes int of .*rows.tsv row 1"),
         ("yield {1: 2}", "format 'tabs' makes keys that are not text of"),
         ("raise KeyError('x')\n        yield", "format 'tabs' failed on .*rows.tsv: KeyError: 'x'"),
     ],
-    ids=["no-mapping", "keys", "raises"],
+    ids=["nothing", "no-mapping", "keys", "raises"],
 )
 def test_what_a_format_does_wrong_is_said_of_the_format(tmp_path: Path, body: str, words: str) -> None:
     head = TABLE[: TABLE.index("        lines =")]
     with pytest.raises(PluginError, match=words):
         sources.rows(table(tmp_path), loose(tmp_path, f"{head}        {body}\n"))
+
+
+@pytest.mark.parametrize(
+    ("suffixes", "words"),
+    [('".tsv"', "suffixes is '.tsv'"), ('("tsv",)', r"suffixes is \('tsv',\)"), ("(3,)", r"suffixes is \(3,\)")],
+)
+def test_endings_are_several_and_begin_with_a_dot(tmp_path: Path, suffixes: str, words: str) -> None:
+    tabs = loose(tmp_path, TABLE.replace('(".tsv", ".tab")', suffixes))
+    with pytest.raises(PluginError, match=words):
+        sources.exists(f"tabs:{table(tmp_path)}", tabs)
+
+
+def test_the_longest_ending_counts_and_capitals_do_not(tmp_path: Path) -> None:
+    packed = TABLE.replace('name = "tabs"', 'name = "packed"').replace('(".tsv", ".tab")', '(".PACKED.tsv",)')
+    both = (*loose(tmp_path), *loose(tmp_path, packed.replace("lines[0]", "lines[0].upper()"), "packed.py"))
+    for name, key in (
+        ("a.packed.tsv", "PROMPT"),
+        ("a.Packed.TSV", "PROMPT"),
+        ("packed.tsv", "prompt"),
+        ("a.TSV", "prompt"),
+    ):
+        assert key in sources.rows(table(tmp_path, name), both).records[0], name
+    with pytest.raises(DataError, match=r"known are .*\.packed\.tsv"):
+        sources.exists(table(tmp_path, "rows.dat"), both)
+
+
+NEEDY = """
+
+class Needy(Format):
+    name = "needy"
+    suffixes = (".needy",)
+
+    class Config(Format.Config):
+        width: int
+
+    def read(self, path):
+        yield {}
+"""
+
+
+def test_a_format_that_needs_an_option_is_told_only_where_it_is_needed(tmp_path: Path) -> None:
+    both = loose(tmp_path, TABLE + NEEDY)
+    assert len(sources.rows(table(tmp_path), both)) == 2
+    for name in ("rows.needy", "needy:rows.needy"):
+        path = table(tmp_path, "rows.needy").replace("rows.needy", "") + "rows.needy"
+        given = path if name == "rows.needy" else f"needy:{path}"
+        with pytest.raises(
+            PluginError, match=r"rows.needy: format 'needy' .tabs.py .* no default for its option 'width'"
+        ) as said:
+            sources.exists(given, both)
+        assert said.value.hint == "give 'width' a default"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("hookline:walks", "builtin:walks"), ("hookline:walks/heldout?seed=2", "builtin:walks/heldout?seed=2")],
+)
+def test_a_task_named_like_a_component_is_told_how_rows_are_named(name: str, hint: str) -> None:
+    with pytest.raises(DataError) as said:
+        sources.exists(name)
+    assert said.value.hint == f"write {hint}"
+
+
+def test_a_folder_is_no_file_whatever_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").mkdir()
+    with pytest.raises(DataError, match="is a folder → name a file in it"):
+        sources.exists(str(tmp_path / "rows.tsv"), loose(tmp_path))
 
 
 def test_a_file_that_is_none_of_its_format_is_a_sentence_with_its_line(tmp_path: Path) -> None:

@@ -143,10 +143,18 @@ class Lines(Format):
         yield from ({"prompt": line} for line in lines)
 
 
-class Dotless(Lines):
-    """Its ending has no dot."""
+class Capital(Lines):
+    """Its ending has capitals."""
 
-    suffixes = ("lines",)  # ".lines"
+    suffixes = (".LINES",)  # ".lines"
+
+
+class Asks(Lines):
+    """Cannot be read without being told how."""
+
+    class Config(hookline.Config):
+        width: int  # no default
+        """How wide its columns are."""
 
 
 class Numbers(Lines):
@@ -201,7 +209,8 @@ BREAKERS_APART: dict[str, tuple[type[Component], ...]] = {
     "episodes-repeat": (Forgetful,),
     "episodes-end": (Patient,),
     "whole-turns": (Mumbles,),
-    "suffixes": (Dotless,),
+    "suffixes": (Capital,),
+    "defaults": (Asks,),
     "reads-alike": (Numbers,),
     "refuses": (Trips,),
     "arguments": (Greedy,),

@@ -205,7 +205,7 @@ def test_it_keeps_its_laws(said: dict[str, Any]) -> None:
     ("name", "told"),
     [
         ("option", r"line {line}: phases\.rl\.filter\.spread has no option 'leest'; did you mean 'least'\?"),
-        ("name", r"line {line}: no filter 'spred' is installed; did you mean 'spread'\? → pip install .*"),
+        ("name", r"line {line}: no filter 'spred' is installed; did you mean 'spread'\? → install .*"),
         ("unpaid", r"line \d+: 'spread' wraps score, which no component answers in phase 'rl'"),
     ],
 )

@@ -209,7 +209,7 @@ def test_two_distributions_with_one_name_must_be_told_apart(distribution: Any, t
 
 def test_a_distribution_that_is_not_there_is_what_to_install(tiny: Tiny) -> None:
     err = refusal(PluginError, tiny(advantage="hookline-three:same"))
-    assert err.hint.startswith("pip install hookline-three")
+    assert err.hint.startswith("install hookline-three, if there is one")
 
 
 def test_a_misspelt_component_gets_the_nearest_name(tiny: Tiny) -> None:

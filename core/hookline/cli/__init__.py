@@ -23,7 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = 130
     except SystemExit as err:
-        return int(err.code or 0)
+        if isinstance(err.code, int | None):
+            return err.code or 0
+        print(err.code, file=sys.stderr)
+        return 1
     except Exception as err:
         usage = _usage(err)
         if usage is None:
@@ -31,14 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(usage, file=sys.stderr)
         return 2
     if code == 130:
-        print(
-            "interrupted; run the same command with this run's --out to continue from its last checkpoint",
-            file=sys.stderr,
-        )
+        given = sys.argv[1:] if arguments is None else arguments
+        more = "; run the same command with this run's --out to continue from its last checkpoint"
+        print(f"interrupted{more if given[:1] == ['run'] else ''}", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
 def _usage(err: Exception) -> str | None:
     """typer's complaints about arguments, in one line."""
     show = getattr(err, "format_message", None)
-    return f"UsageError: {show()} → hookline --help" if show else None
+    verbs = getattr(getattr(err, "ctx", None), "command_path", "").split()[1:]  # the first is the program's own name
+    return f"UsageError: {show()} → {' '.join(['hookline', *verbs, '--help'])}" if show else None

@@ -24,6 +24,13 @@ class Verbs(typer.core.TyperGroup):
     def get_command(self, ctx: Any, name: str) -> Any:
         own = super().get_command(ctx, name)
         offer = None if own else named(name, _loose(ctx))
+        if own is None and offer is None and (loose := _loose(ctx)):
+            from hookline.errors import ExperimentError
+
+            offered = ", ".join(f"{one.kind} '{one.name}'" for one in loose)
+            raise ExperimentError(
+                f"there is no command '{name}'; the files after -p offer {offered}", "hookline --help"
+            )
         if offer is None:
             return own
         help, program = program_of(offer)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -67,8 +69,11 @@ def program_of(offer: Offer) -> tuple[str, Callable[..., int]]:
     import typer
 
     from hookline.contract.check import check_class
+    from hookline.contract.component import docstring_of
+    from hookline.registry.construct import construct
 
     cls: Any = check_class(offer.load(), "command", str(offer))
+    _check_run(cls, str(offer))
     fields = {name: Field(name, info, str(offer)) for name, info in cls.Config.model_fields.items()}
     _check(fields.values(), cls, str(offer))
     parameters = [field.parameter() for field in sorted(fields.values(), key=lambda field: not field.positional)]
@@ -77,34 +82,41 @@ def program_of(offer: Offer) -> tuple[str, Callable[..., int]]:
         parameters.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, annotation=flag, default=False))
 
     def program(**given: Any) -> int:
-        out = Printer(bool(given.pop("json", False)))
+        out = Printer(bool(given.pop("json", False)), str(offer))
         values = {field.key: field.read(given[name]) for name, field in fields.items() if given[name] is not None}
-        command = cls(_config(cls, values, fields, offer.name))
+        command: Any = construct(cls, _config(cls, values, fields, offer.name), str(offer), offer.target)
         command.instance = offer.name
         return _answer(command, out, offer)
 
     program.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     program.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return inspect.getdoc(cls) or "", program
+    return docstring_of(cls), program
 
 
 def _answer(command: Command, out: Printer, offer: Offer) -> int:
     """The exit code. What a third party's command raises is told with its distribution and its own frames."""
     try:
-        code = command.run(out)
-    except (HooklineError, KeyboardInterrupt, SystemExit):
+        with contextlib.redirect_stdout(sys.stderr) if out.json else contextlib.nullcontext():
+            try:
+                code = command.run(out)
+            finally:
+                command.close()
+    except (HooklineError, KeyboardInterrupt):
         raise
-    except Exception as err:
-        if offer.built_in:
+    except SystemExit as err:
+        said = f"{offer} calls sys.exit({'' if err.code is None else shorten(repr(err.code))})"
+        raise PluginError(said, "end its run() with: return 0, or raise a HooklineError") from err
+    except BaseException as err:
+        if offer.built_in or (isinstance(err, BrokenPipeError) and out.unread()):
             raise
+        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
         raise PluginError(
-            f"{offer} failed: {type(err).__name__}: {err}",
-            f"report it to its authors, or: pip install --upgrade {offer.distribution}",
+            f"{offer} failed: {what}", offer.repair if offer.path else f"report it to its authors, or: {offer.repair}"
         ) from err
-    finally:
-        command.close()
-    if isinstance(code, bool) or not isinstance(code, int):
-        raise PluginError(f"{offer} returned {shorten(repr(code))}, not an exit code", "end its run() with: return 0")
+    if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code <= 255:
+        raise PluginError(
+            f"{offer} returned {shorten(repr(code))}, not an exit code", "end its run() with: return 0 (0 to 255)"
+        )
     if out.json and code == 0 and out.values != 1:
         raise PluginError(f"{offer} gave {out.values} JSON values under --json, not one", "call out.value once")
     return code
@@ -126,7 +138,7 @@ class Field:
         self.choices = typing.get_args(item) if typing.get_origin(item) is Literal else ()
         if not (self.choices or item in (str, int, float, bool, Path) or item is Any):
             raise PluginError(
-                f"{who}: its option '{self.key}' is of type {shorten(item)}, which a command line cannot give",
+                f"{who}: its option '{self.key}' is of type {shorten(getattr(item, '__name__', item))}, which a command line cannot give",
                 "use text, a number, true or false, a path, a Literal, or a list of these",
             )
         self.flag = item is bool and not self.many and not self.positional
@@ -200,11 +212,31 @@ def _check(fields: typing.Iterable[Field], cls: type[Command], who: str) -> None
     positional = [field for field in fields if field.positional]
     early = next((field for field in positional[:-1] if field.many or not field.info.is_required()), None)
     if early:
-        raise PluginError(f"{who}: {early.shown} is not its last argument", "only the last may be a list or optional")
+        what = "takes several values" if early.many else "may be left out"
+        raise PluginError(
+            f"{who}: its argument {early.shown} {what} and is not the last one", "make it the last, or an option"
+        )
     taken = {"--help": "help", **({"--json": "has_json"} if cls.has_json else {})}
     own = next((field for field in fields if field.shown in taken), None)
     if own:
         raise PluginError(f"{who}: its option {own.shown} is reserved: Hookline adds it itself", "rename the field")
+
+
+def _check_run(cls: type[Command], who: str) -> None:
+    """Refuse a class whose `run` is the base class's, is async, or does not take `out` alone."""
+    from hookline.contract.command import Command
+
+    hint = "write: def run(self, out): …; return 0"
+    if cls.run is Command.run:
+        raise PluginError(f"{who} has no run", hint)
+    if inspect.iscoroutinefunction(cls.run) or inspect.isgeneratorfunction(cls.run):
+        raise PluginError(
+            f"{who}: its run is {'async' if inspect.iscoroutinefunction(cls.run) else 'a generator'}", hint
+        )
+    try:
+        inspect.signature(cls.run).bind(None, None)
+    except TypeError:
+        raise PluginError(f"{who}: its run does not take `out` alone", hint) from None
 
 
 def _config(cls: type[Command], values: dict[str, Any], fields: dict[str, Field], name: str) -> Any:

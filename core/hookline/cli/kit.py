@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookline.contract.component import Component
 from hookline.contract.kinds import KINDS, Kind, of_phase, taught
-from hookline.errors import ExperimentError, nearest
+from hookline.errors import ExperimentError, PluginError, nearest
 from hookline.registry import offers
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["check", "create"]
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
-ASKED = {kind.asked: kind for kind in taught()}
-"""What `--kind` may say."""
+ASKED = {kind.asked: kind for kind in taught()} | {kind.name: kind for kind in taught()}
+"""What `--kind` may say: what the table calls a kind there, or the kind's own name."""
 WITH_OPTIONS = {
     "update": "{use: NAME, lr: 3e-3}",
     "reward": "[keyword-coverage, {use: NAME, weight: 0.1}]",
@@ -34,14 +34,18 @@ TRIED = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 def create(name: str, kind: str, parent: Path) -> str:
     """Write a distribution that works as it stands; returns what to do next."""
     if kind not in ASKED:
-        raise ExperimentError(f"there is no kind '{kind}'{nearest(kind, ASKED)}", f"choose from {', '.join(ASKED)}")
+        raise ExperimentError(
+            f"there is no kind '{kind}'{nearest(kind, ASKED)}",
+            f"choose from {', '.join(kind.asked for kind in taught())}",
+        )
     if not TRIED.fullmatch(name) or len(name) > 40:
         raise ExperimentError(
             f"'{name}' cannot be a plugin's name",
             "use lower-case letters and digits, words joined by '-', at most 40 in all",
         )
-    group = ASKED[kind].name
-    if any(offer.built_in and (offer.kind, offer.name) == (group, name) for offer in offers.offers()):
+    kind, group = ASKED[kind].asked, ASKED[kind].name
+    taken = any(offer.built_in and (offer.kind, offer.name) == (group, name) for offer in offers.offers())
+    if taken or (group == "command" and name in offers.VERBS):
         raise ExperimentError(
             f"'{name}' is a built-in {group}, and a built-in name cannot be taken", "choose another name"
         )
@@ -195,4 +199,9 @@ def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[R
             raise ExperimentError(f"'{override}' is not an option", "write OPTION=VALUE, e.g. gamma=0.9")
         options[key] = parse_value(text)
     found = offers.by_name(name, offers.available(plugins))
+    usable = {(offer.kind, offer.name) for offer in found if not offer.problem}
+    barred = next((offer for offer in found if offer.problem and (offer.kind, offer.name) not in usable), None)
+    if barred:
+        raise PluginError(f"{barred} cannot be used: {barred.problem}", "hookline plugins list shows all")
+    found = [offer for offer in found if not offer.problem]
     return [judge(offer, **options) for offer in found if KINDS[offer.kind].laws or len(found) == 1]

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from hookline.errors import PluginError, shorten
 
 __all__ = ["Printer", "as_json"]
 
 
 class Printer:
-    """`hookline.contract.command.Out` on standard output."""
+    """`hookline.contract.command.Out` on standard output.
 
-    def __init__(self, json: bool = False) -> None:
+    who: whose output it is, for the sentence about a value that JSON does not have.
+    """
+
+    def __init__(self, json: bool = False, who: str = "the command") -> None:
         self.json = json
         self.values = 0
         """How often `value` was called."""
+        self._who, self._file = who, sys.stdout
 
     def text(self, text: str) -> None:
         if not self.json:
-            print(text, flush=True)
+            print(text, file=self._file, flush=True)
+
+    def unread(self) -> bool:
+        """Whether whoever read the output, such as `| head`, reads no more."""
+        try:
+            print(end="", file=self._file, flush=True)
+        except BrokenPipeError:
+            return True
+        return False
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
         names = list(columns) or list(dict.fromkeys(key for row in rows for key in row))
@@ -39,12 +55,32 @@ class Printer:
     def value(self, value: Any) -> None:
         self.values += 1
         if self.json and self.values == 1:
-            print(as_json(value), flush=True)
+            if odd := _odd(value):
+                hint = "give text, finite numbers, true, false, null, and lists and mappings of these"
+                raise PluginError(f"{self._who} gave {odd} under --json, which is no JSON", hint)
+            print(as_json(value), file=self._file, flush=True)
 
 
 def as_json(value: Any) -> str:
     """A JSON value as every command prints it."""
     return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+
+
+def _odd(value: Any, at: str = "", depth: int = 0) -> str:
+    """The first thing within a value that JSON does not have, and where it stands; empty where there is none."""
+    where = f" at {at}" if at else ""
+    if value is None or isinstance(value, str | int):
+        return ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{value}{where}"
+    if not isinstance(value, dict | list | tuple) or depth > 100:
+        return f"{shorten(repr(value))}{where}"
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(value, dict) and not isinstance(key, str | int):
+            return f"the key {shorten(repr(key))}{where}"
+        if odd := _odd(item, f"{at}.{key}" if at else str(key), depth + 1):
+            return odd
+    return ""
 
 
 def _is_number(value: Any) -> bool:

@@ -258,6 +258,8 @@ def _about(cls: type[Component]) -> dict[str, Any]:
         }
         for name, field in config.items()
     }
+    from hookline.contract.component import docstring_of
+
     module = inspect.getmodule(cls)
     example: Component | None
     try:
@@ -265,7 +267,7 @@ def _about(cls: type[Component]) -> dict[str, Any]:
     except Exception:
         example = None
     return {
-        "does": " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()),
+        "does": " ".join(docstring_of(cls).split("\n\n")[0].split()),
         "story": (inspect.getdoc(module) or "") if module else "",
         "source": _short(f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"),
         "hook_api": cls.hook_api,

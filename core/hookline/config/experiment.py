@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,12 +18,12 @@ from pydantic import (
 
 from hookline.config import yaml
 from hookline.config.overrides import override
-from hookline.config.problems import count, in_order, problems_of
+from hookline.config.problems import UNNAMED, count, in_order, problems_of
 from hookline.config.rounds import unroll
 from hookline.config.yaml import Document
 from hookline.contract.fields import DataName, Identifier, PhaseIdentifier, Strict, Use
 from hookline.contract.kinds import KINDS, Kind, of_phase
-from hookline.errors import ExperimentError
+from hookline.errors import ExperimentError, shorten
 
 __all__ = [
     "Evaluation",
@@ -103,7 +104,7 @@ class TokenizerSpec(Strict):
 class Evaluation(Strict):
     """Rows the training never sees, answered and judged now and then."""
 
-    name: Identifier = "heldout"
+    name: Identifier = UNNAMED["evaluate"]
     every: int = Field(0, ge=0)
     """Steps between evaluations; 0: only before the first step and after the last."""
     prompts: str | None = None
@@ -208,12 +209,19 @@ class Experiment(Strict):
     trackers: tuple[Use, ...] = (Use(use="console"),)
     plugins: tuple[str, ...] = ()
     """Loose files to make available, as with `-p`."""
-    device: str = Field("auto", pattern="^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")
+    device: str = "auto"
     """Where networks compute: `cpu`, `cuda`, `cuda:1`, `mps` (untried), or `auto`: the first GPU, where there is one."""
     threads: int | None = Field(None, ge=1, le=4096)
     """CPU threads of one process; results are exactly repeatable at an equal count. Default: torch's."""
     matrix: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)
     """Several runs from one file: override path → values. Their product is run, each as an experiment without it."""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
+            raise ValueError(f"is '{shorten(value)}'; it must be auto, cpu, cuda, cuda:N or mps")
+        return value
 
     @field_validator("trackers", "plugins", mode="before")
     @classmethod

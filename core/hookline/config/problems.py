@@ -14,6 +14,11 @@ from hookline.errors import nearest, shorten
 
 __all__ = ["count", "in_order", "problems_of", "same_of"]
 
+UNNAMED = {"evaluate": "heldout"}
+"""What an item of a list is called that says no name of its own."""
+VERBS = re.compile(r"(must|has|is|are|says|names|needs|wants|takes|gives|does|cannot|neither)\b")
+"""With these a validator's message goes on from the path as its subject; any other message is a sentence by itself."""
+
 
 def in_order(problems: Sequence[str]) -> list[str]:
     """Problems each once, those without a line first."""
@@ -71,7 +76,8 @@ def problems_of(
         elif kind == "missing":
             text = f"{name} is missing"
         elif kind == "value_error":
-            text = f"{name or 'the experiment'} {shorten(context.get('error', problem['msg']), 300)}"
+            said = shorten(context.get("error", problem["msg"]), 300)
+            text = f"{name or 'the experiment'}{'' if VERBS.match(said) else ':'} {said}"
         elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"):
             bound = next(iter(context.values()), None)
             sign = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below"}.get(
@@ -101,17 +107,26 @@ def _shown(document: Document, path: Sequence[str | int]) -> str:
     """A path in the user's words: items of lists by their own name."""
     words: list[str] = []
     place: Any = document.values
+    key: str | int = ""
     for part in path:
         if part == 0 and isinstance(place, str | Mapping):  # one item without a list around it
             place = [place]
         if isinstance(place, list) and isinstance(part, int) and part < len(place):
             place = place[part]
-            label = (place.get("name") or place.get("use")) if isinstance(place, Mapping) else None
-            words.append(shorten(label, 40) if isinstance(label, str) and label else f"[{part}]")
+            words.append(shorten(label_of(place, str(key)) or f"[{part}]", 40))
         else:
             place = place.get(str(part)) if isinstance(place, Mapping) else None
             words.append(shorten(part, 40))
+            key = part
     return ".".join(words)
+
+
+def label_of(item: Any, key: str) -> str:
+    """What an item of the list under `key` is called: its `name`, or the component's; empty where neither is said."""
+    said = (item.get("name") or item.get("use")) if isinstance(item, Mapping) else item
+    if isinstance(said, str) and said:
+        return said.rpartition(":")[2]
+    return UNNAMED.get(key, "") if isinstance(item, Mapping) else ""
 
 
 def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

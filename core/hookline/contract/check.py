@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -86,6 +87,8 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
             raise PluginError(f"{who} defines {name} without @hookimpl, so it would never be called", "add @hookimpl")
         _check_signature(method, name, bool(options.get("wrapper")), who)
     _check_kind(cls, kind, who, hint)
+    if kind == "format":
+        _check_suffixes(cls, who)
     return cls
 
 
@@ -117,6 +120,14 @@ def _check_kind(cls: type[Component], kind: str, who: str, hint: str) -> None:
         raise PluginError(
             f"{who} wraps {wraps[0]}, but components of kind {kind} cannot wrap it", f"{apart}, named under `wrap`"
         )
+
+
+def _check_suffixes(cls: type[Component], who: str) -> None:
+    """Whether a format's endings of file names are several texts, each beginning with a dot."""
+    value = inspect.getattr_static(cls, "suffixes")
+    plain = isinstance(value, Collection) and not isinstance(value, str)
+    if not (plain and all(isinstance(item, str) and re.fullmatch(r"\.[^/\s]+", item) for item in value)):
+        raise PluginError(f"{who}: suffixes is {value!r:.60}", 'write them like (".csv", ".tar.gz"), even for one')
 
 
 def _what(thing: Any) -> str:

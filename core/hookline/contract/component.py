@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import typing
 from collections.abc import Awaitable, Collection, Mapping, Sequence
@@ -19,7 +20,7 @@ from hookline.errors import PluginError
 if TYPE_CHECKING:
     from hookline.contract.context import Context
 
-__all__ = ["Component", "ConfigT"]
+__all__ = ["Component", "ConfigT", "docstring_of"]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Any)
 
@@ -126,3 +127,12 @@ class Component(Generic[ConfigT]):
         if term.ok_B is not None:
             value_B = value_B[term.ok_B]
         return float(value_B.double().mean()) if len(value_B) else math.nan
+
+
+def docstring_of(cls: type[Component]) -> str:
+    """What a class says of itself, or the first class that it derives from and that is not Hookline's; empty where none does."""
+    for base in cls.__mro__:
+        own = base is cls or not base.__module__.startswith("hookline.")
+        if own and issubclass(base, Component) and (text := vars(base).get("__doc__")):
+            return inspect.cleandoc(text).strip()
+    return ""

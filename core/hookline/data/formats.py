@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
 
 from hookline.batch.encoded import Record
 from hookline.contract.check import check_class
+from hookline.contract.component import Component
 from hookline.contract.format import Format
 from hookline.data.jsonl import decode, read_jsonl
 from hookline.errors import DataError, PluginError
+from hookline.registry.construct import construct
 from hookline.registry.offers import Offer, find, offers
 
 __all__ = ["JSONLines", "Text", "by_suffix", "format_and_file"]
@@ -40,14 +45,14 @@ class Text(Format):
 
 @dataclass(frozen=True)
 class Known:
-    """The formats on offer that can be used, and those that cannot."""
+    """The formats on offer whose class keeps the contract, with the endings they claim, and what is wrong with the others."""
 
-    formats: tuple[tuple[Offer, Format], ...]
+    formats: tuple[tuple[Offer, tuple[str, ...]], ...]
     broken: tuple[str, ...]
 
     @property
-    def suffixes(self) -> list[str]:
-        return sorted({suffix for _, one in self.formats for suffix in one.suffixes})
+    def suffixes(self) -> set[str]:
+        return {suffix for _, claimed in self.formats for suffix in claimed}
 
 
 def format_and_file(name: str, loose: tuple[Offer, ...] = ()) -> tuple[Format | None, str]:
@@ -58,30 +63,38 @@ def format_and_file(name: str, loose: tuple[Offer, ...] = ()) -> tuple[Format | 
     head, colon, rest = name.partition(":")
     if not colon or not rest or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", head) or _is_there(name):
         return None, name
+    _no_task(name, head, rest, loose)
     second, colon, file = rest.partition(":")
     if colon and file and any(o.kind == "format" and o.name == second for o in offers(loose)):
         return _make(find("format", f"{head}:{second}", loose)), file
     return _make(find("format", head, loose)), rest
 
 
+def _no_task(name: str, head: str, rest: str, loose: tuple[Offer, ...]) -> None:
+    """Refuse `DISTRIBUTION:TASK`, which is how a component is named, and not how rows are."""
+    short = re.split(r"[/?]", rest)[0]
+    task = next((o for o in offers(loose) if (o.kind, o.name, o.distribution) == ("task", short, head)), None)
+    if task:
+        prefix = "builtin" if task.built_in else "task"
+        raise DataError(f"{name}: '{short}' is a task, and its rows are named otherwise", f"write {prefix}:{rest}")
+
+
 def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
-    """The format that claims the ending of a file's name. Raises DataError where none does, or several do.
+    """The format that claims the ending of a file's name, the longest one first; capitals make no difference.
 
     A built-in ending stays with the built-in format whatever is installed; a loose file that claims it too is refused.
+    Raises DataError where no format claims it, or several do, and PluginError where the one that does cannot be used.
     """
     ours = _known(tuple(offer for offer in offers() if offer.built_in))
     given = _known(tuple(loose))
-    for known in (ours, given):
-        claims = [pair for pair in known.formats if path.suffix in pair[1].suffixes]
-        if claims and known is ours:
-            claims += [pair for pair in given.formats if path.suffix in pair[1].suffixes]
-        if claims:
-            return _only(claims, path, name)
-    others = _known(tuple(offer for offer in offers() if not offer.built_in))
-    claims = [pair for pair in others.formats if path.suffix in pair[1].suffixes]
+    claims = _claims(path, (*ours.formats, *given.formats))
     if claims:
-        return _only(claims, path, name)
-    suffixes = sorted({*ours.suffixes, *given.suffixes, *others.suffixes})
+        return _only(claims, name)
+    others = _known(tuple(offer for offer in offers() if not offer.built_in))
+    claims = _claims(path, others.formats)
+    if claims:
+        return _only(claims, name)
+    suffixes = sorted(ours.suffixes | given.suffixes | others.suffixes)
     broken = "".join(f"; {problem}" for problem in (*given.broken, *others.broken))
     raise DataError(
         f"{name}: unknown kind of file '{path.suffix}'; known are {', '.join(suffixes)}{broken}",
@@ -89,11 +102,20 @@ def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
     )
 
 
-def _only(claims: list[tuple[Offer, Format]], path: Path, name: str) -> Format:
+def _claims(path: Path, among: tuple[tuple[Offer, tuple[str, ...]], ...]) -> list[tuple[Offer, str]]:
+    """The formats that claim the longest ending of a file's name that any of them claims, with that ending."""
+    name = path.name.lower()
+    found = [(offer, suffix) for offer, claimed in among for suffix in set(claimed) if name.endswith(suffix)]
+    longest = max((len(suffix) for _, suffix in found), default=0)
+    return [(offer, suffix) for offer, suffix in found if len(suffix) == longest]
+
+
+def _only(claims: list[tuple[Offer, str]], name: str) -> Format:
+    offer, suffix = claims[0]
     if len(claims) > 1:
-        who = " and ".join(str(offer) for offer, _ in claims)
-        raise DataError(f"{name}: '{path.suffix}' files are read by {who}", f"say which: {claims[0][0].name}:{name}")
-    return claims[0][1]
+        who = " and ".join(str(one) for one, _ in claims)
+        raise DataError(f"{name}: '{suffix}' files are read by {who}", f"say which: {offer.name}:{name}")
+    return _make(offer)
 
 
 @lru_cache(maxsize=32)
@@ -103,19 +125,41 @@ def _known(among: tuple[Offer, ...]) -> Known:
     for offer in among:
         if offer.kind == "format" and not offer.problem:
             try:
-                found.append((offer, _make(offer)))
+                found.append((offer, tuple(suffix.lower() for suffix in _class(offer).suffixes)))
             except PluginError as err:
                 broken.append(err.message)
     return Known(tuple(found), tuple(broken))
 
 
+def _class(offer: Offer) -> type[Format]:
+    return cast("type[Format]", check_class(offer.load(), "format", str(offer)))
+
+
 @lru_cache(maxsize=64)
 def _make(offer: Offer) -> Format:
-    cls = check_class(offer.load(), "format", str(offer))
-    made = cls(cls.Config())
+    """A format, with its defaults, since a data name gives no options. Raises PluginError where it has none for an option."""
+    cls = _class(offer)
+    required = needed(cls)
+    if required:
+        raise PluginError(
+            f"{offer} has no default for its option '{required[0]}', and a format is read with its defaults",
+            f"give '{required[0]}' a default",
+        )
+    try:
+        config = cls.Config()
+    except ValidationError as err:
+        raise PluginError(
+            f"{offer} refuses its own defaults: {err.errors()[0]['msg']}", "change the defaults"
+        ) from None
+    made = construct(cls, config, str(offer), offer.target)
     made.instance = offer.name
     assert isinstance(made, Format)
     return made
+
+
+def needed(cls: type[Component]) -> list[str]:
+    """The options of a class that have no default."""
+    return [field.alias or name for name, field in cls.Config.model_fields.items() if field.is_required()]
 
 
 def _is_there(name: str) -> bool:

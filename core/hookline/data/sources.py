@@ -5,10 +5,11 @@ Read strictly, hashed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
                 f"{name}: there is no split '{split}'{nearest(split, task.splits)}", f"splits: {list(task.splits)}"
             )
         return
-    reader, file = format_and_file(name, loose)
+    reader, file = _format_and_file(name, loose)
     path = Path(file)
     try:
         found = path.stat()
@@ -76,10 +77,12 @@ def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
     except (OSError, ValueError) as err:
         raise DataError(f"{shorten(name)} cannot be read: {_why(err)}", "check the path and its permissions") from None
     if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-        raise DataError(f"{name} is {what}", "name a .jsonl or .txt file")
+        folder = stat.S_ISDIR(found.st_mode)
+        raise DataError(
+            f"{name} is {'a folder' if folder else 'not a regular file'}", f"name a file{' in it' if folder else ''}"
+        )
     if reader is None:
-        by_suffix(path, name, loose)
+        _by_suffix(path, name, loose)
     if not found.st_size:
         raise DataError(f"{name}: 0 usable rows: the file is empty", "give it at least one row")
 
@@ -95,9 +98,9 @@ def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
         task, split = task_and_split(name, loose)
         records = tuple(task.rows(split))
         return Rows(name, records, digest(records))
-    reader, file = format_and_file(name, loose)
+    reader, file = _format_and_file(name, loose)
     path = Path(file)
-    reader = reader or by_suffix(path, name, loose)
+    reader = reader or _by_suffix(path, name, loose)
     try:
         records = tuple(_read(reader, path))
     except OSError as err:
@@ -107,10 +110,36 @@ def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
     return Rows(name, records, digest(records))
 
 
+def _format_and_file(name: str, loose: tuple[Offer, ...]) -> tuple[Format | None, str]:
+    with _naming(name):
+        return format_and_file(name, loose)
+
+
+def _by_suffix(path: Path, name: str, loose: tuple[Offer, ...]) -> Format:
+    with _naming(name):
+        return by_suffix(path, name, loose)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """What is wrong with a format is said with the data that needs it."""
+    try:
+        yield
+    except PluginError as err:
+        err.message = f"{shorten(name)}: {err.message}"
+        raise
+
+
 def _read(reader: Format, path: Path) -> Iterator[Record]:
     """A format's rows, each shown to be one; what is wrong with a format of somebody else is said to be its own."""
     try:
-        for number, record in enumerate(reader.read(path), 1):
+        found: object = reader.read(path)
+        if not isinstance(found, Iterable):
+            raise PluginError(
+                f"format '{reader.instance}' returns {shorten(repr(found))} for {path}, not rows",
+                "yield a mapping for each row",
+            )
+        for number, record in enumerate(found, 1):
             if not isinstance(record, Mapping) or not all(isinstance(key, str) for key in record):
                 what = "keys that are not text" if isinstance(record, Mapping) else type(record).__name__
                 raise PluginError(

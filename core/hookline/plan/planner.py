@@ -60,14 +60,15 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str 
 
 
 def _loose(plugins: Sequence[str | Offer]) -> tuple[Offer, ...]:
-    found: list[Offer] = []
-    for reference in dict.fromkeys(plugins):
-        if isinstance(reference, Offer):
-            found.append(reference)
-        elif offers.is_loose(reference):
-            found += offers.loose(reference)
-        elif not any(reference in (o.name, o.distribution) for o in offers.offers()):
-            raise PluginError(f"-p {reference}: no plugin of that name is installed", "give a path, or pip install it")
+    found = [plugin for plugin in plugins if isinstance(plugin, Offer)]
+    references = [plugin for plugin in plugins if not isinstance(plugin, Offer)]
+    found += offers.loose_of(references)
+    for reference in references:
+        if not offers.is_loose(reference) and not any(reference in (o.name, o.distribution) for o in offers.offers()):
+            raise PluginError(
+                f"-p {reference}: no plugin of that name is installed",
+                "give the path of a file, or a name that `hookline plugins list` shows",
+            )
     files = {offer.path: offer.path.rpartition("/")[2] for offer in found}
     if len(set(files.values())) < len(files):
         raise PluginError(f"two loose files have one name: {', '.join(sorted(files))}", "rename one: a run keeps both")

@@ -28,6 +28,7 @@ BUILT_IN = "hookline_plugins"
 VERBS = ("run", "explain", "doctor", "plugins")
 """Commands that are not offered, since the core is unusable without them."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NO_NAME = "a name is lower-case letters, digits, '.', '_' and '-', at most 64"
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,17 @@ class Offer:
     def __str__(self) -> str:
         return f"{self.kind} '{self.name}' ({self.distribution} {self.version})"
 
+    @property
+    def repair(self) -> str:
+        """What a user can do about what is wrong in its code."""
+        return f"fix {self.path}" if self.path else f"pip install --upgrade {self.distribution}"
+
     def load(self) -> Any:
         """Import this one component's class. Blame falls on the distribution, with the plugin's own frames below."""
         module, _, attribute = self.target.partition(":")
-        hint = f"hookline plugins show {self.name}; or: pip install --upgrade {self.distribution}"
+        hint = f"hookline plugins show {self.name}; or: {self.repair}"
         if self.path:
-            module, hint = _import_loose(Path(self.path)), f"fix {self.path}"
+            module, hint = _import_loose(Path(self.path)), self.repair
         try:
             loaded: Any = importlib.import_module(module)
         except (Exception, SystemExit) as err:
@@ -107,7 +113,7 @@ def _installed() -> tuple[Offer, ...]:
             if kind not in KINDS:
                 problem = f"there is no kind '{kind}'{nearest(kind, KINDS)}"
             elif not NAME.fullmatch(point.name):
-                problem = "a name is lower-case letters, digits, '.', '_' and '-', at most 64"
+                problem = NO_NAME
             else:
                 problem = _taken(kind, point.name, ours)
             found.append(Offer(kind, point.name, point.value, distribution, version, problem))
@@ -161,7 +167,7 @@ def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     elsewhere = [o.kind for o in offers(loose) if o.name == short and o.kind != kind]
     closest = f"; '{short}' is offered as {elsewhere[0]}" if elsewhere else nearest(short, known)
     absent = distribution and not any(_normal(o.distribution) == _normal(distribution) for o in offers(loose))
-    hint = f"pip install {distribution if absent else 'the distribution that offers it'}"
+    hint = f"install {distribution if absent else 'the distribution that offers it'}, if there is one"
     raise PluginError(
         f"no {kind} '{name}' is installed{closest}", f"{hint}, or name one offered here: {', '.join(known) or 'none'}"
     )
@@ -177,8 +183,11 @@ def available(references: Sequence[str]) -> tuple[Offer, ...]:
 
 
 def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
-    """What loose files offer, of the references that are files; the others are names of what is installed anyway."""
-    return tuple(offer for reference in references if is_loose(reference) for offer in loose(reference))
+    """What loose files offer, of the references that are files, each file once; others are names of what is installed."""
+    files: dict[Path, str] = {}
+    for reference in filter(is_loose, references):
+        files.setdefault(Path(reference).resolve(), reference)
+    return tuple(offer for reference in files.values() for offer in loose(reference))
 
 
 def by_name(name: str, among: Sequence[Offer]) -> list[Offer]:
@@ -227,6 +236,8 @@ def loose(reference: str) -> tuple[Offer, ...]:
                 "mark a method such as hookline_advantage with @hookimpl, or derive from the base class of its kind",
             )
         problem = _taken(kind, name, frozenset((o.kind, o.name) for o in _installed() if o.built_in))
+        if not problem and not NAME.fullmatch(name):
+            problem = NO_NAME
         found.append(Offer(kind, name, f"{module.__name__}:{cls.__name__}", path.name, digest, problem, path=str(path)))
     if not found:
         raise PluginError(f"{reference} defines no component", "derive a class from hookline.Component")

@@ -18,6 +18,8 @@ import torch
 
 from hookline import kernels
 from hookline._version import __version__
+from hookline.config.problems import label_of
+from hookline.config.uses import normal_form
 from hookline.errors import shorten
 from hookline.registry import offers
 from hookline.registry.offers import Offer
@@ -82,7 +84,8 @@ class Surroundings:
 
 def experiment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """How an experiment differs from the one a run began with, but for what may change on the way."""
-    return [text for key, text in _differences(old, new) if not FREE_TO_CHANGE.match(key)]
+    found = _differences(normal_form(old), normal_form(new))
+    return [text for key, text in found if not FREE_TO_CHANGE.match(key)]
 
 
 def _version_of(name: str) -> str:
@@ -112,17 +115,21 @@ def _source_hash(cls: type) -> str:
         return ""
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def _differences(old: Any, new: Any, path: str = "", shown: str = "") -> Iterator[tuple[str, str]]:
+    """(path, sentence) of each difference; in the sentence items of lists go by their own name."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            where = (f"{path}.{key}", f"{shown}.{key}") if path else (str(key), str(key))
+            yield from _differences(old.get(key), new.get(key), *where)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for i, (a, b) in enumerate(zip(old, new)):
-            yield from _differences(a, b, f"{path}.{i}")
+            key = path.rpartition(".")[2]
+            name = label_of(a, key) if label_of(a, key) == label_of(b, key) else ""
+            yield from _differences(a, b, f"{path}.{i}", f"{shown}.{name or i}")
     elif isinstance(old, list) and isinstance(new, list) and path == "phases":
         yield path, f"phases were {_names(old)}; are {_names(new)}"
     elif old != new:
-        yield path, f"{path} was {shorten(json.dumps(old))}, is {shorten(json.dumps(new))}"
+        yield path, f"{shown} was {shorten(json.dumps(old))}, is {shorten(json.dumps(new))}"
 
 
 def _names(phases: Sequence[Any]) -> str:

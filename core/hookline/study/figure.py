@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hookline.config.uses import normal_form
 from hookline.contract.fields import instance_name
 from hookline.contract.metrics import figure_name
 from hookline.errors import CheckpointError, ExperimentError, nearest
@@ -105,7 +106,8 @@ def _measured(entry: Entry, phase: str) -> list[str]:
 def _described(entries: Sequence[Entry], phase: str, metric: str) -> Figure:
     """The figure with its evaluation. Raises ExperimentError where one name means two things."""
     measured = [{f: (name, use) for f, name, use, _ in _evaluations(entry, phase)}.get(metric) for entry in entries]
-    uses = [json.dumps([m[1]["use"], m[1]["options"]], sort_keys=True) if m else "" for m in measured]
+    plain = [normal_form(m[1]) if m else {} for m in measured]
+    uses = [json.dumps([use["use"], use["options"]], sort_keys=True) if use else "" for use in plain]
     other = next((entry for entry, use in zip(entries, uses) if use != uses[0]), None)
     if other is not None:
         raise ExperimentError(

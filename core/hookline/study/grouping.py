@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hookline.config.uses import normal_form
 from hookline.contract.fields import instance_name
 from hookline.errors import CheckpointError, ExperimentError
 from hookline.runs.run import Run
@@ -108,7 +109,7 @@ def _directories(path: Path) -> list[Path]:
 
 def configuration_of(run: Run, experiment: Json) -> dict[str, str]:
     """Path → value, of everything that may change a result apart from the seed. Items of lists go by their own name."""
-    values = {key: value for key, value in experiment.items() if key not in NOT_CONFIGURATION}
+    values = {key: value for key, value in normal_form(experiment).items() if key not in NOT_CONFIGURATION}
     values["phases"] = {p["name"]: {k: v for k, v in p.items() if k not in ("name", "save")} for p in values["phases"]}
     found = dict(_flat(values, ""))
     found["phases"] = ",".join(values["phases"])

@@ -13,6 +13,7 @@ from typing import Any
 from hookline.config import problems as experiments
 from hookline.config.experiment import Source, document_of
 from hookline.config.overrides import enter, override, parse_value
+from hookline.config.uses import normal_form
 from hookline.config.yaml import COMPONENTS
 from hookline.errors import ExperimentError, HooklineError, shorten
 
@@ -70,7 +71,9 @@ def axes_of(
     axes: dict[str, list[Any]] = {}
     for path, values in (given if isinstance(given, Mapping) else {}).items():
         where = document.where(("matrix", path))
-        texts = [_text(value) for value in values] if isinstance(values, list) else []
+        texts = (
+            [_text(normal_form(value, path.rpartition(".")[2])) for value in values] if isinstance(values, list) else []
+        )
         if not texts:
             problems.append(f"{where}matrix.{shorten(path)} is {shorten(_text(values))}; give a list of values")
         elif len(set(texts)) < len(texts):
@@ -162,7 +165,7 @@ def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]
         if not (isinstance(place, Mapping) and "use" in place):
             continue
         lost = {
-            _component(value): [key for key in place if key not in ("use", "name", *value_keys)]
+            _component(normal_form(value, "use")): [key for key in place if key not in ("use", "name", *value_keys)]
             for value in options
             for value_keys in [list(value) if isinstance(value, Mapping) else []]
         }
@@ -198,7 +201,7 @@ def _label(path: str, value: Any, paths: Sequence[str]) -> str:
         if sum(other == tail or other.endswith(f".{tail}") for other in paths) == 1 or tail == path
     )
     component = parts[-1] in COMPONENTS or parts[-1] == "use" or (isinstance(value, Mapping) and "use" in value)
-    text = _component(value) if component else _word(value)
+    text = _component(normal_form(value, "use")) if component else _word(value)
     if not component or text in ("none", "true", "false"):
         text = f"{short}={text}"
     text = re.sub(r"[^\w.+=,-]+", "-", text, flags=re.ASCII)

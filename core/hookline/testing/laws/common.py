@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hookline.contract.check import hook_methods
-from hookline.contract.component import Component
+from hookline.contract.component import docstring_of
 from hookline.contract.fields import UpdateConfig
 from hookline.errors import HooklineError
 from hookline.loop.loop import PhaseLoop
@@ -36,7 +35,7 @@ def documented(subject: Subject) -> str | None:
     missing = [
         f"option '{field.alias or name}'" for name, field in cls.Config.model_fields.items() if not field.description
     ]
-    if not (inspect.getdoc(cls) or "").strip() or inspect.getdoc(cls) == inspect.getdoc(Component):
+    if not docstring_of(cls):
         missing.insert(0, "the class")
     if missing:
         raise Broken(f"without a docstring: {', '.join(missing)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hookline.batch.stages import Record
 from hookline.contract.format import Format
+from hookline.data.formats import needed
 from hookline.data.sources import digest
 from hookline.errors import DataError
 from hookline.testing.harness import Subject, own_rows
@@ -48,6 +49,15 @@ def suffixes(subject: Subject) -> str | None:
     if not component.suffixes:
         raise NotApplicable("it has none, and is named as `NAME:FILE`")
     return ", ".join(component.suffixes)
+
+
+@law("format", alone=True)
+def defaults(subject: Subject) -> str | None:
+    """Every option has a default, since a data name gives none."""
+    required = needed(subject.cls)
+    if required:
+        raise Broken(f"give '{required[0]}' a default: a format is read with its defaults")
+    return None
 
 
 @law("format", alone=True)
