@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     from hookline.errors import HooklineError, told
 
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="hookline", standalone_mode=False)
     except HooklineError as err:
         return told(err)
     except KeyboardInterrupt:
