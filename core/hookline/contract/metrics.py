@@ -30,7 +30,7 @@ class Metric:
     aggregate: str = "mean"
     """How values of one step join: `mean` (weighted by count), `sum`, `max` or `last`."""
     healthy: tuple[float, float] | None = None
-    """Outside this range the run says so; it does not stop."""
+    """Outside this range the run prints a notice and continues."""
     timing: bool = False
     """Timings are excluded from every promise of equality."""
 
