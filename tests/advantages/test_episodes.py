@@ -10,10 +10,11 @@ import torch
 from made_rows import Ctx, advantage, around, made, rows
 
 from hookline import PluginError, Scored, concat, pairs
-from hookline.contract.metrics import CORE_METRICS, Dictionary, MetricLog
+from hookline.contract.metrics import CORE_METRICS
 from hookline.loop.checks import check_batch
 from hookline.loop.guards import learning_signal
 from hookline.loop.phase import Counters
+from hookline.runs.figures import Dictionary, MetricLog
 from hookline_plugins.advantages.group_relative import GroupRelative
 from hookline_plugins.advantages.leave_one_out import LeaveOneOut
 from hookline_plugins.wrappers.normalise import Normalise

@@ -169,7 +169,7 @@ class Lab:
 
 
 def refused(said: Said, code: int, *words: str, problems: int = 0, frames: bool = False) -> Said:
-    """One sentence of the right class, with cause and mend, naming the user's own things; nothing else on stderr."""
+    """One sentence of the right class, with cause and hint, naming the user's own things; nothing else on stderr."""
     assert said.code == code, (said.code, said.err)
     kind, _, rest = said.sentence.partition(": ")
     assert kind in CLASSES[code], said.err
@@ -181,7 +181,7 @@ def refused(said: Said, code: int, *words: str, problems: int = 0, frames: bool 
         assert len(said.errors) == 1 + problems, said.err
     else:
         cause, arrow, hint = rest.partition(" → ")
-        assert arrow, f"no mend: {said.err}"
+        assert arrow, f"no hint: {said.err}"
         assert len(cause) > 10, said.err
         assert len(hint) > 3, said.err
         assert frames or len(said.errors) == 1, said.err

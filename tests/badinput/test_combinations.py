@@ -115,7 +115,7 @@ def test_comparisons_asked_of_unpaired_data(lab: Lab, say: Any, update: str) -> 
     refused(
         said, 2, f"'{update}' needs several answers per prompt, but 'dataset' reads one; ", "comparisons", problems=1
     )
-    assert "samples_per_prompt" not in said.err, "that mend is for rollouts that sample"
+    assert "samples_per_prompt" not in said.err, "that hint is for rollouts that sample"
     refused(say(phase(lab, rollout=ONE, advantage=None, update=update)), 2, "e.g. samples_per_prompt: 4", problems=1)
 
 

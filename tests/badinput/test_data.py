@@ -82,7 +82,7 @@ def test_DS4_a_field_missing_or_wrong_in_row_17(lab: Lab, row: dict[str, object]
     lab.rows("pairs.jsonl", [good] * 16 + [row] + [good] * 3)
     refused(lab.run(lab.sft()), 3, "pairs.jsonl row 17", words)
     lab.rows("pairs.jsonl", [good] * 20)
-    assert lab.run(lab.sft(1)).code == 0  # nothing was made from the bad rows: mend and go on
+    assert lab.run(lab.sft(1)).code == 0  # nothing was made from the bad rows: fix them and go on
 
 
 def test_DS4_comparisons_with_missing_fields_or_false_ids(lab: Lab) -> None:

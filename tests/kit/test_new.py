@@ -125,7 +125,7 @@ def test_what_is_refused(
     assert main(["plugins", "new", "--kind", kind, "--dir", str(tmp_path), "--", name]) == ExperimentError.exit_code
     said = capsys.readouterr().err
     assert sentence in said
-    assert re.fullmatch(r"ExperimentError: .+ → .+\n", said), "one sentence, with a mend"
+    assert re.fullmatch(r"ExperimentError: .+ → .+\n", said), "one sentence, with a hint"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hookline-there"]
 
 

@@ -26,7 +26,7 @@ Write = Callable[..., str]
 def refusal(
     kind: type[HooklineError], experiment: Mapping[str, Any], *plugins: str, run: Path | None = None
 ) -> HooklineError:
-    """The error of planning, or of running into a folder; always one sentence with a mend."""
+    """The error of planning, or of running into a folder; always one sentence with a hint."""
     with pytest.raises(HooklineError) as caught:
         hookline.run(experiment, plugins=plugins, out=run) if run else plan(experiment, plugins=plugins)
     err = caught.value

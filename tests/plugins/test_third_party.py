@@ -98,7 +98,7 @@ def experiment(desk: Path, tiny: Callable[..., dict[str, Any]]) -> Callable[...,
 
 
 def one_sentence(said: Said, code: int) -> str:
-    """The sentence of a refusal: it stands alone on its line, with a mend and without a traceback."""
+    """The sentence of a refusal: it stands alone on its line, with a hint and without a traceback."""
     first = said.err.splitlines()[0] if said.err else ""
     assert said.code == code, said
     assert re.match(r"\w+Error: .+ → .+", first), said.err

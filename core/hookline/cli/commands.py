@@ -48,7 +48,7 @@ def _first_line(offer: Offer) -> str:
 
 
 def named(name: str, loose: tuple[Offer, ...] = ()) -> Offer | None:
-    """The offer that `hookline NAME`, or `hookline DISTRIBUTION:NAME`, means; None where nobody offers it.
+    """The offer that `hookline NAME`, or `hookline DISTRIBUTION:NAME`, means; None where no distribution offers it.
 
     Raises PluginError where it cannot be used, or where several distributions offer it.
     """

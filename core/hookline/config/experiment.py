@@ -146,7 +146,7 @@ class Save(Strict):
 
 
 class _Loop(Strict):
-    """What a phase says besides its components."""
+    """The fields of a phase besides its components."""
 
     name: PhaseIdentifier
     steps: int = Field(ge=1, le=100_000_000)
@@ -176,7 +176,7 @@ class Phase(_Sections):
     patience: int = Field(20, ge=1)
     """Steps in a row without any difference in reward before the run stops: there is nothing to learn from.
 
-    A phase whose rewards differed before, and whose policy may just have got as good as it can, is told so and goes on.
+    A phase whose rewards differed before, and whose policy may just have got as good as it can, gets a notice and continues.
     """
 
     @field_validator("evaluate", *(kind.section for kind in of_phase() if kind.many), mode="before")
@@ -264,7 +264,7 @@ Source = str | Path | Mapping[str, Any] | Document
 
 
 def document_of(source: Source) -> Document:
-    """What stands in an experiment, nothing checked. Of a Document it is a copy, so that overrides of one run change no other."""
+    """The values of an experiment, unchecked. For a Document it is a copy, so that overrides of one run change no other."""
     if isinstance(source, Document):
         return copy.deepcopy(source)
     if isinstance(source, Mapping):

@@ -42,7 +42,7 @@ class Out(Protocol):
 
     @property
     def json(self) -> bool:
-        """Whether `--json` was given. Text and tables then print nothing, so most commands need not ask."""
+        """Whether `--json` was given. Text and tables then print nothing, so most commands need not look at it."""
 
     def text(self, text: str) -> None:
         """Print a piece of text, on lines of its own."""
@@ -67,7 +67,7 @@ class Command(Component[ConfigT]):
     """
 
     has_json: ClassVar[bool] = True
-    """Whether it has the option `--json`; it then calls `out.value` exactly once. False for one with nothing to tell machines."""
+    """Whether it has the option `--json`; it then calls `out.value` exactly once. False for a command without a JSON value."""
 
     def run(self, out: Out) -> int:
         """Do it, print to `out`, and return the exit code. Raises HooklineError for what the user can fix."""

@@ -42,32 +42,25 @@ class Tokenizer(Protocol):
     @property
     def vocabulary(self) -> int:
         """The number of tokens."""
-        ...
 
     @property
     def special(self) -> dict[str, int]:
         """`bos_token_id`, `eos_token_id` and `pad_token_id`, as a model's config names them."""
-        ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens; text that looks like one stays text."""
-        ...
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for many texts."""
-        ...
 
     def prompt(self, text: str) -> list[int]:
         """A prompt as the model sees it: start, text, and the mark behind which the answer begins."""
-        ...
 
     def answer(self, text: str) -> list[int]:
         """A response as the model should give it, the ending token included."""
-        ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text without special tokens."""
-        ...
 
 
 class Rows(Protocol):
@@ -82,17 +75,14 @@ class Rows(Protocol):
     @property
     def sha256(self) -> str:
         """Of the contents: a run that resumes on other data is refused."""
-        ...
 
     def __len__(self) -> int: ...
 
     def placed(self) -> Iterator[tuple[str, Record]]:
         """Every record with where it stands, e.g. `pairs.jsonl row 17`, as messages name it."""
-        ...
 
     def texts(self, field: str) -> list[str]:
         """A field of all rows that have it and do not leave it empty. Raises DataError where it is not text."""
-        ...
 
 
 class Task(Protocol):
@@ -122,7 +112,6 @@ class Role(Protocol):
     @property
     def context(self) -> int:
         """The most positions that the model takes."""
-        ...
 
     @property
     def hidden_size(self) -> int: ...
@@ -133,30 +122,25 @@ class Role(Protocol):
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:
         """Weight [V, H] and bias [V] of the output layer."""
-        ...
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter by name, tied ones once."""
-        ...
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn."""
-        ...
 
     def tensors(self) -> dict[str, Tensor]:
         """All that makes the model: parameters and persistent buffers."""
-        ...
 
 
 class NextToken(Protocol):
-    """What a role says at the last position of each row."""
+    """What a role predicts at the last position of each row."""
 
     logits_BV: Tensor
     """About the next token, float32 [B, V]."""
 
     def head(self, name: str) -> Tensor:
         """A head's figures for the next token, [B] or [B, k]."""
-        ...
 
 
 class Context(Protocol):
@@ -166,39 +150,32 @@ class Context(Protocol):
 
     @property
     def run(self) -> Run:
-        """The run on disk: its directory, its rows, and `notice` for the person who watches."""
-        ...
+        """The run on disk: its directory, its rows, and `notice`, which prints a line."""
 
     @property
     def phase(self) -> str:
         """The phase's name."""
-        ...
 
     @property
     def step(self) -> int:
         """Steps of this phase that are done; in an evaluation, batches drawn so far."""
-        ...
 
     @property
     def steps(self) -> int:
         """Steps this phase has in all."""
-        ...
 
     @property
     def evaluating(self) -> bool:
         """True while an evaluation draws and judges rows: rows come in file order, and nothing may learn from them."""
-        ...
 
     @property
     def given(self) -> frozenset[str]:
         """What the components of this phase give: columns such as `return_BT`, `groups`, `behaviour`."""
-        ...
 
     @property
     def brings_advantage(self) -> bool:
         """Whether this component answers hookline_advantage here. False for an update that could compute it, when the
         phase names a separate advantage."""
-        ...
 
     @property
     def tokenizer(self) -> Tokenizer: ...
@@ -206,29 +183,23 @@ class Context(Protocol):
     @property
     def instance(self) -> str:
         """The name under which the experiment uses this component."""
-        ...
 
     # -- randomness and data
 
     def key(self, purpose: str, *ids: object) -> tuple[object, ...]:
         """What a random number is for: (seed, phase, step, instance, purpose, ids); see `hookline.rng`."""
-        ...
 
     def rng(self, purpose: str, *ids: object) -> torch.Generator:
         """A fresh generator that depends on the key alone, so that nothing has to be saved and nothing drifts."""
-        ...
 
     def sample_ids(self, n: int) -> Tensor:
         """`n` sample ids, int64 [n], never handed out before in this run."""
-        ...
 
     def rows(self, name: str) -> Rows:
         """All rows of a data name; its hash joins the run's manifest, and a resume on other data is refused."""
-        ...
 
     def task(self, name: str) -> Task:
         """The task behind a data name such as `builtin:walks`: its rows, its own reward, its process."""
-        ...
 
     def encode(
         self,
@@ -243,34 +214,28 @@ class Context(Protocol):
 
         where: which record it is, as `Rows.placed` says it; errors begin with it. longest: positions there are for
         prompt, answer and `new_tokens` to be drawn. Raises DataError for a field that is missing or not text, and for a
-        record that is too long.
+        record that is too long; to skip such records, leave `longest` out and compare `len(encoded)`.
         """
-        ...
 
     def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
         """The ids that one more turn adds behind the chat messages `previous`; plain text has none before it."""
-        ...
 
     def collected(self, phase: str) -> Rows:
         """What an earlier phase collected: the comparisons of all of its rounds so far, or of one, `NAME@ROUND`."""
-        ...
 
     def take(self, total: int, n: int) -> list[int]:
         """Which `n` of `total` rows belong to this step: each epoch in a new order, nothing to save.
 
         In an evaluation: file order, and fewer rows, then none, when they run out.
         """
-        ...
 
     # -- models
 
     def role_named(self, name: str) -> Role:
         """A model by role, e.g. `policy`. Raises PluginError where there is none."""
-        ...
 
     def role_with(self, head: str) -> str:
         """The name of the role that has a head, e.g. whose `value` an advantage should read."""
-        ...
 
     def role(
         self,
@@ -288,7 +253,6 @@ class Context(Protocol):
         Asking again for the same name gives the same role. A frozen copy of a policy whose adapter is new is the
         policy with its adapter off. Frozen roles are rebuilt on resume and their hash compared.
         """
-        ...
 
     def head(
         self,
@@ -304,15 +268,12 @@ class Context(Protocol):
         before it (values) or after it (rewards), or, `row`, is one per row, on its last chosen token. The model's family
         must have that side.
         """
-        ...
 
     def target(self, name: str, of: str, *, role: str = "policy") -> None:
         """A frozen copy of a head, in `setup`, for slow targets; move it with `polyak` from `after=` of `ctx.train`."""
-        ...
 
     def polyak(self, name: str, of: str, share: float, *, role: str = "policy") -> None:
         """Move a target by `share` of the way to the head it follows."""
-        ...
 
     # -- statistics and training
 
@@ -323,7 +284,6 @@ class Context(Protocol):
         head over the vocabulary has these too, e.g. `q.logsumexp`, without its [B, T, V] ever being there.
         Log-probs are taken under the batch's own sampling (temperature and kept ids), so ratios are on one support.
         """
-        ...
 
     def train(
         self,
@@ -340,7 +300,6 @@ class Context(Protocol):
         behind each optimiser step. beside: other rows and their loss, split into as many parts, whose gradient joins each
         optimiser step. Raises NumbersError before any weight changes when a value is not finite.
         """
-        ...
 
     def draw(
         self,
@@ -360,25 +319,20 @@ class Context(Protocol):
         heads) to the logits [B, V] that are drawn from, e.g. a mixture of two policies, or a policy guided by values.
         greedy_B: rows that take the likeliest token each time; their log-probs are those of sampling all the same.
         """
-        ...
 
     # -- figures, over all ranks
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         """Add to a declared figure of this step; `count` is its weight when means join. Does nothing in an evaluation."""
-        ...
 
     def sum(self, x: Tensor) -> float:
         """Sum over all entries on all ranks."""
-        ...
 
     def mean(self, x: Tensor) -> float:
         """Mean over all entries on all ranks; 0 when there are none."""
-        ...
 
     def max(self, x: Tensor) -> float:
         """Largest entry on all ranks."""
-        ...
 
     # -- what comes from outside: clocks, services, people
 
@@ -388,7 +342,6 @@ class Context(Protocol):
         Whatever a component keeps between calls (a session, a connection pool) then lives on one loop all through the
         run. Raises PluginError inside a coroutine: write `await` there.
         """
-        ...
 
     @overload
     def once(self, key: object, fn: Callable[[], Coroutine[Any, Any, Answer]]) -> Awaitable[Answer]: ...
@@ -406,9 +359,8 @@ class Context(Protocol):
         fn: sync, or `async def`; what an async one answers must be awaited: `await ctx.once(key, fn)`. Its answer is
         JSON or a tree of tensors (dicts with text keys, lists, numbers, text, None). It comes back as the journal holds
         it, in a resumed run or not: tuples are lists, tensors are on the CPU. Raises PluginError for anything else.
-        Nothing is journaled when `fn` raises, nor where a finished run is only looked at.
+        Nothing is journaled when `fn` raises, nor where a finished run is only read.
         """
-        ...
 
     async def each(
         self, rollout: Rollout, ask: Callable[[int], Awaitable[float]], *, timeout: float = 30.0, retries: int = 0
@@ -418,4 +370,3 @@ class Context(Protocol):
         Answers are journaled before use, as by `once`, under the row's sample id: a resumed run reads them, not the
         clock. An answer that is not finite is not journaled.
         """
-        ...

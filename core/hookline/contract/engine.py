@@ -59,7 +59,7 @@ class Completion:
     versions: Tensor
     """[T] int64: which weights drew each token."""
     kept_ids: KeptIds | None = None
-    """Per token, the ids that top-k/top-p kept; engines that give `kept-ids` say it where something was cut."""
+    """Per token, the ids that top-k/top-p kept; engines that give `kept-ids` fill it in where sampling truncates."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ Side = Literal["before", "after", "row"]
 
 
 class Decoding:
-    """Where decoding stands: one unfinished text per row. A family has its own, with what it needs to go on."""
+    """The state of decoding: one unfinished text per row. A family has its own class, with what it needs to continue."""
 
     logits_BV: Tensor
     """The network's logits about the next token of each row, float32."""
@@ -41,7 +41,7 @@ class Family(Component[ConfigT]):
     """How networks of one kind compute: kind `model`, named by `model: {family: NAME}`; `causal` unless said otherwise.
 
     It keeps no state: every method takes the network, below any adapter. Autocast, adapters switched off and
-    recomputation are the caller's matter.
+    recomputation are the caller's task.
     """
 
     sides: ClassVar[frozenset[str]] = frozenset()

@@ -43,11 +43,11 @@ class Kind:
     required: bool = False
     """Whether every phase names one."""
     wrapped_by: str = ""
-    """The hook that wrappers stand around when this kind answers."""
+    """The hook that wrappers wrap when this kind answers."""
     wraps: bool = False
-    """Whether its components may stand around hooks, by methods of their own or of their base class."""
+    """Whether its components may wrap hooks, by methods of their own or of their base class."""
     verb: str = "answers"
-    """What `explain` says that it does."""
+    """The verb that `explain` prints for it."""
     default: str = ""
     """The component that answers where none is named."""
     laws: tuple[str, ...] = ()
@@ -73,12 +73,12 @@ class Kind:
 
     @property
     def in_loop(self) -> bool:
-        """Whether its components answer hooks of the loop, or stand around them."""
+        """Whether its components answer hooks of the loop, or wrap them."""
         return self.scope == "phase" and bool(self.hook or self.wraps)
 
     @property
     def around(self) -> bool:
-        """Whether all that its components do in the loop is to stand around hooks that others answer."""
+        """Whether its components only wrap hooks that others answer."""
         return self.wraps and not self.hook
 
     def bases(self) -> tuple[type[Component], ...]:

@@ -1,15 +1,10 @@
-"""The metric dictionary: a figure is declared once, with its meaning, before it can be logged."""
+"""Metrics: a figure is declared once, with its meaning, before it can be logged."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
-from hookline.errors import PluginError, nearest
-
-__all__ = ["CORE_METRICS", "Dictionary", "Metric", "MetricLog", "figure_name"]
+__all__ = ["CORE_METRICS", "Metric", "figure_name"]
 
 
 def figure_name(evaluation: str, instance: str) -> str:
@@ -30,7 +25,7 @@ class Metric:
     aggregate: str = "mean"
     """How values of one step join: `mean` (weighted by count), `sum`, `max` or `last`."""
     healthy: tuple[float, float] | None = None
-    """Outside this range the run says so; it does not stop."""
+    """Outside this range the run prints a notice and continues."""
     timing: bool = False
     """Timings are excluded from every promise of equality."""
 
@@ -59,64 +54,3 @@ CORE_METRICS = (
     Metric("seconds/*", "wall time of one part of the step", "s", aggregate="sum", timing=True),
     Metric("tokens_per_second", "chosen tokens over the step's wall time", "tokens/s", timing=True),
 )
-
-
-class Dictionary:
-    """What the figures of one phase mean."""
-
-    def __init__(self, declared: Iterable[Metric]) -> None:
-        self._declared: dict[str, Metric] = {}
-        for metric in declared:
-            known = self._declared.setdefault(metric.name, metric)
-            if known != metric:
-                raise PluginError(
-                    f"the figure '{metric.name}' is declared twice, with different meanings", "rename one of them"
-                )
-        self._patterns = [metric for metric in self._declared.values() if "*" in metric.name]
-
-    def find(self, name: str, who: str) -> Metric:
-        """What a name means. Raises PluginError in the name of `who` where no component declared it."""
-        found = self._declared.get(name) or next((m for m in self._patterns if fnmatchcase(name, m.name)), None)
-        if found is None:
-            raise PluginError(
-                f"{who} logs '{name}', which no component declares{nearest(name, self._declared)}",
-                f'add Metric("{name}", "its formula") to the component\'s `metrics`',
-            )
-        return found
-
-
-class MetricLog:
-    """One step's figures on their way into one row."""
-
-    def __init__(self, dictionary: Dictionary) -> None:
-        self.dictionary = dictionary
-        self._values: dict[str, tuple[float, float]] = {}
-
-    def find(self, name: str, who: str) -> Metric:
-        return self.dictionary.find(name, who)
-
-    def add(self, name: str, value: float, count: float = 1.0, who: str = "the core") -> None:
-        metric = self.find(name, who)
-        if metric.aggregate == "mean" and not count:
-            return  # a mean over nothing is not a figure
-        total, weight = self._values.get(name, (0.0, 0.0))
-        match metric.aggregate:
-            case "mean":
-                total, weight = total + value * count, weight + count
-            case "sum":
-                total, weight = total + value, 1.0
-            case "max":
-                total, weight = (max(total, value) if weight else value), 1.0
-            case _:
-                total, weight = value, 1.0
-        self._values[name] = (total, weight)
-
-    def collect(self) -> tuple[dict[str, float], dict[str, float]]:
-        """(figures, timings), and empty again. A value that is not finite stays visible as it is."""
-        figures: dict[str, float] = {}
-        timings: dict[str, float] = {}
-        for name, (total, weight) in self._values.items():
-            value = total / weight if weight else math.nan
-            (timings if self.find(name, "the core").timing else figures)[name] = value
-        self._values = {}
-        return figures, timings

@@ -1,4 +1,4 @@
-"""A finite decision process told in words: what a task small enough for exact answers offers beside its rows.
+"""A finite decision process in words: what a task small enough for exact answers offers besides its rows.
 
 Neural code meets it as prompts and answers, tabular code as states and actions; both are the same object. A policy starts
 from `prompt(state)`, says one action (a word), is shown what the process adds (`shows`, outside the mask), and so on until
@@ -39,13 +39,13 @@ class Process:
         raise NotImplementedError
 
     def shows(self, before: State, action: str, after: State) -> str:
-        """What the policy is shown once an action was taken, in words; nothing where the action tells it all."""
+        """What the policy is shown once an action was taken, in words; empty where the action says everything."""
         return ""
 
     def play(self, start: State, words: Sequence[str]) -> tuple[float, bool]:
-        """(sum of rewards, whether the episode ended) of some actions, where nothing is left to chance.
+        """(sum of rewards, whether the episode ended) of some actions, where no outcome is random.
 
-        A word that is no action there ends it: what was paid so far stays.
+        A word that is not an action there ends the episode; rewards paid so far count.
         """
         state, total = start, 0.0
         for word in words:

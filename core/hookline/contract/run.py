@@ -16,46 +16,37 @@ class Run(Protocol):
 
     directory: Path
     about: dict[str, Any]
-    """What the run stands on, as run.json holds it: versions, hashes of code and data, plugins."""
+    """What the run depends on, as run.json holds it: versions, hashes of code and data, plugins."""
     resumed: bool
     """True where the directory held this run already."""
 
     @property
     def id(self) -> str:
         """Eight hex digits, the same after a resume."""
-        ...
 
     @property
     def name(self) -> str:
         """The experiment's name."""
-        ...
 
     @property
     def experiment(self) -> dict[str, Any]:
         """The experiment as resolved."""
-        ...
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the person who watches was told so far."""
-        ...
+        """The notices printed so far."""
 
     def notice(self, text: str) -> None:
-        """Tell the person who watches, in one line."""
-        ...
+        """Print a one-line notice."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Every committed row, oldest first: {"row", "phase", "step", "metrics", "timings"}."""
-        ...
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
-        ...
 
     def metric(self, phase: str, name: str) -> Metric | None:
-        """What a logged figure means, as the core or a component of the phase declared it; None when nobody did."""
-        ...
+        """What a logged figure means, as the core or a component of the phase declared it; None where none did."""
 
     def phase_folder(self, phase: str) -> Path:
         """Where a finished phase's model, data and hashes lie."""
-        ...

@@ -25,15 +25,9 @@ def encode(
     longest: int | None = None,
     new_tokens: int = 0,
 ) -> Encoded:
-    """A record's `prompt`, and the answer in the field `answer`, as token ids.
+    """A record's `prompt`, and the answer in the field `answer`, as token ids; see `hookline.Context.encode`.
 
-    answer: the field that holds the answer, e.g. `completion` or `chosen`; None: there is none, it will be drawn.
-    where: which record it is, e.g. `pairs.jsonl row 17`; errors begin with it. longest: positions there are for prompt,
-    answer and `new_tokens` that will be drawn; a record that needs more is refused. To leave longer ones out, leave
-    `longest` out and compare `len(encoded)`.
-
-    Raises DataError: a field is missing or not text, the record asks for what plain text cannot say (`messages`,
-    `tools`, `images`), or it is too long.
+    Raises DataError also for a record with what plain text has no room for: `messages`, `tools`, `images`.
     """
     refuse_unread(record, where)
     prompt_ids = tokenizer.prompt(text_of(record, "prompt", where))

@@ -58,7 +58,7 @@ class Known:
 def format_and_file(name: str, loose: tuple[Offer, ...] = ()) -> tuple[Format | None, str]:
     """The format that a data name names with `FORMAT:FILE` or `DISTRIBUTION:FORMAT:FILE`, if it does, and the file.
 
-    A file whose own name holds a colon is that file. Raises PluginError for a format that nobody offers.
+    A file whose own name holds a colon is that file. Raises PluginError for a format that is not offered.
     """
     head, colon, rest = name.partition(":")
     if not colon or not rest or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", head) or _is_there(name):

@@ -23,7 +23,7 @@ __all__ = ["Local", "NextToken"]
 
 
 class NextToken:
-    """What a role says at the last position of each row."""
+    """What a role predicts at the last position of each row."""
 
     def __init__(self, role: Role, state: Decoding) -> None:
         self._role, self._hidden_BH = role, state.hidden_BH

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hookline.batch.columns import sum_shared
 from hookline.batch.stages import Rollout, Scored
-from hookline.contract.metrics import MetricLog
 from hookline.errors import NumbersError, PluginError
 from hookline.loop.phase import Counters
 from hookline.plan.plan import PlannedPhase
+from hookline.runs.figures import MetricLog
 
 __all__ = ["count", "judged", "learning_signal", "policy_age"]
 

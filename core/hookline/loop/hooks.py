@@ -75,7 +75,7 @@ def _core_score(score: Callable[[PhaseContext, Rollout], Scored]) -> object:
 
 
 def _adapted(component: Component, slot: Slot, without: str = "") -> object:
-    """An object with one adapter per hook method, for pluggy to register; `without`: one that somebody else answers."""
+    """An object with one adapter per hook method, for pluggy to register; `without`: a hook that another component answers."""
     found = types.SimpleNamespace()
     for name, options in hook_methods(type(component)).items():
         if name == without and not options.get("wrapper"):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from hookline.batch.stages import Rollout, Scored, Term
-from hookline.contract.metrics import MetricLog, figure_name
+from hookline.contract.metrics import figure_name
 from hookline.errors import Stopped
 from hookline.loop import guards
 from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
@@ -21,6 +21,7 @@ from hookline.loop.rewards import ask_rewards
 from hookline.loop.session import Session
 from hookline.loop.signals import Stopping, stop_signals
 from hookline.plan.plan import Plan, PlannedPhase
+from hookline.runs.figures import MetricLog
 from hookline.runs.run import Run
 
 __all__ = ["PhaseLoop", "run_experiment"]

@@ -14,7 +14,6 @@ from hookline.contract.component import Component
 from hookline.contract.context import Heads
 from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
-from hookline.contract.metrics import MetricLog
 from hookline.contract.model import Head
 from hookline.errors import ExperimentError, PluginError
 from hookline.inference.drawing import Drawing
@@ -30,6 +29,7 @@ from hookline.models.role import Role
 from hookline.models.roles import Roles
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.registry.slot import Slot
+from hookline.runs.figures import MetricLog
 from hookline.storage import folders, trees
 from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hookline import rng
-from hookline.contract.metrics import MetricLog
+from hookline.runs.figures import MetricLog
 
 __all__ = ["Evaluation", "Scope", "Training"]
 

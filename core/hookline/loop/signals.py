@@ -1,4 +1,4 @@
-"""Being asked to stop: the step is finished and saved first."""
+"""Stop signals: the step is finished and saved first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Stopping", "stop_signals"]
 
 
 class Stopping:
-    """Whether somebody asked the run to stop, and with which exit code it should say so."""
+    """Whether the run was asked to stop, and the exit code for that."""
 
     code = 0
 

@@ -1,4 +1,4 @@
-"""Trackers: told what a run does, by the loop."""
+"""Trackers: the loop calls them with what a run does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Trackers"]
 
 
 class Trackers:
-    """The trackers that an experiment names. One that fails is named once and left out; the run goes on."""
+    """The trackers that an experiment names. One that fails is reported once and no longer called; the run continues."""
 
     def __init__(self, run: Run, slots: Sequence[Slot]) -> None:
         self.run = run

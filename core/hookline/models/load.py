@@ -101,7 +101,7 @@ def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot, fa
 
 @dataclass(frozen=True)
 class _Tokens:
-    """A vocabulary for skeletons, whose shapes are looked at and whose tokens nobody reads."""
+    """A vocabulary for skeletons, of which only the shapes are used."""
 
     vocabulary: int = 8
     special: Mapping[str, int] = field(default_factory=dict)

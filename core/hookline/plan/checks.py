@@ -116,7 +116,7 @@ def evaluations_say_one_source(plan: Plan) -> Iterator[Problem]:
 
 
 def best_is_logged(plan: Plan) -> Iterator[Problem]:
-    """`save.best` names a figure that an evaluation gives, or that somebody declares for the steps themselves."""
+    """`save.best` names a figure that an evaluation gives, or that a component declares for the steps themselves."""
     for phase in plan.phases:
         best = phase.spec.save.best.figure if phase.spec.save.best else ""
         at = (*phase.at, "save", "best")

@@ -27,13 +27,13 @@ def of_complete_phases(law: Callable[[PlannedPhase], Iterator[Problem]]) -> Call
 
 
 def pays(phase: PlannedPhase) -> bool:
-    """Whether rows come to have a reward: somebody gives one, or the rollout reads recorded ones."""
+    """Whether rows come to have a reward: a component gives one, or the rollout reads recorded ones."""
     recorded = {"recorded_B", "recorded_BT"}
     return bool(phase.rewards) or any(recorded & slot.gives for slot in phase.rollout.every())
 
 
 def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
-    """A wrapper wraps a hook that somebody answers, and an update gets the stage it takes."""
+    """A wrapper wraps a hook that some component answers, and an update gets the stage it takes."""
     paid = pays(phase)
     crediting = phase.advantage_by
     if crediting and not paid:
@@ -129,7 +129,7 @@ def of_a_phase(need: str) -> bool:
 
 
 def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = None) -> str:
-    """The sentence about a need that nobody meets. source: the rollout whose rows lack it; default: the phase's own."""
+    """The sentence about a need that no component meets. source: the rollout whose rows lack it; default: the phase's own."""
     source = source or phase.rollout
     rollout = source.instance
     several = f"several answers per prompt, but '{rollout}' reads one; name a rollout that reads comparisons"

@@ -70,7 +70,7 @@ class PlannedPhase:
 
     @property
     def wraps(self) -> tuple[Slot, ...]:
-        """The components that only stand around hooks: wrappers, and kinds like them."""
+        """The components that only wrap hooks: wrappers, and kinds like them."""
         return tuple(slot for kind in of_phase() if kind.around for slot in self.of(kind.name))
 
     @property
@@ -91,7 +91,7 @@ class PlannedPhase:
 
     @property
     def advantage_by(self) -> Slot | None:
-        """Who answers hookline_advantage: the component named for it, or an update that brings its own."""
+        """The component that answers hookline_advantage: the one named for it, or an update that has its own."""
         own = self.update if self.update and "hookline_advantage" in self.update.hooks else None
         return self.advantage or own
 

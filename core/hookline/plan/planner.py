@@ -1,4 +1,4 @@
-"""From an experiment file to who answers what: every component found, imported, configured and constructed, then checked.
+"""From an experiment file to a plan: every component found, imported, configured and constructed, then checked.
 
 Nothing here builds a model or opens data beyond asking whether it exists, so every mistake that can be known early is
 known before the first weight is loaded.

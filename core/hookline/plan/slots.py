@@ -101,7 +101,7 @@ class Planner:
             self.say(problem)
 
     def finish(self) -> None:
-        """Raise one error that tells all problems, if there are any."""
+        """Raise one error that lists all problems, if there are any."""
         if not self.problems:
             return
         if len(self.problems) == 1 and self.errors:

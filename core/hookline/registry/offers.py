@@ -145,7 +145,7 @@ def offers(loose: tuple[Offer, ...] = ()) -> tuple[Offer, ...]:
 def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     """The one offer that `use: NAME` or `use: distribution:NAME` means.
 
-    Raises PluginError: nobody offers it, several do, or the one who does may not.
+    Raises PluginError where no distribution offers it, several do, or the offer has a problem.
     """
     distribution, _, short = name.rpartition(":")
     named = [o for o in offers(loose) if o.kind == kind and o.name == short]

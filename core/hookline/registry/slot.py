@@ -35,7 +35,7 @@ class Slot:
     path: tuple[str | int, ...]
     """Where it stands in the experiment."""
     label: str
-    """What its state is saved and blame is spoken under: `rollout/turns`, within it `rollout/turns/environment`."""
+    """The name its state is saved under and errors use: `rollout/turns`, within it `rollout/turns/environment`."""
     inner: Mapping[str, Slot] = field(default_factory=dict)
     """The components that its config names, by field."""
 

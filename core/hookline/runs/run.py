@@ -356,20 +356,20 @@ class Run:
         ]
         return sorted(found, key=lambda p: p.name, reverse=True)
 
-    # -- what the person who watches is told
+    # -- notices and figures
 
     @property
     def notices(self) -> Sequence[str]:
-        """What was said so far."""
+        """The notices printed so far."""
         return tuple(self._notices)
 
     def notice(self, text: str) -> None:
-        """One line for the person who watches, printed now."""
+        """Print a one-line notice, and keep it."""
         self._notices.append(text)
         self._say(text)
 
     def metric(self, phase: str, name: str) -> Metric | None:
-        """What a logged figure means, as the core or a component of the phase declared it; None when nobody did."""
+        """What a logged figure means, as the core or a component of the phase declared it; None where none did."""
         return self.figures.find(phase, name) if self.figures else None
 
 

@@ -104,7 +104,7 @@ def write_error(target: Path, err: BaseException) -> CheckpointError:
 
 
 def _own_hash(values: Mapping[str, Any]) -> str:
-    """A manifest vouches for itself too: a flipped digit of its step would change a run without a sound."""
+    """A manifest has a hash of itself too: a flipped digit of its step would change a run unnoticed."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -127,7 +127,7 @@ def _looks(folder: Path) -> frozenset[tuple[str, int, int, int]]:
     """Name, size, time of change and inode of every file."""
     found = set()
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # what cannot be looked at is reported by name below
+        with contextlib.suppress(OSError):  # what cannot be read is reported by name below
             about = path.stat()
             found.add((path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns, about.st_ino))
     return frozenset(found)

@@ -28,7 +28,7 @@ from hookline.contract.component import Component
 from hookline.contract.fields import UpdateConfig, marked
 from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.loss import MicroBatch
-from hookline.contract.metrics import Metric, MetricLog
+from hookline.contract.metrics import Metric
 from hookline.contract.model import Head
 from hookline.data import names, sources
 from hookline.data.tasks import task
@@ -43,6 +43,7 @@ from hookline.plan.fit import of_a_phase
 from hookline.plan.planner import make_plan
 from hookline.registry import offers
 from hookline.registry.offers import Offer
+from hookline.runs.figures import MetricLog
 from hookline.testing import stand_ins
 from hookline.testing.stand_ins import STAND_INS
 from hookline.training.trainer import Trainer
