@@ -182,7 +182,7 @@ def test_a_format_that_needs_an_option_is_told_only_where_it_is_needed(tmp_path:
         path = table(tmp_path, "rows.needy").replace("rows.needy", "") + "rows.needy"
         given = path if name == "rows.needy" else f"needy:{path}"
         with pytest.raises(
-            PluginError, match="rows.needy: format 'needy' .tabs.py .* no default for its option 'width'"
+            PluginError, match=r"rows.needy: format 'needy' .tabs.py .* no default for its option 'width'"
         ) as said:
             sources.exists(given, both)
         assert said.value.hint == "give 'width' a default"
