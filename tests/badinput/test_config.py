@@ -374,7 +374,7 @@ def test_CF_wrong_shapes_are_told_in_the_users_words(lab: Lab, path: str, value:
     ],
 )
 def test_a_problem_names_its_place_as_people_do(lab: Lab, path: str, value: object, words: str) -> None:
-    refused(lab.hookline("explain", lab.write(changed(lab.sft(), path, value))), 2, words)
+    refused(lab.hookline("explain", lab.write(changed(lab.sft(), path, value))), 2, words, problems=1)
 
 
 def test_usage_errors_are_one_line(lab: Lab) -> None:
