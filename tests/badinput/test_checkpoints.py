@@ -255,8 +255,8 @@ def test_CK19_a_finished_run_whose_model_was_damaged_is_not_called_complete(lab:
     ("path", "value", "shown"),
     [
         ("seed", 4, "seed was 3, is 4"),
-        ("phases.0.update.lr", 0.01, "phases.0.update.options.lr was 0.001, is 0.01"),
-        ("phases.0.steps", 2, "phases.0.steps was 4, is 2"),
+        ("phases.0.update.lr", 0.01, "phases.sft.update.options.lr was 0.001, is 0.01"),
+        ("phases.0.steps", 2, "phases.sft.steps was 4, is 2"),
         ("model.width", 48, "model.build.options.width was 32, is 48"),
     ],
 )

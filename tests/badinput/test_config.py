@@ -364,6 +364,21 @@ def test_CF_wrong_shapes_are_told_in_the_users_words(lab: Lab, path: str, value:
     assert 1 <= len(said.errors) <= 3, said.err
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("device", "gpu", "device is 'gpu'; it must be auto, cpu, cuda, cuda:N or mps"),
+        ("phases.0.evaluate", [{"every": -1}], "phases.sft.evaluate.heldout.every is -1"),
+        ("phases.0.evaluate", [{"name": "own", "every": -1}], "phases.sft.evaluate.own.every is -1"),
+        ("phases.0.reward", [{"use": "hookline:length", "fre": 1}], "phases.sft.reward.length has no option 'fre'"),
+        ("model.heads", 5, "model: width 32 is no multiple of its 5 heads"),
+        ("phases.0.update", None, "phases.sft neither updates weights nor collects feedback"),
+    ],
+)
+def test_a_problem_names_its_place_as_people_do(lab: Lab, path: str, value: object, words: str) -> None:
+    refused(lab.hookline("explain", lab.write(changed(lab.sft(), path, value))), 2, words, problems=1)
+
+
 def test_usage_errors_are_one_line(lab: Lab) -> None:
     for arguments, verb in (
         (["run"], "run "),

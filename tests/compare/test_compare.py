@@ -15,7 +15,10 @@ from compare_desk import lines, rewrite
 import hookline
 from hookline import HooklineError
 from hookline.cli import main
+from hookline.config.uses import normal_form
+from hookline.runs.surroundings import experiment_changes
 from hookline.study.grouping import labels_of
+from hookline.study.matrix import _label, axes_of
 
 Copied = Callable[..., Path]
 METRIC = "eval/task"
@@ -53,6 +56,47 @@ def test_equal_runs_differ_by_exactly_nothing(slow_and_fast: Path, slow_again: P
     assert pair["difference"] == {"value": 0, "low": 0, "high": 0}
     assert pair["improvement"]["value"] == 0.5
     assert not pair["clear"]
+
+
+def test_a_built_in_name_means_the_same_with_its_distribution(
+    copied: Copied,
+) -> None:
+    """In what a comparison groups and measures by, in a sweep's labels, and in whether a run may go on."""
+    plain, spelt = copied(seed=1, name="plain"), copied(seed=2, name="spelt")
+
+    def spell(experiment: dict[str, Any]) -> None:
+        [phase] = experiment["phases"]
+        phase["update"]["use"] = "hookline:rloo"
+        phase["evaluate"][0]["reward"][0]["use"] = "hookline:task"
+        phase["evaluate"][0]["rollout"]["use"] = "hookline:generate"
+
+    before = json.loads((spelt / "experiment.json").read_text())
+    rewrite(spelt / "experiment.json", spell)
+    after = json.loads((spelt / "experiment.json").read_text())
+    assert before != after
+    assert experiment_changes(before, after) == []
+    assert experiment_changes(before, {**after, "seed": 3})
+    [found] = hookline.compare([plain, spelt], metric=METRIC)["configurations"]
+    assert found["seeds"] == [1, 2]
+    assert _label("phases.rl.update", {"use": "hookline:rloo", "lr": 0.1}, ["phases.rl.update"]) == "rloo,lr=0.1"
+    assert _label("phases.rl.advantage", "other:gae", ["phases.rl.advantage"]) == "other-gae"
+    with pytest.raises(HooklineError, match=r"holds .*rloo.* twice"):
+        axes_of({"matrix": {"phases.rl.update.use": ["rloo", "hookline:rloo"]}})
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "plain"),
+    [
+        ("hookline:gae", "advantage", "gae"),
+        ({"use": "hookline:turns", "options": {"environment": "hookline:cliff"}}, "rollout",
+         {"use": "turns", "options": {"environment": "cliff"}}),
+        (["hookline:length", {"use": "mine:length"}], "reward", ["length", {"use": "mine:length"}]),
+        ({"use": "format", "options": {"pattern": "hookline:x"}}, "reward",
+         {"use": "format", "options": {"pattern": "hookline:x"}}),
+    ],
+)  # fmt: skip
+def test_only_names_of_components_lose_their_distribution(value: Any, key: str, plain: Any) -> None:
+    assert normal_form(value, key) == plain
 
 
 @pytest.mark.parametrize("metric", [METRIC, "eval/kl", "reward"])

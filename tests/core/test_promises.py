@@ -191,3 +191,11 @@ def test_an_evaluation_of_more_rows_than_there_are_takes_all(lab: Lab, sampled: 
     _, samples = loop.evaluators[0].run(loop.ctx)
     total = len(loop.session.run.data(sampled["prompts"])) * sampled["samples_per_prompt"]
     assert len(samples) == total
+
+
+def test_the_old_word_for_a_hint_still_answers() -> None:
+    """As an argument too, since plugins raise these errors."""
+    for error in (HooklineError, hookline.DataError, hookline.ExperimentError):
+        with pytest.warns(FutureWarning, match="is now called hint"):
+            err = error("a", mend="b")
+        assert (err.hint, str(err)) == ("b", "a → b")

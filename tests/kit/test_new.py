@@ -59,6 +59,11 @@ def ask(desk: Path, *command: str, lines: str = "") -> subprocess.CompletedProce
     )
 
 
+def test_a_kinds_own_name_always_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "new", "mine", "--kind", "update", "--dir", str(tmp_path)]) == 0
+    assert "offers the update 'mine'" in capsys.readouterr().out
+
+
 def test_every_experiment_runs(desk: Path) -> None:
     tried = [name for kind, name in NAMES.items() if in_experiment(kind)]
     commands = [["run", f"hookline-{n}/try-{n}.yaml", "--out", f"run-{n}"] for n in tried]

@@ -43,5 +43,5 @@ def main(arguments: list[str] | None = None) -> int:
 def _usage(err: Exception) -> str | None:
     """typer's complaints about arguments, in one line."""
     show = getattr(err, "format_message", None)
-    verbs = getattr(getattr(err, "ctx", None), "command_path", "").split()[1:]  # the first is the program's own name
+    verbs = getattr(getattr(err, "ctx", None), "command_path", "").split()[1:]
     return f"UsageError: {show()} → {' '.join(['hookline', *verbs, '--help'])}" if show else None

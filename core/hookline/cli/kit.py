@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["check", "create"]
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
-ASKED = {kind.asked: kind for kind in taught()} | {kind.name: kind for kind in taught()}
-"""What `--kind` may say: what the table calls a kind there, or the kind's own name."""
+ASKED = {kind.asked: kind for kind in taught()}
+"""What `--kind` may say; a kind's own name also does."""
 WITH_OPTIONS = {
     "update": "{use: NAME, lr: 3e-3}",
     "reward": "[keyword-coverage, {use: NAME, weight: 0.1}]",
@@ -33,17 +33,15 @@ TRIED = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 def create(name: str, kind: str, parent: Path) -> str:
     """Write a distribution that works as it stands; returns what to do next."""
+    kind = next((one.asked for one in taught() if one.name == kind), kind)
     if kind not in ASKED:
-        raise ExperimentError(
-            f"there is no kind '{kind}'{nearest(kind, ASKED)}",
-            f"choose from {', '.join(kind.asked for kind in taught())}",
-        )
+        raise ExperimentError(f"there is no kind '{kind}'{nearest(kind, ASKED)}", f"choose from {', '.join(ASKED)}")
     if not TRIED.fullmatch(name) or len(name) > 40:
         raise ExperimentError(
             f"'{name}' cannot be a plugin's name",
             "use lower-case letters and digits, words joined by '-', at most 40 in all",
         )
-    kind, group = ASKED[kind].asked, ASKED[kind].name
+    group = ASKED[kind].name
     taken = any(offer.built_in and (offer.kind, offer.name) == (group, name) for offer in offers.offers())
     if taken or (group == "command" and name in offers.VERBS):
         raise ExperimentError(

@@ -126,7 +126,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except PluginError as err:
-        err.message = f"{shorten(name)}: {err.message}"
+        err.message = f"{shorten(name, 300)}: {err.message}"
         raise
 
 

@@ -67,7 +67,7 @@ def _loose(plugins: Sequence[str | Offer]) -> tuple[Offer, ...]:
         if not offers.is_loose(reference) and not any(reference in (o.name, o.distribution) for o in offers.offers()):
             raise PluginError(
                 f"-p {reference}: no plugin of that name is installed",
-                "give the path of a file, or a name that `hookline plugins list` shows",
+                "give the path of a file, or a name that hookline plugins list shows",
             )
     files = {offer.path: offer.path.rpartition("/")[2] for offer in found}
     if len(set(files.values())) < len(files):
