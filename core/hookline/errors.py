@@ -17,6 +17,7 @@ __all__ = [
     "PluginError",
     "ServiceError",
     "Stopped",
+    "a",
     "nearest",
     "renamed",
     "shorten",
@@ -129,6 +130,11 @@ def _frames(err: BaseException) -> None:
     frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(ours)]
     if frames:
         print("".join(traceback.format_list(frames[-4:])), file=sys.stderr, end="")
+
+
+def a(noun: str) -> str:
+    """`a dict`, `an object`: a type's name in a sentence."""
+    return f"{'an' if noun[:1].lower() in ('a', 'e', 'i', 'o') else 'a'} {noun}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

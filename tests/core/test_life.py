@@ -311,7 +311,7 @@ def test_the_first_answer_to_a_key_stays_and_damage_is_named(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ("ctx.once('x', object)", r"'mine' was answered a object, which ctx.once cannot journal"),
+        ("ctx.once('x', object)", r"'mine' was answered an object, which ctx.once cannot journal"),
         ("ctx.once('x', lambda: {'a': [1, {2}]})", r"was answered a set, at 'a/1', which ctx.once cannot journal"),
         ("ctx.once('x', lambda: {1: 2})", r"was answered a dict whose keys are not all text"),
         ("ctx.once(('x', {1}), int)", r"gives ctx.once the key \('x', \{1\}\): Object of type set is not JSON"),

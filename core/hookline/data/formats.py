@@ -89,6 +89,12 @@ def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
     )
 
 
+def offer_of(reader: Format, loose: tuple[Offer, ...] = ()) -> Offer:
+    """The offer that a format in use was made from."""
+    named = (o for o in offers(loose) if o.kind == "format" and o.name == reader.instance and not o.problem)
+    return next(offer for offer in named if offer.load() is type(reader))
+
+
 def _only(claims: list[tuple[Offer, Format]], path: Path, name: str) -> Format:
     if len(claims) > 1:
         who = " and ".join(str(offer) for offer, _ in claims)
