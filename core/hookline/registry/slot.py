@@ -56,9 +56,9 @@ class Slot:
         """Construct the component and ask what it needs, gives, claims and logs. Raises PluginError when that fails."""
         try:
             _ = self.component, self.needs, self.gives, self.claims, self.metrics, self.positions
-        except HooklineError:
+        except (HooklineError, KeyboardInterrupt):
             raise
-        except Exception as err:
+        except BaseException as err:  # SystemExit too
             what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
             said = f"{self.offer} cannot say what it needs and gives: {what}"
             raise PluginError(said, f"its source: {self.source}") from err
