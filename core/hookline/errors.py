@@ -17,6 +17,7 @@ __all__ = [
     "PluginError",
     "ServiceError",
     "Stopped",
+    "a",
     "cause",
     "nearest",
     "renamed",
@@ -143,6 +144,11 @@ def _frames(err: BaseException) -> None:
 def cause(err: BaseException) -> str:
     """What was raised, in a sentence of ours: `ValueError: text`, or the type alone where it has no text."""
     return f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+
+
+def a(noun: str) -> str:
+    """`a dict`, `an object`: a type's name in a sentence."""
+    return f"{'an' if noun[:1].lower() in ('a', 'e', 'i', 'o') else 'a'} {noun}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -302,7 +302,7 @@ def test_what_does_not_fit_together_names_the_engine(lab: Lab, change: dict[str,
 
     loop = lab(update=SFT)
     loop.phase._resources.drawing.engine = Odd(Odd.Config())
-    loop.phase._resources.drawing.engine.instance = "odd"
+    loop.phase._resources.drawing.engine.instance, loop.phase._resources.drawing.slot = "odd", None
     with pytest.raises(PluginError, match=f"engine 'odd' gave {sentence}"):
         loop.ctx.draw([[1]], torch.arange(1), sampling_=Sampling(), max_new_tokens=3)
 

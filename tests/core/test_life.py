@@ -311,7 +311,7 @@ def test_the_first_answer_to_a_key_stays_and_damage_is_named(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ("ctx.once('x', object)", r"'mine' got a object from ctx.once, which cannot be journaled"),
+        ("ctx.once('x', object)", r"'mine' got an object from ctx.once, which cannot be journaled"),
         ("ctx.once('x', lambda: {'a': [1, {2}]})", r"got a set \(at 'a/1'\) from ctx.once, which cannot be journaled"),
         ("ctx.once('x', lambda: {1: 2})", r"got a dict whose keys are not all text from ctx.once"),
         ("ctx.once(('x', {1}), int)", r"gives ctx.once the key \('x', \{1\}\): Object of type set is not JSON"),

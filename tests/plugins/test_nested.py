@@ -346,6 +346,9 @@ class Fixed(Engine):
     """Says one thing."""
     gives = {"exact"}
 
+    async def draw(self, request):
+        return Completion()
+
 class Picky(Generate):
     """Wants an engine that combines models."""
     needs = {"engine:combine"}

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from hookline.contract.kinds import KINDS
-from hookline.errors import ExperimentError, shorten
+from hookline.errors import ExperimentError, a, shorten
 
 __all__ = ["COMPONENTS", "MOST_DEPTH", "Document", "Loader", "Place", "TooMuch", "build", "read"]
 
@@ -148,7 +148,7 @@ def parse(text: str, name: str) -> Document:
         if problems:
             raise ExperimentError(f"1 problem in {name}", "", problems[:1])
         kind = {"list": "a list", "str": "text", "NoneType": "nothing", "int": "a number", "float": "a number"}.get(
-            type(values).__name__, f"a {type(values).__name__}"
+            type(values).__name__, a(type(values).__name__)
         )
         raise ExperimentError(f"{name} line {lines[()]}: {kind}, not a mapping", "an experiment starts with `name: …`")
     return Document(name, values, lines, problems=problems)

@@ -8,11 +8,12 @@ from collections.abc import Collection
 from typing import Any
 
 from hookline.contract.component import Component
+from hookline.contract.engine import Engine
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API, StageSpecs, TrackerSpecs
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.contract.metrics import Metric
-from hookline.errors import PluginError, nearest
+from hookline.errors import PluginError, a, nearest
 
 __all__ = ["KIND_OF_HOOK", "check_class", "hook_methods", "kind_of"]
 
@@ -89,6 +90,7 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
     _check_kind(cls, kind, who, hint)
     if kind == "format":
         _check_suffixes(cls, who)
+    _check_methods(cls, who)
     return cls
 
 
@@ -130,10 +132,28 @@ def _check_suffixes(cls: type[Component], who: str) -> None:
         raise PluginError(f"{who}: suffixes is {value!r:.60}", 'write them like (".csv", ".tar.gz"), even for one')
 
 
+def _check_methods(cls: type[Component], who: str) -> None:
+    """Whether it has the methods that its base class leaves to it, each `async def` where the base's is, else a plain one."""
+    contract = [base for base in cls.__mro__ if base.__module__.startswith("hookline.contract.")]
+    for name, ours in {name: f for base in reversed(contract) for name, f in vars(base).items()}.items():
+        said = inspect.getattr_static(cls, name)
+        if not inspect.isfunction(ours) or name.startswith("_") or not inspect.isfunction(said):
+            continue
+        late = inspect.iscoroutinefunction(ours)
+        hint = f"write: {'async ' if late else ''}def {name}({', '.join(inspect.signature(ours).parameters)})"
+        if getattr(said, "__isabstractmethod__", False):
+            raise PluginError(f"{who} has no method {name}", hint)
+        if name != "close" and late != inspect.iscoroutinefunction(said):
+            raise PluginError(f"{who}: {name} is {'a plain def, not async' if late else 'async'}", hint)
+    gives = inspect.getattr_static(cls, "gives")
+    if issubclass(cls, Engine) and not isinstance(gives, property) and "score" in gives and cls.score is Engine.score:
+        raise PluginError(f"{who} gives 'score' and has no method score", "define it, or leave 'score' out of gives")
+
+
 def _what(thing: Any) -> str:
     if isinstance(thing, Component):
         return f"an instance of {type(thing).__name__}"
-    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+    return f"the class {thing.__name__}" if isinstance(thing, type) else a(type(thing).__name__)
 
 
 def _check_api(cls: type[Component], who: str) -> None:

@@ -19,6 +19,7 @@ Offered as `[project.entry-points."hookline.command"] hello = "my_package:Hello"
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -69,6 +70,7 @@ class Command(Component[ConfigT]):
     has_json: ClassVar[bool] = True
     """Whether it has the option `--json`; it then calls `out.value` exactly once. False for a command without a JSON value."""
 
+    @abstractmethod
     def run(self, out: Out) -> int:
         """Do it, print to `out`, and return the exit code. Raises HooklineError for what the user can fix."""
         raise NotImplementedError

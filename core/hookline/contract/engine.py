@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ class Engine(Component[ConfigT]):
     their `version` and their `device`.
     """
 
+    @abstractmethod
     async def draw(self, request: Request) -> Completion:
         """Draw one sample. Many wait at once: an engine batches what waits."""
         raise NotImplementedError

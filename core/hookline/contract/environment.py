@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,7 @@ class Environment(Component[ConfigT]):
     tools: Sequence[Mapping[str, Any]] = ()
     """Descriptions of the functions that the policy may call, as JSON schemas (the form that chat templates take)."""
 
+    @abstractmethod
     async def reset(self, record: Record, rng: torch.Generator) -> Turn:
         """Begin an episode on a dataset row, and return what the policy reads first.
 
@@ -68,6 +70,7 @@ class Environment(Component[ConfigT]):
         """
         raise NotImplementedError
 
+    @abstractmethod
     async def step(self, reply: str) -> Turn:
         """Answer the policy's reply, as text without the token that ended it; `rewards` say what the reply earned.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +23,7 @@ class Format(Component[ConfigT]):
     suffixes: ClassVar[Sequence[str]] = ()
     """Endings of file names that it reads, e.g. `(".csv", ".tsv")`."""
 
+    @abstractmethod
     def read(self, path: Path) -> Iterator[Record]:
         """The rows of a file, one mapping each. Raises DataError naming file, row and what is wrong with it."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hookline.batch.stages import Batch
-from hookline.errors import PluginError, nearest
+from hookline.errors import PluginError, a, nearest
 
 __all__ = ["Loss", "MicroBatch", "Stats"]
 
@@ -44,7 +44,7 @@ class Loss:
     def __mul__(self, factor: float) -> Loss:
         if not isinstance(factor, int | float):
             raise PluginError(
-                f"a loss was multiplied by a {type(factor).__name__}, which may differ between parts of a batch",
+                f"a loss was multiplied by {a(type(factor).__name__)}, which may differ between parts of a batch",
                 "multiply by a plain number, or weigh inside the mean",
             )
         return Loss(self.value * factor, self.parts)
@@ -116,6 +116,6 @@ class MicroBatch(Generic[B]):
         """A figure of the algorithm, summed over micro-batches and averaged over optimiser steps."""
         if not isinstance(value, Loss):
             raise PluginError(
-                f"mb.log('{name}') was given a {type(value).__name__}", "give it a mean, e.g. mb.token_mean(x)"
+                f"mb.log('{name}') was given {a(type(value).__name__)}", "give it a mean, e.g. mb.token_mean(x)"
             )
         self._logged[name] = self._logged.get(name, 0.0) + float(value.value.detach())

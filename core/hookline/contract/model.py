@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -31,6 +32,7 @@ class Architecture(Component[ConfigT]):
     A Config field called `context` is its most positions: what needs more is then refused before the run starts.
     """
 
+    @abstractmethod
     def build(self, tokenizer: Vocabulary) -> Any:
         """A network with random weights, on the CPU; the core seeds torch before it calls.
 
@@ -47,6 +49,7 @@ class Head(Component[ConfigT]):
     """Where the number for a token comes from: the state before it (values) or after it (rewards); `row`: one number
     per row, on its last chosen token. The model's family must have that side."""
 
+    @abstractmethod
     def build(self, hidden_size: int) -> nn.Module:
         """A module from hidden states [..., hidden_size] to [...] or [..., k]."""
         raise NotImplementedError
@@ -55,6 +58,7 @@ class Head(Component[ConfigT]):
 class Adapter(Component[ConfigT]):
     """A small trainable change of a frozen model: kind `model`, named by `model: {adapter: NAME}`."""
 
+    @abstractmethod
     def attach(self, net: Any) -> Any:
         """Wrap a transformers model; what it returns can switch itself off with `disable_adapter()`."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ class Task(Component[ConfigT]):
 
     splits: ClassVar[Sequence[str]] = ("train", "heldout")
 
+    @abstractmethod
     def rows(self, split: str) -> Sequence[Record]:
         """The rows of a split, equal at each call: `text`, or `prompt` and `completion`, and whatever rewards want."""
         raise NotImplementedError

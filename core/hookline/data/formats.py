@@ -110,6 +110,12 @@ def _claims(path: Path, among: tuple[tuple[Offer, tuple[str, ...]], ...]) -> lis
     return [(offer, suffix) for offer, suffix in found if len(suffix) == longest]
 
 
+def offer_of(reader: Format, loose: tuple[Offer, ...] = ()) -> Offer:
+    """The offer that a format in use was made from."""
+    named = (o for o in offers(loose) if o.kind == "format" and o.name == reader.instance and not o.problem)
+    return next(offer for offer in named if offer.load() is type(reader))
+
+
 def _only(claims: list[tuple[Offer, str]], name: str) -> Format:
     offer, suffix = claims[0]
     if len(claims) > 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline.batch.stages import Record
-from hookline.errors import DataError, shorten
+from hookline.errors import DataError, a, shorten
 
 __all__ = ["decode", "read_jsonl"]
 
@@ -58,7 +58,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{name} line {number}: {err}", "fix that row") from None
             if not isinstance(record, dict):
                 raise DataError(
-                    f"{name} line {number} holds a {type(record).__name__}, not an object",
+                    f"{name} line {number} holds {a(type(record).__name__)}, not an object",
                     "write one JSON object per line",
                 )
             if "\\u" in line and not _sayable(record):

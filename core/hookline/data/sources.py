@@ -15,13 +15,14 @@ from pathlib import Path
 
 from hookline.batch.stages import Record
 from hookline.contract.format import Format
+from hookline.data import formats
 from hookline.data.formats import by_suffix, format_and_file
 from hookline.data.names import is_task
-from hookline.data.tasks import task_and_split
+from hookline.data.tasks import task_and_split, task_offer
 from hookline.errors import DataError, HooklineError, PluginError, nearest, shorten
 from hookline.registry.offers import Offer
 
-__all__ = ["Rows", "at", "digest", "exists", "joined", "rows", "text_of"]
+__all__ = ["Rows", "at", "digest", "exists", "joined", "offer_of", "rows", "text_of"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
         _by_suffix(path, name, loose)
     if not found.st_size:
         raise DataError(f"{name}: 0 usable rows: the file is empty", "give it at least one row")
+
+
+def offer_of(name: str, loose: tuple[Offer, ...] = ()) -> Offer:
+    """The task or format behind a data name that `exists`."""
+    if is_task(name):
+        return task_offer(name, loose)
+    reader, file = format_and_file(name, loose)
+    return formats.offer_of(reader or by_suffix(Path(file), name, loose), loose)
 
 
 def _why(err: Exception) -> str:

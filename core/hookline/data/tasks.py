@@ -16,10 +16,15 @@ from hookline.registry.offers import Offer, find
 __all__ = ["task", "task_and_split"]
 
 
+def task_offer(name: str, loose: tuple[Offer, ...]) -> Offer:
+    """Who offers the task that a data name names."""
+    asked = parts(name)
+    return find("task", f"hookline:{asked.task}" if asked.prefix == "builtin" else asked.task, loose)
+
+
 def task_and_split(name: str, loose: tuple[Offer, ...]) -> tuple[Task, str]:
     asked = parts(name)
-    offer = find("task", f"hookline:{asked.task}" if asked.prefix == "builtin" else asked.task, loose)
-    return _make_task(offer, asked.options, name), asked.split
+    return _make_task(task_offer(name, loose), asked.options, name), asked.split
 
 
 @lru_cache(maxsize=32)

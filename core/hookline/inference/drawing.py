@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -14,9 +15,11 @@ from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Rollout, Sampling
 from hookline.contract.engine import ABILITIES, Completion, Completions, Engine, Request
 from hookline.errors import ExperimentError, NumbersError, PluginError
-from hookline.inference.completions import join
+from hookline.inference.completions import Asked, join
 from hookline.inference.local import NextToken
 from hookline.models.role import Role
+from hookline.registry.blame import blame
+from hookline.registry.slot import Slot
 from hookline.training.statistics import statistics
 
 __all__ = ["Asking", "Drawing"]
@@ -39,8 +42,24 @@ class Asking(Protocol):
     def role_named(self, name: str) -> Role:
         """A model by role."""
 
-    def wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run a coroutine on the run's event loop."""
+    def wait(self, coroutine: Coroutine[Any, Any, Answer], on: str = "") -> Answer:
+        """Run a coroutine on the run's event loop. on: who is waited for, for a notice."""
+
+
+class Caller:
+    """What the caller of a draw brings, its `combine`: an error in there is its own, not the engine's."""
+
+    def __init__(self, combine: Callable[[Mapping[str, NextToken]], Tensor] | None) -> None:
+        self._combine = combine
+        self.failed: Exception | None = None
+
+    def combine(self, said: Mapping[str, NextToken]) -> Tensor:
+        assert self._combine is not None
+        try:
+            return self._combine(said)
+        except Exception as err:
+            self.failed = err
+            raise
 
 
 @dataclass
@@ -55,6 +74,17 @@ class Drawing:
     told: dict[str, int] = field(default_factory=dict)
     compared: set[str] = field(default_factory=set)
     """Roles whose engine was found to say what the role's own forward pass says."""
+    slot: Slot | None = None
+    """The engine's place in the phase, for blame."""
+
+    @property
+    def who(self) -> str:
+        """The engine, for sentences."""
+        return str(self.slot.offer) if self.slot else f"engine '{self.engine.instance}'"
+
+    def blamed(self, what: str) -> AbstractContextManager[None]:
+        """Within, the engine does this, and is named by whatever goes wrong."""
+        return blame(self.slot, what) if self.slot else nullcontext()
 
     def draw(
         self,
@@ -78,6 +108,7 @@ class Drawing:
         """
         role = asking.role_named(model)
         self._check(asking.instance, role, prompts, sampling, max_new_tokens, combine is not None)
+        caller = Caller(combine)
         greedy = [False] * len(prompts) if greedy_B is None else greedy_B.tolist()
         requests = [
             Request(
@@ -90,22 +121,27 @@ class Drawing:
                 eos=self.eos,
                 greedy=likeliest,
                 beside=tuple(beside),
-                combine=combine,
+                combine=caller.combine if combine else None,
             )
             for prompt, sample, likeliest in zip(prompts, sample_B.tolist(), greedy)
         ]
         for name in (model, *beside):
             version = asking.role_named(name).version
             if self.told.get(name) != version:
-                self.engine.sync(name, version)
+                with self.blamed("sync"):
+                    self.engine.sync(name, version)
                 self.told[name] = version
-        found = self._answers(asking, requests)
-        drawn = join(found, sampling, f"engine '{self.engine.instance}'")
+        found = self._answers(asking, requests, caller)
+        output = role.family.output(role.base)
+        vocabulary = len(output[0]) if output else role.family.vocabulary(role.base)
+        asked = Asked(sampling, max_new_tokens, self.eos, vocabulary, role.version)
+        with self.blamed("draw"):
+            drawn = join(found, asked, self.who)
         if any(one.logprobs is None for one in found):
             logprobs_BT = own_logprobs(role, prompts, sample_B, drawn, self.micro_tokens)
             drawn = replace(drawn, behaviour=replace(drawn.behaviour, logprobs_BT=logprobs_BT))
         elif model not in self.compared and combine is None:
-            self._compare(asking, prompts, sample_B, found, sampling, model)
+            self._compare(asking, prompts, sample_B, found, asked, model)
         return drawn
 
     def _compare(
@@ -114,7 +150,7 @@ class Drawing:
         prompts: Sequence[Sequence[int]],
         sample_B: Tensor,
         found: Sequence[Completion],
-        sampling: Sampling,
+        asked: Asked,
         model: str,
     ) -> None:
         """Compute a few rows of a role's first batch again, in one forward pass: the log-probs must be those drawn by.
@@ -127,7 +163,7 @@ class Drawing:
         now = [row for row, one in enumerate(found) if bool((one.versions == role.version).all())][:COMPARED_ROWS]
         if not now:
             return
-        few = join([found[row] for row in now], sampling, f"engine '{self.engine.instance}'")
+        few = join([found[row] for row in now], asked, self.who)
         own_BT = own_logprobs(role, [prompts[row] for row in now], sample_B[now], few, self.micro_tokens)
         mask_BT = torch.arange(few.token_ids_BT.shape[1]) < few.length_B[:, None]
         gap = float((own_BT - few.behaviour.logprobs_BT)[mask_BT].double().abs().exp().mean())
@@ -135,21 +171,28 @@ class Drawing:
         most = EXACT if precise else ROUNDED
         if not gap <= most:  # NaN included
             raise NumbersError(
-                f"engine '{self.engine.instance}' drew from role '{role.name}' with log-probs that the role's own forward pass "
+                f"{self.who} drew from role '{role.name}' with log-probs that the role's own forward pass "
                 f"does not give: mean exp|Δ| is {gap:.6g} over {int(mask_BT.sum())} tokens of the first batch, more than {most:g}",
                 "the engine must give each token's log-prob under the request's sampling, and the steps of family "
                 f"'{role.family.instance}' must agree with its states",
             )
         self.compared.add(model)
 
-    def _answers(self, asking: Asking, requests: Sequence[Request]) -> list[Completion]:
-        """Every answer, in the order of the requests; the first failure is raised."""
+    def _answers(self, asking: Asking, requests: Sequence[Request], caller: Caller) -> list[Completion]:
+        """Every answer, in the order of the requests; the first failure is raised, and is the engine's or the caller's."""
         found: list[Completion] = []
 
-        async def every() -> None:  # returns nothing: asyncio prints what a task returns, which takes long for tensors
-            found.extend(await asyncio.gather(*map(self.engine.draw, requests)))
+        async def one(request: Request) -> Completion:
+            try:
+                return await self.engine.draw(request)
+            except BaseException as err:
+                with nullcontext() if err is caller.failed else self.blamed("draw"):
+                    raise
 
-        asking.wait(every())
+        async def every() -> None:  # returns nothing: asyncio prints what a task returns, which takes long for tensors
+            found.extend(await asyncio.gather(*map(one, requests)))
+
+        asking.wait(every(), self.who)
         return found
 
     def _check(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hookline.batch.columns import check_column
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored, Term
-from hookline.errors import NumbersError, PluginError
+from hookline.errors import NumbersError, PluginError, a
 from hookline.registry.slot import Slot
 
 __all__ = ["check_batch", "check_term", "checked"]
@@ -60,7 +60,7 @@ _RETURNS = {
 def kind_of_answer(answer: Any) -> str:
     if isinstance(answer, Tensor):
         return f"a tensor {list(answer.shape)}"
-    return "nothing" if answer is None else f"a {type(answer).__name__}"
+    return "nothing" if answer is None else a(type(answer).__name__)
 
 
 def check_batch(batch: Batch, who: str) -> None:

@@ -35,7 +35,10 @@ def close_all(slots: Sequence[Slot], answers: asyncio.Runner, notice: Callable[[
                 if inspect.isawaitable(answer):
                     answers.run(_waited(answer, 0.9 * seconds))
         except (_TooLong, TimeoutError):
-            notice(f"{slot.offer} was not closed: its close() took longer than {seconds:.2g} s")
+            all_have = f"{SECONDS:g} s that all components of a phase have together"
+            notice(
+                f"{slot.offer} was not closed: its close() took longer than {seconds:.2g} s, its part of the {all_have}"
+            )
         except (Exception, SystemExit) as err:
             notice(f"{slot.offer} failed to close: {type(err).__name__}: {err}")
 

@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
 import torch
@@ -27,6 +27,7 @@ from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import PluginError, ServiceError, renamed
 from hookline.inference.drawing import Drawing
+from hookline.loop import waiting
 from hookline.loop.scope import Scope, Training
 from hookline.models.role import Role
 from hookline.models.roles import Roles
@@ -61,6 +62,8 @@ class Resources:
     """The engine of the phase, and what it was told."""
     world: World
     given: frozenset[str]
+    late: set[str] = field(default_factory=set, kw_only=True)
+    """Who was said to be waited for."""
     advantage_by: str
     """The instance that answers hookline_advantage."""
     trainer: Trainer | None = None
@@ -278,11 +281,12 @@ class PhaseContext:
 
     # -- what comes from outside
 
-    def wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    def wait(self, coroutine: Coroutine[Any, Any, Answer], on: str = "") -> Answer:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._resources.answers.run(coroutine, context=contextvars.copy_context())
+            told = waiting.told_when_late(coroutine, on or f"'{self.instance}'", self.run.notice, self._resources.late)
+            return self._resources.answers.run(told, context=contextvars.copy_context())
         coroutine.close()
         raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "write await there")
 
@@ -295,7 +299,7 @@ class PhaseContext:
     def once(self, key: object, fn: Callable[[], Any]) -> Any:
         place = self._place("once", *(key if isinstance(key, tuple) else (key,)))
         if inspect.iscoroutinefunction(fn):
-            return self._once(place, fn)
+            return waiting.Late(self._once(place, fn), f"'{self.instance}': ctx.once({key!r:.40}, …) of an async def")
         known, answer = self.run.journal.find(place)
         if known:
             return answer

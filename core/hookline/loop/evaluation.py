@@ -11,10 +11,11 @@ from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.component import Component
 from hookline.errors import DataError
 from hookline.loop.context import PhaseContext
-from hookline.loop.hooks import ask, blame
+from hookline.loop.hooks import ask
 from hookline.loop.rewards import ask_rewards
 from hookline.loop.scope import Evaluation
 from hookline.plan.plan import PlannedEvaluation
+from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
 
 __all__ = ["Evaluator"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from hookline.loop.phase import Counters
 from hookline.plan.plan import PlannedPhase
 from hookline.runs.figures import MetricLog
 
-__all__ = ["count", "judged", "learning_signal", "policy_age"]
+__all__ = ["count", "judged", "learning_signal", "policy_age", "without_rows"]
 
 
 def count(batch: Rollout, metrics: MetricLog) -> int:
@@ -100,3 +101,14 @@ def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
             f"and {update.offer} needs ratios",
             "record Behaviour.support, or sample without top_k and top_p",
         )
+
+
+def without_rows(phase: PlannedPhase, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What to say at the end of a phase none of whose steps had a row; empty where one did. rows: the run's, committed."""
+    name = phase.spec.name
+    steps = [row["metrics"] for row in rows if row["phase"] == name and row["step"]]
+    if not steps or any(metrics.get("rows", 0) for metrics in steps):
+        return ""
+    judged = any(metrics.get("unjudged", 0) for metrics in steps)
+    had = f"phase '{name}' had {'judged rows in none' if judged else 'no rows in any'} of its {len(steps)} steps"
+    return f"{had}, so nothing was trained" if phase.update else had

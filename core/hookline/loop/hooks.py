@@ -19,13 +19,14 @@ from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
 from hookline.contract.hookspecs import StageSpecs, hookimpl
-from hookline.errors import HooklineError, PluginError, cause
+from hookline.errors import PluginError
 from hookline.loop.checks import checked
 from hookline.loop.context import PhaseContext
 from hookline.plan.plan import PlannedPhase
+from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
 
-__all__ = ["Hooks", "ask", "blame"]
+__all__ = ["Hooks", "ask"]
 
 
 class Hooks:
@@ -164,31 +165,6 @@ def _arguments(method: Callable[..., Any]) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=1024)
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
-
-
-class blame:
-    """Puts a component's name on what it raises: our own errors get it in front, others keep type and traceback."""
-
-    def __init__(self, slot: Slot, hook: str) -> None:
-        self.slot, self.hook = slot, hook
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, err: BaseException | None, trace: Any) -> None:
-        if err is None or isinstance(err, StopIteration | KeyboardInterrupt | GeneratorExit):
-            return
-        if isinstance(err, HooklineError):
-            if not getattr(err, "blamed", False):
-                named = err.message.startswith(str(self.slot.offer))
-                err.message = err.message if named else f"{self.slot.offer}, in {self.hook}: {err.message}"
-                err.blamed = True  # type: ignore[attr-defined]
-            return
-        raised = PluginError(
-            f"{self.slot.offer} failed in {self.hook}: {cause(err)}", f"its source: {self.slot.source}"
-        )
-        raised.blamed = True  # type: ignore[attr-defined]
-        raise raised from err
 
 
 def _versions(arguments: Mapping[str, Any]) -> list[tuple[str, Tensor, int]]:

@@ -83,6 +83,7 @@ class PhaseLoop:
             self._evaluate(at_start=True)
             session.commit_row(name, 0, *metrics.collect())
         while scope.step < self.spec.steps:
+            stopping.in_step = True
             began = time.perf_counter()
             tokens = self.step()
             scope.step += 1
@@ -94,10 +95,13 @@ class PhaseLoop:
             stop = stopping.code if scope.step < self.spec.steps else 0
             if stop or (scope.step % self.spec.save.every == 0 and scope.step < self.spec.steps):
                 self.checkpoint.save()
+            stopping.in_step = False
             if stop:
                 raise Stopped(
                     f"stopped after step {scope.step} of phase '{name}', saved", "run the same command to go on", stop
                 )
+        if said := guards.without_rows(self.planned, session.run.rows()):
+            session.run.notice(said)
         self.checkpoint.finish()
         if stopping.code and self.planned is not session.plan.phases[-1]:
             raise Stopped(f"stopped after phase '{name}', saved", "run the same command to go on", stopping.code)

@@ -15,12 +15,12 @@ from hookline.contract.context import Heads
 from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.model import Head
-from hookline.errors import ExperimentError, PluginError
+from hookline.errors import ExperimentError, PluginError, a
 from hookline.inference.drawing import Drawing
 from hookline.loop.closing import close_all
 from hookline.loop.context import PhaseContext, Resources
 from hookline.loop.evaluation import Evaluator
-from hookline.loop.hooks import Hooks, blame
+from hookline.loop.hooks import Hooks
 from hookline.loop.scope import Training
 from hookline.loop.session import Session
 from hookline.models import load
@@ -28,6 +28,7 @@ from hookline.models.folder import folder_hash
 from hookline.models.role import Role
 from hookline.models.roles import Roles
 from hookline.plan.plan import Plan, PlannedPhase
+from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
 from hookline.runs.figures import MetricLog
 from hookline.storage import folders, trees
@@ -78,7 +79,7 @@ class Phase:
             stats=self.stats,
             rounds=planned.rounds,
             answers=session.answers,
-            drawing=Drawing(engine_of(planned), session.tokenizer.eos),
+            drawing=Drawing(engine_of(planned), session.tokenizer.eos, slot=planned.engine),
             world=World(device=devices.resolve(session.plan.experiment.device)),
             given=planned.gives,
             advantage_by=planned.advantage_by.instance if planned.advantage_by else "",
@@ -146,7 +147,7 @@ class Phase:
             with blame(slot, "state_dict"):
                 saved = component.state_dict()
                 if not isinstance(saved, dict):
-                    raise PluginError(f"state_dict returned a {type(saved).__name__}", "return a dict with text keys")
+                    raise PluginError(f"state_dict returned {a(type(saved).__name__)}", "return a dict with text keys")
                 try:
                     trees.save_tree(folder, f"component-{name}", saved, f"'{component.instance}'")
                 except folders.WRITE_ERRORS as err:  # the disk's fault, not the component's

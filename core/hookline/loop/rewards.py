@@ -11,7 +11,8 @@ from hookline.batch.stages import Rollout, Term
 from hookline.contract.component import Component
 from hookline.loop.checks import check_term
 from hookline.loop.context import PhaseContext
-from hookline.loop.hooks import ask, blame
+from hookline.loop.hooks import ask
+from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
 
 __all__ = ["ask_rewards"]

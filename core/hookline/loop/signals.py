@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,22 +17,35 @@ class Stopping:
     """Whether the run was asked to stop, and the exit code for that."""
 
     code = 0
+    in_step = False
+    """Whether a step runs, which is finished and saved first."""
+
+
+ONE_WISH = 0.5
+"""Seconds within which two SIGTERM are one: `timeout` sends it to a process and to its group."""
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stopping]:
-    """SIGTERM and the first SIGINT let the step finish and save; a second SIGINT interrupts at once."""
+    """The first SIGTERM or SIGINT lets the step finish and save; a second interrupts at once, whatever is waited for."""
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
 
+    asked = 0.0
+
     def ask_to_stop(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and stopping.code:
+        nonlocal asked
+        now = time.monotonic()
+        if stopping.code and number == signal.SIGTERM and now - asked < ONE_WISH:
+            return
+        if stopping.code:
             raise KeyboardInterrupt
-        stopping.code = 128 + number
-        again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        os.write(2, f"\nstopping: this step is finished and saved first{again}\n".encode())
+        stopping.code, asked = 128 + number, now
+        when = "this step is" if stopping.in_step else "as soon as the next step is"
+        first = " first" if stopping.in_step else ""
+        os.write(2, f"\nstopping: {when} finished and saved{first}; once more stops at once\n".encode())
 
     old = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -38,7 +38,7 @@ class Trackers:
             given = {"run": self.run, **about}
             try:
                 method(**{key: given[key] for key in inspect.signature(method).parameters})
-            except Exception as err:
+            except (Exception, SystemExit) as err:
                 self._failed.add(slot.instance)
                 self.run.notice(
                     f"tracker '{slot.instance}' failed and is no longer called: {type(err).__name__}: {err}"

@@ -78,7 +78,7 @@ def _autocast(spec: ModelSpec) -> torch.dtype | None:
 def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
     if adapter is None:
         return net, False
-    made = _made(adapter, Adapter)
+    made = _made(adapter, Adapter)  # type: ignore[type-abstract]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.key(seed, "adapter"))
         return made.attach(net), True
@@ -92,7 +92,7 @@ def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot, fa
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         try:
             net = (
-                family.empty(str(path)) if architecture is None else _made(architecture, Architecture).build(_Tokens())
+                family.empty(str(path)) if architecture is None else _made(architecture, Architecture).build(_Tokens())  # type: ignore[type-abstract]
             )
         except Exception:  # what cannot be built without a tokenizer or weights is tried when the run has them
             return
@@ -131,7 +131,7 @@ def build_policy(
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.key(seed, "build"))
-            net = _made(architecture, Architecture).build(tokenizer)
+            net = _made(architecture, Architecture).build(tokenizer)  # type: ignore[type-abstract]
     net, adapted = _attach(_settle(net, spec), adapter, seed)
     role = _role("policy", net, spec, family, adapted, device)
     role.adapter_fresh = adapted
@@ -174,7 +174,7 @@ def load_role(
         adapted = False
     role = _role(name, net, spec, family, adapted, device)
     if head is not None and head.instance in about["heads"]:
-        made = _made(head, Head)
+        made = _made(head, Head)  # type: ignore[type-abstract]
         role.add_head(head.instance, made.build, made.reads, (seed,))
     if callable(heads):
         heads = {name: make for name in about["heads"] if (make := heads(name))}

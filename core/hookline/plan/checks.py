@@ -56,11 +56,7 @@ def model_has_the_sides(plan: Plan) -> Iterator[Problem]:
 
 def data_exists(plan: Plan) -> Iterator[Problem]:
     """Data that is named is there: the tokenizer's, and what components read."""
-    tokenizer = plan.experiment.tokenizer
-    named: list[tuple[Place, str]] = [(("tokenizer", "on"), tokenizer.on)] if tokenizer and tokenizer.on else []
-    for slot in plan.every():
-        named += [((*slot.path, key), name) for key, name in marked(slot.config, "data").items()]
-    for path, name in named:
+    for path, name in plan.data():
         try:
             sources.exists(name, plan.loose)
         except (DataError, PluginError) as err:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from hookline.config import rounds
 from hookline.config.experiment import Evaluation, Experiment, Phase
 from hookline.config.yaml import Place
+from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
+from hookline.data import sources
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
 
@@ -151,7 +153,16 @@ class Plan:
         for top in filter(None, (self.architecture, self.family, *self.trackers)):
             yield from top.every()
 
+    def data(self) -> list[tuple[Place, str]]:
+        """Every data name that the experiment gives, the tokenizer's and its components', with where it stands."""
+        tokenizer = self.experiment.tokenizer
+        named: list[tuple[Place, str]] = [(("tokenizer", "on"), tokenizer.on)] if tokenizer and tokenizer.on else []
+        for slot in self.every():
+            named += [((*slot.path, key), name) for key, name in marked(slot.config, "data").items()]
+        return named
+
     @property
     def offers(self) -> list[Offer]:
-        """The distinct offers the experiment uses."""
-        return list(dict.fromkeys(slot.offer for slot in self.every()))
+        """The distinct offers the experiment uses: its components, and what stands behind its data names."""
+        behind = [sources.offer_of(name, self.loose) for _, name in self.data()]
+        return list(dict.fromkeys([*(slot.offer for slot in self.every()), *behind]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 import threading
 from collections.abc import Iterator
@@ -55,7 +56,9 @@ def construct(cls: type[Component], config: Config, who: str, source: str) -> Co
     except HooklineError as err:
         err.message = err.message if err.message.startswith(who) else f"{who}: {err.message}"
         raise
-    except Exception as err:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as err:  # SystemExit too: a component does not end the process
         raise PluginError(f"{who} failed in its constructor: {cause(err)}", f"its source: {source}") from err
     if found:
         raise _refusal(who, found)
@@ -91,18 +94,18 @@ def _install() -> None:
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watch.found is None or event not in _OPENS or _importing():
+    if _watch.found is None or event not in _OPENS or _reads_source():
         return
     named = f" ({arguments[0]})" if event in ("open", "os.mkdir") and arguments else ""
     _watch.found.append(_OPENS[event] + named)
     raise _Opened
 
 
-def _importing() -> bool:
-    """Whether the event comes from an import within the constructor, which reads files of its own."""
+def _reads_source() -> bool:
+    """Whether the event comes from an import within the constructor, or from a traceback's lines: both read code."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code is not construct.__code__:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename == linecache.__file__:
             return True
         frame = frame.f_back
     return False

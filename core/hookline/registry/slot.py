@@ -57,9 +57,9 @@ class Slot:
         """Construct the component and ask what it needs, gives, claims and logs. Raises PluginError when that fails."""
         try:
             _ = self.component, self.needs, self.gives, self.claims, self.metrics, self.positions
-        except HooklineError:
+        except (HooklineError, KeyboardInterrupt):
             raise
-        except Exception as err:
+        except BaseException as err:  # SystemExit too
             raise PluginError(
                 f"{self.offer} failed when asked for its needs, gives and metrics: {cause(err)}",
                 f"its source: {self.source}",

@@ -18,7 +18,7 @@ from typing import Any
 from hookline.config.experiment import Experiment, completed
 from hookline.contract.metrics import Metric
 from hookline.data import sources as datasets
-from hookline.errors import CheckpointError, DataError
+from hookline.errors import CheckpointError, DataError, a
 from hookline.registry.offers import Offer
 from hookline.runs.figures import Figures
 from hookline.runs.surroundings import Surroundings, experiment_changes
@@ -377,7 +377,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+            raise ValueError(f"it holds {a(type(found).__name__)}, not an object")
         return found
     except (OSError, ValueError, RecursionError) as err:
         why = getattr(err, "strerror", None) or err

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hookline.errors import CheckpointError
+from hookline.errors import CheckpointError, a
 
 __all__ = [
     "Unsavable",
@@ -50,7 +50,7 @@ def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         return {"__float__": repr(tree)}
     if tree is None or isinstance(tree, str | int | float | bool):
         return tree
-    raise Unsavable(path, f"a {type(tree).__name__}")
+    raise Unsavable(path, a(type(tree).__name__))
 
 
 def unflatten(values: Any, tensors: Mapping[str, Tensor]) -> Any:

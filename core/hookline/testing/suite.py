@@ -145,8 +145,10 @@ class Report:
                 lines.append(f"  {'':<{width}}  {verdict.detail}")
         counts = [sum(v.outcome == outcome for v in self.verdicts) for outcome in marks]
         waiting = len(self.verdicts) - len(reached)
-        lines += ["", f"{counts[0]} laws kept, {counts[1]} broken, {counts[2] - waiting} not applicable"]
-        lines += [f"{waiting} more laws need a component that completes a step; see `stands`"] if waiting else []
+        kept = f"{counts[0]} law{'' if counts[0] == 1 else 's'} kept"
+        lines += ["", f"{kept}, {counts[1]} broken, {counts[2] - waiting} not applicable"]
+        more = "1 more law needs" if waiting == 1 else f"{waiting} more laws need"
+        lines += [f"{more} a component that completes a step; see `stands`"] if waiting else []
         return "\n".join(lines)
 
 

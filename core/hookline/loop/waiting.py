@@ -1,0 +1,65 @@
+"""Waiting for what comes from outside: said once when it takes long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, NoReturn, TypeVar
+
+from hookline.errors import PluginError
+
+__all__ = ["Late", "told_when_late"]
+
+Answer = TypeVar("Answer")
+SECONDS = 30.0
+"""After how long a person is told who is waited for."""
+GLANCE = 0.1
+"""How long the loop then has to take in what came while it was busy."""
+
+
+async def told_when_late(
+    coroutine: Coroutine[Any, Any, Answer], who: str, notice: Callable[[str], None], told: set[str]
+) -> Answer:
+    """Await a coroutine. `notice` says, once per `who`, that it takes long; what keeps the loop busy is not waited for."""
+    loop = asyncio.get_running_loop()
+
+    def say() -> None:
+        if who not in told:
+            told.add(who)
+            notice(f"{who} has not answered for {SECONDS:g} s; a signal, sent twice, stops the run at once")
+
+    def look() -> None:
+        handles[0] = loop.call_later(GLANCE, say)
+
+    handles = [loop.call_later(SECONDS, look)]
+    try:
+        return await coroutine
+    finally:
+        handles[0].cancel()
+
+
+class Late(Coroutine[Any, Any, Any]):
+    """A coroutine that is taken for its answer, as a number or in a condition, is refused with a hint to await it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
+        self._coroutine, self._what = coroutine, what
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def _refuse(self, *others: object) -> NoReturn:
+        self.close()
+        raise PluginError(f"{self._what} is an awaitable, used as if it were the answer", "await it")
+
+    __bool__ = __float__ = __int__ = __index__ = __iter__ = __len__ = __getitem__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = _refuse
