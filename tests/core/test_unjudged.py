@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from hookline import HooklineError, PluginError, Rollout
-from hookline.contract.metrics import CORE_METRICS, Dictionary, MetricLog
+from hookline.contract.metrics import CORE_METRICS
 from hookline.loop.guards import judged
 from hookline.loop.loop import PhaseLoop
+from hookline.runs.figures import Dictionary, MetricLog
 from hookline.testing import open_phase
 
 PLUGIN = """
