@@ -96,8 +96,7 @@ def test_right_answers_are_taken(draws: Callable[..., hookline.Run]) -> None:
         ("logprobs = logprobs.requires_grad_()", "gave logprobs that carry a gradient"),
         ("logprobs = logprobs[:-1]", "gave 5 logprobs for 6 tokens"),
         ("versions = versions[:-1]", "gave 5 versions for 6 tokens"),
-        ("versions = versions - 5", "gave the version -5.* set versions to what sync.. told, here 0"),
-        ("versions = versions * 0", "gave the version 0.* set versions to what sync.. told, here 1"),
+        ("versions = versions - 5", "gave the version -5.* set versions to what sync.. told, here at most 0"),
         ("versions = versions.float()", r"gave versions of \[6\], torch.float32"),
         ("versions = None", "gave a NoneType as versions"),
         ("reason = 'bored'", "gave the finish_reason 'bored' → say 'stop' or 'length'"),
@@ -118,7 +117,7 @@ def test_a_wrong_answer_is_one_sentence_that_names_the_engine(
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("kept = None", "did not say, for each token, which ids"),
+        ("kept = None", "did not give, for each token, the ids"),
         ("kept = 'x'", "gave a str as kept_ids"),
         ("kept = KeptIds(kept.ids, kept.offsets[:-1])", "gave kept_ids whose offsets do not cover 6 tokens"),
         ("kept = KeptIds(kept.ids + 1, kept.offsets)", "its kept_ids lack it"),

@@ -42,8 +42,8 @@ class Asking(Protocol):
     def role_named(self, name: str) -> Role:
         """A model by role."""
 
-    def wait(self, coroutine: Coroutine[Any, Any, Answer], on: str = "") -> Answer:
-        """Run a coroutine on the run's event loop. on: who is waited for, for a notice."""
+    def wait_for(self, coroutine: Coroutine[Any, Any, Answer], who: str) -> Answer:
+        """Run a coroutine on the run's event loop. who: what a notice names when the answer takes long."""
 
 
 class Caller:
@@ -141,7 +141,8 @@ class Drawing:
             logprobs_BT = own_logprobs(role, prompts, sample_B, drawn, self.micro_tokens)
             drawn = replace(drawn, behaviour=replace(drawn.behaviour, logprobs_BT=logprobs_BT))
         elif model not in self.compared and combine is None:
-            self._compare(asking, prompts, sample_B, found, asked, model)
+            with self.blamed("draw"):
+                self._compare(asking, prompts, sample_B, found, asked, model)
         return drawn
 
     def _compare(
@@ -192,7 +193,7 @@ class Drawing:
         async def every() -> None:  # returns nothing: asyncio prints what a task returns, which takes long for tensors
             found.extend(await asyncio.gather(*map(one, requests)))
 
-        asking.wait(every(), self.who)
+        asking.wait_for(every(), self.who)
         return found
 
     def _check(

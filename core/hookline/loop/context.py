@@ -281,11 +281,15 @@ class PhaseContext:
 
     # -- what comes from outside
 
-    def wait(self, coroutine: Coroutine[Any, Any, Answer], on: str = "") -> Answer:
+    def wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        return self.wait_for(coroutine, f"'{self.instance}'")
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, Answer], who: str) -> Answer:
+        """The same; who: what a notice names when the answer takes long."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            told = waiting.told_when_late(coroutine, on or f"'{self.instance}'", self.run.notice, self._resources.late)
+            told = waiting.told_when_late(coroutine, who, self.run.notice, self._resources.late)
             return self._resources.answers.run(told, context=contextvars.copy_context())
         coroutine.close()
         raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "write await there")
