@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -361,3 +362,10 @@ def test_help_answers_at_once(installed: Path) -> None:
         assert hookline(installed, "--help").returncode == 0
         took.append(spent() - before)
     assert min(took) < 0.3
+
+
+def test_figures_that_are_not_numbers_are_null_under_json() -> None:
+    from hookline_plugins.commands.figures import plain
+
+    found = {"rows": [{"value": math.nan, "low": -math.inf, "n": 3}], "ends": (1.0, math.inf), "name": "kl"}
+    assert plain(found) == {"rows": [{"value": None, "low": None, "n": 3}], "ends": [1.0, None], "name": "kl"}

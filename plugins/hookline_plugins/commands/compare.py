@@ -7,6 +7,7 @@ from typing import Annotated
 
 import hookline
 from hookline import Argument, Command, Out
+from hookline_plugins.commands.figures import plain
 from hookline_plugins.report import comparison
 
 
@@ -26,7 +27,7 @@ class Compare(Command):
     def run(self, out: Out) -> int:
         found = hookline.compare(self.config.runs, metric=self.config.metric, phase=self.config.phase)
         files = comparison.write(found, Path(self.config.out)) if self.config.out else []
-        out.value(found)
+        out.value(plain(found))
         out.text(comparison.show(found))
         if files:
             out.text(f"\nwritten: {', '.join(map(str, files))}")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Argument, Command, Out
+from hookline_plugins.commands.figures import plain
 
 
 class Evaluate(Command):
@@ -23,7 +24,7 @@ class Evaluate(Command):
 
     def run(self, out: Out) -> int:
         found = hookline.evaluate(self.config.run, self.config.phase, self.config.rows)
-        out.value(found)
+        out.value(plain(found))
         out.text(f"{'evaluation':<16} {'figure':<24} {'value':>10}   95 % interval       rows")
         for f in found:
             known = f["low"] is not None and f["high"] is not None
