@@ -223,16 +223,10 @@ def _check(fields: typing.Iterable[Field], cls: type[Command], who: str) -> None
 
 
 def _check_run(cls: type[Command], who: str) -> None:
-    """Refuse a class whose `run` is the base class's, is async, or does not take `out` alone."""
-    from hookline.contract.command import Command
-
+    """Refuse a class whose `run` is a generator or does not take `out` alone; `check_class` has refused the rest."""
     hint = "write: def run(self, out): …; return 0"
-    if cls.run is Command.run:
-        raise PluginError(f"{who} has no run", hint)
-    if inspect.iscoroutinefunction(cls.run) or inspect.isgeneratorfunction(cls.run):
-        raise PluginError(
-            f"{who}: its run is {'async' if inspect.iscoroutinefunction(cls.run) else 'a generator'}", hint
-        )
+    if inspect.isgeneratorfunction(cls.run):
+        raise PluginError(f"{who}: its run is a generator", hint)
     try:
         inspect.signature(cls.run).bind(None, None)
     except TypeError:
