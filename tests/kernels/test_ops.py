@@ -170,4 +170,4 @@ def test_kernels_import_nothing_else_of_hookline():
         "print(sorted(m for m in sys.modules if m.startswith('hookline') and not m.startswith(('hookline.kernels', 'hookline._native'))))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "['hookline']"
+    assert result.stdout.strip() == "['hookline', 'hookline._version']"
