@@ -71,3 +71,11 @@ def test_the_bench_is_a_real_phase(hookline_harness: Any) -> None:
     assert any(not value.equal(before[name]) for name, value in ready.weights().items())
     ready.restore()
     assert all(value.equal(before[name]) for name, value in ready.weights().items())
+
+
+def test_the_function_laws_stays_a_function_whatever_was_imported_first() -> None:
+    import hookline.testing
+    from hookline.testing.suite import every_law
+
+    every_law()  # imports every module of laws
+    assert callable(hookline.testing.laws)

@@ -77,8 +77,8 @@ def law(*groups: str, name: str = "", claimed: bool = False, alone: bool = False
 
 def every_law() -> list[Law]:
     """Importing the modules of laws declares them, in the order in which they are asked."""
-    from hookline.testing.laws import common, apart, updates, columns, rewards, rollouts, feedback  # noqa: F401, I001
-    from hookline.testing.laws import trackers, tasks, engines, environments, formats, commands  # noqa: F401
+    from hookline.testing.lawbook import common, apart, updates, columns, rewards, rollouts, feedback  # noqa: F401, I001
+    from hookline.testing.lawbook import trackers, tasks, engines, environments, formats, commands  # noqa: F401
 
     return _laws
 

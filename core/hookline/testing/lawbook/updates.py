@@ -11,7 +11,7 @@ from torch import Tensor
 from hookline.batch.stages import Advantaged, Batch
 from hookline.contract.fields import UpdateConfig
 from hookline.testing.harness import Gradient, Harness, Subject
-from hookline.testing.laws.batches import apart, order_of, trailing, widened
+from hookline.testing.lawbook.batches import apart, order_of, trailing, widened
 from hookline.testing.suite import Broken, NotApplicable, law
 from hookline.training.statistics import forward
 

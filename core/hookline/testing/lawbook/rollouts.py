@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hookline.batch.stages import Rollout
 from hookline.testing.harness import Harness, Subject
-from hookline.testing.laws.batches import apart, groups_of
+from hookline.testing.lawbook.batches import apart, groups_of
 from hookline.testing.suite import Broken, NotApplicable, law
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_origin
 from hookline.contract.command import Argument, Command
 from hookline.errors import HooklineError
 from hookline.testing.harness import Subject
-from hookline.testing.laws.apart import made
+from hookline.testing.lawbook.apart import made
 from hookline.testing.suite import Broken, NotApplicable, law
 
 TAKEN = {"help", "json", "plugin"}

@@ -13,7 +13,7 @@ from hookline.data.formats import needed
 from hookline.data.sources import digest
 from hookline.errors import DataError
 from hookline.testing.harness import Subject, own_rows
-from hookline.testing.laws.apart import made
+from hookline.testing.lawbook.apart import made
 from hookline.testing.suite import Broken, NotApplicable, law
 
 

@@ -15,7 +15,7 @@ from hookline.contract.fields import UpdateConfig
 from hookline.errors import HooklineError
 from hookline.loop.loop import PhaseLoop
 from hookline.testing.harness import Harness, Subject
-from hookline.testing.laws.batches import apart
+from hookline.testing.lawbook.batches import apart
 from hookline.testing.suite import UNREACHED, Broken, NotApplicable, law, stands, unknown_names
 
 HANDED = {

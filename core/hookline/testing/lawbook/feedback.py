@@ -9,7 +9,7 @@ import torch
 
 from hookline.batch.stages import Batch, Judgement
 from hookline.testing.harness import Harness, Subject
-from hookline.testing.laws.batches import groups_of
+from hookline.testing.lawbook.batches import groups_of
 from hookline.testing.suite import Broken, law
 
 
