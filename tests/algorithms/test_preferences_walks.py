@@ -41,6 +41,7 @@ def figures(folder: Path, steps: int, seed: int = 1, **phase: Any) -> dict[str, 
     return found
 
 
+@pytest.mark.slow
 def test_online_dpo_with_soft_labels_comes_near_the_frontier_and_never_above(tmp_path: Path) -> None:
     end = figures(tmp_path, 60, wrap="preference")
     assert 0.9 < end["eval/return"] < 0.98
@@ -48,6 +49,7 @@ def test_online_dpo_with_soft_labels_comes_near_the_frontier_and_never_above(tmp
     assert -1e-6 < end["eval/gap"] < 0.03
 
 
+@pytest.mark.slow
 def test_nash_md_and_a_duel_learn_from_samples(tmp_path: Path) -> None:
     wrap = {"use": "preference", "temperature": 0.1}
     end = figures(tmp_path, 25, rollout=DUEL, wrap=wrap, update={"use": "nash-md", "tau": 0.01, **LINEAR})

@@ -35,6 +35,7 @@ def walks(out: Path, update: dict[str, Any], steps: int, *more: str) -> Run:
     return run("walks-values.yaml", out, f"phases.learn.update={said}", f"phases.learn.steps={steps}", *more)
 
 
+@pytest.mark.slow
 def test_offline_walks_cloning_then_sarsa_then_q_learning(tmp_path: Path) -> None:
     """.3551 by cloning; .96 where each step is the best by the walks' own worth; 1 by Q-learning; then back into weights."""
     shorter = ("phases.distil.steps=1", "phases.distil.rollout.samples_per_prompt=1")

@@ -111,6 +111,7 @@ def test_killed_and_resumed_they_end_the_same(environment: Environment, desk: Pa
         assert manifest_of(out, phase)["weights"] == manifest_of(whole, phase)["weights"]
 
 
+@pytest.mark.slow
 def test_they_pass_the_checker(environment: Environment) -> None:
     for name in ("loo", "awr", "panel"):
         said = environment.hookline("plugins", "check", name)
