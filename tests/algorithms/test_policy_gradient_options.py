@@ -156,7 +156,9 @@ def test_whitening(table: tuple[list[list[float]], list[list[bool]]]) -> None:
         assert white[mask].double().mean().item() == pytest.approx(0.0, abs=1e-4)
         assert white[mask].double().std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
     shifted = maths.whiten(x, mask, shift=False)
-    assert bool((shifted * torch.where(mask, x, 0.0) >= 0).all()), "without a shift no sign changes, but to 0 by underflow"
+    assert bool((shifted * torch.where(mask, x, 0.0) >= 0).all()), (
+        "without a shift no sign changes, but to 0 by underflow"
+    )
 
 
 @given(Table, st.integers(1, 4), st.sampled_from(["ngram", "random", "perplexity"]))

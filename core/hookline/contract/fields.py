@@ -54,22 +54,18 @@ PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
-def refuse_bool(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
-    """pydantic takes `true` for 1; people who write it meant something else."""
-    if isinstance(value, bool):
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if {int, float} & {annotation, *getattr(annotation, "__args__", ())}:
-            raise ValueError(f"must be a number, not {str(value).lower()}")
-    return value
-
-
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_not_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return refuse_bool(cls, value, info)
+        """pydantic takes `true` for 1; people who write it meant something else."""
+        if isinstance(value, bool):
+            annotation = cls.model_fields[str(info.field_name)].annotation
+            if {int, float} & {annotation, *getattr(annotation, "__args__", ())}:
+                raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
 
 
 class Use(Strict, Generic[UsedT]):
@@ -192,15 +188,10 @@ def _annotated(annotation: Any) -> Iterator[Any]:
         yield from _annotated(inner)
 
 
-class Config(BaseModel):
+class Config(Strict):
     """A component's options. One sentence per field, saying what large and small do; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_not_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return refuse_bool(cls, value, info)
+    model_config = ConfigDict(populate_by_name=False, allow_inf_nan=False)
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]

@@ -131,13 +131,10 @@ class Phase:
 
     def stateful(self) -> Iterator[tuple[str, Slot]]:
         """(file name of its state, slot) of every component, in the order of setup: nested ones before their owner."""
-        for slot in (*self.planned.beside, *self.planned.slots):
+        measured = (slot for evaluator in self.evaluators for slot in evaluator.slots)
+        for slot in (*self.planned.beside, *self.planned.slots, *measured):
             for inner in reversed(list(slot.every())):
                 yield inner.label.replace("/", "-"), inner
-        for evaluator in self.evaluators:
-            for slot in evaluator.slots:
-                for inner in reversed(list(slot.every())):
-                    yield inner.label.replace("/", "-"), inner
 
     def save_components(self, folder: Path) -> None:
         """Write every component's state. Raises the component's own error where it cannot be saved or loaded."""

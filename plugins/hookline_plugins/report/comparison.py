@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hookline import CheckpointError
+from hookline_plugins.report.svg import blank, svg
 
 __all__ = ["draw", "markdown", "page", "show", "write"]
 
@@ -188,11 +187,11 @@ def draw(found: Json) -> tuple[dict[str, str], str]:
     ink = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
     drawn: dict[str, str] = {}
     with matplotlib.rc_context(style):
-        drawn["intervals"] = _svg(_intervals(found, ink), "intervals")
+        drawn["intervals"] = svg(_intervals(found, ink), "intervals")
         if any(len(curve) > 1 for curve in found["curves"].values()):
-            drawn["efficiency"] = _svg(_efficiency(found, ink), "efficiency")
+            drawn["efficiency"] = svg(_efficiency(found, ink), "efficiency")
         if any(found["plane"].values()):
-            drawn["kl"] = _svg(_plane(found, ink), "kl")
+            drawn["kl"] = svg(_plane(found, ink), "kl")
     return drawn, ""
 
 
@@ -200,7 +199,7 @@ def _intervals(found: Json, ink: dict[str, str]) -> Any:
     """Every configuration's IQM with interval and its seeds as dots; beside it the pairs' differences."""
     several = bool(found["pairs"])
     height = 0.9 + 0.32 * max(len(found["configurations"]), min(len(found["pairs"]), MOST_LINES))
-    figure = _figure(9.0 if several else 5.0, height)
+    figure = blank(9.0 if several else 5.0, height)
     axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
     for i, c in enumerate(found["configurations"]):
         axes[0].plot(c["values"], [i] * len(c["values"]), "o", color=ink[c["label"]], alpha=0.35, markersize=4)
@@ -231,7 +230,7 @@ def _rows(axes: Any, labels: Sequence[str], below: str) -> None:
 
 
 def _efficiency(found: Json, ink: dict[str, str]) -> Any:
-    figure = _figure(9.0, 2.9)
+    figure = blank(9.0, 2.9)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (key, below) in zip(
         panels, (("step", "step"), ("samples", "samples learned from"), ("seconds", "seconds"))
@@ -250,7 +249,7 @@ def _efficiency(found: Json, ink: dict[str, str]) -> Any:
 
 def _plane(found: Json, ink: dict[str, str]) -> Any:
     """Each configuration's way from its start, evaluation by evaluation; dashed: the best that any policy can do."""
-    figure = _figure(5.4, 3.6)
+    figure = blank(5.4, 3.6)
     axes = figure.subplots()
     for label, points in found["plane"].items():
         x, y = [p["kl"]["value"] for p in points], [p["value"]["value"] for p in points]
@@ -266,22 +265,3 @@ def _plane(found: Json, ink: dict[str, str]) -> Any:
     axes.set_ylabel(found["metric"])
     axes.legend(loc="best", fontsize=8)
     return figure
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Any, name: str) -> str:
-    """An element of the page: equal for equal input, with ids of its own."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)

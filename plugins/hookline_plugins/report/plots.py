@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hookline_plugins.report.svg import blank, svg
 from hookline_plugins.report.words import beside
 
 Json = Mapping[str, Any]
@@ -75,7 +75,7 @@ def draw(numbers: Json) -> tuple[dict[str, str], str]:
 
 def _reward_kl(numbers: Json, reward: str) -> str:
     """One line per phase through its evaluations, from its start at the left; bars are the intervals of the reward."""
-    figure = _figure(4.9, 3.3)
+    figure = blank(4.9, 3.3)
     axes = figure.subplots()
     curves = [(p["name"], c) for p in numbers["phases"] for c in p["reward_kl"] if c["reward"] == reward]
     for i, (phase, curve) in enumerate(curves):
@@ -99,7 +99,7 @@ def _reward_kl(numbers: Json, reward: str) -> str:
     axes.set_xlabel("KL per answer to the reference, in nats")
     axes.set_ylabel(reward)
     axes.legend(loc="best")
-    return _svg(figure, f"reward-kl/{reward}")
+    return _inked(figure, f"reward-kl/{reward}")
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Panel:
 def _curves(name: str, panels: Sequence[Panel]) -> str:
     """Panels side by side; evaluation points lie over the training curve they belong to."""
     lines = math.ceil(len(panels) / COLUMNS)
-    figure = _figure(COLUMNS * WIDTH, lines * HEIGHT)
+    figure = blank(COLUMNS * WIDTH, lines * HEIGHT)
     grid = figure.subplots(lines, COLUMNS, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
@@ -124,7 +124,7 @@ def _curves(name: str, panels: Sequence[Panel]) -> str:
         _panel(axes, panel)
         if i + COLUMNS >= len(panels):
             axes.set_xlabel("step")
-    return _svg(figure, name)
+    return _inked(figure, name)
 
 
 def _panel(axes: Any, panel: Panel) -> None:
@@ -197,27 +197,13 @@ def _moves(values: Sequence[float]) -> bool:
     return max(values) - min(values) > 1e-5 * max(abs(value) for value in values)
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Any, name: str) -> str:
-    """A figure as an element of the page: colours by variable, ids of its own, no date, nothing from elsewhere."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+def _inked(figure: Any, name: str) -> str:
+    """A figure as an element of the page, colours by variable and as wide as its place."""
     text = re.sub(
-        r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg ([^>]*?)height="[^"]*" width="[^"]*"', r"<svg \1\2", text
+        r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg ([^>]*?)height="[^"]*" width="[^"]*"',
+        r"<svg \1\2",
+        svg(figure, name),
     )
     for ink, colour in INKS.items():
         text = text.replace(colour, f"var(--{ink})")
-    prefix = re.sub(r"\W", "-", name)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
-    return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", text)
+    return text
