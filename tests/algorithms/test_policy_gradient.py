@@ -206,7 +206,7 @@ def test_remax_compares_with_the_greedy_answer_and_does_not_learn_from_it(tree: 
 
 def test_an_ema_of_earlier_steps_leaves_the_mean_and_is_saved(tree: Tree) -> None:
     loop = tree({"use": "reinforce", "baseline": "ema", "decay": 0.8})
-    component = loop.hooks.update_component
+    component = loop.planned.update.component
     component.load_state_dict({"seen": 2.5})
     batch, plain_BT, _ = enumerated(loop, 2)
     assert_close(gradient_of(loop, batch), true_gradient(loop))
@@ -309,7 +309,7 @@ def test_drawn_gradients_agree_with_the_exact_one_and_baselines_cut_their_varian
         loop = tree(update, rows=32)
         exact = true_gradient(loop)
         if name == "ema":
-            loop.hooks.update_component.load_state_dict(
+            loop.planned.update.component.load_state_dict(
                 {"seen": float(probability(loop, table(loop).detach()) @ EARNED)}
             )
         found = []
@@ -405,7 +405,7 @@ def test_a_macro_has_one_ratio_and_one_advantage(tree: Tree) -> None:
     batch = loop.hooks.advantage(loop.ctx, scored)
     fill(loop, "policy", 0)
     before = table(loop).detach().clone()
-    component = loop.hooks.update_component
+    component = loop.planned.update.component
     old = component.prepared(loop.ctx, batch)
     with torch.no_grad():
         table(loop)[[END, A, B]] += 0.3 * torch.randn(3, before.shape[1], generator=torch.Generator().manual_seed(4))

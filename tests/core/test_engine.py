@@ -257,7 +257,7 @@ def ppo_lab(lab: Lab, sampled: dict[str, Any], **options: Any) -> PhaseLoop:
 
 def test_ppo_s_first_gradient_is_reinforce_s(lab: Lab, sampled: dict[str, Any]) -> None:
     loop = ppo_lab(lab, sampled)
-    component: Any = loop.hooks.update_component
+    component: Any = loop.planned.update.component
     batch = advantaged(loop)
     batch = batch.with_extra(old_logprobs_BT=loop.ctx.stats(batch).logprobs_BT)
     ppo = gradient(loop, batch, component.loss, 10**9)
@@ -271,7 +271,7 @@ def test_ppo_s_first_gradient_is_reinforce_s(lab: Lab, sampled: dict[str, Any]) 
 
 def test_zero_advantage_is_zero_gradient(lab: Lab, sampled: dict[str, Any]) -> None:
     loop = ppo_lab(lab, sampled)
-    component: Any = loop.hooks.update_component
+    component: Any = loop.planned.update.component
     batch = advantaged(loop)
     batch = replace(
         batch.with_extra(old_logprobs_BT=loop.ctx.stats(batch).logprobs_BT),
@@ -285,7 +285,7 @@ def test_ppo_s_gradient_does_not_depend_on_the_micro_batch(lab: Lab, sampled: di
     results = []
     for micro in (10**9, 23):
         loop = ppo_lab(lab, sampled, value_weight=0.5, entropy_bonus=0.01)
-        component: Any = loop.hooks.update_component
+        component: Any = loop.planned.update.component
         batch = advantaged(loop)
         batch = batch.with_extra(old_logprobs_BT=loop.ctx.stats(batch).logprobs_BT - 0.1)
         results.append(gradient(loop, batch, component.loss, micro))
@@ -301,7 +301,7 @@ def test_bradley_terry_s_gradient_does_not_depend_on_the_micro_batch(lab: Lab, c
             update={"use": "bradley-terry", "micro_tokens": micro},
             read={"head": {"use": "reward", "std": 0.2}},
         )
-        component: Any = loop.hooks.update_component
+        component: Any = loop.planned.update.component
         scored = loop.hooks.score(loop.ctx, loop.hooks.rollout(loop.ctx))
         scored = scored.with_extra(wins_B=(scored.reward_B > 0).float())
         results.append(gradient(loop, scored, component.loss, micro, "group"))

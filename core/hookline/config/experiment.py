@@ -73,8 +73,7 @@ class ModelSpec(Strict):
                 raise ValueError(f"adapter: the options of '{name}' must be a mapping, e.g. {{{name}: {{rank: 8}}}}")
             value["adapter"] = {**(options or {}), "use": name}
         if isinstance(value.get("build"), str):
-            own = {"path", "from", "start", "head", "adapter", "family", "dtype", "autocast", "gradient_checkpointing"}
-            own |= {"build"}
+            own = {name for key, field in cls.model_fields.items() for name in (key, field.alias)}
             options = {key: value.pop(key) for key in list(value) if key not in own}
             value["build"] = {"use": value["build"], **options}
         return value

@@ -58,9 +58,6 @@ class Environment(Component[ConfigT]):
     go on. Any other exception is a mistake in its code and ends the run.
     """
 
-    tools: Sequence[Mapping[str, Any]] = ()
-    """Descriptions of the functions that the policy may call, as JSON schemas (the form that chat templates take)."""
-
     @abstractmethod
     async def reset(self, record: Record, rng: torch.Generator) -> Turn:
         """Begin an episode on a dataset row, and return what the policy reads first.

@@ -62,11 +62,11 @@ class Resources:
     """The engine of the phase, and what it was told."""
     world: World
     given: frozenset[str]
-    late: set[str] = field(default_factory=set, kw_only=True)
-    """Who was said to be waited for."""
     advantage_by: str
     """The instance that answers hookline_advantage."""
     trainer: Trainer | None = None
+    late: set[str] = field(default_factory=set)
+    """Who was said to be waited for."""
 
 
 class PhaseContext:

@@ -49,7 +49,6 @@ class Hooks:
                 brings = slot is not phase.update or phase.advantage_by is slot
                 self.manager.register(_adapted(component, slot, "" if brings else "hookline_advantage"), name)
         self.call: Any = self.manager.hook
-        self.update_component = self.components.get(f"update/{phase.update.instance}") if phase.update else None
 
     def rollout(self, ctx: PhaseContext) -> Rollout:
         return cast(Rollout, self.call.hookline_rollout(ctx=ctx))

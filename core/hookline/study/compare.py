@@ -294,11 +294,9 @@ def _notes(entries: Sequence[Entry], groups: Sequence[Group], measure: Measure) 
         notes.append(
             f"'{fewest.label}' has {count} seeds; below {FEW} a 95 % interval holds the truth less often than it says"
         )
-    unpaired = 0
     for i, a in enumerate(groups):
         for b in groups[:i]:
             shared = [seed for seed in a.seeds if seed in b.seeds]
-            unpaired += not shared
             if shared and (len(shared) < len(a.seeds) or len(shared) < len(b.seeds)):
                 shown = ", ".join(map(str, shared[:10]))
                 notes.append(f"'{a.label}' and '{b.label}' are paired on the seeds both have: {shown}")

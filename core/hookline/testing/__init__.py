@@ -20,8 +20,9 @@ _HOMES = {
     "hookline.testing.bench.baseline": ("stored_kernels",),
     "hookline.testing.bench.kernels": ("bench_kernels", "judge_kernels"),
     "hookline.testing.bench.update": ("bench_update",),
-    "hookline.testing.harness": ("Harness", "Subject"),
+    "hookline.testing.harness": ("Harness",),
     "hookline.testing.opening": ("open_phase",),
+    "hookline.testing.subject": ("Subject",),
     "hookline.testing.suite": ("Law", "Report", "Verdict", "check", "conformance", "laws"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -45,8 +46,9 @@ if TYPE_CHECKING:
     from hookline.testing.bench.baseline import stored_kernels
     from hookline.testing.bench.kernels import bench_kernels, judge_kernels
     from hookline.testing.bench.update import bench_update
-    from hookline.testing.harness import Harness, Subject
+    from hookline.testing.harness import Harness
     from hookline.testing.opening import open_phase
+    from hookline.testing.subject import Subject
     from hookline.testing.suite import Law, Report, Verdict, check, conformance, laws
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def hookline_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
     """`hookline_harness(Mine, gamma=0.9)`: the component in a real phase on a tiny model, at its start: `.step()`, `.batch("score")`, …"""
-    from hookline.testing.harness import Subject, offer_of
+    from hookline.testing.subject import Subject, offer_of
 
     subjects: list[Subject] = []
 

@@ -19,7 +19,7 @@ from hookline.contract.component import Component
 from hookline.contract.kinds import KINDS, taught
 from hookline.errors import HooklineError, nearest
 from hookline.registry.offers import Offer
-from hookline.testing.harness import Subject, offer_of
+from hookline.testing.subject import Subject, offer_of
 
 __all__ = ["Broken", "Law", "NotApplicable", "Report", "Verdict", "check", "conformance", "law", "laws"]
 

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from hookline.contract.component import Component
 from hookline.errors import HooklineError
 from hookline.registry.construct import construct
-from hookline.testing.harness import Subject, guesses, naming, unfilled, waited
+from hookline.testing.harness import waited
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
+from hookline.testing.surroundings import guesses, naming, unfilled
 
 
 def made(subject: Subject) -> Component:

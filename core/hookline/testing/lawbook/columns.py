@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hookline.batch.stages import Batch
 from hookline.contract.check import hook_methods
-from hookline.testing.harness import Harness, Subject
+from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import apart, order_of, trailing, widened
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
 
 OWN = {"hookline_rollout": "", "hookline_score": "reward_BT", "hookline_advantage": "advantage_BT"}

@@ -9,8 +9,8 @@ from typing import Any, get_origin
 
 from hookline.contract.command import Argument, Command
 from hookline.errors import HooklineError
-from hookline.testing.harness import Subject
 from hookline.testing.lawbook.apart import made
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
 
 TAKEN = {"help", "json", "plugin"}

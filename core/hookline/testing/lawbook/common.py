@@ -14,8 +14,9 @@ from hookline.contract.component import docstring_of
 from hookline.contract.fields import UpdateConfig
 from hookline.errors import HooklineError
 from hookline.loop.loop import PhaseLoop
-from hookline.testing.harness import Harness, Subject
+from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import apart
+from hookline.testing.subject import Subject
 from hookline.testing.suite import UNREACHED, Broken, NotApplicable, law, stands, unknown_names
 
 HANDED = {

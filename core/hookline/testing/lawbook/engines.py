@@ -10,7 +10,8 @@ from typing import Any
 
 from hookline.batch.stages import Sampling
 from hookline.contract.engine import Completion, Engine, Request
-from hookline.testing.harness import Harness, Subject
+from hookline.testing.harness import Harness
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
 
 LONGEST = 6

@@ -10,8 +10,9 @@ import torch
 from hookline.contract.environment import Environment, Turn
 from hookline.contract.fields import marked
 from hookline.errors import DataError
-from hookline.testing.harness import Subject, own_rows
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
+from hookline.testing.surroundings import own_rows
 
 SEEDS = 12
 MOST = 1000

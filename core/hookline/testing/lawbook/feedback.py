@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from hookline.batch.stages import Batch, Judgement
-from hookline.testing.harness import Harness, Subject
+from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import groups_of
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, law
 
 

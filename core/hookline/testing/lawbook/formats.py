@@ -12,9 +12,10 @@ from hookline.contract.format import Format
 from hookline.data.formats import needed
 from hookline.data.sources import digest
 from hookline.errors import DataError
-from hookline.testing.harness import Subject, own_rows
 from hookline.testing.lawbook.apart import made
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
+from hookline.testing.surroundings import own_rows
 
 
 def examples() -> Iterator[str]:

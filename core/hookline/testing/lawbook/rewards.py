@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hookline.batch.stages import Batch, Term
 from hookline.loop.checks import check_term
-from hookline.testing.harness import Harness, Subject
+from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import apart, groups_of, order_of, widened
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, law
 
 LIMIT = 5e-6

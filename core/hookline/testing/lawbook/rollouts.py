@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hookline.batch.stages import Rollout
-from hookline.testing.harness import Harness, Subject
+from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import apart, groups_of
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
 
 

@@ -12,7 +12,7 @@ from hookline.batch.stages import Record
 from hookline.contract.task import Task
 from hookline.data.sources import digest
 from hookline.errors import PluginError
-from hookline.testing.harness import Subject
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
 
 MOST = 2000

@@ -24,8 +24,9 @@ from hookline.loop.trackers import Trackers
 from hookline.plan.plan import Plan
 from hookline.plan.planner import make_plan
 from hookline.runs.run import Run
-from hookline.testing.harness import Subject, stand_in_offers
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
+from hookline.testing.surroundings import stand_in_offers
 
 UGLY = '<b>"quoted" & \\frac</b>\n\tünïcödé 🙂 \x07'
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hookline.batch.stages import Advantaged, Batch
 from hookline.contract.fields import UpdateConfig
-from hookline.testing.harness import Gradient, Harness, Subject
+from hookline.testing.harness import Gradient, Harness
 from hookline.testing.lawbook.batches import apart, order_of, trailing, widened
+from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
 from hookline.training.statistics import forward
 
