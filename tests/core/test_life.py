@@ -17,7 +17,9 @@ import torch
 import hookline
 from hookline import CheckpointError, PluginError
 from hookline.loop import closing
+from hookline.loop.api import open_run, plan
 from hookline.models.role import Role
+from hookline.runs.run import Run
 from hookline.storage import folders, journal
 from hookline.storage.journal import Journal
 from hookline.testing import open_phase
@@ -278,6 +280,23 @@ def test_a_kill_between_an_answer_and_its_use_changes_nothing(
             kept.find(["rl", "", "reward/mine", step, "once", *key])[1]["worth"] for key in (("mood", 1), ("late",))
         ]
         assert row["metrics"]["reward"] == pytest.approx(float(sum(worth).mean()))
+
+
+def test_what_another_process_journals_until_the_lock_is_taken_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Tiny
+) -> None:
+    out = tmp_path / "run"
+    hookline.run(tiny(steps=1), out=out)
+    take = Run._take_lock
+
+    def late(self: Run) -> None:
+        Journal(out / "journal.jsonl").add(["theirs"], 1)
+        take(self)
+
+    monkeypatch.setattr(Run, "_take_lock", late)
+    run = open_run(out, plan(tiny(steps=1)))
+    assert run.journal.find(["theirs"]) == (True, 1)
+    run.close()
 
 
 def test_a_kill_between_tensors_and_their_line_leaves_no_answer(tmp_path: Path) -> None:

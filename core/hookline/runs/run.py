@@ -28,6 +28,8 @@ from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
 
 __all__ = ["Run"]
 
+JOURNAL = "journal.jsonl"
+
 
 def _print(notice: str) -> None:
     print(f"note: {notice}", file=sys.stderr, flush=True)
@@ -44,7 +46,7 @@ class Run:
         """What its figures mean, from the loop that makes them."""
         self.about: dict[str, Any] = {}
         self.resumed = False
-        self.journal = Journal(directory / "journal.jsonl")
+        self.journal: Journal
         self._notices: list[str] = []
         self._say = say
         self._rows: list[dict[str, Any]] = []
@@ -78,13 +80,14 @@ class Run:
             probe = directory / ".probe"
             probe.write_text("")
             probe.unlink()
-            cut_torn_line(run.journal.path)
+            cut_torn_line(directory / JOURNAL)
         except (OSError, ValueError) as err:
             if run:
                 run.close()
             why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
             raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
         try:
+            run.journal = Journal(directory / JOURNAL)  # behind the lock: nobody else adds to it
             now = Surroundings.now(used, experiment.threads, experiment.device)
             if (directory / "run.json").exists():
                 run._resume(experiment, now)
@@ -119,7 +122,7 @@ class Run:
 
     def _holds_nothing(self) -> bool:
         """True when no step was ever taken here: there is nothing to lose, and nothing that data or options shaped."""
-        kept = ("metrics.jsonl", "evaluations.jsonl", "journal.jsonl")
+        kept = ("metrics.jsonl", "evaluations.jsonl", JOURNAL)
         return not any(
             (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
         ) and (not any(path.exists() and path.stat().st_size for path in map(self.directory.joinpath, kept)))
@@ -134,6 +137,7 @@ class Run:
                 "give the folder that `hookline run` printed",
             )
         run = cls(path)
+        run.journal = Journal(path / JOURNAL)
         run.about = _json(path / "run.json")
         run._rows = list(whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
         return run
