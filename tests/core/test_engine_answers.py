@@ -170,7 +170,7 @@ def test_a_method_that_is_missing_or_of_the_other_sort_is_refused_by_the_plan(
 
 def test_a_long_wait_is_said_once(draws: Callable[..., hookline.Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "SECONDS", 0.05)
-    monkeypatch.setattr(waiting, "GLANCE", 0.01)
+    monkeypatch.setattr(waiting, "GRACE", 0.01)
     [notice] = draws("late = 0.3").notices
     assert notice.startswith("engine 'broken'")
     assert "has not answered for 0.05 s" in notice
@@ -199,7 +199,7 @@ def test_a_second_signal_ends_a_wait_that_never_ends(
         timer.start()
     with pytest.raises(KeyboardInterrupt):
         draws("late = 60")
-    assert "stopping: this step is finished and saved first; once more stops at once" in capfd.readouterr().err
+    assert "stopping: this step is finished and saved first; a second signal stops at once" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["constructor", "setup", "hookline_reward"])

@@ -35,6 +35,8 @@ def records(path: Path) -> Iterator[Any]:
             continue
         checksum, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
         body = data[at + HEADER : at + HEADER + length]
+        if len(body) < length:
+            return  # it is being written
         assert zlib.crc32(bytes([kind]) + body) & 0xFFFFFFFF == checksum
         at, part = at + HEADER + length, part + body
         if kind in (1, 4):  # whole, or the last piece

@@ -21,7 +21,7 @@ class Stopping:
     """Whether a step runs, which is finished and saved first."""
 
 
-ONE_WISH = 0.5
+ONE_REQUEST = 0.5
 """Seconds within which two SIGTERM are one: `timeout` sends it to a process and to its group."""
 
 
@@ -38,14 +38,14 @@ def stop_signals() -> Iterator[Stopping]:
     def ask_to_stop(number: int, frame: Any) -> None:
         nonlocal asked
         now = time.monotonic()
-        if stopping.code and number == signal.SIGTERM and now - asked < ONE_WISH:
+        if stopping.code and number == signal.SIGTERM and now - asked < ONE_REQUEST:
             return
         if stopping.code:
             raise KeyboardInterrupt
         stopping.code, asked = 128 + number, now
         when = "this step is" if stopping.in_step else "as soon as the next step is"
         first = " first" if stopping.in_step else ""
-        os.write(2, f"\nstopping: {when} finished and saved{first}; once more stops at once\n".encode())
+        os.write(2, f"\nstopping: {when} finished and saved{first}; a second signal stops at once\n".encode())
 
     old = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,4 +1,4 @@
-"""Waiting for what comes from outside: said once when it takes long."""
+"""Waiting for answers from outside, with one notice where it takes long."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Late", "told_when_late"]
 
 Answer = TypeVar("Answer")
 SECONDS = 30.0
-"""After how long a person is told who is waited for."""
-GLANCE = 0.1
-"""How long the loop then has to take in what came while it was busy."""
+"""Seconds after which a notice names who has not answered."""
+GRACE = 0.1
+"""Seconds in which the loop then still takes answers that came while it was busy."""
 
 
 async def told_when_late(
@@ -29,7 +29,7 @@ async def told_when_late(
             notice(f"{who} has not answered for {SECONDS:g} s; a signal, sent twice, stops the run at once")
 
     def look() -> None:
-        handles[0] = loop.call_later(GLANCE, say)
+        handles[0] = loop.call_later(GRACE, say)
 
     handles = [loop.call_later(SECONDS, look)]
     try:

@@ -342,10 +342,11 @@ def _frontier(groups: Sequence[Group], figure: Figure, notes: list[str]) -> list
     for group in groups:
         run = group.entries[0].run
         try:
-            planned = next(p for p in plan_of(run).phases if p.spec.name == figure.phase)
-            evaluation = next(e for e in planned.evaluations if e.spec.name == figure.evaluation)
+            plan = plan_of(run)
+            phase = next(p for p in plan.phases if p.spec.name == figure.phase)
+            evaluation = next(e for e in phase.evaluations if e.spec.name == figure.evaluation)
             names = [n for n in marked(evaluation.rollout.config, "data").values() if is_task(n)]
-            points = tasks.task(names[0], plan_of(run).loose).frontier(figure.term) if names else None
+            points = tasks.task(names[0], plan.loose).frontier(figure.term) if names else None
         except HooklineError as err:
             notes.append(f"no frontier is drawn: {err}")
             return None
