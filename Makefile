@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 OUT    ?= runs/demo
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
-.PHONY: demo test test-slow lint cuda-check bench proof setup clean
+.PHONY: demo demo-oracle test test-slow lint cuda-check bench proof setup clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@echo "setting up $(VENV) (once; a few minutes)"
@@ -19,6 +19,11 @@ setup: $(READY)
 
 demo: $(READY)
 	@$(BIN)/hookline run examples/keyword-phrases.yaml --out $(OUT)
+
+# The same job with PPO on the gold reward itself: what a perfect reward model could reach. Takes as long as the demo.
+demo-oracle: $(READY)
+	@$(BIN)/hookline run examples/keyword-phrases.yaml --out $(OUT)-oracle 'phases.rl.reward={use: keyword-sentence, name: gold}'
+	@$(BIN)/hookline compare reward-model=$(OUT) oracle=$(OUT)-oracle
 
 test: $(READY)
 	@$(BIN)/python -m pytest -m 'not slow and not gpu' $(ARGS)

@@ -242,6 +242,23 @@ def test_micro_batches_hold_every_row_once_and_keep_groups_whole(lab: Lab) -> No
     assert all(any(set(unit) <= set(part) for part in parts) for unit in units)
 
 
+def test_rows_much_shorter_than_a_part_are_not_padded_to_it(lab: Lab) -> None:
+    loop = lab(update=SFT)
+    batch = loop.hooks.rollout(loop.ctx)
+    lengths = [128] * 16 + [100] * 4 + [16] * 200 + [15] * 8
+    rows = replace(
+        batch.rows([0] * len(lengths)),
+        prompt_length_B=torch.ones(len(lengths), dtype=torch.long),
+        length_B=torch.tensor(lengths) - 1,
+    )
+    parts = split_by_tokens(rows, 16384)
+    widths = [max(lengths[row] for row in part) for part in parts]
+    assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
+    padded = sum(len(part) * width for part, width in zip(parts, widths))
+    assert padded < 1.25 * sum(lengths)
+    assert all(len(part) * width >= 1024 for part, width in zip(parts[:-1], widths))
+
+
 # -- PPO's objective
 
 

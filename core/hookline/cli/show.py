@@ -89,7 +89,9 @@ def _model(plan: Plan, phase: PlannedPhase) -> str:
         where = f"policy from {plan.experiment.model.path}"
     head = f", with head '{phase.head.instance}'" if phase.head else ""
     adapter = f", training adapter '{phase.adapter.instance}'" if phase.adapter else ""
-    return where + head + adapter
+    types = plan.model_of(phase)
+    products = f", products in {types.autocast}" if types.autocast not in (None, "none") else ""
+    return f"{where}{head}{adapter}, in {types.dtype or 'float32'}{products}"
 
 
 def _roles(phase: PlannedPhase) -> Iterator[str]:

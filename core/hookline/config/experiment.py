@@ -53,10 +53,11 @@ class ModelSpec(Strict):
     """Train this small change and leave the rest frozen: `{lora: {rank: 8}}`."""
     family: Use | None = None
     """The experiment's model only: how its network computes. Default: `causal`, a language model read from left to right."""
-    dtype: Literal["float32", "bfloat16"] | None = None
-    """The type weights are kept in (default float32)."""
-    autocast: Literal["bfloat16", "none"] | None = None
-    """The type products are computed in, when it differs from dtype."""
+    dtype: Literal["auto", "float32", "bfloat16"] | None = None
+    """The type weights are kept in (default float32). `auto`: the folder's own; float32 for a model that is built."""
+    autocast: Literal["auto", "bfloat16", "none"] | None = None
+    """The type products are computed in, when it differs from dtype. `auto`: bfloat16 where the device computes in it (GPUs
+    from sm80, processors with avx512_bf16 or amx_bf16), none elsewhere, where it is several times slower."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, a third more time."""
 

@@ -33,10 +33,19 @@ __all__ = [
 ]
 
 
-def plan(experiment: Source, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Plan:
-    """Read an experiment and resolve who answers what, without loading a weight. Raises ExperimentError, PluginError."""
+def plan(
+    experiment: Source,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    out: str | Path | None = None,
+) -> Plan:
+    """Read an experiment and resolve who answers what, without loading a weight. Raises ExperimentError, PluginError.
+
+    out: the directory of a run that may go on; what it settled at its start, such as `autocast: auto`, stays so.
+    """
     parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
-    return make_plan(parsed, document, plugins)
+    going_on = out is not None and (Path(out) / "run.json").is_file()
+    return make_plan(parsed, document, plugins, Run.read(out).experiment if going_on and out else None)
 
 
 def run(
@@ -53,7 +62,7 @@ def run(
     group: a word that runs which belong together share, for trackers that show it.
     """
     try:
-        planned = plan(experiment, overrides, plugins)
+        planned = plan(experiment, overrides, plugins, out)
     except (PluginError, ExperimentError) as err:  # several missing plugins are one ExperimentError
         if err.exit_code == PluginError.exit_code:
             err.hint = _gone_since(out) or err.hint

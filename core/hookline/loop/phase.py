@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hookline.batch.stages import Rollout, Scored
-from hookline.config.experiment import ModelSpec
 from hookline.contract.component import Component
 from hookline.contract.context import Heads
 from hookline.contract.engine import Engine
@@ -27,7 +26,7 @@ from hookline.models import load
 from hookline.models.folder import folder_hash
 from hookline.models.role import Role
 from hookline.models.roles import Roles
-from hookline.plan.plan import Plan, PlannedPhase
+from hookline.plan.plan import PlannedPhase
 from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
 from hookline.runs.figures import MetricLog
@@ -37,7 +36,7 @@ from hookline.training.trainer import Trainer
 from hookline.world import devices
 from hookline.world.world import World
 
-__all__ = ["Counters", "Phase", "wishes_of"]
+__all__ = ["Counters", "Phase"]
 
 
 @dataclass
@@ -206,7 +205,7 @@ def load_phase(
     return load.load_role(
         role,
         run.phase_folder(name) / "model",
-        wishes_of(plan, into or ended),
+        plan.model_of(into or ended),
         None if into else ended.head,
         into.adapter if into else ended.adapter,
         bool(manifest["adapter"]),
@@ -223,8 +222,3 @@ def engine_of(phase: PlannedPhase) -> Engine:
     assert isinstance(made, Engine)
     return made
 
-
-def wishes_of(plan: Plan, phase: PlannedPhase) -> ModelSpec:
-    """The phase's wishes for its model over the experiment's."""
-    wishes = phase.spec.model.model_dump(exclude_none=True, include={"dtype", "autocast", "gradient_checkpointing"})
-    return plan.experiment.model.model_copy(update=wishes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hookline.config import rounds
-from hookline.config.experiment import Evaluation, Experiment, Phase
+from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase
 from hookline.config.yaml import Place
 from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
@@ -160,6 +160,11 @@ class Plan:
         for slot in self.every():
             named += [((*slot.path, key), name) for key, name in marked(slot.config, "data").items()]
         return named
+
+    def model_of(self, phase: PlannedPhase) -> ModelSpec:
+        """The experiment's model as a phase wants it computed: the phase's `dtype`, `autocast`, … over the experiment's."""
+        own = phase.spec.model.model_dump(exclude_none=True, include={"dtype", "autocast", "gradient_checkpointing"})
+        return self.experiment.model.model_copy(update=own)
 
     @property
     def offers(self) -> list[Offer]:

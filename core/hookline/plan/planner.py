@@ -7,7 +7,7 @@ known before the first weight is loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.model import Adapter, Architecture, Head
 from hookline.data.names import other_split
 from hookline.errors import PluginError
+from hookline.plan.automatic import settled
 from hookline.plan.checks import LAWS
 from hookline.plan.plan import Place, Plan, PlannedEvaluation, PlannedPhase
 from hookline.plan.slots import Planner
@@ -30,11 +31,18 @@ from hookline.world import devices
 __all__ = ["make_plan", "other_problems"]
 
 
-def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str | Offer] = ()) -> Plan:
+def make_plan(
+    experiment: Experiment,
+    document: Document,
+    plugins: Sequence[str | Offer] = (),
+    begun: Mapping[str, Any] | None = None,
+) -> Plan:
     """Resolve every name. Raises one error that lists all that is wrong, each with line and hint.
 
     plugins: loose files and installed names to make available, or offers made up on the spot, as the harness does.
+    begun: the resolved experiment of the run that goes on, if one does.
     """
+    experiment, chosen = settled(experiment, begun)
     planner = Planner(document, _loose([*experiment.plugins, *plugins]))
     architecture = planner.slot("model", experiment.model.build, _build_path(document), base=Architecture)
     family = planner.slot("model", experiment.model.family, ("model", "family"), base=Family)
@@ -51,7 +59,7 @@ def make_plan(experiment: Experiment, document: Document, plugins: Sequence[str 
         tuple(t for t in trackers if t),
         planner.loose,
         family,
-        tuple(filter(None, (*document.notes, devices.note(experiment.device)))),
+        tuple(filter(None, (*document.notes, *chosen, devices.note(experiment.device)))),
     )
     for law in LAWS:
         planner.hold(law(plan))

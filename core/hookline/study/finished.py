@@ -68,7 +68,6 @@ def export(
     written. Returns the folder. Raises CheckpointError where it is not empty, or the run has not got what is asked for.
     """
     from hookline.data.tokenizer import Tokenizer
-    from hookline.loop.phase import wishes_of
     from hookline.models import load
     from hookline.storage import folders
 
@@ -83,7 +82,7 @@ def export(
         )
     manifest = folders.verify(source)
     finished: Mapping[str, Any] = run.finished(name) or {}
-    wishes, adapter = wishes_of(plan, chosen), bool(finished.get("adapter"))
+    wishes, adapter = plan.model_of(chosen), bool(finished.get("adapter"))
     family, seed = load.family_of(plan.family), plan.experiment.seed
     role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapter, seed, family=family)
     folder.mkdir(parents=True, exist_ok=True)

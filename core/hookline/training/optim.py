@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hookline.contract.fields import UpdateConfig
 from hookline.errors import CheckpointError
+from hookline.training.muon import Muon
 
 __all__ = ["Optimiser", "hidden_matrices", "learning_rate"]
 
@@ -59,9 +60,7 @@ class Optimiser:
         elif adamw_groups:
             self.parts.append(torch.optim.AdamW(adamw_groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True))
         if muon_groups:
-            self.parts.append(
-                torch.optim.Muon(muon_groups, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+            self.parts.append(Muon(muon_groups, config.weight_decay))
         self.peaks = [[float(group["lr"]) for group in part.param_groups] for part in self.parts]
 
     def step(self, share: float) -> float:

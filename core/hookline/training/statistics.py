@@ -17,11 +17,16 @@ from hookline.models.role import ReadHead, Role
 
 __all__ = ["forward", "split_by_tokens", "statistics"]
 
+ENOUGH, SHORTER = 1024, 7 / 8
+"""Tokens that keep a processor busy, and the share of a part's width below which a row is not padded to it."""
 TOKEN_STATISTICS = ("logprobs", "entropy", "logsumexp", "sum_sq_probs", "top_p_mass", "rank")
 
 
 def split_by_tokens(batch: Batch, micro_tokens: int, units: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
-    """Rows in parts of at most `micro_tokens` tokens, padding included; longest first, units kept whole."""
+    """Rows in parts of at most `micro_tokens` tokens, padding included; longest first, units kept whole.
+
+    A part of at least `ENOUGH` tokens ends where the next unit is much shorter, so that little is computed on padding.
+    """
     total_B = (batch.prompt_length_B + batch.length_B).tolist()
     every = [list(unit) for unit in units] if units is not None else [[row] for row in range(len(batch))]
     every.sort(key=lambda unit: -max(total_B[row] for row in unit))
@@ -29,7 +34,8 @@ def split_by_tokens(batch: Batch, micro_tokens: int, units: Sequence[Sequence[in
     width = 0
     for unit in every:
         longest = max(total_B[row] for row in unit)
-        if parts and (len(parts[-1]) + len(unit)) * max(width, longest) <= micro_tokens:
+        fits = bool(parts) and (len(parts[-1]) + len(unit)) * max(width, longest) <= micro_tokens
+        if fits and (longest >= SHORTER * width or len(parts[-1]) * width < ENOUGH):
             parts[-1] += unit
             width = max(width, longest)
         else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from hookline.errors import ExperimentError
 
-__all__ = ["note", "resolve"]
+__all__ = ["computes_in_bfloat16", "note", "resolve"]
 
 
 def resolve(name: str) -> torch.device:
@@ -28,6 +30,21 @@ def resolve(name: str) -> torch.device:
             raise ExperimentError(f"device: {name} is not there; torch finds {has}", f"use device: cuda:{there - 1}")
         return torch.device("cuda", number)
     return torch.device(name)
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are fast there: GPUs from compute capability 8.0, and processors whose flags say so.
+
+    Elsewhere torch converts each operand, so that bfloat16 is several times slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    flags: Mapping[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in torch 2.10, which then computes in float32
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
 
 
 def note(name: str) -> str:
