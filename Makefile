@@ -42,10 +42,10 @@ docs: $(READY)
 changelog: $(READY)
 	@$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version next)
 
-# Known vulnerabilities of the pinned dependencies; asks pypi.org, so it needs a network.
+# Known vulnerabilities of the pinned dependencies. Asks pypi.org, and fails where it cannot look one up.
 audit:
 	@test -x build/audit/bin/pip-audit || ($(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit)
-	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 cuda-check:
 	@$(PYTHON) tests/kernels/cuda_check.py

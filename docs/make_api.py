@@ -192,10 +192,10 @@ def entry(module: str, name: str) -> Entry:
                 heading = signature(init, heading)
             return Entry(name, module, heading, doc(node), bases=bases, members=members)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name and not is_overload(node):
-            returned = ast.unparse(node.returns) if node.returns else ""
+            returned = shown(node.returns) if node.returns else ""
             return Entry(name, module, signature(node, name), doc(node), type=returned)
         if name in targets(node):
-            value = ast.unparse(node.value) if isinstance(node, ast.Assign | ast.AnnAssign) and node.value else ""
+            value = shown(node.value) if isinstance(node, ast.Assign | ast.AnnAssign) and node.value else ""
             return Entry(name, module, f"{name} = {value}", string_in(behind) or comments.get(node.lineno, ""))
         if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
             above = module.split(".")
@@ -218,6 +218,12 @@ def targets(node: ast.stmt) -> list[str]:
     return [ast.unparse(target) for some in each for target in some]
 
 
+def shown(node: ast.expr) -> str:
+    """An expression as our source is formatted: in double quotes."""
+    text = ast.unparse(node)
+    return text if '"' in text else text.replace("'", '"')
+
+
 def doc(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     return (ast.get_docstring(node) or "").strip()
 
@@ -238,7 +244,7 @@ def members_of(cls: ast.ClassDef, comments: Mapping[int, str]) -> Iterator[Membe
             hidden = node.name.startswith("_") and node.name not in SHOWN_DUNDERS
             if hidden or node.name in RETIRED or is_overload(node):
                 continue
-            returned = ast.unparse(node.returns) if node.returns else ""
+            returned = shown(node.returns) if node.returns else ""
             if "property" in decorators(node):
                 yield Member(node.name, False, returned, text=doc(node))
             else:
@@ -248,7 +254,7 @@ def members_of(cls: ast.ClassDef, comments: Mapping[int, str]) -> Iterator[Membe
             text = string_in(behind) or comments.get(node.end_lineno or 0, "")
             for name in targets(node):
                 if not name.startswith("_") and name != "model_config":
-                    annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
+                    annotation = shown(node.annotation) if isinstance(node, ast.AnnAssign) else ""
                     kind = re.sub(r"^ClassVar\[(.*)\]$", r"\1", annotation)
                     yield Member(name, False, kind, default=default_of(node.value), text=text)
 
@@ -260,7 +266,7 @@ def set_in(init: ast.FunctionDef | ast.AsyncFunctionDef, comments: Mapping[int, 
         for name in targets(node):
             public = re.fullmatch(r"self\.([a-z]\w*)", name)
             if public and isinstance(node, ast.AnnAssign | ast.Assign):
-                annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
+                annotation = shown(node.annotation) if isinstance(node, ast.AnnAssign) else ""
                 text = string_in(behind) or comments.get(node.end_lineno or 0, "")
                 yield Member(public[1], False, annotation or types.get(public[1], ""), text=text)
 
@@ -272,10 +278,10 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
 def default_of(value: ast.expr | None) -> str:
     """A default as a reader needs it: `Field(0.95, ge=0, le=1)` is `0.95, ≥ 0, ≤ 1`."""
     if not isinstance(value, ast.Call) or ast.unparse(value.func) not in ("Field", "field"):
-        return ast.unparse(value) if value and ast.unparse(value) != "..." else ""
+        return shown(value) if value and ast.unparse(value) != "..." else ""
     said = {keyword.arg: ast.unparse(keyword.value) for keyword in value.keywords}
     made = {"dict": "{}", "list": "[]", "tuple": "()"}
-    first = ast.unparse(value.args[0]) if value.args else made.get(said.get("default_factory", ""), "")
+    first = shown(value.args[0]) if value.args else made.get(said.get("default_factory", ""), "")
     limits = [
         f"{sign} {said[key]}" for key, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")) if key in said
     ]
@@ -287,30 +293,30 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str, bound: bo
     args = node.args
     positional = [*args.posonlyargs, *args.args]
     defaults = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
-    shown = [parameter(arg, default) for arg, default in zip(positional, defaults)]
+    each = [parameter(arg, default) for arg, default in zip(positional, defaults)]
     if bound or node.name == "__init__":
-        shown = shown[1:]
+        each = each[1:]
     if args.vararg:
-        shown.append(f"*{parameter(args.vararg, None)}")
+        each.append(f"*{parameter(args.vararg, None)}")
     named = [pair for pair in zip(args.kwonlyargs, args.kw_defaults) if pair[0].arg not in RETIRED]
     if named and not args.vararg:
-        shown.append("*")
-    shown += [parameter(arg, default) for arg, default in named]
+        each.append("*")
+    each += [parameter(arg, default) for arg, default in named]
     if args.kwarg:
-        shown.append(f"**{parameter(args.kwarg, None)}")
+        each.append(f"**{parameter(args.kwarg, None)}")
     prefix = "async " if isinstance(node, ast.AsyncFunctionDef) else ""
-    returned = f" -> {ast.unparse(node.returns)}" if node.returns and node.name != "__init__" else ""
-    line = f"{prefix}{name}({', '.join(shown)}){returned}"
+    returned = f" -> {shown(node.returns)}" if node.returns and node.name != "__init__" else ""
+    line = f"{prefix}{name}({', '.join(each)}){returned}"
     if len(line) <= 100:
         return line
-    return f"{prefix}{name}(\n" + "".join(f"    {one},\n" for one in shown) + f"){returned}"
+    return f"{prefix}{name}(\n" + "".join(f"    {one},\n" for one in each) + f"){returned}"
 
 
 def parameter(arg: ast.arg, default: ast.expr | None) -> str:
-    typed = f"{arg.arg}: {ast.unparse(arg.annotation)}" if arg.annotation else arg.arg
+    typed = f"{arg.arg}: {shown(arg.annotation)}" if arg.annotation else arg.arg
     if default is None:
         return typed
-    return f"{typed} = {ast.unparse(default)}" if arg.annotation else f"{typed}={ast.unparse(default)}"
+    return f"{typed} = {shown(default)}" if arg.annotation else f"{typed}={shown(default)}"
 
 
 def public(module: str) -> list[str]:

@@ -39,18 +39,15 @@ class Run:
     """One run on disk: open for writing while it holds the directory's lock, else to be read."""
 
     def __init__(self, directory: Path, loose: Sequence[Offer] = (), say: Callable[[str], None] = _print) -> None:
-        self.directory = directory
-        """The run's directory."""
+        self.directory = directory  # The run's directory.
         self.loose = tuple(loose)
         """Loose plugins whose tasks and formats data names may mean."""
         self.figures: Figures | None = None
         """What its figures mean, from the loop that makes them."""
         self.about: dict[str, Any] = {}
         """What the run depends on, as run.json holds it: versions, hashes of code and data, plugins."""
-        self.resumed: bool = False
-        """True where the directory held this run already."""
-        self.journal: Journal
-        """The answers of services and clocks that `ctx.once` and `ctx.each` keep."""
+        self.resumed: bool = False  # True where the directory held this run already.
+        self.journal: Journal  # The answers of services and clocks that `ctx.once` and `ctx.each` keep.
         self._notices: list[str] = []
         self._say = say
         self._rows: list[dict[str, Any]] = []
