@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 OUT    ?= runs/demo
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
-.PHONY: demo demo-oracle test test-slow lint cuda-check bench proof setup clean
+.PHONY: demo demo-oracle test test-slow lint fix docs changelog audit cuda-check bench proof setup clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@echo "setting up $(VENV) (once; a few minutes)"
@@ -35,6 +35,22 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+fix: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: $(READY)
+	@$(BIN)/python docs/make_api.py
+
+# make changelog VERSION=0.2.0; without VERSION it prints what would be written
+changelog: $(READY)
+	@$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version next)
+
+# Known vulnerabilities of the pinned dependencies. Asks pypi.org, and fails where it cannot look one up.
+audit:
+	@test -x build/audit/bin/pip-audit || ($(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit)
+	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 cuda-check:
 	@$(PYTHON) tests/kernels/cuda_check.py

@@ -30,6 +30,7 @@ class HooklineError(Exception):
     """Base of everything that a user can fix. Caught in one place, the command line; anything else is our bug."""
 
     exit_code = 2
+    """What the command line exits with."""
 
     def __init__(self, message: str, hint: str = "", *, mend: str | None = None) -> None:
         super().__init__(message)
@@ -37,7 +38,9 @@ class HooklineError(Exception):
             renamed("HooklineError(mend=…)", "hint")
             hint = mend
         self.message = _line(message)
+        """The cause, in one sentence."""
         self.hint = _line(hint)
+        """What to do about it; may be empty."""
 
     @property
     def mend(self) -> str:
@@ -60,48 +63,56 @@ class ExperimentError(HooklineError):
     """Wrong usage, or an experiment file that cannot work. Holds every problem that was found, not only the first."""
 
     exit_code = 2
+    """2: usage or experiment file."""
 
     def __init__(self, message: str, hint: str = "", problems: Iterable[str] = (), *, mend: str | None = None) -> None:
         if mend is not None:
             renamed("HooklineError(mend=…)", "hint")
             hint = mend
         self.problems = tuple(problems)
+        """Every problem that was found, a sentence each."""
         shown = self.problems[:20]
         lines = [_line(message), *(f"  {_line(problem)}" for problem in shown)]
         if len(self.problems) > len(shown):
             lines.append(f"  and {len(self.problems) - len(shown)} more")
         super().__init__(message, hint)
         self.message = "\n".join(lines)
+        """The cause, and below it a line for each of the first twenty problems."""
 
 
 class DataError(HooklineError):
     """A file of texts, prompts or preferences that cannot be used."""
 
     exit_code = 3
+    """3: data."""
 
 
 class CheckpointError(HooklineError):
     """A checkpoint or run directory that is damaged, taken, or belongs to another experiment."""
 
     exit_code = 4
+    """4: checkpoint or run directory."""
 
 
 class PluginError(HooklineError):
     """A plugin that cannot be found, imported or trusted with what it returned."""
 
     exit_code = 5
+    """5: plugin."""
 
 
 class NumbersError(HooklineError):
     """A value that is not finite, or a run with nothing left to learn from."""
 
     exit_code = 6
+    """6: numbers."""
 
 
 class ServiceError(HooklineError):
     """A service or engine outside this process that does not answer."""
 
     exit_code = 7
+    """7: a service or an engine."""
 
 
 class Stopped(HooklineError):

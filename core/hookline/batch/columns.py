@@ -49,6 +49,7 @@ def put_last(value_B: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def pad_columns(value: Tensor, width: int) -> Tensor:
+    """[B, N, …] → [B, width, …], zeros on the right."""
     missing = width - value.shape[1]
     if not missing:
         return value
@@ -56,7 +57,7 @@ def pad_columns(value: Tensor, width: int) -> Tensor:
 
 
 def pad_rows(rows: Iterable[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Lists of ids to a right-padded [B, N] tensor (at least one column) and lengths [B]."""
+    """Lists of ids → a tensor [B, N], right-padded with 0, of at least one column, and their lengths [B]; both int64."""
     lists = [list(row) for row in rows]
     width = max([1, *(len(row) for row in lists)])
     ids = torch.tensor([row + [0] * (width - len(row)) for row in lists], dtype=torch.long, device=device)

@@ -20,12 +20,13 @@ class Encoded:
     """One row as tokens: what `ctx.encode` returns and what `Rollout.build` assembles a batch from."""
 
     prompt_ids: Sequence[int]
-    """At least one."""
+    """Token ids of the prompt, at least one."""
     answer_ids: Sequence[int] = ()
-    """The response; empty where the answer is still to be drawn."""
+    """Token ids of the response; empty where the answer is still to be drawn."""
     learn: Sequence[bool] | None = None
     """Per answer token, whether it is learned, i.e. whether the mask shows it. None: every one is."""
     record: Record = field(default_factory=dict)
+    """The dataset row that it was made from."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     """More of this row, by a batch column's name: `NAME_B` [...], `NAME_BT` [answer tokens, ...], `NAME_BP` [prompt
     tokens, ...]."""

@@ -18,7 +18,9 @@ S = TypeVar("S", bound=Batch)
 
 
 def pairs(scored: Scored) -> tuple[Tensor, Tensor]:
-    """All comparisons in a batch: (better rows, worse rows). Two rows of one group with different reward are one.
+    """All comparisons in a batch: (better rows, worse rows), two int64 tensors [N] of row numbers.
+
+    Two rows of one group with different reward are one comparison.
 
     What counts is the reward of the row's whole episode, so rows of one episode are never compared.
     """
@@ -29,7 +31,11 @@ def pairs(scored: Scored) -> tuple[Tensor, Tensor]:
 
 
 def concat(batches: Sequence[S]) -> S:
-    """One batch of all rows; prompts and responses are padded to the longest."""
+    """One batch of all rows, in order; prompts and responses are padded to the longest.
+
+    Extra columns that only some of the batches have are left out. Raises ValueError where rows were drawn under different
+    sampling, or some were drawn and others read from data.
+    """
     first = batches[0]
     if len(batches) == 1:
         return first

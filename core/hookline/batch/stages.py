@@ -37,6 +37,7 @@ class Sampling:
     """The distribution from which tokens were drawn; log-probs mean nothing without it."""
 
     temperature: float = 1.0
+    """Divides the logits, > 0; 1.0 leaves them as they are, small values favour the likeliest tokens."""
     top_k: int = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
@@ -44,6 +45,7 @@ class Sampling:
 
     @property
     def truncated(self) -> bool:
+        """Whether top-k or top-p removes tokens, so that ratios need the kept ids."""
         return self.top_k > 0 or self.top_p < 1.0
 
 
@@ -52,10 +54,12 @@ class KeptIds:
     """For each token of a [B, T] block, in row-major order, the ids that top-k/top-p kept: `ids[offsets[n]:offsets[n+1]]`."""
 
     ids: Tensor
+    """The kept ids of all tokens, one behind the other, int64 [kept]."""
     offsets: Tensor
+    """Where each token's ids begin in `ids`, and their end, int64 [B·T + 1]."""
 
     def select(self, index_N: Tensor) -> KeptIds:
-        """The same for some of the tokens, by flat index."""
+        """The same for some of the tokens, by flat index b·T + t, int64 [N]."""
         counts = (self.offsets[1:] - self.offsets[:-1])[index_N]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         starts = self.offsets[index_N] - offsets[:-1]
@@ -68,10 +72,11 @@ class Behaviour:
     """How the tokens were drawn: by which weights, from which distribution, and how likely they were."""
 
     logprobs_BT: Tensor
-    """Log-prob of each token under `sampling`, float32, 0 where the mask is false."""
+    """Log-prob of each token under `sampling`, in nats, float32 [B, T]; 0 where the mask is false."""
     version_BT: Tensor
-    """Which weights drew the token: the policy's count of optimiser steps in this phase, int64."""
+    """Which weights drew the token: the policy's count of optimiser steps in this phase, int64 [B, T]."""
     sampling: Sampling
+    """The distribution that `logprobs_BT` are of."""
     support: KeptIds | None = None
     """The kept ids, when `sampling` truncates: ratios must be taken on the same support."""
 
@@ -81,39 +86,50 @@ class Batch:
     """Rows of tokens: a prompt and a response each. Lent to hooks: look, add columns, change nothing in place."""
 
     prompt_ids_BP: Tensor
+    """Token ids of the prompts, int64 [B, P], right-padded with 0."""
     prompt_length_B: Tensor
+    """Tokens of each prompt, at least 1, int64 [B]."""
     token_ids_BT: Tensor
+    """Token ids of the responses, int64 [B, T], right-padded with 0; the ending token is included."""
     length_B: Tensor
+    """Tokens of each response, int64 [B]; what the policy did not choose counts too."""
     mask_BT: Tensor
+    """True where the policy chose the token, bool [B, T]; false in padding and, e.g., for the output of a tool."""
     group_B: Tensor
-    """Rows of one prompt share a group; a group's number is never reused within a run."""
+    """Rows of one prompt share a group, int64 [B]; a group's number is never reused within a run."""
     sample_B: Tensor
-    """Never reused within a run."""
+    """Each row's sample id, int64 [B]; never reused within a run."""
     records: tuple[Record, ...]
+    """The dataset row behind each row of the batch."""
     decode: Callable[[Sequence[int]], str]
     """Token ids to text."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Named columns besides the fields: `NAME_B` [B, …], `NAME_BP` [B, P, …] or `NAME_BT` [B, T, …]."""
 
     def __len__(self) -> int:
+        """B, the number of rows."""
         return self.token_ids_BT.shape[0]
 
     def prompt_ids(self, row: int) -> list[int]:
+        """The token ids of one row's prompt, without padding."""
         ids: list[int] = self.prompt_ids_BP[row, : int(self.prompt_length_B[row])].tolist()
         return ids
 
     def response_ids(self, row: int) -> list[int]:
+        """The token ids of one row's response, without padding; the ending token is included."""
         ids: list[int] = self.token_ids_BT[row, : int(self.length_B[row])].tolist()
         return ids
 
     def prompt_text(self, row: int) -> str:
+        """One row's prompt as text, without special tokens."""
         return self.decode(self.prompt_ids(row))
 
     def response_text(self, row: int) -> str:
-        """The response as a person reads it: without the token that ended it."""
+        """One row's response as text, without special tokens, so without the token that ended it."""
         return self.decode(self.response_ids(row))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of this stage by name, behaviour and extra columns among them."""
+        """Every tensor of this stage by name, [B, …] each, e.g. `mask_BT`, `behaviour.logprobs_BT`, `extra[value_BT]`."""
         found: dict[str, Tensor] = {}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -149,13 +165,19 @@ class Batch:
         return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
 
     def with_extra(self, **columns: Tensor) -> Self:
-        """The same batch with more named columns; a name's suffix must be its shape."""
+        """The same batch with more columns, by name: `NAME_B` [B, …], `NAME_BP` [B, P, …], `NAME_BT` [B, T, …].
+
+        A column that exists already is replaced. Raises ValueError where a name's suffix is not its shape.
+        """
         for name, column in columns.items():
             check_column(name, column, self.token_ids_BT.shape, self.prompt_ids_BP.shape)
         return replace(self, extra={**self.extra, **columns})
 
     def rows(self, index_N: Tensor | Sequence[int]) -> Self:
-        """Some of the rows, by index or by a true/false per row, trimmed to their longest prompt and response."""
+        """Some of the rows, trimmed to their longest prompt and response.
+
+        index_N: row numbers, which may repeat and stand in any order, int64 [N]; or a true/false per row, bool [B].
+        """
         index = torch.as_tensor(index_N, device=self.token_ids_BT.device)
         index = index.nonzero()[:, 0] if index.dtype == torch.bool else index.long()
         P = max(1, int(self.prompt_length_B[index].max())) if len(index) else 1
@@ -226,9 +248,10 @@ class Rollout(Batch):
     source: tuple[str, ...]
     """Per row: who produced it, e.g. `policy` or the dataset's name."""
     behaviour: Behaviour | None = None
+    """How the tokens were drawn; None for rows that were read from data."""
     episode_B: Tensor = None  # type: ignore[assignment]
-    """Rows of one episode share a number, and a group; a group's statistics count an episode once. Where it is not
-    given every row is an episode of its own, numbered as its sample."""
+    """Rows of one episode share a number, and a group, int64 [B]; a group's statistics count an episode once. Where it
+    is not given, every row is an episode of its own, numbered as its sample."""
 
     def __post_init__(self) -> None:
         if self.episode_B is None:
@@ -294,7 +317,10 @@ class Rollout(Batch):
         return built.with_extra(**extra, **(columns or {}))
 
     def scored(self, reward_BT: Tensor, terms: Mapping[str, Tensor] | None = None) -> Scored:
-        """Add rewards: [B, T], or [B] for the whole answer, which then sits on its last true token."""
+        """Add rewards: [B, T], or [B] for the whole answer, which then sits on the last token of its mask.
+
+        terms: each named reward before weighing, [B].
+        """
         if reward_BT.dim() == 1:
             reward_BT = put_last(reward_BT, self.mask_BT)
         return Scored(**_as_kwargs(self), reward_BT=reward_BT.float(), terms=dict(terms or {}))
@@ -305,25 +331,27 @@ class Scored(Rollout):
     """Experience and what it was worth."""
 
     reward_BT: Tensor
-    """Float32; a reward for the whole answer sits on its last true token."""
+    """The reward of each token, weighed and summed over the named rewards, float32 [B, T]; a reward for the whole answer
+    sits on the last token of its mask."""
     terms: Mapping[str, Tensor]
-    """Each named reward before weighing, one number per row."""
+    """Each named reward before weighing, float32 [B], by the reward's instance name."""
 
     @property
     def reward_B(self) -> Tensor:
+        """The reward of each row, [B]: the sum over its tokens."""
         return self.reward_BT.sum(1)
 
     @property
     def episode_reward_B(self) -> Tensor:
-        """What each row's episode earned: the sum over its rows. `reward_B` where every row is its own episode."""
+        """The reward of each row's episode, [B]: the sum over its rows; `reward_B` where every row is its own episode."""
         return sum_shared(self.reward_B, self.episode_B)
 
     def with_reward(self, reward_BT: Tensor, **terms: Tensor) -> Scored:
-        """The same rows at another price, e.g. after a penalty."""
+        """The same rows with other rewards, [B, T], e.g. after a penalty; `terms`, [B] each, join the named ones."""
         return replace(self, reward_BT=reward_BT, terms={**self.terms, **terms})
 
     def advantaged(self, advantage: Tensor, **columns: Tensor) -> Advantaged:
-        """Add advantages: [B, T], or [B] for all of a row's chosen tokens. More columns ride along."""
+        """Add advantages: [B, T], or [B] for all of a row's chosen tokens; `columns` join `extra`, as in `with_extra`."""
         if advantage.dim() == 1:
             advantage = advantage[:, None] * self.mask_BT
         plain = self.with_extra(**columns)
@@ -335,16 +363,17 @@ class Advantaged(Scored):
     """Experience with credit per token."""
 
     advantage_BT: Tensor
-    """Float32, zero where the mask is false."""
+    """The advantage of each token, in units of reward, float32 [B, T]; 0 where the mask is false."""
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What one named reward says: a value per row [B] or token [B, T], and which rows it could judge."""
+    """What one named reward says: a value per row or token, and which rows it could judge."""
 
     value: Tensor
+    """A number per row [B] or per token [B, T], before the reward's weight."""
     ok_B: Tensor | None = None
-    """False where no answer came; the core drops and counts such rows. None: every row was judged."""
+    """False for rows that could not be judged, bool [B]; the core drops and counts them. None: every row was judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,8 +386,9 @@ class Judgement:
     ranking: tuple[int, ...]
     """Rows of the batch, best first, each once."""
     annotator: str
+    """Who judged: a person's name, or the component's."""
     gold: tuple[float, ...] | None = None
-    """What the rows were truly worth, in the order of `ranking`, when the annotator is simulated and knows."""
+    """The rows' true rewards, in the order of `ranking`, where the annotator is simulated and knows them."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """Anything else that should stay with it as JSON: strength, confidence, seconds taken."""
 

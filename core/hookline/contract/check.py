@@ -28,6 +28,7 @@ KIND_OF_HOOK = {
     **{name: "tracker" for name in vars(TrackerSpecs) if name in SPECS},
     **{kind.hook: kind.name for kind in KINDS.values() if kind.hook},
 }
+"""Hook → the kind of component that answers it."""
 
 
 def hook_methods(cls: type[Component]) -> dict[str, dict[str, Any]]:

@@ -36,6 +36,7 @@ class Argument:
 
     def __init__(self, metavar: str = "") -> None:
         self.metavar = metavar
+        """What `--help` calls the argument; empty: the field's name in capitals."""
 
 
 class Out(Protocol):

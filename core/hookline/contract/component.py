@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Component", "ConfigT", "docstring_of"]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Any)
+"""The class of a component's options, in `Component[MyConfig]`."""
 
 
 class Component(Generic[ConfigT]):
@@ -33,9 +34,11 @@ class Component(Generic[ConfigT]):
     """
 
     Config: ClassVar[type[Config]] = Config
+    """The class of its options."""
     name: ClassVar[str] = ""
     """Only for loose files: the name it is offered under (default: the file's name)."""
     hook_api: ClassVar[str] = HOOK_API
+    """The version of the hook contract that it was written for; another major, or a newer minor, is refused."""
     # What follows is a plain value of the class, `needs = {"groups"}`, or a property that depends on `self.config`.
     if TYPE_CHECKING:
 
@@ -76,7 +79,9 @@ class Component(Generic[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         self.config: ConfigT = config
-        self.instance = ""
+        """Its options, validated."""
+        self.instance: str = ""
+        """The name under which the experiment uses it; empty while it is constructed."""
         self.parts: Mapping[str, Component] = {}
         """The components that its config names in fields of type `Use[…]`, by field; `FIELD/0`, … where it names several.
         They are set up before it and closed after it."""
@@ -118,6 +123,7 @@ class Component(Generic[ConfigT]):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned, after `setup`. Raises PluginError where there is state and no such method."""
         if state:
             raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
 

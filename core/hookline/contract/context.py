@@ -33,7 +33,9 @@ class Tokenizer(Protocol):
     """Text to token ids and back. Ids are ints; `bos` begins a text and `eos` ends one."""
 
     bos: int
+    """The id of the token that begins a text."""
     eos: int
+    """The id of the token that ends one."""
     separator: int | None
     """The mark between a prompt and its answer, for tokenizers that have one."""
     inner: Any
@@ -67,16 +69,19 @@ class Rows(Protocol):
     """The rows of a dataset, and their identity."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The data name, as the experiment says it."""
 
     @property
-    def records(self) -> tuple[Record, ...]: ...
+    def records(self) -> tuple[Record, ...]:
+        """All rows, in the order of the file."""
 
     @property
     def sha256(self) -> str:
-        """Of the contents: a run that resumes on other data is refused."""
+        """The hash of the contents; a run that resumes on other data is refused."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of rows."""
 
     def placed(self) -> Iterator[tuple[str, Record]]:
         """Every record with where it stands, e.g. `pairs.jsonl row 17`, as messages name it."""
@@ -88,36 +93,45 @@ class Rows(Protocol):
 class Task(Protocol):
     """The task behind a data name, as `hookline.Task` describes it."""
 
-    def rows(self, split: str) -> Sequence[Record]: ...
+    def rows(self, split: str) -> Sequence[Record]:
+        """The rows of a split."""
 
-    def process(self) -> Process | None: ...
+    def process(self) -> Process | None:
+        """The decision process behind the rows, for small tasks that have one."""
 
-    def reward(self, record: Record, response: str) -> float: ...
+    def reward(self, record: Record, response: str) -> float:
+        """What an answer to a row is worth."""
 
-    def frontier(self, figure: str) -> Sequence[tuple[float, float]] | None: ...
+    def frontier(self, figure: str) -> Sequence[tuple[float, float]] | None:
+        """The best any policy can do: points (KL to the reference in nats, value of the figure); None: not known."""
 
-    def preference(self, record: Record, response: str, other: str) -> float: ...
+    def preference(self, record: Record, response: str, other: str) -> float:
+        """The probability that `response` is preferred to `other`, in [0, 1]."""
 
 
 class Role(Protocol):
     """One model in its role: the network, the heads on its trunk, and which of it learns."""
 
     name: str
+    """The role's name, e.g. `policy`."""
     net: Any
     """The transformers network, an adapter around it included."""
     heads: nn.ModuleDict
+    """The heads on its trunk, by name."""
     version: int
-    """Counts the optimiser steps taken on it; rows remember which version sampled them."""
+    """The number of optimiser steps taken on it in this phase; rows remember which version sampled them."""
 
     @property
     def context(self) -> int:
-        """The most positions that the model takes."""
+        """The most positions that the model takes, in tokens of prompt and response together."""
 
     @property
-    def hidden_size(self) -> int: ...
+    def hidden_size(self) -> int:
+        """H, the width of a hidden state, which heads are built for."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the weights lie."""
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:
@@ -130,17 +144,17 @@ class Role(Protocol):
         """The parameters that learn."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that makes the model: parameters and persistent buffers."""
+        """All that makes the model, by name: parameters and persistent buffers, each in its own shape."""
 
 
 class NextToken(Protocol):
     """What a role predicts at the last position of each row."""
 
     logits_BV: Tensor
-    """About the next token, float32 [B, V]."""
+    """The logits of the next token, float32 [B, V]."""
 
     def head(self, name: str) -> Tensor:
-        """A head's figures for the next token, [B] or [B, k]."""
+        """What a head of the role says about the next token, float32 [B] or [B, k]."""
 
 
 class Context(Protocol):
@@ -178,7 +192,8 @@ class Context(Protocol):
         phase names a separate advantage."""
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer; to make token ids of a record, use `ctx.encode`."""
 
     @property
     def instance(self) -> str:
@@ -224,9 +239,11 @@ class Context(Protocol):
         """What an earlier phase collected: the comparisons of all of its rounds so far, or of one, `NAME@ROUND`."""
 
     def take(self, total: int, n: int) -> list[int]:
-        """Which `n` of `total` rows belong to this step: each epoch in a new order, nothing to save.
+        """Row numbers of the `n` of `total` rows that belong to this step; each epoch has a new order.
 
-        In an evaluation: file order, and fewer rows, then none, when they run out.
+        They are a function of the step, so nothing has to be saved.
+
+        In an evaluation rows come in file order, and fewer than `n`, then none, when they run out.
         """
 
     # -- models
@@ -270,17 +287,24 @@ class Context(Protocol):
         """
 
     def target(self, name: str, of: str, *, role: str = "policy") -> None:
-        """A frozen copy of a head, in `setup`, for slow targets; move it with `polyak` from `after=` of `ctx.train`."""
+        """A frozen copy of a head, in `setup`, for slow targets; move it with `polyak` from `after=` of `ctx.train`.
+
+        name: what `ctx.stats` reads it by. of: the head. role: the model that has the head.
+        """
 
     def polyak(self, name: str, of: str, share: float, *, role: str = "policy") -> None:
-        """Move a target by `share` of the way to the head it follows."""
+        """Move a target towards the head it follows: target ← (1 − share) · target + share · head, share in [0, 1].
+
+        name, of, role: as they were given to `ctx.target`.
+        """
 
     # -- statistics and training
 
     def stats(self, batch: Batch, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
         """Figures per token without gradient, [B, T] float32, 0 where the mask is false; cached per weights version.
 
-        want: any of `logprobs`, `entropy`, `logsumexp`, `sum_sq_probs`, `top_p_mass`, `rank`, and heads of that role. A
+        model: the role. want: any of `logprobs`, `entropy`, `logsumexp` (in nats), `sum_sq_probs`, `top_p_mass` (in [0, 1]),
+        `rank` (from 0; see `hookline.kernels.TokenStats`), and heads of that role by name. A
         head over the vocabulary has these too, e.g. `q.logsumexp`, without its [B, T, V] ever being there.
         Log-probs are taken under the batch's own sampling (temperature and kept ids), so ratios are on one support.
         """
@@ -313,26 +337,31 @@ class Context(Protocol):
         combine: Callable[[Mapping[str, Any]], Tensor] | None = None,
         greedy_B: Tensor | None = None,
     ) -> Completions:
-        """Answers from a role, one per prompt of token ids.
+        """Answers from a role, one per prompt of token ids; B prompts give B answers of at most `max_new_tokens` tokens.
 
+        sample_B: the rows' sample ids, int64 [B], from `ctx.sample_ids`; all randomness comes from these and the run's seed.
+        sampling_: temperature, top-k and top-p. model: the role that answers.
         combine: from what `model` and the roles `beside` it say about the next token (a `NextToken` for each: logits,
         heads) to the logits [B, V] that are drawn from, e.g. a mixture of two policies, or a policy guided by values.
-        greedy_B: rows that take the likeliest token each time; their log-probs are those of sampling all the same.
+        greedy_B: rows that take the likeliest token each time, bool [B]; their log-probs are those of sampling all the same.
         """
 
     # -- figures, over all ranks
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
-        """Add to a declared figure of this step; `count` is its weight when means join. Does nothing in an evaluation."""
+        """Add `value` to a declared figure of this step, by name; `count` is its weight when means join.
+
+        Does nothing in an evaluation. Raises PluginError for a figure that the component has not declared in `metrics`.
+        """
 
     def sum(self, x: Tensor) -> float:
-        """Sum over all entries on all ranks."""
+        """Sum over all entries of a tensor of any shape, on all ranks."""
 
     def mean(self, x: Tensor) -> float:
-        """Mean over all entries on all ranks; 0 when there are none."""
+        """Mean over all entries of a tensor of any shape, on all ranks; 0 when there are none."""
 
     def max(self, x: Tensor) -> float:
-        """Largest entry on all ranks."""
+        """Largest entry of a tensor of any shape, on all ranks."""
 
     # -- what comes from outside: clocks, services, people
 
@@ -365,7 +394,9 @@ class Context(Protocol):
     async def each(
         self, rollout: Rollout, ask: Callable[[int], Awaitable[float]], *, timeout: float = 30.0, retries: int = 0
     ) -> Term:
-        """Ask about every row at once. A row that fails or takes too long, `retries` times more, is not judged.
+        """Ask about every row at once: `ask(i)` answers one number for row i. Returns a `Term` of values [B].
+
+        A row that fails, or takes longer than `timeout` seconds, is asked `retries` times more and is then not judged.
 
         Answers are journaled before use, as by `once`, under the row's sample id: a resumed run reads them, not the
         clock. An answer that is not finite is not journaled.

@@ -28,13 +28,17 @@ class Request:
     """One sample to draw."""
 
     role: str
+    """The role that answers, e.g. `policy`."""
     prompt: Sequence[int]
     """Token ids, at least one."""
     sample: int
     """Its sample id; with `seed`, all of its randomness."""
     seed: int
+    """The seed of what a phase, or an evaluation, draws."""
     sampling: Sampling
+    """Temperature, top-k and top-p."""
     max_new_tokens: int
+    """The most tokens that an answer may have, the ending one included."""
     eos: int
     """The token that ends an answer, and is its last."""
     greedy: bool = False
@@ -68,10 +72,13 @@ class Completions:
     """Answers side by side, right-padded, and how they were drawn: what `ctx.draw` gives."""
 
     token_ids_BT: Tensor
+    """The drawn token ids, int64 [B, T], right-padded; an ending token is included."""
     length_B: Tensor
+    """Tokens of each answer, at least 1, int64 [B]."""
     finish_reason: tuple[str, ...]
     """Per row, `stop` or `length`."""
     behaviour: Behaviour
+    """The log-probs [B, T] of the tokens, the versions of the weights, and the sampling that drew them."""
 
 
 class Engine(Component[ConfigT]):
@@ -88,7 +95,10 @@ class Engine(Component[ConfigT]):
         raise NotImplementedError
 
     async def score(self, role: str, token_ids: Sequence[int]) -> Tensor:
-        """Log-probs of tokens but the first, each given those before it, float32 [len - 1]; where it gives `score`."""
+        """Log-probs under a role of all tokens but the first, each given those before it, in nats, float32 [len − 1].
+
+        Only asked of an engine that gives `score`.
+        """
         raise NotImplementedError
 
     def sync(self, role: str, version: int) -> None:

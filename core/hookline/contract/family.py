@@ -20,20 +20,21 @@ from hookline.errors import PluginError
 __all__ = ["SIDES", "Decoding", "Family", "Side"]
 
 Side = Literal["before", "after", "row"]
+"""Which hidden state a head reads: the one before a token, the one after it, or one per row."""
 
 
 class Decoding:
     """The state of decoding: one unfinished text per row. A family has its own class, with what it needs to continue."""
 
     logits_BV: Tensor
-    """The network's logits about the next token of each row, float32."""
+    """The network's logits of the next token of each row, float32 [B, V]."""
     hidden_BH: Tensor | None = None
-    """The state that predicts the next token, which heads read; None where the family shows none."""
+    """The state that predicts the next token, [B, H], which heads read; None where the family shows none."""
     movable: bool = True
     """False where `rows` cannot be answered; finished rows then stay in the batch."""
 
     def rows(self, index_N: Tensor) -> Self:
-        """The same texts, chosen by row: repeated for a group, dropped or reordered. This object stays as it is."""
+        """The same texts, chosen by row number, int64 [N]: repeated for a group, dropped or reordered. This object stays as it is."""
         raise NotImplementedError
 
 
@@ -113,7 +114,7 @@ class Family(Component[ConfigT]):
         raise NotImplementedError
 
     def step(self, net: Any, state: Decoding, ids_B: Tensor) -> Tensor:
-        """Go on by one token per row, in place; returns `state.logits_BV` of the next one."""
+        """Continue by one token per row, ids int64 [B], in place; returns `state.logits_BV` of the next one, [B, V]."""
         raise NotImplementedError
 
     def require(self, sides: Collection[str], who: str) -> None:

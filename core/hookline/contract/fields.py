@@ -52,9 +52,12 @@ DataName = Annotated[str, _Marker("data")]
 PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]
 """A phase's name; NAME@ROUND is what `repeat` unrolls to."""
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+"""A name of an instance, an evaluation, …: letters, digits, `.`, `_` and `-`."""
 
 
 class Strict(BaseModel):
+    """A frozen model without unknown keys, in which `true` is not a number and a string under a field describes it."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
 
     @field_validator("*", mode="before")
@@ -77,11 +80,13 @@ class Use(Strict, Generic[UsedT]):
     """
 
     use: str = Field(min_length=1, max_length=160)
+    """The name that a component is offered under: `NAME`, or `DISTRIBUTION:NAME` where two offer it."""
     name: Identifier | None = None
     """What this instance is called, when one component is used twice."""
     weight: float = Field(1.0, allow_inf_nan=False)
     """Rewards only: its factor in the sum."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """The component's own options, not validated yet."""
 
     def __class_getitem__(cls, target: Any) -> Any:
         if typing.get_origin(target) is Literal:
@@ -114,6 +119,7 @@ class Use(Strict, Generic[UsedT]):
 
     @property
     def instance(self) -> str:
+        """What this instance is called, as `instance_name` says it."""
         return instance_name(self)
 
 
@@ -135,9 +141,11 @@ class Nested:
     path: tuple[str | int, ...]
     """Where it stands within the options."""
     kind: str
+    """The component's kind, e.g. `environment`."""
     base: type | None
     """The class that it must derive from, where the field says one."""
     use: Use
+    """The component by name, with its options."""
 
 
 def nested(config: BaseModel) -> Iterator[Nested]:

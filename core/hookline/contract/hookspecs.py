@@ -3,6 +3,8 @@
 A component is a class with some of these methods, each marked `@hookimpl`. An implementation names only the arguments
 it uses: `def hookline_advantage(self, scored)` is complete. Batches are shared with other
 components: add columns, change nothing in place; a changed tensor is detected and refused.
+
+What the arguments have (fields, methods, shapes, units) is described in docs/api.md, with the hooks below.
 """
 
 from __future__ import annotations

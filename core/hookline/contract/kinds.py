@@ -125,6 +125,7 @@ KINDS: dict[str, Kind] = {
              base_names=(f"{_CONTRACT}.command:Command",), laws=("command",)),
     )
 }  # fmt: skip
+"""Every kind, by name."""
 
 
 def of_phase() -> tuple[Kind, ...]:

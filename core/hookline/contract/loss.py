@@ -31,8 +31,9 @@ class Loss:
     """A properly normalised scalar. Closed under + and × number, so that a bare tensor cannot slip through."""
 
     value: Tensor
+    """The scalar [], with its gradient."""
     parts: tuple[tuple[str, Tensor], ...] = ()
-    """What it was averaged from, to name the row when a number is not finite."""
+    """What it was averaged from, (what was counted, values of any shape), to name the row when one is not finite."""
 
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
@@ -66,13 +67,14 @@ class MicroBatch(Generic[B]):
     """Some rows of an optimiser step, and the means that are right for the whole of it."""
 
     batch: B
+    """These rows, on the device of the role that learns; columns such as `mb.batch.advantage_BT` are [B, T]."""
     _read: Callable[[str, Batch, Sequence[str]], Stats]
     """Figures of a role, by name, over some rows, with gradient."""
     _counts: Callable[[str], float]
     _logged: dict[str, float] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> Tensor:
-        """A named extra column of these rows."""
+        """A named extra column of these rows, [B, …] or [B, T, …]: `mb["return_BT"]`. Raises PluginError for unknown ones."""
         try:
             return self.batch.extra[column]
         except KeyError:
@@ -82,21 +84,27 @@ class MicroBatch(Generic[B]):
             ) from None
 
     def stats(self, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
-        """Figures per token with gradient, [B, T]: token statistics, and heads by name, from one pass over the vocabulary."""
+        """Figures per token with gradient, float32 [B, T]: token statistics, and heads by name, from one forward pass.
+
+        model: the role. want: as in `ctx.stats`; what is not named is not computed.
+        """
         return self._read(model, self.batch, want)
 
     def token_mean(self, x_BT: Tensor) -> Loss:
-        """Mean over every chosen token of the optimiser step."""
+        """Mean over every chosen token of the optimiser step: Σ mask · x / Σ mask, of values [B, T]."""
         self._check("token_mean", x_BT, self.batch.mask_BT.shape)
         return self._mean("tokens", torch.where(self.batch.mask_BT, x_BT, 0.0), x_BT)
 
     def row_mean(self, x_B: Tensor) -> Loss:
-        """Mean over every row of the optimiser step."""
+        """Mean over every row of the optimiser step, of values [B]."""
         self._check("row_mean", x_B, (len(self.batch),))
         return self._mean("rows", x_B, x_B)
 
     def mean_over(self, name: str, x: Tensor) -> Loss:
-        """Mean weighted by a column, e.g. a 0/1 column of tokens that count: Σ w·x / Σ w over the optimiser step."""
+        """Mean weighted by a column, Σ w·x / Σ w over the optimiser step; `x` has the shape of the column.
+
+        name: an extra column, e.g. a 0/1 column of tokens that count; or `groups`, for one value per group.
+        """
         if name == "groups":
             return self._mean("groups", x, x)
         weight = self[name].to(x.dtype)
@@ -113,7 +121,7 @@ class MicroBatch(Generic[B]):
         return Loss(x.sum() / max(self._counts(kind), 1e-12), ((kind, raw),))
 
     def log(self, name: str, value: Loss) -> None:
-        """A figure of the algorithm, summed over micro-batches and averaged over optimiser steps."""
+        """Log a declared figure, a mean like a loss: summed over micro-batches and averaged over optimiser steps."""
         if not isinstance(value, Loss):
             raise PluginError(
                 f"mb.log('{name}') was given {a(type(value).__name__)}", "give it a mean, e.g. mb.token_mean(x)"

@@ -20,8 +20,11 @@ class Metric:
     """What a logged name means. A `*` in a name stands for an instance's own name."""
 
     name: str
+    """The name under which `ctx.log` and `mb.log` add to it, and the row shows it."""
     formula: str
+    """What it measures, as a formula or in words."""
     unit: str = ""
+    """The unit, e.g. `nats`, `tokens`; empty for a number without one."""
     aggregate: str = "mean"
     """How values of one step join: `mean` (weighted by count), `sum`, `max` or `last`."""
     healthy: tuple[float, float] | None = None
@@ -54,3 +57,4 @@ CORE_METRICS = (
     Metric("seconds/*", "wall time of one part of the step", "s", aggregate="sum", timing=True),
     Metric("tokens_per_second", "chosen tokens over the step's wall time", "tokens/s", timing=True),
 )
+"""What the core logs in every phase, where it applies."""

@@ -14,6 +14,7 @@ from hookline.errors import PluginError
 __all__ = ["Process", "State"]
 
 State = Hashable
+"""A state of a `Process`: any hashable value."""
 
 
 class Process:

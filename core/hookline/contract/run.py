@@ -15,6 +15,7 @@ class Run(Protocol):
     """One run on disk. `hookline.Run` is the class itself; it reads finished runs too."""
 
     directory: Path
+    """The run's directory."""
     about: dict[str, Any]
     """What the run depends on, as run.json holds it: versions, hashes of code and data, plugins."""
     resumed: bool

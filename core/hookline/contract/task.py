@@ -19,6 +19,7 @@ class Task(Component[ConfigT]):
     """A source of rows that needs no file: kind `task`, named by `builtin:NAME/SPLIT` or `task:NAME/SPLIT`."""
 
     splits: ClassVar[Sequence[str]] = ("train", "heldout")
+    """The splits that `rows` knows; `train` is meant where a data name says none."""
 
     @abstractmethod
     def rows(self, split: str) -> Sequence[Record]:

@@ -23,12 +23,16 @@ class Tokenizer:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
+        """The `tokenizers.Tokenizer` itself."""
         inner.encode_special_tokens = (
             True  # text that looks like a special token stays text; not kept in tokenizer.json
         )
         self.bos = self._find("<s>", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>", EOS, "</s>")
+        """The id of the token that begins a text."""
         self.eos = self._find(EOS, "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>")
-        self.separator = inner.token_to_id(SEPARATOR)
+        """The id of the token that ends one."""
+        self.separator: int | None = inner.token_to_id(SEPARATOR)
+        """The id of the mark between a prompt and its answer, for tokenizers that have one."""
 
     def _find(self, *names: str) -> int:
         found = next((i for i in map(self.inner.token_to_id, names) if i is not None), None)
@@ -38,10 +42,12 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
+        """The number of tokens."""
         return int(self.inner.get_vocab_size())
 
     @property
     def special(self) -> dict[str, int]:
+        """`bos_token_id`, `eos_token_id` and `pad_token_id`, as a model's config names them."""
         pad = self.inner.token_to_id(PAD)
         return {"bos_token_id": self.bos, "eos_token_id": self.eos, "pad_token_id": self.eos if pad is None else pad}
 
@@ -51,6 +57,7 @@ class Tokenizer:
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """What `encode` gives for each of many texts, in less time."""
         return [e.ids for e in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def prompt(self, text: str) -> list[int]:
@@ -68,6 +75,7 @@ class Tokenizer:
         return text
 
     def save(self, folder: Path) -> None:
+        """Write tokenizer.json into a folder that exists."""
         self.inner.save(str(folder / "tokenizer.json"), pretty=False)
 
     def export(self, folder: Path) -> None:
@@ -81,7 +89,7 @@ class Tokenizer:
 
     @staticmethod
     def file(folder: str | Path) -> Path:
-        """The tokenizer.json of a folder, shown to be there."""
+        """The path of a folder's tokenizer.json. Raises ExperimentError without a folder, DataError without the file."""
         path = Path(folder) / "tokenizer.json"
         if not Path(folder).is_dir():
             raise ExperimentError(f"no tokenizer folder {folder}", "give a local folder; nothing is downloaded")
@@ -94,6 +102,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
+        """The tokenizer of a folder. Raises ExperimentError without a folder, DataError where it cannot be read."""
         from tokenizers import Tokenizer as Inner
 
         path = cls.file(folder)

@@ -50,28 +50,28 @@ _ESTIMATOR = {name: 1 << i for i, name in enumerate(ESTIMATORS)}
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What was asked of each token; None where it was not. All have the shape of `token_ids`, in float32.
+    """What was asked of each token; None where it was not. All have the shape of `token_ids`, [...], in float32.
 
     With z = softcap(logits) / temperature, p = softmax(z) over the token's support, and y the token:
     """
 
     logprobs: Tensor | None = None
-    """log p(y), in nats; -inf for a token outside its own support. Differentiable."""
+    """[...]: log p(y), in nats; -inf for a token outside its own support. Differentiable."""
     entropy: Tensor | None = None
-    """-sum p log p, in nats. Differentiable."""
+    """[...]: -sum p log p, in nats. Differentiable."""
     logsumexp: Tensor | None = None
-    """log sum exp z, so that logprobs + logsumexp is the chosen z. Differentiable."""
+    """[...]: log sum exp z, so that logprobs + logsumexp is the chosen z. Differentiable."""
     sum_sq_probs: Tensor | None = None
-    """sum p², the chance that two draws agree. Differentiable."""
+    """[...]: sum p², the chance that two draws agree. Differentiable."""
     top_p_mass: Tensor | None = None
-    """Probability of all tokens with a larger logit than y: y lies in the top-p nucleus where top_p_mass < p. No
-    gradient.
+    """[...]: probability of all tokens with a larger logit than y: y lies in the top-p nucleus where top_p_mass < p.
+    No gradient.
     """
     rank: Tensor | None = None
-    """Number of tokens with a larger logit than y: 0 for the greedy choice, < k within the top k. No gradient."""
+    """[...]: number of tokens with a larger logit than y: 0 for the greedy choice, < k within the top k. No gradient."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """A statistic by name; KeyError where it was not asked for."""
+        """A statistic by name, [...]; KeyError where it was not asked for."""
         value = getattr(self, name) if name in STATISTICS else None
         if value is None:
             raise KeyError(f"{name!r} was not asked for; add it to want")

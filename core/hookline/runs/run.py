@@ -39,14 +39,15 @@ class Run:
     """One run on disk: open for writing while it holds the directory's lock, else to be read."""
 
     def __init__(self, directory: Path, loose: Sequence[Offer] = (), say: Callable[[str], None] = _print) -> None:
-        self.directory = directory
+        self.directory = directory  # The run's directory.
         self.loose = tuple(loose)
         """Loose plugins whose tasks and formats data names may mean."""
         self.figures: Figures | None = None
         """What its figures mean, from the loop that makes them."""
         self.about: dict[str, Any] = {}
-        self.resumed = False
-        self.journal: Journal
+        """What the run depends on, as run.json holds it: versions, hashes of code and data, plugins."""
+        self.resumed: bool = False  # True where the directory held this run already.
+        self.journal: Journal  # The answers of services and clocks that `ctx.once` and `ctx.each` keep.
         self._notices: list[str] = []
         self._say = say
         self._rows: list[dict[str, Any]] = []
@@ -164,6 +165,7 @@ class Run:
         return self._lock is not None
 
     def close(self) -> None:
+        """Give back the directory's lock; the run can still be read."""
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -210,10 +212,12 @@ class Run:
 
     @property
     def id(self) -> str:
+        """Eight hex digits, the same after a resume."""
         return str(self.about["id"])
 
     @property
     def name(self) -> str:
+        """The experiment's name."""
         return str(_json(self.directory / "experiment.json")["name"])
 
     @property
@@ -255,6 +259,7 @@ class Run:
             self._data_kept = True
 
     def collected(self, phase: str) -> datasets.Rows:
+        """The judgements that a finished phase collected. Raises DataError where it collected none."""
         path = self.phase_folder(phase) / "data.jsonl"
         if not path.exists():
             raise DataError(f"phase '{phase}' collected nothing", "name a phase with `feedback`")
@@ -313,9 +318,11 @@ class Run:
     # -- judgements of a phase that collects
 
     def collecting(self, phase: str) -> Path:
+        """The file of the judgements that a phase has collected so far."""
         return self.directory / "collecting" / f"{phase}.jsonl"
 
     def collect(self, phase: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Append judgements to the file of a phase."""
         path = self.collecting(phase)
         try:
             path.parent.mkdir(exist_ok=True)
@@ -341,6 +348,7 @@ class Run:
     # -- phases and checkpoints
 
     def phase_folder(self, phase: str) -> Path:
+        """Where a finished phase's model, data and hashes lie."""
         return self.directory / "phases" / phase
 
     def finished(self, phase: str) -> dict[str, Any] | None:
@@ -349,6 +357,7 @@ class Run:
         return verify(folder) if folder.exists() else None
 
     def checkpoint_folder(self, phase: str, step: int) -> Path:
+        """Where the checkpoint of a phase after `step` steps lies."""
         return self.directory / "checkpoints" / f"{phase}-{step:08d}"
 
     def checkpoints(self, phase: str) -> list[Path]:

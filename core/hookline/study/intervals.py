@@ -43,8 +43,11 @@ class Estimate:
     """A figure and its interval; both ends are NaN where nothing can be said."""
 
     value: float
+    """The figure, in its own unit."""
     low: float
+    """The lower end of its 95 % interval."""
     high: float
+    """The upper end."""
 
 
 @dataclass(frozen=True, eq=False)

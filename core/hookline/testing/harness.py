@@ -53,12 +53,12 @@ class Gradient:
     """What one call of an update asked of the weights."""
 
     steps: list[dict[str, Tensor]] = field(default_factory=list)
-    """Per optimiser step: role/parameter → gradient."""
+    """Per optimiser step: role/parameter → gradient, in the parameter's shape."""
     losses: list[float] = field(default_factory=list)
-    """Per optimiser step."""
+    """The loss of each optimiser step."""
 
     def flat(self, role: str = "", first: bool = False) -> Tensor:
-        """All of it, or one role's, as one vector; optimiser steps one behind the other, or the first alone."""
+        """All of it, or one role's, as one vector [N]; optimiser steps one behind the other, or the first alone."""
         steps = self.steps[:1] if first else self.steps
         parts = [g.reshape(-1) for step in steps for name, g in sorted(step.items()) if name.startswith(role)]
         return torch.cat(parts) if parts else torch.zeros(0)
@@ -81,28 +81,40 @@ class Harness:
     """One phase with the component in it, at its start until it is stepped; `restore()` brings it back there."""
 
     def __init__(self, subject: Subject, setting: Setting, options: Mapping[str, Any], folder: Path) -> None:
-        self.subject, self.setting, self.folder = subject, setting, folder
+        self.subject = subject
+        """The component under test."""
+        self.setting = setting
+        """The data, phases and neighbours around it."""
+        self.folder = folder
+        """The run's directory."""
         self.options = {**setting.filled, **setting.named, **setting.phases, **subject.options, **options}
+        """The component's options, those that the setting fills in among them."""
         parsed, document = experiment.load(self._experiment())
         loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
         self._planned = functools.partial(make_plan, parsed, document, loose)
         self.plan = self._planned()
+        """The resolved experiment."""
         self.run = open_run(folder, self.plan)
+        """The run in `folder`."""
         self.runner = asyncio.Runner()
+        """The event loop of coroutines that hooks return."""
         self._opened: list[PhaseLoop] = []
         try:
             session = Session(self.plan, self.run, self.runner)
             self.tokenizer = session.tokenizer
+            """The run's tokenizer: one token per word."""
             for phase in self.plan.phases[:-1]:
                 with PhaseLoop(session, phase) as loop:
                     loop.run(Stopping())
             self.loop = self._loop()
+            """The phase: `loop.ctx`, `loop.hooks`, `loop.phase.roles`."""
         except BaseException:
             self.close()
             raise
         self._keep()
 
     def close(self) -> None:
+        """Close every component, the run and the event loop."""
         for loop in self._opened:
             loop.close()
         self.run.close()
@@ -151,14 +163,17 @@ class Harness:
 
     @property
     def component(self) -> Component:
+        """The component as the phase holds it."""
         return cast(Component, self.slot.component)
 
     @property
     def slot(self) -> Any:
+        """Its place in the plan: offer, class, config, and what it needs, gives and logs."""
         return next(slot for slot in self.loop.planned.every if slot.cls is self.subject.cls)
 
     @property
     def undeclared(self) -> set[str]:
+        """Figures that were logged without a `Metric`."""
         return cast(Lenient, self.loop.phase.metrics).undeclared
 
     # -- where it stands
@@ -207,7 +222,7 @@ class Harness:
             phase.trainer.load_state_dict(self._trainer)
 
     def step(self, count: int = 1, loop: PhaseLoop | None = None) -> dict[str, float]:
-        """Real steps; the figures of the last one."""
+        """Take real steps; returns the figures of the last one, by name."""
         loop = loop or self.loop
         figures: dict[str, float] = {}
         for _ in range(count):
@@ -217,12 +232,12 @@ class Harness:
         return figures
 
     def weights(self, loop: PhaseLoop | None = None) -> dict[str, Tensor]:
-        """A copy of every role's parameters: role/parameter → values."""
+        """A copy of every role's tensors: role/parameter → values, in the parameter's shape."""
         roles = (loop or self.loop).phase.roles
         return {f"{name}/{n}": p.clone() for name, role in roles.items() for n, p in role.tensors().items()}
 
     def lent(self, stage: str) -> Batch:
-        """The same as a wrapper meets it: what the hook says without it."""
+        """What `batch` returns without the component, where it is a wrapper: the batch that a wrapper is given."""
         name = f"{self.slot.kind}/{self.slot.instance}"
         if not KINDS[self.slot.kind].around:
             return self.batch(stage)
@@ -234,7 +249,7 @@ class Harness:
             manager.register(taken_out, name)
 
     def batch(self, stage: str) -> Batch:
-        """What the phase's hooks say, from the start up to `rollout`, `score` or `advantage`."""
+        """The batch that the phase's hooks make, from the start up to a stage: `rollout`, `score` or `advantage`."""
         hooks, ctx = self.loop.hooks, self.loop.ctx
         self.restore()
         batch: Batch = hooks.rollout(ctx)
@@ -267,6 +282,7 @@ class Harness:
 
     @property
     def wraps(self) -> list[str]:
+        """The hooks that the component wraps."""
         found = hook_methods(self.subject.cls)
         return [name for name, options in found.items() if options.get("wrapper")]
 

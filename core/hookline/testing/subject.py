@@ -47,9 +47,16 @@ class Subject:
     """A component under test, and the harnesses made for it. Use it as a context manager, or `close()` it."""
 
     def __init__(self, offer: Offer, options: Mapping[str, Any], folder: Path) -> None:
-        self.offer, self.options, self.folder = offer, dict(options), folder
+        self.offer = offer
+        """The component: its kind, name, distribution and version."""
+        self.options: dict[str, Any] = dict(options)
+        """The options that it is tried with."""
+        self.folder = folder
+        """Where its rows and the harnesses' runs lie."""
         self.cls = check_class(offer.load(), offer.kind, str(offer))
+        """Its class."""
         self.kind = offer.kind
+        """Its kind, e.g. `update`."""
         known = [field.alias or name for name, field in self.cls.Config.model_fields.items()]
         unknown = next((name for name in options if name not in known), None)
         if unknown:
@@ -58,6 +65,7 @@ class Subject:
                 f"it has: {', '.join(known) or 'none'}",
             )
         self.setting: Setting | None = None
+        """The data, phases and neighbours in which it takes a step; None until the first harness is made."""
         self.fails: str | None = None
         """Why it takes no step; empty when it does, None while nobody has tried."""
         self._harnesses: dict[str, Harness] = {}
@@ -65,6 +73,7 @@ class Subject:
         rows = folder / "rows.jsonl"
         rows.write_text("".join(json.dumps(row) + "\n" for row in own_rows()), encoding="utf-8")
         self.rows = str(rows)
+        """The file of rows that prompts and answers are read from."""
 
     def __enter__(self) -> Subject:
         return self
@@ -73,6 +82,7 @@ class Subject:
         self.close()
 
     def close(self) -> None:
+        """Close every harness."""
         for harness in self._harnesses.values():
             harness.close()
         self._harnesses.clear()

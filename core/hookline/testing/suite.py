@@ -39,10 +39,13 @@ class Law:
     """Something that every component of some kinds keeps."""
 
     name: str
+    """The law's name, as `promises` and `exempt` use it."""
     groups: tuple[str, ...]
     """Those of the table of kinds (`Kind.laws`) that it belongs to, or `every`."""
     meaning: str
+    """What it demands, in a line."""
     test: Callable[[Subject], str | None]
+    """Tries it on a subject; may return a remark, and raises `Broken` or `NotApplicable`."""
     claimed: bool = False
     """Only for components that name it in `promises`."""
     alone: bool = False
@@ -51,10 +54,16 @@ class Law:
 
 @dataclass(frozen=True)
 class Verdict:
+    """What one law says about one component."""
+
     law: str
+    """The law's name."""
     meaning: str
+    """What the law demands, in a line."""
     outcome: Literal["pass", "fail", "not applicable"]
+    """Whether the component keeps it."""
     detail: str = ""
+    """What differed and by how much, or why the law does not apply."""
 
 
 _laws: list[Law] = []
@@ -111,15 +120,20 @@ class Report:
     """Every law's verdict on one component."""
 
     offer: Offer
+    """The component: its kind, name, distribution and version."""
     options: Mapping[str, Any]
+    """The options that it was tried with; the others have their defaults."""
     verdicts: tuple[Verdict, ...]
+    """One per law, in the order in which they were tried."""
 
     @property
     def broken(self) -> list[Verdict]:
+        """The verdicts of the laws that the component breaks."""
         return [verdict for verdict in self.verdicts if verdict.outcome == "fail"]
 
     @property
     def passed(self) -> bool:
+        """Whether no law is broken."""
         return not self.broken
 
     def as_json(self) -> dict[str, Any]:
