@@ -24,6 +24,7 @@ __all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
 
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int], nn.Module] | None]
 """Heads to take along from an earlier phase: by name, or chosen by a function; each made from the size of the states."""
@@ -73,8 +74,8 @@ class Rows(Protocol):
         """The data name, as the experiment says it."""
 
     @property
-    def records(self) -> tuple[Record, ...]:
-        """All rows, in the order of the file."""
+    def records(self) -> Sequence[Record]:
+        """All rows, in the order of the file. Of a large file a record is parsed each time it is asked for: ask for one when it is needed."""
 
     @property
     def sha256(self) -> str:
@@ -86,7 +87,17 @@ class Rows(Protocol):
     def placed(self) -> Iterator[tuple[str, Record]]:
         """Every record with where it stands, e.g. `pairs.jsonl row 17`, as messages name it."""
 
-    def texts(self, field: str) -> list[str]:
+    def at(self, index: int) -> tuple[str, Record]:
+        """One record, counted from 0, with where it stands."""
+
+    def made(self, make: Callable[[Record, str], T]) -> Callable[[int], T]:
+        """What `make(record, where)` makes of a row, by its number from 0; the last few thousand are remembered.
+
+        For token ids, as of `ctx.encode`, which take more memory than the file: check every row once in `setup`, and have
+        the rows of a step made again where they are not remembered.
+        """
+
+    def texts(self, field: str) -> Iterator[str]:
         """A field of all rows that have it and do not leave it empty. Raises DataError where it is not text."""
 
 

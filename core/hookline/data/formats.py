@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from pydantic import ValidationError
 
@@ -15,12 +16,16 @@ from hookline.batch.encoded import Record
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
 from hookline.contract.format import Format
-from hookline.data.jsonl import decode, read_jsonl
+from hookline.data import jsonl
+from hookline.data.stretches import Stretches
 from hookline.errors import DataError, PluginError
 from hookline.registry.construct import construct
 from hookline.registry.offers import Offer, find, offers
 
 __all__ = ["JSONLines", "Text", "by_suffix", "format_and_file"]
+
+SMALL = 8 << 20
+"""Bytes up to which a file's rows are all kept in memory; of a larger one they are parsed when asked for."""
 
 
 class JSONLines(Format):
@@ -29,7 +34,12 @@ class JSONLines(Format):
     suffixes = (".jsonl", ".json", ".ndjson")
 
     def read(self, path: Path) -> Iterator[Record]:
-        yield from read_jsonl(path)
+        with path.open("rb") as file:
+            for _, record in jsonl.scan(file, str(path)):
+                yield record
+
+    def open(self, path: Path) -> Sequence[Record]:
+        return Stretches(path, jsonl.scan, jsonl.again) if path.stat().st_size > SMALL else super().open(path)
 
 
 class Text(Format):
@@ -38,9 +48,33 @@ class Text(Format):
     suffixes = (".txt",)
 
     def read(self, path: Path) -> Iterator[Record]:
-        for part in re.split(r"\n\s*\n", decode(path.read_bytes(), str(path))):
-            if part.strip():
-                yield {"text": part.strip()}
+        with path.open("rb") as file:
+            for _, record in _texts(file, str(path)):
+                yield record
+
+    def open(self, path: Path) -> Sequence[Record]:
+        return Stretches(path, _texts, _text) if path.stat().st_size > SMALL else super().open(path)
+
+
+def _texts(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
+    """Where each text of a file begins, and its row; lines of white space stand between texts."""
+    lines: list[bytes] = []
+    start, end = 0, len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
+    file.seek(end)
+    for line in file:
+        if jsonl.decode(line, name, end).strip():
+            start = start if lines else end
+            lines.append(line)
+        elif lines:
+            yield start, _text(b"".join(lines))
+            lines = []
+        end += len(line)
+    if lines:
+        yield start, _text(b"".join(lines))
+
+
+def _text(raw: bytes) -> Record:
+    return {"text": raw.decode().strip()}
 
 
 @dataclass(frozen=True)

@@ -5,67 +5,71 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hookline.batch.stages import Record
 from hookline.errors import DataError, a, shorten
 
-__all__ = ["decode", "read_jsonl"]
+__all__ = ["again", "decode", "scan"]
 
 LONGEST_LINE = 64 << 20
 
 
-def decode(raw: bytes, name: str) -> str:
+def decode(raw: bytes, name: str, start: int = 0) -> str:
+    """Text of UTF-8 bytes that begin `start` bytes into what `name` says."""
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as err:
-        byte = f"byte {err.start} (0x{raw[err.start]:02x})"
+        byte = f"byte {start + err.start} (0x{raw[err.start]:02x})"
         raise DataError(f"{name} is not UTF-8 at {byte}", "re-encode it: iconv -f latin1 -t utf-8") from None
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """One object per line. Raises DataError for a torn line, a double key, or a number that is not one."""
-    name = str(path)
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(LONGEST_LINE + 1):
-            number += 1
-            if len(raw) > LONGEST_LINE:
-                raise DataError(
-                    f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "write one row per line"
-                )
-            line = decode(raw, f"{name} line {number}").strip()
-            if not line:
-                continue
-            try:
-                record = json.loads(
-                    line, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
-                )
-            except RecursionError:
-                raise DataError(f"{name} line {number} is nested too deeply", "flatten the row") from None
-            except json.JSONDecodeError as err:
-                if not raw.endswith(b"\n"):
-                    raise DataError(
-                        f"{name} line {number}, the last, is cut off after {len(raw)} bytes: {err.msg}",
-                        "complete or remove that line",
-                    ) from None
-                raise DataError(
-                    f"{name} line {number}: not valid JSON at column {err.colno}: {err.msg}",
-                    "write one JSON object per line",
-                ) from None
-            except ValueError as err:
-                raise DataError(f"{name} line {number}: {err}", "fix that row") from None
-            if not isinstance(record, dict):
-                raise DataError(
-                    f"{name} line {number} holds {a(type(record).__name__)}, not an object",
-                    "write one JSON object per line",
-                )
-            if "\\u" in line and not _sayable(record):
-                raise DataError(
-                    f"{name} line {number} holds half a character (a lone surrogate)", "write the whole character"
-                )
-            yield record
+def scan(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
+    """Where each line that holds something begins, and its object.
+
+    Raises DataError for a torn line, a double key, or a number that is not one.
+    """
+    number = start = 0
+    while raw := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(raw) > LONGEST_LINE:
+            raise DataError(f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "write one row per line")
+        line = decode(raw, f"{name} line {number}").removeprefix("\ufeff").strip()
+        if line:
+            yield start, _object(line, raw, f"{name} line {number}")
+        start += len(raw)
+
+
+def again(raw: bytes) -> Record:
+    """The object of a line that `scan` has read before; blank lines may follow it."""
+    found: dict[str, Any] = json.loads(raw.partition(b"\n")[0].decode("utf-8-sig").strip())
+    return found
+
+
+def _object(line: str, raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(
+            line, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+        )
+    except RecursionError:
+        raise DataError(f"{where} is nested too deeply", "flatten the row") from None
+    except json.JSONDecodeError as err:
+        if not raw.endswith(b"\n"):
+            raise DataError(
+                f"{where}, the last, is cut off after {len(raw)} bytes: {err.msg}",
+                "complete or remove that line",
+            ) from None
+        raise DataError(
+            f"{where}: not valid JSON at column {err.colno}: {err.msg}",
+            "write one JSON object per line",
+        ) from None
+    except ValueError as err:
+        raise DataError(f"{where}: {err}", "fix that row") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where} holds {a(type(record).__name__)}, not an object", "write one JSON object per line")
+    if "\\u" in line and not _sayable(record):
+        raise DataError(f"{where} holds half a character (a lone surrogate)", "write the whole character")
+    return record
 
 
 def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:

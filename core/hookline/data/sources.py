@@ -9,9 +9,13 @@ import contextlib
 import hashlib
 import json
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, chain
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
 from hookline.batch.stages import Record
 from hookline.contract.format import Format
@@ -21,8 +25,11 @@ from hookline.data.names import is_task
 from hookline.data.tasks import task_and_split, task_offer
 from hookline.errors import DataError, HooklineError, PluginError, nearest, shorten
 from hookline.registry.offers import Offer
+from hookline.storage.folders import look
 
 __all__ = ["Rows", "at", "digest", "exists", "joined", "offer_of", "rows", "text_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Rows:
     """Rows of a dataset with its identity: a run that resumes on other data is refused."""
 
     name: str
-    records: tuple[Record, ...]
+    records: Sequence[Record]
+    """Of a large file a record is parsed each time it is asked for."""
     sha256: str
 
     def __len__(self) -> int:
@@ -41,9 +49,23 @@ class Rows:
         for number, record in enumerate(self.records, 1):
             yield f"{self.name} row {number}", record
 
-    def texts(self, field: str) -> list[str]:
+    def at(self, index: int) -> tuple[str, Record]:
+        """One record, counted from 0, with where it stands."""
+        return f"{self.name} row {index + 1}", self.records[index]
+
+    def made(self, make: Callable[[Record, str], T]) -> Callable[[int], T]:
+        """What `make(record, where)` makes of a row, by its number from 0; the last few thousand are remembered."""
+
+        @lru_cache(maxsize=8192)
+        def of(index: int) -> T:
+            where, record = self.at(index)
+            return make(record, where)
+
+        return of
+
+    def texts(self, field: str) -> Iterator[str]:
         """A field of all rows that have it and do not leave it empty. Raises DataError where it is not text."""
-        return [text for where, row in self.placed() if field in row and (text := text_of(row, field, where))]
+        return (text for where, row in self.placed() if field in row and (text := text_of(row, field, where)))
 
 
 def text_of(record: Record, field: str, where: str = "") -> str:
@@ -101,22 +123,42 @@ def _why(err: Exception) -> str:
 
 
 def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
-    """All rows of a data name. Raises DataError naming file, row and field."""
+    """All rows of a data name. Raises DataError naming file, row and field.
+
+    A process reads and hashes a file, or a task's split, once, whatever names it goes by; a file again when its size, time
+    or inode is another.
+    """
     exists(name, loose)
     if is_task(name):
         task, split = task_and_split(name, loose)
-        records = tuple(task.rows(split))
-        return Rows(name, records, digest(records))
-    reader, file = _format_and_file(name, loose)
+        return _once(name, (task, split), lambda: _hashed(tuple(task.rows(split))))
+    given, file = _format_and_file(name, loose)
     path = Path(file)
-    reader = reader or _by_suffix(path, name, loose)
+    reader = given or _by_suffix(path, name, loose)
     try:
-        records = tuple(_read(reader, path))
+        found = _once(name, (reader, path.absolute(), look(path.stat())), lambda: _read(reader, path))
     except OSError as err:
         raise DataError(f"{name} cannot be read: {_why(err)}", "check its permissions and the disk") from None
-    if not records:
+    if not len(found):
         raise DataError(f"{name}: 0 usable rows: the file holds nothing but blank lines", "give it at least one row")
-    return Rows(name, records, digest(records))
+    return found
+
+
+_known: dict[tuple[Any, ...], tuple[Sequence[Record], str]] = {}
+"""Records and hash of what this process has read, by what and where it is."""
+MOST_KNOWN = 32
+
+
+def _once(name: str, key: tuple[Any, ...], read: Callable[[], tuple[Sequence[Record], str]]) -> Rows:
+    if key not in _known:
+        _known[key] = read()
+        if len(_known) > MOST_KNOWN:
+            del _known[next(iter(_known))]
+    return Rows(name, *_known[key])
+
+
+def _hashed(records: Sequence[Record]) -> tuple[Sequence[Record], str]:
+    return records, digest(records)
 
 
 def _format_and_file(name: str, loose: tuple[Offer, ...]) -> tuple[Format | None, str]:
@@ -139,22 +181,11 @@ def _naming(name: str) -> Iterator[None]:
         raise
 
 
-def _read(reader: Format, path: Path) -> Iterator[Record]:
-    """A format's rows, each shown to be one; what is wrong with a format of somebody else is said to be its own."""
+def _read(reader: Format, path: Path) -> tuple[Sequence[Record], str]:
+    """A format's rows, each shown to be one, and their hash; what is wrong with somebody else's format is its own fault."""
     try:
-        found: object = reader.read(path)
-        if not isinstance(found, Iterable):
-            raise PluginError(
-                f"format '{reader.instance}' returns {shorten(repr(found))} for {path}, not rows",
-                "yield a mapping for each row",
-            )
-        for number, record in enumerate(found, 1):
-            if not isinstance(record, Mapping) or not all(isinstance(key, str) for key in record):
-                what = "keys that are not text" if isinstance(record, Mapping) else type(record).__name__
-                raise PluginError(
-                    f"format '{reader.instance}' makes {what} of {path} row {number}", "yield a mapping with text keys"
-                )
-            yield record
+        found = reader.open(path)
+        return found, digest(_shown(reader, path, found))
     except (HooklineError, OSError):
         raise
     except Exception as err:
@@ -164,15 +195,51 @@ def _read(reader: Format, path: Path) -> Iterator[Record]:
         ) from err
 
 
+def _shown(reader: Format, path: Path, records: Iterable[object]) -> Iterator[Record]:
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, Mapping) or not all(isinstance(key, str) for key in record):
+            what = "keys that are not text" if isinstance(record, Mapping) else type(record).__name__
+            raise PluginError(
+                f"format '{reader.instance}' makes {what} of {path} row {number}", "yield a mapping with text keys"
+            )
+        yield record
+
+
 def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of several sources, in their order, as one."""
+    """The rows of several sources, in their order, as one; its hash is one of their hashes."""
     if len(parts) == 1:
         return parts[0]
-    records = tuple(record for part in parts for record in part.records)
-    return Rows(", ".join(part.name for part in parts), records, digest(records))
+    sha256 = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+    return Rows(", ".join(part.name for part in parts), _Joined([part.records for part in parts]), sha256)
 
 
-def digest(records: Sequence[Record]) -> str:
+class _Joined(Sequence[Record]):
+    """Several sequences as one."""
+
+    def __init__(self, parts: Sequence[Sequence[Record]]) -> None:
+        self._parts, self._ends = parts, list(accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __iter__(self) -> Iterator[Record]:
+        return chain.from_iterable(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        part = bisect_right(self._ends, index)
+        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
+
+
+def digest(records: Iterable[Record]) -> str:
     """A hash of the rows' content, whatever their file looked like."""
     sha = hashlib.sha256()
     for record in records:

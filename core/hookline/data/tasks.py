@@ -24,11 +24,14 @@ def task_offer(name: str, loose: tuple[Offer, ...]) -> Offer:
 
 def task_and_split(name: str, loose: tuple[Offer, ...]) -> tuple[Task, str]:
     asked = parts(name)
-    return _make_task(task_offer(name, loose), asked.options, name), asked.split
+    try:
+        return _make_task(task_offer(name, loose), asked.options), asked.split
+    except DataError as err:
+        raise DataError(f"{name}: {err.message}", err.hint) from None
 
 
 @lru_cache(maxsize=32)
-def _make_task(offer: Offer, options: tuple[tuple[str, str], ...], name: str) -> Task:
+def _make_task(offer: Offer, options: tuple[tuple[str, str], ...]) -> Task:
     cls = check_class(offer.load(), "task", str(offer))
     known = cls.Config.model_fields
     try:
@@ -38,10 +41,8 @@ def _make_task(offer: Offer, options: tuple[tuple[str, str], ...], name: str) ->
         key = str(first["loc"][0]) if first["loc"] else ""
         has = f"it has: {', '.join(known)}" if known else "it has no options"
         if first["type"] == "extra_forbidden":
-            raise DataError(
-                f"{name}: '{offer.name}' has no option '{shorten(key)}'{nearest(key, known)}", has
-            ) from None
-        raise DataError(f"{name}: {key} is {shorten(str(first['input']))}: {first['msg']}", has) from None
+            raise DataError(f"'{offer.name}' has no option '{shorten(key)}'{nearest(key, known)}", has) from None
+        raise DataError(f"{key} is {shorten(str(first['input']))}: {first['msg']}", has) from None
     made = construct(cls, config, str(offer), offer.target)
     made.instance = offer.name
     assert isinstance(made, Task)

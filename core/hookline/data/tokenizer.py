@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +157,16 @@ class Tokenizer:
         """The experiment's tokenizer; rows: those of `spec.on`, where one is to be trained."""
         if spec is None or spec.path or rows is None:
             return cls.load(Path((spec.path if spec else model_path) or ""))
-        texts = [
+        texts = (
             value
             for record in rows.records
             for key in ("text", "prompt", "completion")
             if isinstance(value := record.get(key), str) and value
-        ]
-        if not texts:
+        )
+        first = next(texts, None)
+        if first is None:
             raise DataError(
                 f"{rows.name}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on",
                 "name another source",
             )
-        return (cls.words if spec.train == "words" else cls.train)(texts, spec.vocabulary)
+        return (cls.words if spec.train == "words" else cls.train)(chain([first], texts), spec.vocabulary)

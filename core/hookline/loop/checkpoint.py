@@ -99,17 +99,16 @@ class Checkpoint:
         phase.roles.check_frozen(self.name, whole=True)
         policy = phase.roles["policy"]
         run.sync()
-        about = {
+        about: dict[str, Any] = {
             "phase": self.name,
             "steps": phase.scope.step,
             "rows": len(run.rows()),
             "samples": phase.scope.samples,
-            "weights": policy.hash(),
             "adapter": policy.adapter,
             "data": dict(run.about.get("data", {})),
         }
         with folders.write_aside(run.phase_folder(self.name), about) as aside:
-            policy.save(aside / "model")
+            about["weights"] = policy.save(aside / "model")
             phase.session.tokenizer.save(aside)
             for name, role in phase.roles.kept.items():
                 if name != "policy":

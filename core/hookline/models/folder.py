@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,14 @@ def positions(architecture: Slot | None, path: str | None) -> int | None:
 
 
 def folder_hash(path: str) -> str:
-    """What the weights and config in a model folder are."""
-    files = sorted(file for file in Path(path).glob("*") if file.suffix in (".safetensors", ".json"))
-    return hashlib.sha256("".join(f"{f.name}:{folders.file_hash(f)};" for f in files).encode()).hexdigest()
+    """What the weights and config in a model folder are. A process reads them once, unless a file changes."""
+    files = sorted(file for file in Path(path).absolute().glob("*") if file.suffix in (".safetensors", ".json"))
+    return _hash_of(tuple((file, folders.look(file.stat())) for file in files))
+
+
+@lru_cache(maxsize=64)
+def _hash_of(files: tuple[tuple[Path, folders.Look], ...]) -> str:
+    return hashlib.sha256("".join(f"{f.name}:{folders.file_hash(f)};" for f, _ in files).encode()).hexdigest()
 
 
 def _code_asked_for(config: Mapping[str, Any]) -> str:

@@ -215,7 +215,8 @@ class Role:
         made.fused = self.fused
         return made
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> str:
+        """Write the model into a folder. Returns its hash."""
         folder.mkdir(parents=True, exist_ok=True)
         self.family.save_config(self.base, folder)
         trees.save_tree(folder, "weights", self.tensors())
@@ -224,9 +225,10 @@ class Role:
             "architecture": type(self.base).__name__,
             "trainable": sorted(self.trainable()),
             "heads": {name: cast(ReadHead, head).reads for name, head in self.heads.items()},
-            "hash": self.hash(),
+            "hash": (digest := self.hash()),
         }
         (folder / "role.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        return digest
 
     def export(self, folder: Path) -> None:
         """A folder as other programs load it, plain transformers for family `causal`; adapters are merged in."""

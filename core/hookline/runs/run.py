@@ -51,6 +51,8 @@ class Run:
         self._notices: list[str] = []
         self._say = say
         self._rows: list[dict[str, Any]] = []
+        self._evaluated: int | None = None
+        """How many rows the newest evaluation stands behind; None until this process has read the files."""
         self._data: dict[str, datasets.Rows] = {}
         self._data_kept = True
         self._lock: Any = None
@@ -284,6 +286,8 @@ class Run:
     def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
         """Append an evaluation's samples to evaluations.jsonl."""
         entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
+        if self._evaluated is not None:
+            self._evaluated = len(self._rows) + 1
         append(self.directory / "evaluations.jsonl", entry)
 
     def evaluations(self) -> list[dict[str, Any]]:
@@ -293,6 +297,8 @@ class Run:
 
     def cut_back(self, rows: int) -> None:
         """Forget rows and evaluations behind a checkpoint; they will be made again, bit for bit."""
+        if self._evaluated is not None and self._evaluated <= rows == len(self._rows):
+            return  # what is in the files was read, or written, by this process
         path = self.directory / "metrics.jsonl"
         kept = [row for row in (whole_lines(path, ("row",)) if path.exists() else []) if row["row"] < rows]
         if len(kept) < rows:
@@ -300,7 +306,7 @@ class Run:
                 f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file"
             )
         rewrite(path, kept)
-        self._rows = kept
+        self._rows, self._evaluated = kept, 0
         evaluations = self.directory / "evaluations.jsonl"
         if evaluations.exists():
             rewrite(evaluations, [entry for entry in whole_lines(evaluations, ("row",)) if entry["row"] < rows])

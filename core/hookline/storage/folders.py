@@ -17,12 +17,20 @@ from safetensors import SafetensorError
 
 from hookline.errors import CheckpointError
 
-__all__ = ["WRITE_ERRORS", "file_hash", "verify", "write_aside", "write_error"]
+__all__ = ["WRITE_ERRORS", "Look", "file_hash", "look", "verify", "write_aside", "write_error"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 WRITE_ERRORS = (OSError, SafetensorError)
 """What a full or failing disk raises."""
+
+Look = tuple[int, int, int]
+"""What a file looks like from outside; another look means other content."""
+
+
+def look(about: os.stat_result) -> Look:
+    """Size, time of change and inode of a file."""
+    return about.st_size, about.st_mtime_ns, about.st_ino
 
 
 def _sync(path: Path) -> None:
@@ -46,7 +54,8 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
     """Fill a folder so that a kill anywhere leaves the old one or the new one, never a third thing.
 
     Yields a folder beside the target; on leaving, its files are synced, a manifest with size and hash of each is
-    written last, the folder is renamed, and the parent is synced. Raises CheckpointError when the disk is full.
+    written last, the folder is renamed, and the parent is synced. The folder then counts as verified. `about` is read on
+    leaving. Raises CheckpointError when the disk is full.
     """
     aside, old = target.with_name(f".{target.name}.aside"), target.with_name(f".{target.name}.old")
     try:
@@ -64,6 +73,7 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
         values = {"format": FORMAT, **about, "files": listed}
         manifest.write_text(json.dumps({**values, "sha256": _own_hash(values)}, indent=1), encoding="utf-8")
         _sync(manifest)
+        seen = _looks(aside)
         for folder in {path.parent for path in files} - {aside}:
             _sync(folder)
         _sync(aside)
@@ -79,6 +89,7 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
         else:
             aside.rename(target)
         _sync(target.parent)
+        _remember(target, seen, json.loads(json.dumps(values)))
     except BaseException as err:
         shutil.rmtree(aside, ignore_errors=True)
         if isinstance(err, WRITE_ERRORS):
@@ -108,28 +119,37 @@ def _own_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-_verified: dict[Path, tuple[frozenset[tuple[str, int, int, int]], dict[str, Any]]] = {}
+_verified: dict[Path, tuple[frozenset[tuple[str, Look]], dict[str, Any]]] = {}
 """Folders that this process has hashed: what their files looked like then, and the manifest."""
+MOST_VERIFIED = 1000
+"""How many of them are remembered; one that was forgotten is hashed again."""
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a folder, once every file in it is shown to be whole. Raises CheckpointError naming the file.
 
-    A process hashes a folder once, and again only when a file has another size, time or inode than it had then.
+    A process hashes a folder once, when it writes it or first verifies it, and again only when a file has another size,
+    time or inode than it had then.
     """
     place, seen = folder.absolute(), _looks(folder)
     if place not in _verified or _verified[place][0] != seen:
-        _verified[place] = seen, _verify(folder)
+        _remember(folder, seen, _verify(folder))
     return copy.deepcopy(_verified[place][1])
 
 
-def _looks(folder: Path) -> frozenset[tuple[str, int, int, int]]:
-    """Name, size, time of change and inode of every file."""
+def _remember(folder: Path, seen: frozenset[tuple[str, Look]], manifest: dict[str, Any]) -> None:
+    _verified[folder.absolute()] = seen, manifest
+    if len(_verified) > MOST_VERIFIED:
+        del _verified[next(iter(_verified))]
+
+
+def _looks(folder: Path) -> frozenset[tuple[str, Look]]:
+    """The look of every file, by name."""
     found = set()
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # what cannot be read is reported by name below
-            about = path.stat()
-            found.add((path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns, about.st_ino))
+            if path.is_file():
+                found.add((path.relative_to(folder).as_posix(), look(path.stat())))
     return frozenset(found)
 
 

@@ -68,6 +68,7 @@ def sweep(
                 "name": member.name,
                 "experiment": member.plan.experiment.resolved(),
                 "plugins": list(plugins),
+                "data": sorted({name for _, name in member.plan.data()}),
                 "out": str(directory / member.name),
                 "log": str(directory / "logs" / f"{member.name}.txt"),
                 "group": f"{directory.resolve().name}-{about['id']}",

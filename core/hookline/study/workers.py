@@ -146,7 +146,7 @@ def nursery() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        for name in set(re.findall(r'"(builtin:[^"]*)"', line)):
+        for name in request["data"]:
             with contextlib.suppress(Exception):  # only to have it read once for all; the run itself says what is wrong
                 sources.rows(name)
         process = os.fork()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 from pydantic import Field
 
 import hookline
@@ -22,8 +24,8 @@ class Dataset(Component):
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
-        rows = [ctx.encode(record, where=where) for where, record in source.placed()]
-        self.rows = [row for row in rows if len(row) <= longest]
+        self.row = source.made(lambda record, where: ctx.encode(record, where=where))
+        self.rows = array("q", (i for i in range(len(source)) if len(self.row(i)) <= longest))
         if not self.rows:
             raise DataError(
                 f"{source.name}: 0 of {len(source)} rows fit into {longest} tokens",
@@ -35,5 +37,5 @@ class Dataset(Component):
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        rows = [self.rows[i] for i in ctx.take(len(self.rows), self.config.rows)]
+        rows = [self.row(self.rows[i]) for i in ctx.take(len(self.rows), self.config.rows)]
         return Rollout.build(ctx, rows, source=self.config.path)

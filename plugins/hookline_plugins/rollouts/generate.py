@@ -62,18 +62,20 @@ class Generate(Component):
                 f"max_new_tokens is {new}, the model has {positions} positions in all, so no prompt fits",
                 "lower max_new_tokens, or build a longer context",
             )
-        self.prompts = [
-            ctx.encode(record, answer=None, where=where, longest=positions, new_tokens=new)
-            for where, record in source.placed()
-        ]
+        self.prompt = source.made(
+            lambda record, where: ctx.encode(record, answer=None, where=where, longest=positions, new_tokens=new)
+        )
+        self.size = len(source)
+        for i in range(self.size):
+            self.prompt(i)  # is shown to fit
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         c = self.config
         sources = ("policy",) * c.samples_per_prompt + ("greedy",) * (c.greedy and not ctx.evaluating)
-        taken = ctx.take(len(self.prompts), c.rows)
+        taken = ctx.take(self.size, c.rows)
         chosen, source = [i for i in taken for _ in sources], sources * len(taken)
-        prompts = [self.prompts[i] for i in chosen]
+        prompts = [self.prompt(i) for i in chosen]
         if not prompts:
             return Rollout.build(ctx, [], source="policy")
         sample_B = ctx.sample_ids(len(prompts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from math import nan
 from typing import Any, Literal
 
@@ -37,13 +38,13 @@ class Preferences(Component):
             raise DataError("preferences come either `from` a phase or from a `path`", "give exactly one")
         source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
         longest = ctx.role_named("policy").context
-        self.judgements = []
+        self.judgement = source.made(lambda record, where: self._read(ctx, record, where))
+        self.judgements = array("q")
         left = 0
-        for where, record in source.placed():
+        for i, record in enumerate(source.records):
             if self._wanted(record):
-                answers = self._read(ctx, record, where)
-                if max(map(len, answers)) <= longest:
-                    self.judgements.append(answers)
+                if max(map(len, self.judgement(i))) <= longest:
+                    self.judgements.append(i)
                 else:
                     left += 1
         if not self.judgements:
@@ -71,7 +72,7 @@ class Preferences(Component):
         chosen = ctx.take(len(self.judgements), self.config.rows)
         rows, groups, rewards, gold = [], [], [], []
         for group, i in enumerate(chosen):
-            answers = self.judgements[i]
+            answers = self.judgement(self.judgements[i])
             ranking = answers[0].record.get("ranking", ())
             worth = [answer.get("gold", nan) for answer in ranking] or [nan] * len(answers)
             for rank, answer in enumerate(answers):

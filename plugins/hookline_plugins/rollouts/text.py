@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import torch
+from array import array
+from itertools import islice
+
 from pydantic import Field
 
 import hookline
@@ -25,21 +27,23 @@ class Text(Component):
 
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
-        texts = source.texts("text")
-        if not texts:
+        texts, end = source.texts("text"), ctx.tokenizer.eos
+        self.stream, count = array("i", [end]), 0
+        while some := list(islice(texts, 1000)):
+            count += len(some)
+            for ids in ctx.tokenizer.encode_many(some):
+                self.stream.extend((*ids, end))
+        if not count:
             raise DataError(f"{source.name}: 0 of {len(source)} rows have a 'text'", "name a source of plain texts")
-        if len(texts) < len(source):
-            ctx.run.notice(f"{source.name}: {len(source) - len(texts)} of {len(source)} rows have no 'text', left out")
-        end = ctx.tokenizer.eos
-        stream = [end, *(token for ids in ctx.tokenizer.encode_many(texts) for token in (*ids, end))]
+        if count < len(source):
+            ctx.run.notice(f"{source.name}: {len(source) - count} of {len(source)} rows have no 'text', left out")
         length = self.config.length
-        blocks = (len(stream) - 1) // length
-        if not blocks:
+        self.blocks = (len(self.stream) - 1) // length
+        if not self.blocks:
             raise DataError(
-                f"{source.name} has {len(stream)} tokens, less than one block of {length}", "lower `length`"
+                f"{source.name} has {len(self.stream)} tokens, less than one block of {length}", "lower `length`"
             )
-        self.stream = torch.tensor(stream[: blocks * length + 1])
-        self.blocks = blocks
+        del self.stream[self.blocks * length + 1 :]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:

@@ -26,7 +26,10 @@ class Transcripts(Component):
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
         longest = ctx.role_named("policy").context
-        self.rows = [self._read(ctx, record, where, longest) for where, record in source.placed()]
+        self.row = source.made(lambda record, where: self._read(ctx, record, where, longest))
+        self.size = len(source)
+        for i in range(self.size):
+            self.row(i)  # is shown to be an episode
 
     def _read(self, ctx: Context, record: Record, where: str, longest: int) -> Encoded:
         turns = record.get("turns")
@@ -55,6 +58,6 @@ class Transcripts(Component):
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        rows = [self.rows[i] for i in ctx.take(len(self.rows), self.config.rows)]
+        rows = [self.row(i) for i in ctx.take(self.size, self.config.rows)]
         none = {} if rows else {"recorded_BT": torch.zeros(0, 1)}
         return Rollout.build(ctx, rows, source=self.config.path, columns=none)

@@ -63,7 +63,7 @@ def defaults(subject: Subject) -> str | None:
 
 @law("format", alone=True)
 def reads_alike(subject: Subject) -> str | None:
-    """A file's rows are mappings with text keys, and the same at every reading and in every instance."""
+    """A file's rows are mappings with text keys, and the same at every reading, by number and in every instance."""
     component = made(subject)
     assert isinstance(component, Format)
     path, found = subject.folder / f"example{suffix_of(component)}", 0
@@ -77,6 +77,9 @@ def reads_alike(subject: Subject) -> str | None:
             raise Broken("it gives rows that are no dicts with text keys")
         if digest(first) != digest(again) or digest(first) != digest(read(subject, path)):
             raise Broken("its rows are others at the second reading")
+        numbered = component.open(path)
+        if digest(numbered) != digest(first) or digest(numbered[i] for i in range(len(numbered))) != digest(first):
+            raise Broken("`open` gives other rows than `read`")
         found += 1
     if not found:
         raise NotApplicable("it reads none of the plain files tried here")
