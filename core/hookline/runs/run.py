@@ -21,7 +21,7 @@ from hookline.data import sources as datasets
 from hookline.errors import CheckpointError, DataError, a
 from hookline.registry.offers import Offer
 from hookline.runs.figures import Figures
-from hookline.runs.surroundings import Surroundings, experiment_changes
+from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import verify, write_error
 from hookline.storage.journal import Journal
 from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
@@ -110,8 +110,10 @@ class Run:
 
     def _begin(self, experiment: Experiment, now: Surroundings) -> None:
         """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
-        self.about = {"id": uuid.uuid4().hex[:8], **now.values, "data": {}}
-        self._write("experiment.json", experiment.resolved())
+        resolved = experiment.resolved()
+        digest = experiment_hash(resolved)
+        self.about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, **now.values, "data": {}}
+        self._write("experiment.json", resolved)
         for loose in {o.path for o in self.loose if o.path}:
             try:
                 (self.directory / "plugins").mkdir(exist_ok=True)
@@ -189,7 +191,9 @@ class Run:
             )
         differing = now.differences(self.about)
         if differing:
-            self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
+            self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing.values())}")
+            self.about["resumed_with"] = self.about.get("resumed_with", {}) | differing
+            self._data_kept = False  # written with the next row: a complete run that is only looked at stays as it is
         self.resumed = True
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
@@ -202,10 +206,10 @@ class Run:
         except OSError as err:
             raise write_error(self.directory / name, err) from err
 
-    def join(self, group: str) -> None:
-        """Note which group of runs this one belongs to, e.g. the seeds of one sweep; trackers may show it."""
-        if self.about.get("group") != group:
-            self.about["group"] = group
+    def note(self, **facts: str) -> None:
+        """Write facts about this run into run.json, e.g. `group`: which runs it belongs to; trackers may show them."""
+        if any(self.about.get(key) != value for key, value in facts.items()):
+            self.about |= facts
             self._write("run.json", self.about)
 
     @property
@@ -220,6 +224,12 @@ class Run:
     def experiment(self) -> dict[str, Any]:
         """The experiment as resolved."""
         return completed(_json(self.directory / "experiment.json"))
+
+    @property
+    def experiment_edited(self) -> bool:
+        """Whether experiment.json is not what the run wrote when it began; False where an earlier release began it."""
+        written = self.about.get("experiment_sha256")
+        return written is not None and written != experiment_hash(_json(self.directory / "experiment.json"))
 
     # -- data
 
