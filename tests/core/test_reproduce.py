@@ -189,7 +189,10 @@ def test_of_an_unfinished_run_the_phases_that_ended_are_made_again(run: Path) ->
     shutil.rmtree(run / "phases/rl")
     said: list[str] = []
     found = hookline.reproduce(run, say=said.append)
-    assert said[0] == f"{run} is unfinished: it stopped after step 3 of phase 'rl'; the phases that ended are made again: sft"
+    assert (
+        said[0]
+        == f"{run} is unfinished: it stopped after step 3 of phase 'rl'; the phases that ended are made again: sft"
+    )
     assert said[-1] == "equal: 2 rows, 0 evaluations, weights of 1 phase"
     assert found["phases"] == ["sft"]
     with pytest.raises(CheckpointError, match="is unfinished: it stopped after step 3 of phase 'rl'"):

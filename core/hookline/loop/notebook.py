@@ -41,7 +41,9 @@ def beside_event_loops(function: Callable[P, Answer]) -> Callable[P, Answer]:
                 return answer.result()
             except KeyboardInterrupt:
                 for number in numbers if not answer.done() else ():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(number), ctypes.py_object(KeyboardInterrupt))
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(number), ctypes.py_object(KeyboardInterrupt)
+                    )
                 raise
 
     return call

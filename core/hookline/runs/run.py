@@ -21,6 +21,7 @@ from hookline.data import sources as datasets
 from hookline.errors import CheckpointError, DataError, a
 from hookline.registry.offers import Offer
 from hookline.runs.figures import Figures
+from hookline.runs.outlook import Outlook
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import verify, write_error
 from hookline.storage.journal import Journal
@@ -44,6 +45,8 @@ class Run:
         """Loose plugins whose tasks and formats data names may mean."""
         self.figures: Figures | None = None
         """What its figures mean, from the loop that makes them."""
+        self.outlook: Outlook | None = None
+        """How long it will take, from the loop that runs its phases."""
         self.about: dict[str, Any] = {}
         self.resumed = False
         self.journal: Journal
@@ -225,12 +228,6 @@ class Run:
         """The experiment as resolved."""
         return completed(_json(self.directory / "experiment.json"))
 
-    @property
-    def experiment_edited(self) -> bool:
-        """Whether experiment.json is not what the run wrote when it began; False where an earlier release began it."""
-        written = self.about.get("experiment_sha256")
-        return written is not None and written != experiment_hash(_json(self.directory / "experiment.json"))
-
     # -- data
 
     def data(self, name: str, path: str | None = None) -> datasets.Rows:
@@ -381,6 +378,13 @@ class Run:
         """Print a one-line notice, and keep it."""
         self._notices.append(text)
         self._say(text)
+
+    def seconds_left(self) -> dict[str, float]:
+        """Phase → seconds that it will still take, as far as its steps so far, or an earlier run beside this one, tell.
+
+        0 for a phase that has ended; nothing before the run's first step, and for a run that is only read.
+        """
+        return self.outlook.seconds_left(self._rows) if self.outlook else {}
 
     def metric(self, phase: str, name: str) -> Metric | None:
         """What a logged figure means, as the core or a component of the phase declared it; None where none did."""

@@ -43,7 +43,9 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
     from hookline.loop.api import open_phase
 
     if rows is not None and rows < 1:
-        raise ExperimentError(f"rows is {rows}; an evaluation needs at least 1", "leave it out for the experiment's own")
+        raise ExperimentError(
+            f"rows is {rows}; an evaluation needs at least 1", "leave it out for the experiment's own"
+        )
     run, plan, chosen = _read(run, phase)
     if not chosen.evaluations:
         raise ExperimentError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline.errors import CheckpointError, DataError, ExperimentError, shorten
+from hookline.errors import CheckpointError, DataError, shorten
 from hookline.loop.notebook import beside_event_loops
 from hookline.runs.run import Run
 from hookline.study.finished import threads
@@ -140,8 +139,11 @@ def _phases(run: Run, plan: Plan, until: str | None, told: Callable[[str], None]
 def _changes(run: Run, plan: Plan, now: Surroundings) -> Iterator[tuple[str, bool]]:
     """(sentence, whether it rules out equal bits) for everything that a result depends on and that is not as it was."""
     from hookline.models.folder import folder_hash
+    from hookline.runs.surroundings import experiment_hash
 
-    if run.experiment_edited:
+    written = run.about.get("experiment_sha256")
+    experiment = json.loads((run.directory / "experiment.json").read_text(encoding="utf-8"))
+    if written is not None and written != experiment_hash(experiment):
         yield "experiment.json is not as the run wrote it when it began", True
     for name in list(run.about.get("data", {})):
         try:
