@@ -55,6 +55,7 @@ _HOMES = {
     "hookline.study.compare": ("compare",),
     "hookline.study.finished": ("evaluate", "export"),
     "hookline.study.intervals": ("Estimate", "interval"),
+    "hookline.study.reproduce": ("reproduce",),
     "hookline.study.sweep": ("sweep",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -125,6 +126,7 @@ __all__ = [
     "pairs",
     "put_last",
     "read_last",
+    "reproduce",
     "run",
     "sweep",
     "task",
@@ -176,6 +178,7 @@ if TYPE_CHECKING:
     from hookline.study.compare import compare
     from hookline.study.finished import evaluate, export
     from hookline.study.intervals import Estimate, interval
+    from hookline.study.reproduce import reproduce
     from hookline.study.sweep import sweep
 
 

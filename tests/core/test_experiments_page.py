@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -28,7 +29,11 @@ def test_the_page_from_top_to_bottom(
     assert main(command.split()[1:]) == 0
     assert "seed 2" in capsys.readouterr().out
     [code] = blocks("python")
-    exec(code, {})
+    done: dict[str, Any] = {}
+    exec(code, done)
+    assert done["again"]["equal"]
+    assert done["found"].keys() == {"evaluation", "figure", "value", "low", "high", "rows"}
+    assert {"model.safetensors", "tokenizer.json"} <= {path.name for path in Path("my-model").iterdir()}
     names = {path.name for path in Path("runs/small").iterdir()}
     tree = PAGE[PAGE.index("## A run directory") :].split("```")[1]
     shown = set(re.findall(r"\w+\.(?:jsonl|json|html)\b", tree)) - {"journal.jsonl"}

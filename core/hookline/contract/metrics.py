@@ -55,6 +55,7 @@ CORE_METRICS = (
     Metric("judgements", "comparisons and rankings written into the phase's data", "judgements", aggregate="sum"),
     Metric("eval/*", "a figure over the rows of an evaluation, as its reward component sums it up"),
     Metric("seconds/*", "wall time of one part of the step", "s", aggregate="sum", timing=True),
+    Metric("optimiser_seconds", "wall time of the optimiser steps, a part of the update", "s", aggregate="sum", timing=True),
     Metric("tokens_per_second", "chosen tokens over the step's wall time", "tokens/s", timing=True),
 )
 """What the core logs in every phase, where it applies."""

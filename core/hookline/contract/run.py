@@ -46,6 +46,12 @@ class Run(Protocol):
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
 
+    def seconds_left(self) -> dict[str, float]:
+        """Phase → seconds that it will still take, as far as its steps so far, or an earlier run beside this one, tell.
+
+        0 for a phase that has ended; nothing before the run's first step, and for a run that is only read.
+        """
+
     def metric(self, phase: str, name: str) -> Metric | None:
         """What a logged figure means, as the core or a component of the phase declared it; None where none did."""
 

@@ -11,8 +11,10 @@ from hookline import kernels
 from hookline._version import __version__
 from hookline.config import experiment as experiments
 from hookline.config.experiment import Source
+from hookline.config.yaml import Document
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.loop.loop import PhaseLoop, run_experiment
+from hookline.loop.notebook import beside_event_loops
 from hookline.loop.session import Session
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.planner import make_plan, other_problems
@@ -20,6 +22,7 @@ from hookline.registry import offers
 from hookline.runs.run import Run
 
 __all__ = [
+    "begin",
     "complete",
     "finished_phase",
     "fresh_directory",
@@ -48,6 +51,7 @@ def plan(
     return make_plan(parsed, document, plugins, Run.read(out).experiment if going_on and out else None)
 
 
+@beside_event_loops
 def run(
     experiment: Source,
     overrides: Sequence[str] = (),
@@ -75,7 +79,7 @@ def run(
     opened = open_run(directory, planned)
     try:
         if group:
-            opened.join(group)
+            opened.note(group=group)
         begin(opened, planned)
         finished = complete(opened, planned)
         if finished:
@@ -166,8 +170,13 @@ def plan_of(run: Run) -> Plan:
     """What a run that is only looked at was made of, from its own copy of the experiment and the loose plugins."""
     values = run.experiment
     values["plugins"] = [str(path) for path in sorted((run.directory / "plugins").glob("*.py"))]
-    parsed, document = experiments.load(values)
-    planned = make_plan(parsed, document)
+    try:
+        parsed, document = experiments.load(Document(str(run.directory / "experiment.json"), values))
+        planned = make_plan(parsed, document)
+    except (PluginError, ExperimentError) as err:
+        if err.exit_code == PluginError.exit_code:
+            err.hint = _gone_since(run.directory) or err.hint
+        raise
     run.loose = planned.loose
     return planned
 

@@ -11,7 +11,9 @@ from hookline.data.tokenizer import Tokenizer
 from hookline.loop.closing import close_all
 from hookline.loop.trackers import Trackers
 from hookline.plan.plan import Plan
+from hookline.plan.work import works_of
 from hookline.runs.figures import Figures
+from hookline.runs.outlook import Outlook
 from hookline.runs.run import Run
 from hookline.storage import folders
 
@@ -24,6 +26,7 @@ class Session:
     def __init__(self, plan: Plan, run: Run, answers: asyncio.Runner) -> None:
         self.plan, self.run, self.answers = plan, run, answers
         self.figures = run.figures = Figures(plan.phases)
+        run.outlook = Outlook(run.directory, run.experiment, lambda: works_of(plan, self.tokenizer))
         self.trackers = Trackers(run, plan.trackers)
 
     def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:

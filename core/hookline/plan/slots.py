@@ -106,7 +106,8 @@ class Planner:
             return
         if len(self.problems) == 1 and self.errors:
             only = self.errors[0]
-            only.message = f"{self.document.name} {self.problems[0].removesuffix(f' → {only.hint}')}"
+            text = self.problems[0].removesuffix(f" → {only.hint}")
+            only.message = f"{self.document.name}{'' if text.startswith('line ') else ':'} {text}"
             raise only
         kinds = {type(err) for err in self.errors}
         problems = in_order(self.problems)

@@ -21,7 +21,8 @@ from hookline.data import sources as datasets
 from hookline.errors import CheckpointError, DataError, a
 from hookline.registry.offers import Offer
 from hookline.runs.figures import Figures
-from hookline.runs.surroundings import Surroundings, experiment_changes
+from hookline.runs.outlook import Outlook
+from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import verify, write_error
 from hookline.storage.journal import Journal
 from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
@@ -44,6 +45,8 @@ class Run:
         """Loose plugins whose tasks and formats data names may mean."""
         self.figures: Figures | None = None
         """What its figures mean, from the loop that makes them."""
+        self.outlook: Outlook | None = None
+        """How long it will take, from the loop that runs its phases."""
         self.about: dict[str, Any] = {}
         """What the run depends on, as run.json holds it: versions, hashes of code and data, plugins."""
         self.resumed: bool = False  # True where the directory held this run already.
@@ -113,8 +116,10 @@ class Run:
 
     def _begin(self, experiment: Experiment, now: Surroundings) -> None:
         """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
-        self.about = {"id": uuid.uuid4().hex[:8], **now.values, "data": {}}
-        self._write("experiment.json", experiment.resolved())
+        resolved = experiment.resolved()
+        digest = experiment_hash(resolved)
+        self.about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, **now.values, "data": {}}
+        self._write("experiment.json", resolved)
         for loose in {o.path for o in self.loose if o.path}:
             try:
                 (self.directory / "plugins").mkdir(exist_ok=True)
@@ -193,7 +198,9 @@ class Run:
             )
         differing = now.differences(self.about)
         if differing:
-            self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing)}")
+            self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing.values())}")
+            self.about["resumed_with"] = self.about.get("resumed_with", {}) | differing
+            self._data_kept = False  # written with the next row: a complete run that is only looked at stays as it is
         self.resumed = True
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
@@ -206,10 +213,10 @@ class Run:
         except OSError as err:
             raise write_error(self.directory / name, err) from err
 
-    def join(self, group: str) -> None:
-        """Note which group of runs this one belongs to, e.g. the seeds of one sweep; trackers may show it."""
-        if self.about.get("group") != group:
-            self.about["group"] = group
+    def note(self, **facts: str) -> None:
+        """Write facts about this run into run.json, e.g. `group`: which runs it belongs to; trackers may show them."""
+        if any(self.about.get(key) != value for key, value in facts.items()):
+            self.about |= facts
             self._write("run.json", self.about)
 
     @property
@@ -386,6 +393,13 @@ class Run:
         """Print a one-line notice, and keep it."""
         self._notices.append(text)
         self._say(text)
+
+    def seconds_left(self) -> dict[str, float]:
+        """Phase → seconds that it will still take, as far as its steps so far, or an earlier run beside this one, tell.
+
+        0 for a phase that has ended; nothing before the run's first step, and for a run that is only read.
+        """
+        return self.outlook.seconds_left(self._rows) if self.outlook else {}
 
     def metric(self, phase: str, name: str) -> Metric | None:
         """What a logged figure means, as the core or a component of the phase declared it; None where none did."""

@@ -25,9 +25,10 @@ from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.world import devices
 
-__all__ = ["Surroundings", "experiment_changes"]
+__all__ = ["Surroundings", "experiment_changes", "experiment_hash"]
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
+MACHINE = ("machine", "processor", "arithmetic", "device", "threads", "kernels")
 FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device)\b|^phases\.\d+\.save\b")
 
 
@@ -47,7 +48,7 @@ class Surroundings:
                 "name": o.name,
                 "distribution": o.distribution,
                 "version": o.version,
-                "sha256": _source_hash(o.load()),
+                "sha256": _source_hash(o),
             }
             for o in used
         ]
@@ -57,6 +58,8 @@ class Surroundings:
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
                 "machine": platform.machine(),
+                "processor": _processor(devices.resolve(device)),
+                "arithmetic": _arithmetic(),
                 "device": str(devices.resolve(device)),
                 **{name: _version_of(name) for name in ("transformers", "tokenizers", "peft")},
                 "sources": _sources_hash(),
@@ -66,20 +69,20 @@ class Surroundings:
             }
         )
 
-    def differences(self, then: Mapping[str, Any]) -> list[str]:
-        """What is not as it was when the run began, each in a few words. Trackers change no result."""
-        found = [
-            f"{key}: {then.get(key)} then, {self.values[key]} now"
-            for key in (*VERSIONS, "machine", "device", "threads", "kernels", "sources")
+    def differences(self, then: Mapping[str, Any]) -> dict[str, str]:
+        """What is not as it was when the run began: key → a few words. Trackers change no result."""
+        found = {
+            key: f"{key}: {then.get(key)} then, {self.values[key]} now"
+            for key in (*VERSIONS, *MACHINE, "sources")
             if key in then and then[key] != self.values[key]
-        ]
+        }
         old = {(o["kind"], o["name"]): o for o in then.get("plugins", [])}
         changed = {
             o["name"]
             for o in self.values["plugins"]
             if o["kind"] != "tracker" and old.get((o["kind"], o["name"]), o) != o
         }
-        return [*found, *(f"plugin {name} has changed" for name in sorted(changed))]
+        return found | {f"plugin {name}": f"plugin {name} has changed" for name in sorted(changed)}
 
 
 def experiment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -88,11 +91,35 @@ def experiment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     return [text for key, text in found if not FREE_TO_CHANGE.match(key)]
 
 
+def experiment_hash(resolved: Mapping[str, Any]) -> str:
+    """What an experiment as resolved is."""
+    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
+
+
 def _version_of(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "none"
+
+
+def _processor(device: torch.device) -> str:
+    """The processor by its name, and the GPU where networks lie on one."""
+    try:
+        name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        name = None
+    cpu = name[1].strip() if name else platform.processor() or platform.machine()
+    return f"{cpu}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else cpu
+
+
+def _arithmetic() -> str:
+    """What multiplies matrices on the CPU, and the instructions that torch uses: `mkl 2024.2, AVX2`."""
+    built = torch.__config__.show()
+    library = re.search(r"BLAS_INFO=(\w+)", built)
+    version = re.search(r"Math Kernel Library Version ([\d.]+)", built)
+    name = " ".join(found[1] for found in (library, version) if found)
+    return f"{name or 'unknown'}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _sources_hash() -> str:
@@ -107,9 +134,10 @@ def _sources_hash() -> str:
     return sha.hexdigest()[:16]
 
 
-def _source_hash(cls: type) -> str:
+def _source_hash(offer: Offer) -> str:
+    """Of the file that holds a component; of a loose one its own, since a copy may share the module imported before it."""
     try:
-        path = inspect.getsourcefile(cls)
+        path = offer.path or inspect.getsourcefile(offer.load())
         return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
     except (TypeError, OSError):
         return ""

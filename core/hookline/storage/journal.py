@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from hookline.errors import CheckpointError
 from hookline.storage import folders, trees
-from hookline.storage.lines import append, whole_lines
+from hookline.storage.lines import append, rewrite, whole_lines
 
 __all__ = ["Journal"]
 
@@ -27,6 +28,24 @@ class Journal:
         if path.exists():
             for line in whole_lines(path, ("key", "value")):
                 self._known.setdefault(json.dumps(line["key"]), line)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def take_over(self, other: Journal) -> None:
+        """Begin with all answers of another run's journal, so that none of them is asked for again.
+
+        Nothing happens where this journal holds answers already. Raises CheckpointError where one of the other's is damaged.
+        """
+        if self._known or not other._known:
+            return
+        for key, line in other._known.items():
+            other.find(json.loads(key))
+            if "tensors" in line:
+                with folders.write_aside(self._beside / line["tensors"], {}) as aside:
+                    shutil.copy(other._beside / line["tensors"] / "answer.safetensors", aside)
+        rewrite(self.path, list(other._known.values()), escaped=True)
+        self._known = dict(other._known)
 
     def find(self, key: Sequence[Any]) -> tuple[bool, Any]:
         """(whether there is an answer, the answer). Raises CheckpointError where its tensors are missing or damaged."""

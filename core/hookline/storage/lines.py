@@ -55,9 +55,10 @@ def cut_torn_line(path: Path) -> None:
                 file.truncate(raw.rfind(b"\n") + 1)
 
 
-def rewrite(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+def rewrite(path: Path, entries: Sequence[Mapping[str, Any]], escaped: bool = False) -> None:
+    """Write all lines, in place of the file that is there. escaped: as `append` writes what a service sent."""
     aside = path.with_name(f".{path.name}.aside")
-    raw = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries).encode()
+    raw = "".join(json.dumps(entry, ensure_ascii=escaped) + "\n" for entry in entries).encode()
     try:
         if path.exists() and path.read_bytes() == raw:
             return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hookline.errors import CheckpointError, ExperimentError
+from hookline.loop.notebook import beside_event_loops
 from hookline.runs.run import Run
 from hookline.study.intervals import Estimate, Scores, fraction, interval, jackknife, location
 
@@ -19,27 +20,39 @@ if TYPE_CHECKING:
     from hookline.contract.component import Component
     from hookline.plan.plan import Plan, PlannedPhase
 
-__all__ = ["evaluate", "export"]
+__all__ = ["evaluate", "export", "threads"]
 
 
+@beside_event_loops
 def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None = None) -> list[dict[str, Any]]:
-    """Judge a finished phase's model again on that phase's evaluations.
+    """Judge a finished phase's model again on that phase's evaluations: what `hookline eval RUN --json` prints.
 
-    phase: default the last finished one; rows: how many of each evaluation, default as in the experiment.
-    Returns a dict per figure: {"evaluation", "figure", "value", "low", "high", "rows"}; low and high are the ends of its
-    95 % interval over prompts, None where there are too few. Raises ExperimentError, CheckpointError.
+    run: a run, or its directory; it is not changed. phase: default the last finished one. rows: how many of each
+    evaluation, default as in the experiment.
+
+    Returns a dict per figure, {"evaluation", "figure", "value", "low", "high", "rows"}, as JSON has it: low and high are
+    the ends of its 95 % interval over prompts, None where there are too few; value is None where it is not a number; rows
+    is how many were judged.
+
+    Raises ExperimentError for an unknown phase, one without evaluations, or fewer than one row; CheckpointError where the
+    directory is not a run's, or the phase has not finished or is damaged; DataError and PluginError where data or a
+    component that the evaluation needs is gone.
     """
     import torch
 
     from hookline.loop.api import open_phase
 
+    if rows is not None and rows < 1:
+        raise ExperimentError(
+            f"rows is {rows}; an evaluation needs at least 1", "leave it out for the experiment's own"
+        )
     run, plan, chosen = _read(run, phase)
     if not chosen.evaluations:
         raise ExperimentError(
             f"phase '{chosen.spec.name}' names no evaluation", "add `evaluate:` to the phase, or choose --phase"
         )
     found = []
-    with _threads(plan.experiment.threads), open_phase(run, plan, chosen.spec.name, finished=True) as loop:
+    with threads(plan.experiment.threads), open_phase(run, plan, chosen.spec.name, finished=True) as loop:
         for evaluator in loop.evaluators:
             if rows:
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
@@ -49,9 +62,9 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
                 scored, terms = evaluator.last
                 with torch.no_grad():
                     ends = _interval(evaluator.rewards[name][0], scored, terms[name], value)
-                low, high = (end if math.isfinite(end) else None for end in (ends.low, ends.high))
-                about = {"evaluation": evaluator.spec.name, "figure": name}
-                found.append({**about, "value": value, "low": low, "high": high, "rows": len(samples)})
+                numbers = {"value": value, "low": ends.low, "high": ends.high}
+                numbers = {key: number if math.isfinite(number) else None for key, number in numbers.items()}
+                found.append({"evaluation": evaluator.spec.name, "figure": name, **numbers, "rows": len(samples)})
     return found
 
 
@@ -62,10 +75,15 @@ def export(
     best: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write a finished phase's policy and the tokenizer into a new folder, as transformers loads them.
+    """Write a finished phase's policy and the tokenizer into a folder, as transformers loads them without Hookline.
 
-    phase: default the last finished one; best: the weights that `save.best` kept; say: is told in one sentence what was
-    written. Returns the folder. Raises CheckpointError where it is not empty, or the run has not got what is asked for.
+    run: a run, or its directory; it is not changed. folder: a new or empty one. phase: default the last finished one.
+    best: the weights that `save.best` kept. say: is given the sentence that `hookline export` prints.
+
+    Returns the folder: `AutoModelForCausalLM.from_pretrained(hookline.export(run, "my-model"))`.
+
+    Raises ExperimentError for an unknown phase; CheckpointError where the folder is not empty or cannot be written, the
+    directory is not a run's, the phase has not finished or is damaged, or no best weights were kept.
     """
     from hookline.data.tokenizer import Tokenizer
     from hookline.models import load
@@ -85,9 +103,12 @@ def export(
     wishes, adapter = plan.model_of(chosen), bool(finished.get("adapter"))
     family, seed = load.family_of(plan.family), plan.experiment.seed
     role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapter, seed, family=family)
-    folder.mkdir(parents=True, exist_ok=True)
-    role.export(folder)
-    Tokenizer.load(run.directory / "tokenizer").export(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        role.export(folder)
+        Tokenizer.load(run.directory / "tokenizer").export(folder)
+    except folders.WRITE_ERRORS as err:
+        raise folders.write_error(folder, err) from err
     if say:
         step = f" (step {manifest['step']})" if best else ""
         left_out = f", without its head '{chosen.head.instance}'" if chosen.head else ""
@@ -106,8 +127,8 @@ def _read(run: Run | str | Path, phase: str | None) -> tuple[Run, Plan, PlannedP
 
 
 @contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """As many CPU threads as the experiment says, within it."""
+def threads(number: int | None) -> Iterator[None]:
+    """So many CPU threads within it; None: as many as there are."""
     import torch
 
     before = torch.get_num_threads()

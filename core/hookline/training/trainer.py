@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -108,7 +109,9 @@ class Trainer:
         total = self._gradient(mini, loss, unit, logged)
         total += sum(self._gradient(*joined, "row", logged) for joined in beside)
         norm = self._clip()
+        began = time.perf_counter()
         rate = self.optimiser.step(learning_rate(self.config, self.taken, *self.progress))
+        self.ctx.log("optimiser_seconds", time.perf_counter() - began)
         self.optimiser.zero()
         self.taken += 1
         for role in self.trained:

@@ -8,7 +8,6 @@ from pydantic import Field
 
 import hookline
 from hookline import Argument, Command, Out
-from hookline_plugins.commands.figures import plain
 
 
 class Evaluate(Command):
@@ -24,10 +23,11 @@ class Evaluate(Command):
 
     def run(self, out: Out) -> int:
         found = hookline.evaluate(self.config.run, self.config.phase, self.config.rows)
-        out.value(plain(found))
+        out.value(found)
         out.text(f"{'evaluation':<16} {'figure':<24} {'value':>10}   95 % interval       rows")
         for f in found:
+            value = "unknown" if f["value"] is None else f"{f['value']:.4f}"
             known = f["low"] is not None and f["high"] is not None
             ends = f"[{f['low']:.4f}, {f['high']:.4f}]" if known else "unknown"
-            out.text(f"{f['evaluation']:<16} {f['figure']:<24} {f['value']:>10.4f}   {ends}   {f['rows']:>6}")
+            out.text(f"{f['evaluation']:<16} {f['figure']:<24} {value:>10}   {ends}   {f['rows']:>6}")
         return 0

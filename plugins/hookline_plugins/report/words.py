@@ -38,6 +38,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def about(seconds: float) -> str:
+    """An estimate as `about 40 s`, `about 7 min` or `about 2 h 10 min`, no more exact than it is."""
+    if seconds < 55:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 60:
+        return f"about {minutes} min"
+    hours, minutes = divmod(10 * round(minutes / 10), 60)
+    return f"about {hours} h{f' {minutes} min' if minutes else ''}"
+
+
 def offered(use: Spec) -> str:
     """The name under which a component in use is offered, whatever its instance is called."""
     return instance_name({"use": use["use"]})

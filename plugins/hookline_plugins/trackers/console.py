@@ -17,6 +17,8 @@ from hookline_plugins.report import words
 
 FIGURES = ("accuracy", "reward", "kl", "truncated", "unjudged", "judgements")
 """Shown in this order where a row has them; `nll`, else `loss`, stands before, evaluation figures behind."""
+STEPS, SECONDS = 10, 10.0
+"""The whole run's time is estimated after so many steps, or after three that took so many seconds."""
 
 
 class Console(Component):
@@ -38,6 +40,9 @@ class Console(Component):
         self.evaluation_lines = 0
         self.waiting: list[str] = []
         self.evaluated_at = 0
+        self.estimated = False
+        self.in_all = ""
+        self.next_estimate = 0.0
         self.alarmed: set[tuple[str, str]] = set()
 
     @hookimpl
@@ -52,18 +57,19 @@ class Console(Component):
         self.phase_began = time.monotonic()
         self.first_step = done
         goes_on = f", goes on after step {done}" if done else ""
-        self.screen.say(f"{phase}: {steps} steps{goes_on}   {words.chain(spec)}", "bold")
+        self.screen.say(f"{phase}: {steps} steps{goes_on}   {words.chain(spec)}{self._place(run, phase)}", "bold")
         self.screen.begin(phase, steps, done)
 
     @hookimpl
     def hookline_row(self, run: Run, row: Mapping[str, Any]) -> None:
         phase, step = row["phase"], row["step"]
         figures = self.figures_of(row)
+        self._estimate(run, step)
         evaluated = [f"{name.removeprefix('eval/')} {words.number(value)}" for name, value in evaluation_of(row)]
         if isinstance(self.screen, Terminal):
             if evaluated:
                 self.screen.say(f"  step {step}   held out: {'  '.join(evaluated)}")
-            self.screen.advance(step, "  ".join(figures))
+            self.screen.advance(step, "  ".join(figures), self.in_all)
         else:
             self._plain_line(step, figures, evaluated)
         self._alarms(run, phase, row["metrics"])
@@ -87,6 +93,33 @@ class Console(Component):
         self.screen.say(f"  run       {run.directory}")
         if status == "finished" and (run.directory / "report.html").exists():
             self.screen.say(f"  report    {run.directory / 'report.html'}")
+
+    # -- the whole run
+
+    def _place(self, run: Run, phase: str) -> str:
+        """`   phase 2 of 6, about 5 min left in all`; nothing where there is one phase."""
+        names = [spec["name"] for spec in run.experiment["phases"]]
+        if len(names) == 1:
+            return ""
+        left = sum(run.seconds_left().values())
+        return f"   phase {names.index(phase) + 1} of {len(names)}" + (
+            f", {words.about(left)} left in all" if left else ""
+        )
+
+    def _estimate(self, run: Run, step: int) -> None:
+        """Say once how long the whole run will take, as soon as some steps tell; then keep the figure for later lines."""
+        taken, now = step - self.first_step, time.monotonic()
+        early = taken < min(STEPS, self.steps) and (taken < 3 or now - self.phase_began < SECONDS)
+        if (early and not self.estimated) or now < self.next_estimate:
+            return
+        left = run.seconds_left()
+        self.next_estimate = now + 1.0
+        if len(left) < 2:
+            return
+        self.in_all = f"{words.about(sum(left.values()))} in all" if sum(left.values()) else ""
+        if not self.estimated and self.in_all:
+            self.screen.say(f"  the whole run: {words.about(sum(left.values()))} left on this machine, first estimate")
+        self.estimated = True
 
     # -- lines
 
@@ -122,6 +155,7 @@ class Console(Component):
         taken = step - self.first_step
         left = (time.monotonic() - self.phase_began) / taken * (self.steps - step) if taken > 0 else 0.0
         remaining = f"   {words.duration(left)} left" if taken > 0 and step < self.steps else ""
+        remaining += f", {self.in_all}" if remaining and self.in_all else ""
         said = "   ".join(part for part in ("  ".join(figures), held_out) if part)
         self.screen.say(f"  step {step:{len(str(self.steps))}}/{self.steps}   {said}{remaining}")
         self.waiting = []
@@ -207,15 +241,15 @@ class Terminal:
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
         )
-        self.progress = Progress(*columns, TextColumn("left"), console=self.console)
-        self.task = self.progress.add_task(phase, total=steps, completed=done)
+        self.progress = Progress(*columns, TextColumn("left{task.fields[in_all]}"), console=self.console)
+        self.task = self.progress.add_task(phase, total=steps, completed=done, in_all="")
         self.figures = Text("  …", style="dim", no_wrap=True, overflow="ellipsis")
         self.live = Live(Group(self.progress, self.figures), console=self.console, transient=True, refresh_per_second=5)
         self.live.start()
 
-    def advance(self, step: int, figures: str) -> None:
+    def advance(self, step: int, figures: str, in_all: str) -> None:
         if self.live:
-            self.progress.update(self.task, completed=step)
+            self.progress.update(self.task, completed=step, in_all=f", {in_all}" if in_all else "")
             self.figures.plain = f"  {figures}" if figures else "  …"
 
     def end(self) -> None:
