@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hookline import CheckpointError, Column, Table
-from hookline_plugins.report.page import Figure, drawing, render, text_table
+from hookline_plugins.report.page import Figure, drawing, estimated, estimates, render, text_table, visible
 from hookline_plugins.report.plot import MARKS, WIDE, Intervals, Line, Plot, Point, Row
 from hookline_plugins.report.words import count_of, number, signed
 
@@ -18,8 +19,10 @@ __all__ = ["markdown", "page", "plots", "show", "tables", "write"]
 Json = Mapping[str, Any]
 MOST_LINES = 15
 """Pairs shown on the terminal and drawn; the tables in the files have all."""
+AXES = (("step", "step"), ("samples", "samples learned from"), ("seconds", "seconds of training"))
 FEW_POINTS = 15
 """Points of a curve up to which each has a mark."""
+INTERVAL = "95 % interval"
 EXPLAINED = (
     "IQM: interquartile mean over seeds. Intervals: bootstrap over seeds, and over prompts where the evaluation's rows are "
     "known. Differences are paired by seed. P: chance that a run of the first is above a run of the second."
@@ -35,71 +38,54 @@ def tables(found: Json) -> list[Table]:
 
 
 def configurations(found: Json) -> Table:
-    table = Table(
-        "configurations",
-        (
-            Column("configuration"),
-            Column("seeds"),
-            *estimated("iqm", "IQM", four),
-            *figures("mean", "lowest", "highest"),
-        ),
-        caption="Configurations",
+    """The figure of each configuration over its seeds."""
+    iqm = estimated("iqm", "IQM", INTERVAL, how=four)
+    columns = (
+        Column("configuration"),
+        Column("seeds"),
+        *iqm,
+        *(Figure(k, how=four) for k in ("mean", "lowest", "highest")),
     )
-    for c in found["configurations"]:
-        low, high = min(c["values"]), max(c["values"])
-        spread = {"mean": c["mean"], "lowest": low, "highest": high}
-        table.add(configuration=c["label"], seeds=len(c["seeds"]), iqm=c["value"], iqm_interval=c, **spread)
-    return table
+    rows = [
+        {"configuration": c["label"], "seeds": len(c["seeds"]), "mean": c["mean"]}
+        | {"lowest": min(c["values"]), "highest": max(c["values"])}
+        | estimates(iqm=c)
+        for c in found["configurations"]
+    ]
+    return Table("configurations", columns, rows, "Configurations")
 
 
 def pairs(found: Json) -> Table:
-    table = Table(
-        "pairs",
-        (
-            Column("pair", "first − second"),
-            *estimated("difference", how=partial(signed, digits=4), drawn="change"),
-            Column("clear", ""),
-            *estimated("first_higher", "P(first higher)", "{:.2f}".format),
-            Column("higher_at", "higher at"),
-        ),
-        caption="Differences",
+    """The difference of each two, and how often the first is higher."""
+    columns = (
+        Column("pair", "first − second"),
+        *estimated("difference", None, INTERVAL, how=partial(signed, digits=4), drawn="change"),
+        Column("clear", ""),
+        *estimated("first_higher", "P(first higher)", INTERVAL, how="{:.2f}".format),
+        Column("higher_at", "higher at"),
     )
-    for p in found["pairs"]:
-        seeds = len(p["seeds"])
-        few = " for 1 seed" if seeds == 1 else " for few seeds" if 1 < seeds < 5 else ""
-        table.add(
-            pair=f"{p['first']} − {p['second']}",
-            difference=p["difference"]["value"],
-            difference_interval=p["difference"],
-            clear=f"clear of 0{few}" if p["clear"] else "holds 0",
-            first_higher=p["improvement"]["value"],
-            first_higher_interval=p["improvement"],
-            higher_at=f"{p['higher_at']} of {count_of(seeds, 'seed')}" if p["paired"] else "not paired",
-        )
-    return table
+    rows = [
+        {"pair": f"{p['first']} − {p['second']}", "clear": f"clear of 0{few(p)}" if p["clear"] else "holds 0"}
+        | {"higher_at": f"{p['higher_at']} of {count_of(len(p['seeds']), 'seed')}" if p["paired"] else "not paired"}
+        | estimates(difference=p["difference"], first_higher=p["improvement"])
+        for p in found["pairs"]
+    ]
+    return Table("pairs", columns, rows, "Differences")
+
+
+def few(pair: Json) -> str:
+    seeds = len(pair["seeds"])
+    return " for 1 seed" if seeds == 1 else " for few seeds" if 1 < seeds < 5 else ""
 
 
 def differing(found: Json) -> Table | None:
     """What stands behind each label."""
     several = found["configurations"]
-    if len(several) < 2:
-        return None
-    columns = [Column(f"{i}", c["label"]) for i, c in enumerate(several, start=1)]
-    table = Table("what-differs", (Column("option"), *columns), caption="Options that are not the same everywhere")
-    for path in several[0]["differs"]:
-        table.add(option=path, **{f"{i}": c["differs"][path] for i, c in enumerate(several, start=1)})
-    return table
-
-
-def estimated(
-    key: str, heading: str | None = None, how: Callable[[Any], str] = number, drawn: str = ""
-) -> tuple[Column, Column]:
-    """Two columns, for an estimate and its interval."""
-    return Figure(key, heading, how=how, drawn=drawn), Figure(f"{key}_interval", "95 % interval", ends=True, how=how)
-
-
-def figures(*keys: str) -> list[Column]:
-    return [Figure(key, how=four) for key in keys]
+    columns = (Column("", "option"), *(Column(c["label"]) for c in several))
+    rows = [{"": path} | {c["label"]: c["differs"][path] for c in several} for path in several[0]["differs"]]
+    return (
+        Table("what-differs", columns, rows, "Options that are not the same everywhere") if len(several) > 1 else None
+    )
 
 
 def four(value: float | None) -> str:
@@ -152,44 +138,37 @@ def write(found: Json, folder: Path) -> list[Path]:
 
 
 def markdown(found: Json) -> str:
-    lines = [f"# {headline(found)}", ""]
+    lines = [f"# {_plain(headline(found))}", ""]
     for table in tables(found):
         lines += [*_in_markdown(table), ""]
-    lines += [EXPLAINED, "", *(f"- {text}" for text in found["notes"]), ""]
-    lines += [f"![{plot.title}](compare-{plot.name}.svg)\n" for plot in plots(found)]
+    lines += [EXPLAINED, "", *(f"- {_plain(text)}" for text in found["notes"]), ""]
+    lines += [f"![{_plain(plot.title)}](compare-{plot.name}.svg)\n" for plot in plots(found)]
     if options := differing(found):
         lines += ["## What differs", "", *_in_markdown(options), ""]
     return "\n".join(lines)
 
 
 def _in_markdown(table: Table) -> list[str]:
-    cells = [[cell.replace("|", "\\|") or " " for cell in row] for row in text_table(table)]
+    cells = [[_plain(cell) or " " for cell in row] for row in text_table(table)]
     return ["| " + " | ".join(row) + " |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
 
 
+def _plain(text: str) -> str:
+    """Text on one line that is neither HTML nor the end of a cell."""
+    return html.escape(visible(" ".join(text.split())), quote=False).replace("|", "\\|")
+
+
 def page(found: Json) -> str:
-    options = differing(found)
-    headings = {
-        "results": "Results",
-        "curves": "Along the way",
-        "options": "What differs",
-        "reading": "How to read this",
-    }
     several = plots(found)
-    shown = {"options": options, "curves": [plot for plot in several if isinstance(plot, Plot)]}
-    seeds = sorted({seed for c in found["configurations"] for seed in c["seeds"]})
     return render(
         "comparison.html",
         title=headline(found),
-        kind="comparison",
-        lead=f"{count_of(len(found['configurations']), 'configuration')}, {count_of(len(seeds), 'seed')}.",
-        sections={key: heading for key, heading in headings.items() if shown.get(key, True)},
+        found=found,
         tables=tables(found),
         estimates=[plot for plot in several if isinstance(plot, Intervals)],
-        notes=found["notes"],
-        other_figures=found["other_figures"],
+        curves=[plot for plot in several if isinstance(plot, Plot)],
+        options=differing(found),
         explained=EXPLAINED,
-        **shown,
     )
 
 
@@ -198,72 +177,54 @@ def page(found: Json) -> str:
 
 def plots(found: Json) -> list[Plot | Intervals]:
     """Estimates, differences, the figure against steps, samples and seconds, and the KL–reward plane where it is known."""
-    inks = {c["label"]: f"c{1 + i % 9}" for i, c in enumerate(found["configurations"])}
-    marks = {c["label"]: MARKS[i % 4] for i, c in enumerate(found["configurations"])}
-    drawn: list[Plot | Intervals] = [estimates(found, inks)]
+    looks = {c["label"]: (f"c{1 + i % 9}", MARKS[i % 4]) for i, c in enumerate(found["configurations"])}
+    drawn: list[Plot | Intervals] = [estimates_of(found, looks)]
     if found["pairs"]:
-        drawn.append(differences(found, inks))
-    curves = {label: curve for label, curve in found["curves"].items() if curve}
-    if any(len(curve) > 1 for curve in curves.values()):
-        axes = (("step", "step"), ("samples", "samples learned from"), ("seconds", "seconds of training"))
-        for axis, below in axes:
-            lines = [
-                Line(
-                    label,
-                    [Point(p[axis], p["value"], p["low"], p["high"]) for p in curve],
-                    inks[label],
-                    marks[label] if len(curve) <= FEW_POINTS else "",
-                )
-                for label, curve in curves.items()
-            ]
-            drawn.append(
-                Plot(axis, f"{found['metric']} against {below}", below, lines, axis=axis, width=WIDE, height=220)
-            )
+        drawn.append(differences_of(found, looks))
+    if any(len(curve) > 1 for curve in found["curves"].values()):
+        drawn += [curves_of(found, looks, *axis) for axis in AXES]
     if any(found["plane"].values()):
-        drawn.append(plane(found, inks, marks))
+        drawn.append(plane_of(found, looks))
     return drawn
 
 
-def estimates(found: Json, inks: Mapping[str, str]) -> Intervals:
-    rows = [
-        Row(c["label"], c["value"], c["low"], c["high"], inks[c["label"]], c["values"]) for c in found["configurations"]
-    ]
+Looks = Mapping[str, tuple[str, str]]
+"""By label: a colour and the outline of points."""
+
+
+def estimates_of(found: Json, looks: Looks) -> Intervals:
+    several = found["configurations"]
+    rows = [Row(c["label"], c["value"], c["low"], c["high"], looks[c["label"]][0], c["values"]) for c in several]
     return Intervals("intervals", "Estimates with intervals; a dot is a seed", found["metric"], rows)
 
 
-def differences(found: Json, inks: Mapping[str, str]) -> Intervals:
+def differences_of(found: Json, looks: Looks) -> Intervals:
+    shown = [(p, p["difference"]) for p in found["pairs"][:MOST_LINES]]
     rows = [
-        Row(f"{p['first']} − {p['second']}", d["value"], d["low"], d["high"], inks[p["first"]])
-        for p in found["pairs"][:MOST_LINES]
-        for d in (p["difference"],)
+        Row(f"{p['first']} − {p['second']}", d["value"], d["low"], d["high"], looks[p["first"]][0]) for p, d in shown
     ]
     paired = ", paired by seed" if all(p["paired"] for p in found["pairs"]) else ""
     return Intervals("differences", "Differences with intervals", f"difference{paired}", rows, zero=True)
 
 
-def plane(found: Json, inks: Mapping[str, str], marks: Mapping[str, str]) -> Plot:
+def curves_of(found: Json, looks: Looks, axis: str, below: str) -> Plot:
+    lines = []
+    for label, curve in found["curves"].items():
+        points = [Point(p[axis], p["value"], p["low"], p["high"]) for p in curve]
+        ink, mark = looks[label]
+        lines += [Line(label, points, ink, mark if len(points) <= FEW_POINTS else "")] if points else []
+    return Plot(axis, f"{found['metric']} against {below}", below, lines, axis=axis, width=WIDE, height=220)
+
+
+def plane_of(found: Json, looks: Looks) -> Plot:
     """Each configuration's way from its start, evaluation by evaluation; dashed: the best that any policy can do."""
-    lines = [
-        Line(
-            label,
-            [Point(p["kl"]["value"], p["value"]["value"], p["value"]["low"], p["value"]["high"]) for p in points],
-            inks[label],
-            marks[label],
-            bars=True,
-        )
-        for label, points in found["plane"].items()
-        if points
-    ]
+    lines = []
+    for label, way in found["plane"].items():
+        points = [Point(p["kl"]["value"], p["value"]["value"], p["value"]["low"], p["value"]["high"]) for p in way]
+        lines += [Line(label, points, *looks[label], bars=True)] if points else []
     if found["frontier"]:
         far = 1.15 * max(point.x for line in lines for point in line.points)
         known = [point for point in found["frontier"] if point[0] <= far] or found["frontier"][:1]
         lines.append(Line("exact frontier", [Point(*point) for point in known], "c0", dashed=True))
-    return Plot(
-        "kl",
-        f"{found['metric']} against KL",
-        "KL per answer to the reference, in nats",
-        lines,
-        axis="kl",
-        width=WIDE,
-        height=220,
-    )
+    below = "KL per answer to the reference, in nats"
+    return Plot("kl", f"{found['metric']} against KL", below, lines, axis="kl", width=WIDE, height=220)

@@ -22,9 +22,9 @@ from markupsafe import Markup
 
 from hookline import Column, Table
 from hookline_plugins.report.plot import Intervals, Plot
-from hookline_plugins.report.words import clear_of_zero, duration, interval, number, percent, signed
+from hookline_plugins.report.words import clear_of_zero, count_of, duration, growth, interval, number, percent, signed
 
-__all__ = ["Figure", "File", "drawing", "files", "render", "text_table", "visible"]
+__all__ = ["Figure", "File", "drawing", "estimated", "estimates", "files", "render", "text_table", "visible"]
 
 TEMPLATES = Path(__file__).with_name("templates")
 STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8")
@@ -86,8 +86,14 @@ def _pages() -> Environment:
         "duration": duration,
         "interval": interval,
     }
-    pages.filters |= {"files": files, "cells": cells, "between": between}
-    pages.globals |= {"style": Markup(STYLE), "inks": INKS, "slug": slug, "clear_of_zero": clear_of_zero}
+    pages.filters |= {"growth": growth, "count_of": count_of, "files": files, "cells": cells, "between": between}
+    pages.globals |= {
+        "style": Markup(STYLE),
+        "inks": INKS,
+        "signed": signed,
+        "percent": percent,
+        "clear_of_zero": clear_of_zero,
+    }
     return pages
 
 
@@ -112,6 +118,17 @@ def slug(text: str) -> str:
 
 
 # -- tables
+
+
+def estimated(key: str, heading: str | None = None, below: str = "", **how: Any) -> tuple[Figure, Figure]:
+    """Two columns, for an estimate and its interval; `below` is the heading of the interval."""
+    return Figure(key, heading, **how), Figure(f"{key}_interval", below, ends=True, how=how.get("how", number))
+
+
+def estimates(**said: Any) -> dict[str, Any]:
+    """What a row has in such columns."""
+    known = {key: estimate for key, estimate in said.items() if estimate}
+    return {key: e["value"] for key, e in known.items()} | {f"{key}_interval": e for key, e in known.items()}
 
 
 def cells(table: Table) -> list[tuple[Column, Column | None, bool]]:

@@ -20,6 +20,7 @@ WIDTH, WIDE = 300.0, 350.0
 """For three drawings beside one another, and for two."""
 MOST_POINTS = 240
 """Points of a line that are drawn; files have all."""
+MOST_TICKS = 5.5
 LETTER = 6.1
 """About the width of a digit."""
 MARKS = (
@@ -66,7 +67,9 @@ class Line:
 class Scale:
     """From values to places between `start` and `end`, with round numbers to show beside it."""
 
-    def __init__(self, values: Iterable[float], start: float, end: float, most: int = 5, margin: float = 0.04) -> None:
+    def __init__(
+        self, values: Iterable[float], start: float, end: float, margin: float = 0.04, whole: bool = False
+    ) -> None:
         known = [value for value in values if math.isfinite(value)] or [0.0]
         low, high = min(known), max(known)
         reach = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else abs(high) or 1.0
@@ -74,8 +77,8 @@ class Scale:
         if high - low < reach:
             self.low, self.high = low - reach / 2, high + reach / 2
         self.start, self.end = start, end
-        whole = all(float(value).is_integer() for value in known) and high - low >= 1
-        rough = (self.high - self.low) / most
+        whole = whole and all(float(value).is_integer() for value in known)
+        rough = (self.high - self.low) / MOST_TICKS
         power = 10.0 ** math.floor(math.log10(rough))
         self.step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
         self.step = max(1.0, self.step) if whole else self.step
@@ -119,7 +122,7 @@ class Plot:
     def x(self) -> Scale:
         widest = max((len(self.y.shown(tick)) for tick in self.y.ticks), default=1)
         values = [p.x for line in self.lines for p in line.points]
-        return Scale(values, 10 + LETTER * widest, self.width - 12, margin=0.02)
+        return Scale(values, 10 + LETTER * widest, self.width - 12, margin=0.02, whole=True)
 
     def path(self, points: Iterable[Point]) -> str:
         return "M" + "L".join(f"{self.x(p.x):g} {self.y(p.y):g}" for p in points)

@@ -47,6 +47,14 @@ def interval(estimate: Any, how: Callable[[float | None], str] = number) -> str:
     return f"[{how(estimate['low']).removesuffix(PERCENT)}, {how(estimate['high']).removesuffix(PERCENT)}]"
 
 
+def growth(ratio: Any) -> str:
+    """A ratio as `+12 % [8, 16]`."""
+    if None in (ratio["value"], ratio["low"], ratio["high"]):
+        return "–"
+    value, low, high = (f"{100 * (ratio[key] - 1):.0f}".replace("-", "−") for key in ("value", "low", "high"))
+    return f"{'+' if ratio['value'] >= 1 else ''}{value}{PERCENT} [{low}, {high}]"
+
+
 def clear_of_zero(estimate: Any) -> bool:
     low, high = estimate["low"], estimate["high"]
     return low is not None and high is not None and (low > 0 or high < 0)
