@@ -56,6 +56,7 @@ _HOMES = {
     "hookline.study.finished": ("evaluate", "export"),
     "hookline.study.intervals": ("Estimate", "interval"),
     "hookline.study.sweep": ("sweep",),
+    "hookline.study.table": ("Column", "Table"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "Column",
     "Command",
     "Completion",
     "Completions",
@@ -105,6 +107,7 @@ __all__ = [
     "ServiceError",
     "State",
     "Stats",
+    "Table",
     "Task",
     "Term",
     "Tokenizer",
@@ -177,6 +180,7 @@ if TYPE_CHECKING:
     from hookline.study.finished import evaluate, export
     from hookline.study.intervals import Estimate, interval
     from hookline.study.sweep import sweep
+    from hookline.study.table import Column, Table
 
 
 _RENAMED = {"Drawn": "Completions", "Outlook": "NextToken", "Support": "KeptIds"}
