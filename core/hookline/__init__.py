@@ -54,7 +54,7 @@ _HOMES = {
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
     "hookline.study.finished": ("evaluate", "export"),
-    "hookline.study.intervals": ("Estimate", "interval"),
+    "hookline.study.intervals": ("Estimate", "figure_interval", "interval"),
     "hookline.study.sweep": ("sweep",),
     "hookline.study.table": ("Column", "Table"),
 }
@@ -120,6 +120,7 @@ __all__ = [
     "concat",
     "evaluate",
     "export",
+    "figure_interval",
     "figure_name",
     "hookimpl",
     "instance_name",
@@ -178,7 +179,7 @@ if TYPE_CHECKING:
     from hookline.runs.run import Run
     from hookline.study.compare import compare
     from hookline.study.finished import evaluate, export
-    from hookline.study.intervals import Estimate, interval
+    from hookline.study.intervals import Estimate, figure_interval, interval
     from hookline.study.sweep import sweep
     from hookline.study.table import Column, Table
 

@@ -8,15 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hookline.errors import CheckpointError, ExperimentError
 from hookline.runs.run import Run
-from hookline.study.intervals import Estimate, Scores, fraction, interval, jackknife, location
+from hookline.study.intervals import figure_interval
 
 if TYPE_CHECKING:
-    from hookline.batch.stages import Scored, Term
-    from hookline.contract.component import Component
     from hookline.plan.plan import Plan, PlannedPhase
 
 __all__ = ["evaluate", "export"]
@@ -29,8 +25,6 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
     Returns a dict per figure: {"evaluation", "figure", "value", "low", "high", "rows"}; low and high are the ends of its
     95 % interval over prompts, None where there are too few. Raises ExperimentError, CheckpointError.
     """
-    import torch
-
     from hookline.loop.api import open_phase
 
     run, plan, chosen = _read(run, phase)
@@ -45,10 +39,7 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
             figures, samples = evaluator.run(loop.ctx)
             for name, value in figures.items():
-                assert evaluator.last is not None
-                scored, terms = evaluator.last
-                with torch.no_grad():
-                    ends = _interval(evaluator.rewards[name][0], scored, terms[name], value)
+                ends = figure_interval(samples, name, value)
                 low, high = (end if math.isfinite(end) else None for end in (ends.low, ends.high))
                 about = {"evaluation": evaluator.spec.name, "figure": name}
                 found.append({**about, "value": value, "low": low, "high": high, "rows": len(samples)})
@@ -117,37 +108,3 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _interval(component: Component, scored: Scored, term: Term, value: float) -> Estimate:
-    """The interval of a component's own summary, prompts drawn.
-
-    As the report and `compare` have it where the summary is the mean or the perplexity of its rows; what each prompt adds
-    to any other summary is found by leaving that prompt out.
-    """
-    import torch
-
-    value_B = (term.value if term.value.dim() == 1 else term.value.sum(1)).double().numpy(force=True)
-    ok_B = np.isfinite(value_B)
-    if term.ok_B is not None:
-        ok_B &= term.ok_B.numpy(force=True)
-    group_B, place_B = np.unique(scored.group_B.numpy(force=True), return_inverse=True)
-    tokens_B = scored.mask_BT.sum(1).double().numpy(force=True)
-
-    def by_prompt(column_B: Any) -> Any:
-        sum_G = np.bincount(place_B[ok_B], column_B[ok_B], minlength=len(group_B))
-        return sum_G[np.bincount(place_B[ok_B], minlength=len(group_B)) > 0]
-
-    above_G = by_prompt(value_B)
-    for summary, below_G in (("mean", by_prompt(np.ones_like(value_B))), ("perplexity", by_prompt(tokens_B))):
-        found = float(fraction(above_G.sum(), below_G.sum(), summary))
-        if math.isclose(found, value, rel_tol=1e-3, abs_tol=1e-6):
-            return interval(above_G, below_G, summary=summary)
-    without = []
-    for group in range(len(group_B)):
-        rows = torch.from_numpy(np.flatnonzero(place_B != group))
-        some = scored.rows(rows)
-        own = term.value[rows] if term.value.dim() == 1 else term.value[rows][:, : some.token_ids_BT.shape[1]]
-        ok = None if term.ok_B is None else term.ok_B[rows]
-        without.append(component.summarise(type(term)(own, ok), some) if len(rows) else math.nan)
-    return location(Scores(np.array([value]), jackknife(value, np.array(without))))

@@ -77,6 +77,12 @@ class Table:
             raise TypeError(f"table '{self.name}' has no column {', '.join(map(repr, sorted(odd)))}")
         self.rows.append(values)
 
+    def only(self, *keys: str) -> Table:
+        """The same rows with some of the columns."""
+        columns = [column for column in self.columns if column.key in keys]
+        rows = [{key: row.get(key) for key in keys} for row in self.rows]
+        return Table(self.name, columns, rows, self.caption)
+
     @property
     def headings(self) -> list[str]:
         return [column.title for column in self.columns]
