@@ -36,9 +36,16 @@ def found(name: str = "a", seeds: int = 3) -> comparison.Json:
         "first": f"{name} 1", "second": f"{name} 2", "paired": True, "seeds": list(range(seeds)), "difference": estimate,
         "clear": True, "improvement": {"value": 0.9, "low": None, "high": None}, "higher_at": seeds,
     }  # fmt: skip
+    contrast = {
+        "label": f"{name} 2", "baseline": f"{name} 1", "paired": True, "seeds": list(range(seeds)), "difference": estimate, "effect": 0.8,
+        "chance": {"value": 0.9, "low": None, "high": None}, "p": 0.01, "p_holm": 0.02, "shown": True, "more_seeds": None, "words": name,
+    }  # fmt: skip
+    steps = {"values": {f"{name} {i}": estimate for i in (1, 2)}, "against": [contrast]}
     curve = [{"step": i, "samples": 8.0 * i, "seconds": 0.1 * i, **estimate} for i in range(3)]
     return {
-        "metric": name, "phase": name, "rows": 12, "configurations": several, "pairs": [pair], "notes": [name],
+        "metric": name, "better": "higher", "baseline": f"{name} 1", "verdicts": [f"{name} is better"],
+        "equal": {"steps": {"at": 20, **steps}}, "area": {"steps": {"from": 0, "to": 20, **steps}},
+        "phase": name, "rows": 12, "configurations": several, "pairs": [pair], "notes": [name],
         "curves": {f"{name} {i}": curve for i in (1, 2)}, "plane": {}, "frontier": None, "other_figures": [name],
     }  # fmt: skip
 
@@ -59,7 +66,18 @@ def test_names_in_a_comparison_stay_text(name: str) -> None:
         assert tags <= {"svg", "g", "path", "circle", "rect", "text", "title"}
     text = comparison.markdown(found(name))
     assert not re.search(r"<[a-z/]", text)
-    assert {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")} == {8, 4}
+    assert {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")} == {8, 18, 4}
+
+
+def test_a_comparison_begins_with_who_is_better_and_has_a_table_per_way_to_compare() -> None:
+    shown = read(comparison.page(found()))
+    assert shown.said.index("a is better.") < shown.said.index("IQM")
+    assert {"At equal cost", "Equal steps (20), against a 1", "Mean over steps (20), against a 1"} <= set(
+        shown.headings
+    )
+    files = shown.files()
+    assert files["against-equal-steps.csv"].splitlines()[-1].startswith("a 2,0.5,0.4,0.6,0.5,0.4,0.6,0.8,0.9")
+    assert "a is better." in comparison.markdown(found())
 
 
 def test_characters_that_are_not_seen_are_named_and_letters_are_left_alone() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline import CheckpointError, Column, Table
+from hookline_plugins.report.against import against
 from hookline_plugins.report.page import Figure, drawing, estimated, estimates, render, text_table, visible
 from hookline_plugins.report.plot import MARKS, WIDE, Intervals, Line, Plot, Point, Row
 from hookline_plugins.report.words import count_of, number, signed
@@ -19,7 +20,7 @@ __all__ = ["markdown", "page", "plots", "show", "tables", "write"]
 Json = Mapping[str, Any]
 MOST_LINES = 15
 """Pairs shown on the terminal and drawn; the tables in the files have all."""
-AXES = (("step", "step"), ("samples", "samples learned from"), ("seconds", "seconds of training"))
+AXES = {"step": "step", "samples": "samples learned from", "tokens": "tokens", "seconds": "seconds of training"}
 FEW_POINTS = 15
 """Points of a curve up to which each has a mark."""
 INTERVAL = "95 % interval"
@@ -76,6 +77,21 @@ def pairs(found: Json) -> Table:
 def few(pair: Json) -> str:
     seeds = len(pair["seeds"])
     return " for 1 seed" if seeds == 1 else " for few seeds" if 1 < seeds < 5 else ""
+
+
+def at_equal_cost(found: Json) -> list[Table]:
+    """The comparison with the baseline: a table at equal steps, tokens and seconds each, and one on average up to there."""
+    whole = against(dict(found))
+    change = Figure("difference", how=partial(signed, digits=4), drawn="change")
+    hidden = ("at", "amount", "baseline", "paired", "seeds", "more_seeds")
+    columns = [change if c.key == "difference" else c for c in whole.columns if c.key not in hidden]
+    tables = []
+    for at in dict.fromkeys(row["at"] for row in whole.rows):
+        rows = [row for row in whole.rows if row["at"] == at]
+        shown = [{key: value for key, value in row.items() if key not in hidden} for row in rows]
+        caption = f"{at.capitalize()} ({number(rows[0]['amount'])}), against {found['baseline']}"
+        tables.append(Table(f"against-{at}", columns, shown, caption))
+    return tables
 
 
 def differing(found: Json) -> Table | None:
@@ -138,8 +154,8 @@ def write(found: Json, folder: Path) -> list[Path]:
 
 
 def markdown(found: Json) -> str:
-    lines = [f"# {_plain(headline(found))}", ""]
-    for table in tables(found):
+    lines = [f"# {_plain(headline(found))}", "", *(f"{_plain(sentence)}.\n" for sentence in found["verdicts"])]
+    for table in (*tables(found), *([against(dict(found))] if found["pairs"] else ())):
         lines += [*_in_markdown(table), ""]
     lines += [EXPLAINED, "", *(f"- {_plain(text)}" for text in found["notes"]), ""]
     lines += [f"![{_plain(plot.title)}](compare-{plot.name}.svg)\n" for plot in plots(found)]
@@ -165,6 +181,7 @@ def page(found: Json) -> str:
         title=headline(found),
         found=found,
         tables=tables(found),
+        equal=at_equal_cost(found) if found["pairs"] else [],
         estimates=[plot for plot in several if isinstance(plot, Intervals)],
         curves=[plot for plot in several if isinstance(plot, Plot)],
         options=differing(found),
@@ -182,7 +199,8 @@ def plots(found: Json) -> list[Plot | Intervals]:
     if found["pairs"]:
         drawn.append(differences_of(found, looks))
     if any(len(curve) > 1 for curve in found["curves"].values()):
-        drawn += [curves_of(found, looks, *axis) for axis in AXES]
+        known = {key for curve in found["curves"].values() for point in curve for key in point}
+        drawn += [curves_of(found, looks, axis, below) for axis, below in AXES.items() if axis in known]
     if any(found["plane"].values()):
         drawn.append(plane_of(found, looks))
     return drawn
