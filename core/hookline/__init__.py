@@ -54,9 +54,10 @@ _HOMES = {
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
     "hookline.study.finished": ("evaluate", "export"),
-    "hookline.study.intervals": ("Estimate", "interval"),
+    "hookline.study.intervals": ("Estimate", "figure_interval", "interval"),
     "hookline.study.reproduce": ("reproduce",),
     "hookline.study.sweep": ("sweep",),
+    "hookline.study.table": ("Column", "Table"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "Column",
     "Command",
     "Completion",
     "Completions",
@@ -106,6 +108,7 @@ __all__ = [
     "ServiceError",
     "State",
     "Stats",
+    "Table",
     "Task",
     "Term",
     "Tokenizer",
@@ -118,6 +121,7 @@ __all__ = [
     "concat",
     "evaluate",
     "export",
+    "figure_interval",
     "figure_name",
     "hookimpl",
     "instance_name",
@@ -177,9 +181,10 @@ if TYPE_CHECKING:
     from hookline.runs.run import Run
     from hookline.study.compare import compare
     from hookline.study.finished import evaluate, export
-    from hookline.study.intervals import Estimate, interval
+    from hookline.study.intervals import Estimate, figure_interval, interval
     from hookline.study.reproduce import reproduce
     from hookline.study.sweep import sweep
+    from hookline.study.table import Column, Table
 
 
 _RENAMED = {"Drawn": "Completions", "Outlook": "NextToken", "Support": "KeptIds"}

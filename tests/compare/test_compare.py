@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -19,6 +21,9 @@ from hookline.config.uses import normal_form
 from hookline.runs.surroundings import experiment_changes
 from hookline.study.grouping import labels_of
 from hookline.study.matrix import _label, axes_of
+from hookline_plugins.report import comparison
+from hookline_plugins.report.page import visible
+from reading_pages import UGLY, read
 
 Copied = Callable[..., Path]
 METRIC = "eval/task"
@@ -231,29 +236,35 @@ def test_the_terminal_and_the_files(slow_and_fast: Path, tmp_path: Path, capsys:
     assert main(["compare", str(slow_and_fast), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert re.search(
-        r"lr=0.1 − lr=1e-06 +\+0\.\d+ +\[0\.\d+, 0\.\d+\] +clear of 0 +1\.00 \[1\.00, 1\.00\] +5 of 5 seeds", shown
+        r"lr=0.1 − lr=1e-06 +\+0\.\d+ +\[\+0\.\d+, \+0\.\d+\] +clear of 0 +1\.00 +\[1\.00, 1\.00\] +5 of 5 seeds", shown
     )
-    written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"compare.json", "compare.md", "compare.html"} <= written
-    assert json.loads((tmp_path / "out/compare.json").read_text()) == hookline.compare([slow_and_fast])
-    page, text = ((tmp_path / f"out/compare.{kind}").read_text() for kind in ("html", "md"))
-    for figure in ("intervals", "efficiency", "kl"):
-        assert f"compare-{figure}.svg" in written
+    found = hookline.compare([slow_and_fast])
+    assert json.loads((tmp_path / "out/compare.json").read_text()) == found
+    page, text = read((tmp_path / "out/compare.html").read_text()), (tmp_path / "out/compare.md").read_text()
+    page.is_harmless()
+    page.is_accessible()
+    assert "exact frontier" in page.said
+    files = page.files()
+    for figure in ("intervals", "differences", "step", "samples", "seconds", "kl"):
         assert f"compare-{figure}.svg" in text
-    assert page.count("<svg") == 3
-    assert "exact frontier" in page
-    assert "http" not in re.sub(r"http://www\.w3\.org\S*", "", page)
+        assert (tmp_path / f"out/compare-{figure}.svg").read_text() == files[f"{figure}.svg"]
+    [pair] = csv.DictReader(io.StringIO(files["pairs.csv"]))
+    assert float(pair["difference_interval_low"]) == found["pairs"][0]["difference"]["low"]
+    assert len(files["step.csv"].splitlines()) == 1 + 2 * len(found["curves"]["lr=0.1"])
     assert main(["compare", str(slow_and_fast), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metric"] == METRIC
 
 
-def test_without_matplotlib_there_are_the_tables(
-    slow_and_fast: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    assert main(["compare", str(slow_and_fast), "--out", str(tmp_path / "out")]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.json", "compare.md", "compare.html"}
-    assert "pip install 'hookline[report]'" in (tmp_path / "out/compare.md").read_text()
+@pytest.mark.parametrize("name", UGLY, ids=range(len(UGLY)))
+def test_whatever_label_a_user_gives_stays_text(slow_and_fast: Path, name: str) -> None:
+    found = hookline.compare(
+        [f"{i}{name.replace('=', '').replace(chr(0), '')}={slow_and_fast}" for i in (1, 2)], metric="reward"
+    )
+    found["notes"].append(name)
+    found["metric"] = name
+    page = read(comparison.page(found))
+    page.is_harmless()
+    assert " ".join(visible(name).split()) in page.said
 
 
 # -- ugly input

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hookline
+from hookline.runs.samples import fraction
 from hookline.study import intervals
-from hookline.study.intervals import Scores, contributions, difference, fraction, improvement, iqm, location, tail
+from hookline.study.intervals import Scores, contributions, difference, improvement, iqm, location, tail
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30)
 
@@ -240,3 +241,20 @@ def test_leaving_out_each_prompt_finds_what_it_adds_to_a_mean() -> None:
     part_SG = intervals.jackknife(float(x_G.mean()), without_G)
     assert part_SG == pytest.approx(contributions(x_G[None], np.ones((1, 30)), "mean"))
     assert intervals.jackknife(1.0, np.array([1.0, np.nan])) is None
+
+
+def test_a_prompt_that_nobody_judged_adds_nothing() -> None:
+    from hookline.runs.samples import prompt_sums
+
+    samples = [
+        {"group": g, "tokens": 3, "terms": {"x": float(g)} if g != 2 else {}} for g in range(6) for _ in range(2)
+    ]
+    sums = prompt_sums(samples, "x")
+    assert sums.count_G.tolist() == [2, 2, 0, 2, 2, 2]
+    part_SG = intervals.prompt_parts([sums], np.array([2.6]), "mean")
+    assert part_SG is not None
+    assert part_SG[0, 2] == 0
+    assert part_SG.sum() == pytest.approx(0)
+    assert intervals.prompt_parts([prompt_sums(samples[:2], "x")], np.array([0.0]), "mean") is None
+    assert math.isnan(hookline.figure_interval(samples[4:8], "x", 3.0).low), "one judged prompt says nothing"
+    assert math.isnan(hookline.figure_interval(samples, "x", math.nan).low)

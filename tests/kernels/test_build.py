@@ -97,6 +97,8 @@ def test_a_wheel_from_an_isolated_environment_without_torch(sources, tmp_path):
     for name in (
         "hookline/py.typed",
         "hookline_plugins/py.typed",
+        "hookline_plugins/report/templates/report.html",
+        "hookline_plugins/report/templates/style.css",
         "hookline/kernels/__init__.py",
         "hookline/kernels/build.json",
     ):

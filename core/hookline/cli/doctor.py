@@ -56,7 +56,7 @@ def examine() -> list[dict[str, str]]:
     for name, why in (
         ("wandb", "tracker wandb"),
         ("tensorboard", "tracker tensorboard"),
-        ("matplotlib", "figures in reports"),
+        ("matplotlib", "the roofline of bench kernels"),
     ):
         there = importlib.util.find_spec(name) is not None
         say(

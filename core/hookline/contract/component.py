@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 from hookline.batch.stages import Advantaged, Batch, Scored, Term
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API
-from hookline.contract.metrics import Metric
+from hookline.contract.metrics import Better, Metric
 from hookline.errors import PluginError
 
 if TYPE_CHECKING:
@@ -63,9 +63,15 @@ class Component(Generic[ConfigT]):
         def metrics(self) -> Sequence[Metric]:
             """The figures it logs."""
 
+        @property
+        def better(self) -> Better:
+            """Rewards only: whether the higher or the lower of two values of its figure is better, e.g. "lower" for a
+            perplexity; None where that is a matter of taste. Words of `hookline compare` follow it, nothing else does."""
+
     else:
         needs = gives = claims = frozenset()
         metrics = ()
+        better = None
     promises: Collection[str] = frozenset()
     """Laws of `hookline.testing` that it promises besides those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}

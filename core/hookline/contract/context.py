@@ -75,7 +75,7 @@ class Rows(Protocol):
 
     @property
     def records(self) -> Sequence[Record]:
-        """All rows, in the order of the file. Of a large file a record is parsed each time it is asked for: ask for one when it is needed."""
+        """All rows, in the order of the file. A record of a large file is parsed each time it is read, so read one at a time."""
 
     @property
     def sha256(self) -> str:

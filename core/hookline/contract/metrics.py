@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
-__all__ = ["CORE_METRICS", "Metric", "figure_name"]
+__all__ = ["CORE_METRICS", "Better", "Metric", "figure_name"]
+
+
+Better = Literal["higher", "lower"] | None
+"""Which of two values of a figure is the better one; None: neither, or nobody said."""
 
 
 def figure_name(evaluation: str, instance: str) -> str:
@@ -31,6 +36,8 @@ class Metric:
     """Outside this range the run prints a notice and continues."""
     timing: bool = False
     """Timings are excluded from every promise of equality."""
+    better: Better = field(default=None, compare=False)
+    """Which of two values is the better one, for the words of `hookline compare`; None: it says "higher" only."""
 
 
 CORE_METRICS = (
@@ -42,7 +49,11 @@ CORE_METRICS = (
     Metric("tokens", "tokens the policy chose, over all rows", "tokens", aggregate="sum"),
     Metric("response_length", "mean tokens per response, the ending one included", "tokens"),
     Metric("truncated", "share of sampled rows that hit the length limit", healthy=(0.0, 0.5)),
-    Metric("reward", "mean over rows of the reward that the advantage sees: weighed, summed, and as wrappers left it"),
+    Metric(
+        "reward",
+        "mean over rows of the reward that the advantage sees: weighed, summed, and as wrappers left it",
+        better="higher",
+    ),
     Metric("reward/*", "mean over judged rows of one named reward, before its weight"),
     Metric("reward_std", "standard deviation over rows of the same"),
     Metric(
@@ -50,12 +61,20 @@ CORE_METRICS = (
         "rows dropped because a reward, or the rollout itself, could not judge them",
         "rows",
         aggregate="sum",
+        better="lower",
     ),
     Metric("equal_groups", "share of groups whose rows all have one reward: nothing to learn from", healthy=(0.0, 0.9)),
     Metric("judgements", "comparisons and rankings written into the phase's data", "judgements", aggregate="sum"),
     Metric("eval/*", "a figure over the rows of an evaluation, as its reward component sums it up"),
-    Metric("seconds/*", "wall time of one part of the step", "s", aggregate="sum", timing=True),
-    Metric("optimiser_seconds", "wall time of the optimiser steps, a part of the update", "s", aggregate="sum", timing=True),
-    Metric("tokens_per_second", "chosen tokens over the step's wall time", "tokens/s", timing=True),
+    Metric("seconds/*", "wall time of one part of the step", "s", aggregate="sum", timing=True, better="lower"),
+    Metric(
+        "optimiser_seconds",
+        "wall time of the optimiser steps, a part of the update",
+        "s",
+        aggregate="sum",
+        timing=True,
+        better="lower",
+    ),
+    Metric("tokens_per_second", "chosen tokens over the step's wall time", "tokens/s", timing=True, better="higher"),
 )
 """What the core logs in every phase, where it applies."""

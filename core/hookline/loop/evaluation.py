@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from hookline.loop.scope import Evaluation
 from hookline.plan.plan import PlannedEvaluation
 from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
+from hookline.runs.samples import prompt_sums, summary_of
 
 __all__ = ["Evaluator"]
 
@@ -31,7 +33,6 @@ class Evaluator:
         self.rewards: dict[str, tuple[Component, Slot]] = {
             slot.instance: (slot.component, slot) for slot in planned.rewards
         }
-        self.last: tuple[Scored, dict[str, Term]] | None = None
         """The rows and terms of the latest evaluation."""
 
     @property
@@ -66,7 +67,6 @@ class Evaluator:
             component, slot = self.rewards[name]
             with blame(slot, "summarise"):
                 figures[name] = float(component.summarise(term, scored))
-        self.last = scored, terms
         said: list[dict[str, float]] = [{} for _ in judged.records]
         for name, term in terms.items():
             totals = (term.value if term.value.dim() == 1 else term.value.sum(1)).tolist()
@@ -85,4 +85,28 @@ class Evaluator:
             }
             for row in range(len(rollout))
         ]
+        self._leave_out(figures, samples, scored, terms)
         return figures, samples
+
+    def _leave_out(
+        self, figures: dict[str, float], samples: list[dict[str, Any]], scored: Scored, terms: dict[str, Term]
+    ) -> None:
+        """Note in each prompt's first sample, under `without`, the figures without that prompt: intervals are made of them.
+
+        Only where a component sums rows up in a way of its own; a mean and a perplexity follow from the rows.
+        """
+        first = {sample["group"]: sample for sample in reversed(samples)}
+        for name, figure in figures.items():
+            (component, slot), term = self.rewards[name], terms[name]
+            if type(component).summarise is Component.summarise or not math.isfinite(figure):
+                continue
+            if summary_of([(prompt_sums(samples, name), figure)]):
+                continue
+            for group in dict.fromkeys(scored.group_B.tolist()):
+                rows = (scored.group_B != group).nonzero()[:, 0]
+                some = scored.rows(rows)
+                value = term.value[rows] if term.value.dim() == 1 else term.value[rows][:, : some.token_ids_BT.shape[1]]
+                left = type(term)(value, None if term.ok_B is None else term.ok_B[rows])
+                with blame(slot, "summarise"):
+                    figure = float(component.summarise(left, some)) if len(rows) else math.nan
+                first[group].setdefault("without", {})[name] = figure

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hookline.config.automatic import settled
 from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase
 from hookline.config.yaml import Document
 from hookline.contract.family import Family
@@ -20,7 +21,6 @@ from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.model import Adapter, Architecture, Head
 from hookline.data.names import other_split
 from hookline.errors import PluginError
-from hookline.plan.automatic import settled
 from hookline.plan.checks import LAWS
 from hookline.plan.plan import Place, Plan, PlannedEvaluation, PlannedPhase
 from hookline.plan.slots import Planner

@@ -104,7 +104,9 @@ class Figures:
         except PluginError:
             return None
         slot = _judges(self._phases[phase]).get(name)
-        return replace(metric, name=name, formula=_described(slot)) if slot and "*" in metric.name else metric
+        if slot is None or "*" not in metric.name:
+            return metric
+        return replace(metric, name=name, formula=_described(slot), better=slot.component.better)
 
 
 def _judges(phase: PlannedPhase) -> dict[str, Slot]:

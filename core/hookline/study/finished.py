@@ -8,16 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hookline.errors import CheckpointError, ExperimentError
 from hookline.loop.notebook import beside_event_loops
 from hookline.runs.run import Run
-from hookline.study.intervals import Estimate, Scores, fraction, interval, jackknife, location
+from hookline.study.intervals import figure_interval
 
 if TYPE_CHECKING:
-    from hookline.batch.stages import Scored, Term
-    from hookline.contract.component import Component
     from hookline.plan.plan import Plan, PlannedPhase
 
 __all__ = ["evaluate", "export", "threads"]
@@ -38,8 +34,6 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
     directory is not a run's, or the phase has not finished or is damaged; DataError and PluginError where data or a
     component that the evaluation needs is gone.
     """
-    import torch
-
     from hookline.loop.api import open_phase
 
     if rows is not None and rows < 1:
@@ -58,12 +52,11 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
             figures, samples = evaluator.run(loop.ctx)
             for name, value in figures.items():
-                assert evaluator.last is not None
-                scored, terms = evaluator.last
-                with torch.no_grad():
-                    ends = _interval(evaluator.rewards[name][0], scored, terms[name], value)
-                numbers = {"value": value, "low": ends.low, "high": ends.high}
-                numbers = {key: number if math.isfinite(number) else None for key, number in numbers.items()}
+                ends = figure_interval(samples, name, value)
+                numbers = {
+                    key: number if math.isfinite(number) else None
+                    for key, number in (("value", value), ("low", ends.low), ("high", ends.high))
+                }
                 found.append({"evaluation": evaluator.spec.name, "figure": name, **numbers, "rows": len(samples)})
     return found
 
@@ -137,37 +130,3 @@ def threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _interval(component: Component, scored: Scored, term: Term, value: float) -> Estimate:
-    """The interval of a component's own summary, prompts drawn.
-
-    As the report and `compare` have it where the summary is the mean or the perplexity of its rows; what each prompt adds
-    to any other summary is found by leaving that prompt out.
-    """
-    import torch
-
-    value_B = (term.value if term.value.dim() == 1 else term.value.sum(1)).double().numpy(force=True)
-    ok_B = np.isfinite(value_B)
-    if term.ok_B is not None:
-        ok_B &= term.ok_B.numpy(force=True)
-    group_B, place_B = np.unique(scored.group_B.numpy(force=True), return_inverse=True)
-    tokens_B = scored.mask_BT.sum(1).double().numpy(force=True)
-
-    def by_prompt(column_B: Any) -> Any:
-        sum_G = np.bincount(place_B[ok_B], column_B[ok_B], minlength=len(group_B))
-        return sum_G[np.bincount(place_B[ok_B], minlength=len(group_B)) > 0]
-
-    above_G = by_prompt(value_B)
-    for summary, below_G in (("mean", by_prompt(np.ones_like(value_B))), ("perplexity", by_prompt(tokens_B))):
-        found = float(fraction(above_G.sum(), below_G.sum(), summary))
-        if math.isclose(found, value, rel_tol=1e-3, abs_tol=1e-6):
-            return interval(above_G, below_G, summary=summary)
-    without = []
-    for group in range(len(group_B)):
-        rows = torch.from_numpy(np.flatnonzero(place_B != group))
-        some = scored.rows(rows)
-        own = term.value[rows] if term.value.dim() == 1 else term.value[rows][:, : some.token_ids_BT.shape[1]]
-        ok = None if term.ok_B is None else term.ok_B[rows]
-        without.append(component.summarise(type(term)(own, ok), some) if len(rows) else math.nan)
-    return location(Scores(np.array([value]), jackknife(value, np.array(without))))

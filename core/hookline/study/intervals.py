@@ -9,7 +9,7 @@ G prompts (an evaluation's rows of one prompt together), D bootstrap draws. Pure
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
@@ -18,22 +18,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hookline.runs.samples import Floats, PromptSums, fraction, prompt_sums, summary_of
+
 __all__ = [
     "Estimate",
     "Scores",
     "contributions",
     "difference",
-    "fraction",
+    "figure_interval",
     "improvement",
     "interval",
     "iqm",
     "jackknife",
     "location",
+    "prompt_parts",
     "tail",
 ]
 
 
-Floats = NDArray[np.float64]
 DRAWS = 10_000
 LEVEL = 0.95
 
@@ -85,13 +87,6 @@ def iqm(values: Any, axis: int = -1) -> Any:
     return np.sort(x, -1) @ (weight / weight.sum())
 
 
-def fraction(above: Any, below: Any, summary: str) -> Any:
-    """`mean`: Σx / n.  `perplexity`: exp(−Σ log p / tokens)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.asarray(above) / np.asarray(below)
-    return np.exp(-ratio) if summary == "perplexity" else ratio
-
-
 def contributions(above_SG: Floats, below_SG: Floats, summary: str) -> Floats:
     """[S, G]: by how much each prompt moves its seed's `fraction`, to first order; the mean over prompts is 0.
 
@@ -114,6 +109,24 @@ def jackknife(value: float, without_G: Floats) -> Floats | None:
         return None
     part_G: Floats = (len(without_G) - 1) * (value - without_G)
     return np.asarray([part_G - part_G.mean()])
+
+
+def prompt_parts(sums_S: Sequence[PromptSums], value_S: Floats, summary: str | None) -> Floats | None:
+    """[S, G]: what each prompt adds to its seed's figure; a prompt without a judged row adds nothing.
+
+    summary: how the component sums rows up (`summary_of`); None: in a way of its own, known from leaving prompts out. None
+    is returned where that is not known, where the seeds have not the same prompts, and below two judged prompts.
+    """
+    if len({len(sums.count_G) for sums in sums_S}) != 1:
+        return None
+    if (np.stack([sums.count_G for sums in sums_S]).sum(0) > 0).sum() < 2:
+        return None
+    if summary:
+        below_SG = np.stack([sums.below_G(summary) for sums in sums_S])
+        return contributions(np.stack([sums.value_G for sums in sums_S]), below_SG, summary)
+    without_SG = [np.where(sums.count_G > 0, sums.without_G, value) for sums, value in zip(sums_S, value_S)]
+    parts = [jackknife(float(value), without_G) for value, without_G in zip(value_S, without_SG)]
+    return None if any(part is None for part in parts) else np.concatenate(parts)  # type: ignore[arg-type]
 
 
 def student(p: float, dof: float) -> float:
@@ -203,10 +216,22 @@ def location(scores: Scores, draws: int = DRAWS) -> Estimate:
     return spread(value, by_seeds_D, shifts(scores.part_SG, draws), S, prompts_of(scores))
 
 
+def figure_interval(samples: Sequence[Mapping[str, Any]], term: str, figure: float, *, draws: int = DRAWS) -> Estimate:
+    """An evaluation's figure with its 95 % interval over prompts: what `eval`, reports and `compare` show, to the last digit.
+
+    samples: the rows, as `Run.evaluations` has them; term: the reward that judged them; figure: what its component said of
+    all rows. Both ends are NaN with fewer than two prompts, and for a figure that is not finite.
+    """
+    sums, value_S = prompt_sums(samples, term), np.array([figure], np.float64)
+    if not math.isfinite(figure):
+        return Estimate(figure, math.nan, math.nan)
+    return location(Scores(value_S, prompt_parts([sums], value_S, summary_of([(sums, figure)]))), draws)
+
+
 def interval(
     above_G: Any, below_G: Any, *, minus: tuple[Any, Any] | None = None, summary: str = "mean", draws: int = DRAWS
 ) -> Estimate:
-    """One run's figure over the prompts of an evaluation, with its 95 % interval: what `eval`, reports and `compare` show.
+    """One run's figure over the prompts of an evaluation, with its 95 % interval, from sums that the caller made.
 
     above_G, below_G: sums over the rows of each prompt; the figure is their `fraction`. `mean`: values, and the number of
     rows. `perplexity`: log-probabilities, and the number of tokens. minus: the sums of another figure of the same prompts,

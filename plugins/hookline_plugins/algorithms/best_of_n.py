@@ -28,9 +28,9 @@ class BestOfN(Component):
     takes = Scored
     off_policy = True
     metrics = (
-        Metric("nll", "mean over kept tokens of −log p(token)", "nats per token"),
+        Metric("nll", "mean over kept tokens of −log p(token)", "nats per token", better="lower"),
         Metric("kept", "share of rows that are kept"),
-        Metric("kept_reward", "mean reward of the kept answers"),
+        Metric("kept_reward", "mean reward of the kept answers", better="higher"),
     )
 
     class Config(UpdateConfig):

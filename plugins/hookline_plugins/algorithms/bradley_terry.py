@@ -20,7 +20,7 @@ class BradleyTerry(Component):
     takes = Scored
     off_policy = True
     metrics = (
-        Metric("accuracy", "share of comparisons the model orders as they were judged"),
+        Metric("accuracy", "share of comparisons the model orders as they were judged", better="higher"),
         Metric("margin", "mean of r_chosen − r_rejected", "nats"),
     )
 

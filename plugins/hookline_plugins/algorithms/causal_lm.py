@@ -11,7 +11,7 @@ class CausalLM(Component):
     needs = frozenset({"before"})
     takes = Batch
     off_policy = True
-    metrics = (Metric("nll", "mean over tokens of −log p(token)", "nats per token"),)
+    metrics = (Metric("nll", "mean over tokens of −log p(token)", "nats per token", better="lower"),)
 
     class Config(UpdateConfig):
         pass

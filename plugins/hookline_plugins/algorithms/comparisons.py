@@ -86,7 +86,7 @@ class Comparing(Component):
     off_policy = True
     metrics: Sequence[Metric] = (
         Metric("margin", "mean over comparisons of the chosen answer's implicit reward minus the rejected one's"),
-        Metric("accuracy", "share of comparisons with a positive margin, ties of the label apart"),
+        Metric("accuracy", "share of comparisons with a positive margin, ties of the label apart", better="higher"),
         Metric("chosen_logprob", "mean over comparisons of Σ_t log π(chosen)", "nats per answer"),
         Metric("rejected_logprob", "mean over comparisons of Σ_t log π(rejected)", "nats per answer"),
         Metric("length_difference", "mean over comparisons of tokens(chosen) − tokens(rejected)", "tokens"),

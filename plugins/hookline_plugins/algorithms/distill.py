@@ -22,7 +22,7 @@ class Distill(Component):
     takes = Rollout
     off_policy = True
     metrics = (
-        Metric("nll", "mean over tokens of −log p(token)", "nats per token"),
+        Metric("nll", "mean over tokens of −log p(token)", "nats per token", better="lower"),
         Metric("teacher_kl", "mean over rows of Σ_t (log teacher − log policy), before the update", "nats per answer"),
     )
 

@@ -28,7 +28,7 @@ class NashMD(Component):
     claims = frozenset({"kl"})
     takes = Scored
     metrics = (
-        Metric("win_rate", "mean over the policy's answers of P(y ≻ opponent)", healthy=(0.2, 0.9)),
+        Metric("win_rate", "mean over the policy's answers of P(y ≻ opponent)", healthy=(0.2, 0.9), better="higher"),
         Metric("kl", "mean over the policy's answers of Σ_t log π/π_ref, before the update", "nats per answer"),
     )
 

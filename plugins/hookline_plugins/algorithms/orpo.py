@@ -25,7 +25,7 @@ class ORPO(Comparing):
 
     metrics: Sequence[Metric] = (
         *Comparing.metrics,
-        Metric("nll", "mean over comparisons of −l̄ of the chosen answer", "nats per token"),
+        Metric("nll", "mean over comparisons of −l̄ of the chosen answer", "nats per token", better="lower"),
     )
 
     class Config(UpdateConfig):

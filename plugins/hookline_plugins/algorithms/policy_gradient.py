@@ -253,7 +253,12 @@ class ActorCritic(PolicyGradient):
     metrics = (
         *PolicyGradient.metrics,
         Metric("value_loss", "mean over actions of the critic's loss, ½(V−R)² or its clipped form"),
-        Metric("explained_variance", "1 − var(R − V) / var(R) over actions, before the update", healthy=(-1.0, 1.0)),
+        Metric(
+            "explained_variance",
+            "1 − var(R − V) / var(R) over actions, before the update",
+            healthy=(-1.0, 1.0),
+            better="higher",
+        ),
     )
 
     class Config(PolicyGradient.Config):

@@ -41,7 +41,10 @@ class Ptx(hookline.Config):
 class PPO(Clipped, ActorCritic):
     """Clipped policy gradient, with a learned value for every token where the advantage asks for one."""
 
-    metrics = (*ActorCritic.metrics, Metric("ptx_loss", "mean over ptx tokens of −log p(token)", "nats per token"))
+    metrics = (
+        *ActorCritic.metrics,
+        Metric("ptx_loss", "mean over ptx tokens of −log p(token)", "nats per token", better="lower"),
+    )
 
     class Config(Clipped.Config, ActorCritic.Config):
         value_clip: float = Field(0.2, gt=0)

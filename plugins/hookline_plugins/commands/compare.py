@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import hookline
-from hookline import Argument, Command, Out
+from hookline import Argument, CheckpointError, Command, ExperimentError, Out
 from hookline_plugins.commands.figures import plain
 from hookline_plugins.report import comparison
+from hookline_plugins.report.against import against
+
+SHORT = (
+    "at", "amount", "configuration", "value", "interval", "difference", "difference_interval", "d", "chance", "p_holm", "shown",
+)  # fmt: skip
+"""Columns for people; CSV has all."""
 
 
 class Compare(Command):
-    """Does A beat B? Configurations over seeds, their paired differences with intervals, and curves."""
+    """Does A beat B? Configurations over seeds, at equal steps, tokens and seconds, and whether a difference is shown."""
 
     class Config(hookline.Config):
         runs: Annotated[tuple[str, ...], Argument("RUN…")]
@@ -21,14 +27,50 @@ class Compare(Command):
         """E.g. eval/keyword-coverage."""
         phase: str | None = None
         """Default: the last phase that has the figure."""
+        baseline: str | None = None
+        """The label that the others are compared with; default: the first."""
         out: str | None = None
         """Write compare.json, .md, .html and figures here."""
+        csv: str | None = None
+        """Write the comparison with the baseline as CSV, every digit; - is the terminal."""
+        latex: str | None = None
+        """The same as a LaTeX table (booktabs)."""
 
     def run(self, out: Out) -> int:
-        found = hookline.compare(self.config.runs, metric=self.config.metric, phase=self.config.phase)
-        files = comparison.write(found, Path(self.config.out)) if self.config.out else []
+        config = self.config
+        piped = [name for name, to in (("--csv", config.csv), ("--latex", config.latex)) if to == "-"]
+        piped += ["--json"] if out.json else []
+        if len(set(piped)) > 1:
+            raise ExperimentError(f"{piped[0]} - and {piped[1]} both write to the terminal", "give one of them a file")
+        found = hookline.compare(config.runs, metric=config.metric, phase=config.phase, baseline=config.baseline)
+        table = against(found)
+        files = comparison.write(found, Path(config.out)) if config.out else []
+        for to, text in ((config.csv, table.csv()), (config.latex, table.only(*SHORT).latex())):
+            if to == "-":
+                out.text(text.rstrip("\n"))
+            elif to:
+                files.append(_write(Path(to), text))
         out.value(plain(found))
-        out.text(comparison.show(found))
-        if files:
-            out.text(f"\nwritten: {', '.join(map(str, files))}")
+        if not piped:
+            _show(found, out)
+            if files:
+                out.text(f"\nwritten: {', '.join(map(str, files))}")
         return 0
+
+
+def _show(found: dict[str, Any], out: Out) -> None:
+    out.text(comparison.show(found))
+    if len(found["configurations"]) > 1:
+        out.text("")
+        against(found).only(*SHORT).show(out)
+    for sentence in found["verdicts"]:
+        out.text(f"\n{sentence}.")
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise CheckpointError(f"{path} cannot be written: {err.strerror}", "choose another file") from None
+    return path

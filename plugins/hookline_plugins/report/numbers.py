@@ -129,8 +129,11 @@ def _figure(
     points = []
     for entry, table in zip(entries, tables):
         value = said.get(entry["step"])
-        point = table.estimate(summary, resamples) if summary else {"value": value, "low": None, "high": None}
-        points.append({"step": entry["step"], **point, "value": value if value is not None else point["value"]})
+        if value is None:
+            point = table.estimate(summary or "mean", resamples)
+        else:
+            point = asdict(hookline.figure_interval(entry["samples"], term, value, draws=resamples))
+        points.append({"step": entry["step"], **point})
     found: Json = {"summary": summary or "own", "rows": tables[-1].count, "points": points}
     first, last = tables[0].both(tables[-1])
     if summary and first.count and len(entries) > 1:

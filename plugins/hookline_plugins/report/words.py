@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hookline import figure_name, instance_name
@@ -12,6 +12,7 @@ Spec = Mapping[str, Any]
 """A part of the experiment as resolved: a phase, an evaluation, or a component in use."""
 SAID = ("rollout", "reward", "wrap", "advantage", "update", "feedback", "engine")
 """The parts of a phase that `sentence` has words for, and the engine; a phase's other components are listed."""
+PERCENT = "\u00a0%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -29,6 +30,38 @@ def number(value: float | None, digits: int = 3) -> str:
         if float(value).is_integer() and size < 1e7:
             text = text.split(".")[0]
     return text.replace("-", "−") if value < 0 else text
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    return f"+{number(value, digits)}" if value is not None and value > 0 else number(value, digits)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f}{PERCENT}"
+
+
+def interval(estimate: Any, how: Callable[[float | None], str] = number) -> str:
+    """`[low, high]` of an estimate; nothing where an end is not known."""
+    if estimate is None or estimate["low"] is None or estimate["high"] is None:
+        return ""
+    return f"[{how(estimate['low']).removesuffix(PERCENT)}, {how(estimate['high']).removesuffix(PERCENT)}]"
+
+
+def growth(ratio: Any) -> str:
+    """A ratio as `+12 % [8, 16]`."""
+    if None in (ratio["value"], ratio["low"], ratio["high"]):
+        return "–"
+    value, low, high = (f"{100 * (ratio[key] - 1):.0f}".replace("-", "−") for key in ("value", "low", "high"))
+    return f"{'+' if ratio['value'] >= 1 else ''}{value}{PERCENT} [{low}, {high}]"
+
+
+def clear_of_zero(estimate: Any) -> bool:
+    low, high = estimate["low"], estimate["high"]
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def count_of(amount: int, thing: str) -> str:
+    return f"{amount:,} {thing}{'' if amount == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

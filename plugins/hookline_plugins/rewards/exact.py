@@ -21,6 +21,7 @@ class Exact(Component):
 
     A policy that also says words that are no action has an infinite KL: `kl` refuses it, `gap` is to the best policy of all."""
 
+    better = property(lambda self: "higher" if self.config.figure == "return" else "lower")
     needs = frozenset({"before"})
 
     class Config(hookline.Config):

@@ -20,6 +20,7 @@ from hookline_plugins.tasks import exact
 class ExactGuided(Component):
     """`return`: expected reward. `kl`: nats per episode to the policy."""
 
+    better = property(lambda self: "lower" if self.config.figure == "kl" else "higher")
     needs = property(lambda self: {"decodes", "engine:combine"} | ({"before"} if self.config.figure == "kl" else set()))
 
     class Config(hookline.Config):

@@ -18,6 +18,8 @@ from hookline import Component, Rollout, hookimpl
 class Format(Component):
     """Matches each answer, without the token that ended it."""
 
+    better = "higher"
+
     class Config(hookline.Config):
         pattern: str
         """A regular expression, e.g. `(?s)<think>.*</think>.*`."""

@@ -19,6 +19,8 @@ SENTENCE = re.compile(r"[A-Z][^\n.]*\.")
 class KeywordCoverage(Component):
     """Share of a row's `keywords` that stand in the answer as whole words, each counted once."""
 
+    better = "higher"
+
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
         return torch.tensor([coverage(rollout.response_text(i), keywords(rollout, i)) for i in range(len(rollout))])
@@ -31,6 +33,8 @@ class KeywordSentence(Component):
     form: 1 for one finished sentence of the right length, a capital in front and a single full stop at the end;
     phrasing: share of its neighbouring words that stand side by side somewhere in the training documentation.
     """
+
+    better = "higher"
 
     class Config(hookline.Config):
         coverage: float = Field(0.6, ge=0, le=1)

@@ -13,6 +13,7 @@ from hookline import Component, Context, PhaseName, Rollout, Scored, Term, hooki
 class Perplexity(Component):
     """log p(token) under the policy; over an evaluation, exp of minus the mean per token."""
 
+    better = "lower"
     needs = frozenset({"before"})
 
     class Config(hookline.Config):
@@ -32,6 +33,7 @@ class Perplexity(Component):
 class KL(Component):
     """log π − log π_ref, summed over an answer: the KL per answer in nats, when the policy drew the answers itself."""
 
+    better = "lower"
     needs = frozenset({"before"})
 
     class Config(hookline.Config):

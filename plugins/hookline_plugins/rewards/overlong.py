@@ -20,6 +20,8 @@ from hookline import Component, Rollout, hookimpl
 class Overlong(Component):
     """From 0 down to −1 over the last `buffer` tokens."""
 
+    better = "higher"
+
     class Config(hookline.Config):
         longest: int = Field(ge=1)
         """Tokens at which an answer costs the whole of 1."""

@@ -19,6 +19,7 @@ class PairAccuracy(Component):
     order: E[σ(|Δgold| / temperature)] for Bradley–Terry noise.
     """
 
+    better = property(lambda self: None if self.config.against == "ceiling" else "higher")
     needs = property(lambda self: {"pairs"} if self.config.against == "ceiling" else {"pairs", "head:reward"})
 
     class Config(hookline.Config):

@@ -10,6 +10,7 @@ from hookline import Component, Rollout, hookimpl
 class Recorded(Component):
     """For evaluations, which pay nothing unless a reward is named; in training, recorded rewards are paid anyway."""
 
+    better = "higher"
     needs = frozenset({"recorded_BT"})
 
     @hookimpl

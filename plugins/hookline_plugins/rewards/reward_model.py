@@ -13,6 +13,7 @@ from hookline import Component, Context, PhaseName, Rollout, Term, hookimpl, rea
 class RewardModel(Component):
     """The model with which an earlier phase ended, by its head `reward`; or the model being trained, in its own phase."""
 
+    better = "higher"
     needs = frozenset({"head:reward"})
 
     class Config(hookline.Config):

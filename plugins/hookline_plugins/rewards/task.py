@@ -11,6 +11,8 @@ from hookline import Component, Context, DataName, Rollout, hookimpl
 class TaskReward(Component):
     """Asks the task for every row."""
 
+    better = "higher"
+
     class Config(hookline.Config):
         task: DataName
         """The task whose judgement counts, e.g. builtin:walks."""

@@ -105,8 +105,13 @@ class Episodes(Component):
 
     metrics = (
         Metric("episodes", "episodes that ended", "episodes", aggregate="sum"),
-        Metric("episode_return", "mean over ended episodes of the sum of their rewards"),
-        Metric("late_return", "the same over the last fifth of each learner's `episodes`, so far", aggregate="last"),
+        Metric("episode_return", "mean over ended episodes of the sum of their rewards", better="higher"),
+        Metric(
+            "late_return",
+            "the same over the last fifth of each learner's `episodes`, so far",
+            aggregate="last",
+            better="higher",
+        ),
     )
 
     class Config(hookline.Config):

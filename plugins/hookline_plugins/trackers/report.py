@@ -10,8 +10,7 @@ from pydantic import Field
 import hookline
 from hookline import Component, Run, hookimpl
 from hookline_plugins.report import numbers as report_numbers
-from hookline_plugins.report import page as report_page
-from hookline_plugins.report import plots
+from hookline_plugins.report import run as report_run
 
 
 class Report(Component):
@@ -26,7 +25,7 @@ class Report(Component):
         resamples: int = Field(10_000, ge=100, le=100_000)
         """Bootstrap draws per interval. Few are quick and rough; the draws themselves are always the same."""
         figures: bool = True
-        """Curves, drawn by matplotlib (the extra `report`). Without it the page says so and has its tables."""
+        """Whether curves are drawn. Without them the page shows their first, middle and last values in tables."""
 
     @hookimpl(tryfirst=True)
     def hookline_run_finished(self, run: Run, status: str) -> None:
@@ -38,9 +37,7 @@ def write(run: Run, folder: Path, resamples: int = 10_000, examples: int = 10, f
     """Write report.json and report.html of a run into a folder. Returns the page's path."""
     numbers = report_numbers.finite(report_numbers.gather(run, resamples, examples))
     _replace(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    drawn, why_not = plots.draw(numbers) if figures else ({}, "")
-    page = report_page.page(numbers, drawn, why_not, run.id)
-    _replace(folder / "report.html", page)
+    _replace(folder / "report.html", report_run.page(numbers, run.id, figures))
     return folder / "report.html"
 
 
