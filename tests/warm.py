@@ -119,9 +119,13 @@ class Child:
 
 
 class Warm:
-    """The fixture `warm`: a server that is started at the first request and ends with the tests."""
+    """The fixture `warm`: a server that is started at the first request and ends with the tests.
 
-    def __init__(self) -> None:
+    With a `python` and an `env`, one of another environment, which sees the Hookline that is installed there.
+    """
+
+    def __init__(self, python: str | Path = sys.executable, env: Mapping[str, str] | None = None) -> None:
+        self._python, self._env = python, env
         self._requests: socket.socket | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -143,7 +147,7 @@ class Warm:
         request = {
             "arguments": [str(part) for part in arguments],
             "cwd": str(cwd or os.getcwd()),
-            "env": dict(os.environ if env is None else env),
+            "env": dict(env if env is not None else os.environ if self._env is None else self._env),
         }
         return Child(self._requests, request, stderr == subprocess.STDOUT)
 
@@ -166,9 +170,9 @@ class Warm:
     def _begin(self) -> None:
         self._requests, theirs = socket.socketpair()
         self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm_server.py"))],
+            [self._python, Path(__file__).with_name("warm_server.py")],
             stdin=theirs,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"},
+            env={**(os.environ if self._env is None else self._env), "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"},
             start_new_session=True,  # Ctrl-C reaches pytest, which then ends the server
         )
         theirs.close()

@@ -144,7 +144,7 @@ def end(code: int | str | None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:
+        except (OSError, ValueError):  # nobody reads it, or it was closed
             code = code or 120
     if code == -signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

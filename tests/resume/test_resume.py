@@ -112,6 +112,9 @@ def experiment(folder: Path) -> dict[str, Any]:
     }
 
 
+slow = pytest.mark.slow
+
+
 class Runs:
     """Runs of one experiment, each in a warm process, and what an uninterrupted one gives."""
 
@@ -192,18 +195,18 @@ def test_the_miniature_changes_weights_in_every_phase_that_trains(runs: Runs) ->
 @pytest.mark.parametrize(
     ("point", "share", "when"),
     [
-        ("cut", 0.0, "before"),  # before the first phase began
-        ("phase", 0.0, "before"),  # phase boundaries
+        pytest.param("cut", 0.0, "before", marks=slow),  # before the first phase began
+        pytest.param("phase", 0.0, "before", marks=slow),  # phase boundaries
         ("phase", 0.5, "after"),
-        ("rollout", 0.3, "before"),  # while comparisons are sampled
+        pytest.param("rollout", 0.3, "before", marks=slow),  # while comparisons are sampled
         ("rollout", 0.8, "before"),  # in mid-rollout of PPO
         ("collect", 0.7, "after"),  # comparisons written, step not committed
         ("epoch", 0.2, "after"),  # between the epochs of one step
-        ("epoch", 0.85, "before"),
+        pytest.param("epoch", 0.85, "before", marks=slow),
         ("save", 0.5, "before"),  # in mid-save
-        ("sync", 0.7, "before"),
+        pytest.param("sync", 0.7, "before", marks=slow),
         ("rename", 0.4, "before"),
-        ("rename", 0.9, "after"),
+        pytest.param("rename", 0.9, "after", marks=slow),
         ("evaluation", 0.6, "before"),
         ("row", 0.95, "after"),
     ],
@@ -216,7 +219,7 @@ def test_two_kills_in_one_run_change_nothing(runs: Runs) -> None:
     runs.kill_and_resume(("epoch", 14, "before"), ("save", 9, "after"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(400)
 def test_a_kill_at_every_step_and_every_save_changes_nothing(runs: Runs) -> None:
     """Every step of every phase, before and after its row, and every write of every save."""
     for point, when in (
@@ -248,13 +251,18 @@ def test_every_round_goes_on_from_the_last_and_learns_from_all_comparisons(in_ro
 
 @pytest.mark.parametrize(
     ("point", "share", "when"),
-    [("step", 0.5, "before"), ("rollout", 0.6, "before"), ("epoch", 0.9, "after"), ("phase", 0.45, "before")],
+    [
+        pytest.param("step", 0.5, "before", marks=slow),
+        ("rollout", 0.6, "before"),
+        pytest.param("epoch", 0.9, "after", marks=slow),
+        ("phase", 0.45, "before"),
+    ],
 )
 def test_a_kill_in_a_round_changes_nothing(in_rounds: Runs, point: str, share: float, when: str) -> None:
     in_rounds.kill_and_resume((point, 1 + int(share * (in_rounds.counts[point] - 1)), when))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(300)
 def test_a_kill_at_every_step_of_every_round_changes_nothing(in_rounds: Runs) -> None:
     for point, when in (("step", "before"), ("row", "after"), ("phase", "before"), ("phase", "after")):
         for n in range(1, in_rounds.counts[point] + 1):
