@@ -1,18 +1,67 @@
-"""Shared fixtures: a tiny experiment that runs in a fraction of a second, and loose plugin files."""
+"""Shared fixtures: a tiny experiment that runs in a fraction of a second, loose plugin files, warm processes.
+
+Tests run with one thread; those that are about threads set their number. Properties are tried on few examples, and on
+many with the slow tests (`--hypothesis-profile thorough`). How they are dealt to workers and shards is in
+rooms.py, what they may need from the machine in needs.py, processes in warm.py.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, for this process and those it starts
 
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from needs import pytest_runtest_makereport  # noqa: F401
+from rooms import deal, shard
+from warm import Warm
+
+torch.set_num_threads(1)
+for name, examples in {"quick": 20, "thorough": 200}.items():
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+settings.load_profile("quick")
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = "import torch\nfrom hookline import Component, Config, Metric, Term, UpdateConfig, hookimpl\n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shard", metavar="I/N", help="of the slow tests, only the I-th of N parts")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--hypothesis-profile", None) == "thorough":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.slow)
+    deal(items)
+    if config.getoption("--shard"):
+        items[:], others = shard(items, config.getoption("--shard"))
+        config.hook.pytest_deselected(items=others)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Processes that begin with everything imported; see warm.py."""
+    made = Warm()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hookline
@@ -108,7 +108,6 @@ Rows = st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.integers(0, 3)), mi
 
 
 @given(Rows)
-@settings(max_examples=60, deadline=None)
 def test_group_statistics_are_those_of_each_group_alone(rows: list[tuple[float, int]]) -> None:
     x, group = torch.tensor([r for r, _ in rows]), torch.tensor([g for _, g in rows])
     mean, std = maths.group_mean(x, group), maths.group_std(x, group)
@@ -138,7 +137,6 @@ Table = st.integers(1, 4).flatmap(
 
 
 @given(Table, st.sampled_from([1.0, 0.9, 0.0]))
-@settings(max_examples=60, deadline=None)
 def test_reward_to_go_is_gae_without_a_critic(table: tuple[list[list[float]], list[list[bool]]], gamma: float) -> None:
     mask = torch.tensor(table[1])
     reward = torch.where(mask, torch.tensor(table[0]), 0.0)
@@ -147,7 +145,6 @@ def test_reward_to_go_is_gae_without_a_critic(table: tuple[list[list[float]], li
 
 
 @given(Table)
-@settings(max_examples=60, deadline=None)
 def test_whitening(table: tuple[list[list[float]], list[list[bool]]]) -> None:
     x, mask = torch.tensor(table[0]), torch.tensor(table[1])
     white = maths.whiten(torch.where(mask, x, torch.nan), mask)
@@ -162,7 +159,6 @@ def test_whitening(table: tuple[list[list[float]], list[list[bool]]]) -> None:
 
 
 @given(Table, st.integers(1, 4), st.sampled_from(["ngram", "random", "perplexity"]))
-@settings(max_examples=100, deadline=None)
 def test_macros_cut_every_row_and_lose_nothing(
     table: tuple[list[list[float]], list[list[bool]]], n: int, kind: str
 ) -> None:

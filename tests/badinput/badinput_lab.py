@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +13,9 @@ from typing import Any
 import yaml
 
 from hookline.cli import main
+from warm import Child, Warm
 
 WORDS = ["open", "close", "read", "write", "file", "list", "value", "name", "return", "error", "string", "number"]
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES = {
     2: ("ExperimentError", "UsageError", "HooklineError"),
     3: ("DataError", "ExperimentError"),
@@ -59,6 +56,7 @@ class Lab:
 
     folder: Path
     capture: Callable[[], tuple[str, str]]
+    warm: Warm
 
     @property
     def run_folder(self) -> Path:
@@ -138,20 +136,10 @@ class Lab:
     def plugin_run(self, source: str, experiment: dict[str, Any]) -> Said:
         return self.run(experiment, "-p", self.plugin(source))
 
-    def process(self, *arguments: str | Path, prelude: str = "", **more: Any) -> subprocess.Popen[str]:
+    def process(self, *arguments: str | Path, prelude: str = "") -> Child:
         """The same in a process of its own."""
         code = f"{prelude}\nimport sys\nfrom hookline.cli import main\nsys.exit(main(sys.argv[1:]))"
-        paths = os.pathsep.join([str(ROOT / "core"), str(ROOT / "plugins")])
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **more,
-        )
+        return self.warm.start("-c", code, *arguments, cwd=self.folder)
 
     def contents(self, *but: str) -> dict[str, bytes]:
         """Every file of the run, byte for byte, except those named."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from badinput_lab import WORDS, Lab
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hookline.errors import HooklineError
@@ -108,16 +108,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)  # fmt: skip
-
-
-@BOUNDED
 @given(damaged())
 def test_CF_damaged_mappings_are_planned_or_refused_in_sentences(made: dict[str, Any]) -> None:
     judge(made, [])
 
 
-@BOUNDED
 @given(damaged(), st.data())
 def test_CF_damaged_files_are_planned_or_refused_in_sentences(
     data: Path, made: dict[str, Any], more: st.DataObject
@@ -155,7 +150,6 @@ OVERRIDES = st.tuples(
 )
 
 
-@BOUNDED
 @given(st.lists(OVERRIDES, max_size=3))
 def test_CF_random_overrides_are_applied_or_refused_in_sentences(found: list[tuple[str, str, str]]) -> None:
     judge(base(), [f"{key}{more}={value}" for key, more, value in found])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from badinput_lab import Lab, Said, refused
+
+from warm import Child
 
 SLOW = """
 import os, time
@@ -37,7 +38,7 @@ def slow(lab: Lab) -> Lab:
     return lab
 
 
-def started(lab: Lab, how: str = "short") -> subprocess.Popen[str]:
+def started(lab: Lab, how: str = "short") -> Child:
     """A run that is in the middle of its second step."""
     (lab.folder / "slow").write_text(how)
     process = lab.process("run", "tiny.yaml", "--out", "run")
@@ -51,7 +52,7 @@ def started(lab: Lab, how: str = "short") -> subprocess.Popen[str]:
     raise AssertionError("the run does not get to its second step")
 
 
-def ended(process: subprocess.Popen[str]) -> Said:
+def ended(process: Child) -> Said:
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err, err
     return Said(process.returncode, out, err)
@@ -148,7 +149,6 @@ def test_without_out_the_mend_names_the_directory(slow: Lab, monkeypatch: pytest
 def test_PR_a_reader_who_leaves_is_no_bug(lab: Lab) -> None:
     lab.write(lab.sft())
     process = lab.process("plugins", "list")
-    assert process.stdout
     process.stdout.close()
     assert process.stderr
     err = process.stderr.read()

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hookline
@@ -108,7 +108,6 @@ def test_prompts_matter_as_far_as_their_effect_repeats_across_seeds() -> None:
 # -- laws of what is reported
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 20), st.integers(0, 99))
 def test_equal_configurations_differ_by_exactly_nothing(seeds: int, prompts: int, seed: int) -> None:
     a, b = some(seeds, seed, prompts), some(seeds, seed, prompts)
@@ -119,7 +118,6 @@ def test_equal_configurations_differ_by_exactly_nothing(seeds: int, prompts: int
     assert improvement(a, b, draws=200).value == 0.5
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 99))
 def test_turned_round_a_comparison_says_the_opposite(first: int, second: int, seed: int) -> None:
     a, b = some(first, seed, 5), some(second, seed + 100, 5)

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,10 @@ import hookline
 from hookline import ExperimentError, HooklineError
 from hookline.cli import main
 from hookline.study.matrix import Member, axes_of, left_out, members_of, parse_seeds
+from warm import Child, Warm
 
 Written = Callable[..., str]
+Start = Callable[[list[str]], Child]
 GOOD = "phases.rl.update.lr"
 
 
@@ -308,9 +309,10 @@ def test_one_that_fails_stops_no_other_and_a_killed_one_goes_on(
     same(out / "how=kill", out / "how=never")
 
 
-def start(arguments: list[str], **kwargs: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "import sys; from hookline.cli import main; sys.exit(main())", "run", *arguments]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
+@pytest.fixture
+def start(warm: Warm) -> Start:
+    code = "import sys; from hookline.cli import main; sys.exit(main())"
+    return lambda arguments: warm.start("-c", code, "run", *arguments, stderr=subprocess.STDOUT)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -325,7 +327,7 @@ def rows(path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_stopped_and_killed_it_goes_on_bit_for_bit(tmp_path: Path, written: Written) -> None:
+def test_stopped_and_killed_it_goes_on_bit_for_bit(tmp_path: Path, written: Written, start: Start) -> None:
     path = written(steps=60, save={"every": 5}, evaluate=None)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for seed in (1, 2):
@@ -357,7 +359,7 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit(tmp_path: Path, written: Writ
 
 
 @pytest.mark.slow
-def test_interrupted_it_says_so(tmp_path: Path, written: Written) -> None:
+def test_interrupted_it_says_so(tmp_path: Path, written: Written, start: Start) -> None:
     running = start([written(steps=2000, evaluate=None), "--seeds", "1", "--out", str(tmp_path / "out")])
     wait_for(lambda: rows(tmp_path / "out/seed=1/metrics.jsonl") >= 1)
     running.send_signal(signal.SIGINT)

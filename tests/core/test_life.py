@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from hookline.runs.run import Run
 from hookline.storage import folders, journal
 from hookline.storage.journal import Journal
 from hookline.testing import open_phase
+from warm import Warm
 
 Tiny = Callable[..., dict[str, Any]]
 Write = Callable[..., str]
@@ -259,15 +258,13 @@ ONCE = """
 
 
 def test_a_kill_between_an_answer_and_its_use_changes_nothing(
-    life: Callable[[], list[str]], plugin: Write, tiny: Tiny, tmp_path: Path
+    life: Callable[[], list[str]], plugin: Write, tiny: Tiny, tmp_path: Path, warm: Warm
 ) -> None:
     """Answers are random, so only the journal can give the same ones again."""
     path, out = plugin(ONCE), tmp_path / "run"
     experiment = tiny(reward="mine", save={"every": 1})
     code = f"import json, hookline; hookline.run(json.loads({json.dumps(experiment)!r}), plugins=[{path!r}], out={str(out)!r})"
-    child = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "KILL": "1"}, capture_output=True, text=True
-    )
+    child = warm.run("-c", code, env={**os.environ, "KILL": "1"})
     assert child.returncode == 9, child.stderr
     lines = (out / "journal.jsonl").read_text().splitlines()
     assert len(lines) == len(life()) == 4

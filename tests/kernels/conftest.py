@@ -4,18 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 from hookline.kernels import backend, native
-
-settings.register_profile(
-    "kernels",
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # an implementation may serve many examples
-)
-settings.load_profile("kernels")
 
 IMPLEMENTATIONS = ["reference", *(native.module.instruction_sets() if native.module else [])]
 

@@ -7,6 +7,7 @@ hardware's own roundings, memory model and speed.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -34,38 +35,44 @@ FLAGS = (
 
 def build() -> ModuleType:
     """The emulated module, compiled once for each state of its sources."""
-    import pybind11
-
-    compiler = shutil.which("g++") or pytest.skip("needs g++")
+    compiler = shutil.which("g++") or pytest.skip("needs g++: apt-get install g++")
     files = sorted([*SOURCES.glob("*.*"), *EMULATOR.iterdir(), ROOT / "csrc" / "descriptors.h"])
     digest = hashlib.sha256(f"{FLAGS} {sys.version}".encode())
     for file in files:
         digest.update(file.read_bytes())
     folder = ROOT / "build" / "cuda-emulated" / digest.hexdigest()[:16]
     target = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        includes = ["-I", str(EMULATOR)]
-        for path in (pybind11.get_include(), sysconfig.get_paths()["include"]):
-            includes += ["-isystem", path]
-        units = [*SOURCES.glob("*.cu"), SOURCES / "bindings.cpp"]
-
-        def compile(unit: Path) -> str:
-            out = folder / f"{unit.stem}.o"
-            subprocess.run([compiler, *FLAGS.split(), *includes, "-x", "c++", "-c", unit, "-o", out], check=True)
-            return str(out)
-
-        with ThreadPoolExecutor(2) as pool:
-            objects = list(pool.map(compile, units))
-        aside = target.with_suffix(".new")
-        subprocess.run([compiler, "-shared", *objects, "-o", aside], check=True)
-        aside.replace(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+        if not target.exists():
+            _compile(compiler, folder, target)
     loader = machinery.ExtensionFileLoader("_cuda", str(target))
     spec = util.spec_from_loader("_cuda", loader)
     assert spec
     module = util.module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+def _compile(compiler: str, folder: Path, target: Path) -> None:
+    import pybind11
+
+    includes = ["-I", str(EMULATOR)]
+    for path in (pybind11.get_include(), sysconfig.get_paths()["include"]):
+        includes += ["-isystem", path]
+    units = [*SOURCES.glob("*.cu"), SOURCES / "bindings.cpp"]
+
+    def compile(unit: Path) -> str:
+        out = folder / f"{unit.stem}.o"
+        subprocess.run([compiler, *FLAGS.split(), *includes, "-x", "c++", "-c", unit, "-o", out], check=True)
+        return str(out)
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile, units))
+    aside = target.with_suffix(".new")
+    subprocess.run([compiler, "-shared", *objects, "-o", aside], check=True)
+    aside.replace(target)
 
 
 def need_gpu() -> None:

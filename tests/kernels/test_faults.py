@@ -199,7 +199,7 @@ def test_kn11_nan_is_not_hidden_and_stays_in_its_row(op):
 @pytest.mark.parametrize("length", [1, 2, 127, 1021, 65_537])
 def test_kn14_lengths_that_divide_by_nothing(length, implementation):
     if implementation == "reference":
-        pytest.skip("it is what the others are compared with")
+        pytest.skip("does not apply: it is what the others are compared with")
     torch.manual_seed(0)
     ids = torch.randint(length, (1,))
     logits, ref = torch.randn(2, 1, length)
@@ -225,7 +225,7 @@ def test_kn14_lengths_that_divide_by_nothing(length, implementation):
 def test_kn14_one_long_row_of_steps(implementation):
     """65 537 steps of reward 1: with gamma = lambda = 1 and no values the advantage counts the steps that are left."""
     if implementation == "reference":
-        pytest.skip("a loop of seconds")
+        pytest.skip("does not apply: a loop of seconds")
     advantages, _ = gae(torch.ones(1, 65_537), torch.zeros(1, 65_537), gamma=1.0, lam=1.0)
     assert torch.equal(advantages[0], torch.arange(65_537, 0, -1, dtype=torch.float32))
 
@@ -280,11 +280,12 @@ def test_kn19_temperatures_outside_their_range(value):
             call()
 
 
+@pytest.mark.xdist_group("threads")
 @every_op
 def test_kn23_thread_counts_agree(op, implementation):
     """Bit for bit, but where torch itself multiplies: there within its own rounding."""
     if implementation == "reference":
-        pytest.skip("plain torch")
+        pytest.skip("does not apply: plain torch")
     torch.manual_seed(0)
     tensors, ids = inputs(op, (1500,))
     before, results = torch.get_num_threads(), []
@@ -303,7 +304,7 @@ def test_kn23_thread_counts_agree(op, implementation):
 @pytest.mark.slow
 def test_kn22_eight_processes_import_at_once(implementation):
     if implementation != "reference":
-        pytest.skip("once is enough")
+        pytest.skip("does not apply: once is enough")
     code = "from hookline.kernels import build_info; print(build_info()['kernels'])"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     children = [

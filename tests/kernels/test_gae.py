@@ -164,7 +164,7 @@ def test_results_carry_no_gradient():
 def test_results_too_large_for_the_caches(implementation, steps):
     """From 16 MiB of results on, they are written past the caches."""
     if implementation == "reference":
-        pytest.skip("has no such path")
+        pytest.skip("does not apply: has no such path")
     rewards, values = torch.randn(2, 2150, steps)
     mask = torch.rand(2150, steps) < 0.999
     mask[7, 100:300] = False

@@ -34,7 +34,7 @@ def laid_out(matrix, transposed):
 @pytest.mark.parametrize("b_transposed", [False, True])
 def test_every_layout(instruction_set, dtype, a_transposed, b_transposed):
     if not native.module.has_product(cpu._DTYPES[dtype]):
-        pytest.skip("torch multiplies here")
+        pytest.skip("does not apply: torch multiplies here")
     torch.manual_seed(0)
     for m, n, k in SIZES:
         a, b, out = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype), torch.randn(m, n)
@@ -50,11 +50,12 @@ def test_every_layout(instruction_set, dtype, a_transposed, b_transposed):
             assert torch.equal(narrow, out.to(dtype))
 
 
+@pytest.mark.xdist_group("threads")
 def test_threads_change_no_bit(instruction_set):
     torch.manual_seed(0)
     a, b, before = torch.randn(500, 300), torch.randn(300, 70), torch.get_num_threads()
     if not native.module.has_product(cpu._DTYPES[a.dtype]):
-        pytest.skip("torch multiplies here")
+        pytest.skip("does not apply: torch multiplies here")
     results = []
     try:
         for threads in (1, 2, 5):
@@ -69,7 +70,7 @@ def test_threads_change_no_bit(instruction_set):
 
 def test_odd_depth_in_bfloat16_meets_a_zero(instruction_set):
     if not native.module.has_product(cpu._DTYPES[torch.bfloat16]):
-        pytest.skip("torch multiplies here")
+        pytest.skip("does not apply: torch multiplies here")
     torch.manual_seed(0)
     a, b = torch.randn(9, 8).bfloat16(), torch.randn(7, 20).bfloat16()
     a[:, 7] = 0

@@ -17,8 +17,10 @@ import pytest
 from hookline.cli import main
 from hookline.cli.kit import ASKED, in_experiment
 from hookline.errors import ExperimentError
+from warm import Warm
 
 NAMES = {kind: f"my-{kind}" for kind in ASKED}
+Ask = Callable[..., subprocess.CompletedProcess[str]]
 DRIVER = """
 import json, sys
 from hookline.cli import main
@@ -49,14 +51,13 @@ def install(distribution: Path) -> None:
     (info / "entry_points.txt").write_text("\n".join(points))
 
 
-def ask(desk: Path, *command: str, lines: str = "") -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def ask(desk: Path, warm: Warm) -> Ask:
     """A program that sees all of them installed."""
     paths = [*map(str, sorted(desk.glob("*/src"))), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     sources = os.pathsep.join(filter(None, paths))
-    variables = {**os.environ, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=desk, env=variables, input=lines, capture_output=True, text=True
-    )
+    variables = {**os.environ, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"}
+    return lambda *command, lines="": warm.run(*command, cwd=desk, env=variables, input=lines)
 
 
 def test_a_kinds_own_name_always_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,10 +65,10 @@ def test_a_kinds_own_name_always_does(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "offers the update 'mine'" in capsys.readouterr().out
 
 
-def test_every_experiment_runs(desk: Path) -> None:
+def test_every_experiment_runs(desk: Path, ask: Ask) -> None:
     tried = [name for kind, name in NAMES.items() if in_experiment(kind)]
     commands = [["run", f"hookline-{n}/try-{n}.yaml", "--out", f"run-{n}"] for n in tried]
-    done = ask(desk, "-c", DRIVER, lines="".join(json.dumps(command) + "\n" for command in commands))
+    done = ask("-c", DRIVER, lines="".join(json.dumps(command) + "\n" for command in commands))
     assert re.findall(r"==  (\d+)", done.stdout) == ["0"] * len(tried), done.stdout + done.stderr
     for name in tried:
         [rows] = [[json.loads(line) for line in (desk / f"run-{name}/metrics.jsonl").read_text().splitlines()]]
@@ -77,8 +78,8 @@ def test_every_experiment_runs(desk: Path) -> None:
         assert f"hookline-{name}" in {p["distribution"] for p in plugins} or f"task:{name}" in data
 
 
-def test_every_test_passes_at_once(desk: Path) -> None:
-    done = ask(desk, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, sorted(desk.glob("*/tests"))))
+def test_every_test_passes_at_once(desk: Path, ask: Ask) -> None:
+    done = ask("-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, sorted(desk.glob("*/tests"))))
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 60, done.stdout  # type: ignore[index]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -17,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warm import Warm
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("core", "plugins", "csrc", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
+PROGRAM = "import sys; from hookline.cli import main; sys.exit(main(sys.argv[1:]))"
 DRIVER = """
 import contextlib, io, json, sys
 from hookline.cli import main
@@ -46,6 +50,10 @@ class Environment:
 
     folder: Path
 
+    @functools.cached_property
+    def warm(self) -> Warm:
+        return Warm(self.python, clean())
+
     @property
     def python(self) -> Path:
         return self.folder / "bin" / "python"
@@ -62,8 +70,10 @@ class Environment:
         )
         return Said(done.returncode, done.stdout, done.stderr)
 
-    def hookline(self, *arguments: object, **variables: str) -> Said:
-        return self.run("hookline", *arguments, **variables)
+    def hookline(self, *arguments: object, cwd: Path | None = None, **variables: str) -> Said:
+        """A command, in a warm process of this environment; `run("hookline", …)` is a real start."""
+        done = self.warm.run("-c", PROGRAM, *map(str, arguments), cwd=cwd or self.folder, env=clean() | variables)
+        return Said(done.returncode, done.stdout, done.stderr)
 
     def pip(self, *arguments: object) -> None:
         """This interpreter's pip, working on that environment."""

@@ -107,7 +107,7 @@ def one_sentence(said: Said, code: int) -> str:
 
 
 def test_it_is_listed_from_metadata(environment: Environment) -> None:
-    said = environment.hookline("plugins", "list")
+    said = environment.run("hookline", "plugins", "list")
     assert said.code == 0
     assert re.search(r"advantage +loo +hookline-loo +0\.1\.0 +offered", said.out)
     [shown] = [line for line in said.out.splitlines() if "hookline-usurper" in line]

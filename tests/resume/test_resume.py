@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from hookline import Run
 from hookline.loop.api import open_finished
+from warm import Warm
 
 WORDS = "open close read write file list value name return error string number path time data key".split()
 
@@ -113,40 +112,31 @@ def experiment(folder: Path) -> dict[str, Any]:
     }
 
 
-class Server:
-    """The warm parent, and what an uninterrupted run gives."""
+slow = pytest.mark.slow
 
-    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
-        self.folder, self.spec, self.tries = folder, spec, 0
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forkserver.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        assert json.loads(self.process.stdout.readline()) == "ready"
+
+class Runs:
+    """Runs of one experiment, each in a warm process, and what an uninterrupted one gives."""
+
+    def __init__(self, warm: Warm, folder: Path, spec: dict[str, Any]) -> None:
+        self.warm, self.folder, self.spec, self.tries = warm, folder, spec, 0
         whole = self.run(folder / "whole")
-        assert whole["code"] == 0, whole["log"]
-        self.counts: dict[str, int] = whole["counts"]
+        assert whole.returncode == 0, whole.stderr
+        self.counts: dict[str, int] = json.loads((folder / "whole.counts").read_text())
         self.expected = outcome(folder / "whole")
 
-    def run(self, out: Path, kill: tuple[str, int, str] | None = None) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"experiment": self.spec, "out": str(out), "kill": kill}) + "\n")
-        self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+    def run(self, out: Path, kill: tuple[str, int, str] | None = None) -> subprocess.CompletedProcess[str]:
+        request = {"experiment": self.spec, "out": str(out), "kill": kill}
+        return self.warm.run(Path(__file__).with_name("killed_run.py"), input=json.dumps(request))
 
     def kill_and_resume(self, *kills: tuple[str, int, str]) -> None:
         self.tries += 1
         out = self.folder / "-".join([f"{self.tries}", *(f"{point}{n}{when}" for point, n, when in kills)])
         for kill in kills:
             died = self.run(out, kill)
-            assert died["signal"] == signal.SIGKILL, f"the kill at {kill} never fired: {died}"
+            assert died.returncode == -signal.SIGKILL, f"the kill at {kill} never fired: {died}"
         again = self.run(out)
-        assert again["code"] == 0, again["log"]
+        assert again.returncode == 0, again.stderr
         assert outcome(out) == self.expected
 
 
@@ -184,28 +174,20 @@ def rounds(folder: Path) -> dict[str, Any]:
     return {**spec, "phases": [{**pretrain, "steps": 2}, sft, {"repeat": 3, "phases": again}]}
 
 
-def served(folder: Path, spec: dict[str, Any]) -> Iterator[Server]:
-    made = Server(folder, spec)
-    yield made
-    assert made.process.stdin is not None
-    made.process.stdin.close()
-    made.process.wait(timeout=20)
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def runs(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("resume")
-    yield from served(folder, experiment(folder))
+    return Runs(warm, folder, experiment(folder))
 
 
 @pytest.fixture(scope="module")
-def in_rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def in_rounds(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("rounds")
-    yield from served(folder, rounds(folder))
+    return Runs(warm, folder, rounds(folder))
 
 
-def test_the_miniature_changes_weights_in_every_phase_that_trains(server: Server) -> None:
-    weights = server.expected["weights"]
+def test_the_miniature_changes_weights_in_every_phase_that_trains(runs: Runs) -> None:
+    weights = runs.expected["weights"]
     assert len(set(weights.values())) == 5, "pretrain, sft (= comparisons), reward-model, rl, rl-shared"
     assert weights["sft"] == weights["comparisons"]
 
@@ -213,32 +195,32 @@ def test_the_miniature_changes_weights_in_every_phase_that_trains(server: Server
 @pytest.mark.parametrize(
     ("point", "share", "when"),
     [
-        ("cut", 0.0, "before"),  # before the first phase began
-        ("phase", 0.0, "before"),  # phase boundaries
+        pytest.param("cut", 0.0, "before", marks=slow),  # before the first phase began
+        pytest.param("phase", 0.0, "before", marks=slow),  # phase boundaries
         ("phase", 0.5, "after"),
-        ("rollout", 0.3, "before"),  # while comparisons are sampled
+        pytest.param("rollout", 0.3, "before", marks=slow),  # while comparisons are sampled
         ("rollout", 0.8, "before"),  # in mid-rollout of PPO
         ("collect", 0.7, "after"),  # comparisons written, step not committed
         ("epoch", 0.2, "after"),  # between the epochs of one step
-        ("epoch", 0.85, "before"),
+        pytest.param("epoch", 0.85, "before", marks=slow),
         ("save", 0.5, "before"),  # in mid-save
-        ("sync", 0.7, "before"),
+        pytest.param("sync", 0.7, "before", marks=slow),
         ("rename", 0.4, "before"),
-        ("rename", 0.9, "after"),
+        pytest.param("rename", 0.9, "after", marks=slow),
         ("evaluation", 0.6, "before"),
         ("row", 0.95, "after"),
     ],
 )
-def test_a_kill_changes_nothing(server: Server, point: str, share: float, when: str) -> None:
-    server.kill_and_resume((point, 1 + int(share * (server.counts[point] - 1)), when))
+def test_a_kill_changes_nothing(runs: Runs, point: str, share: float, when: str) -> None:
+    runs.kill_and_resume((point, 1 + int(share * (runs.counts[point] - 1)), when))
 
 
-def test_two_kills_in_one_run_change_nothing(server: Server) -> None:
-    server.kill_and_resume(("epoch", 14, "before"), ("save", 9, "after"))
+def test_two_kills_in_one_run_change_nothing(runs: Runs) -> None:
+    runs.kill_and_resume(("epoch", 14, "before"), ("save", 9, "after"))
 
 
-@pytest.mark.slow
-def test_a_kill_at_every_step_and_every_save_changes_nothing(server: Server) -> None:
+@pytest.mark.slow(400)
+def test_a_kill_at_every_step_and_every_save_changes_nothing(runs: Runs) -> None:
     """Every step of every phase, before and after its row, and every write of every save."""
     for point, when in (
         ("step", "before"),
@@ -247,11 +229,11 @@ def test_a_kill_at_every_step_and_every_save_changes_nothing(server: Server) -> 
         ("rename", "before"),
         ("save", "after"),
     ):
-        for n in range(1, server.counts[point] + 1):
-            server.kill_and_resume((point, n, when))
+        for n in range(1, runs.counts[point] + 1):
+            runs.kill_and_resume((point, n, when))
 
 
-def test_every_round_goes_on_from_the_last_and_learns_from_all_comparisons(in_rounds: Server) -> None:
+def test_every_round_goes_on_from_the_last_and_learns_from_all_comparisons(in_rounds: Runs) -> None:
     weights, data = in_rounds.expected["weights"], in_rounds.expected["comparisons"]
     assert list(weights)[:3] == ["comparisons@1", "comparisons@2", "comparisons@3"]
     assert [weights[f"comparisons@{k}"] for k in (1, 2, 3)] == [weights[n] for n in ("sft", "rl@1", "rl@2")]
@@ -269,14 +251,19 @@ def test_every_round_goes_on_from_the_last_and_learns_from_all_comparisons(in_ro
 
 @pytest.mark.parametrize(
     ("point", "share", "when"),
-    [("step", 0.5, "before"), ("rollout", 0.6, "before"), ("epoch", 0.9, "after"), ("phase", 0.45, "before")],
+    [
+        pytest.param("step", 0.5, "before", marks=slow),
+        ("rollout", 0.6, "before"),
+        pytest.param("epoch", 0.9, "after", marks=slow),
+        ("phase", 0.45, "before"),
+    ],
 )
-def test_a_kill_in_a_round_changes_nothing(in_rounds: Server, point: str, share: float, when: str) -> None:
+def test_a_kill_in_a_round_changes_nothing(in_rounds: Runs, point: str, share: float, when: str) -> None:
     in_rounds.kill_and_resume((point, 1 + int(share * (in_rounds.counts[point] - 1)), when))
 
 
-@pytest.mark.slow
-def test_a_kill_at_every_step_of_every_round_changes_nothing(in_rounds: Server) -> None:
+@pytest.mark.slow(300)
+def test_a_kill_at_every_step_of_every_round_changes_nothing(in_rounds: Runs) -> None:
     for point, when in (("step", "before"), ("row", "after"), ("phase", "before"), ("phase", "after")):
         for n in range(1, in_rounds.counts[point] + 1):
             in_rounds.kill_and_resume((point, n, when))

@@ -7,8 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import hookline
 from hookline import Run
 from hookline.loop.api import open_run, plan
 from hookline.loop.session import Session
+from warm import Warm
 
 KILLER = """
 import os, signal
@@ -120,7 +119,9 @@ def whole(small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 
 @pytest.fixture(scope="session")
-def resumed(small: dict[str, Any], whole: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[str]]:
+def resumed(
+    small: dict[str, Any], whole: Run, warm: Warm, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, list[str]]:
     """The same, killed after `rl` had committed a step that no checkpoint holds, then resumed; W&B has a key, stays offline.
 
     Returns the run, and the W&B directories that the kill left behind.
@@ -134,9 +135,7 @@ def resumed(small: dict[str, Any], whole: Run, tmp_path_factory: pytest.TempPath
     )
     alone = {name: value for name, value in os.environ.items() if "WANDB" not in name}  # not our process's W&B service
     key = {"WANDB_API_KEY": CANARY, "WANDB_MODE": "offline"}
-    child = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={**alone, **key}, capture_output=True, text=True
-    )
+    child = warm.run("-c", code, cwd=folder, env={**alone, **key})
     assert child.returncode == -signal.SIGKILL, child.stderr
     left = sorted(path.name for path in (out / "wandb").glob("offline-run-*"))
     with pytest.MonkeyPatch.context() as patch:

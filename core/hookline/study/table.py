@@ -29,6 +29,7 @@ class Column:
     """A column: its key in the rows and in CSV, what people read above it, and how they see its numbers."""
 
     key: str
+    """Its name in the rows and in CSV."""
     heading: str | None = None
     """Default: the key."""
     form: str = ".4g"
@@ -38,6 +39,7 @@ class Column:
 
     @property
     def title(self) -> str:
+        """What people read above the column."""
         return self.key if self.heading is None else self.heading
 
     def shown(self, value: Any) -> str:
@@ -67,7 +69,9 @@ class Table:
     name: str
     """A word for it: the stem of files that hold it."""
     columns: Sequence[Column]
+    """The columns, in their order."""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    """The rows, in their order; `add` appends one."""
     caption: str = ""
     """A sentence above it, for people."""
 
@@ -85,6 +89,7 @@ class Table:
 
     @property
     def headings(self) -> list[str]:
+        """What people read above each column."""
         return [column.title for column in self.columns]
 
     def cells(self) -> list[list[str]]:

@@ -1,7 +1,7 @@
-"""A warm parent: imports once, forks a child per run, and lets a child kill itself at the n-th call of a function.
+"""A run that kills itself at the n-th call of a function: a program for the fixture `warm`, used by test_resume.py.
 
-Started by test_resume.py as a process of its own with one thread, since forking under OpenMP threads is not safe.
-Reads one JSON request per line, answers one JSON line each.
+Reads one JSON request from standard input: the experiment, where it goes, and where to kill it, if anywhere. Writes how
+often each function was called to OUT.counts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import torch
-
-torch.set_num_threads(1)
 
 POINTS = {
     "rollout": "hookline.inference.local.choose",
@@ -66,51 +62,14 @@ def _instrument(kill: tuple[str, int, str] | None, counts: Counter[str]) -> None
         setattr(owner, name, functools.wraps(original)(counted))
 
 
-def _child(request: dict[str, Any]) -> None:
+def main() -> None:
     import hookline
 
+    request = json.load(sys.stdin)
     counts: Counter[str] = Counter()
-    _instrument(tuple(request["kill"]) if request.get("kill") else None, counts)
+    _instrument(tuple(request["kill"]) if request["kill"] else None, counts)
     hookline.run(request["experiment"], out=request["out"])
     Path(request["out"]).with_suffix(".counts").write_text(json.dumps(counts))
-
-
-def main() -> None:
-    import transformers.models.gpt2.modeling_gpt2  # warm
-
-    import hookline.loop.api
-    import hookline.loop.loop  # noqa: F401
-
-    assert transformers
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        log = Path(request["out"]).with_suffix(".log")
-        child = os.fork()
-        if child == 0:
-            with log.open("a") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            code = 1
-            try:
-                _child(request)
-                code = 0
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        counts = Path(request["out"]).with_suffix(".counts")
-        answer = {
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-            "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-            "counts": json.loads(counts.read_text()) if counts.exists() else {},
-            "log": log.read_text()[-2000:] if log.exists() else "",
-        }
-        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""The rooms of the tests: which tests belong to a room of the code, what they may cost, how they are dealt to workers.
+
+`python tests/rooms.py data` prints the test files of a room and of the rooms that import it (`make test ROOM=data`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+BUDGET = {
+    "core": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30, "resume": 20, "compare": 20,
+    "trackers": 20, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5,
+}  # fmt: skip
+"""Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
+
+TESTS = {
+    # rooms of core/hookline
+    "cli": ["core/test_commands", "core/test_examples", "core/test_experiments_page", "badinput/test_strangers"],
+    "testing": ["kit/*", "core/test_open_phase", "kernels/test_bench"],
+    "study": ["compare/*", "core/test_reproduce", "core/test_notebook"],
+    "loop": [
+        "core/test_best_and_roles", "core/test_context", "core/test_life", "core/test_promises", "core/test_rollouts",
+        "core/test_rounds", "core/test_unjudged", "resume/*", "badinput/test_numbers", "badinput/test_processes",
+    ],
+    "runs": ["core/test_life", "core/test_outlook", "resume/*", "trackers/test_jsonl", "badinput/test_processes"],
+    "inference": ["core/test_compared", "core/test_drawing", "core/test_engine_answers"],
+    "training": ["core/test_engine", "core/test_muon", "core/test_schedule", "core/test_state"],
+    "plan": ["badinput/test_combinations", "badinput/test_config*"],
+    "models": ["core/test_family", "core/test_model_kinds", "badinput/test_models", "tasks/test_tabular"],
+    "data": ["data/*", "badinput/test_data"],
+    "registry": ["plugins/*"],
+    "config": ["badinput/test_config*", "core/test_types"],
+    "contract": ["plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
+    "storage": ["core/test_state", "badinput/test_checkpoints", "resume/*"],
+    "batch": ["advantages/*", "core/test_engine", "core/test_rollouts"],
+    "world": ["core/test_devices"],
+    "kernels": ["kernels/*"],
+    "errors": ["badinput/*"],
+    # folders of plugins/hookline_plugins
+    "advantages": ["advantages/*"],
+    "algorithms": ["algorithms/*"],
+    "commands": ["core/test_commands", "compare/test_comparing_page", "kernels/test_bench"],
+    "environments": ["data/test_environments"],
+    "feedback": ["core/test_unjudged", "resume/*"],
+    "guidance": ["algorithms/*"],
+    "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
+    "report": ["trackers/test_report"],
+    "rewards": ["wrappers/*", "tasks/*"],
+    "rollouts": ["algorithms/test_preferences*", "algorithms/test_values*"],
+    "tasks": ["tasks/*"],
+    "trackers": ["trackers/*"],
+    "wrappers": ["wrappers/*"],
+    # the tests themselves
+    "tests": ["test_*", "core/test_rooms", "core/test_api_page", "core/test_changes"],
+}  # fmt: skip
+"""Room → the tests that fail when it is broken."""
+
+
+def importers(room: str) -> set[str]:
+    """The rooms that import one, by the graph that the import contracts are checked against."""
+    import grimp
+
+    graph = grimp.build_graph("hookline", "hookline_plugins", cache_dir=None)
+    found = set()
+    for module in graph.modules:
+        if module.split(".")[1:2] == [room]:
+            found |= {other.split(".")[1] for other in graph.find_modules_that_directly_import(module) if "." in other}
+    return (found & set(TESTS)) - {room}
+
+
+def files_of(rooms: Iterable[str]) -> list[Path]:
+    """The test files of these rooms, each once."""
+    patterns = [pattern for room in rooms for pattern in TESTS[room]]
+    return sorted({path for pattern in patterns for path in (ROOT / "tests").glob(f"{pattern}.py") if _tests(path)})
+
+
+def _tests(path: Path) -> bool:
+    return path.name.startswith("test_")
+
+
+# -- workers and shards
+
+WHOLE = ("compare", "trackers")
+"""Folders whose files read the same finished runs, so one worker takes them all."""
+
+
+def deal(items: list[pytest.Item]) -> None:
+    """Group tests for pytest-xdist: a file goes to one worker as a whole, slow tests one by one; the costliest rooms first."""
+    order = list(BUDGET)
+
+    def room(item: pytest.Item) -> str:
+        return item.path.relative_to(ROOT / "tests").parts[0]
+
+    items.sort(key=lambda item: order.index(room(item)) if room(item) in order else len(order))
+    for item in items:
+        if not item.get_closest_marker("xdist_group") and not item.get_closest_marker("slow"):
+            name = room(item) if room(item) in WHOLE else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+def shard(items: list[pytest.Item], which: str) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The slow tests of one of several parts of about equal time, as `3/8` says, and those left out.
+
+    `@pytest.mark.slow(90)` says how many seconds a test takes, where these are more than ten.
+    """
+    number, _, count = which.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise pytest.UsageError(f"--shard is {which!r}; it is I/N with I from 1 to N, for example 3/8")
+    slow = [(item, mark) for item in items if (mark := item.get_closest_marker("slow"))]
+    filled = [0.0] * int(count)
+    part: dict[str, int] = {}
+    for item, mark in sorted(slow, key=lambda pair: (-sum(pair[1].args or (10,)), pair[0].nodeid)):
+        least = min(range(int(count)), key=filled.__getitem__)
+        filled[least] += sum(mark.args or (10,))
+        part[item.nodeid] = least
+    kept = [item for item in items if part.get(item.nodeid) == int(number) - 1]
+    return kept, [item for item in items if part.get(item.nodeid) != int(number) - 1]
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1]
+    if asked not in TESTS:
+        sys.exit(f"there is no room {asked!r}; rooms: {', '.join(sorted(TESTS))}")
+    print(*(path.relative_to(ROOT) for path in files_of({asked, *importers(asked)})))
