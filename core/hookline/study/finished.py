@@ -63,8 +63,8 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
                 with torch.no_grad():
                     ends = _interval(evaluator.rewards[name][0], scored, terms[name], value)
                 numbers = {"value": value, "low": ends.low, "high": ends.high}
-                numbers = {key: number if math.isfinite(number) else None for key, number in numbers.items()}
-                found.append({"evaluation": evaluator.spec.name, "figure": name, **numbers, "rows": len(samples)})
+                known = {key: number if math.isfinite(number) else None for key, number in numbers.items()}
+                found.append({"evaluation": evaluator.spec.name, "figure": name, **known, "rows": len(samples)})
     return found
 
 
