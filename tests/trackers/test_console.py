@@ -14,6 +14,7 @@ from tracker_runs import ALL, Followed, commit
 
 from hookline.loop.api import plan
 from hookline.loop.trackers import Trackers
+from hookline_plugins.report import words
 
 ESCAPE = "\x1b"
 
@@ -32,6 +33,38 @@ def test_a_pipe_gets_few_plain_lines(opened: Callable[..., Followed], capsys: py
     assert any(line.startswith("  step 400/400") for line in lines)
     assert any(line.startswith("pretrain done in 0:0") for line in lines)
     assert lines[-1].endswith(str(run.directory))
+
+
+def test_the_whole_run_is_estimated_early_and_corrected(
+    opened: Callable[..., Followed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = opened("console")
+    for phase in run.experiment["phases"][:2]:
+        run.tell("phase_started", phase=phase["name"], steps=40, done=0)
+        for step in range(1, 41):
+            run.commit_row(phase["name"], step, {"loss": 1.0}, {"seconds/rollout": 6.0, "seconds/update": 6.0})
+            run.trackers["console"].next_estimate = 0.0  # type: ignore[attr-defined]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("causal-lm   phase 1 of 5")
+    [first] = [number for number, line in enumerate(lines) if "the whole run" in line]
+    assert re.fullmatch(r"  the whole run: about \d+ (s|min) left on this machine, first estimate", lines[first])
+    assert lines[first - 1].startswith("  step  8/40") or lines[first - 1].startswith("  step  9/40")
+    assert all(
+        re.search(r" left, about \d+ (s|min) in all$", line)
+        for line in lines[first + 1 :]
+        if " left" in line and "phase" not in line
+    )
+    second = next(line for line in lines if line.startswith("comparisons: "))
+    assert re.search(r"phase 2 of 5, about \d+ (s|min) left in all$", second)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "about 5 s"), (42, "about 40 s"), (56, "about 1 min"), (400, "about 7 min"), (3600, "about 1 h"),
+     (7900, "about 2 h 10 min")],
+)  # fmt: skip
+def test_an_estimate_is_no_more_exact_than_it_is(seconds: float, text: str) -> None:
+    assert words.about(seconds) == text
 
 
 def test_evaluations_are_shown_as_they_come_and_summed_up(

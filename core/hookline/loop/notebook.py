@@ -8,7 +8,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 __all__ = ["beside_event_loops"]
@@ -29,21 +29,25 @@ def beside_event_loops(function: Callable[P, Answer]) -> Callable[P, Answer]:
             asyncio.get_running_loop()
         except RuntimeError:
             return function(*args, **kwargs)
-        context, numbers = contextvars.copy_context(), []
+        context, begun, outcome = contextvars.copy_context(), threading.Event(), Future[Answer]()
 
-        def work() -> Answer:
-            numbers.append(threading.get_ident())
-            return context.run(function, *args, **kwargs)
-
-        with ThreadPoolExecutor(1, "hookline") as worker:
-            answer = worker.submit(work)
+        def work() -> None:
+            begun.set()
             try:
-                return answer.result()
-            except KeyboardInterrupt:
-                for number in numbers if not answer.done() else ():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(number), ctypes.py_object(KeyboardInterrupt)
-                    )
-                raise
+                outcome.set_result(context.run(function, *args, **kwargs))
+            except BaseException as err:
+                outcome.set_exception(err)
+
+        thread = threading.Thread(target=work, name="hookline", daemon=True)
+        try:
+            thread.start()
+            thread.join()
+        except KeyboardInterrupt:
+            if begun.wait(1.0):
+                number, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(number, error)
+                thread.join()
+            raise
+        return outcome.result()
 
     return call
