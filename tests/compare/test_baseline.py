@@ -16,8 +16,10 @@ import pytest
 from compare_desk import experiment, rewrite
 
 import hookline
-from hookline import HooklineError
+from hookline import HooklineError, Metric
 from hookline.cli import main
+from hookline.loop.api import plan
+from hookline.runs.figures import Dictionary, Figures
 
 METRIC = "eval/task"
 Plant = Callable[..., str]
@@ -129,6 +131,31 @@ def test_where_no_direction_is_known_the_words_say_higher(plant: Plant) -> None:
     found = hookline.compare(best)
     assert (found["metric"], found["better"]) == ("loss", "lower")
     assert against(found, "d")["words"].startswith("d is better than c by 0.5")
+
+
+def test_a_reward_says_which_way_is_better_and_a_metric_too() -> None:
+    task = "builtin:walks"
+    rewards = [
+        {"use": "task", "task": task},
+        "kl",
+        "length",
+        {"use": "exact", "task": task},
+        {"use": "exact", "name": "gap", "task": task, "figure": "gap"},
+    ]
+    values = experiment(evaluate=[{"prompts": task, "rows": 4, "reward": rewards}])
+    figures = Figures(plan(values).phases)
+    found = {name: figures.find("rl", f"eval/{name}") for name in ("task", "kl", "length", "exact", "gap")}
+    assert {name: metric and metric.better for name, metric in found.items()} == {
+        "task": "higher", "kl": "lower", "length": None, "exact": "higher", "gap": "lower",
+    }  # fmt: skip
+    said = [figures.find("rl", name) for name in ("reward", "reward/task", "loss", "grad_norm")]
+    assert [metric and metric.better for metric in said] == ["higher", "higher", None, None]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_declarations_that_differ_only_in_direction_are_one(turned: bool) -> None:
+    both = [Metric("nll", "mean of −log p"), Metric("nll", "mean of −log p", better="lower")]
+    assert Dictionary(both[::-1] if turned else both).find("nll", "a test").better == "lower"
 
 
 # -- a difference that is not shown

@@ -33,3 +33,16 @@ def test_the_page_from_top_to_bottom(
     for column in ("IQM", "95 % interval", "difference", "P(first higher)", "higher at"):
         assert column in shown
         assert f"| {column} |" in PAGE
+    for column in ("d", "P(better)", "p (Holm)"):
+        assert re.search(rf"^.*configuration.* {re.escape(column)}  ", shown, re.MULTILINE)
+        assert f"| {column} |" in PAGE
+    for row in (
+        "equal steps",
+        "equal tokens",
+        "equal seconds",
+        "mean over steps",
+        "mean over tokens",
+        "mean over seconds",
+    ):
+        assert f"\n{row} " in shown
+    assert re.search(r"^grpo against reinforce at equal steps \(20\): .*, not shown: ", shown, re.MULTILINE)

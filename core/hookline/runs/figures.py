@@ -26,6 +26,8 @@ class Dictionary:
                 raise PluginError(
                     f"the figure '{metric.name}' is declared twice, with different meanings", "rename one of them"
                 )
+            if known.better is None:
+                self._declared[metric.name] = metric
         self._patterns = [metric for metric in self._declared.values() if "*" in metric.name]
 
     def find(self, name: str, who: str) -> Metric:
