@@ -21,9 +21,7 @@ from hookline.config.uses import normal_form
 from hookline.runs.surroundings import experiment_changes
 from hookline.study.grouping import labels_of
 from hookline.study.matrix import _label, axes_of
-from hookline_plugins.report import comparison
-from hookline_plugins.report.page import visible
-from reading_pages import UGLY, read
+from reading_pages import read
 
 Copied = Callable[..., Path]
 METRIC = "eval/task"
@@ -253,18 +251,6 @@ def test_the_terminal_and_the_files(slow_and_fast: Path, tmp_path: Path, capsys:
     assert len(files["step.csv"].splitlines()) == 1 + 2 * len(found["curves"]["lr=0.1"])
     assert main(["compare", str(slow_and_fast), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metric"] == METRIC
-
-
-@pytest.mark.parametrize("name", UGLY, ids=range(len(UGLY)))
-def test_whatever_label_a_user_gives_stays_text(slow_and_fast: Path, name: str) -> None:
-    found = hookline.compare(
-        [f"{i}{name.replace('=', '').replace(chr(0), '')}={slow_and_fast}" for i in (1, 2)], metric="reward"
-    )
-    found["notes"].append(name)
-    found["metric"] = name
-    page = read(comparison.page(found))
-    page.is_harmless()
-    assert " ".join(visible(name).split()) in page.said
 
 
 # -- ugly input
