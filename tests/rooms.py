@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BUDGET = {
     "core": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30, "resume": 20, "compare": 20,
-    "trackers": 20, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5,
+    "trackers": 20, "pages": 15, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
 
@@ -37,7 +37,7 @@ TESTS = {
     "registry": ["plugins/*"],
     "config": ["badinput/test_config*", "core/test_types"],
     "contract": ["plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
-    "storage": ["core/test_state", "badinput/test_checkpoints", "resume/*"],
+    "storage": ["core/test_state", "core/test_once", "badinput/test_checkpoints", "resume/*"],
     "batch": ["advantages/*", "core/test_engine", "core/test_rollouts"],
     "world": ["core/test_devices"],
     "kernels": ["kernels/*"],
@@ -50,7 +50,7 @@ TESTS = {
     "feedback": ["core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
-    "report": ["trackers/test_report"],
+    "report": ["trackers/test_report", "pages/*"],
     "rewards": ["wrappers/*", "tasks/*"],
     "rollouts": ["algorithms/test_preferences*", "algorithms/test_values*"],
     "tasks": ["tasks/*"],

@@ -52,22 +52,12 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
                 evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
             figures, samples = evaluator.run(loop.ctx)
             for name, value in figures.items():
-<<<<<<< HEAD
                 ends = figure_interval(samples, name, value)
                 numbers = {
                     key: number if math.isfinite(number) else None
                     for key, number in (("value", value), ("low", ends.low), ("high", ends.high))
                 }
                 found.append({"evaluation": evaluator.spec.name, "figure": name, **numbers, "rows": len(samples)})
-=======
-                assert evaluator.last is not None
-                scored, terms = evaluator.last
-                with torch.no_grad():
-                    ends = _interval(evaluator.rewards[name][0], scored, terms[name], value)
-                numbers = {"value": value, "low": ends.low, "high": ends.high}
-                known = {key: number if math.isfinite(number) else None for key, number in numbers.items()}
-                found.append({"evaluation": evaluator.spec.name, "figure": name, **known, "rows": len(samples)})
->>>>>>> reproduce
     return found
 
 
