@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-import fcntl
 import json
 import os
 import re
 import shutil
-import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +20,7 @@ from hookline.registry.offers import Offer
 from hookline.runs.figures import Figures
 from hookline.runs.outlook import Outlook
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
-from hookline.storage.folders import verify, write_error
+from hookline.storage.folders import take_lock, verify, write_error
 from hookline.storage.journal import Journal
 from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
 
@@ -82,7 +79,7 @@ class Run:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             run = cls(directory, loose, say)
-            run._take_lock()
+            run._lock = take_lock(directory)
             probe = directory / ".probe"
             probe.write_text("")
             probe.unlink()
@@ -149,22 +146,6 @@ class Run:
         run.about = _json(path / "run.json")
         run._rows = list(whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
         return run
-
-    def _take_lock(self) -> None:
-        self._lock = (self.directory / "lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise CheckpointError(
-                f"{self.directory} is in use by {holder}", "wait for it, stop it, or choose another --out"
-            ) from None
-        self._lock.truncate(0)
-        since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
-        self._lock.flush()
 
     @property
     def locked(self) -> bool:

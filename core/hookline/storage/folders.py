@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import datetime
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors import SafetensorError
 
 from hookline.errors import CheckpointError
 
-__all__ = ["WRITE_ERRORS", "Look", "file_hash", "look", "verify", "write_aside", "write_error"]
+__all__ = ["WRITE_ERRORS", "Look", "file_hash", "look", "take_lock", "verify", "write_aside", "write_error"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -31,6 +34,25 @@ Look = tuple[int, int, int]
 def look(about: os.stat_result) -> Look:
     """Size, time of change and inode of a file."""
     return about.st_size, about.st_mtime_ns, about.st_ino
+
+
+def take_lock(folder: Path) -> TextIO:
+    """Hold a folder until the file that is returned is closed, or the process ends. Raises CheckpointError when it is held."""
+    lock = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise CheckpointError(
+            f"{folder} is in use by {holder}", "wait for it, stop it, or choose another --out"
+        ) from None
+    lock.truncate(0)
+    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+    lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+    lock.flush()
+    return lock
 
 
 def _sync(path: Path) -> None:
