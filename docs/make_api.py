@@ -88,7 +88,10 @@ SECTIONS = (
     Section(
         "Running and studying",
         "The functions behind the commands.",
-        ("run", "sweep", "compare", "reproduce", "evaluate", "export", "interval", "figure_interval", "Estimate", "Table", "Column", "task", "__version__"),
+        (
+            "run", "sweep", "compare", "reproduce", "evaluate", "export", "interval", "figure_interval", "Estimate",
+            "Table", "Column", "task", "__version__",
+        ),  # fmt: skip
     ),
     Section(
         "Errors",
