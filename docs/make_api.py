@@ -91,7 +91,7 @@ SECTIONS = (
         (
             "run", "sweep", "compare", "reproduce", "evaluate", "export", "interval", "figure_interval", "Estimate",
             "Table", "Column", "task", "__version__",
-        ),  # fmt: skip
+        ),
     ),
     Section(
         "Errors",
