@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hookline.errors import CheckpointError, ExperimentError
-from hookline.loop.notebook import beside_event_loops
 from hookline.runs.run import Run
 from hookline.study.intervals import Estimate, Scores, fraction, interval, jackknife, location
+from hookline.world.notebook import beside_event_loops
 
 if TYPE_CHECKING:
     from hookline.batch.stages import Scored, Term
