@@ -16,7 +16,7 @@ import pytest
 import hookline
 from hookline import CheckpointError, ExperimentError
 from hookline.cli import main
-from hookline.loop.notebook import beside_event_loops
+from hookline.world.notebook import beside_event_loops
 
 
 def test_run_evaluate_export_and_reproduce_where_a_loop_runs(

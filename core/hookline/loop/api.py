@@ -14,12 +14,12 @@ from hookline.config.experiment import Source
 from hookline.config.yaml import Document
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.loop.loop import PhaseLoop, run_experiment
-from hookline.loop.notebook import beside_event_loops
 from hookline.loop.session import Session
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.planner import make_plan, other_problems
 from hookline.registry import offers
 from hookline.runs.run import Run
+from hookline.world.notebook import beside_event_loops
 
 __all__ = [
     "begin",

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookline.errors import CheckpointError, ExperimentError
-from hookline.loop.notebook import beside_event_loops
 from hookline.runs.run import Run
 from hookline.study.intervals import figure_interval
+from hookline.world.notebook import beside_event_loops
 
 if TYPE_CHECKING:
     from hookline.plan.plan import Plan, PlannedPhase

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookline.errors import CheckpointError, DataError, shorten
-from hookline.loop.notebook import beside_event_loops
 from hookline.runs.run import Run
 from hookline.study.finished import threads
+from hookline.world.notebook import beside_event_loops
 
 if TYPE_CHECKING:
     from hookline.plan.plan import Plan
