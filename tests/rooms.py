@@ -57,7 +57,7 @@ TESTS = {
     "trackers": ["trackers/*"],
     "wrappers": ["wrappers/*"],
     # the tests themselves
-    "tests": ["test_*", "core/test_rooms", "core/test_api_page", "core/test_changes"],
+    "tests": ["test_*", "core/test_rooms", "core/test_sentences", "core/test_api_page", "core/test_changes"],
 }  # fmt: skip
 """Room → the tests that fail when it is broken."""
 
