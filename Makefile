@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    ?= runs/demo
-WORKERS ?= -n 2 --dist loadgroup --no-loadscope-reorder
+WORKERS ?= -n 2
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
 .PHONY: demo test test-slow lint cuda-check bench proof setup clean
@@ -21,14 +21,14 @@ setup: $(READY)
 demo: $(READY)
 	@$(BIN)/hookline run examples/keyword-phrases.yaml --out $(OUT)
 
-# make test ROOM=data   the tests of one room and of the rooms that import it
+# make test ROOM=data   the tests of one room and of the rooms that import it; WORKERS= runs them in one process
 test: $(READY)
 	@files=$$($(if $(ROOM),$(BIN)/python tests/rooms.py $(ROOM))) && \
 	$(BIN)/python -m pytest $(WORKERS) -m 'not slow and not gpu' $$files $(ARGS)
 
 # make test-slow SHARD=3/8   one part of eight
 test-slow: $(READY)
-	@$(BIN)/python -m pytest $(WORKERS) -m 'slow and not gpu' $(if $(SHARD),--shard $(SHARD)) $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) -m 'slow and not gpu' --hypothesis-profile thorough $(if $(SHARD),--shard $(SHARD)) $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
