@@ -22,7 +22,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from needs import pytest_runtest_makereport  # noqa: F401
-from rooms import deal, shard
+from rooms import pytest_xdist_make_scheduler, shard, sorted_by_cost  # noqa: F401
 from warm import Warm
 
 torch.set_num_threads(1)
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
                 item.add_marker(pytest.mark.slow)
-    deal(items)
+    items[:] = sorted_by_cost(items)
     if config.getoption("--shard"):
         items[:], others = shard(items, config.getoption("--shard"))
         config.hook.pytest_deselected(items=others)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,18 +91,42 @@ WHOLE = ("compare", "trackers")
 """Folders whose files read the same finished runs, so one worker takes them all."""
 
 
-def deal(items: list[pytest.Item]) -> None:
-    """Group tests for pytest-xdist: a file goes to one worker as a whole, slow tests one by one; the costliest rooms first."""
+SERIAL = "threads_change_no_bit", "thread_counts_agree"
+"""Parts of the names of tests that start several threads: one worker takes them all, so that they run one by one."""
+
+
+def sorted_by_cost(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The costliest rooms first, so that both workers end at about the same time."""
     order = list(BUDGET)
+    return sorted(items, key=lambda item: order.index(room) if (room := _room(item.nodeid)) in order else len(order))
 
-    def room(item: pytest.Item) -> str:
-        return item.path.relative_to(ROOT / "tests").parts[0]
 
-    items.sort(key=lambda item: order.index(room(item)) if room(item) in order else len(order))
-    for item in items:
-        if not item.get_closest_marker("xdist_group") and not item.get_closest_marker("slow"):
-            name = room(item) if room(item) in WHOLE else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
+def group_of(nodeid: str, slow: bool) -> str:
+    """What one worker takes as a whole: a file, or several of a room; of the slow tests each alone."""
+    if any(part in nodeid for part in SERIAL):
+        return "threads"
+    if slow:
+        return nodeid
+    return _room(nodeid) if _room(nodeid) in WHOLE else nodeid.partition("::")[0]
+
+
+def _room(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/").partition("/")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For pytest-xdist: groups by room. Its own `loadgroup` needs marks in the names of tests, which pytest 9.2 does not take."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    slow = config.getoption("markexpr").startswith("slow")
+
+    class ByRoom(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid, slow)
+
+    config.option.loadscopereorder = False  # the order is that of sorted_by_cost
+    return ByRoom(config, log)
 
 
 def shard(items: list[pytest.Item], which: str) -> tuple[list[pytest.Item], list[pytest.Item]]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rooms import BUDGET, ROOT, TESTS, deal, files_of, importers, shard
+from rooms import BUDGET, ROOT, TESTS, files_of, group_of, importers, shard, sorted_by_cost
 from warm import Warm
 
 # -- rooms
@@ -52,9 +52,6 @@ class Item(SimpleNamespace):
     def get_closest_marker(self, name: str) -> pytest.Mark | None:
         return next((mark for mark in self.marks if mark.name == name), None)
 
-    def add_marker(self, mark: pytest.MarkDecorator) -> None:
-        self.marks.append(mark.mark)
-
 
 def item(name: str, *marks: pytest.MarkDecorator, file: str = "core/test_a.py") -> Item:
     return Item(nodeid=f"tests/{file}::{name}", path=ROOT / "tests" / file, marks=[mark.mark for mark in marks])
@@ -77,25 +74,25 @@ def test_a_shard_that_cannot_be_is_refused(wrong: str) -> None:
 
 
 def test_a_file_goes_to_one_worker_and_slow_tests_go_one_by_one() -> None:
-    items = [
-        item("a", file="tasks/test_exact.py"),
-        item("b", file="core/test_life.py"),
-        item("c", pytest.mark.slow, file="core/test_life.py"),
-        item("d", pytest.mark.xdist_group("threads"), file="kernels/test_product.py"),
-        item("e", file="compare/test_compare.py"),
-        item("f", file="compare/test_sweeps.py"),
-    ]
-    deal(items)  # type: ignore[arg-type]
-    marks = {i.nodeid[-1]: [mark.args[0] for mark in i.marks if mark.name == "xdist_group"] for i in items}
-    assert marks == {
-        "a": ["test_exact"],
-        "b": ["test_life"],
-        "c": [],
-        "d": ["threads"],
-        "e": ["compare"],
-        "f": ["compare"],
-    }
-    assert items[-1].nodeid[-1] == "a", "the cheapest room comes last"
+    assert group_of("tests/core/test_life.py::test_a[1]", slow=False) == "tests/core/test_life.py"
+    assert group_of("tests/compare/test_compare.py::test_a", slow=False) == "compare"
+    assert group_of("tests/compare/test_compare.py::test_a", slow=True) == "tests/compare/test_compare.py::test_a"
+    assert group_of("tests/kernels/test_product.py::test_threads_change_no_bit[avx2]", slow=False) == "threads"
+    items = [item("a", file="tasks/test_exact.py"), item("b", file="core/test_life.py"), item("c")]
+    assert [i.nodeid[-1] for i in sorted_by_cost(items)] == ["b", "c", "a"], "the cheapest room comes last"
+
+
+def test_both_workers_are_given_whole_files(warm: Warm, tmp_path: Path) -> None:
+    """With the versions of pytest and pytest-xdist that are installed."""
+    (tmp_path / "conftest.py").write_text("from rooms import pytest_xdist_make_scheduler\n")
+    code = "import os, time, pytest\n@pytest.mark.parametrize('n', range(6))\ndef test_a(n): print('ran', __name__, os.getpid())\n"
+    for name in ("a", "b"):
+        (tmp_path / f"test_{name}.py").write_text(code)
+    paths = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = warm.run("-m", "pytest", "-n", "2", "-p", "no:cacheprovider", "-rP", cwd=tmp_path, env=environment)
+    ran = set(re.findall(r"ran (test_\w) (\d+)", done.stdout))
+    assert len(ran) == len({worker for _, worker in ran}) == 2, done.stdout
 
 
 # -- what may be skipped

@@ -24,32 +24,33 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 class Child:
-    """A forked process, with the names of subprocess.Popen in text mode; all its streams are pipes."""
+    """A forked process, with the names of subprocess.Popen; its streams are pipes, of text unless `text` is false."""
 
-    def __init__(self, requests: socket.socket, request: dict[str, object], together: bool) -> None:
+    def __init__(self, requests: socket.socket, request: dict[str, Any], stderr: int | None, text: bool) -> None:
         self.args = request["arguments"]
         self.returncode: int | None = None
         theirs_in, ours_in = os.pipe()
         ours_out, theirs_out = os.pipe()
-        ours_err, theirs_err = (None, os.dup(theirs_out)) if together else os.pipe()
+        ours_err, theirs_err = os.pipe() if stderr == subprocess.PIPE else (None, os.dup(theirs_out if stderr else 2))
         self._status, told = os.pipe()
         with tempfile.TemporaryFile("w+") as file:
             json.dump(request, file)
             file.flush()
             file.seek(0)
             handed = [file.fileno(), theirs_in, theirs_out, theirs_err, told]
-            socket.send_fds(requests, [b"!"], handed)
+            socket.send_fds(requests, [b"!"], [*handed, *request["pass_fds"]])
         for number in handed[1:]:
             os.close(number)
-        self.stdin: IO[str] = os.fdopen(ours_in, "w", encoding="utf-8")
-        self.stdout: IO[str] = os.fdopen(ours_out, encoding="utf-8")
-        self.stderr: IO[str] | None = None if ours_err is None else os.fdopen(ours_err, encoding="utf-8")
+        kind, encoding = ("", "utf-8") if text else ("b", None)
+        self.stdin: IO[Any] = os.fdopen(ours_in, f"w{kind}", encoding=encoding)
+        self.stdout: IO[Any] = os.fdopen(ours_out, f"r{kind}", encoding=encoding)
+        self.stderr: IO[Any] | None = None if ours_err is None else os.fdopen(ours_err, f"r{kind}", encoding=encoding)
         self._told = b""
         self.pid = self._line(None)
 
@@ -82,7 +83,7 @@ class Child:
         """Give the child its input, read what it says until it ends."""
         said = {"stdout": "", "stderr": ""}
 
-        def read(name: str, stream: IO[str]) -> None:
+        def read(name: str, stream: IO[Any]) -> None:
             said[name] = stream.read()
 
         readers = [
@@ -134,9 +135,12 @@ class Warm:
         *arguments: str | Path,
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
-        stderr: int = subprocess.PIPE,
+        stderr: int | None = subprocess.PIPE,
+        text: bool = True,
+        pass_fds: Sequence[int] = (),
+        start_new_session: bool = False,
     ) -> Child:
-        """As `subprocess.Popen([sys.executable, *arguments], …)`; `stderr` is PIPE or STDOUT."""
+        """As `subprocess.Popen([sys.executable, *arguments], …)`; `stderr` is PIPE, STDOUT or None."""
         if self._requests is None:
             self._begin()
         assert self._requests is not None
@@ -147,9 +151,11 @@ class Warm:
         request = {
             "arguments": [str(part) for part in arguments],
             "cwd": str(cwd or os.getcwd()),
+            "pass_fds": list(pass_fds),
+            "session": start_new_session,
             "env": dict(env if env is not None else os.environ if self._env is None else self._env),
         }
-        return Child(self._requests, request, stderr == subprocess.STDOUT)
+        return Child(self._requests, request, stderr, text)
 
     def run(
         self,
@@ -172,7 +178,11 @@ class Warm:
         self._server = subprocess.Popen(
             [self._python, Path(__file__).with_name("warm_server.py")],
             stdin=theirs,
-            env={**(os.environ if self._env is None else self._env), "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"},
+            env={
+                **(os.environ if self._env is None else self._env),
+                "OMP_NUM_THREADS": "1",
+                "TRANSFORMERS_VERBOSITY": "error",
+            },
             start_new_session=True,  # Ctrl-C reaches pytest, which then ends the server
         )
         theirs.close()

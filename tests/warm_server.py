@@ -1,7 +1,8 @@
 """The program behind tests/warm.py: a Python that has imported Hookline once and forks a child for each request.
 
-Its standard input is a socket. Each byte on it is one request and carries five open files: the request itself as JSON,
-the child's standard input, output and error, and a pipe on which the child's process id and its exit status are written.
+Its standard input is a socket. Each byte on it is one request and carries open files: the request itself as JSON, the
+child's standard input, output and error, a pipe on which the child's process id and its exit status are written, and those
+that the child is to have under the numbers that the request names.
 It has one thread, since a fork copies the calling thread only; when the socket is closed it kills its children and ends.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -67,7 +69,7 @@ def serve(requests: socket.socket) -> None:
                 if key.fileobj == awake:
                     os.read(awake, 4096)
                     continue
-                byte, files, *_ = socket.recv_fds(requests, 1, 5)
+                byte, files, *_ = socket.recv_fds(requests, 1, 16)
                 if not byte:
                     for child in ends:
                         os.kill(child, signal.SIGKILL)
@@ -80,13 +82,13 @@ def serve(requests: socket.socket) -> None:
                             os.close(other)
                         ready.close()
                         requests.close()
-                        end(work(*files[:4]))
+                        end(work(files[0], files[1:4], files[5:]))
                     finally:  # a child never goes on as the server
                         traceback.print_exc()
                         os._exit(1)
                 ends[child] = files[4]
                 os.write(files[4], b"%d\n" % child)
-                for file in files[:4]:
+                for file in (*files[:4], *files[5:]):
                     os.close(file)
             with contextlib.suppress(ChildProcessError):
                 while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -96,13 +98,18 @@ def serve(requests: socket.socket) -> None:
                     os.close(told)
 
 
-def work(request: int, *standard: int) -> int | str | None:
+def work(request: int, standard: list[int], passed: list[int]) -> int | str | None:
     """Be the Python that was asked for, in the child. Returns what Python is to exit with."""
-    with open(request) as file:
-        asked: dict[str, Any] = json.load(file)
-    for target, file_number in enumerate(standard):
-        os.dup2(file_number, target)
-        os.close(file_number)
+    with open(request) as said:
+        asked: dict[str, Any] = json.load(said)
+    if asked["session"]:
+        os.setsid()
+    high = [fcntl.fcntl(file, fcntl.F_DUPFD, 200) for file in passed]  # out of the way of the numbers asked for
+    for file in passed:
+        os.close(file)
+    for target, file in [*enumerate(standard), *zip(asked["pass_fds"], high)]:
+        os.dup2(file, target)
+        os.close(file)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(asked["cwd"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +14,22 @@ import yaml
 from compare_desk import experiment
 
 import hookline
+from hookline.study import workers
+from warm import Child, Warm
 
 Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers(warm: Warm) -> Iterator[None]:
+    """The workers of a sweep in this process begin warm; those of test_stopped_and_killed… are real ones."""
+
+    def begin(command: list[str], stdin: int, stdout: int, **kwargs: Any) -> Child:
+        return warm.start(*command[1:], stderr=None, text=False, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": begin}))
+        yield
 
 
 @pytest.fixture(scope="session")

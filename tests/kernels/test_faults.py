@@ -280,7 +280,6 @@ def test_kn19_temperatures_outside_their_range(value):
             call()
 
 
-@pytest.mark.xdist_group("threads")
 @every_op
 def test_kn23_thread_counts_agree(op, implementation):
     """Bit for bit, but where torch itself multiplies: there within its own rounding."""

@@ -50,7 +50,6 @@ def test_every_layout(instruction_set, dtype, a_transposed, b_transposed):
             assert torch.equal(narrow, out.to(dtype))
 
 
-@pytest.mark.xdist_group("threads")
 def test_threads_change_no_bit(instruction_set):
     torch.manual_seed(0)
     a, b, before = torch.randn(500, 300), torch.randn(300, 70), torch.get_num_threads()

@@ -295,7 +295,6 @@ def test_the_same_bits_every_time():
         assert torch.equal(runs[0][name], runs[2][name])
 
 
-@pytest.mark.xdist_group("threads")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_change_no_bit(threads):
     logits, ids = torch.randn(37, 3001), torch.randint(3001, (37,))
