@@ -21,16 +21,12 @@ setup: $(READY)
 demo: $(READY)
 	@$(BIN)/hookline run examples/keyword-phrases.yaml --out $(OUT)
 
-<<<<<<< HEAD
 # The same job with PPO on the gold reward itself: what a perfect reward model could reach. Takes as long as the demo.
 demo-oracle: $(READY)
 	@$(BIN)/hookline run examples/keyword-phrases.yaml --out $(OUT)-oracle 'phases.rl.reward={use: keyword-sentence, name: gold}'
 	@$(BIN)/hookline compare reward-model=$(OUT) oracle=$(OUT)-oracle
 
-# make test ROOM=data   the tests of one room and of the rooms that import it
-=======
 # make test ROOM=data   the tests of one room and of the rooms that import it; WORKERS= runs them in one process
->>>>>>> tests
 test: $(READY)
 	@files=$$($(if $(ROOM),$(BIN)/python tests/rooms.py $(ROOM))) && \
 	$(BIN)/python -m pytest $(WORKERS) -m 'not slow and not gpu' $$files $(ARGS)

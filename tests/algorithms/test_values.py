@@ -15,8 +15,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookline import ExperimentError, PluginError
+from hookline import ExperimentError, PluginError, Rollout
 from hookline.loop.loop import PhaseLoop
+from hookline.loop.rewards import ask_rewards
 from hookline.testing import open_phase
 from hookline_plugins.algorithms.values import expectile, on_taken, targets
 from hookline_plugins.guidance import guided_policy
@@ -252,7 +253,7 @@ def test_the_expectile_lies_between_mean_and_maximum(values: list[float], tau: f
 # -- acting
 
 
-def test_guided_draws_from_the_policy_tilted_by_the_lower_q(lab: Lab) -> None:
+def test_guided_draws_from_the_policy_tilted_by_the_lower_q(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = lab(
         {"use": "ilql", "lr": 0.05, "gamma": 1.0},
         {"use": "dataset", "path": "builtin:walks/walks", "rows": 50},
@@ -265,9 +266,15 @@ def test_guided_draws_from_the_policy_tilted_by_the_lower_q(lab: Lab) -> None:
         }],
     )  # fmt: skip
     steps(loop, 20)
-    evaluator = loop.evaluators[0]
-    evaluator.run(loop.ctx)
-    drawn = evaluator.last[0]  # type: ignore[index]
+    judged: list[Rollout] = []
+
+    def ask(ctx: Any, rewards: Any, rollout: Rollout) -> Any:
+        judged.append(rollout)
+        return ask_rewards(ctx, rewards, rollout)
+
+    monkeypatch.setattr("hookline.loop.evaluation.ask_rewards", ask)
+    loop.evaluators[0].run(loop.ctx)
+    [drawn] = judged
     assert drawn.behaviour is not None
     role = loop.phase.roles["policy"]
     for row in (0, 7, 19):

@@ -56,7 +56,8 @@ class Lab:
 
     folder: Path
     capture: Callable[[], tuple[str, str]]
-    warm: Warm
+    warm: Warm | None = None
+    """Where its processes come from; a folder without one only makes experiments."""
 
     @property
     def run_folder(self) -> Path:

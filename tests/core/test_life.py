@@ -17,7 +17,6 @@ from hookline import CheckpointError, PluginError
 from hookline.loop import closing
 from hookline.loop.api import open_run, plan
 from hookline.models.role import Role
-from hookline.runs.run import Run
 from hookline.storage import folders, journal
 from hookline.storage.journal import Journal
 from hookline.testing import open_phase
@@ -284,13 +283,13 @@ def test_what_another_process_journals_until_the_lock_is_taken_is_known(
 ) -> None:
     out = tmp_path / "run"
     hookline.run(tiny(steps=1), out=out)
-    take = Run._take_lock
+    take = folders.take_lock
 
-    def late(self: Run) -> None:
+    def late(folder: Path) -> object:
         Journal(out / "journal.jsonl").add(["theirs"], 1)
-        take(self)
+        return take(folder)
 
-    monkeypatch.setattr(Run, "_take_lock", late)
+    monkeypatch.setattr("hookline.runs.run.take_lock", late)
     run = open_run(out, plan(tiny(steps=1)))
     assert run.journal.find(["theirs"]) == (True, 1)
     run.close()

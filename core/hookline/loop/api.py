@@ -47,8 +47,8 @@ def plan(
     out: the directory of a run that may go on; what it settled at its start, such as `autocast: auto`, stays so.
     """
     parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
-    going_on = out is not None and (Path(out) / "run.json").is_file()
-    return make_plan(parsed, document, plugins, Run.read(out).experiment if going_on and out else None)
+    begun = Run.read(out).experiment if out is not None and Run.is_one(out) else None
+    return make_plan(parsed, document, plugins, begun)
 
 
 @beside_event_loops
@@ -183,7 +183,7 @@ def plan_of(run: Run) -> Plan:
 
 def _gone_since(out: str | Path | None) -> str:
     """How to get back what a run was begun with and is not installed any more; nothing when all is there."""
-    if out is None or not (Path(out) / "run.json").is_file():
+    if out is None or not Run.is_one(out):
         return ""
     here = {offer.distribution for offer in offers.offers()}
     then = [p for p in Run.read(out).about["plugins"] if not p["distribution"].endswith(".py")]

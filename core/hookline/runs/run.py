@@ -132,11 +132,16 @@ class Run:
             (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
         ) and (not any(path.exists() and path.stat().st_size for path in map(self.directory.joinpath, kept)))
 
+    @staticmethod
+    def is_one(directory: str | Path) -> bool:
+        """Whether a run has begun there. False for every name that cannot be one."""
+        return os.path.isfile(Path(directory) / "run.json")  # unlike Path.is_file, also for a name that is too long
+
     @classmethod
     def read(cls, directory: str | Path) -> Run:
         """A run to look at, without its lock. Raises CheckpointError when there is none."""
         path = Path(directory)
-        if not (path / "run.json").is_file():
+        if not cls.is_one(path):
             raise CheckpointError(
                 f"{directory} is not a run directory: it holds no run.json",
                 "give the folder that `hookline run` printed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,16 +77,16 @@ def entries_of(arguments: Sequence[str | Path]) -> tuple[list[Entry], list[str]]
 def _argument(argument: str | Path) -> tuple[str, Path, bool]:
     path = Path(argument)
     label, equals, rest = str(argument).partition("=")
-    if equals and label and "/" not in label and not path.exists():
+    if equals and label and "/" not in label and not os.path.exists(path):
         return label, Path(rest), True
     return path.resolve().name, path, False
 
 
 def _directories(path: Path) -> list[Path]:
     """A run, or the runs of a sweep or of any folder, in the sweep's own order."""
-    if (path / "run.json").is_file():
+    if Run.is_one(path):
         return [path]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise CheckpointError(f"{path} is no run directory", "give folders that `hookline run` printed")
     listed: list[str] = []
     if (path / "sweep.json").is_file():
