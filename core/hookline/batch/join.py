@@ -58,7 +58,9 @@ def concat(batches: Sequence[S]) -> S:
             return {key: join(key, [v[key] for v in values]) for key in shared}
         if isinstance(head, Behaviour):
             if any(v.sampling != head.sampling or (v.support is None) != (head.support is None) for v in values):
-                raise ValueError("rows drawn under different sampling cannot be joined into one batch: ratios would be wrong")
+                raise ValueError(
+                    "rows drawn under different sampling cannot be joined into one batch: ratios would be wrong"
+                )
             return replace(
                 head,
                 logprobs_BT=join("_BT", [v.logprobs_BT for v in values]),

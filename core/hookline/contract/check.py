@@ -130,7 +130,9 @@ def _check_suffixes(cls: type[Component], who: str) -> None:
     value = inspect.getattr_static(cls, "suffixes")
     plain = isinstance(value, Collection) and not isinstance(value, str)
     if not (plain and all(isinstance(item, str) and re.fullmatch(r"\.[^/\s]+", item) for item in value)):
-        raise PluginError(f"{who}: suffixes is {value!r:.60}", 'write a tuple like (".csv", ".tar.gz"), even for one ending')
+        raise PluginError(
+            f"{who}: suffixes is {value!r:.60}", 'write a tuple like (".csv", ".tar.gz"), even for one ending'
+        )
 
 
 def _check_methods(cls: type[Component], who: str) -> None:
@@ -149,7 +151,9 @@ def _check_methods(cls: type[Component], who: str) -> None:
             raise PluginError(f"{who}: {name} is {'a plain def, not async' if late else 'async'}", hint)
     gives = inspect.getattr_static(cls, "gives")
     if issubclass(cls, Engine) and not isinstance(gives, property) and "score" in gives and cls.score is Engine.score:
-        raise PluginError(f"{who} gives 'score' and has no method score", "define the method, or remove 'score' from gives")
+        raise PluginError(
+            f"{who} gives 'score' and has no method score", "define the method, or remove 'score' from gives"
+        )
 
 
 def _what(thing: Any) -> str:

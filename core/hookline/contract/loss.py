@@ -117,7 +117,8 @@ class MicroBatch(Generic[B]):
     def _check(self, mean: str, x: Tensor, shape: Sequence[int]) -> None:
         if tuple(x.shape) != tuple(shape):
             raise PluginError(
-                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}", "pass one value for each item that is averaged"
+                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}",
+                "pass one value for each item that is averaged",
             )
 
     def _mean(self, kind: str, x: Tensor, raw: Tensor) -> Loss:

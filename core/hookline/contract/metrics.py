@@ -64,7 +64,9 @@ CORE_METRICS = (
         aggregate="sum",
         better="lower",
     ),
-    Metric("equal_groups", "share of groups whose rows all have the same reward: nothing to learn from", healthy=(0.0, 0.9)),
+    Metric(
+        "equal_groups", "share of groups whose rows all have the same reward: nothing to learn from", healthy=(0.0, 0.9)
+    ),
     Metric("judgements", "comparisons and rankings written to the phase's data", "judgements", aggregate="sum"),
     Metric("eval/*", "a figure over the rows of an evaluation, as its reward component summarises it"),
     Metric("seconds/*", "wall time of one part of the step", "s", aggregate="sum", timing=True, better="lower"),

@@ -183,7 +183,7 @@ class Run:
         if differing:
             self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing.values())}")
             self.about["resumed_with"] = self.about.get("resumed_with", {}) | differing
-            self._data_kept = False  # written with the next row, so that a complete run that is only read is not changed
+            self._data_kept = False  # written with the next row, so that only reading a run does not change it
         self.resumed = True
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
@@ -230,7 +230,7 @@ class Run:
                 self._data_kept = False
             elif known["sha256"] != rows.sha256:
                 raise CheckpointError(
-                    f"{name} is not the data that this run began with: {known['rows']} rows then, {len(rows)} now, contents differ",
+                    f"{name} is not the data this run began with: {known['rows']} rows then, {len(rows)} now, contents differ",
                     "restore the file, or start a new run with --out",
                 )
             self._data[name] = rows

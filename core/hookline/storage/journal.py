@@ -60,7 +60,9 @@ class Journal:
             try:
                 folders.verify(folder)
             except CheckpointError as err:
-                raise CheckpointError(f"{self.path} needs a damaged folder: {err.message}", "restore the folder") from None
+                raise CheckpointError(
+                    f"{self.path} has a damaged answer: {err.message}", "restore the folder"
+                ) from None
             tensors = trees.load_tensors(folder / "answer.safetensors")
         return True, trees.unflatten(line["value"], tensors)
 

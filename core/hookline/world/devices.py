@@ -27,7 +27,9 @@ def resolve(name: str) -> torch.device:
         number, there = int(name.partition(":")[2] or 0), torch.cuda.device_count()
         if number >= there:
             has = "cuda:0" if there == 1 else f"cuda:0 to cuda:{there - 1}"
-            raise ExperimentError(f"device: {name} is not available; torch finds {has}", f"use device: cuda:{there - 1}")
+            raise ExperimentError(
+                f"device: {name} is not available; torch finds {has}", f"use device: cuda:{there - 1}"
+            )
         return torch.device("cuda", number)
     return torch.device(name)
 
