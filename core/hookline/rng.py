@@ -1,4 +1,5 @@
-"""Counter-based randomness: a generator is a function of what it is for, so nothing needs saving and nothing drifts."""
+"""Counter-based randomness: a generator depends only on the key of its purpose, so no generator state has to be
+saved."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ __all__ = ["generator", "key", "uniform"]
 
 
 def key(*ids: object) -> int:
-    """A 63-bit seed from any ids, equal on every machine."""
+    """A 63-bit seed from any ids (numbers and text), equal on every machine."""
     odd = next((i for i in ids if not isinstance(i, int | str | float)), None)
     if odd is not None:
         raise TypeError(f"the key of a random number holds a {type(odd).__name__}; use numbers and text")
@@ -19,14 +20,14 @@ def key(*ids: object) -> int:
 
 
 def generator(*ids: object) -> torch.Generator:
-    """A fresh CPU generator that depends on the ids alone."""
+    """A new CPU generator that depends only on the ids."""
     return torch.Generator().manual_seed(key(*ids))
 
 
 def uniform(seed: int, sample_B: torch.Tensor, counter: int) -> torch.Tensor:
-    """One number in [0, 1) per sample, float64 [B], from (seed, sample id, counter) alone.
+    """One number in [0, 1) per sample, float64 [B], which depends only on (seed, sample id, counter).
 
-    A row's draws therefore do not depend on its neighbours, on the batch size or on how often the batch was drawn.
+    The draws of a row therefore do not depend on other rows, on the batch size or on how often the batch was drawn.
     The mixing is splitmix64 (Steele et al. 2014), in wrapping int64.
     """
     x = sample_B.to(torch.int64) * _signed(0x9E3779B97F4A7C15) + _signed(seed ^ (counter * 0xD1B54A32D192ED03))

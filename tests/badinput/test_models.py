@@ -71,7 +71,7 @@ def test_a_whole_folder_trains(lab: Lab, folder: Path) -> None:
     [
         ("config.json", "holds no config.json"),
         ("model.safetensors", "holds no weights"),
-        ("tokenizer.json", "holds no tokenizer.json"),
+        ("tokenizer.json", "contains no tokenizer.json"),
         ("", "no model folder model"),
     ],
 )
@@ -167,7 +167,7 @@ def test_MT_a_tokenizer_larger_than_the_model_shows_both_sizes(lab: Lab, folder:
 
 def test_MT_a_tokenizer_that_ends_no_text_is_refused(lab: Lab, folder: Path) -> None:
     tokenizer(folder, ["<odd>"])
-    refused(lab.run(on(lab)), 3, "tokenizer.json: it has no token that ends a text", "<|endoftext|>")
+    refused(lab.run(on(lab)), 3, "tokenizer.json: the tokenizer has no token that ends a text", "<|endoftext|>")
 
 
 def test_MT1_and_MT2_without_pad_the_eos_is_learned_and_the_padding_is_not(lab: Lab, folder: Path) -> None:

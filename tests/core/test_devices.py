@@ -230,8 +230,8 @@ def test_a_batch_that_lies_there_already_is_itself(lab: Lab, sampled: dict[str, 
     ("name", "there", "sentence"),
     [
         ("cuda", 0, "device: cuda is not available"),
-        ("cuda:1", 1, "device: cuda:1 is not there; torch finds cuda:0 → use device: cuda:0"),
-        ("cuda:5", 2, "device: cuda:5 is not there; torch finds cuda:0 to cuda:1"),
+        ("cuda:1", 1, "device: cuda:1 is not available; torch finds cuda:0 → use device: cuda:0"),
+        ("cuda:5", 2, "device: cuda:5 is not available; torch finds cuda:0 to cuda:1"),
         ("mps", 0, "device: mps is not available"),
     ],
 )
@@ -269,7 +269,7 @@ def test_explain_shows_the_device(tiny: Any, tmp_path: Path, capsys: pytest.Capt
 
 def test_mps_comes_with_a_notice(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert any("mps is untried" in text for text in plan({**tiny(), "device": "mps"}).notes)
+    assert any("mps is untested" in text for text in plan({**tiny(), "device": "mps"}).notes)
 
 
 def test_a_run_on_mps_prints_the_notice_once_and_one_on_the_cpu_does_not(
@@ -278,7 +278,7 @@ def test_a_run_on_mps_prints_the_notice_once_and_one_on_the_cpu_does_not(
     monkeypatch.setattr(devices, "resolve", lambda name: torch.device("cpu"))
     for name, times in (("mps", 1), ("cpu", 0)):
         hookline.run({**tiny(steps=1), "device": name}, out=tmp_path / name).close()
-        said = "note: device: mps is untried; compare a short run with device: cpu before relying on it"
+        said = "note: device: mps is untested; compare a short run with device: cpu before relying on it"
         assert capsys.readouterr().out.splitlines().count(said) == times
 
 

@@ -319,7 +319,7 @@ def test_the_first_answer_to_a_key_stays_and_damage_is_named(tmp_path: Path) -> 
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(raw)
-    with pytest.raises(CheckpointError, match=r"journal.jsonl needs it: .*answer.safetensors does not match its hash"):
+    with pytest.raises(CheckpointError, match=r"journal.jsonl has a damaged answer: .*answer.safetensors does not match its hash"):
         Journal(path).find(["a", 1])
 
 

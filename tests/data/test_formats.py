@@ -125,8 +125,8 @@ def test_what_an_installed_format_claims_does_not_change_a_built_in_ending(
     ("body", "words"),
     [
         ("return None", "format 'tabs' returns None for .*rows.tsv, not rows"),
-        ("yield 3", "format 'tabs' makes int of .*rows.tsv row 1"),
-        ("yield {1: 2}", "format 'tabs' makes keys that are not text of"),
+        ("yield 3", "format 'tabs' returns int for .*rows.tsv row 1"),
+        ("yield {1: 2}", "format 'tabs' returns keys that are not text for"),
         ("raise KeyError('x')\n        yield", "format 'tabs' failed on .*rows.tsv: KeyError: 'x'"),
     ],
     ids=["nothing", "no-mapping", "keys", "raises"],

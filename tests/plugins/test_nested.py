@@ -254,7 +254,7 @@ def test_an_option_is_shown_with_its_kind(loose: str) -> None:
 
 @pytest.mark.parametrize("target", ["enviroment", int])
 def test_what_is_no_kind_is_refused_where_it_is_written(target: Any) -> None:
-    with pytest.raises(TypeError, match="neither a kind nor the base class of one"):
+    with pytest.raises(TypeError, match="not a kind or the base class of a kind"):
         hookline.Use[target]
 
 

@@ -1,4 +1,5 @@
-"""Columns of a batch: the suffix of a name is its shape; values put on, or read from, a row's last chosen token."""
+"""Columns of a batch: the suffix of a name gives the shape; helpers put and read values at a row's last chosen
+token."""
 
 from __future__ import annotations
 
@@ -13,17 +14,18 @@ SUFFIXES = ("_BT", "_BP", "_B")
 
 
 def check_column(name: str, column: Tensor, shape_BT: Sequence[int], shape_BP: Sequence[int]) -> None:
-    """A column's suffix is its shape; anything else would be sliced wrongly later."""
+    """Raise ValueError if a column's shape does not match the suffix of its name, which decides how the column is
+    sliced."""
     suffix = next((s for s in SUFFIXES if name.endswith(s)), None)
     if suffix is None:
-        raise ValueError(f"column '{name}' must end in _B, _BP or _BT: the suffix says how it is sliced")
+        raise ValueError(f"column '{name}' must end in _B, _BP or _BT: the suffix decides how it is sliced")
     want = {"_BT": tuple(shape_BT), "_BP": tuple(shape_BP), "_B": (shape_BT[0],)}[suffix]
     if tuple(column.shape[: len(want)]) != want:
         raise ValueError(f"column '{name}' is {list(column.shape)} but the batch has {suffix[1:]} = {list(want)}")
 
 
 def read_last(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """The value at each row's last true token: [B, T] → [B]; 0 for rows without one."""
+    """The value at each row's last token where the mask is true: [B, T] → [B]; 0 for rows without such a token."""
     B, T = mask_BT.shape
     if not T:
         return value_BT.new_zeros(B)
@@ -32,7 +34,7 @@ def read_last(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def sum_shared(x_B: Tensor, number_B: Tensor) -> Tensor:
-    """The sum over all rows that share a number, on each of them: [B], [B] → [B]; `x_B` itself where none do."""
+    """For each row, the sum over all rows with the same number: [B], [B] → [B]; `x_B` itself if all numbers differ."""
     numbers, where_B = torch.unique(number_B, return_inverse=True)
     if len(numbers) == len(number_B):
         return x_B
@@ -41,7 +43,7 @@ def sum_shared(x_B: Tensor, number_B: Tensor) -> Tensor:
 
 
 def put_last(value_B: Tensor, mask_BT: Tensor) -> Tensor:
-    """Put a value per row on the row's last true token: [B], [B, T] → [B, T]. Rows without one get nothing."""
+    """Put each row's value on its last token where the mask is true: [B], [B, T] → [B, T]. Other entries are 0."""
     T = mask_BT.shape[1]
     positions_T = torch.arange(T, device=mask_BT.device)
     last_B = torch.where(mask_BT, positions_T, -1).amax(1) if T else value_B.new_full((len(value_B),), -1)
@@ -57,7 +59,7 @@ def pad_columns(value: Tensor, width: int) -> Tensor:
 
 
 def pad_rows(rows: Iterable[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Lists of ids → a tensor [B, N], right-padded with 0, of at least one column, and their lengths [B]; both int64."""
+    """Lists of ids → a tensor [B, N], N ≥ 1, right-padded with 0, and the lengths of the lists [B]; both int64."""
     lists = [list(row) for row in rows]
     width = max([1, *(len(row) for row in lists)])
     ids = torch.tensor([row + [0] * (width - len(row)) for row in lists], dtype=torch.long, device=device)

@@ -1,4 +1,4 @@
-"""A record as tokens: what a tokenizer, a dataset or a played episode makes of one row, before rows become a batch."""
+"""A record as tokens: one row from a tokenizer, a dataset or a played episode, before rows become a batch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 __all__ = ["Encoded", "Record", "learned", "stacked"]
 
 Record = Mapping[str, Any]
-"""One row of a dataset, as its file or task gave it: keywords, reference answer, tests, …"""
+"""One row of a dataset, as its file or task returned it: keywords, reference answer, tests, …"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """One row as tokens: what `ctx.encode` returns and what `Rollout.build` assembles a batch from."""
+    """One row as tokens. `ctx.encode` returns it, and `Rollout.build` makes a batch from several."""
 
     prompt_ids: Sequence[int]
     """Token ids of the prompt, at least one."""
     answer_ids: Sequence[int] = ()
-    """Token ids of the response; empty where the answer is still to be drawn."""
+    """Token ids of the response; empty if the answer has not been drawn yet."""
     learn: Sequence[bool] | None = None
-    """Per answer token, whether it is learned, i.e. whether the mask shows it. None: every one is."""
+    """Whether each answer token is learned, i.e. whether it is in the mask. None: all tokens are learned."""
     record: Record = field(default_factory=dict)
-    """The dataset row that it was made from."""
+    """The dataset row from which this was encoded."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
-    """More of this row, by a batch column's name: `NAME_B` [...], `NAME_BT` [answer tokens, ...], `NAME_BP` [prompt
-    tokens, ...]."""
+    """Extra columns of this row, by the name of the batch column: `NAME_B` [...], `NAME_BT` [answer tokens, ...],
+    `NAME_BP` [prompt tokens, ...]."""
 
     def __len__(self) -> int:
-        """Tokens of prompt and answer together."""
+        """The number of tokens of prompt and answer together."""
         return len(self.prompt_ids) + len(self.answer_ids)
 
 
@@ -50,14 +50,14 @@ def learned(rows: Sequence[Encoded], length_B: Tensor, width: int) -> Tensor:
 
 
 def stacked(rows: Sequence[Encoded], P: int, T: int) -> dict[str, Tensor]:
-    """The columns that rows bring along, each [B, ...], [B, T, ...] or [B, P, ...], padded with 0."""
+    """The extra columns of encoded rows as batch columns [B, ...], [B, T, ...] or [B, P, ...], padded with 0."""
     names = dict.fromkeys(name for row in rows for name in row.columns)
     found = {}
     for name in names:
         values = [row.columns.get(name) for row in rows]
         missing = next((i for i, value in enumerate(values) if value is None), None)
         if missing is not None:
-            raise ValueError(f"row {missing} has no column '{name}', though others have")
+            raise ValueError(f"row {missing} has no column '{name}', but other rows have it")
         width = {"_BT": T, "_BP": P}.get(name[-3:])
         padded = [value if width is None else padded_to(value, width) for value in values if value is not None]
         found[name] = torch.stack(padded)
@@ -65,5 +65,5 @@ def stacked(rows: Sequence[Encoded], P: int, T: int) -> dict[str, Tensor]:
 
 
 def padded_to(value: Tensor, width: int) -> Tensor:
-    """[N, ...] → [width, ...], zeros behind."""
+    """[N, ...] → [width, ...], with zeros at the end."""
     return torch.cat([value, value.new_zeros(width - len(value), *value.shape[1:])])

@@ -1,4 +1,4 @@
-"""Rows of several batches as one, and the comparisons that rows of one group make."""
+"""Joins several batches into one, and finds the comparisons between rows of one group."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ S = TypeVar("S", bound=Batch)
 def pairs(scored: Scored) -> tuple[Tensor, Tensor]:
     """All comparisons in a batch: (better rows, worse rows), two int64 tensors [N] of row numbers.
 
-    Two rows of one group with different reward are one comparison.
+    Two rows of one group with different rewards are one comparison.
 
-    What counts is the reward of the row's whole episode, so rows of one episode are never compared.
+    The reward of a row is that of its whole episode, so rows of one episode are never compared.
     """
     reward_B = scored.episode_reward_B
     better_BB = (scored.group_B[:, None] == scored.group_B) & (reward_B[:, None] > reward_B)
@@ -31,10 +31,10 @@ def pairs(scored: Scored) -> tuple[Tensor, Tensor]:
 
 
 def concat(batches: Sequence[S]) -> S:
-    """One batch of all rows, in order; prompts and responses are padded to the longest.
+    """Join batches into one, in order; prompts and responses are padded to the longest.
 
-    Extra columns that only some of the batches have are left out. Raises ValueError where rows were drawn under different
-    sampling, or some were drawn and others read from data.
+    Extra columns that only some of the batches have are dropped. Raises ValueError if rows were drawn under different
+    sampling, or if some rows were drawn and others were read from data.
     """
     first = batches[0]
     if len(batches) == 1:
@@ -58,7 +58,9 @@ def concat(batches: Sequence[S]) -> S:
             return {key: join(key, [v[key] for v in values]) for key in shared}
         if isinstance(head, Behaviour):
             if any(v.sampling != head.sampling or (v.support is None) != (head.support is None) for v in values):
-                raise ValueError("rows drawn under different sampling cannot be one batch: ratios would be wrong")
+                raise ValueError(
+                    "rows drawn under different sampling cannot be joined into one batch: ratios would be wrong"
+                )
             return replace(
                 head,
                 logprobs_BT=join("_BT", [v.logprobs_BT for v in values]),

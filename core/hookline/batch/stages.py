@@ -1,9 +1,10 @@
-"""The data contract: one frozen type per stage, each adding to the last. `Batch → Rollout → Scored → Advantaged`.
+"""The data contract: one frozen type per stage, each with more fields than the last:
+`Batch → Rollout → Scored → Advantaged`.
 
-Letters in names are shapes: B rows, P prompt tokens, T response tokens. Everything is right-padded, every row has at
-least one prompt token (plain text: its first), and `mask_BT` is true where the policy chose the token; it may have
-holes (tool output, other speakers). A named extra column ends in `_B`, `_BP` or `_BT`, and the suffix says how it is
-sliced, trimmed and saved.
+Letters in names are shapes: B rows, P prompt tokens, T response tokens. All tensors are right-padded, every row has at
+least one prompt token (in plain text: the first token), and `mask_BT` is true where the policy chose the token; it may
+be false in between (tool output, other speakers). The name of an extra column ends in `_B`, `_BP` or `_BT`, and this
+suffix decides how the column is sliced, trimmed and saved.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The distribution from which tokens were drawn; log-probs mean nothing without it."""
+    """The distribution from which tokens were drawn, which log-probs refer to."""
 
     temperature: float = 1.0
-    """Divides the logits, > 0; 1.0 leaves them as they are, small values favour the likeliest tokens."""
+    """Divides the logits, > 0; 1.0 does not change them, small values favour the likeliest tokens."""
     top_k: int = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
@@ -54,12 +55,12 @@ class KeptIds:
     """For each token of a [B, T] block, in row-major order, the ids that top-k/top-p kept: `ids[offsets[n]:offsets[n+1]]`."""
 
     ids: Tensor
-    """The kept ids of all tokens, one behind the other, int64 [kept]."""
+    """The kept ids of all tokens, concatenated, int64 [kept]."""
     offsets: Tensor
-    """Where each token's ids begin in `ids`, and their end, int64 [B·T + 1]."""
+    """The index in `ids` where the ids of each token begin, and the total at the end, int64 [B·T + 1]."""
 
     def select(self, index_N: Tensor) -> KeptIds:
-        """The same for some of the tokens, by flat index b·T + t, int64 [N]."""
+        """The kept ids of some of the tokens, by flat index b·T + t, int64 [N]."""
         counts = (self.offsets[1:] - self.offsets[:-1])[index_N]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         starts = self.offsets[index_N] - offsets[:-1]
@@ -69,42 +70,44 @@ class KeptIds:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Behaviour:
-    """How the tokens were drawn: by which weights, from which distribution, and how likely they were."""
+    """How the tokens were drawn: the version of the weights, the distribution, and the log-probs."""
 
     logprobs_BT: Tensor
     """Log-prob of each token under `sampling`, in nats, float32 [B, T]; 0 where the mask is false."""
     version_BT: Tensor
-    """Which weights drew the token: the policy's count of optimiser steps in this phase, int64 [B, T]."""
+    """The version of the weights that drew the token, i.e. the policy's optimiser steps in this phase, int64 [B, T]."""
     sampling: Sampling
-    """The distribution that `logprobs_BT` are of."""
+    """The distribution that `logprobs_BT` refer to."""
     support: KeptIds | None = None
-    """The kept ids, when `sampling` truncates: ratios must be taken on the same support."""
+    """The kept ids if `sampling` truncates, because ratios must be computed on the same support; else None."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """Rows of tokens: a prompt and a response each. Lent to hooks: look, add columns, change nothing in place."""
+    """Rows of tokens, each a prompt and a response. Hooks may read a batch and add columns, but not change it in
+    place."""
 
     prompt_ids_BP: Tensor
     """Token ids of the prompts, int64 [B, P], right-padded with 0."""
     prompt_length_B: Tensor
-    """Tokens of each prompt, at least 1, int64 [B]."""
+    """The number of tokens of each prompt, at least 1, int64 [B]."""
     token_ids_BT: Tensor
-    """Token ids of the responses, int64 [B, T], right-padded with 0; the ending token is included."""
+    """Token ids of the responses, int64 [B, T], right-padded with 0, including the ending token."""
     length_B: Tensor
-    """Tokens of each response, int64 [B]; what the policy did not choose counts too."""
+    """The number of tokens of each response, int64 [B], including tokens that the policy did not choose."""
     mask_BT: Tensor
     """True where the policy chose the token, bool [B, T]; false in padding and, e.g., for the output of a tool."""
     group_B: Tensor
-    """Rows of one prompt share a group, int64 [B]; a group's number is never reused within a run."""
+    """The group of each row, int64 [B]. Rows of one prompt share a group; a group's number is never reused within a
+    run."""
     sample_B: Tensor
-    """Each row's sample id, int64 [B]; never reused within a run."""
+    """The sample id of each row, int64 [B]; never reused within a run."""
     records: tuple[Record, ...]
     """The dataset row behind each row of the batch."""
     decode: Callable[[Sequence[int]], str]
-    """Token ids to text."""
+    """A function from token ids to text."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """Named columns besides the fields: `NAME_B` [B, …], `NAME_BP` [B, P, …] or `NAME_BT` [B, T, …]."""
+    """Extra columns by name: `NAME_B` [B, …], `NAME_BP` [B, P, …] or `NAME_BT` [B, T, …]."""
 
     def __len__(self) -> int:
         """B, the number of rows."""
@@ -116,7 +119,7 @@ class Batch:
         return ids
 
     def response_ids(self, row: int) -> list[int]:
-        """The token ids of one row's response, without padding; the ending token is included."""
+        """The token ids of one row's response, without padding, including the ending token."""
         ids: list[int] = self.token_ids_BT[row, : int(self.length_B[row])].tolist()
         return ids
 
@@ -125,11 +128,12 @@ class Batch:
         return self.decode(self.prompt_ids(row))
 
     def response_text(self, row: int) -> str:
-        """One row's response as text, without special tokens, so without the token that ended it."""
+        """One row's response as text, without special tokens such as the ending token."""
         return self.decode(self.response_ids(row))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of this stage by name, [B, …] each, e.g. `mask_BT`, `behaviour.logprobs_BT`, `extra[value_BT]`."""
+        """All tensors of this stage by name, each [B, …], e.g. `mask_BT`, `behaviour.logprobs_BT`,
+        `extra[value_BT]`."""
         found: dict[str, Tensor] = {}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -142,9 +146,9 @@ class Batch:
         return found
 
     def to(self, device: torch.device | str) -> Self:
-        """The same batch with every tensor on a device; itself, without a copy, where they lie there already.
+        """The same batch with every tensor on a device; returns `self` if all tensors are on that device already.
 
-        Between hooks a batch lies on the CPU. The core moves it where a role computes; a component never has to.
+        Between hooks, batches are on the CPU. The core moves them to the device of a role; components never have to.
         """
         there = torch.device(device)
 
@@ -165,9 +169,10 @@ class Batch:
         return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
 
     def with_extra(self, **columns: Tensor) -> Self:
-        """The same batch with more columns, by name: `NAME_B` [B, …], `NAME_BP` [B, P, …], `NAME_BT` [B, T, …].
+        """The same batch with additional columns: `NAME_B` [B, …], `NAME_BP` [B, P, …], `NAME_BT` [B, T, …].
 
-        A column that exists already is replaced. Raises ValueError where a name's suffix is not its shape.
+        An existing column of the same name is replaced. Raises ValueError if the shape does not match the suffix of the
+        name.
         """
         for name, column in columns.items():
             check_column(name, column, self.token_ids_BT.shape, self.prompt_ids_BP.shape)
@@ -176,7 +181,7 @@ class Batch:
     def rows(self, index_N: Tensor | Sequence[int]) -> Self:
         """Some of the rows, trimmed to their longest prompt and response.
 
-        index_N: row numbers, which may repeat and stand in any order, int64 [N]; or a true/false per row, bool [B].
+        index_N: row indices, int64 [N], in any order and possibly repeated; or a boolean per row, bool [B].
         """
         index = torch.as_tensor(index_N, device=self.token_ids_BT.device)
         index = index.nonzero()[:, 0] if index.dtype == torch.bool else index.long()
@@ -209,13 +214,13 @@ class Batch:
 
 
 class Decodes(Protocol):
-    """As much of a tokenizer as a batch needs."""
+    """The part of a tokenizer that a batch needs."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class Numbers(Protocol):
-    """As much of a context as building a rollout needs."""
+    """The part of a context that is needed to build a rollout."""
 
     @property
     def tokenizer(self) -> Decodes: ...
@@ -224,7 +229,7 @@ class Numbers(Protocol):
 
 
 class Drawn(Protocol):
-    """As much of `hookline.Completions` as building a rollout needs."""
+    """The part of `hookline.Completions` that is needed to build a rollout."""
 
     @property
     def token_ids_BT(self) -> Tensor: ...
@@ -241,17 +246,17 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rollout(Batch):
-    """Experience: sampled from the policy, or read from a dataset (which records no behaviour)."""
+    """Rows that were sampled from the policy, or read from a dataset (then without behaviour)."""
 
     finish_reason: tuple[str, ...]
-    """Per row: `stop` (the policy ended it), `length` (the limit did), or `recorded` (read from data)."""
+    """Per row: `stop` (the policy ended it), `length` (it reached the limit), or `recorded` (read from data)."""
     source: tuple[str, ...]
-    """Per row: who produced it, e.g. `policy` or the dataset's name."""
+    """Per row: its producer, e.g. `policy` or the dataset's name."""
     behaviour: Behaviour | None = None
     """How the tokens were drawn; None for rows that were read from data."""
     episode_B: Tensor = None  # type: ignore[assignment]
-    """Rows of one episode share a number, and a group, int64 [B]; a group's statistics count an episode once. Where it
-    is not given, every row is an episode of its own, numbered as its sample."""
+    """The episode of each row, int64 [B]. Rows of one episode share its number and a group; statistics of a group count
+    an episode once. By default, every row is its own episode, with its sample id as number."""
 
     def __post_init__(self) -> None:
         if self.episode_B is None:
@@ -272,15 +277,15 @@ class Rollout(Batch):
         behaviour: Behaviour | None = None,
         columns: Mapping[str, Tensor] | None = None,
     ) -> Rollout:
-        """Assemble a rollout from rows of token ids; with `drawn`, from their prompts and the answers to them.
+        """Make a rollout from encoded rows; with `drawn`, from the prompts of the rows and the drawn answers.
 
-        rows: one per row of the batch; none make a batch of no rows. drawn: what `ctx.draw` answered to their prompts,
-        in the same order; its finish reasons and behaviour go along, and every drawn token is in the mask.
-        source: who produced the rows, one name for all or one per row. sample_B: ids that were handed out before, e.g.
-        to draw by; otherwise fresh ones are taken. group, episode: per row, a number below the count of rows; rows of
-        one prompt, or of one episode, share it. It becomes unique within the run. Not given: each row is its own.
-        finish_reason: one for all or one per row. columns: named extra columns, besides those that rows bring.
-        Raises ValueError where counts or shapes do not agree.
+        rows: the rows of the batch, possibly none. drawn: the answers of `ctx.draw` to their prompts, in the same
+        order; the rollout has their finish reasons and behaviour, and every drawn token is in the mask. source: the
+        producer of the rows, one name for all or one per row. sample_B: sample ids that were used for drawing; default:
+        new ids. group, episode: a number per row, less than the number of rows, shared by the rows of one prompt or one
+        episode; the numbers are made unique within the run; default: each row is its own group and episode.
+        finish_reason: one for all or one per row. columns: extra columns, in addition to those of the encoded rows.
+        Raises ValueError if counts or shapes do not match.
         """
         B = len(rows)
         sample_B = ctx.sample_ids(B) if sample_B is None else sample_B
@@ -317,9 +322,9 @@ class Rollout(Batch):
         return built.with_extra(**extra, **(columns or {}))
 
     def scored(self, reward_BT: Tensor, terms: Mapping[str, Tensor] | None = None) -> Scored:
-        """Add rewards: [B, T], or [B] for the whole answer, which then sits on the last token of its mask.
+        """Add rewards: [B, T] per token, or [B] per answer, which are put on the last token in the mask.
 
-        terms: each named reward before weighing, [B].
+        terms: each named reward before it is weighted, [B].
         """
         if reward_BT.dim() == 1:
             reward_BT = put_last(reward_BT, self.mask_BT)
@@ -328,13 +333,13 @@ class Rollout(Batch):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored(Rollout):
-    """Experience and what it was worth."""
+    """Rows with rewards."""
 
     reward_BT: Tensor
-    """The reward of each token, weighed and summed over the named rewards, float32 [B, T]; a reward for the whole answer
-    sits on the last token of its mask."""
+    """The reward of each token, weighted and summed over the named rewards, float32 [B, T]; a reward for a whole answer
+    is on its last token in the mask."""
     terms: Mapping[str, Tensor]
-    """Each named reward before weighing, float32 [B], by the reward's instance name."""
+    """Each named reward before it is weighted, float32 [B], by the reward's instance name."""
 
     @property
     def reward_B(self) -> Tensor:
@@ -343,15 +348,17 @@ class Scored(Rollout):
 
     @property
     def episode_reward_B(self) -> Tensor:
-        """The reward of each row's episode, [B]: the sum over its rows; `reward_B` where every row is its own episode."""
+        """The reward of each row's episode, [B]: the sum over the rows of the episode; equals `reward_B` if every row
+        is its own episode."""
         return sum_shared(self.reward_B, self.episode_B)
 
     def with_reward(self, reward_BT: Tensor, **terms: Tensor) -> Scored:
-        """The same rows with other rewards, [B, T], e.g. after a penalty; `terms`, [B] each, join the named ones."""
+        """The same rows with other rewards, [B, T], e.g. after a penalty; `terms`, each [B], are added to the named
+        rewards."""
         return replace(self, reward_BT=reward_BT, terms={**self.terms, **terms})
 
     def advantaged(self, advantage: Tensor, **columns: Tensor) -> Advantaged:
-        """Add advantages: [B, T], or [B] for all of a row's chosen tokens; `columns` join `extra`, as in `with_extra`."""
+        """Add advantages: [B, T], or [B] for all chosen tokens of a row; `columns` are added as in `with_extra`."""
         if advantage.dim() == 1:
             advantage = advantage[:, None] * self.mask_BT
         plain = self.with_extra(**columns)
@@ -360,7 +367,7 @@ class Scored(Rollout):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Advantaged(Scored):
-    """Experience with credit per token."""
+    """Rows with an advantage per token."""
 
     advantage_BT: Tensor
     """The advantage of each token, in units of reward, float32 [B, T]; 0 where the mask is false."""
@@ -368,29 +375,29 @@ class Advantaged(Scored):
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What one named reward says: a value per row or token, and which rows it could judge."""
+    """The answer of one reward: a value per row or token, and the rows that could be judged."""
 
     value: Tensor
-    """A number per row [B] or per token [B, T], before the reward's weight."""
+    """A number per row [B] or per token [B, T], before it is weighted."""
     ok_B: Tensor | None = None
     """False for rows that could not be judged, bool [B]; the core drops and counts them. None: every row was judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Answers to one prompt in order, best first, as a person, a program or a simulated annotator put them.
+    """Answers to one prompt, ordered from best to worst by a person, a program or a simulated annotator.
 
-    Two rows are a comparison, more are a ranking.
+    Two rows are a comparison, more rows are a ranking.
     """
 
     ranking: tuple[int, ...]
-    """Rows of the batch, best first, each once."""
+    """Row indices of the batch, best first; each row appears once."""
     annotator: str
-    """Who judged: a person's name, or the component's."""
+    """The name of the person or the component that judged."""
     gold: tuple[float, ...] | None = None
-    """The rows' true rewards, in the order of `ranking`, where the annotator is simulated and knows them."""
+    """The true rewards of the rows, in the order of `ranking`, if the annotator is simulated and knows them."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """Anything else that should stay with it as JSON: strength, confidence, seconds taken."""
+    """Anything else to store with the judgement, as JSON: strength, confidence, seconds taken."""
 
 
 def _as_kwargs(batch: Batch) -> dict[str, Any]:

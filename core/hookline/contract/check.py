@@ -1,4 +1,4 @@
-"""The check that a class keeps the contract, made before any model loads."""
+"""Checks that a class follows the contract, before any model loads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def hook_methods(cls: type[Component]) -> dict[str, dict[str, Any]]:
 
 
 def kind_of(cls: type[Component]) -> str:
-    """The kind a class belongs to, from what it answers or derives from."""
+    """The kind of a class, from the hooks that it answers or the base class that it derives from."""
     if based := kind_of_base(cls):
         return based
     hooks = hook_methods(cls)
@@ -54,7 +54,7 @@ def kind_of(cls: type[Component]) -> str:
 
 
 def check_class(cls: Any, kind: str, who: str) -> type[Component]:
-    """Refuse a class that cannot keep the contract, in one sentence naming whose it is. Runs before any model loads."""
+    """Refuse a class that breaks the contract, in one sentence that names the plugin. Runs before any model loads."""
     hint = f"see hookline.contract.hookspecs, or: hookline plugins show {who.split(chr(39))[1] if chr(39) in who else ''}".rstrip()
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise PluginError(f"{who} is {_what(cls)}, not a class derived from hookline.Component", hint)
@@ -76,7 +76,7 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
         plain = isinstance(value, Collection) and not isinstance(value, str)
         if not isinstance(value, property) and not (plain and all(isinstance(item, wanted) for item in value)):
             raise PluginError(
-                f"{who}: {name} is {value!r:.60}", f"give a set or tuple of {wanted.__name__}, even for one"
+                f"{who}: {name} is {value!r:.60}", f"write a set or tuple of {wanted.__name__}, even for one item"
             )
     for name in dir(cls):
         if not name.startswith("hookline_"):
@@ -96,13 +96,13 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
 
 
 def _check_kind(cls: type[Component], kind: str, who: str, hint: str) -> None:
-    """Refuse a class that lacks what its kind does, or does what another kind does."""
+    """Refuse a class that does not answer the hook of its kind, or answers the hook of another kind."""
     about = KINDS[kind]
     hooks = hook_methods(cls)
     wraps = [name for name, options in hooks.items() if options.get("wrapper")]
     answers = [name for name in hooks if name not in wraps]
     if kind == "wrapper" and not wraps:
-        raise PluginError(f"{who} wraps nothing", "mark a generator method with @hookimpl(wrapper=True)")
+        raise PluginError(f"{who} wraps no hook", "mark a generator method with @hookimpl(wrapper=True)")
     if about.typed and not issubclass(cls, about.bases()):
         bases = " or ".join(f"hookline.{base.__name__}" for base in about.bases())
         raise PluginError(
@@ -111,7 +111,7 @@ def _check_kind(cls: type[Component], kind: str, who: str, hint: str) -> None:
     if kind_of(cls) != kind and not (about.wraps and (about.hook in answers or not about.hook)):
         what = about.hook if about.scope == "phase" else "a hook of that kind"
         raise PluginError(f"{who} is offered as {kind} but does not answer {what}", hint)
-    apart = "move that to a separate class"
+    apart = "move that method to a separate class"
     for name in answers:
         if name == "hookline_score":
             raise PluginError(
@@ -121,20 +121,23 @@ def _check_kind(cls: type[Component], kind: str, who: str, hint: str) -> None:
             raise PluginError(f"{who} also answers {name}, which components of kind {kind} cannot answer", apart)
     if wraps and not about.wraps:
         raise PluginError(
-            f"{who} wraps {wraps[0]}, but components of kind {kind} cannot wrap it", f"{apart}, named under `wrap`"
+            f"{who} wraps {wraps[0]}, but components of kind {kind} cannot wrap it", f"{apart} and name it under `wrap`"
         )
 
 
 def _check_suffixes(cls: type[Component], who: str) -> None:
-    """Whether a format's endings of file names are several texts, each beginning with a dot."""
+    """Refuse a format whose `suffixes` are not a set or tuple of texts that each begin with a dot."""
     value = inspect.getattr_static(cls, "suffixes")
     plain = isinstance(value, Collection) and not isinstance(value, str)
     if not (plain and all(isinstance(item, str) and re.fullmatch(r"\.[^/\s]+", item) for item in value)):
-        raise PluginError(f"{who}: suffixes is {value!r:.60}", 'write them like (".csv", ".tar.gz"), even for one')
+        raise PluginError(
+            f"{who}: suffixes is {value!r:.60}", 'write a tuple like (".csv", ".tar.gz"), even for one ending'
+        )
 
 
 def _check_methods(cls: type[Component], who: str) -> None:
-    """Whether it has the methods that its base class leaves to it, each `async def` where the base's is, else a plain one."""
+    """Refuse a class without an abstract method of its base class, or with `async def` where the base class has `def`,
+    or the other way round."""
     contract = [base for base in cls.__mro__ if base.__module__.startswith("hookline.contract.")]
     for name, ours in {name: f for base in reversed(contract) for name, f in vars(base).items()}.items():
         said = inspect.getattr_static(cls, name)
@@ -148,7 +151,9 @@ def _check_methods(cls: type[Component], who: str) -> None:
             raise PluginError(f"{who}: {name} is {'a plain def, not async' if late else 'async'}", hint)
     gives = inspect.getattr_static(cls, "gives")
     if issubclass(cls, Engine) and not isinstance(gives, property) and "score" in gives and cls.score is Engine.score:
-        raise PluginError(f"{who} gives 'score' and has no method score", "define it, or leave 'score' out of gives")
+        raise PluginError(
+            f"{who} gives 'score' and has no method score", "define the method, or remove 'score' from gives"
+        )
 
 
 def _what(thing: Any) -> str:
@@ -173,7 +178,7 @@ def _check_api(cls: type[Component], who: str) -> None:
 
 def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
     known = SPECS[name]
-    hint = f"write def {name}(self, {', '.join(known)}), or fewer of these"
+    hint = f"write def {name}(self, {', '.join(known)}), or only some of these arguments"
     parameters = list(inspect.signature(method).parameters.values())[1:]
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -186,7 +191,7 @@ def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
             )
         if parameter.default is not parameter.empty:
             raise PluginError(
-                f"{who}: {name} gives '{parameter.name}' a default, which would hide the hook's value", hint
+                f"{who}: {name} gives '{parameter.name}' a default, which would replace the hook's value", hint
             )
     if wrapper and name not in WRAPPABLE:
         raise PluginError(f"{who} wraps {name}, which cannot be wrapped", f"wrap {', '.join(sorted(WRAPPABLE))}")
@@ -197,4 +202,4 @@ def _check_signature(method: Any, name: str, wrapper: bool, who: str) -> None:
             f"{who}: {name} yields but is not marked as a wrapper", "mark it @hookimpl(wrapper=True), or return a value"
         )
     if inspect.iscoroutinefunction(method) and name != "hookline_reward":
-        raise PluginError(f"{who}: {name} is async; only hookline_reward may be", "write a plain def")
+        raise PluginError(f"{who}: {name} is async; only hookline_reward may be async", "write a plain def")

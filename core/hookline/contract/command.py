@@ -5,9 +5,9 @@
 
         class Config(hookline.Config):
             names: Annotated[tuple[str, ...], hookline.Argument("NAME…")]
-            \"\"\"Who is greeted.\"\"\"
+            \"\"\"The people to greet.\"\"\"
             shout: bool = False
-            \"\"\"In capitals.\"\"\"
+            \"\"\"Print in capitals.\"\"\"
 
         def run(self, out):
             for name in self.config.names:
@@ -29,9 +29,11 @@ __all__ = ["Argument", "Command", "Out"]
 
 
 class Argument:
-    """Marks a config field as positional: `runs: Annotated[tuple[str, ...], Argument("RUN…")]`. The last may be a tuple.
+    """Marks a config field as a positional argument: `runs: Annotated[tuple[str, ...], Argument("RUN…")]`.
 
-    metavar: what `--help` calls it; default: the field's name in capitals.
+    Only the last positional argument may be a tuple.
+
+    metavar: what `--help` calls the argument; default: the field's name in capitals.
     """
 
     def __init__(self, metavar: str = "") -> None:
@@ -44,34 +46,38 @@ class Out(Protocol):
 
     @property
     def json(self) -> bool:
-        """Whether `--json` was given. Text and tables then print nothing, so most commands need not look at it."""
+        """Whether `--json` was given. `text` and `table` then print nothing, so most commands do not need to check
+        it."""
 
     def text(self, text: str) -> None:
-        """Print a piece of text, on lines of its own."""
+        """Print a text, followed by a newline."""
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-        """Print rows under column headings; numbers are right-aligned, and None and absent cells are blank.
+        """Print rows under column headings; numbers are right-aligned; cells that are None or missing are blank.
 
-        columns: which, in order; default: the keys of all rows, in the order in which they first appear.
+        columns: the keys to print, in order; default: the keys of all rows, in the order in which they first appear.
         """
 
     def value(self, value: Any) -> None:
-        """The JSON value of `--json`; prints nothing without it. Called once at most."""
+        """Print the JSON value under `--json`; without `--json` this prints nothing. Call it at most once."""
 
 
 class Command(Component[ConfigT]):
-    """A verb of the command line: kind `command`. Its docstring is the help, and each field of its Config an option.
+    """A verb of the command line: kind `command`. Its docstring is the help text; each field of its Config is an
+    option.
 
-    A field `keep_best` is the option `--keep-best`, and its docstring the option's help. A `bool` is a flag (`--x/--no-x`
-    where its default is not False), a `Literal` a choice, a list or tuple an option that may be repeated, and a field
-    marked `Argument` is positional. Values are read as pydantic reads text; what does not fit is one sentence per option
-    and exit code 2, before `run` is called.
+    A field `keep_best` becomes the option `--keep-best`, and the field's docstring becomes the option's help. A `bool`
+    is a flag (`--x/--no-x` if its default is not False), a `Literal` is a choice, a list or tuple is an option that may
+    be repeated, and a field marked `Argument` is positional. pydantic converts the text of the command line to the
+    types of the fields. For invalid values, one sentence per option is printed and the exit code is 2; `run` is then
+    not called.
     """
 
     has_json: ClassVar[bool] = True
-    """Whether it has the option `--json`; it then calls `out.value` exactly once. False for a command without a JSON value."""
+    """Whether the command has the option `--json`. If True, `run` must call `out.value` exactly once."""
 
     @abstractmethod
     def run(self, out: Out) -> int:
-        """Do it, print to `out`, and return the exit code. Raises HooklineError for what the user can fix."""
+        """Run the command, print to `out`, and return the exit code. Raise HooklineError for errors that the user can
+        fix."""
         raise NotImplementedError

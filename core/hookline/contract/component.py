@@ -1,4 +1,4 @@
-"""A component: what a plugin author derives from."""
+"""The base class of all components, which plugin authors derive from."""
 
 from __future__ import annotations
 
@@ -27,73 +27,74 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Any)
 
 
 class Component(Generic[ConfigT]):
-    """Something an experiment can name. Takes its config, keeps its own state, answers hooks with `@hookimpl` methods.
+    """Something that an experiment can name. It takes a config, keeps state, and answers hooks in `@hookimpl` methods.
 
-    Its options are a class `Config` within it, or `class Mine(Component[MyConfig])`, with which type checkers know what
-    `self.config` holds. The constructor takes the config and opens nothing; `setup(ctx)` does.
+    Declare its options as a class `Config` inside it, or write `class Mine(Component[MyConfig])`, so that type checkers
+    know the type of `self.config`. The constructor takes the config and must not open anything; open files and
+    connections in `setup(ctx)`.
     """
 
     Config: ClassVar[type[Config]] = Config
-    """The class of its options."""
+    """The class of the component's options."""
     name: ClassVar[str] = ""
-    """Only for loose files: the name it is offered under (default: the file's name)."""
+    """Only for loose files: the name under which experiments use the component (default: the file's name)."""
     hook_api: ClassVar[str] = HOOK_API
-    """The version of the hook contract that it was written for; another major, or a newer minor, is refused."""
-    # What follows is a plain value of the class, `needs = {"groups"}`, or a property that depends on `self.config`.
+    """The version of the hook contract that the class was written for; another major or a newer minor is refused."""
+    # Each of the following is a plain class attribute, `needs = {"groups"}`, or a property that reads `self.config`.
     if TYPE_CHECKING:
 
         @property
         def needs(self) -> Collection[str]:
-            """What must be there: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`.
+            """What the component requires: `groups`, `pairs`, `behaviour`, `critic`, or a column such as `value_BT`.
 
-            Two are asked of the phase that the config names with a `PhaseName`, where it does: `head:NAME`, a head that
-            phase trains (else this phase), and `feedback`, which it collected. `engine:ABILITY` is asked of the phase's
-            engine, e.g. `engine:combine`.
+            If the config names another phase in a `PhaseName` field, two needs refer to that phase: `head:NAME`, a head
+            which that phase trains (without such a field: this phase), and `feedback`, which that phase collected.
+            `engine:ABILITY` is required of the phase's engine, e.g. `engine:combine`.
             """
 
         @property
         def gives(self) -> Collection[str]:
-            """What it adds; `role:NAME` for a role it makes."""
+            """What the component adds, e.g. a column such as `value_BT`; `role:NAME` for a role that it makes."""
 
         @property
         def claims(self) -> Collection[str]:
-            """What only one component of a phase may do, e.g. `kl`: to penalise the distance from the reference."""
+            """Tasks that only one component of a phase may do, e.g. `kl`: penalise the distance from the reference."""
 
         @property
         def metrics(self) -> Sequence[Metric]:
-            """The figures it logs."""
+            """The figures that the component logs."""
 
         @property
         def better(self) -> Better:
-            """Rewards only: whether the higher or the lower of two values of its figure is better, e.g. "lower" for a
-            perplexity; None where that is a matter of taste. Words of `hookline compare` follow it, nothing else does."""
+            """Rewards only: whether higher or lower values of the reward's figure are better, e.g. "lower" for a
+            perplexity; None if neither is. Only the wording of `hookline compare` depends on this."""
 
     else:
         needs = gives = claims = frozenset()
         metrics = ()
         better = None
     promises: Collection[str] = frozenset()
-    """Laws of `hookline.testing` that it promises besides those of its kind, e.g. `reinforce`."""
+    """Laws of `hookline.testing` that the component promises in addition to those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}
-    """Laws of `hookline.testing` that cannot hold for it, each with the reason."""
+    """Laws of `hookline.testing` that cannot hold for the component, each with the reason."""
     positions: int = 0
-    """Rollouts: the fewest positions that a model must have, e.g. for a prompt and `max_new_tokens`."""
+    """Rollouts only: the minimum number of positions that a model must have, e.g. for a prompt and `max_new_tokens`."""
     takes: ClassVar[type[Batch]] = Advantaged
-    """Updates only: the least stage they can learn from, `Batch`, `Scored` or `Advantaged`."""
+    """Updates only: the earliest stage that the update can learn from: `Batch`, `Scored` or `Advantaged`."""
     off_policy: ClassVar[bool] = False
     """Updates only: true if rows sampled by older weights are allowed."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config: ConfigT = config
-        """Its options, validated."""
+        """The component's options, validated."""
         self.instance: str = ""
-        """The name under which the experiment uses it; empty while it is constructed."""
+        """The name under which the experiment uses the component; empty until the constructor has returned."""
         self.parts: Mapping[str, Component] = {}
-        """The components that its config names in fields of type `Use[…]`, by field; `FIELD/0`, … where it names several.
-        They are set up before it and closed after it."""
+        """The components that the config names in fields of type `Use[…]`, by field; `FIELD/0`, `FIELD/1`, … if a field
+        names several. They are set up before this component and closed after it."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """`Component[MyConfig]` names the config's class; a class `Config` in the body takes precedence."""
+        """Set `Config` from `Component[MyConfig]`; a class `Config` in the body takes precedence."""
         super().__init_subclass__(**keywords)
         if "Config" not in vars(cls):
             for base in vars(cls).get("__orig_bases__", ()):
@@ -102,7 +103,7 @@ class Component(Generic[ConfigT]):
                         cls.Config = said  # type: ignore[assignment]
 
     def another(self) -> Self:
-        """One more with the same config, and parts of its own, which the caller sets up and closes."""
+        """Make a second component with the same config and its own parts. The caller sets it up and closes it."""
         made = type(self)(self.config)
         made.instance = self.instance
         made.parts = {key: part.another() for key, part in self.parts.items()}
@@ -111,30 +112,32 @@ class Component(Generic[ConfigT]):
     def setup(self, ctx: Context) -> None:
         """Make roles, heads and targets, and open files, connections and threads.
 
-        Called once per phase, before any state is loaded. A constructor opens nothing: components are also constructed to
-        be asked what they need.
+        Called once per phase, before any state is loaded. Do not open anything in the constructor: components are also
+        constructed only to read what they need.
         """
 
     def close(self) -> Awaitable[None] | None:
-        """Give back what `setup` opened: files, connections, threads. May be an `async def`.
+        """Close what `setup` opened: files, connections, threads. May be an `async def`.
 
-        Called when the phase ends, when it fails and when the run is asked to stop, in the reverse order of `setup`; also
-        after a setup that failed half-way, and sometimes twice. All components of a phase have ten seconds together. An
-        exception here becomes a notice; it stops no other close. Trackers are closed after `hookline_run_finished`.
+        Called when the phase ends, when it fails and when the run is asked to stop, in the reverse order of `setup`. It
+        is also called after a setup that failed half-way, and may be called twice. All components of a phase together
+        have ten seconds. An exception here becomes a notice and does not prevent other components from closing.
+        Trackers are closed after `hookline_run_finished`.
         """
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that must survive a kill: tensors, numbers, text, lists and dicts of them."""
+        """Return everything that must survive a kill: tensors, numbers, text, and lists and dicts of these."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned, after `setup`. Raises PluginError where there is state and no such method."""
+        """Load what `state_dict` returned; called after `setup`. Raises PluginError if there is state and no such
+        method."""
         if state:
             raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
 
     def summarise(self, term: Term, scored: Scored) -> float:
-        """Rewards only: one figure for an evaluation's rows; by default the mean over judged rows."""
+        """Rewards only: return one figure for the rows of an evaluation; by default the mean over judged rows."""
         value_B = term.value if term.value.dim() == 1 else term.value.sum(1)
         if term.ok_B is not None:
             value_B = value_B[term.ok_B]
@@ -142,7 +145,8 @@ class Component(Generic[ConfigT]):
 
 
 def docstring_of(cls: type[Component]) -> str:
-    """What a class says of itself, or the first class that it derives from and that is not Hookline's; empty where none does."""
+    """The docstring of a class, or of the first base class that has one and is not part of Hookline; empty if there is
+    none."""
     for base in cls.__mro__:
         own = base is cls or not base.__module__.startswith("hookline.")
         if own and issubclass(base, Component) and (text := vars(base).get("__doc__")):

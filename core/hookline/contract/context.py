@@ -1,7 +1,7 @@
-"""What a hook is given: the models in their roles, token statistics, training, data and randomness of one phase.
+"""The object `ctx` that hooks receive: models by role, token statistics, training, data and randomness of one phase.
 
 This page is the reference for plugin authors: a hook that asks for `ctx` gets an object with these names. The core's own
-implementation is in `hookline.loop.context`; a type checker holds the two equal.
+implementation is in `hookline.loop.context`; a type checker verifies that the two have the same signatures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 T = TypeVar("T")
 
 Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int], nn.Module] | None]
-"""Heads to take along from an earlier phase: by name, or chosen by a function; each made from the size of the states."""
+"""Heads to load from an earlier phase: by name, or chosen by a function. Each is built from the hidden size."""
 
 
 class Tokenizer(Protocol):
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
     eos: int
     """The id of the token that ends one."""
     separator: int | None
-    """The mark between a prompt and its answer, for tokenizers that have one."""
+    """The id of the token between a prompt and its answer; None for tokenizers without one."""
     inner: Any
     """The `tokenizers.Tokenizer` itself."""
 
@@ -51,19 +51,19 @@ class Tokenizer(Protocol):
         """`bos_token_id`, `eos_token_id` and `pad_token_id`, as a model's config names them."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens; text that looks like one stays text."""
+        """Token ids of a text, without special tokens; text that looks like one is encoded as text."""
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """The same for many texts."""
+        """Token ids of each of many texts; faster than calling `encode` for each."""
 
     def prompt(self, text: str) -> list[int]:
-        """A prompt as the model sees it: start, text, and the mark behind which the answer begins."""
+        """Token ids of a prompt as the model sees it: `bos`, the text, and the separator before the answer."""
 
     def answer(self, text: str) -> list[int]:
-        """A response as the model should give it, the ending token included."""
+        """Token ids of a response as the model should give it, including the ending token."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens."""
+        """The text of token ids, without special tokens."""
 
 
 class Rows(Protocol):
@@ -71,34 +71,34 @@ class Rows(Protocol):
 
     @property
     def name(self) -> str:
-        """The data name, as the experiment says it."""
+        """The data name, as it is written in the experiment."""
 
     @property
     def records(self) -> Sequence[Record]:
-        """All rows, in the order of the file. A record of a large file is parsed each time it is read, so read one at a time."""
+        """All rows, in the order of the file. A record of a large file is parsed on each access."""
 
     @property
     def sha256(self) -> str:
-        """The hash of the contents; a run that resumes on other data is refused."""
+        """The hash of the contents; resuming a run with other data is refused."""
 
     def __len__(self) -> int:
         """The number of rows."""
 
     def placed(self) -> Iterator[tuple[str, Record]]:
-        """Every record with where it stands, e.g. `pairs.jsonl row 17`, as messages name it."""
+        """Every record with its position for error messages, e.g. `pairs.jsonl row 17`."""
 
     def at(self, index: int) -> tuple[str, Record]:
-        """One record, counted from 0, with where it stands."""
+        """The record at an index from 0, with its position for error messages."""
 
     def made(self, make: Callable[[Record, str], T]) -> Callable[[int], T]:
-        """What `make(record, where)` makes of a row, by its number from 0; the last few thousand are remembered.
+        """A function from a row's index to `make(record, where)`, which caches the last few thousand results.
 
-        For token ids, as of `ctx.encode`, which take more memory than the file: check every row once in `setup`, and have
-        the rows of a step made again where they are not remembered.
+        Use it for results that take more memory than the file, such as token ids from `ctx.encode`: check every row
+        once in `setup`; rows that are no longer in the cache are made again when a step needs them.
         """
 
     def texts(self, field: str) -> Iterator[str]:
-        """A field of all rows that have it and do not leave it empty. Raises DataError where it is not text."""
+        """The values of a field that are present and not empty. Raises DataError for one that is not text."""
 
 
 class Task(Protocol):
@@ -108,54 +108,54 @@ class Task(Protocol):
         """The rows of a split."""
 
     def process(self) -> Process | None:
-        """The decision process behind the rows, for small tasks that have one."""
+        """The decision process behind the rows, for small tasks that have one; else None."""
 
     def reward(self, record: Record, response: str) -> float:
-        """What an answer to a row is worth."""
+        """The reward of an answer to a row."""
 
     def frontier(self, figure: str) -> Sequence[tuple[float, float]] | None:
-        """The best any policy can do: points (KL to the reference in nats, value of the figure); None: not known."""
+        """The best that any policy can reach: points (KL to the reference in nats, value of the figure), or None."""
 
     def preference(self, record: Record, response: str, other: str) -> float:
         """The probability that `response` is preferred to `other`, in [0, 1]."""
 
 
 class Role(Protocol):
-    """One model in its role: the network, the heads on its trunk, and which of it learns."""
+    """One model in its role: the network, the heads on its trunk, and which parameters learn."""
 
     name: str
     """The role's name, e.g. `policy`."""
     net: Any
-    """The transformers network, an adapter around it included."""
+    """The transformers network, including an adapter around it."""
     heads: nn.ModuleDict
     """The heads on its trunk, by name."""
     version: int
-    """The number of optimiser steps taken on it in this phase; rows remember which version sampled them."""
+    """The number of optimiser steps taken on this role in this phase; rows record which version sampled them."""
 
     @property
     def context(self) -> int:
-        """The most positions that the model takes, in tokens of prompt and response together."""
+        """The maximum number of tokens of prompt and response together."""
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of a hidden state, which heads are built for."""
+        """H, the width of a hidden state, which is the input size of heads."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:
         """Weight [V, H] and bias [V] of the output layer."""
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter by name, tied ones once."""
+        """Every parameter by name; tied parameters appear once."""
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that makes the model, by name: parameters and persistent buffers, each in its own shape."""
+        """All parameters and persistent buffers by name, each in its own shape."""
 
 
 class NextToken(Protocol):
@@ -165,13 +165,13 @@ class NextToken(Protocol):
     """The logits of the next token, float32 [B, V]."""
 
     def head(self, name: str) -> Tensor:
-        """What a head of the role says about the next token, float32 [B] or [B, k]."""
+        """The output of a head of the role for the next token, float32 [B] or [B, k]."""
 
 
 class Context(Protocol):
     """One component's view of the running phase."""
 
-    # -- where we are
+    # -- the current phase and step
 
     @property
     def run(self) -> Run:
@@ -183,11 +183,11 @@ class Context(Protocol):
 
     @property
     def step(self) -> int:
-        """Steps of this phase that are done; in an evaluation, batches drawn so far."""
+        """The number of finished steps of this phase; in an evaluation, the number of batches drawn so far."""
 
     @property
     def steps(self) -> int:
-        """Steps this phase has in all."""
+        """The total number of steps of this phase."""
 
     @property
     def evaluating(self) -> bool:
@@ -195,16 +195,16 @@ class Context(Protocol):
 
     @property
     def given(self) -> frozenset[str]:
-        """What the components of this phase give: columns such as `return_BT`, `groups`, `behaviour`."""
+        """Everything that the components of this phase list in `gives`, e.g. `return_BT`, `groups`, `behaviour`."""
 
     @property
     def brings_advantage(self) -> bool:
-        """Whether this component answers hookline_advantage here. False for an update that could compute it, when the
+        """Whether this component answers hookline_advantage in this phase. False for an update that could, when the
         phase names a separate advantage."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer; to make token ids of a record, use `ctx.encode`."""
+        """The run's tokenizer. To encode a record, use `ctx.encode`."""
 
     @property
     def instance(self) -> str:
@@ -213,19 +213,19 @@ class Context(Protocol):
     # -- randomness and data
 
     def key(self, purpose: str, *ids: object) -> tuple[object, ...]:
-        """What a random number is for: (seed, phase, step, instance, purpose, ids); see `hookline.rng`."""
+        """The key of a random number: (seed, phase, step, instance, purpose, ids); see `hookline.rng`."""
 
     def rng(self, purpose: str, *ids: object) -> torch.Generator:
-        """A fresh generator that depends on the key alone, so that nothing has to be saved and nothing drifts."""
+        """A new generator that depends only on the key, so that no generator state has to be saved."""
 
     def sample_ids(self, n: int) -> Tensor:
-        """`n` sample ids, int64 [n], never handed out before in this run."""
+        """`n` new sample ids, int64 [n]; no id is used twice in a run."""
 
     def rows(self, name: str) -> Rows:
-        """All rows of a data name; its hash joins the run's manifest, and a resume on other data is refused."""
+        """All rows of a data name. Their hash is recorded with the run, and resuming with other data is refused."""
 
     def task(self, name: str) -> Task:
-        """The task behind a data name such as `builtin:walks`: its rows, its own reward, its process."""
+        """The task of a data name such as `builtin:walks`: its rows, its reward, its process."""
 
     def encode(
         self,
@@ -236,34 +236,35 @@ class Context(Protocol):
         longest: int | None = None,
         new_tokens: int = 0,
     ) -> Encoded:
-        """A record as token ids: its `prompt`, and the answer in the field `answer` (None: the answer will be drawn).
+        """Encode a record as token ids: its `prompt`, and the answer in the field `answer` (None: no answer yet).
 
-        where: which record it is, as `Rows.placed` says it; errors begin with it. longest: positions there are for
-        prompt, answer and `new_tokens` to be drawn. Raises DataError for a field that is missing or not text, and for a
-        record that is too long; to skip such records, leave `longest` out and compare `len(encoded)`.
+        where: the position of the record, as `Rows.placed` gives it; error messages begin with it. longest: the maximum
+        number of tokens of prompt, answer and the `new_tokens` to be drawn. Raises DataError for a field that is
+        missing or not text, and for a record that is too long. To skip such records, omit `longest` and check
+        `len(encoded)`.
         """
 
     def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
-        """The ids that one more turn adds behind the chat messages `previous`; plain text has none before it."""
+        """The token ids that one more turn adds after the chat messages `previous`, which is empty for plain text."""
 
     def collected(self, phase: str) -> Rows:
-        """What an earlier phase collected: the comparisons of all of its rounds so far, or of one, `NAME@ROUND`."""
+        """The comparisons that an earlier phase collected, in all its rounds so far or, as `NAME@ROUND`, in one."""
 
     def take(self, total: int, n: int) -> list[int]:
-        """Row numbers of the `n` of `total` rows that belong to this step; each epoch has a new order.
+        """The indices of the `n` rows, out of `total`, that belong to this step; each epoch has a new order.
 
-        They are a function of the step, so nothing has to be saved.
+        The indices are a function of the step, so nothing has to be saved.
 
-        In an evaluation rows come in file order, and fewer than `n`, then none, when they run out.
+        In an evaluation, rows come in file order; the last batch may have fewer than `n`, and after it there are none.
         """
 
     # -- models
 
     def role_named(self, name: str) -> Role:
-        """A model by role, e.g. `policy`. Raises PluginError where there is none."""
+        """The model in a role, e.g. `policy`. Raises PluginError if there is no such role."""
 
     def role_with(self, head: str) -> str:
-        """The name of the role that has a head, e.g. whose `value` an advantage should read."""
+        """The name of the role that has a head, e.g. of the role whose `value` an advantage should read."""
 
     def role(
         self,
@@ -274,12 +275,13 @@ class Context(Protocol):
         frozen: bool = False,
         heads: Heads | None = None,
     ) -> Role:
-        """Make a role, in `setup`: a copy of another role as it is at phase start, or the end of an earlier phase.
+        """Make a role, in `setup`: a copy of another role at the start of this phase, or of an earlier phase's model.
 
-        phase: where there were rounds, the latest one; `NAME@ROUND` is that one. heads: those of that phase's end to
-        take along, each with what makes it, or a function from a head's name to what makes it, None to leave it.
-        Asking again for the same name gives the same role. A frozen copy of a policy whose adapter is new is the
-        policy with its adapter off. Frozen roles are rebuilt on resume and their hash compared.
+        phase: the earlier phase; with rounds, `NAME` is the latest round and `NAME@ROUND` a particular one. heads: the
+        heads of that phase to load, each with a function that builds it from the hidden size; or a function that
+        returns this for a head's name, or None to omit the head. A second call with the same name returns the same
+        role. A frozen copy of a policy with a new adapter is the policy with its adapter off. On resume, frozen roles
+        are rebuilt and their hash is compared.
         """
 
     def head(
@@ -290,34 +292,35 @@ class Context(Protocol):
         role: str = "policy",
         reads: Side = "before",
     ) -> None:
-        """Put a head on a role's trunk, in `setup`: `make(hidden_size)` gives a module to [..., 1] or [..., k].
+        """Add a head to a role's trunk, in `setup`: `make(hidden_size)` returns a module whose output is [..., 1] or
+        [..., k].
 
-        `ctx.stats(batch, role, want=(name,))` reads it; `reads` says whether a token's figure comes from the state
-        before it (values) or after it (rewards), or, `row`, is one per row, on its last chosen token. The model's family
-        must have that side.
+        Read the head with `ctx.stats(batch, role, want=(name,))`. reads: whether the figure of a token comes from the
+        state before the token (`before`, e.g. values) or after it (`after`, e.g. rewards); `row` gives one figure per
+        row, on its last chosen token. The model's family must have that side.
         """
 
     def target(self, name: str, of: str, *, role: str = "policy") -> None:
-        """A frozen copy of a head, in `setup`, for slow targets; move it with `polyak` from `after=` of `ctx.train`.
+        """Make a frozen copy of a head, in `setup`, as a slow target; `polyak` in `after=` of `ctx.train` moves it.
 
-        name: what `ctx.stats` reads it by. of: the head. role: the model that has the head.
+        name: the name of the copy in `ctx.stats`. of: the name of the head. role: the role that has the head.
         """
 
     def polyak(self, name: str, of: str, share: float, *, role: str = "policy") -> None:
         """Move a target towards the head it follows: target ← (1 − share) · target + share · head, share in [0, 1].
 
-        name, of, role: as they were given to `ctx.target`.
+        name, of, role: as in the call of `ctx.target`.
         """
 
     # -- statistics and training
 
     def stats(self, batch: Batch, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
-        """Figures per token without gradient, [B, T] float32, 0 where the mask is false; cached per weights version.
+        """Figures per token without gradient, float32 [B, T], 0 where the mask is false; cached per weights version.
 
-        model: the role. want: any of `logprobs`, `entropy`, `logsumexp` (in nats), `sum_sq_probs`, `top_p_mass` (in [0, 1]),
-        `rank` (from 0; see `hookline.kernels.TokenStats`), and heads of that role by name. A
-        head over the vocabulary has these too, e.g. `q.logsumexp`, without its [B, T, V] ever being there.
-        Log-probs are taken under the batch's own sampling (temperature and kept ids), so ratios are on one support.
+        model: the role. want: any of `logprobs`, `entropy`, `logsumexp` (in nats), `sum_sq_probs`, `top_p_mass` (in [0,
+        1]), `rank` (from 0; see `hookline.kernels.TokenStats`), and heads of that role by name. A head over the
+        vocabulary has these statistics too, e.g. `q.logsumexp`; its [B, T, V] tensor is never materialised. Log-probs
+        are computed under the batch's own sampling (temperature and kept ids), so that ratios have the same support.
         """
 
     def train(
@@ -328,12 +331,13 @@ class Context(Protocol):
         after: Callable[[], None] | None = None,
         beside: tuple[Batch, Callable[[MicroBatch[Any]], Loss]] | None = None,
     ) -> None:
-        """Epochs × minibatches optimiser steps of `loss`, whose gradient does not depend on how rows are split.
+        """Take epochs × minibatches optimiser steps on `loss`; the gradient does not depend on how rows are split.
 
-        loss: from a micro-batch to `mb.token_mean`, `mb.row_mean`, `mb.mean_over`, their sums and multiples; each is
-        divided by the count of the whole optimiser step. unit: `group` keeps rows of a group together. after: called
-        behind each optimiser step. beside: other rows and their loss, split into as many parts, whose gradient joins each
-        optimiser step. Raises NumbersError before any weight changes when a value is not finite.
+        loss: a function that receives a micro-batch `mb` and returns `mb.token_mean`, `mb.row_mean`, `mb.mean_over`, or
+        sums and multiples of these; each mean is over the whole optimiser step. unit: `group` keeps the rows of a group
+        together. after: called after each optimiser step. beside: other rows with their own loss; they are split into
+        the same number of parts, and their gradient is added in each optimiser step. Raises NumbersError, before any
+        weight changes, if a value is not finite.
         """
 
     def draw(
@@ -348,19 +352,20 @@ class Context(Protocol):
         combine: Callable[[Mapping[str, Any]], Tensor] | None = None,
         greedy_B: Tensor | None = None,
     ) -> Completions:
-        """Answers from a role, one per prompt of token ids; B prompts give B answers of at most `max_new_tokens` tokens.
+        """Sample one answer per prompt from a role; B prompts give B answers of at most `max_new_tokens` tokens.
 
-        sample_B: the rows' sample ids, int64 [B], from `ctx.sample_ids`; all randomness comes from these and the run's seed.
-        sampling_: temperature, top-k and top-p. model: the role that answers.
-        combine: from what `model` and the roles `beside` it say about the next token (a `NextToken` for each: logits,
-        heads) to the logits [B, V] that are drawn from, e.g. a mixture of two policies, or a policy guided by values.
-        greedy_B: rows that take the likeliest token each time, bool [B]; their log-probs are those of sampling all the same.
+        prompts: the token ids of each prompt. sample_B: the rows' sample ids, int64 [B], from `ctx.sample_ids`; all
+        randomness comes from these and the run's seed. sampling_: temperature, top-k and top-p. model: the role that
+        answers. beside: additional roles, which are passed to `combine`. combine: a function from the predictions of
+        `model` and the roles in `beside` (a `NextToken` for each: logits, heads) to the logits [B, V] to sample from,
+        e.g. a mixture of two policies, or a policy guided by values. greedy_B: the rows that always take the likeliest
+        token, bool [B]; their log-probs are still those under `sampling_`.
         """
 
     # -- figures, over all ranks
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
-        """Add `value` to a declared figure of this step, by name; `count` is its weight when means join.
+        """Add `value` to a declared figure of this step, by name; `count` is its weight in a mean.
 
         Does nothing in an evaluation. Raises PluginError for a figure that the component has not declared in `metrics`.
         """
@@ -372,15 +377,15 @@ class Context(Protocol):
         """Mean over all entries of a tensor of any shape, on all ranks; 0 when there are none."""
 
     def max(self, x: Tensor) -> float:
-        """Largest entry of a tensor of any shape, on all ranks."""
+        """Maximum over all entries of a tensor of any shape, on all ranks."""
 
-    # -- what comes from outside: clocks, services, people
+    # -- answers from outside the run: clocks, services, people
 
     def wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run a coroutine on the run's event loop, from a hook that is a plain `def`, and return what it returns.
+        """Run a coroutine on the run's event loop, from a hook that is a plain `def`, and return its result.
 
-        Whatever a component keeps between calls (a session, a connection pool) then lives on one loop all through the
-        run. Raises PluginError inside a coroutine: write `await` there.
+        Objects that a component keeps between calls (a session, a connection pool) then belong to one event loop during
+        the whole run. Raises PluginError inside a coroutine: use `await` there.
         """
 
     @overload
@@ -390,25 +395,26 @@ class Context(Protocol):
     def once(self, key: object, fn: Callable[[], Answer]) -> Answer: ...
 
     def once(self, key: object, fn: Callable[[], Any]) -> Any:
-        """What `fn()` answered, written to the run's journal before it is used; a resumed run reads it there.
+        """Call `fn()` and journal its answer before returning it; a resumed run reads the answer from the journal.
 
-        For what a second call would answer differently: a clock, a service, a person. key: tells this call from the
-        component's other calls in the step: text, a number, or a tuple of these. Phase, evaluation, step and component
-        are added to it. The first answer to a key stays.
+        Use it for anything that a second call could answer differently: a clock, a service, a person. key: identifies
+        this call among the component's other calls in the step: text, a number, or a tuple of these. Phase, evaluation,
+        step and component are added to the key. If a key is used twice, its first answer is returned.
 
-        fn: sync, or `async def`; what an async one answers must be awaited: `await ctx.once(key, fn)`. Its answer is
-        JSON or a tree of tensors (dicts with text keys, lists, numbers, text, None). It comes back as the journal holds
-        it, in a resumed run or not: tuples are lists, tensors are on the CPU. Raises PluginError for anything else.
-        Nothing is journaled when `fn` raises, nor where a finished run is only read.
+        fn: a plain function or an `async def`; for the latter, write `await ctx.once(key, fn)`. The answer must be JSON
+        or a tree of tensors (dicts with text keys, lists, numbers, text, None); PluginError is raised for anything
+        else. The answer is always returned as the journal stores it: tuples become lists, and tensors are on the CPU.
+        Nothing is journaled if `fn` raises, or if a finished run is only read.
         """
 
     async def each(
         self, rollout: Rollout, ask: Callable[[int], Awaitable[float]], *, timeout: float = 30.0, retries: int = 0
     ) -> Term:
-        """Ask about every row at once: `ask(i)` answers one number for row i. Returns a `Term` of values [B].
+        """Call `ask(i)`, which returns one number for row i, for all rows concurrently. Returns a `Term` of values [B].
 
-        A row that fails, or takes longer than `timeout` seconds, is asked `retries` times more and is then not judged.
+        If a call fails or takes longer than `timeout` seconds, it is repeated up to `retries` times; after that, the
+        row counts as not judged.
 
-        Answers are journaled before use, as by `once`, under the row's sample id: a resumed run reads them, not the
-        clock. An answer that is not finite is not journaled.
+        Answers are journaled under the row's sample id before they are used, as in `once`, so a resumed run does not
+        ask again. An answer that is not finite is not journaled.
         """

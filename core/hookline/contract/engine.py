@@ -1,4 +1,4 @@
-"""An engine: what draws answers from a model, in this process or elsewhere."""
+"""An engine draws answers from a model, in this process or elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ ABILITIES = {
     "score": "an engine that gives log-probs of given tokens",
     "exact": "an engine whose samples do not depend on what is drawn beside them, to the last bit",
 }
-"""What an engine may `give` and a rollout `need`, as sentences name it."""
+"""The abilities that an engine may list in `gives` and a rollout in `needs`, with the words that messages use for
+them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,49 +33,51 @@ class Request:
     prompt: Sequence[int]
     """Token ids, at least one."""
     sample: int
-    """Its sample id; with `seed`, all of its randomness."""
+    """The sample id, which with `seed` determines all randomness of the sample."""
     seed: int
-    """The seed of what a phase, or an evaluation, draws."""
+    """The seed of the samples of a phase or of an evaluation."""
     sampling: Sampling
     """Temperature, top-k and top-p."""
     max_new_tokens: int
-    """The most tokens that an answer may have, the ending one included."""
+    """The maximum number of tokens of an answer, including the ending token."""
     eos: int
-    """The token that ends an answer, and is its last."""
+    """The id of the token that ends an answer; it is included as the last token."""
     greedy: bool = False
-    """Take the likeliest token each time; its log-probs are those of sampling all the same."""
+    """Always take the likeliest token; the log-probs are still those under `sampling`."""
     beside: tuple[str, ...] = ()
-    """Further roles whose next-token figures `combine` is given."""
+    """Additional roles whose next-token predictions are passed to `combine`."""
     combine: Callable[[Mapping[str, Any]], Tensor] | None = None
-    """From `NextToken` of the roles, by name, to the logits [B, V] that are drawn from; for engines that give `combine`."""
+    """A function from the `NextToken` of each role, by name, to the logits [B, V] to sample from; only for engines that
+    give `combine`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Completion:
-    """One answer of T tokens, T ≥ 1, and how it was drawn. Tensors lie on the CPU."""
+    """One answer of T tokens, T ≥ 1, and how it was drawn. Tensors are on the CPU."""
 
     token_ids: Tensor
-    """[T] int64; the ending token included."""
+    """[T] int64, including the ending token."""
     finish_reason: str
-    """`stop`: the model ended it; `length`: max_new_tokens did."""
+    """`stop` if the model ended the answer, `length` if it reached max_new_tokens."""
     logprobs: Tensor | None
-    """[T] float32, of each token under the request's sampling. None where the engine does not know them: the core then
-    computes them with the role's weights as they are. Where they are given, a few rows of each role's first batch in a
-    phase are computed again, and another answer ends the run: mean exp|Δ| may be 1.0005, or 1.05 in bfloat16."""
+    """[T] float32, the log-prob of each token under the request's sampling. None if the engine does not know them: the
+    core then computes them with the role's current weights. If they are given, the core recomputes a few rows of each
+    role's first batch in a phase, and ends the run if they differ: mean exp|Δ| may be at most 1.0005, or 1.05 in
+    bfloat16."""
     versions: Tensor
-    """[T] int64: which weights drew each token."""
+    """[T] int64, the version of the weights that drew each token."""
     kept_ids: KeptIds | None = None
-    """Per token, the ids that top-k/top-p kept; engines that give `kept-ids` fill it in where sampling truncates."""
+    """Per token, the ids that top-k/top-p kept; required from engines that give `kept-ids`, if sampling truncates."""
 
 
 @dataclass(frozen=True, eq=False)
 class Completions:
-    """Answers side by side, right-padded, and how they were drawn: what `ctx.draw` gives."""
+    """The result of `ctx.draw`: a right-padded batch of answers, and how they were drawn."""
 
     token_ids_BT: Tensor
-    """The drawn token ids, int64 [B, T], right-padded; an ending token is included."""
+    """The drawn token ids, int64 [B, T], right-padded; ending tokens are included."""
     length_B: Tensor
-    """Tokens of each answer, at least 1, int64 [B]."""
+    """The number of tokens of each answer, at least 1, int64 [B]."""
     finish_reason: tuple[str, ...]
     """Per row, `stop` or `length`."""
     behaviour: Behaviour
@@ -82,27 +85,28 @@ class Completions:
 
 
 class Engine(Component[ConfigT]):
-    """Draws answers from a model: kind `engine`, named by `engine:` in a phase, which has one.
+    """Draws answers from a model: kind `engine`, named by `engine:` in a phase. Each phase has one engine.
 
-    `gives` says what it can: `combine`, `kept-ids`, `score`, `exact`; a rollout `needs` these by name, and what is missing
-    is refused before a weight loads. `setup(ctx)` may keep `ctx.role_named`, which gives a role's weights (`tensors()`),
-    their `version` and their `device`.
+    `gives` lists its abilities: `combine`, `kept-ids`, `score`, `exact`. A rollout lists those that it requires in
+    `needs`; a missing one is refused before any weight loads. `setup(ctx)` may keep `ctx.role_named`, which returns a
+    role with its weights (`tensors()`), their `version` and their `device`.
     """
 
     @abstractmethod
     async def draw(self, request: Request) -> Completion:
-        """Draw one sample. Many wait at once: an engine batches what waits."""
+        """Draw one sample. Many calls wait concurrently; an engine should batch the waiting requests."""
         raise NotImplementedError
 
     async def score(self, role: str, token_ids: Sequence[int]) -> Tensor:
-        """Log-probs under a role of all tokens but the first, each given those before it, in nats, float32 [len − 1].
+        """Log-probs under a role of all tokens except the first, each given the tokens before it, in nats, float32 [len
+        − 1].
 
-        Only asked of an engine that gives `score`.
+        Called only for engines that give `score`.
         """
         raise NotImplementedError
 
     def sync(self, role: str, version: int) -> None:
-        """A role's weights are another `version` than at the last call; what is drawn from here on comes from them.
+        """Load a role's current weights, whose version is `version`; later draws must use them.
 
-        Called before the first draw, and before each one that follows a change.
+        Called before the first draw, and before the next draw after the weights have changed.
         """

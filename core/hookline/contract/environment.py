@@ -1,4 +1,4 @@
-"""An environment: a text episode played turn by turn, with tools and rewards of its own."""
+"""An environment plays a text episode turn by turn, with its own tools and rewards."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ __all__ = ["Environment", "Turn"]
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What an environment returns: what the policy reads next, what its last reply earned, and whether the episode is over.
+    """What an environment returns: the text that the policy reads next, the rewards of its last reply, and whether the
+    episode is over.
 
-    Give one of `messages`, `text` and `token_ids`; `token_ids=()` shows nothing at all.
+    Set one of `messages`, `text` and `token_ids`; with `token_ids=()` the policy reads nothing.
     """
 
     messages: Sequence[Mapping[str, Any]] = ()
@@ -29,11 +30,11 @@ class Turn:
     token_ids: Sequence[int] | None = None
     """Token ids, for environments that return tokens."""
     rewards: Mapping[str, float] = field(default_factory=dict)
-    """What the reply before this turn earned, by name."""
+    """The rewards of the reply before this turn, by name."""
     terminated: bool = False
-    """The episode came to its own end: nothing more can be earned."""
+    """True if the episode ended by itself: no more reward could follow."""
     truncated: bool = False
-    """The episode was cut off, e.g. by a limit of turns; more could have been earned."""
+    """True if the episode was cut off, e.g. by a limit of turns: more reward could have followed."""
 
     def __post_init__(self) -> None:
         if bool(self.messages) + bool(self.text) + (self.token_ids is not None) > 1:
@@ -41,7 +42,7 @@ class Turn:
 
     @property
     def over(self) -> bool:
-        """Whether the episode is over; `step` is not called any more."""
+        """Whether the episode is over; `step` is then not called again."""
         return self.terminated or self.truncated
 
     @property
@@ -53,24 +54,25 @@ class Turn:
 class Environment(Component[ConfigT]):
     """Plays one text episode at a time: kind `environment`, named in the config of a rollout.
 
-    A rollout makes one environment per sample (`self.parts["environment"].another()`), plays it and closes it. One that
-    fails, with an OSError (a TimeoutError is one) or a ServiceError, makes its row "not judged" (column `ok_B`); the others
-    go on. Any other exception is a mistake in its code and ends the run.
+    A rollout makes one environment per sample (`self.parts["environment"].another()`), plays it and closes it. If an
+    environment raises an OSError (e.g. a TimeoutError) or a ServiceError, its row counts as not judged (column `ok_B`)
+    and the other rows continue. Any other exception is treated as a bug and ends the run.
     """
 
     @abstractmethod
     async def reset(self, record: Record, rng: torch.Generator) -> Turn:
         """Begin an episode on a dataset row, and return what the policy reads first.
 
-        Called once per episode, before any `step`; again for another episode, whatever became of the last. `rng` holds all
-        randomness of the episode: draw from it and from nothing else. Raises DataError for a row that it cannot play.
+        Called once per episode, before any `step`. It may be called again for another episode, also if the last one did
+        not end. Take all randomness of the episode from `rng`. Raise DataError for a row that the environment cannot
+        play.
         """
         raise NotImplementedError
 
     @abstractmethod
     async def step(self, reply: str) -> Turn:
-        """Answer the policy's reply, as text without the token that ended it; `rewards` say what the reply earned.
+        """Answer the policy's reply; `rewards` of the returned turn are the rewards of this reply.
 
-        Not called after a turn that is `over`.
+        reply: the text of the reply, without its ending token. Not called after a turn that is `over`.
         """
         raise NotImplementedError

@@ -1,6 +1,6 @@
-"""A family: how networks of one kind turn rows into hidden states, and how one decodes from them.
+"""A family describes how networks of one kind turn rows into hidden states, and how to decode from them.
 
-Roles, statistics, heads and engines ask a family, and know nothing of attention masks, shifted positions or caches.
+Roles, statistics, heads and engines use a family, so they do not handle attention masks, shifted positions or caches.
 Letters in shapes: B rows, N scored tokens (those where `mask_BT` is true, row by row), H the width of a hidden state,
 V tokens of the vocabulary.
 """
@@ -24,59 +24,62 @@ Side = Literal["before", "after", "row"]
 
 
 class Decoding:
-    """The state of decoding: one unfinished text per row. A family has its own class, with what it needs to continue."""
+    """The state of decoding: one unfinished text per row. Each family has its own class with the data that it needs."""
 
     logits_BV: Tensor
     """The network's logits of the next token of each row, float32 [B, V]."""
     hidden_BH: Tensor | None = None
-    """The state that predicts the next token, [B, H], which heads read; None where the family shows none."""
+    """The hidden state that predicts the next token, [B, H], which heads read; None if the family does not provide
+    one."""
     movable: bool = True
-    """False where `rows` cannot be answered; finished rows then stay in the batch."""
+    """False if `rows` is not supported; finished rows then stay in the batch."""
 
     def rows(self, index_N: Tensor) -> Self:
-        """The same texts, chosen by row number, int64 [N]: repeated for a group, dropped or reordered. This object stays as it is."""
+        """A new state with the rows of `index_N`, int64 [N], which may be repeated, dropped or reordered; `self` is
+        unchanged."""
         raise NotImplementedError
 
 
 class Family(Component[ConfigT]):
-    """How networks of one kind compute: kind `model`, named by `model: {family: NAME}`; `causal` unless said otherwise.
+    """How networks of one kind compute: kind `model`, named by `model: {family: NAME}`; the default is `causal`.
 
-    It keeps no state: every method takes the network, below any adapter. Autocast, adapters switched off and
-    recomputation are the caller's task.
+    A family keeps no state: every method takes the network, without any adapter around it. The caller handles autocast,
+    switches adapters off, and handles recomputation.
     """
 
     sides: ClassVar[frozenset[str]] = frozenset()
-    """What it has: `before` (for each scored token, a state that does not know it and predicts it), `after` (one that
-    knows it), `row` (one state per row), `decodes` (it answers `prefill` and `step`). Components `need` these by name."""
+    """What the family provides: `before` (for each scored token, the state that predicts it without having read it),
+    `after` (the state that has read it), `row` (one state per row), `decodes` (it has `prefill` and `step`). Components
+    list the sides that they require in `needs`."""
 
     # -- networks
 
     def empty(self, folder: str | Path) -> Any:
-        """A network as the config in a folder describes it, its weights not read."""
+        """Make the network that the config in a folder describes, without reading weights."""
         raise NotImplementedError
 
     def load(self, folder: str | Path) -> Any:
-        """The network in a model folder. Raises ExperimentError where weights are missing or damaged."""
+        """Load the network of a model folder. Raises ExperimentError if weights are missing or damaged."""
         raise NotImplementedError
 
     def save_config(self, net: Any, folder: Path) -> None:
-        """Write what `empty` reads."""
+        """Write the config that `empty` reads."""
         raise NotImplementedError
 
     def export(self, net: Any, folder: Path) -> None:
-        """Write the network as other programs load it."""
+        """Write the network in the format that other programs load."""
         raise NotImplementedError
 
     def context(self, net: Any) -> int:
-        """Most tokens of a row, prompt and response together."""
+        """The maximum number of tokens of a row, prompt and response together."""
         raise NotImplementedError
 
     def width(self, net: Any) -> int:
-        """H, what heads are built for."""
+        """H, the width of a hidden state, which is the input size of heads."""
         raise NotImplementedError
 
     def vocabulary(self, net: Any) -> int:
-        """How many token ids the network takes."""
+        """The number of token ids that the network accepts."""
         raise NotImplementedError
 
     def output(self, net: Any) -> tuple[Tensor, Tensor | None] | None:
@@ -84,41 +87,41 @@ class Family(Component[ConfigT]):
         return None
 
     def is_product(self, net: Any) -> bool:
-        """False where it is known that the logits are more than output layer × `before` state, e.g. capped ones.
+        """False if the logits are known to differ from output layer × `before` state, e.g. because they are capped.
 
-        Where it is True, that is tried once on a few tokens before it is relied on.
+        If this returns True, the core verifies it once on a few tokens before relying on it.
         """
         return True
 
     # -- rows
 
     def states(self, net: Any, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
-        """Hidden states of the sides asked for, from one pass: `before` and `after` [N, H], `row` [B, H].
+        """Hidden states of the requested sides, from one forward pass: `before` and `after` [N, H], `row` [B, H].
 
-        sides: some of `before`, `after`, `row`, all of which this family has.
+        sides: some of `before`, `after`, `row`; this family provides all of them.
         """
         raise NotImplementedError
 
     def logits(self, net: Any, batch: Batch) -> Tensor:
-        """The network's own logits of the scored tokens, [N, V]; families that have `before` answer."""
+        """The network's own logits of the scored tokens, [N, V]; only for families that have `before`."""
         raise NotImplementedError
 
     # -- decoding, for families that have `decodes`
 
     def prefill(self, net: Any, prompts: Sequence[Sequence[int]], *, filler: int, fused: bool) -> Decoding:
-        """Read prompts of at least one token each; the answer knows the logits of each one's next token.
+        """Read prompts of at least one token each; the returned state has the logits of each prompt's next token.
 
-        filler: a token id to pad with, which changes no figure. fused: take logits as output layer × hidden state, so
-        that heads can read the state; else the network's own logits.
+        filler: a token id for padding, which must not change any result. fused: compute logits as output layer × hidden
+        state, so that heads can read the state; otherwise return the network's own logits.
         """
         raise NotImplementedError
 
     def step(self, net: Any, state: Decoding, ids_B: Tensor) -> Tensor:
-        """Continue by one token per row, ids int64 [B], in place; returns `state.logits_BV` of the next one, [B, V]."""
+        """Append one token per row, ids int64 [B], to `state` in place; returns its new `logits_BV`, [B, V]."""
         raise NotImplementedError
 
     def require(self, sides: Collection[str], who: str) -> None:
-        """Raise PluginError in one sentence where this family lacks a side that `who` asks for."""
+        """Raise PluginError if this family does not provide a side that `who` requires."""
         missing = sorted(set(sides) - self.sides)
         if missing:
             has = ", ".join(sorted(self.sides)) or "nothing of the kind"
@@ -134,4 +137,4 @@ SIDES = {
     "row": "a state of the whole row",
     "decodes": "a model that decodes",
 }
-"""What each side is, for sentences."""
+"""The words that messages use for each side."""

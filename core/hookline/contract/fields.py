@@ -50,20 +50,21 @@ PhaseName = Annotated[str, _Marker("phase")]
 DataName = Annotated[str, _Marker("data")]
 """A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
 PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]
-"""A phase's name; NAME@ROUND is what `repeat` unrolls to."""
+"""A phase's name; `repeat` unrolls a phase into phases called NAME@ROUND."""
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-"""A name of an instance, an evaluation, …: letters, digits, `.`, `_` and `-`."""
+"""The name of an instance, an evaluation, …: letters, digits, `.`, `_` and `-`."""
 
 
 class Strict(BaseModel):
-    """A frozen model without unknown keys, in which `true` is not a number and a string under a field describes it."""
+    """A frozen pydantic model that refuses unknown keys and `true` as a number; a string under a field is its
+    description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_not_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic takes `true` for 1; people who write it meant something else."""
+        """Refuse `true` and `false` for numbers; pydantic would accept them as 1 and 0."""
         if isinstance(value, bool):
             annotation = cls.model_fields[str(info.field_name)].annotation
             if {int, float} & {annotation, *getattr(annotation, "__args__", ())}:
@@ -72,21 +73,21 @@ class Strict(BaseModel):
 
 
 class Use(Strict, Generic[UsedT]):
-    """A component by name, with its options beside it: `gae`, or `{use: gae, lam: 0.9}`.
+    """A component by name, with its options next to the name: `gae`, or `{use: gae, lam: 0.9}`.
 
-    The type of a config field that holds a component is `Use[Environment]`, by base class, or, for kinds without one,
-    `Use[Literal["reward"]]`, for short `Use["reward"]`, which linters take for the name of a class. `| None` and
-    `tuple[Use[…], …]` may stand around it.
+    The type of a config field that holds a component is `Use[BASE]` with the base class of its kind, e.g.
+    `Use[Environment]`. For kinds without a base class it is `Use[Literal["reward"]]`, or the shorter `Use["reward"]`,
+    which linters mistake for the name of a class. `Use[…] | None` and `tuple[Use[…], …]` are also allowed.
     """
 
     use: str = Field(min_length=1, max_length=160)
-    """The name that a component is offered under: `NAME`, or `DISTRIBUTION:NAME` where two offer it."""
+    """The name of the component: `NAME`, or `DISTRIBUTION:NAME` if two distributions offer the same name."""
     name: Identifier | None = None
-    """What this instance is called, when one component is used twice."""
+    """The name of this instance, for an experiment that uses one component twice."""
     weight: float = Field(1.0, allow_inf_nan=False)
-    """Rewards only: its factor in the sum."""
+    """Rewards only: the factor of this reward in the sum."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The component's own options, not validated yet."""
+    """The component's own options, before validation."""
 
     def __class_getitem__(cls, target: Any) -> Any:
         if typing.get_origin(target) is Literal:
@@ -95,7 +96,7 @@ class Use(Strict, Generic[UsedT]):
             return cls
         kind = target if isinstance(target, str) else kind_of_base(target)
         if kind not in KINDS:
-            raise TypeError(f"Use[{target!r}]: that is neither a kind nor the base class of one{nearest(kind, KINDS)}")
+            raise TypeError(f"Use[{target!r}]: this is not a kind or the base class of a kind{nearest(kind, KINDS)}")
         return Annotated[Use, _Marker("component", target)]
 
     @model_validator(mode="before")
@@ -113,20 +114,20 @@ class Use(Strict, Generic[UsedT]):
     def _no_dotted_path(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9._-]+(:[a-z0-9._-]+)?", value):
             raise ValueError(
-                "names an installed component, never a path or a function; -p FILE makes a loose one available"
+                "names an installed component, not a path or a function; -p FILE makes a loose file available"
             )
         return value
 
     @property
     def instance(self) -> str:
-        """What this instance is called, as `instance_name` says it."""
+        """The name of this instance, as returned by `instance_name`."""
         return instance_name(self)
 
 
 def instance_name(use: Use | Mapping[str, Any]) -> str:
-    """What a component in use is called: its `name`, else the name it is offered under, without its distribution.
+    """The name of a component in an experiment: its `name`, or else the name after `use`, without the distribution.
 
-    use: as in an experiment, or as a resolved experiment holds it.
+    use: the component as written in an experiment, or as in a resolved experiment.
     """
     said = {"use": use.use, "name": use.name} if isinstance(use, Use) else use
     return str(said.get("name") or str(said["use"]).rpartition(":")[2])
@@ -137,13 +138,13 @@ class Nested:
     """A component that a config holds."""
 
     key: str
-    """The field, as the user writes it; `FIELD/0`, `FIELD/1`, … where it holds several."""
+    """The field, as the user writes it; `FIELD/0`, `FIELD/1`, … if the field holds several."""
     path: tuple[str | int, ...]
-    """Where it stands within the options."""
+    """The path of the component within the options."""
     kind: str
     """The component's kind, e.g. `environment`."""
     base: type | None
-    """The class that it must derive from, where the field says one."""
+    """The class that the component must derive from, if the field declares one."""
     use: Use
     """The component by name, with its options."""
 
@@ -162,12 +163,12 @@ def nested(config: BaseModel) -> Iterator[Nested]:
 
 
 def kind_within(field: Any) -> str:
-    """The kind of the component that a config field holds; empty where it holds none."""
+    """The kind of the component that a config field holds; empty for a field without components."""
     return _held(field)[0]
 
 
 def _held(field: Any) -> tuple[str, type | None]:
-    """The kind of the component that a config field holds, and its base class where the field says one."""
+    """The kind of the component that a config field holds, and its base class if the field declares one."""
     target = next((m.target for m in _markers(field) if m.what == "component"), "")
     return (target, None) if isinstance(target, str) else (kind_of_base(target), target)
 
@@ -179,7 +180,7 @@ def marked(config: BaseModel, what: str) -> dict[str, str]:
         value = getattr(config, name)
         if isinstance(value, str) and any(m.what == what for m in _markers(field)):
             found[field.alias or name] = value
-        if isinstance(value, BaseModel):  # options inside an option, named by the outer one
+        if isinstance(value, BaseModel):  # nested options are reported under the outer field
             for inner in marked(value, what).values():
                 found[name] = inner
     return found
@@ -190,14 +191,15 @@ def _markers(field: Any) -> list[_Marker]:
 
 
 def _annotated(annotation: Any) -> Iterator[Any]:
-    """What `Annotated` says anywhere within an annotation."""
+    """The metadata of every `Annotated` within an annotation."""
     yield from getattr(annotation, "__metadata__", ())
     for inner in typing.get_args(annotation):
         yield from _annotated(inner)
 
 
 class Config(Strict):
-    """A component's options. One sentence per field, saying what large and small do; unknown keys are errors."""
+    """A component's options. Describe each field in one sentence, including the effect of large and small values.
+    Unknown keys are errors."""
 
     model_config = ConfigDict(populate_by_name=False, allow_inf_nan=False)
 
@@ -206,33 +208,36 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class UpdateConfig(Config):
-    """What every update shares: how its gradient becomes a change of weights."""
+    """The options that all updates share: how the gradient changes the weights."""
 
     lr: float = Field(1e-3, gt=0, le=1)
-    """Peak learning rate. Large is fast and then unstable; small wastes steps."""
+    """Peak learning rate. Large values learn fast but become unstable; small values waste steps."""
     matrix_lr: float | None = Field(None, gt=0, le=1)
     """Learning rate of the hidden matrices when the optimizer is `muon`; default: `lr`."""
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
-    """`muon` orthogonalises the update of hidden matrices (Jordan et al. 2024) and leaves the rest to AdamW; `sgd` is plain."""
+    """`muon` orthogonalises the update of hidden matrices (Jordan et al. 2024) and uses AdamW for the rest; `sgd` is
+    plain SGD."""
     weight_decay: float = Field(0.0, ge=0, le=1)
-    """Decoupled decay of matrices per unit of learning rate; large pulls weights to zero."""
+    """Decoupled decay of matrices per unit of learning rate; large values pull weights to zero."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
-    """AdamW's decay of the two moments; nearer 1 averages longer."""
+    """AdamW's decay rates of the two moments; values nearer 1 average over more steps."""
     warmup: int = Field(0, ge=0)
     """Optimiser steps over which the learning rate grows from nearly 0 to its peak."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls after warm-up, towards `final_lr` of its peak at the phase's end."""
     final_lr: float = Field(0.0, ge=0, le=1)
-    """What is left of the peak at the end of a falling schedule."""
+    """The fraction of the peak that remains at the end of a falling schedule."""
     grad_clip: float = Field(1.0, gt=0)
-    """Largest L2 norm of the whole gradient; small is safe and slow."""
+    """Maximum L2 norm of the whole gradient; small values are safe and slow."""
     epochs: int = Field(1, ge=1)
-    """Passes over each step's rows. More reuse the rollout harder, off its own policy."""
+    """Passes over each step's rows. More passes reuse the rollout more, but increasingly off-policy."""
     minibatches: int = Field(1, ge=1)
-    """Optimiser steps per pass: the rows are shuffled and split into this many parts."""
+    """Optimiser steps per pass: the rows are shuffled and split into this number of parts."""
     micro_tokens: int = Field(16384, ge=1)
-    """Tokens, padding included, of one forward and backward pass. Saves memory; changes no result beyond rounding."""
+    """Tokens, including padding, of one forward and backward pass. Small values save memory; results change only by
+    rounding."""
 
     def lr_of(self, role: str) -> float:
-        """The peak learning rate of one role; an algorithm with a critic may have its own for it."""
+        """The peak learning rate of one role; an algorithm with a critic may override this to give the critic its
+        own."""
         return self.lr

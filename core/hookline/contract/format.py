@@ -1,4 +1,4 @@
-"""A format: how a kind of file becomes rows."""
+"""A format reads rows from one kind of file."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ __all__ = ["Format"]
 class Format(Component[ConfigT]):
     """Reads rows from one kind of file: kind `format`.
 
-    A data name such as `rows.csv` is read by the format whose `suffixes` hold its ending; `NAME:FILE`, e.g.
-    `csv:export.dat`, says which. Rows come in file order and equal at every reading: their hash identifies the data.
+    A data name such as `rows.csv` is read by the format whose `suffixes` contain its ending; `NAME:FILE`, e.g.
+    `csv:export.dat`, names the format. Rows must come in file order and be equal each time the file is read, because
+    their hash identifies the data.
     """
 
     suffixes: ClassVar[Sequence[str]] = ()
-    """Endings of file names that it reads, e.g. `(".csv", ".tsv")`."""
+    """The endings of file names that the format reads, e.g. `(".csv", ".tsv")`."""
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Record]:
-        """The rows of a file, one mapping each. Raises DataError naming file, row and what is wrong with it."""
+        """Yield the rows of a file, one mapping each. Raise DataError for a bad row, naming the file, the row and the
+        problem."""
         raise NotImplementedError
 
     def open(self, path: Path) -> Sequence[Record]:
-        """The rows of a file by their number: all that `read` yields, in memory, unless a format needs less.
+        """The rows of a file as a sequence; by default everything that `read` yields, kept in memory.
 
-        A format for files larger than memory returns a sequence that parses a row when it is asked for. It may also
-        convert a file that has no positions to return to (a compressed one) to JSON lines, and return those. The sequence
-        is iterated once before anything else; a damaged row, wherever it stands, raises DataError then.
+        A format for files larger than memory should return a sequence that parses a row when it is accessed. A format
+        for files without random access (e.g. compressed files) may convert the file to JSON lines and return those. The
+        sequence is iterated once before any other use; that iteration must raise DataError for any damaged row.
         """
         found: object = self.read(path)
         if not isinstance(found, Iterable):

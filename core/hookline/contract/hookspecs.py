@@ -1,10 +1,10 @@
-"""The whole contract: which hooks a plugin may answer, when each is called, and what it may do with its arguments.
+"""The contract: which hooks a plugin may answer, when each is called, and what it may do with its arguments.
 
 A component is a class with some of these methods, each marked `@hookimpl`. An implementation names only the arguments
-it uses: `def hookline_advantage(self, scored)` is complete. Batches are shared with other
-components: add columns, change nothing in place; a changed tensor is detected and refused.
+that it uses: `def hookline_advantage(self, scored)` is complete. Batches are shared with other components: add columns,
+but do not change anything in place; a changed tensor is detected and refused.
 
-What the arguments have (fields, methods, shapes, units) is described in docs/api.md, with the hooks below.
+The fields, methods, shapes and units of the arguments are described in docs/api.md, together with the hooks below.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ if TYPE_CHECKING:
 __all__ = ["HOOK_API", "StageSpecs", "TrackerSpecs", "hookimpl"]
 
 HOOK_API = "1.0"
-"""Version of this page. A plugin may say `hook_api = "1.0"`; another major, or a newer minor, is refused by name."""
+"""The version of this contract. A plugin may set `hook_api = "1.0"`; another major or a newer minor version is
+refused."""
 hookspec = pluggy.HookspecMarker("hookline")
 hookimpl = pluggy.HookimplMarker("hookline")
-"""Marks a method as an answer to a hook. `@hookimpl(wrapper=True)` on a generator wraps the answer instead."""
+"""Marks a method as the answer to a hook. `@hookimpl(wrapper=True)` on a generator method wraps the answer instead."""
 
 
 class StageSpecs:
-    """The hooks of a phase: the four of the loop, and `hookline_score` and `hookline_judge`."""
+    """The hooks of a phase: the four steps of the loop, `hookline_score` and `hookline_judge`."""
 
     @hookspec(firstresult=True)
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        """Bring experience: sample it from the policy, or read it from a dataset.
+        """Return the rows of this step: sample them from the policy, or read them from a dataset.
 
-        Called first in every step; the one component that the phase names under `rollout` answers. Rows of one prompt
-        share a group, `ctx.sample_ids(n)` hands out sample ids. `ctx.encode(record)` makes token ids of a record, and
-        `Rollout.build(ctx, rows, …)` a rollout of rows. A batch of no rows is a step without update. Only what
-        sampled from the policy can say how (`Rollout.behaviour`); read data leaves it out, and algorithms that need
-        ratios are then refused before the run starts.
+        Called first in every step; the component that the phase names under `rollout` answers. Rows of one prompt share
+        a group. `ctx.sample_ids(n)` returns new sample ids, `ctx.encode(record)` encodes a record as token ids, and
+        `Rollout.build(ctx, rows, …)` makes a rollout from encoded rows. A batch of no rows is a step without update.
+        Set `Rollout.behaviour` for rows that were sampled from the policy, and omit it for rows that were read;
+        algorithms that need ratios are then refused before the run starts.
 
-        A row that could not be played to its end, e.g. because its environment failed, is not judged: give every batch a
-        column `ok_B`, false for such rows (`rollout.with_extra(ok_B=…)`). The core drops and counts them (`unjudged`),
-        whole episodes at once, before a reward is asked; an evaluation shows them without a figure.
+        A row that could not be played to its end, e.g. because its environment failed, cannot be judged: add a column
+        `ok_B` to every batch, false for such rows (`rollout.with_extra(ok_B=…)`). The core drops and counts them
+        (`unjudged`) together with the other rows of their episodes, before any reward is called; an evaluation lists
+        them without a figure.
         """
         raise NotImplementedError
 
@@ -53,18 +55,18 @@ class StageSpecs:
     def hookline_reward(self, ctx: Context, rollout: Rollout) -> Tensor | Term | Awaitable[Tensor | Term]:
         """Judge every row: one number per row [B], or per token [B, T].
 
-        Called once per step for each reward the phase names, each by itself; others' answers are not seen. Return a
-        `Term` to say that some rows could not be judged: they are dropped and counted, never averaged in, and with them
-        the other rows of their episodes. May be an `async def`; all such rewards of a step wait together.
-        `rollout.records[i]` is the dataset row.
+        Called once per step for each reward that the phase names; a reward does not see the answers of other rewards.
+        Return a `Term` if some rows could not be judged: these rows and the other rows of their episodes are dropped
+        and counted, never averaged in. May be an `async def`; all async rewards of a step run concurrently.
+        `rollout.records[i]` is the dataset row of row i.
         """
         raise NotImplementedError
 
     @hookspec(firstresult=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Scored:
-        """Weigh and sum the rewards. The core answers; wrap this hook to shape, penalise, clip or normalise.
+        """Weigh and sum the rewards. The core answers; wrap this hook to shape, penalise, clip or normalise rewards.
 
-        A wrapper sees numbers, never coroutines: `scored = yield`, then `return scored.with_reward(...)`.
+        A wrapper receives numbers, never coroutines: `scored = yield`, then `return scored.with_reward(...)`.
         """
         raise NotImplementedError
 
@@ -73,8 +75,8 @@ class StageSpecs:
         """Turn rewards into one advantage per response token.
 
         Called once per step, after all rewards are known and before the first update epoch. The component that the
-        phase names answers. Where it names none, an update that has this method brings its own: an algorithm that
-        reads like its paper is then one class. Return `scored.advantaged(advantage, **columns)`.
+        phase names under `advantage` answers. If the phase names none, the update may answer this hook itself, so that
+        an algorithm can be one class that reads like its paper. Return `scored.advantaged(advantage, **columns)`.
         """
         raise NotImplementedError
 
@@ -82,9 +84,10 @@ class StageSpecs:
     def hookline_update(self, ctx: Context, batch: Batch) -> Mapping[str, float] | None:
         """Change the weights, through `ctx.train(batch, loss)`.
 
-        Called last in every step, also for a batch of no rows (then every rank still takes part). What it gets is the
-        latest stage the phase reaches; the component says the least it takes (`takes = Advantaged`), and a phase that
-        stops earlier is refused. The returned figures join the step's row under names the component declares.
+        Called last in every step, also for a batch of no rows, so that every rank takes part. `batch` has the latest
+        stage that the phase reaches. The component declares the earliest stage that it accepts (`takes = Advantaged`),
+        and a phase that stops before that stage is refused. The returned figures are added to the step's row; their
+        names must be declared in `metrics`.
         """
         raise NotImplementedError
 
@@ -92,25 +95,27 @@ class StageSpecs:
     def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement]:
         """Compare or rank rows of a batch, as an annotator would. Called after scoring, for phases that name `feedback`.
 
-        The core writes the judgements into the phase's data, where a later phase reads them (`from: PHASE`).
+        The core writes the judgements to the phase's data, which a later phase can read (`from: PHASE`).
         """
         raise NotImplementedError
 
 
 class TrackerSpecs:
-    """What a run tells its trackers. A tracker that fails is reported once and no longer called; the run and its log continue."""
+    """The hooks of trackers. A tracker that fails is reported once and no longer called; the run and its log
+    continue."""
 
     @hookspec
     def hookline_run_started(self, run: Run) -> None:
-        """The run is open. `run.rows()` are the rows that count: after a resume, those up to the newest save.
+        """The run is open. `run.rows()` returns the valid rows: after a resume, the rows up to the newest save.
 
-        Later rows, which a tracker may have seen before a kill, come again. `run.resumed` is then true.
+        After a resume, `run.resumed` is true, and later rows that the tracker may have seen before the kill are sent
+        again.
         """
         raise NotImplementedError
 
     @hookspec
     def hookline_phase_started(self, run: Run, phase: str, steps: int, done: int) -> None:
-        """A phase begins, or goes on after `done` of its `steps`."""
+        """A phase begins, or continues after `done` of its `steps`."""
         raise NotImplementedError
 
     @hookspec
@@ -127,9 +132,9 @@ class TrackerSpecs:
 
     @hookspec
     def hookline_run_finished(self, run: Run, status: str) -> None:
-        """The run ends: `finished`, `stopped` or `failed`. Files a tracker made lie in `run.directory`.
+        """The run ends: `finished`, `stopped` or `failed`. Trackers write their files to `run.directory`.
 
-        Trackers are called in the experiment's order. A tracker that makes files which others upload declares
-        `@hookimpl(tryfirst=True)`.
+        Trackers are called in the experiment's order. A tracker that writes files for other trackers to upload should
+        be marked `@hookimpl(tryfirst=True)`.
         """
         raise NotImplementedError

@@ -1,8 +1,8 @@
 """The table of kinds. A kind of component is one row here, a base class in this room, and components that derive from it.
 
-Everything that speaks of kinds reads this table: what is on offer, what a class must be, what a phase may name, what
-`explain` prints, what `plugins new` writes and what `plugins check` asks. Third parties offer components of a kind; kinds
-themselves are Hookline's own.
+All code that depends on kinds reads this table: what is offered, which class a component derives from, what a phase may
+name, what `explain` prints, what `plugins new` writes and what `plugins check` tests. Third parties offer components of
+a kind; only Hookline defines kinds.
 """
 
 from __future__ import annotations
@@ -28,52 +28,53 @@ class Kind:
     means: str
     """What a component of this kind does, in a few words."""
     scope: Scope
-    """Where it is named: in a phase, in the experiment, as (part of) the name of data, on the command line, or only in
+    """Where its components are named: in a phase, in the experiment, in a data name, on the command line, or only in
     the config of another component."""
     section: str = ""
     """The key under which a phase or the experiment names it."""
     base_names: tuple[str, ...] = ("hookline.contract.component:Component",)
-    """`module:Class` of what its components derive from; by name, since reading this table imports nothing heavy."""
+    """`module:Class` of the base classes of its components, as text, so that this table imports no heavy modules."""
     hook: str = ""
-    """The hook that it answers; kinds without one are called by their base class's methods."""
+    """The hook that its components answer; empty for kinds whose base class declares the methods."""
     also: tuple[str, ...] = ()
-    """Hooks that it may answer besides its own."""
+    """Hooks that its components may answer in addition to `hook`."""
     many: bool = False
-    """Whether a phase, or the experiment, may name several."""
+    """Whether a phase or the experiment may name several components of this kind."""
     required: bool = False
-    """Whether every phase names one."""
+    """Whether every phase must name a component of this kind."""
     wrapped_by: str = ""
-    """The hook that wrappers wrap when this kind answers."""
+    """The hook that wrappers wrap to change the answers of this kind."""
     wraps: bool = False
-    """Whether its components may wrap hooks, by methods of their own or of their base class."""
+    """Whether its components may wrap hooks, with methods of their own or of their base class."""
     verb: str = "answers"
-    """The verb that `explain` prints for it."""
+    """The verb that `explain` prints for its components."""
     default: str = ""
-    """The component that answers where none is named."""
+    """The component that is used if none is named."""
     laws: tuple[str, ...] = ()
-    """The groups of laws that `plugins check` asks of it, besides those of every component; `loop`: it needs a phase
-    around it. A kind without laws is neither checked nor written by `plugins new`."""
+    """The groups of laws that `plugins check` tests, in addition to those of every component; `loop` if the component
+    needs a phase to run in. `plugins check` and `plugins new` do not support kinds without laws."""
     template: str = ""
-    """What `plugins new --kind` calls it, where it is not the kind's own name; `templates/` may have a file of that name."""
+    """The name of the kind in `plugins new --kind`, if it differs from `name`; `templates/` may have a file of that
+    name."""
 
     @property
     def group(self) -> str:
-        """The group of entry points."""
+        """The entry point group."""
         return f"hookline.{self.name}"
 
     @property
     def asked(self) -> str:
-        """What `plugins new --kind` calls it."""
+        """The name of the kind in `plugins new --kind`."""
         return self.template or self.name
 
     @property
     def typed(self) -> bool:
-        """Whether it is known by its base classes; else by the hook it answers."""
+        """Whether its components are recognised by their base class; otherwise by the hook that they answer."""
         return self.base_names != Kind.base_names
 
     @property
     def in_loop(self) -> bool:
-        """Whether its components answer hooks of the loop, or wrap them."""
+        """Whether its components answer or wrap hooks of the loop."""
         return self.scope == "phase" and bool(self.hook or self.wraps)
 
     @property
@@ -129,15 +130,15 @@ KINDS: dict[str, Kind] = {
 
 
 def of_phase() -> tuple[Kind, ...]:
-    """The kinds that a phase names, in the order in which the loop meets them."""
+    """The kinds that a phase names, in the order in which the loop uses them."""
     return tuple(kind for kind in KINDS.values() if kind.scope == "phase")
 
 
 def taught() -> tuple[Kind, ...]:
-    """The kinds that `plugins new` writes and `plugins check` judges."""
+    """The kinds that `plugins new` writes and `plugins check` tests."""
     return tuple(kind for kind in KINDS.values() if kind.laws)
 
 
 def kind_of_base(cls: type) -> str:
-    """The kind whose base class a class is or derives from; empty for kinds that are known by a hook."""
+    """The kind whose base class a class is or derives from; empty for kinds that are recognised by a hook."""
     return next((kind.name for kind in KINDS.values() if kind.typed and issubclass(cls, kind.bases())), "")

@@ -1,4 +1,4 @@
-"""Token statistics and losses: what an update computes with, and the means that are right for a whole optimiser step."""
+"""Token statistics, losses and micro-batches, with means that are correct over a whole optimiser step."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ class Stats(dict[str, Tensor]):
 
 @dataclass
 class Loss:
-    """A properly normalised scalar. Closed under + and × number, so that a bare tensor cannot slip through."""
+    """A correctly normalised scalar. Losses can be added, and multiplied by numbers, but not combined with plain
+    tensors."""
 
     value: Tensor
     """The scalar [], with its gradient."""
     parts: tuple[tuple[str, Tensor], ...] = ()
-    """What it was averaged from, (what was counted, values of any shape), to name the row when one is not finite."""
+    """The averaged values, as pairs (what was counted, values of any shape), to name the row of a value that is not
+    finite."""
 
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
             raise PluginError(
-                "a loss was added to a bare number or tensor", "use mb.token_mean, mb.row_mean or mb.mean_over"
+                "a loss was added to a number or tensor", "use mb.token_mean, mb.row_mean or mb.mean_over"
             )
         return Loss(self.value + other.value, self.parts + other.parts)
 
@@ -46,7 +48,7 @@ class Loss:
         if not isinstance(factor, int | float):
             raise PluginError(
                 f"a loss was multiplied by {a(type(factor).__name__)}, which may differ between parts of a batch",
-                "multiply by a plain number, or weigh inside the mean",
+                "multiply by a plain number, or apply the weights inside the mean",
             )
         return Loss(self.value * factor, self.parts)
 
@@ -64,17 +66,18 @@ class Loss:
 
 @dataclass
 class MicroBatch(Generic[B]):
-    """Some rows of an optimiser step, and the means that are right for the whole of it."""
+    """Some rows of an optimiser step, with means that are correct over the whole optimiser step."""
 
     batch: B
-    """These rows, on the device of the role that learns; columns such as `mb.batch.advantage_BT` are [B, T]."""
+    """The rows, on the device of the role that learns; columns such as `mb.batch.advantage_BT` are [B, T]."""
     _read: Callable[[str, Batch, Sequence[str]], Stats]
-    """Figures of a role, by name, over some rows, with gradient."""
+    """Computes figures of a role, by name, for some rows, with gradient."""
     _counts: Callable[[str], float]
     _logged: dict[str, float] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> Tensor:
-        """A named extra column of these rows, [B, …] or [B, T, …]: `mb["return_BT"]`. Raises PluginError for unknown ones."""
+        """An extra column of these rows by name, [B, …] or [B, T, …]: `mb["return_BT"]`. Raises PluginError if there is
+        none."""
         try:
             return self.batch.extra[column]
         except KeyError:
@@ -86,24 +89,24 @@ class MicroBatch(Generic[B]):
     def stats(self, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
         """Figures per token with gradient, float32 [B, T]: token statistics, and heads by name, from one forward pass.
 
-        model: the role. want: as in `ctx.stats`; what is not named is not computed.
+        model: the role. want: as in `ctx.stats`; only these figures are computed.
         """
         return self._read(model, self.batch, want)
 
     def token_mean(self, x_BT: Tensor) -> Loss:
-        """Mean over every chosen token of the optimiser step: Σ mask · x / Σ mask, of values [B, T]."""
+        """Mean of values [B, T] over all chosen tokens of the optimiser step: Σ mask · x / Σ mask."""
         self._check("token_mean", x_BT, self.batch.mask_BT.shape)
         return self._mean("tokens", torch.where(self.batch.mask_BT, x_BT, 0.0), x_BT)
 
     def row_mean(self, x_B: Tensor) -> Loss:
-        """Mean over every row of the optimiser step, of values [B]."""
+        """Mean of values [B] over all rows of the optimiser step."""
         self._check("row_mean", x_B, (len(self.batch),))
         return self._mean("rows", x_B, x_B)
 
     def mean_over(self, name: str, x: Tensor) -> Loss:
         """Mean weighted by a column, Σ w·x / Σ w over the optimiser step; `x` has the shape of the column.
 
-        name: an extra column, e.g. a 0/1 column of tokens that count; or `groups`, for one value per group.
+        name: an extra column, e.g. a 0/1 column that marks the tokens to count; or `groups`, for one value per group.
         """
         if name == "groups":
             return self._mean("groups", x, x)
@@ -114,14 +117,15 @@ class MicroBatch(Generic[B]):
     def _check(self, mean: str, x: Tensor, shape: Sequence[int]) -> None:
         if tuple(x.shape) != tuple(shape):
             raise PluginError(
-                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}", "pass one value per item of the mean"
+                f"mb.{mean} was given {list(x.shape)}, it takes {list(shape)}",
+                "pass one value for each item that is averaged",
             )
 
     def _mean(self, kind: str, x: Tensor, raw: Tensor) -> Loss:
         return Loss(x.sum() / max(self._counts(kind), 1e-12), ((kind, raw),))
 
     def log(self, name: str, value: Loss) -> None:
-        """Log a declared figure, a mean like a loss: summed over micro-batches and averaged over optimiser steps."""
+        """Log a declared figure. Like a loss, it is summed over micro-batches and averaged over optimiser steps."""
         if not isinstance(value, Loss):
             raise PluginError(
                 f"mb.log('{name}') was given {a(type(value).__name__)}", "give it a mean, e.g. mb.token_mean(x)"

@@ -1,4 +1,4 @@
-"""What offers of kind `model` derive from: architectures, heads and adapters; families are `contract.family`."""
+"""The base classes of kind `model`: architectures, heads and adapters; families are in `contract.family`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Adapter", "Architecture", "Head", "Vocabulary"]
 
 
 class Vocabulary(Protocol):
-    """What a network must know of a tokenizer to be built."""
+    """The properties of a tokenizer that are needed to build a network."""
 
     @property
     def vocabulary(self) -> int:
-        """How many token ids there are."""
+        """The number of token ids."""
 
     @property
     def special(self) -> Mapping[str, int]:
@@ -27,38 +27,42 @@ class Vocabulary(Protocol):
 
 
 class Architecture(Component[ConfigT]):
-    """A model built from nothing: kind `model`, named by `model: {build: NAME}`.
+    """Builds a model with random weights: kind `model`, named by `model: {build: NAME}`.
 
-    A Config field called `context` is its most positions: what needs more is then refused before the run starts.
+    A Config field called `context` is the maximum number of positions; a phase that needs more is refused before the
+    run starts.
     """
 
     @abstractmethod
     def build(self, tokenizer: Vocabulary) -> Any:
-        """A network with random weights, on the CPU; the core seeds torch before it calls.
+        """Return a network with random weights, on the CPU; the core seeds torch before the call.
 
-        It is of the family that the experiment names: a transformers causal language model unless said otherwise.
-        tokenizer: the run's `hookline.Tokenizer`, or a stand-in with a size alone when only shapes are looked at.
+        The network must be of the family that the experiment names; the default is a transformers causal language
+        model. tokenizer: the run's `hookline.Tokenizer`, or a substitute with only a vocabulary size when only shapes
+        are needed.
         """
         raise NotImplementedError
 
 
 class Head(Component[ConfigT]):
-    """Numbers read off a trunk: kind `model`, named by `model: {head: NAME}`."""
+    """Computes numbers from the hidden states of a trunk: kind `model`, named by `model: {head: NAME}`."""
 
     reads: ClassVar[Side] = "before"
-    """Where the number for a token comes from: the state before it (values) or after it (rewards); `row`: one number
-    per row, on its last chosen token. The model's family must have that side."""
+    """Which state gives the number for a token: the state before the token (`before`, e.g. values) or after it
+    (`after`, e.g. rewards); `row` gives one number per row, on its last chosen token. The model's family must have that
+    side."""
 
     @abstractmethod
     def build(self, hidden_size: int) -> nn.Module:
-        """A module from hidden states [..., hidden_size] to [...] or [..., k]."""
+        """Return a module that maps hidden states [..., hidden_size] to [...] or [..., k]."""
         raise NotImplementedError
 
 
 class Adapter(Component[ConfigT]):
-    """A small trainable change of a frozen model: kind `model`, named by `model: {adapter: NAME}`."""
+    """Adds a small trainable part to a frozen model: kind `model`, named by `model: {adapter: NAME}`."""
 
     @abstractmethod
     def attach(self, net: Any) -> Any:
-        """Wrap a transformers model; what it returns can switch itself off with `disable_adapter()`."""
+        """Wrap a transformers model; the returned model must have `disable_adapter()`, which switches the adapter
+        off."""
         raise NotImplementedError

@@ -1,8 +1,9 @@
-"""A finite decision process in words: what a task small enough for exact answers offers besides its rows.
+"""A finite decision process in words, which a task that is small enough for exact answers offers in addition to its
+rows.
 
-Neural code meets it as prompts and answers, tabular code as states and actions; both are the same object. A policy starts
-from `prompt(state)`, says one action (a word), is shown what the process adds (`shows`, outside the mask), and so on until
-a state has no actions left.
+Neural code uses it as prompts and answers, tabular code as states and actions; both use the same object. A policy
+starts from `prompt(state)`, answers with one action (a word), reads what the process adds (`shows`, outside the mask),
+and so on until a state has no actions.
 """
 
 from __future__ import annotations
@@ -18,35 +19,36 @@ State = Hashable
 
 
 class Process:
-    """What happens next, and what it pays. Pure functions of hashable states; nothing is drawn here."""
+    """The transitions and rewards of a process, as pure functions of hashable states; nothing is sampled here."""
 
     resumable: bool = False
-    """Whether `prompt` names every state, not only first ones, so that it alone tells how an episode goes on."""
+    """Whether `prompt` accepts every state, not only first ones, so that an episode can be continued from the prompt
+    alone."""
 
     def starts(self) -> Sequence[tuple[float, State]]:
         """(probability, state) of every first state."""
         raise NotImplementedError
 
     def prompt(self, state: State) -> str:
-        """A first state in words, as the policy reads it."""
+        """The text that the policy reads in a first state."""
         raise NotImplementedError
 
     def actions(self, state: State) -> Mapping[str, float]:
-        """Word → probability under the task's reference policy. Empty: the episode is over."""
+        """Word → probability under the task's reference policy; empty if the episode is over."""
         raise NotImplementedError
 
     def step(self, state: State, action: str) -> Sequence[tuple[float, State, float]]:
-        """(probability, next state, reward) of everything that may follow an action."""
+        """(probability, next state, reward) of every possible outcome of an action."""
         raise NotImplementedError
 
     def shows(self, before: State, action: str, after: State) -> str:
-        """What the policy is shown once an action was taken, in words; empty where the action says everything."""
+        """The text that the policy reads after an action; empty if there is nothing to add to the action."""
         return ""
 
     def play(self, start: State, words: Sequence[str]) -> tuple[float, bool]:
-        """(sum of rewards, whether the episode ended) of some actions, where no outcome is random.
+        """(sum of rewards, whether the episode ended) of a sequence of actions without random outcomes.
 
-        A word that is not an action there ends the episode; rewards paid so far count.
+        A word that is not an action of the current state ends the episode; earlier rewards count.
         """
         state, total = start, 0.0
         for word in words:
@@ -55,7 +57,7 @@ class Process:
             outcomes = self.step(state, word)
             if len(outcomes) != 1:
                 raise PluginError(
-                    f"what follows '{word}' is random, so an answer alone has no value",
+                    f"the outcome of '{word}' is random, so an answer alone has no value",
                     "use the rewards of played episodes",
                 )
             [(_, state, reward)] = outcomes

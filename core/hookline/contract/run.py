@@ -1,4 +1,4 @@
-"""What trackers and hooks see of a run: its directory, its rows, and what its figures mean."""
+"""The interface of a run for trackers and hooks: its directory, its rows, and the meaning of its figures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["Run"]
 
 
 class Run(Protocol):
-    """One run on disk. `hookline.Run` is the class itself; it reads finished runs too."""
+    """One run on disk. The class that implements this is `hookline.Run`, which can also read finished runs."""
 
     directory: Path
     """The run's directory."""
     about: dict[str, Any]
-    """What the run depends on, as run.json holds it: versions, hashes of code and data, plugins."""
+    """Everything that the run depends on, as stored in run.json: versions, hashes of code and data, plugins."""
     resumed: bool
-    """True where the directory held this run already."""
+    """True if the run was resumed, i.e. the directory already held this run."""
 
     @property
     def id(self) -> str:
-        """Eight hex digits, the same after a resume."""
+        """The id of the run: eight hex digits, unchanged by a resume."""
 
     @property
     def name(self) -> str:
@@ -31,11 +31,11 @@ class Run(Protocol):
 
     @property
     def experiment(self) -> dict[str, Any]:
-        """The experiment as resolved."""
+        """The resolved experiment."""
 
     @property
     def notices(self) -> Sequence[str]:
-        """The notices printed so far."""
+        """The notices that were printed so far."""
 
     def notice(self, text: str) -> None:
         """Print a one-line notice."""
@@ -47,13 +47,14 @@ class Run(Protocol):
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
 
     def seconds_left(self) -> dict[str, float]:
-        """Phase → seconds that it will still take, as far as its steps so far, or an earlier run beside this one, tell.
+        """Phase → estimated seconds left, from the steps so far or from an earlier run in the same parent directory.
 
-        0 for a phase that has ended; nothing before the run's first step, and for a run that is only read.
+        0 for a phase that has ended; empty before the run's first step, and for a run that is only read.
         """
 
     def metric(self, phase: str, name: str) -> Metric | None:
-        """What a logged figure means, as the core or a component of the phase declared it; None where none did."""
+        """The meaning of a logged figure, as declared by the core or a component of the phase; None if it is not
+        declared."""
 
     def phase_folder(self, phase: str) -> Path:
-        """Where a finished phase's model, data and hashes lie."""
+        """The folder with the model, data and hashes of a finished phase."""

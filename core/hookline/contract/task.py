@@ -1,4 +1,4 @@
-"""A source of rows that needs no file, and what exact answers ask of it."""
+"""A task is a source of rows that needs no file, and may offer exact answers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ class Task(Component[ConfigT]):
     """A source of rows that needs no file: kind `task`, named by `builtin:NAME/SPLIT` or `task:NAME/SPLIT`."""
 
     splits: ClassVar[Sequence[str]] = ("train", "heldout")
-    """The splits that `rows` knows; `train` is meant where a data name says none."""
+    """The splits that `rows` accepts; a data name without a split means `train`."""
 
     @abstractmethod
     def rows(self, split: str) -> Sequence[Record]:
-        """The rows of a split, equal at each call: `text`, or `prompt` and `completion`, and whatever rewards want."""
+        """The rows of a split, equal at each call: `text`, or `prompt` and `completion`, and any fields that rewards
+        need."""
         raise NotImplementedError
 
     def process(self) -> Process | None:
-        """Small tasks: the whole decision process behind the rows, for tabular learners and exact answers."""
+        """Small tasks only: the complete decision process behind the rows, for tabular learners and exact answers."""
         return None
 
     def reward(self, record: Record, response: str) -> float:
-        """What an answer to a row is worth; the reward `task` asks it. Tasks with a process play the answer's words."""
+        """The reward of an answer to a row, which the reward `task` returns. By default, the process plays the answer's
+        words."""
         process = self.process()
         if process is None:
             raise PluginError(f"task '{self.instance or type(self).__name__}' cannot judge answers", "name a reward")
@@ -45,15 +47,15 @@ class Task(Component[ConfigT]):
         return process.play(start, response.split())[0]
 
     def frontier(self, figure: str) -> Sequence[tuple[float, float]] | None:
-        """The best any policy can do: points (KL to the reference, value of `figure`), KL ascending, value rising.
+        """The best that any policy can reach: points (KL to the reference, value of `figure`), both ascending.
 
-        Tasks whose optimum under a KL budget is known exactly give it for the figures they know, by the reward's
-        instance name (`keyword-coverage`, not `eval/keyword-coverage`); the KL is the mean per answer, in nats.
-        `hookline compare` draws it: a policy measured above it, beyond the interval, is a bug. None: not known.
+        Override this in tasks whose optimum under a KL budget is known exactly; return None for other figures. figure:
+        the reward's instance name (`keyword-coverage`, not `eval/keyword-coverage`). The KL is the mean per answer, in
+        nats. `hookline compare` draws the frontier: a policy measured above it, beyond the interval, indicates a bug.
         """
         return None
 
     def preference(self, record: Record, response: str, other: str) -> float:
-        """P(`response` is preferred to `other`), over the task's population of judges; Bradley–Terry of the rewards
-        unless said otherwise. P of the same two the other way round is 1 minus this."""
+        """P(`response` is preferred to `other`), over the task's population of judges; by default, Bradley–Terry of the
+        rewards. The probability with the two answers swapped must be 1 minus this."""
         return 1 / (1 + math.exp(self.reward(record, other) - self.reward(record, response)))

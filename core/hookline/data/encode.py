@@ -1,4 +1,5 @@
-"""How a record becomes tokens: the one place that reads its fields. Plain text: `prompt`, and an answer by its field's name."""
+"""Encodes records as tokens; no other module reads their fields. Plain text: `prompt`, and an answer by its field's
+name."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from hookline.errors import DataError
 __all__ = ["encode", "encode_turn"]
 
 NOT_READ = ("messages", "tools", "images")
-"""Fields of chat and vision data that plain text has no room for."""
+"""Fields of chat and vision data that plain text cannot represent."""
 
 
 def encode(
@@ -25,9 +26,9 @@ def encode(
     longest: int | None = None,
     new_tokens: int = 0,
 ) -> Encoded:
-    """A record's `prompt`, and the answer in the field `answer`, as token ids; see `hookline.Context.encode`.
+    """Encode a record's `prompt`, and the answer in the field `answer`, as token ids; see `hookline.Context.encode`.
 
-    Raises DataError also for a record with what plain text has no room for: `messages`, `tools`, `images`.
+    Also raises DataError for a record with fields that plain text cannot represent: `messages`, `tools`, `images`.
     """
     refuse_unread(record, where)
     prompt_ids = tokenizer.prompt(text_of(record, "prompt", where))
@@ -44,10 +45,10 @@ def encode(
 
 
 def encode_turn(tokenizer: Tokenizer, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
-    """The ids that one more turn adds behind those of `previous`; plain text adds its own and nothing around it.
+    """The token ids that one more turn adds after those of `previous`; plain text adds no tokens around the text.
 
-    previous: the chat messages so far, which decide what a chat template adds; plain text has none. message: what is
-    said or shown. Raises DataError for chat messages, which need a template that no tokenizer has here.
+    previous: the chat messages so far, which determine what a chat template adds; empty for plain text. message: the
+    text of the turn. Raises DataError for chat messages, because these tokenizers have no chat template.
     """
     if previous or not isinstance(message, str):
         raise DataError("chat messages cannot be encoded: there is no chat template", "give the turn as plain text")
@@ -55,7 +56,7 @@ def encode_turn(tokenizer: Tokenizer, previous: Sequence[Mapping[str, Any]], mes
 
 
 def refuse_unread(record: Record, where: str = "") -> None:
-    """Refuse a record whose fields say more than plain text can, instead of learning from half of it."""
+    """Refuse a record with fields that plain text cannot represent, instead of ignoring these fields."""
     unread = next((name for name in NOT_READ if record.get(name)), None)
     if unread and not (unread == "messages" and "prompt" in record):
         raise DataError(

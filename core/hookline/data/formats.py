@@ -1,4 +1,5 @@
-"""Which format reads a file: by the ending of its name, or as `NAME:FILE` says. The built-in ones: JSON lines and text."""
+"""Finds the format of a file, by the ending of its name or from `NAME:FILE`. Built-in formats are JSON lines and
+text."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ from hookline.registry.offers import Offer, find, offers
 __all__ = ["JSONLines", "Text", "by_suffix", "format_and_file"]
 
 SMALL = 8 << 20
-"""Bytes up to which a file's rows are all kept in memory; of a larger one they are parsed when asked for."""
+"""The maximum size in bytes of a file whose rows are kept in memory; rows of larger files are parsed on each access."""
 
 
 class JSONLines(Format):
-    """One JSON object per line, read strictly: torn lines, double keys and invalid numbers are refused by line."""
+    """One JSON object per line, read strictly: incomplete lines, duplicate keys and invalid numbers are errors."""
 
     suffixes = (".jsonl", ".json", ".ndjson")
 
@@ -43,7 +44,7 @@ class JSONLines(Format):
 
 
 class Text(Format):
-    """Plain text: rows of `text`, with a blank line between them."""
+    """Plain text: rows with the field `text`, separated by blank lines."""
 
     suffixes = (".txt",)
 
@@ -57,7 +58,7 @@ class Text(Format):
 
 
 def _texts(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
-    """Where each text of a file begins, and its row; lines of white space stand between texts."""
+    """The byte at which each text of a file begins, and its row; texts are separated by lines of white space."""
     lines: list[bytes] = []
     start, end = 0, len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
     file.seek(end)
@@ -79,7 +80,8 @@ def _text(raw: bytes) -> Record:
 
 @dataclass(frozen=True)
 class Known:
-    """The formats on offer whose class keeps the contract, with the endings they claim, and what is wrong with the others."""
+    """The offered formats whose class follows the contract, with their endings, and the problems of the other
+    formats."""
 
     formats: tuple[tuple[Offer, tuple[str, ...]], ...]
     broken: tuple[str, ...]
@@ -90,9 +92,9 @@ class Known:
 
 
 def format_and_file(name: str, loose: tuple[Offer, ...] = ()) -> tuple[Format | None, str]:
-    """The format that a data name names with `FORMAT:FILE` or `DISTRIBUTION:FORMAT:FILE`, if it does, and the file.
+    """The format in a data name `FORMAT:FILE` or `DISTRIBUTION:FORMAT:FILE`, or None, and the file.
 
-    A file whose own name holds a colon is that file. Raises PluginError for a format that is not offered.
+    If a file with the whole name exists, it is used as the file. Raises PluginError for a format that is not offered.
     """
     head, colon, rest = name.partition(":")
     if not colon or not rest or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", head) or _is_there(name):
@@ -105,19 +107,19 @@ def format_and_file(name: str, loose: tuple[Offer, ...] = ()) -> tuple[Format | 
 
 
 def _no_task(name: str, head: str, rest: str, loose: tuple[Offer, ...]) -> None:
-    """Refuse `DISTRIBUTION:TASK`, which is how a component is named, and not how rows are."""
+    """Refuse `DISTRIBUTION:TASK`, which is a name for a component but not for data."""
     short = re.split(r"[/?]", rest)[0]
     task = next((o for o in offers(loose) if (o.kind, o.name, o.distribution) == ("task", short, head)), None)
     if task:
         prefix = "builtin" if task.built_in else "task"
-        raise DataError(f"{name}: '{short}' is a task, and its rows are named otherwise", f"write {prefix}:{rest}")
+        raise DataError(f"{name}: '{short}' is a task, and its rows have another name", f"write {prefix}:{rest}")
 
 
 def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
-    """The format that claims the ending of a file's name, the longest one first; capitals make no difference.
+    """The format that claims the longest ending of a file's name; upper and lower case are equal.
 
-    A built-in ending stays with the built-in format whatever is installed; a loose file that claims it too is refused.
-    Raises DataError where no format claims it, or several do, and PluginError where the one that does cannot be used.
+    Installed formats cannot take over the ending of a built-in format, and a loose file that claims such an ending is
+    refused. Raises DataError if no format or more than one claims the ending, and PluginError if the format is invalid.
     """
     ours = _known(tuple(offer for offer in offers() if offer.built_in))
     given = _known(tuple(loose))
@@ -132,7 +134,7 @@ def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
     broken = "".join(f"; {problem}" for problem in (*given.broken, *others.broken))
     raise DataError(
         f"{name}: unknown kind of file '{path.suffix}'; known are {', '.join(suffixes)}{broken}",
-        "use .jsonl (one row a line) or .txt (blank line between texts), or write FORMAT:FILE (hookline plugins list)",
+        "use .jsonl (one row per line) or .txt (blank line between texts), or write FORMAT:FILE (hookline plugins list)",
     )
 
 
@@ -145,7 +147,7 @@ def _claims(path: Path, among: tuple[tuple[Offer, tuple[str, ...]], ...]) -> lis
 
 
 def offer_of(reader: Format, loose: tuple[Offer, ...] = ()) -> Offer:
-    """The offer that a format in use was made from."""
+    """The offer from which a format was made."""
     named = (o for o in offers(loose) if o.kind == "format" and o.name == reader.instance and not o.problem)
     return next(offer for offer in named if offer.load() is type(reader))
 
@@ -160,7 +162,7 @@ def _only(claims: list[tuple[Offer, str]], name: str) -> Format:
 
 @lru_cache(maxsize=32)
 def _known(among: tuple[Offer, ...]) -> Known:
-    """The formats among some offers, imported; one that cannot be imported is a sentence."""
+    """Import the formats among some offers; formats that cannot be imported are listed with their error message."""
     found, broken = [], []
     for offer in among:
         if offer.kind == "format" and not offer.problem:
@@ -177,12 +179,13 @@ def _class(offer: Offer) -> type[Format]:
 
 @lru_cache(maxsize=64)
 def _make(offer: Offer) -> Format:
-    """A format, with its defaults, since a data name gives no options. Raises PluginError where it has none for an option."""
+    """Make a format with default options, because a data name has no options. Raises PluginError if an option has no
+    default."""
     cls = _class(offer)
     required = needed(cls)
     if required:
         raise PluginError(
-            f"{offer} has no default for its option '{required[0]}', and a format is read with its defaults",
+            f"{offer} has no default for its option '{required[0]}', but formats are used with default options",
             f"give '{required[0]}' a default",
         )
     try:

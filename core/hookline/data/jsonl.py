@@ -1,4 +1,4 @@
-"""JSON lines, read strictly: torn lines, double keys and invalid numbers are refused by line."""
+"""JSON lines, read strictly: incomplete lines, duplicate keys and invalid numbers are errors that name the line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_LINE = 64 << 20
 
 
 def decode(raw: bytes, name: str, start: int = 0) -> str:
-    """Text of UTF-8 bytes that begin `start` bytes into what `name` says."""
+    """Decode UTF-8 bytes. name: the file or line, for error messages; start: the offset of the bytes in it."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as err:
@@ -25,9 +25,9 @@ def decode(raw: bytes, name: str, start: int = 0) -> str:
 
 
 def scan(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
-    """Where each line that holds something begins, and its object.
+    """The byte at which each line that is not blank begins, and its object.
 
-    Raises DataError for a torn line, a double key, or a number that is not one.
+    Raises DataError for an incomplete line, a duplicate key, or an invalid number.
     """
     number = start = 0
     while raw := file.readline(LONGEST_LINE + 1):
@@ -41,7 +41,7 @@ def scan(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
 
 
 def again(raw: bytes) -> Record:
-    """The object of a line that `scan` has read before; blank lines may follow it."""
+    """The object of a line that `scan` has already read; blank lines may follow the line."""
     found: dict[str, Any] = json.loads(raw.partition(b"\n")[0].decode("utf-8-sig").strip())
     return found
 

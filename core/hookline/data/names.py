@@ -34,7 +34,8 @@ def is_task(name: str) -> bool:
 
 
 def other_split(name: str, word: str) -> str:
-    """`heldout`, seen from `builtin:keywords`, is `builtin:keywords/heldout`; a whole data name stays what it is."""
+    """Resolve a split such as `heldout` for `builtin:keywords` to `builtin:keywords/heldout`; whole data names are
+    unchanged."""
     if is_task(word) or "/" in word or "." in word or not is_task(name):
         return word
     return str(replace(parts(name), split=word))

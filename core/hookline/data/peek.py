@@ -1,4 +1,4 @@
-"""A look at the first rows behind a data name, for their usual lengths."""
+"""Reads the first rows of a data name to estimate usual lengths."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ ROWS = 64
 
 
 def usual_lengths(name: str, tokenizer: Tokenizer, loose: tuple[Offer, ...] = ()) -> tuple[float, float, int] | None:
-    """(tokens of a prompt, tokens of an answer, answers per row), each usual in the first rows; None where they have no text."""
+    """Usual (tokens of a prompt, tokens of an answer, answers per row) of the first rows; None if they have no
+    prompts."""
     try:
         found = list(itertools.islice(_records(name, loose), ROWS))
     except (HooklineError, OSError):
-        return None  # whoever needs the rows will say what is wrong with them
+        return None  # the code that needs the rows reports the error
     fields = [("chosen", "rejected") if "chosen" in record else ("completion",) for record in found]
     texts = [[record[key] for key in keys if isinstance(record.get(key), str)] for record, keys in zip(found, fields)]
     prompts = [len(tokenizer.prompt(record["prompt"])) for record in found if isinstance(record.get("prompt"), str)]

@@ -1,6 +1,6 @@
-"""Where rows come from: `builtin:NAME/SPLIT?option=value`, `task:NAME/SPLIT`, or a file and the format that reads it.
+"""Reads the rows of a data name: `builtin:NAME/SPLIT?option=value`, `task:NAME/SPLIT`, or a file with its format.
 
-Read strictly, hashed.
+Rows are read strictly and hashed.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a dataset with its identity: a run that resumes on other data is refused."""
+    """The rows of a dataset, and their hash; resuming a run with other data is refused."""
 
     name: str
     records: Sequence[Record]
-    """Of a large file a record is parsed each time it is asked for."""
+    """All rows, in order. A record of a large file is parsed on each access."""
     sha256: str
 
     def __len__(self) -> int:
         return len(self.records)
 
     def placed(self) -> Iterator[tuple[str, Record]]:
-        """Every record with where it stands, e.g. `pairs.jsonl row 17`, as messages name it."""
+        """Every record with its position for error messages, e.g. `pairs.jsonl row 17`."""
         for number, record in enumerate(self.records, 1):
             yield f"{self.name} row {number}", record
 
     def at(self, index: int) -> tuple[str, Record]:
-        """One record, counted from 0, with where it stands."""
+        """The record at an index from 0, with its position for error messages."""
         return f"{self.name} row {index + 1}", self.records[index]
 
     def made(self, make: Callable[[Record, str], T]) -> Callable[[int], T]:
-        """What `make(record, where)` makes of a row, by its number from 0; the last few thousand are remembered."""
+        """A function from a row's index to `make(record, where)`, which caches the last few thousand results."""
 
         @lru_cache(maxsize=8192)
         def of(index: int) -> T:
@@ -64,12 +64,12 @@ class Rows:
         return of
 
     def texts(self, field: str) -> Iterator[str]:
-        """A field of all rows that have it and do not leave it empty. Raises DataError where it is not text."""
+        """The values of a field that are present and not empty. Raises DataError for one that is not text."""
         return (text for where, row in self.placed() if field in row and (text := text_of(row, field, where)))
 
 
 def text_of(record: Record, field: str, where: str = "") -> str:
-    """A field of a record that must be text. Raises DataError where it is missing or something else."""
+    """The value of a field that must be text. Raises DataError if it is missing or not text."""
     value = record.get(field)
     if isinstance(value, str):
         return value
@@ -78,12 +78,12 @@ def text_of(record: Record, field: str, where: str = "") -> str:
 
 
 def at(where: str, sentence: str) -> str:
-    """A sentence about one record, behind where it stands."""
+    """A sentence about one record, after the record's position."""
     return f"{where}: {sentence}" if where else sentence
 
 
 def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
-    """Refuse a data name that leads nowhere, without reading the data."""
+    """Raise DataError for a data name without data; the data itself is not read."""
     if is_task(name):
         task, split = task_and_split(name, loose)
         if split not in task.splits:
@@ -111,7 +111,7 @@ def exists(name: str, loose: tuple[Offer, ...] = ()) -> None:
 
 
 def offer_of(name: str, loose: tuple[Offer, ...] = ()) -> Offer:
-    """The task or format behind a data name that `exists`."""
+    """The task or format of a data name that `exists` has accepted."""
     if is_task(name):
         return task_offer(name, loose)
     reader, file = format_and_file(name, loose)
@@ -125,8 +125,8 @@ def _why(err: Exception) -> str:
 def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
     """All rows of a data name. Raises DataError naming file, row and field.
 
-    A process reads and hashes a file, or a task's split, once, whatever names it goes by; a file again when its size, time
-    or inode is another.
+    A process reads and hashes a file or a task's split only once, even under different names; it reads a file again if
+    its size, modification time or inode has changed.
     """
     exists(name, loose)
     if is_task(name):
@@ -140,12 +140,12 @@ def rows(name: str, loose: tuple[Offer, ...] = ()) -> Rows:
     except OSError as err:
         raise DataError(f"{name} cannot be read: {_why(err)}", "check its permissions and the disk") from None
     if not len(found):
-        raise DataError(f"{name}: 0 usable rows: the file holds nothing but blank lines", "give it at least one row")
+        raise DataError(f"{name}: 0 usable rows: the file contains only blank lines", "give it at least one row")
     return found
 
 
 _known: dict[tuple[Any, ...], tuple[Sequence[Record], str]] = {}
-"""Records and hash of what this process has read, by what and where it is."""
+"""The records and hash of all data that this process has read, by reader and place."""
 MOST_KNOWN = 32
 
 
@@ -173,7 +173,7 @@ def _by_suffix(path: Path, name: str, loose: tuple[Offer, ...]) -> Format:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """What is wrong with a format is said with the data that needs it."""
+    """Add the data name to the message of a PluginError about a format."""
     try:
         yield
     except PluginError as err:
@@ -182,7 +182,7 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _read(reader: Format, path: Path) -> tuple[Sequence[Record], str]:
-    """A format's rows, each shown to be one, and their hash; what is wrong with somebody else's format is its own fault."""
+    """The checked rows of a format, and their hash. Any unexpected exception in a format becomes a PluginError."""
     try:
         found = reader.open(path)
         return found, digest(_shown(reader, path, found))
@@ -200,13 +200,13 @@ def _shown(reader: Format, path: Path, records: Iterable[object]) -> Iterator[Re
         if not isinstance(record, Mapping) or not all(isinstance(key, str) for key in record):
             what = "keys that are not text" if isinstance(record, Mapping) else type(record).__name__
             raise PluginError(
-                f"format '{reader.instance}' makes {what} of {path} row {number}", "yield a mapping with text keys"
+                f"format '{reader.instance}' returns {what} for {path} row {number}", "yield a mapping with text keys"
             )
         yield record
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of several sources, in their order, as one; its hash is one of their hashes."""
+    """Join the rows of several sources, in order; the hash is computed from their hashes."""
     if len(parts) == 1:
         return parts[0]
     sha256 = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
@@ -240,7 +240,7 @@ class _Joined(Sequence[Record]):
 
 
 def digest(records: Iterable[Record]) -> str:
-    """A hash of the rows' content, whatever their file looked like."""
+    """A hash of the content of rows, which does not depend on the layout of their file."""
     sha = hashlib.sha256()
     for record in records:
         sha.update(json.dumps(record, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass"))

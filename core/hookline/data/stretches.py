@@ -1,4 +1,4 @@
-"""Rows of a file that is larger than memory may be: what is kept is where each begins."""
+"""Rows of a file that may be larger than memory; only the position of each row is kept."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hookline.storage.folders import look
 __all__ = ["Stretches"]
 
 Scan = Callable[[BinaryIO, str], Iterator[tuple[int, Record]]]
-"""From a file and its name to where each row begins, and the row; raises DataError for what is no row."""
+"""A function from a file and its name to the position and content of each row; raises DataError for an invalid row."""
 
 
 class Stretches(Sequence[Record]):
-    """The rows of a file, each a stretch of its bytes, parsed each time it is asked for.
+    """The rows of a file, each parsed from its bytes on each access.
 
-    The first pass, which the first iteration is, checks every row and notes where it begins: 8 bytes a row. The file stays
-    open, so one that is replaced is read on as it was; one that is written over raises DataError.
+    The first iteration checks every row and stores its position, in 8 bytes per row. The file stays open: if it is
+    replaced by another file, the old content is still read; if it is overwritten, DataError is raised.
     """
 
     def __init__(self, path: Path, scan: Scan, again: Callable[[bytes], Record]) -> None:
-        """again: from the bytes between one beginning and the next to the row that `scan` found there."""
+        """again: a function from the bytes between two positions to the row that `scan` found there."""
         self.path, self._scan, self._again = path, scan, again
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
@@ -70,7 +70,7 @@ class Stretches(Sequence[Record]):
         return self._again(raw)
 
     def _found(self) -> array[int]:
-        """Where the rows begin, after a first pass if there was none."""
+        """The positions of the rows; reads the file if they are not known yet."""
         if self._starts is None:
             for _ in self:
                 pass
@@ -80,6 +80,6 @@ class Stretches(Sequence[Record]):
     def _unchanged(self) -> None:
         if look(os.fstat(self._file)) != self._look:
             raise DataError(
-                f"{self.path} was written over while it is being read",
-                "restore it and run the same command again; write new data into another file",
+                f"{self.path} was overwritten while it is being read",
+                "restore it and run the same command again; write new data to another file",
             )

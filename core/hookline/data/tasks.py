@@ -1,4 +1,4 @@
-"""The tasks behind names such as `builtin:walks?seed=1002`."""
+"""Makes the tasks of data names such as `builtin:walks?seed=1002`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["task", "task_and_split"]
 
 
 def task_offer(name: str, loose: tuple[Offer, ...]) -> Offer:
-    """Who offers the task that a data name names."""
+    """The offer of the task in a data name."""
     asked = parts(name)
     return find("task", f"hookline:{asked.task}" if asked.prefix == "builtin" else asked.task, loose)
 
@@ -50,7 +50,7 @@ def _make_task(offer: Offer, options: tuple[tuple[str, str], ...]) -> Task:
 
 
 def task(name: str, loose: tuple[Offer, ...] = ()) -> Task:
-    """The task behind a data name such as `builtin:walks`."""
+    """The task of a data name such as `builtin:walks`."""
     if not is_task(name):
         raise DataError(f"{shorten(name)} is not a task", "name one, e.g. builtin:NAME (hookline plugins list)")
     return task_and_split(name, loose)[0]

@@ -1,4 +1,5 @@
-"""Tokens: byte-level BPE trained here and saved with the run, or a local folder's tokenizer. Never downloaded."""
+"""Tokenizers: byte-level BPE that is trained for the run and saved with it, or a local folder. Nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -17,28 +18,28 @@ EOS, PAD, SEPARATOR = "<|end|>", "<|pad|>", "<|answer|>"
 
 
 class Tokenizer:
-    """A `tokenizers` tokenizer with the special tokens named.
+    """A tokenizer of the library `tokenizers`, with named special tokens.
 
-    Padding is by position and mask, never by id, so `pad` is only a filler and may equal `eos` without harm.
+    Padding is recognised by position and mask, not by id, so the padding token may be the same as `eos`.
     """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         """The `tokenizers.Tokenizer` itself."""
         inner.encode_special_tokens = (
-            True  # text that looks like a special token stays text; not kept in tokenizer.json
+            True  # text that looks like a special token is encoded as text; tokenizer.json does not store this
         )
         self.bos = self._find("<s>", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>", EOS, "</s>")
         """The id of the token that begins a text."""
         self.eos = self._find(EOS, "</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>")
-        """The id of the token that ends one."""
+        """The id of the token that ends a text."""
         self.separator: int | None = inner.token_to_id(SEPARATOR)
-        """The id of the mark between a prompt and its answer, for tokenizers that have one."""
+        """The id of the token between a prompt and its answer; None for tokenizers without one."""
 
     def _find(self, *names: str) -> int:
         found = next((i for i in map(self.inner.token_to_id, names) if i is not None), None)
         if found is None:
-            raise DataError("it has no token that ends a text", f"add one of {', '.join(names)} to it")
+            raise DataError("the tokenizer has no token that ends a text", f"add one of {', '.join(names)} to it")
         return int(found)
 
     @property
@@ -53,34 +54,34 @@ class Tokenizer:
         return {"bos_token_id": self.bos, "eos_token_id": self.eos, "pad_token_id": self.eos if pad is None else pad}
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens; text that looks like one stays text."""
+        """Token ids of a text, without special tokens; text that looks like one is encoded as text."""
         ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """What `encode` gives for each of many texts, in less time."""
+        """Token ids of each of many texts; faster than calling `encode` for each."""
         return [e.ids for e in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def prompt(self, text: str) -> list[int]:
-        """A prompt as the model sees it: start, text, and the mark behind which the answer begins."""
+        """Token ids of a prompt as the model sees it: `bos`, the text, and the separator before the answer."""
         end = [] if self.separator is None else [self.separator]
         return [self.bos, *self.encode(text), *end]
 
     def answer(self, text: str) -> list[int]:
-        """A response as the model should give it, the ending token included."""
+        """Token ids of a response as the model should give it, including the ending token."""
         return [*self.encode(text), self.eos]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens."""
+        """The text of token ids, without special tokens."""
         text: str = self.inner.decode(list(ids), skip_special_tokens=True)
         return text
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json into a folder that exists."""
+        """Write tokenizer.json to an existing folder."""
         self.inner.save(str(folder / "tokenizer.json"), pretty=False)
 
     def export(self, folder: Path) -> None:
-        """Write what transformers' AutoTokenizer reads."""
+        """Write the tokenizer in the format that transformers' AutoTokenizer reads."""
         from transformers import PreTrainedTokenizerFast
 
         words = {name: self.inner.id_to_token(i) for name, i in (("bos_token", self.bos), ("eos_token", self.eos))}
@@ -90,20 +91,22 @@ class Tokenizer:
 
     @staticmethod
     def file(folder: str | Path) -> Path:
-        """The path of a folder's tokenizer.json. Raises ExperimentError without a folder, DataError without the file."""
+        """The path of a folder's tokenizer.json. Raises ExperimentError if there is no folder, DataError if there is no
+        file."""
         path = Path(folder) / "tokenizer.json"
         if not Path(folder).is_dir():
             raise ExperimentError(f"no tokenizer folder {folder}", "give a local folder; nothing is downloaded")
         if not path.is_file():
             raise DataError(
-                f"{folder} holds no tokenizer.json",
+                f"{folder} contains no tokenizer.json",
                 "save a fast tokenizer there, or train one: tokenizer: {train: bpe, on: …}",
             )
         return path
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """The tokenizer of a folder. Raises ExperimentError without a folder, DataError where it cannot be read."""
+        """Load the tokenizer of a folder. Raises ExperimentError if there is no folder, DataError if it cannot be
+        read."""
         from tokenizers import Tokenizer as Inner
 
         path = cls.file(folder)
@@ -113,13 +116,15 @@ class Tokenizer:
             raise DataError(f"{path}: {err.message}", err.hint) from None
         except Exception as err:
             why = " ".join(str(err).split())[:200]
-            raise DataError(f"{path} cannot be read: {why}", "is it a whole tokenizer.json?") from err
+            raise DataError(
+                f"{path} cannot be read: {why}", "check that the file is a complete tokenizer.json"
+            ) from err
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
-        """Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2). The same texts give the same tokenizer.
+        """Train byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2). The same texts give the same tokenizer.
 
-        One token ends a text and begins the next, as in GPT-2.
+        The same token begins and ends a text, as in GPT-2.
         """
         from tokenizers import Tokenizer as Inner
         from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -138,14 +143,15 @@ class Tokenizer:
 
     @classmethod
     def words(cls, texts: Iterable[str], most: int) -> Tokenizer:
-        """One token per word, by name in sorted order; a prompt and its answer have no mark between them."""
+        """Make a tokenizer with one token per word, in sorted order, and without a separator between prompt and
+        answer."""
         from tokenizers import Tokenizer as Inner
         from tokenizers import models, pre_tokenizers
 
         found = sorted({word for text in texts for word in text.split()})
         if len(found) + 2 > most:
             raise DataError(
-                f"the texts hold {len(found)} different words, more than the vocabulary of {most}", "use bpe"
+                f"the texts contain {len(found)} different words, more than the vocabulary of {most}", "use bpe"
             )
         inner = Inner(models.WordLevel({word: i for i, word in enumerate([EOS, PAD, *found])}, unk_token=PAD))
         inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -154,7 +160,7 @@ class Tokenizer:
 
     @classmethod
     def make(cls, spec: TokenizerSpec | None, model_path: str | None, rows: Rows | None) -> Tokenizer:
-        """The experiment's tokenizer; rows: those of `spec.on`, where one is to be trained."""
+        """Make the experiment's tokenizer. rows: the rows of `spec.on`, if a tokenizer is to be trained."""
         if spec is None or spec.path or rows is None:
             return cls.load(Path((spec.path if spec else model_path) or ""))
         texts = (

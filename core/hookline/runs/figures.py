@@ -1,4 +1,4 @@
-"""What the figures of a run mean, and how those of one step become a row."""
+"""The meaning of a run's figures, and how the figures of one step become a row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Dictionary", "Figures", "MetricLog"]
 
 
 class Dictionary:
-    """What the figures of one phase mean."""
+    """The meaning of the figures of one phase."""
 
     def __init__(self, declared: Iterable[Metric]) -> None:
         self._declared: dict[str, Metric] = {}
@@ -31,7 +31,7 @@ class Dictionary:
         self._patterns = [metric for metric in self._declared.values() if "*" in metric.name]
 
     def find(self, name: str, who: str) -> Metric:
-        """What a name means. Raises PluginError in the name of `who` where no component declared it."""
+        """The metric for a name. Raises PluginError, naming `who`, if no component declared it."""
         found = self._declared.get(name) or next((m for m in self._patterns if fnmatchcase(name, m.name)), None)
         if found is None:
             raise PluginError(
@@ -42,7 +42,7 @@ class Dictionary:
 
 
 class MetricLog:
-    """One step's figures on their way into one row."""
+    """Collects the figures of one step for a row."""
 
     def __init__(self, dictionary: Dictionary) -> None:
         self.dictionary = dictionary
@@ -68,7 +68,7 @@ class MetricLog:
         self._values[name] = (total, weight)
 
     def collect(self) -> tuple[dict[str, float], dict[str, float]]:
-        """(figures, timings), and empty again. A value that is not finite stays visible as it is."""
+        """Return (figures, timings) and reset the log. Values that are not finite are returned unchanged."""
         figures: dict[str, float] = {}
         timings: dict[str, float] = {}
         for name, (total, weight) in self._values.items():
@@ -79,7 +79,7 @@ class MetricLog:
 
 
 class Figures:
-    """A dictionary per phase, made when first asked for. A phase logs by the same one that trackers read."""
+    """One dictionary per phase, made on first use. A phase and its trackers use the same dictionary."""
 
     def __init__(self, phases: Iterable[PlannedPhase]) -> None:
         self._phases = {phase.spec.name: phase for phase in phases}
@@ -95,9 +95,9 @@ class Figures:
         return self._made[phase]
 
     def find(self, phase: str, name: str) -> Metric | None:
-        """What a logged figure means; None where no component of the phase declared it, or the phase is unknown.
+        """The meaning of a logged figure; None if no component of the phase declared it, or if the phase is unknown.
 
-        A named reward and its figure in an evaluation mean what the component's class says of itself.
+        The meaning of a named reward, and of its figure in an evaluation, is the docstring of the component's class.
         """
         if phase not in self._phases:
             return None
@@ -112,7 +112,7 @@ class Figures:
 
 
 def _judges(phase: PlannedPhase) -> dict[str, Slot]:
-    """`reward/NAME` and `eval/NAME` → the component behind it."""
+    """`reward/NAME` and `eval/NAME` → the component of the figure."""
     found = {f"reward/{slot.instance}": slot for slot in phase.rewards}
     for evaluation in phase.evaluations:
         found |= {figure_name(evaluation.spec.name, slot.instance): slot for slot in evaluation.rewards}
@@ -120,7 +120,7 @@ def _judges(phase: PlannedPhase) -> dict[str, Slot]:
 
 
 def _described(slot: Slot) -> str:
-    """What a component's class says of itself, and the options it was given."""
+    """The docstring of a component's class, and the options that were set."""
     text = " ".join((slot.cls.__doc__ or "").split())
     options = {k: v for k, v in slot.config.model_dump(exclude_unset=True, by_alias=True).items() if v}
     chosen = ", ".join(f"{key}: {value}" for key, value in options.items())

@@ -1,8 +1,9 @@
-"""How long a run will still take: what its phases have to compute, at the speed that was measured so far.
+"""Estimates the remaining time of a run, from the work of its phases and the speed that was measured so far.
 
-A phase that has taken steps goes on at its own pace. Before that, its pace is the one an earlier run of the same experiment
-had there, corrected by how fast the phases that both have seen were; or else what it has to compute, in passes of a token
-through a network, at the speed per pass of the phases so far.
+A phase that has taken steps is assumed to continue at its own speed. Before its first step, the speed of the phase in
+an earlier run of the same experiment is used, corrected by the relative speed of the phases that both runs have
+executed. If there is no earlier run, the estimate is the work of the phase, in passes of a token through a network, at
+the speed per pass of the phases so far.
 """
 
 from __future__ import annotations
@@ -23,24 +24,25 @@ from hookline.storage.lines import whole_lines
 __all__ = ["Outlook", "seconds_left"]
 
 DRAWN = 3.0
-"""Passes that a drawn token is taken to cost until drawing has been measured: one at a time is slower than side by side."""
+"""The assumed cost of a drawn token in passes, until drawing has been measured: drawing is slower than a parallel
+pass."""
 
 
 PACE = ("name", "phases", "model", "tokenizer", "device", "threads")
-"""The parts of an experiment that say how long it takes."""
+"""The parts of an experiment that determine how long it takes."""
 
 
 class Outlook:
-    """How long the run in a directory will still take."""
+    """Estimates the remaining time of the run in a directory."""
 
     def __init__(
         self, directory: Path, experiment: Mapping[str, Any], works: Callable[[], Sequence[PhaseWork]]
     ) -> None:
-        """works: what each phase has to compute; asked for after the first step."""
+        """works: returns the work of each phase; called after the first step."""
         self.directory, self.experiment, self.works = directory.resolve(), experiment, works
 
     def seconds_left(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """The same as the function of that name, for the run's rows so far."""
+        """Call the function `seconds_left` for the run's rows so far."""
         return seconds_left(self._table, rows, self.earlier) if any(row["step"] for row in rows) else {}
 
     @functools.cached_property
@@ -52,7 +54,7 @@ class Outlook:
         """The rows of the newest other run of the same experiment in the same folder, whatever its seed."""
         found = []
         for path in self.directory.parent.glob("*/experiment.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError):  # what cannot be read is another's to tell
+            with contextlib.suppress(OSError, ValueError, TypeError):  # unreadable runs are ignored here
                 theirs, rows = completed(json.loads(path.read_bytes())), path.with_name("metrics.jsonl")
                 alike = all(theirs.get(key) == self.experiment.get(key) for key in PACE)
                 if alike and path.parent != self.directory:
@@ -64,7 +66,7 @@ class Outlook:
 
 @dataclass
 class Pace:
-    """What rows say of a phase: seconds and numbers of its steps, and of its evaluations."""
+    """The measured time of a phase: seconds and counts of its steps and of its evaluations."""
 
     seconds: float = 0.0
     steps: int = 0
@@ -87,9 +89,9 @@ class Pace:
 def seconds_left(
     table: Sequence[PhaseWork], rows: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, float]:
-    """Phase → seconds that it will still take, 0 for one that has ended; nothing before the first step was taken.
+    """Phase → estimated seconds left, 0 for a phase that has ended; empty before the first step.
 
-    rows: those of the run, as metrics.jsonl has them; earlier: those of an earlier run of the same experiment.
+    rows: the rows of the run, as in metrics.jsonl; earlier: the rows of an earlier run of the same experiment.
     """
     now, then = _paces(rows), _paces(earlier)
     seen = [phase for phase in table if phase.name in now and now[phase.name].steps]
@@ -131,7 +133,7 @@ def _paces(rows: Sequence[Mapping[str, Any]]) -> dict[str, Pace]:
 
 
 class _Cost:
-    """Seconds per pass, per drawn token and per optimiser step, as the phases so far have them."""
+    """Seconds per pass, per drawn token and per optimiser step, measured in the phases so far."""
 
     def __init__(self, seen: Sequence[PhaseWork], now: Mapping[str, Pace]) -> None:
         drawing = [

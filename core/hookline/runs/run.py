@@ -1,4 +1,5 @@
-"""A run is a directory: the experiment as resolved, what it ran on, its rows, journal, checkpoints and finished phases."""
+"""A run is a directory with the resolved experiment, its environment, rows, journal, checkpoints and finished
+phases."""
 
 from __future__ import annotations
 
@@ -34,25 +35,25 @@ def _print(notice: str) -> None:
 
 
 class Run:
-    """One run on disk: open for writing while it holds the directory's lock, else to be read."""
+    """One run on disk: open for writing while it holds the directory's lock, otherwise read-only."""
 
     def __init__(self, directory: Path, loose: Sequence[Offer] = (), say: Callable[[str], None] = _print) -> None:
         self.directory = directory  # The run's directory.
         self.loose = tuple(loose)
-        """Loose plugins whose tasks and formats data names may mean."""
+        """Loose plugins whose tasks and formats may be used in data names."""
         self.figures: Figures | None = None
-        """What its figures mean, from the loop that makes them."""
+        """The meaning of the figures; set by the loop that logs them."""
         self.outlook: Outlook | None = None
-        """How long it will take, from the loop that runs its phases."""
+        """The estimate of the remaining time; set by the loop that runs the phases."""
         self.about: dict[str, Any] = {}
-        """What the run depends on, as run.json holds it: versions, hashes of code and data, plugins."""
-        self.resumed: bool = False  # True where the directory held this run already.
-        self.journal: Journal  # The answers of services and clocks that `ctx.once` and `ctx.each` keep.
+        """Everything that the run depends on, as stored in run.json: versions, hashes of code and data, plugins."""
+        self.resumed: bool = False  # True if the directory already held this run.
+        self.journal: Journal  # The answers that `ctx.once` and `ctx.each` have stored.
         self._notices: list[str] = []
         self._say = say
         self._rows: list[dict[str, Any]] = []
         self._evaluated: int | None = None
-        """How many rows the newest evaluation stands behind; None until this process has read the files."""
+        """The number of rows before the newest evaluation; None until this process has read the files."""
         self._data: dict[str, datasets.Rows] = {}
         self._data_kept = True
         self._lock: Any = None
@@ -69,11 +70,11 @@ class Run:
         used: Sequence[Offer] = (),
         say: Callable[[str], None] = _print,
     ) -> Run:
-        """Start a run in an empty or new directory, or go on with the one that is there.
+        """Start a run in an empty or new directory, or continue the run of an existing directory.
 
-        loose: plugins that are files; they are copied into the directory. used: every component that the experiment
-        names, whose code is hashed. say: where notices go. Raises CheckpointError when the directory is in use, cannot be
-        written, or holds something else.
+        loose: plugins that are files; they are copied into the directory. used: all components that the experiment
+        names; their code is hashed. say: prints a notice. Raises CheckpointError if the directory is in use, cannot be
+        written, or contains other files.
         """
         run: Run | None = None
         try:
@@ -90,7 +91,7 @@ class Run:
             why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
             raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
         try:
-            run.journal = Journal(directory / JOURNAL)  # behind the lock: nobody else adds to it
+            run.journal = Journal(directory / JOURNAL)  # after taking the lock, so that no other process writes it
             now = Surroundings.now(used, experiment.threads, experiment.device)
             if (directory / "run.json").exists():
                 run._resume(experiment, now)
@@ -112,7 +113,7 @@ class Run:
             )
 
     def _begin(self, experiment: Experiment, now: Surroundings) -> None:
-        """A new run, in a directory that is empty, or that a start which came to nothing left behind."""
+        """Begin a new run, in a directory that is empty or was left behind by a failed start."""
         resolved = experiment.resolved()
         digest = experiment_hash(resolved)
         self.about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, **now.values, "data": {}}
@@ -126,7 +127,8 @@ class Run:
         self._write("run.json", self.about)
 
     def _holds_nothing(self) -> bool:
-        """True when no step was ever taken here: there is nothing to lose, and nothing that data or options shaped."""
+        """True if no step was taken in this directory, so that nothing depends on the data or options of the first
+        start."""
         kept = ("metrics.jsonl", "evaluations.jsonl", JOURNAL)
         return not any(
             (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
@@ -139,11 +141,11 @@ class Run:
 
     @classmethod
     def read(cls, directory: str | Path) -> Run:
-        """A run to look at, without its lock. Raises CheckpointError when there is none."""
+        """Open a run for reading, without the lock. Raises CheckpointError if the directory is not a run directory."""
         path = Path(directory)
         if not cls.is_one(path):
             raise CheckpointError(
-                f"{directory} is not a run directory: it holds no run.json",
+                f"{directory} is not a run directory: it contains no run.json",
                 "give the folder that `hookline run` printed",
             )
         run = cls(path)
@@ -154,11 +156,11 @@ class Run:
 
     @property
     def locked(self) -> bool:
-        """True for the process that may write here."""
+        """True if this process holds the lock and may write."""
         return self._lock is not None
 
     def close(self) -> None:
-        """Give back the directory's lock; the run can still be read."""
+        """Release the directory's lock; the run can still be read."""
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -180,13 +182,13 @@ class Run:
             shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
             raise CheckpointError(
                 f"{self.directory} holds a run of another experiment: {shown}",
-                "undo the change to go on with it, or start a new run with --out",
+                "undo the change to continue that run, or start a new run with --out",
             )
         differing = now.differences(self.about)
         if differing:
             self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing.values())}")
             self.about["resumed_with"] = self.about.get("resumed_with", {}) | differing
-            self._data_kept = False  # written with the next row: a complete run that is only looked at stays as it is
+            self._data_kept = False  # written with the next row, so that only reading a run does not change it
         self.resumed = True
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
@@ -207,7 +209,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Eight hex digits, the same after a resume."""
+        """The id of the run: eight hex digits, unchanged by a resume."""
         return str(self.about["id"])
 
     @property
@@ -217,13 +219,14 @@ class Run:
 
     @property
     def experiment(self) -> dict[str, Any]:
-        """The experiment as resolved."""
+        """The resolved experiment."""
         return completed(_json(self.directory / "experiment.json"))
 
     # -- data
 
     def data(self, name: str, path: str | None = None) -> datasets.Rows:
-        """Rows of a data name, read once; their hash must be what the run began with."""
+        """The rows of a data name, read once. Raises CheckpointError if their hash differs from the start of the
+        run."""
         if name not in self._data:
             rows = datasets.rows(path or name, self.loose)
             known = self.about.setdefault("data", {}).get(name)
@@ -239,25 +242,26 @@ class Run:
         return self._data[name]
 
     def pin(self, name: str, sha256: str) -> None:
-        """Note what something outside the run is, or refuse when it is no longer that."""
+        """Record the hash of something outside the run. Raises CheckpointError if another hash was recorded before."""
         known = self.about.setdefault("data", {}).setdefault(name, {"rows": 0, "sha256": sha256})
         if known["sha256"] != sha256:
             raise CheckpointError(
-                f"{name} is not what this run began with", "restore it, or start a new run with --out"
+                f"{name} has changed since this run began", "restore it, or start a new run with --out"
             )
         self._data_kept = False
 
     def keep_data(self) -> None:
-        """Write down which data the run stands on, before the first thing made from it: until then it may be repaired."""
+        """Write the hashes of the data before the first result that depends on it; until then, the data may be
+        corrected."""
         if not self._data_kept and self._lock:
             self._write("run.json", self.about)
             self._data_kept = True
 
     def collected(self, phase: str) -> datasets.Rows:
-        """The judgements that a finished phase collected. Raises DataError where it collected none."""
+        """The judgements that a finished phase collected. Raises DataError if there are none."""
         path = self.phase_folder(phase) / "data.jsonl"
         if not path.exists():
-            raise DataError(f"phase '{phase}' collected nothing", "name a phase with `feedback`")
+            raise DataError(f"phase '{phase}' collected no judgements", "name a phase with `feedback`")
         return self.data(f"phase:{phase}", str(path))
 
     # -- rows and samples
@@ -269,7 +273,7 @@ class Run:
     def commit_row(
         self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]
     ) -> dict[str, Any]:
-        """Append a step's row to metrics.jsonl; returns it."""
+        """Append a step's row to metrics.jsonl, and return the row."""
         self.keep_data()
         row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
         append(self.directory / "metrics.jsonl", row)
@@ -289,14 +293,14 @@ class Run:
         return list(whole_lines(path)) if path.exists() else []
 
     def cut_back(self, rows: int) -> None:
-        """Forget rows and evaluations behind a checkpoint; they will be made again, bit for bit."""
+        """Remove rows and evaluations after a checkpoint; the run will make them again, bit for bit."""
         if self._evaluated is not None and self._evaluated <= rows == len(self._rows):
-            return  # what is in the files was read, or written, by this process
+            return  # this process has already read or written the files
         path = self.directory / "metrics.jsonl"
         kept = [row for row in (whole_lines(path, ("row",)) if path.exists() else []) if row["row"] < rows]
         if len(kept) < rows:
             raise CheckpointError(
-                f"{path} has {len(kept)} rows, the checkpoint was made after {rows}", "restore the file"
+                f"{path} has {len(kept)} rows, but the checkpoint was made after {rows}", "restore the file"
             )
         rewrite(path, kept)
         self._rows, self._evaluated = kept, 0
@@ -305,7 +309,7 @@ class Run:
             rewrite(evaluations, [entry for entry in whole_lines(evaluations, ("row",)) if entry["row"] < rows])
 
     def sync(self) -> None:
-        """Rows reach the disk before the checkpoint that stands on them."""
+        """Flush rows to the disk, before a checkpoint that depends on them is written."""
         for path in (self.directory / "metrics.jsonl", self.directory / "evaluations.jsonl", *self._collecting()):
             if path.exists():
                 try:
@@ -334,12 +338,12 @@ class Run:
         return sorted((self.directory / "collecting").glob("*.jsonl"))
 
     def cut_collected(self, phase: str, count: int) -> None:
-        """Forget judgements behind a checkpoint; they will be made again."""
+        """Remove judgements after a checkpoint; the run will make them again."""
         path = self.collecting(phase)
         kept = list(whole_lines(path))[:count] if path.exists() else []
         if len(kept) < count:
             raise CheckpointError(
-                f"{path} has {len(kept)} judgements, the checkpoint was made after {count}", "restore the file"
+                f"{path} has {len(kept)} judgements, but the checkpoint was made after {count}", "restore the file"
             )
         if path.exists():
             rewrite(path, kept)
@@ -347,20 +351,20 @@ class Run:
     # -- phases and checkpoints
 
     def phase_folder(self, phase: str) -> Path:
-        """Where a finished phase's model, data and hashes lie."""
+        """The folder with the model, data and hashes of a finished phase."""
         return self.directory / "phases" / phase
 
     def finished(self, phase: str) -> dict[str, Any] | None:
-        """What a finished phase left, verified; None while it is not finished."""
+        """The verified manifest of a finished phase; None if the phase has not finished."""
         folder = self.phase_folder(phase)
         return verify(folder) if folder.exists() else None
 
     def checkpoint_folder(self, phase: str, step: int) -> Path:
-        """Where the checkpoint of a phase after `step` steps lies."""
+        """The folder of a phase's checkpoint after `step` steps."""
         return self.directory / "checkpoints" / f"{phase}-{step:08d}"
 
     def checkpoints(self, phase: str) -> list[Path]:
-        """Folders of a phase's checkpoints by step, newest first; a name is only a hint, the manifest decides."""
+        """The folders of a phase's checkpoints, newest first by name; the step in the manifest is authoritative."""
         found = [
             p
             for p in (self.directory / "checkpoints").glob(f"{phase}-*")
@@ -372,23 +376,24 @@ class Run:
 
     @property
     def notices(self) -> Sequence[str]:
-        """The notices printed so far."""
+        """The notices that were printed so far."""
         return tuple(self._notices)
 
     def notice(self, text: str) -> None:
-        """Print a one-line notice, and keep it."""
+        """Print a one-line notice, and add it to `notices`."""
         self._notices.append(text)
         self._say(text)
 
     def seconds_left(self) -> dict[str, float]:
-        """Phase → seconds that it will still take, as far as its steps so far, or an earlier run beside this one, tell.
+        """Phase → estimated seconds left, from the steps so far or from an earlier run in the same parent directory.
 
-        0 for a phase that has ended; nothing before the run's first step, and for a run that is only read.
+        0 for a phase that has ended; empty before the run's first step, and for a run that is only read.
         """
         return self.outlook.seconds_left(self._rows) if self.outlook else {}
 
     def metric(self, phase: str, name: str) -> Metric | None:
-        """What a logged figure means, as the core or a component of the phase declared it; None where none did."""
+        """The meaning of a logged figure, as declared by the core or a component of the phase; None if it is not
+        declared."""
         return self.figures.find(phase, name) if self.figures else None
 
 

@@ -1,4 +1,4 @@
-"""The rows of an evaluation, summed prompt by prompt: what a figure is made of, and what intervals are drawn from."""
+"""The rows of an evaluation, summed per prompt; figures and intervals are computed from these sums."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def fraction(above: Any, below: Any, summary: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class PromptSums:
-    """One term of an evaluation's rows. The G prompts stand in the order in which they first appear."""
+    """Sums of one term of an evaluation's rows, for G prompts in the order in which they first appear."""
 
     value_G: Floats
-    """Sum of the term over the judged rows of each prompt."""
+    """The sum of the term over the judged rows of each prompt."""
     tokens_G: Floats
-    """Tokens of the same rows."""
+    """The number of tokens of these rows."""
     count_G: Floats
-    """How many rows were judged; 0 where none was."""
+    """The number of judged rows of each prompt, possibly 0."""
     without_G: Floats
-    """The figure without each prompt, where its component has a summary of its own; else NaN."""
+    """The figure without each prompt, if its component has its own summary; else NaN."""
 
     def below_G(self, summary: str) -> Floats:
-        """What stands below the fraction: the number of rows, or of tokens."""
+        """The denominator: the number of rows, or of tokens."""
         return self.tokens_G if summary == "perplexity" else self.count_G
 
 
 def prompt_sums(samples: Sequence[Mapping[str, Any]], term: str) -> PromptSums:
-    """The samples of an evaluation, as `Run.evaluations` has them, for one term; values that are not finite do not count."""
+    """Sum one term of an evaluation's samples, as in `Run.evaluations`; values that are not finite are ignored."""
     place = {group: i for i, group in enumerate(dict.fromkeys(int(s["group"]) for s in samples))}
     value_G, tokens_G, count_G = (np.zeros(len(place)) for _ in range(3))
     without_G = np.full(len(place), math.nan)
@@ -57,7 +57,7 @@ def prompt_sums(samples: Sequence[Mapping[str, Any]], term: str) -> PromptSums:
 
 
 def summary_of(known: Sequence[tuple[PromptSums, float]]) -> str | None:
-    """How a component sums rows up, found by trying on (sums, its figure): `mean` or `perplexity`; None: neither is it."""
+    """The summary, `mean` or `perplexity`, that gives all known (sums, figure) of a component; None if neither does."""
 
     def agrees(sums: PromptSums, figure: float, summary: str) -> bool:
         found = float(fraction(sums.value_G.sum(), sums.below_G(summary).sum(), summary))

@@ -1,4 +1,4 @@
-"""What a run stands on: versions, hashes of code, and how two experiments differ."""
+"""What a run depends on: versions, hashes of code, and the differences between two experiments."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device)\b|^phases\.\d+\.save\b"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Everything outside the experiment that can change a result, as run.json keeps it."""
+    """Everything outside the experiment that can change a result, as stored in run.json."""
 
     values: Mapping[str, Any]
 
     @classmethod
     def now(cls, used: Sequence[Offer], threads: int | None, device: str) -> Surroundings:
-        """Of this process. used: what the experiment names; threads: those it asks for, else those torch has; device:
-        where it asks networks to lie, e.g. `auto`."""
+        """The surroundings of this process. used: the components that the experiment names; threads: the threads that
+        the experiment sets, default those of torch; device: the device that the experiment sets, e.g. `auto`."""
         plugins = [
             {
                 "kind": o.kind,
@@ -70,7 +70,8 @@ class Surroundings:
         )
 
     def differences(self, then: Mapping[str, Any]) -> dict[str, str]:
-        """What is not as it was when the run began: key → a few words. Trackers change no result."""
+        """The differences since the run began: key → a short text. Trackers are ignored, because they change no
+        result."""
         found = {
             key: f"{key}: {then.get(key)} then, {self.values[key]} now"
             for key in (*VERSIONS, *MACHINE, "sources")
@@ -86,13 +87,13 @@ class Surroundings:
 
 
 def experiment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """How an experiment differs from the one a run began with, but for what may change on the way."""
+    """How an experiment differs from the one that a run began with, except for keys that may change during a run."""
     found = _differences(normal_form(old), normal_form(new))
     return [text for key, text in found if not FREE_TO_CHANGE.match(key)]
 
 
 def experiment_hash(resolved: Mapping[str, Any]) -> str:
-    """What an experiment as resolved is."""
+    """The hash of a resolved experiment."""
     return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
 
 
@@ -104,7 +105,7 @@ def _version_of(name: str) -> str:
 
 
 def _processor(device: torch.device) -> str:
-    """The processor by its name, and the GPU where networks lie on one."""
+    """The name of the processor, and of the GPU if networks are on one."""
     try:
         name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -114,7 +115,7 @@ def _processor(device: torch.device) -> str:
 
 
 def _arithmetic() -> str:
-    """What multiplies matrices on the CPU, and the instructions that torch uses: `mkl 2024.2, AVX2`."""
+    """The library for matrix products on the CPU, and the instructions that torch uses: `mkl 2024.2, AVX2`."""
     built = torch.__config__.show()
     library = re.search(r"BLAS_INFO=(\w+)", built)
     version = re.search(r"Math Kernel Library Version ([\d.]+)", built)
@@ -123,7 +124,7 @@ def _arithmetic() -> str:
 
 
 def _sources_hash() -> str:
-    """One hash over Hookline's own code, built-in plugins and native module included."""
+    """One hash over Hookline's own code, including built-in plugins and the native module."""
     sha = hashlib.sha256()
     roots = [Path(__file__).parents[1]]
     spec = importlib.util.find_spec(offers.BUILT_IN)
@@ -135,7 +136,8 @@ def _sources_hash() -> str:
 
 
 def _source_hash(offer: Offer) -> str:
-    """Of the file that holds a component; of a loose one its own, since a copy may share the module imported before it."""
+    """The hash of a component's file. For a loose plugin, its own path is used, because a copy may share an imported
+    module."""
     try:
         path = offer.path or inspect.getsourcefile(offer.load())
         return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
@@ -144,7 +146,7 @@ def _source_hash(offer: Offer) -> str:
 
 
 def _differences(old: Any, new: Any, path: str = "", shown: str = "") -> Iterator[tuple[str, str]]:
-    """(path, sentence) of each difference; in the sentence items of lists go by their own name."""
+    """(path, sentence) of each difference; the sentence refers to items of lists by their names."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
             where = (f"{path}.{key}", f"{shown}.{key}") if path else (str(key), str(key))

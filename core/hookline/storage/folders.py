@@ -1,4 +1,4 @@
-"""Folders that survive a kill: written aside, hashed, renamed, and verified before use."""
+"""Folders that survive a kill: written to a temporary folder, hashed, renamed, and verified before use."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ __all__ = ["WRITE_ERRORS", "Look", "file_hash", "look", "take_lock", "verify", "
 FORMAT = 1
 MANIFEST = "manifest.json"
 WRITE_ERRORS = (OSError, SafetensorError)
-"""What a full or failing disk raises."""
+"""The exceptions that a full or failing disk raises."""
 
 Look = tuple[int, int, int]
-"""What a file looks like from outside; another look means other content."""
+"""Size, modification time and inode of a file; if these differ, the content is assumed to differ."""
 
 
 def look(about: os.stat_result) -> Look:
-    """Size, time of change and inode of a file."""
+    """Size, modification time and inode of a file."""
     return about.st_size, about.st_mtime_ns, about.st_ino
 
 
 def take_lock(folder: Path) -> TextIO:
-    """Hold a folder until the file that is returned is closed, or the process ends. Raises CheckpointError when it is held."""
+    """Lock a folder until the returned file is closed or the process ends. Raises CheckpointError if the folder is
+    locked."""
     lock = (folder / "lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,17 +74,17 @@ def file_hash(path: Path) -> str:
 
 @contextlib.contextmanager
 def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
-    """Fill a folder so that a kill anywhere leaves the old one or the new one, never a third thing.
+    """Write a folder so that a kill at any time leaves either the complete old folder or the complete new one.
 
-    Yields a folder beside the target; on leaving, its files are synced, a manifest with size and hash of each is
-    written last, the folder is renamed, and the parent is synced. The folder then counts as verified. `about` is read on
-    leaving. Raises CheckpointError when the disk is full.
+    Yields a temporary folder next to the target. On exit, its files are synced, a manifest with the size and hash of
+    each file is written last, the folder is renamed, and the parent is synced. The folder then counts as verified.
+    `about` is read on exit. Raises CheckpointError if the disk is full.
     """
     aside, old = target.with_name(f".{target.name}.aside"), target.with_name(f".{target.name}.old")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         if old.exists() and not target.exists():
-            old.rename(target)  # a kill fell between the two renames below
+            old.rename(target)  # the process was killed between the two renames below
         aside.mkdir(parents=True)
         yield aside
         files = sorted(path for path in aside.rglob("*") if path.is_file())
@@ -120,7 +121,7 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def write_error(target: Path, err: BaseException) -> CheckpointError:
-    """What a failed write means, in one sentence; a full disk with the bytes that are free."""
+    """The error for a failed write; for a full disk, with the number of free bytes."""
     text = getattr(err, "strerror", None) or str(err)
     full = getattr(err, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     if not full and "No space left" not in text and "os error 28" not in text:
@@ -137,21 +138,22 @@ def write_error(target: Path, err: BaseException) -> CheckpointError:
 
 
 def _own_hash(values: Mapping[str, Any]) -> str:
-    """A manifest has a hash of itself too: a flipped digit of its step would change a run unnoticed."""
+    """The hash of the manifest itself, because a changed digit in it, e.g. of the step, would change a run
+    unnoticed."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 _verified: dict[Path, tuple[frozenset[tuple[str, Look]], dict[str, Any]]] = {}
-"""Folders that this process has hashed: what their files looked like then, and the manifest."""
+"""Folders that this process has hashed: the state of their files at that time, and the manifest."""
 MOST_VERIFIED = 1000
-"""How many of them are remembered; one that was forgotten is hashed again."""
+"""The maximum number of remembered folders; other folders are hashed again."""
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder, once every file in it is shown to be whole. Raises CheckpointError naming the file.
+    """Verify every file of a folder and return the manifest. Raises CheckpointError naming a damaged file.
 
-    A process hashes a folder once, when it writes it or first verifies it, and again only when a file has another size,
-    time or inode than it had then.
+    A process hashes a folder once, when it writes or first verifies the folder, and again only if the size,
+    modification time or inode of a file has changed.
     """
     place, seen = folder.absolute(), _looks(folder)
     if place not in _verified or _verified[place][0] != seen:
@@ -166,10 +168,10 @@ def _remember(folder: Path, seen: frozenset[tuple[str, Look]], manifest: dict[st
 
 
 def _looks(folder: Path) -> frozenset[tuple[str, Look]]:
-    """The look of every file, by name."""
+    """The `Look` of every file, by name."""
     found = set()
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # what cannot be read is reported by name below
+        with contextlib.suppress(OSError):  # unreadable files are reported by name below
             if path.is_file():
                 found.add((path.relative_to(folder).as_posix(), look(path.stat())))
     return frozenset(found)
@@ -200,7 +202,7 @@ def _verify(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} is missing", hint)
         size = path.stat().st_size
         if size != expected["bytes"]:
-            raise CheckpointError(f"{path} has {size} bytes, its manifest says {expected['bytes']}", hint)
+            raise CheckpointError(f"{path} has {size} bytes, but its manifest lists {expected['bytes']}", hint)
         if file_hash(path) != expected["sha256"]:
             zeros = not any(path.read_bytes()) if size < 1 << 28 else False
             what = "is all zeros (a crash while it was written?)" if zeros else "does not match its hash: bytes changed"

@@ -1,4 +1,4 @@
-"""Answers that depend on a clock, a service or a person, written down before they are used."""
+"""The journal of answers from clocks, services and people, which are written before they are used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """One line per answer, `{"key", "value"}`, the first to a key; tensors lie beside it, in a folder of its name."""
+    """One line per answer, `{"key", "value"}`; the first answer to a key is valid. Tensors are in a folder of the same
+    name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,9 +34,10 @@ class Journal:
         return len(self._known)
 
     def take_over(self, other: Journal) -> None:
-        """Begin with all answers of another run's journal, so that none of them is asked for again.
+        """Copy all answers of another run's journal, so that these are not asked for again.
 
-        Nothing happens where this journal holds answers already. Raises CheckpointError where one of the other's is damaged.
+        Does nothing if this journal already has answers. Raises CheckpointError if an answer of the other journal is
+        damaged.
         """
         if self._known or not other._known:
             return
@@ -48,7 +50,7 @@ class Journal:
         self._known = dict(other._known)
 
     def find(self, key: Sequence[Any]) -> tuple[bool, Any]:
-        """(whether there is an answer, the answer). Raises CheckpointError where its tensors are missing or damaged."""
+        """(whether there is an answer, the answer). Raises CheckpointError if its tensors are missing or damaged."""
         line = self._known.get(json.dumps(list(key)))
         if line is None:
             return False, None
@@ -58,14 +60,17 @@ class Journal:
             try:
                 folders.verify(folder)
             except CheckpointError as err:
-                raise CheckpointError(f"{self.path} needs it: {err.message}", "restore the folder") from None
+                raise CheckpointError(
+                    f"{self.path} has a damaged answer: {err.message}", "restore the folder"
+                ) from None
             tensors = trees.load_tensors(folder / "answer.safetensors")
         return True, trees.unflatten(line["value"], tensors)
 
     def add(self, key: Sequence[Any], value: Any) -> Any:
-        """Write an answer, tensors first; returns what a later `find` will. Another answer to the same key is dropped.
+        """Write an answer, tensors first, and return it as a later `find` does. A second answer to the same key is
+        dropped.
 
-        Raises trees.Unsavable for what is neither JSON nor a tree of tensors.
+        Raises trees.Unsavable for an answer that is not JSON or a tree of tensors.
         """
         text = json.dumps(list(key))
         if text not in self._known:

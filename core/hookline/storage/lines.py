@@ -1,4 +1,4 @@
-"""Files of one JSON object per line: appended to, read up to where a kill cut them off, and rewritten whole."""
+"""Files of one JSON object per line: append a line, read the complete lines, and rewrite the file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["append", "cut_torn_line", "rewrite", "whole_lines"]
 
 
 def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
-    """Write one more line. sync: it is on the disk when this returns, and what a service sent is kept whatever it is
-    (half of a surrogate pair is no UTF-8, but JSON can escape it)."""
+    """Append one line. sync: flush it to the disk before returning, and escape non-ASCII characters, because text from
+    a service may contain lone surrogates, which UTF-8 cannot encode."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=sync, default=float) + "\n")
@@ -28,7 +28,7 @@ def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
 
 
 def whole_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Every complete line; a last one that a kill cut off is left out. Raises CheckpointError for a damaged one."""
+    """Every complete line; a last line that a kill cut off is skipped. Raises CheckpointError for a damaged line."""
     number = 0
     try:
         with path.open("rb") as file:
@@ -47,7 +47,7 @@ def whole_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]
 
 
 def cut_torn_line(path: Path) -> None:
-    """A line that a kill cut off would swallow the next one appended."""
+    """Remove a last line that a kill cut off; otherwise the next line would be appended to it."""
     if path.exists():
         raw = path.read_bytes()
         if raw and not raw.endswith(b"\n"):
@@ -56,7 +56,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def rewrite(path: Path, entries: Sequence[Mapping[str, Any]], escaped: bool = False) -> None:
-    """Write all lines, in place of the file that is there. escaped: as `append` writes what a service sent."""
+    """Replace a file by these lines. escaped: escape non-ASCII characters, as `append` does with `sync`."""
     aside = path.with_name(f".{path.name}.aside")
     raw = "".join(json.dumps(entry, ensure_ascii=escaped) + "\n" for entry in entries).encode()
     try:

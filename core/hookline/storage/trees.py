@@ -1,4 +1,4 @@
-"""Trees of tensors and plain values on disk: safetensors and JSON, nothing is ever unpickled."""
+"""Trees of tensors and plain values on disk, as safetensors and JSON; pickle is never used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ __all__ = [
 
 
 class Unsavable(TypeError):
-    """Something in a tree that neither JSON nor safetensors can hold: its path, and what it is."""
+    """Raised for a value in a tree that JSON and safetensors cannot store, with the path and a description of the
+    value."""
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(f"{path}: {what}")
@@ -36,7 +37,7 @@ class Unsavable(TypeError):
 
 
 def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
-    """The tree as JSON values; its tensors join `tensors` by path, on the CPU. Raises Unsavable."""
+    """Convert a tree to JSON values; its tensors are added to `tensors` by path, on the CPU. Raises Unsavable."""
     if isinstance(tree, Tensor):
         tensors[path] = tree.detach().contiguous().cpu().clone()
         return {"__tensor__": path}
@@ -54,7 +55,7 @@ def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
 
 
 def unflatten(values: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The tree that `flatten` took apart; tuples are lists."""
+    """Rebuild the tree from the output of `flatten`; tuples become lists."""
     if isinstance(values, dict):
         if "__tensor__" in values:
             return tensors[values["__tensor__"]]
@@ -79,7 +80,7 @@ def save_tree(folder: Path, name: str, tree: Mapping[str, Any], owner: str = "th
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write them in one file; none at all leave no file."""
+    """Write tensors to one file; without tensors, no file is written."""
     from safetensors.torch import save_file
 
     if tensors:
@@ -87,14 +88,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """What `save_tensors` wrote."""
+    """Read the tensors that `save_tensors` wrote."""
     from safetensors.torch import load_file
 
     return load_file(path) if path.exists() else {}
 
 
 def load_tree(folder: Path, name: str) -> dict[str, Any]:
-    """What save_tree wrote."""
+    """Read the tree that `save_tree` wrote."""
     try:
         tensors = load_tensors(folder / f"{name}.safetensors")
         loaded: dict[str, Any] = unflatten(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
@@ -104,7 +105,7 @@ def load_tree(folder: Path, name: str) -> dict[str, Any]:
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in order of name."""
+    """SHA-256 over the names, types, shapes and bytes of tensors, in order of name."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous().cpu()

@@ -1,4 +1,4 @@
-"""From the word an experiment uses to the device its networks lie on."""
+"""Resolves the device that an experiment names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["computes_in_bfloat16", "note", "resolve"]
 
 
 def resolve(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda`, `cuda:N` or `mps` means here.
+    """The device that `auto`, `cpu`, `cuda`, `cuda:N` or `mps` means on this machine.
 
-    `auto` is the first GPU where there is one, else the CPU. Raises ExperimentError where the device is not there.
+    `auto` is the first GPU if there is one, else the CPU. Raises ExperimentError if the device is not available.
     """
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -27,15 +27,18 @@ def resolve(name: str) -> torch.device:
         number, there = int(name.partition(":")[2] or 0), torch.cuda.device_count()
         if number >= there:
             has = "cuda:0" if there == 1 else f"cuda:0 to cuda:{there - 1}"
-            raise ExperimentError(f"device: {name} is not there; torch finds {has}", f"use device: cuda:{there - 1}")
+            raise ExperimentError(
+                f"device: {name} is not available; torch finds {has}", f"use device: cuda:{there - 1}"
+            )
         return torch.device("cuda", number)
     return torch.device(name)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are fast there: GPUs from compute capability 8.0, and processors whose flags say so.
+    """Whether matrix products in bfloat16 are fast: on GPUs from compute capability 8.0, and on CPUs with bfloat16
+    instructions.
 
-    Elsewhere torch converts each operand, so that bfloat16 is several times slower than float32.
+    On other devices torch converts each operand, so that bfloat16 is several times slower than float32.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -48,5 +51,5 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def note(name: str) -> str:
-    """What a person should know before networks lie there; empty where there is nothing to say."""
-    return "device: mps is untried; compare a short run with device: cpu before relying on it" if name == "mps" else ""
+    """A notice about a device, or an empty text."""
+    return "device: mps is untested; compare a short run with device: cpu before relying on it" if name == "mps" else ""

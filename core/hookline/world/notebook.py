@@ -1,4 +1,4 @@
-"""Running where an event loop runs already, as in a notebook."""
+"""Calls functions from code in which an event loop is already running, as in a notebook."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Answer = TypeVar("Answer")
 
 
 def beside_event_loops(function: Callable[P, Answer]) -> Callable[P, Answer]:
-    """Let a function that has an event loop of its own be called where one runs: it then works in a thread of its own.
+    """Let a function that starts an event loop be called while one is running: the function then runs in a new thread.
 
-    An interrupt reaches the function as KeyboardInterrupt, as it does without the thread.
+    An interrupt reaches the function as KeyboardInterrupt, as it would without the thread.
     """
 
     @functools.wraps(function)

@@ -1,8 +1,9 @@
-"""Ranks and devices: which of how many processes this is, and where its networks lie.
+"""Ranks and devices: the rank of this process, the number of processes, and the device of its networks.
 
-The one place where processes meet; nothing else imports torch.distributed. Today there is one process, for which each of
-these is the identity. Hooks are written as if there were many: a batch's statistics go through `sum`, `max` and `any`,
-unconditionally and in the same order everywhere, and what touches the outside goes through `main`.
+All communication between processes belongs here; no other module may import torch.distributed. Today a run is one
+process, so each of these methods is the identity. Hooks are written for several processes: statistics of a batch go
+through `sum`, `max` and `any`, unconditionally and in the same order on all ranks, and access to the outside goes
+through `main`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class World:
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true on some rank."""
+        """Whether `flag` is true on any rank."""
         return flag
 
     def broadcast(self, value: T) -> T:
@@ -47,9 +48,9 @@ class World:
         return value
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """The items that are this rank's, e.g. whole groups of prompts; together the ranks have each once."""
+        """The items that belong to this rank, e.g. whole groups of prompts; each item belongs to exactly one rank."""
         return items
 
     def main(self, ask: Callable[[], T]) -> T:
-        """Call it on rank 0 alone; its answer on every rank."""
+        """Call `ask` on rank 0 only, and return its answer on every rank."""
         return ask()
