@@ -204,7 +204,7 @@ def test_CK10_another_architecture_in_a_checkpoint_names_tensors_and_shapes(stop
             if file != "manifest.json" and not file.startswith("role-policy"):
                 (aside / file).write_bytes(raw)
         trees.save_tree(aside, "role-policy", tree)
-    refused(stopped.run(), 4, "another architecture than role 'policy'", name, "≠", "sft-00000003")
+    refused(stopped.run(), 4, "is not that of role 'policy'", name, "≠", "sft-00000003")
 
 
 def test_CK11_a_newer_format_is_refused(stopped: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,4 +299,4 @@ def test_rewards_that_differed_once_are_told_and_do_not_end_a_run(lab: Lab) -> N
     """A policy that got as good as it can has nothing to learn either; the phases after it still count."""
     said = lab.plugin_run(EQUAL.replace("SPREAD", "1"), phase(lab, reward="late", patience=3, steps=6))
     assert said.code == 0, said.err
-    assert said.err.count("in 3 steps of phase 'rl' every reward was 0: no learning signal any more") == 1
+    assert said.err.count("in 3 steps of phase 'rl' every reward was 0: there is no learning signal now") == 1

@@ -69,7 +69,7 @@ def test_a_whole_folder_trains(lab: Lab, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "words"),
     [
-        ("config.json", "holds no config.json"),
+        ("config.json", "has no config.json"),
         ("model.safetensors", "holds no weights"),
         ("tokenizer.json", "contains no tokenizer.json"),
         ("", "no model folder model"),
@@ -87,8 +87,8 @@ def test_MT_missing_files_are_known_before_anything_is_loaded(lab: Lab, folder: 
     ("name", "raw", "words"),
     [
         ("config.json", b"", "config.json cannot be read"),
-        ("config.json", b"[]", "it names no model_type"),
-        ("config.json", b"{}", "it names no model_type"),
+        ("config.json", b"[]", "it has no model_type"),
+        ("config.json", b"{}", "it has no model_type"),
         ("config.json", b"[" * 100_000, "config.json cannot be read"),
         ("config.json", b"\xff\xfe{}", "config.json cannot be read"),
         ("config.json", b'{"model_type": "no-such-thing"}', "cannot be loaded"),

@@ -78,7 +78,7 @@ def test_PR1_and_PR2_asked_to_stop_it_finishes_the_step_saves_and_goes_on_alike(
     assert said.code == code, said.err
     assert "stopping: this step is finished and saved first" in said.err
     assert "a second signal stops at once" in said.err
-    assert "stopped after step 2 of phase 'sft', saved → run the same command to go on" in said.err
+    assert "stopped after step 2 of phase 'sft', saved → run the same command to continue" in said.err
     assert [p.name for p in slow.checkpoints()] == ["sft-00000002"]
     same_end(slow)
 

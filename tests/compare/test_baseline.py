@@ -179,7 +179,7 @@ def test_noise_is_not_shown_and_the_seeds_that_would_show_it_are_said(plant: Pla
     d = noise.mean() / noise.std(ddof=1)
     wanted = (2.8016 / d) ** 2 + 1.96**2 / 2
     assert b["more_seeds"] == math.ceil(wanted) - 6
-    assert "not shown: the interval holds 0; about" in b["words"]
+    assert "not shown: the interval contains 0; about" in b["words"]
     assert (
         f"about {b['more_seeds']} more seeds would be needed to show a difference of this size at 80 % power"
         in b["words"]
@@ -313,7 +313,7 @@ def test_what_was_not_counted_is_not_compared(plant: Plant) -> None:
     arguments = [plant("a", flat([0.1, 0.2])), plant("b", flat([0.1, 0.2]), tokens=None)]
     found = hookline.compare(arguments, metric=METRIC)
     assert set(found["equal"]) == {"steps", "seconds"}
-    assert any(note.startswith("nothing is said at equal tokens") for note in found["notes"])
+    assert any(note.startswith("there is no comparison at equal tokens") for note in found["notes"])
     ended = [plant("c", {1: {8: 0.5}, 2: {8: 0.5}}), plant("d", {1: {40: 0.5}, 2: {40: 0.5}})]
     found = hookline.compare(ended, metric=METRIC)
     assert found["equal"] == found["area"] == {}

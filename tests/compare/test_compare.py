@@ -121,7 +121,7 @@ def test_folders_of_nothing_but_one_configuration_are_compared_with_each_other(
 ) -> None:
     found = hookline.compare([slow_again, slow_elsewhere])
     assert [(c["label"], c["seeds"][0]) for c in found["configurations"]] == [("again", 1), ("elsewhere", 11)]
-    assert any("told apart by folder" in note for note in found["notes"])
+    assert any("grouped by folder" in note for note in found["notes"])
 
 
 def test_equal_input_gives_equal_numbers(slow_and_fast: Path) -> None:
@@ -139,20 +139,20 @@ def test_single_runs_are_grouped_like_a_sweep(slow_and_fast: Path) -> None:
 
 def test_one_seed_speaks_of_its_rows_alone(slow_and_fast: Path) -> None:
     found = hookline.compare([*runs(slow_and_fast, "lr=1e-06", 1), *runs(slow_and_fast, "lr=0.1", 1)])
-    assert any("has one seed: its intervals say how sure these rows are" in note for note in found["notes"])
+    assert any("has one seed: its intervals are about other prompts" in note for note in found["notes"])
     [pair] = found["pairs"]
     assert pair["difference"]["low"] < pair["difference"]["value"] < pair["difference"]["high"]
     assert pair["improvement"]["low"] is None
     alone = hookline.compare([*runs(slow_and_fast, "lr=1e-06", 1), *runs(slow_and_fast, "lr=0.1", 1)], metric="reward")
     assert alone["pairs"][0]["difference"]["low"] is None
-    assert any("nothing can be said" in note for note in alone["notes"])
+    assert any("its spread is not known" in note for note in alone["notes"])
 
 
 def test_few_seeds_are_warned_of(slow_and_fast: Path) -> None:
     found = hookline.compare([*runs(slow_and_fast, "lr=1e-06", 3), *runs(slow_and_fast, "lr=0.1", 4)])
     assert any(note.startswith("'lr=1e-06' has 3 seeds; below 5") for note in found["notes"])
     assert found["pairs"][0]["seeds"] == [1, 2, 3]
-    assert "'lr=0.1' and 'lr=1e-06' are paired on the seeds both have: 1, 2, 3" in found["notes"]
+    assert "'lr=0.1' and 'lr=1e-06' are paired on their common seeds: 1, 2, 3" in found["notes"]
 
 
 def test_curves_run_from_the_phase_s_start_to_what_the_table_says(slow_and_fast: Path) -> None:
@@ -264,22 +264,22 @@ def refused(arguments: list[Any], code: int, sentence: str, **options: Any) -> N
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    refused([tmp_path], 4, "holds no run")
-    refused([tmp_path / "none"], 4, "is no run directory")
+    refused([tmp_path], 4, "contains no run")
+    refused([tmp_path / "none"], 4, "is not a run directory")
     refused([], 2, "nothing to compare")
     (tmp_path / "run.json").write_text("[]")
     refused([tmp_path], 4, "cannot be read")
     (tmp_path / "run.json").write_text("{}")
     refused([tmp_path], 4, "experiment.json")
     (tmp_path / "experiment.json").write_text('{"phases": 3}')
-    refused([tmp_path], 4, "no resolved experiment")
+    refused([tmp_path], 4, "not a resolved experiment")
 
 
 def test_a_run_given_twice_counts_once(slow_and_fast: Path) -> None:
     one = runs(slow_and_fast, "lr=0.1", 1)[0]
     found = hookline.compare([one, f"{one}/../{Path(one).name}"])
     assert found["configurations"][0]["seeds"] == [1]
-    assert any("was named twice and counts once" in note for note in found["notes"])
+    assert any("was named twice and is counted once" in note for note in found["notes"])
 
 
 def test_one_configuration_with_one_seed_twice_is_told_apart_or_refused(copied: Copied, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_one_configuration_with_one_seed_twice_is_told_apart_or_refused(copied: 
     found = hookline.compare([one, two])
     assert [c["label"] for c in found["configurations"]] == ["one", "two"]
     assert found["pairs"][0]["difference"]["value"] == 0
-    refused([tmp_path], 2, "are one configuration with one seed")
+    refused([tmp_path], 2, "have the same configuration and the same seed")
 
 
 def test_an_unfinished_run_is_refused(copied: Copied, slow_and_fast: Path, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_explain_plans_the_matrix(written: Written, capsys: pytest.CaptureFixtur
 
 def test_options_that_a_value_of_the_matrix_drops_are_said() -> None:
     [said] = left_out(experiment(), {"phases.rl.update": ["grpo", {"use": "rloo", "lr": 1}]})
-    assert said.startswith("phases.rl.update: 'grpo' goes without the file's lr")
+    assert said.startswith("phases.rl.update: 'grpo' drops lr set in the file")
     assert not left_out(experiment(), {"phases.rl.update.use": ["grpo"], "phases.rl.wrap": [["whiten"]], "seed": [1]})
 
 
@@ -255,8 +255,8 @@ def test_a_directory_of_something_else_is_refused(slow_and_fast: Path, tmp_path:
     (tmp_path / "full/notes.txt").write_text("mine")
     (tmp_path / "file").write_text("")
     for out, why in (
-        (slow_and_fast / "lr=0.1,seed=1", "is one run, not a sweep"),
-        (tmp_path / "full", "is not empty and no sweep"),
+        (slow_and_fast / "lr=0.1,seed=1", "is the directory of a run, not of a sweep"),
+        (tmp_path / "full", "is not empty and is not a sweep directory"),
         (tmp_path / "file", "cannot be written"),
     ):
         with pytest.raises(HooklineError, match=why):

@@ -277,7 +277,7 @@ def test_an_engine_is_told_of_new_weights_once_before_it_draws(filed: Callable[.
 def test_what_an_engine_cannot_do_is_refused_by_name(filed: Callable[..., PhaseLoop]) -> None:
     loop = filed()
     with pytest.raises(
-        PluginError, match=r"figures of several roles together \('combine'\), which engine 'filed' is not"
+        PluginError, match=r"figures of several roles together \('combine'\), but engine 'filed' is not one"
     ):
         loop.ctx.draw(
             [[1]], torch.arange(1), sampling_=Sampling(), max_new_tokens=2, combine=lambda said: torch.zeros(1, 300)
@@ -303,7 +303,7 @@ def test_what_does_not_fit_together_names_the_engine(lab: Lab, change: dict[str,
     loop = lab(update=SFT)
     loop.phase._resources.drawing.engine = Odd(Odd.Config())
     loop.phase._resources.drawing.engine.instance, loop.phase._resources.drawing.slot = "odd", None
-    with pytest.raises(PluginError, match=f"engine 'odd' gave {sentence}"):
+    with pytest.raises(PluginError, match=f"engine 'odd' returned {sentence}"):
         loop.ctx.draw([[1]], torch.arange(1), sampling_=Sampling(), max_new_tokens=3)
 
 

@@ -386,5 +386,5 @@ def test_rollouts_are_frozen_types(lab: Lab) -> None:
 
 def test_asking_for_a_role_nobody_made_names_those_there_are(lab: Lab) -> None:
     loop = lab(update=SFT)
-    with pytest.raises(HooklineError, match="roles here: policy"):
+    with pytest.raises(HooklineError, match="this phase has the roles policy"):
         loop.ctx.stats(loop.hooks.rollout(loop.ctx), model="refrence")

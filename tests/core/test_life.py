@@ -225,7 +225,7 @@ def test_wait_inside_a_coroutine_is_refused(plugin: Write, tiny: Tiny, tmp_path:
                 return torch.full((len(rollout),), ctx.wait(one()))
         """
     )
-    with pytest.raises(PluginError, match=r"'mine' calls ctx.wait inside a coroutine → write await there"):
+    with pytest.raises(PluginError, match=r"'mine' calls ctx.wait inside a coroutine → use await there"):
         hookline.run(tiny(reward="mine"), plugins=[path], out=tmp_path / "run")
 
 
@@ -329,8 +329,8 @@ def test_the_first_answer_to_a_key_stays_and_damage_is_named(tmp_path: Path) -> 
         ("ctx.once('x', object)", r"'mine' got an object from ctx.once, which cannot be journaled"),
         ("ctx.once('x', lambda: {'a': [1, {2}]})", r"got a set \(at 'a/1'\) from ctx.once, which cannot be journaled"),
         ("ctx.once('x', lambda: {1: 2})", r"got a dict whose keys are not all text from ctx.once"),
-        ("ctx.once(('x', {1}), int)", r"gives ctx.once the key \('x', \{1\}\): Object of type set is not JSON"),
-        ("ctx.once('x', lambda: late())", r"gives ctx.once a plain function that returns an awaitable"),
+        ("ctx.once(('x', {1}), int)", r"passes ctx.once the key \('x', \{1\}\): Object of type set is not JSON"),
+        ("ctx.once('x', lambda: late())", r"passes ctx.once a plain function that returns an awaitable"),
     ],
 )
 def test_what_cannot_be_journaled_is_one_sentence(

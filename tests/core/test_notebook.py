@@ -38,7 +38,7 @@ def test_run_evaluate_export_and_reproduce_where_a_loop_runs(
 
 def test_errors_of_evaluate_and_export(tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     run = hookline.run(tiny(), out=tmp_path / "run")
-    with pytest.raises(ExperimentError, match="phase 'rl' names no evaluation"):
+    with pytest.raises(ExperimentError, match="phase 'rl' has no evaluation"):
         hookline.evaluate(run)
     with pytest.raises(ExperimentError, match="rows is 0; an evaluation needs at least 1"):
         hookline.evaluate(run, rows=0)

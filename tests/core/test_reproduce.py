@@ -112,21 +112,21 @@ def test_without_the_journal_the_answers_differ_and_the_first_figure_is_named(ru
     assert evaluations.startswith(
         "3 of 3 evaluations differ; first evaluation 'heldout' after step 0 of phase 'rl', sample 0: judge was 0."
     )
-    assert weights.startswith("phase 'rl' ends with other contents of model/weights.safetensors, roles/critic/")
+    assert weights.startswith("phase 'rl' ends with different contents of model/weights.safetensors, roles/critic/")
 
 
 @pytest.mark.parametrize(
     ("file", "change", "sentence"),
     [
-        ("experiment.json", lambda e: e.update(seed=4), "experiment.json is not as the run wrote it when it began"),
-        ("run.json", lambda about: about.update(threads=2), "the number of CPU threads was 2 and is 1 now"),
+        ("experiment.json", lambda e: e.update(seed=4), "experiment.json has changed since the run began"),
+        ("run.json", lambda about: about.update(threads=2), "the number of CPU threads was 2 and is now 1"),
         ("run.json", lambda about: about.update(kernels="native (cpu z80)"), "kernels was native (cpu z80) and is "),
         ("run.json", lambda about: about.update(torch="1.0"), "torch was 1.0 and is "),
         ("run.json", lambda about: about.update(arithmetic="abacus"), "the matrix library was abacus and is "),
         (
             "run.json",
             lambda about: about.update(resumed_with={"threads": "threads: 1 then, 2 now"}),
-            "the run itself was resumed where something had changed (threads: 1 then, 2 now)",
+            "the run itself was resumed after something had changed (threads: 1 then, 2 now)",
         ),
     ],
     ids=["seed", "threads", "kernels", "torch", "arithmetic", "resumed"],
@@ -136,7 +136,7 @@ def test_what_rules_out_equal_bits_is_refused(run: Path, capsys, file: str, chan
     assert main(["reproduce", str(run)]) == 4
     said = capsys.readouterr().err
     assert said.startswith(f"CheckpointError: {run} cannot be repeated bit for bit: {sentence}")
-    assert said.endswith("→ restore what has changed, or run and compare all the same with --anyway\n")
+    assert said.endswith("→ restore what has changed, or run and compare anyway with --anyway\n")
     assert not Path(f"{run}-reproduced").exists()
 
 
@@ -144,9 +144,9 @@ def test_another_seed_made_anyway_names_the_first_figure_that_differs(run: Path,
     edit(run / "experiment.json", lambda e: e.update(seed=4))
     assert main(["reproduce", str(run), "--anyway"]) == 6
     out = capsys.readouterr().out
-    assert "changed: experiment.json is not as the run wrote it when it began; equal bits cannot be expected\n" in out
+    assert "changed: experiment.json has changed since the run began; equal results cannot be expected\n" in out
     assert re.search(r"^different: \d of 6 rows differ; first row 0 \(phase 'sft', step 1\): loss was \d", out, re.M)
-    assert "different: phase 'sft' ends with other contents of model/weights.safetensors\n" in out
+    assert "different: phase 'sft' ends with different contents of model/weights.safetensors\n" in out
 
 
 def test_what_may_change_a_result_is_said_and_then_measured(run: Path, capsys) -> None:
@@ -191,7 +191,7 @@ def test_of_an_unfinished_run_the_phases_that_ended_are_made_again(run: Path) ->
     found = hookline.reproduce(run, say=said.append)
     assert (
         said[0]
-        == f"{run} is unfinished: it stopped after step 3 of phase 'rl'; the phases that ended are made again: sft"
+        == f"{run} is unfinished: it stopped after step 3 of phase 'rl'; the phases that ended are repeated: sft"
     )
     assert said[-1] == "equal: 2 rows, 0 evaluations, weights of 1 phase"
     assert found["phases"] == ["sft"]

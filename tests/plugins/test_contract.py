@@ -361,8 +361,8 @@ def judge(body: str) -> str:
         ("raise ValueError('the judge is out')", PluginError, r"failed in hookline_reward: ValueError: the judge is out"),
         ("import sys; sys.exit(0)", PluginError, r"failed in hookline_reward: SystemExit"),
         ("ctx.log('scor', 1.0)\nreturn good", PluginError, r"logs 'scor', which no component declares; did you mean 'score'\?"),
-        ("ctx.role('new')\nreturn good", PluginError, r"after the phase began → make it in setup"),
-        ("ctx.train(rollout, None)", PluginError, r"'judge' trains, but only an update may → call ctx.train in hookline_update"),
+        ("ctx.role('new')\nreturn good", PluginError, r"after the phase has begun → make it in setup"),
+        ("ctx.train(rollout, None)", PluginError, r"'judge' calls ctx.train, which only an update may do"),
     ],
     ids=["short", "column", "list", "none", "gradient", "ok-shape", "nan", "minus-inf", "inf-tokens", "in-place",
          "in-place-behaviour", "raises", "exits", "undeclared", "late-role", "trains"],
@@ -759,7 +759,7 @@ def test_state_that_cannot_be_saved_is_named_before_the_first_step(
 
 def test_state_without_a_way_back_is_refused_before_the_first_step(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     path = plugin(COUNTS.replace("def load_state_dict(self, state)", "def other(self, state)"))
-    with pytest.raises(PluginError, match="it saves state but cannot load it → define load_state_dict"):
+    with pytest.raises(PluginError, match="the component saves state but cannot load it → define load_state_dict"):
         hookline.run(tiny(advantage="mine", steps=3), plugins=[path], out=tmp_path / "run")
     assert hookline.Run.read(tmp_path / "run").rows() == []
 

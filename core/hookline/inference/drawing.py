@@ -1,4 +1,4 @@
-"""What `ctx.draw` does: requests to the phase's engine, one per prompt, and their answers side by side."""
+"""What `ctx.draw` does: one request per prompt to the phase's engine, and the answers joined into one block."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ __all__ = ["Asking", "Drawing"]
 Answer = TypeVar("Answer")
 
 COMPARED_ROWS = 4
-"""How many rows of a role's first batch are computed again."""
+"""The number of rows of a role's first batch that are computed again."""
 EXACT, ROUNDED = 1.0005, 1.05
-"""The largest mean exp|Δ log-prob| of the two ways in float32, and with weights or autocast of fewer bits."""
+"""The largest accepted mean exp|Δ log-prob| between engine and role: in float32, and in fewer bits."""
 
 
 class Asking(Protocol):
-    """The component that draws, and what it must offer for that."""
+    """What `Drawing` needs of the component that draws."""
 
     @property
     def instance(self) -> str:
-        """Its name, for sentences."""
+        """Its name, for messages."""
 
     def role_named(self, name: str) -> Role:
         """A model by role."""
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Answer], who: str) -> Answer:
-        """Run a coroutine on the run's event loop. who: what a notice names when the answer takes long."""
+        """Run a coroutine on the run's event loop. who: the name that a notice shows when the answer takes long."""
 
 
 class Caller:
-    """What the caller of a draw brings, its `combine`: an error in there is its own, not the engine's."""
+    """The caller's `combine` in a draw: an error in it is the caller's, not the engine's."""
 
     def __init__(self, combine: Callable[[Mapping[str, NextToken]], Tensor] | None) -> None:
         self._combine = combine
@@ -64,26 +64,26 @@ class Caller:
 
 @dataclass
 class Drawing:
-    """A phase's engine, and which weights it was last told of."""
+    """A phase's engine, and the versions of the weights it was last told of."""
 
     engine: Engine
     eos: int
     """The token that ends an answer."""
     micro_tokens: int = 16384
-    """How many tokens at once log-probs are computed for, where the engine gives none."""
+    """The most tokens in one forward pass for log-probs, if the engine returns none."""
     told: dict[str, int] = field(default_factory=dict)
     compared: set[str] = field(default_factory=set)
-    """Roles whose engine was found to say what the role's own forward pass says."""
+    """Roles for which the engine's log-probs were found equal to those of the role's own forward pass."""
     slot: Slot | None = None
     """The engine's place in the phase, for blame."""
 
     @property
     def who(self) -> str:
-        """The engine, for sentences."""
+        """The engine's name, for messages."""
         return str(self.slot.offer) if self.slot else f"engine '{self.engine.instance}'"
 
     def blamed(self, what: str) -> AbstractContextManager[None]:
-        """Within, the engine does this, and is named by whatever goes wrong."""
+        """Within the block, an error names the engine and what it was doing."""
         return blame(self.slot, what) if self.slot else nullcontext()
 
     def draw(
@@ -102,9 +102,9 @@ class Drawing:
     ) -> Completions:
         """One answer per prompt of token ids, in order; see `hookline.Context.draw`.
 
-        A role's first batch is compared with what the role computes itself. Raises PluginError where the engine or the
-        model cannot do this, ExperimentError where a prompt and its answer do not fit into the model, NumbersError where
-        the engine's log-probs are not those of the role.
+        A role's first batch is compared with what the role computes itself. Raises PluginError if the engine or the
+        model does not support the request, ExperimentError if a prompt and its answer do not fit into the model,
+        NumbersError if the engine's log-probs differ from those of the role.
         """
         role = asking.role_named(model)
         self._check(asking.instance, role, prompts, sampling, max_new_tokens, combine is not None)
@@ -154,9 +154,9 @@ class Drawing:
         asked: Asked,
         model: str,
     ) -> None:
-        """Compute a few rows of a role's first batch again, in one forward pass: the log-probs must be those drawn by.
+        """Compute a few rows of a role's first batch again, in one forward pass: the engine's log-probs must agree.
 
-        Rows of older weights cannot be computed again; a batch of nothing else is left for the next one to decide.
+        Rows of older weights cannot be computed again; if a batch has no other rows, the next batch is compared.
         """
         role = asking.role_named(model)
         if "before" not in role.family.sides:
@@ -172,15 +172,15 @@ class Drawing:
         most = EXACT if precise else ROUNDED
         if not gap <= most:  # NaN included
             raise NumbersError(
-                f"{self.who} drew from role '{role.name}' with log-probs that the role's own forward pass "
-                f"does not give: mean exp|Δ| is {gap:.6g} over {int(mask_BT.sum())} tokens of the first batch, more than {most:g}",
+                f"{self.who} drew from role '{role.name}' with log-probs that differ from the role's own forward "
+                f"pass: mean exp|Δ| is {gap:.6g} over {int(mask_BT.sum())} tokens of the first batch, above {most:g}",
                 "the engine must give each token's log-prob under the request's sampling, and the steps of family "
                 f"'{role.family.instance}' must agree with its states",
             )
         self.compared.add(model)
 
     def _answers(self, asking: Asking, requests: Sequence[Request], caller: Caller) -> list[Completion]:
-        """Every answer, in the order of the requests; the first failure is raised, and is the engine's or the caller's."""
+        """Every answer, in the order of the requests; the first error is raised, blamed on the engine or the caller."""
         found: list[Completion] = []
 
         async def one(request: Request) -> Completion:
@@ -209,14 +209,14 @@ class Drawing:
         for ability, asked in (("combine", combines), ("kept-ids", sampling.truncated)):
             if asked and ability not in self.engine.gives:
                 raise PluginError(
-                    f"'{who}' needs {ABILITIES[ability]} ('{ability}'), which engine '{self.engine.instance}' is not",
+                    f"'{who}' needs {ABILITIES[ability]} ('{ability}'), but engine '{self.engine.instance}' is not one",
                     "name another engine, e.g. engine: local",
                 )
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest + max_new_tokens > role.context:
             raise ExperimentError(
                 f"a prompt of {longest} tokens and {max_new_tokens} new ones make {longest + max_new_tokens}, "
-                f"the model has {role.context} positions",
+                f"but the model has {role.context} positions",
                 "lower max_new_tokens, shorten the prompts, or build with a larger context",
             )
 
@@ -224,7 +224,7 @@ class Drawing:
 def own_logprobs(
     role: Role, prompts: Sequence[Sequence[int]], sample_B: Tensor, drawn: Completions, micro_tokens: int
 ) -> Tensor:
-    """Log-probs [B, T] of what was drawn, by the role's own weights, for an engine that does not know them."""
+    """Log-probs [B, T] of drawn answers under the role's own weights, for an engine that returns none."""
     prompt_ids_BP, prompt_length_B = pad_rows(prompts)
     rows = Rollout(
         prompt_ids_BP=prompt_ids_BP,

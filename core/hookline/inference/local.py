@@ -1,4 +1,4 @@
-"""Drawing answers in this process: batched decoding with a family's own state; a sample's draws depend on its own seed."""
+"""Drawing answers in this process: batched decoding with a family's own state; each sample has its own seed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ class NextToken:
     def head(self, name: str) -> Tensor:
         """A head's figures for the next token, [B] or [B, k]."""
         if name not in self._role.heads or self._hidden_BH is None:
-            raise PluginError(f"role '{self._role.name}' has no head '{name}' to draw by", "make it in setup: ctx.head")
+            raise PluginError(
+                f"role '{self._role.name}' has no head '{name}' to draw with", "make it in setup: ctx.head"
+            )
         found: Tensor = self._role.heads[name](self._hidden_BH)
         return found.float()
 
 
 class Local(Engine):
-    """In this process, with the roles' own weights. All that waits in one turn of the event loop is one batch."""
+    """In this process, with the roles' own weights. Requests that wait in one turn of the event loop are one batch."""
 
     gives = frozenset({"combine", "kept-ids", "score"})
 
@@ -56,7 +58,7 @@ class Local(Engine):
         return await answer
 
     def _answer(self) -> None:
-        """Draw all that waits: requests that differ in prompt, sample and `greedy` alone are one batch, in their order."""
+        """Draw all waiting requests: those that differ only in prompt, sample and `greedy` are one batch, in order."""
         waiting, self.waiting = self.waiting, []
         batches: dict[tuple[object, ...], list[tuple[Request, asyncio.Future[Completion]]]] = {}
         for request, answer in waiting:
@@ -208,7 +210,7 @@ def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor) -> tuple[Tensor, 
 
 
 def _by_row(kept: list[tuple[Tensor, Tensor, Tensor]], lengths: Sequence[int], T: int) -> list[KeptIds]:
-    """Kept ids of each step, (rows, counts, ids of those still running), as kept ids of each row."""
+    """Regroup the kept ids of each step, (rows, counts, ids of running rows), into kept ids of each row."""
     if not kept:
         return []
     counts_BT = torch.zeros(len(lengths), T, dtype=torch.long)

@@ -42,9 +42,10 @@ def plan(
     plugins: Sequence[str] = (),
     out: str | Path | None = None,
 ) -> Plan:
-    """Read an experiment and resolve who answers what, without loading a weight. Raises ExperimentError, PluginError.
+    """Read an experiment and resolve which component answers which hook, without loading weights.
 
-    out: the directory of a run that may go on; what it settled at its start, such as `autocast: auto`, stays so.
+    out: the directory of a run to resume; what that run settled at its start, such as `autocast: auto`, is kept.
+    Raises ExperimentError, PluginError.
     """
     parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
     begun = Run.read(out).experiment if out is not None and Run.is_one(out) else None
@@ -60,10 +61,10 @@ def run(
     plugins: Sequence[str] = (),
     group: str | None = None,
 ) -> Run:
-    """Run an experiment, or go on with it when `out` holds it already. Raises a HooklineError with cause and hint.
+    """Run an experiment, or resume it when `out` already holds its run. Raises a HooklineError with cause and hint.
 
-    experiment: a YAML file or the same as a mapping; overrides: `key=value`; plugins: loose files or installed names;
-    group: a word that runs which belong together share, for trackers that show it.
+    experiment: a YAML file, or its contents as a mapping; overrides: `key=value`; plugins: loose files or installed
+    names; group: a name shared by runs that belong together, for trackers that show it.
     """
     try:
         planned = plan(experiment, overrides, plugins, out)
@@ -73,7 +74,8 @@ def run(
         raise
     if planned.experiment.matrix:
         raise ExperimentError(
-            "the experiment holds a `matrix`, so it is several runs", "hookline.sweep(…), or override matrix={} for one"
+            "the experiment has a `matrix`, so it describes several runs",
+            "use hookline.sweep(…), or override matrix={} to make one run",
         )
     directory = Path(out) if out else fresh_directory(planned.experiment.name)
     opened = open_run(directory, planned)
@@ -84,7 +86,7 @@ def run(
         finished = complete(opened, planned)
         if finished:
             print(finished, flush=True)
-        # a complete run takes no step; its trackers still write what a kill, or a missing library, kept them from
+        # a complete run takes no step; its trackers still write what a kill or a missing library prevented
         run_experiment(planned, opened)
     except HooklineError as err:
         if out is None:
@@ -96,9 +98,9 @@ def run(
 
 
 def open_run(directory: Path, planned: Plan, say: Callable[[str], None] | None = None) -> Run:
-    """Start the run of a plan in a directory, or go on with the one that is there; `close` it in the end.
+    """Start the run of a plan in a directory, or resume the run that is there; the caller closes it with `close`.
 
-    say: where its notices go; standard error unless said otherwise.
+    say: receives the run's notices; by default they go to standard error.
     """
     more = {"say": say} if say else {}
     return Run.open(directory, planned.experiment, loose=planned.loose, used=planned.offers, **more)
@@ -106,10 +108,10 @@ def open_run(directory: Path, planned: Plan, say: Callable[[str], None] | None =
 
 @contextmanager
 def open_phase(run: Run, planned: Plan, phase: str | None = None, *, finished: bool = False) -> Iterator[PhaseLoop]:
-    """A phase of a run, set up and restored, to step or to look into; its components are closed on leaving.
+    """Open a phase of a run, set up and restored, to step or inspect it; leaving the block closes its components.
 
-    phase: the last one unless named. finished: as it ended, to evaluate it; the run then needs no lock. Earlier phases
-    must have ended. Raises ExperimentError for an unknown phase.
+    phase: by default the last one. finished: open the phase as it ended, to evaluate it; the run then needs no lock.
+    Earlier phases must have ended. Raises ExperimentError for an unknown phase.
     """
     chosen = phase_named(planned, phase)
     with asyncio.Runner() as answers:
@@ -122,7 +124,7 @@ def open_phase(run: Run, planned: Plan, phase: str | None = None, *, finished: b
 
 
 def phase_named(planned: Plan, name: str | None) -> PlannedPhase:
-    """The phase of that name; the last one for None. Raises ExperimentError where there is none."""
+    """The phase with that name, or the last one for None. Raises ExperimentError if there is no such phase."""
     names = [phase.spec.name for phase in planned.phases]
     if name is not None and name not in names:
         raise ExperimentError(f"there is no phase '{name}'{nearest(name, names)}", f"phases: {', '.join(names)}")
@@ -131,10 +133,10 @@ def phase_named(planned: Plan, name: str | None) -> PlannedPhase:
 
 @contextmanager
 def open_finished(run: Run, phase: str | None = None) -> Iterator[PhaseLoop]:
-    """A finished phase of a run that is only looked at, with the weights it ended with: for evaluation.
+    """Open a finished phase of a run for evaluation, with the weights that the phase ended with.
 
-    phase: the last finished one unless named. Raises ExperimentError for an unknown phase, CheckpointError for one that
-    has not finished or is damaged.
+    phase: by default the last finished one. Raises ExperimentError for an unknown phase, CheckpointError for a phase
+    that has not finished or is damaged.
     """
     planned = plan_of(run)
     with open_phase(run, planned, finished_phase(run, planned, phase).spec.name, finished=True) as loop:
@@ -142,7 +144,7 @@ def open_finished(run: Run, phase: str | None = None) -> Iterator[PhaseLoop]:
 
 
 def finished_phase(run: Run, planned: Plan, name: str | None = None) -> PlannedPhase:
-    """The phase of that name, or the last one, that has finished; its folder is verified."""
+    """The finished phase with that name, or the last finished one; its folder is verified."""
     phase_named(planned, name)
     finished = [phase for phase in planned.phases if run.phase_folder(phase.spec.name).exists()]
     wanted = [phase for phase in finished if name in (None, phase.spec.name)]
@@ -154,7 +156,7 @@ def finished_phase(run: Run, planned: Plan, name: str | None = None) -> PlannedP
 
 
 def complete(run: Run, planned: Plan) -> str:
-    """One sentence about a run whose every phase has ended, each verified; nothing while one has not."""
+    """One sentence about a run in which every phase has ended and is verified; empty for an unfinished run."""
     phases = [phase.spec for phase in planned.phases]
     if not run.resumed or any(run.finished(phase.name) is None for phase in phases):
         return ""
@@ -167,7 +169,7 @@ def complete(run: Run, planned: Plan) -> str:
 
 
 def plan_of(run: Run) -> Plan:
-    """What a run that is only looked at was made of, from its own copy of the experiment and the loose plugins."""
+    """The plan of a run that is only read, from the run's own copy of the experiment and of the loose plugins."""
     values = run.experiment
     values["plugins"] = [str(path) for path in sorted((run.directory / "plugins").glob("*.py"))]
     try:
@@ -182,8 +184,13 @@ def plan_of(run: Run) -> Plan:
 
 
 def _gone_since(out: str | Path | None) -> str:
+<<<<<<< HEAD
     """How to get back what a run was begun with and is not installed any more; nothing when all is there."""
     if out is None or not Run.is_one(out):
+=======
+    """How to install the plugins that a run began with and that are missing now; empty if none is missing."""
+    if out is None or not (Path(out) / "run.json").is_file():
+>>>>>>> s3
         return ""
     here = {offer.distribution for offer in offers.offers()}
     then = [p for p in Run.read(out).about["plugins"] if not p["distribution"].endswith(".py")]
@@ -192,7 +199,7 @@ def _gone_since(out: str | Path | None) -> str:
 
 
 def begin(opened: Run, planned: Plan) -> None:
-    """The honest first line: which kernels, which plugins, which seed, where."""
+    """Print the first line of a run: its kernels, plugins, seed and directory."""
     third = sorted({f"{o.name} ({o.distribution} {o.version})" for o in planned.offers if not o.built_in})
     what = "goes on in" if opened.resumed else "→"
     print(
@@ -205,7 +212,7 @@ def begin(opened: Run, planned: Plan) -> None:
 
 
 def fresh_directory(name: str, root: Path | None = None) -> Path:
-    """runs/NAME-0001 and so on: the first that does not exist."""
+    """The first of runs/NAME-0001, runs/NAME-0002, … that does not exist."""
     root = root or Path("runs")
     for number in range(1, 10_000):
         directory = root / f"{name}-{number:04d}"

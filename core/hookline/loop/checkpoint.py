@@ -1,4 +1,4 @@
-"""How a phase is kept: saved on step boundaries, restored from its newest whole checkpoint, and finished."""
+"""How a phase is kept on disk: saved on step boundaries, restored from its newest whole checkpoint, and finished."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checkpoint:
         self.phase, self.run, self.name = phase, phase.session.run, phase.spec.name
 
     def save(self) -> None:
-        """Write the phase as it is after this step; then remove all but the newest few that were asked for."""
+        """Write the phase as it is after this step; then remove all but the newest `save.keep` checkpoints."""
         phase, run = self.phase, self.run
         folder = run.checkpoint_folder(self.name, phase.scope.step)
         run.sync()
@@ -38,14 +38,14 @@ class Checkpoint:
             phase.roles.check_frozen(self.name, whole=False)
             core = {"samples": phase.scope.samples, "frozen": phase.frozen, **asdict(phase.counters)}
             trees.save_tree(aside, "core", core)
-        # newer ones are damaged or of a branch that was given up: they must not push out the one just made
+        # newer checkpoints are damaged or from an abandoned branch: they must not push out the one just made
         older = [other for other in run.checkpoints(self.name) if other.name < folder.name]
         newer = [other for other in run.checkpoints(self.name) if other.name > folder.name]
         for old in (*newer, *older[phase.spec.save.keep - 1 :]):
             shutil.rmtree(old, ignore_errors=True)
 
     def restore(self) -> None:
-        """Bring the phase to its newest whole checkpoint, or to its start, and cut the run's files back to that."""
+        """Restore the phase from its newest whole checkpoint, or to its start, and cut the run's files back to that."""
         phase, run = self.phase, self.run
         found = newest(run, self.name)
         if found is None:
@@ -68,8 +68,8 @@ class Checkpoint:
         for name, expected in core.pop("frozen").items():
             if phase.frozen[name] != expected:
                 raise CheckpointError(
-                    f"frozen role '{name}' of phase '{self.name}' is not the model it was when the checkpoint was made",
-                    "restore phases/ as the run left it",
+                    f"frozen role '{name}' of phase '{self.name}' has changed since the checkpoint was made",
+                    "restore the folder phases/ as the run left it",
                 )
         phase.scope.step, phase.scope.samples = int(manifest["step"]), int(core.pop("samples"))
         phase.counters = Counters(**core)
@@ -77,7 +77,7 @@ class Checkpoint:
         run.cut_collected(self.name, phase.counters.collected)
 
     def keep_best(self, figures: Mapping[str, float]) -> None:
-        """Write the policy where this step's figures are the best so far by the one that `save.best` names."""
+        """Write the policy if this step has the best value so far of the figure that `save.best` names."""
         phase, best = self.phase, self.phase.spec.save.best
         if best is None:
             return
@@ -94,7 +94,7 @@ class Checkpoint:
             )
 
     def finish(self) -> None:
-        """The phase's end on disk: model, collected data, hashes. Its checkpoints are then no longer needed."""
+        """Write the phase's end: model, collected data, hashes. Then remove the phase's checkpoints."""
         phase, run = self.phase, self.run
         phase.roles.check_frozen(self.name, whole=True)
         policy = phase.roles["policy"]
@@ -121,7 +121,7 @@ class Checkpoint:
 
 
 def newest(run: Run, phase: str) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a phase that is whole. Damaged ones are reported once and skipped."""
+    """The newest whole checkpoint of a phase. Damaged checkpoints are reported once and skipped."""
     kept = run.checkpoints(phase)
     damage = ""
     for folder in kept:
@@ -134,21 +134,21 @@ def newest(run: Run, phase: str) -> tuple[Path, dict[str, Any]] | None:
                 run.notice(text)
     if kept:
         raise CheckpointError(
-            f"no checkpoint of phase '{phase}' is whole: {damage}",
+            f"every checkpoint of phase '{phase}' is damaged: {damage}",
             f"restore one, or remove {run.directory / 'checkpoints'} to begin the phase again",
         )
     return None
 
 
 def cut_to_newest_save(plan: Plan, run: Run) -> None:
-    """Cut rows back to the newest save, before trackers look: what came after it is made again, bit for bit."""
+    """Cut rows back to the newest save, before trackers read them: later steps are repeated, bit for bit."""
     rows = 0
     for phase, later in zip(plan.phases, plan.phases[1:]):
         gone, after = run.phase_folder(phase.spec.name), run.phase_folder(later.spec.name)
         if after.exists() and not gone.exists():
             raise CheckpointError(
-                f"{gone} is missing, though phase '{later.spec.name}' that came after it is there",
-                "restore it, or remove the later phases too to make them again",
+                f"{gone} is missing, but the later phase '{later.spec.name}' exists",
+                "restore it, or remove the later phases too to repeat them",
             )
     for phase in plan.phases:
         ended = run.finished(phase.spec.name)

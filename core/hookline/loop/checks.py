@@ -1,4 +1,4 @@
-"""What a hook returned, checked: stages, shapes, finite values, no gradient."""
+"""Checks of what a hook returned: stages, shapes, finite values, no gradient."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) ->
     if hook == "hookline_judge":
         if not isinstance(answer, Sequence) or not all(isinstance(j, Judgement) for j in answer):
             raise PluginError(
-                f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not a list of Judgement", "return [] for none"
+                f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not a list of Judgement",
+                "return [] for no judgement",
             )
         rows = len(arguments["scored"])
         for judgement in answer:
@@ -64,24 +65,27 @@ def kind_of_answer(answer: Any) -> str:
 
 
 def check_batch(batch: Batch, who: str) -> None:
-    """Shapes that agree, values that are finite where the policy chose, zero advantage elsewhere."""
+    """Check that shapes agree, values are finite where the policy chose, and advantages are zero elsewhere."""
     shape_BT, shape_BP = batch.token_ids_BT.shape, batch.prompt_ids_BP.shape
     for name, tensor in batch.tensors().items():
         column = "term_B" if name.startswith("terms[") else name.removesuffix("]").rpartition("[")[2].rpartition(".")[2]
         try:
             check_column(column, tensor, shape_BT, shape_BP)
         except ValueError as err:
-            raise PluginError(f"{who}: {err}", "every tensor of a batch has its rows in the same order") from None
+            raise PluginError(
+                f"{who}: {err}", "every tensor of a batch holds the same rows in the same order"
+            ) from None
     if len(batch.records) != len(batch):
-        raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "one record per row")
+        raise PluginError(f"{who}: {len(batch.records)} records for {len(batch)} rows", "give one record per row")
     if batch.mask_BT.dtype != torch.bool:
         raise PluginError(
-            f"{who}: mask_BT is {batch.mask_BT.dtype}, not bool", "make it bool: true where the policy chose the token"
+            f"{who}: mask_BT is {batch.mask_BT.dtype}, not bool",
+            "convert it to bool: true where the policy chose the token",
         )
     if "ok_B" in batch.extra and batch.extra["ok_B"].dtype != torch.bool:
         raise PluginError(
-            f"{who}: the column ok_B is {batch.extra['ok_B'].dtype}",
-            "make it bool: false where a row could not be judged",
+            f"{who}: the column ok_B is {batch.extra['ok_B'].dtype}, not bool",
+            "convert it to bool: false where a row could not be judged",
         )
     inside_BT = torch.arange(shape_BT[1], device=batch.length_B.device) < batch.length_B[:, None]
     if bool((batch.mask_BT & ~inside_BT).any()) or (len(batch) and int(batch.length_B.max()) > shape_BT[1]):
@@ -91,15 +95,19 @@ def check_batch(batch: Batch, who: str) -> None:
     for name in ("finish_reason", "source"):
         if len(getattr(batch, name, batch.records)) != len(batch):
             raise PluginError(
-                f"{who}: {len(getattr(batch, name))} values of {name} for {len(batch)} rows", "one per row"
+                f"{who}: {len(getattr(batch, name))} values of {name} for {len(batch)} rows", "give one per row"
             )
     if isinstance(batch, Rollout) and len(batch):
         episodes, where_B = torch.unique(batch.episode_B, return_inverse=True)
         group_E = batch.group_B.new_zeros(len(episodes)).index_put((where_B,), batch.group_B)
         if bool((group_E[where_B] != batch.group_B).any()):
-            raise PluginError(f"{who}: an episode has rows in two groups", "rows of one episode answer one prompt")
+            raise PluginError(
+                f"{who}: an episode has rows in two groups", "all rows of an episode must answer the same prompt"
+            )
     if len(batch) and int(batch.prompt_length_B.min()) < 1:
-        raise PluginError(f"{who}: a row has no prompt token", "every row has at least one; plain text: its first")
+        raise PluginError(
+            f"{who}: a row has no prompt token", "every row needs one; for plain text, use its first token"
+        )
     for name in ("reward_BT", "advantage_BT"):
         if not hasattr(batch, name):
             continue
@@ -121,7 +129,7 @@ def check_batch(batch: Batch, who: str) -> None:
 
 
 def check_term(answer: Any, slot: Slot, rollout: Rollout) -> Term:
-    """A reward's answer as a Term with its shape and finiteness known."""
+    """A reward's answer as a Term, with its shape and finite values checked."""
     term = answer if isinstance(answer, Term) else Term(answer)
     value = term.value
     if not isinstance(value, Tensor):
@@ -144,6 +152,6 @@ def check_term(answer: Any, slot: Slot, rollout: Rollout) -> Term:
         raise NumbersError(
             f"{slot.offer} gave {float(shown[row].sum())} to sample {int(rollout.sample_B[row])} "
             f"('{rollout.prompt_text(row)[:40]}'); the weights are as before this step",
-            "fix it, or return Term(value, ok_B) to leave such rows out",
+            "fix the reward, or return Term(value, ok_B) to leave such rows out",
         )
     return Term(torch.where(ok_B if shown.dim() == 1 else ok_B[:, None], shown, 0.0), ok_B)

@@ -1,4 +1,4 @@
-"""The end of a component's life: closed in reverse order, whatever happened, in a bounded time."""
+"""Closing components: in reverse order, after success or failure, within a bounded time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hookline.registry.slot import Slot
 __all__ = ["close_all"]
 
 SECONDS = 10.0
-"""How long all components of a phase have together."""
+"""Time limit for closing all components of a phase together."""
 
 
 def close_all(slots: Sequence[Slot], answers: asyncio.Runner, notice: Callable[[str], None]) -> None:
     """Close components, the last one set up first.
 
-    Nothing that happens in one close stops the others or hides the error that ended the phase: it becomes a notice. Each
-    has half of the time that is left, the last one all of it. A close that blocks is interrupted on the main thread only,
-    where Python delivers signals; elsewhere it is waited for.
+    An error in one close becomes a notice: it does not stop the others or hide the error that ended the phase. Each
+    close gets half of the remaining time, the last one all of it. A close that blocks is interrupted on the main thread
+    only, where Python delivers signals; on other threads it is awaited.
     """
     ends = time.monotonic() + SECONDS
     for left, slot in zip(range(len(slots) - 1, -1, -1), reversed(slots)):
@@ -35,16 +35,16 @@ def close_all(slots: Sequence[Slot], answers: asyncio.Runner, notice: Callable[[
                 if inspect.isawaitable(answer):
                     answers.run(_waited(answer, 0.9 * seconds))
         except (_TooLong, TimeoutError):
-            all_have = f"{SECONDS:g} s that all components of a phase have together"
+            all_have = f"{SECONDS:g} s that all components of a phase share"
             notice(
-                f"{slot.offer} was not closed: its close() took longer than {seconds:.2g} s, its part of the {all_have}"
+                f"{slot.offer} was not closed: close() took longer than {seconds:.2g} s, its share of the {all_have}"
             )
         except (Exception, SystemExit) as err:
             notice(f"{slot.offer} failed to close: {type(err).__name__}: {err}")
 
 
 class _TooLong(BaseException):
-    """Raised inside a close whose time is over; no `except Exception` there catches it."""
+    """Raised inside a close that has used up its time; an `except Exception` there does not catch it."""
 
 
 async def _waited(answer: Any, seconds: float) -> None:
@@ -53,7 +53,7 @@ async def _waited(answer: Any, seconds: float) -> None:
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Interrupt what runs within after so many seconds."""
+    """Interrupt the block after this many seconds."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

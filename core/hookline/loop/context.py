@@ -1,4 +1,4 @@
-"""What hooks are given, as `hookline.contract.context` describes it: one component's view of a phase."""
+"""The context that hooks receive, as `hookline.contract.context` describes it: one component's view of a phase."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ class Resources:
     roles: Roles
     stats: StatsCache
     rounds: Callable[[str], Sequence[str]]
-    """The earlier phases that a name means: all of its rounds."""
+    """From the name of an earlier phase to the names of all its rounds."""
     answers: asyncio.Runner
     """The run's event loop."""
     drawing: Drawing
-    """The engine of the phase, and what it was told."""
+    """The engine of the phase, and the weights it was last told of."""
     world: World
     given: frozenset[str]
     advantage_by: str
     """The instance that answers hookline_advantage."""
     trainer: Trainer | None = None
     late: set[str] = field(default_factory=set)
-    """Who was said to be waited for."""
+    """The names that a notice about late answers has already mentioned."""
 
 
 class PhaseContext:
@@ -78,19 +78,19 @@ class PhaseContext:
         self._slot = slot
 
     def bound(self, slot: Slot) -> PhaseContext:
-        """The same place, seen by one component."""
+        """The same context, as one component sees it."""
         view = copy.copy(self)
         view._slot = slot
         return view
 
     def scoped(self, scope: Scope) -> PhaseContext:
-        """The same phase, seen from another place in it, e.g. an evaluation."""
+        """The same phase, in another scope of it, e.g. an evaluation."""
         view = copy.copy(self)
         view._scope = scope
         return view
 
     def forget(self) -> None:
-        """Drop the statistics of rows that are done with."""
+        """Drop the cached statistics of finished rows."""
         self._resources.stats.clear()
 
     # -- where we are
@@ -117,7 +117,7 @@ class PhaseContext:
 
     @property
     def training(self) -> Training:
-        """The phase's own place, whatever this view's is."""
+        """The scope of the phase's training, in an evaluation too."""
         return self._resources.training
 
     @property
@@ -235,7 +235,10 @@ class PhaseContext:
         if trainer is None and self._slot and kind == "update":
             raise PluginError(f"'{self.instance}' has no learning rate", "derive its Config from hookline.UpdateConfig")
         if trainer is None or kind != "update":
-            raise PluginError(f"'{self.instance}' trains, but only an update may", "call ctx.train in hookline_update")
+            raise PluginError(
+                f"'{self.instance}' calls ctx.train, which only an update may do",
+                "move the call into hookline_update of an update",
+            )
         self._resources.stats.clear()
         trainer.train(batch, loss, unit, after, beside)
         self._resources.stats.clear()
@@ -285,14 +288,14 @@ class PhaseContext:
         return self.wait_for(coroutine, f"'{self.instance}'")
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Answer], who: str) -> Answer:
-        """The same; who: what a notice names when the answer takes long."""
+        """Like `wait`; who: the name that a notice shows when the answer takes long."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             told = waiting.told_when_late(coroutine, who, self.run.notice, self._resources.late)
             return self._resources.answers.run(told, context=contextvars.copy_context())
         coroutine.close()
-        raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "write await there")
+        raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "use await there")
 
     @overload
     def once(self, key: object, fn: Callable[[], Coroutine[Any, Any, Answer]]) -> Awaitable[Answer]: ...
@@ -312,7 +315,7 @@ class PhaseContext:
             if inspect.iscoroutine(answer):
                 answer.close()
             raise PluginError(
-                f"'{self.instance}' gives ctx.once a plain function that returns an awaitable", "give it an async def"
+                f"'{self.instance}' passes ctx.once a plain function that returns an awaitable", "pass an async def"
             )
         return self._journaled(place, answer)
 
@@ -357,12 +360,12 @@ class PhaseContext:
             json.dumps(place)
         except TypeError as err:
             raise PluginError(
-                f"'{self.instance}' gives ctx.once the key {call[1:]}: {err}", "make it of text and numbers"
+                f"'{self.instance}' passes ctx.once the key {call[1:]}: {err}", "build the key from text and numbers"
             ) from None
         return place
 
     def _journaled(self, place: list[object], answer: Any) -> Any:
-        """The answer as the journal holds it from now on; a run that is only looked at holds nothing more."""
+        """Write the answer to the journal, unless the run is only read; return it as the journal holds it."""
         try:
             if self.run.locked:
                 return self.run.journal.add(place, answer)

@@ -1,4 +1,4 @@
-"""Rows the training never sees: drawn with the same seeds every time, judged row by row, kept for paired comparison."""
+"""Evaluations on rows that training never sees, with the same seeds every time; each row is judged and kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Evaluator:
         return [self.planned.rollout, *self.planned.rewards]
 
     def run(self, ctx: PhaseContext) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """(figures by reward name, one sample per row). The phase's own counters stay where they are."""
+        """(figures by reward name, one sample per row). The phase's own counters do not change."""
         scope = Evaluation(ctx.training, self.spec.name)
         ctx = ctx.scoped(scope)
         parts: list[Rollout] = []
@@ -52,7 +52,7 @@ class Evaluator:
                 parts.append(part)
                 scope.step += 1
             if not parts:
-                raise DataError(f"evaluation '{self.spec.name}' has no rows", "give it a split that holds some")
+                raise DataError(f"evaluation '{self.spec.name}' has no rows", "choose a split that has rows")
             rollout = concat(parts)
             if len(rollout) > self.spec.rows:
                 rollout = rollout.rows(range(self.spec.rows))
@@ -91,9 +91,9 @@ class Evaluator:
     def _leave_out(
         self, figures: dict[str, float], samples: list[dict[str, Any]], scored: Scored, terms: dict[str, Term]
     ) -> None:
-        """Note in each prompt's first sample, under `without`, the figures without that prompt: intervals are made of them.
+        """Note in each prompt's first sample, under `without`, the figures without that prompt, for the intervals.
 
-        Only where a component sums rows up in a way of its own; a mean and a perplexity follow from the rows.
+        Needed only where a component summarises rows in its own way; a mean and a perplexity follow from the rows.
         """
         first = {sample["group"]: sample for sample in reversed(samples)}
         for name, figure in figures.items():

@@ -1,4 +1,4 @@
-"""What the core watches in every batch: its size, whether there is anything to learn, and whether ratios can be trusted."""
+"""The core's checks of every batch: its size, whether there is anything to learn, whether ratios can be trusted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def count(batch: Rollout, metrics: MetricLog) -> int:
 
 
 def judged(rollout: Rollout, ok_B: Tensor, metrics: MetricLog) -> Tensor:
-    """Which rows to go on with, by index. An episode of which a row could not be judged is dropped whole; what is dropped is
+    """The indices of the rows to keep. If a row could not be judged, its whole episode is dropped; dropped rows are
     counted."""
     ok_B = sum_shared((~ok_B).float(), rollout.episode_B) == 0
     if not bool(ok_B.all()):
@@ -47,11 +47,11 @@ def judged(rollout: Rollout, ok_B: Tensor, metrics: MetricLog) -> Tensor:
 def learning_signal(
     phase: PlannedPhase, scored: Scored, counters: Counters, metrics: MetricLog, notice: Callable[[str], None]
 ) -> None:
-    """Rewards that are all equal teach nothing. After `patience` such steps in a row the run ends; where rewards differed
-    before, the policy may just have got as good as it can, so it is told and goes on.
+    """End the run after `patience` steps in a row in which all rewards are equal, since these teach nothing.
 
-    Rewards are those of whole episodes.
-    What compares answers to one prompt, and has no advantage, learns nothing where each prompt's answers are alike.
+    If rewards differed earlier in the phase, the policy may have become as good as it can; then a notice is given and
+    the run continues. Rewards are those of whole episodes. An update that compares answers to one prompt, and has no
+    advantage, learns nothing where the rewards of each prompt's answers are equal.
     """
     compares = phase.update is not None and bool({"groups", "pairs"} & phase.update.needs)
     if not (phase.advantage_by or compares) or not len(scored):
@@ -74,16 +74,16 @@ def learning_signal(
         return
     alike = f"every reward was {float(total_B[0]):g}" if high.max() == low.min() else "each prompt's rewards were equal"
     if counters.rewards_differed:
-        notice(f"in {counters.quiet_steps} steps of phase '{phase.spec.name}' {alike}: no learning signal any more")
+        notice(f"in {counters.quiet_steps} steps of phase '{phase.spec.name}' {alike}: there is no learning signal now")
         return
     raise NumbersError(
         f"no learning signal: in {counters.quiet_steps} steps of phase '{phase.spec.name}' {alike}",
-        "look at the reward and a few answers; `patience` sets how many such steps are tolerated",
+        "check the reward and a few answers; `patience` sets how many such steps are tolerated",
     )
 
 
 def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
-    """Rows of older weights, or drawn from a cut distribution without saying what was kept, spoil a ratio."""
+    """Refuse rows that make ratios wrong: of older weights, or from a cut distribution without the kept ids."""
     update, behaviour = phase.update, batch.behaviour
     if update is None or behaviour is None or not bool(batch.mask_BT.any()):
         return
@@ -91,8 +91,9 @@ def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
     corrected = any("correction" in slot.gives for slot in phase.wraps)
     if oldest < now and not update.cls.off_policy and not corrected:
         raise PluginError(
-            f"{update.offer} was given rows of policy version {oldest}, the policy is at {now}, and it has no correction",
-            "use an update that is off_policy-safe, or sample fresh rows",
+            f"{update.offer} has no off-policy correction, but received rows of policy version {oldest}; "
+            f"the policy is at {now}",
+            "use an update with off_policy = True, or sample fresh rows",
         )
     ratios = "behaviour" in update.needs
     if ratios and behaviour.sampling.truncated and behaviour.support is None:
@@ -104,7 +105,7 @@ def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
 
 
 def without_rows(phase: PlannedPhase, rows: Sequence[Mapping[str, Any]]) -> str:
-    """What to say at the end of a phase none of whose steps had a row; empty where one did. rows: the run's, committed."""
+    """The notice for a phase in which no step had a row; empty if a step had one. rows: the run's committed rows."""
     name = phase.spec.name
     steps = [row["metrics"] for row in rows if row["phase"] == name and row["step"]]
     if not steps or any(metrics.get("rows", 0) for metrics in steps):

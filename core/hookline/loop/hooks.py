@@ -1,7 +1,7 @@
-"""Calls to hooks, which pluggy makes. What pluggy passes over in silence is an error here.
+"""Calls to hooks through pluggy. What pluggy ignores silently is an error here.
 
-Each component is registered behind adapters that bind `ctx` to it, notice in-place changes of what it was lent, check
-what it returns and put its name on whatever it raises.
+Each component is registered behind adapters that bind `ctx` to it, detect in-place changes of its arguments, check its
+return value and add its name to any exception it raises.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Hooks:
     def __init__(self, phase: PlannedPhase, score: Callable[[PhaseContext, Rollout], Scored]) -> None:
         self.components: dict[str, Component] = {}
         self.rewards: dict[str, tuple[Component, Slot]] = {}
-        """The named rewards, which are asked one by one."""
+        """The named rewards, which are called one by one."""
         self.manager = pluggy.PluginManager("hookline")
         self.manager.add_hookspecs(StageSpecs)
         self.manager.register(_core_score(score), "core")
@@ -97,7 +97,7 @@ def _answer(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
 
 
 def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any]) -> Any:
-    """Call one implementation with the arguments it names; check what comes back."""
+    """Call one implementation with the arguments it names; check its return value."""
     method = getattr(component, hook)
     names = _arguments(method)
     given = {name: _bound(value, slot) for name, value in arguments.items() if name in names}
@@ -111,7 +111,7 @@ def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any
 
 
 async def _late(answer: Awaitable[Any], lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> Any:
-    """A coroutine's answer, held to the same promises once it is there."""
+    """A coroutine's answer, with the same checks once it arrives."""
     with blame(slot, hook):
         said = await answer
         _refuse_changes(lent, slot, hook)
@@ -130,7 +130,7 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
             generator = method(**given)
             if next(generator, generator) is generator:
                 raise PluginError(
-                    "it returned without yielding, so the hook inside was not called",
+                    "the wrapper returned without yielding, so the hook inside it was not called",
                     "write: result = yield; …; return result",
                 )
         try:
@@ -146,7 +146,7 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
             with blame(slot, hook):
                 _refuse_changes(lent, slot, hook)
                 return checked(stop.value, hook, slot, given | {"result": result})
-        raise PluginError(f"{slot.offer}: {hook} yields twice", "a wrapper yields once, then returns the result")
+        raise PluginError(f"{slot.offer}: {hook} yields twice", "a wrapper must yield once, then return the result")
 
     return adapter
 

@@ -1,4 +1,4 @@
-"""The loop: rollout → reward → advantage → update, step after step, phase after phase; a kill anywhere loses no step."""
+"""The loop: rollout → reward → advantage → update, step after step; after a kill, lost steps are repeated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["PhaseLoop", "run_experiment"]
 
 
 def run_experiment(plan: Plan, run: Run) -> None:
-    """Every phase that is not finished, in order."""
+    """Run every unfinished phase, in order."""
     if plan.experiment.threads:
         torch.set_num_threads(plan.experiment.threads)
     status = "failed"
@@ -52,10 +52,10 @@ def run_experiment(plan: Plan, run: Run) -> None:
 
 
 class PhaseLoop:
-    """One phase, step by step, from where its newest checkpoint is. Leaving it closes its components."""
+    """One phase, step by step, from its newest checkpoint. Leaving the block closes its components."""
 
     def __init__(self, session: Session, planned: PlannedPhase, finished: bool = False) -> None:
-        """finished: the phase is over and only looked at, with the weights it ended with."""
+        """finished: the phase has ended and is only read, with the weights it ended with."""
         self.session, self.planned, self.spec = session, planned, planned.spec
         self.phase = Phase(session, planned, self.score)
         self.checkpoint = Checkpoint(self.phase)
@@ -98,13 +98,15 @@ class PhaseLoop:
             stopping.in_step = False
             if stop:
                 raise Stopped(
-                    f"stopped after step {scope.step} of phase '{name}', saved", "run the same command to go on", stop
+                    f"stopped after step {scope.step} of phase '{name}', saved",
+                    "run the same command to continue",
+                    stop,
                 )
         if said := guards.without_rows(self.planned, session.run.rows()):
             session.run.notice(said)
         self.checkpoint.finish()
         if stopping.code and self.planned is not session.plan.phases[-1]:
-            raise Stopped(f"stopped after phase '{name}', saved", "run the same command to go on", stopping.code)
+            raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", stopping.code)
 
     def step(self) -> int:
         """One pass through the hooks. Returns the number of tokens the policy chose."""
@@ -131,7 +133,7 @@ class PhaseLoop:
         return guards.count(batch, metrics)
 
     def score(self, ctx: PhaseContext, rollout: Rollout) -> Scored:
-        """The core's answer to hookline_score: ask every named reward, drop unjudged rows, weigh, sum."""
+        """The core's answer to hookline_score: call every named reward, drop unjudged rows, weigh and sum the rest."""
         rewards = self.hooks.rewards
         if not rewards:
             recorded = rollout.extra.get("recorded_BT", rollout.extra.get("recorded_B"))
@@ -169,7 +171,7 @@ class PhaseLoop:
                 self.session.commit_samples(self.spec.name, step, evaluator.spec.name, samples)
 
     def _collect(self, scored: Scored) -> None:
-        """Write what the annotators said, token for token as it was sampled, into the phase's data."""
+        """Write the annotators' judgements into the phase's data, with the token ids as they were sampled."""
         entries = []
         for source, judgement in self.hooks.judge(self.ctx, scored):
             rows = judgement.ranking

@@ -1,4 +1,4 @@
-"""What a phase is made of: its components, models, place, statistics and trainer, settled before its first step."""
+"""The parts of a phase: its components, models, scope, statistics and trainer, all made before the first step."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Counters:
     """What a phase counts besides its steps and samples."""
 
     quiet_steps: int = 0
-    """Steps in a row in which rewards did not tell answers apart."""
+    """Steps in a row in which all compared rewards were equal."""
     rewards_differed: bool = False
-    """Whether they ever did in this phase."""
+    """Whether rewards have differed at any step of this phase."""
     best: float = -math.inf
     """The best value so far of the figure that `save.best` names; larger is better."""
     collected: int = 0
@@ -54,7 +54,7 @@ class Counters:
 
 
 class Phase:
-    """A phase before its first step: everything is set up, nothing is restored. `close` it in the end."""
+    """A phase before its first step: everything is set up, nothing is restored. The caller closes it with `close`."""
 
     def __init__(
         self, session: Session, planned: PlannedPhase, score: Callable[[PhaseContext, Rollout], Scored]
@@ -97,11 +97,11 @@ class Phase:
 
     @property
     def trainer(self) -> Trainer | None:
-        """What changes the weights; None where the phase's update has no learning rate, or there is none."""
+        """The trainer, which changes the weights; None if the phase has no update with a learning rate."""
         return self._resources.trainer
 
     def _settle(self) -> None:
-        """Let components make roles and heads and open data; weights and state of a checkpoint come on top later."""
+        """Let components make roles and heads and open data; a checkpoint's weights and state are loaded afterwards."""
         update = self.planned.update
         config = update.config if update else None
         if isinstance(config, UpdateConfig):
@@ -120,11 +120,11 @@ class Phase:
             trained = list(self.roles.kept.values())
             self._resources.trainer = Trainer(self.ctx, self.ctx.role_named, config, trained, self.spec.steps)
         self.frozen = self.roles.watch_frozen()
-        with tempfile.TemporaryDirectory() as trial:  # what cannot be saved is known now, not at the first save
+        with tempfile.TemporaryDirectory() as trial:  # a state that cannot be saved fails now, not at the first save
             self.save_components(Path(trial))
 
     def begin_step(self) -> None:
-        """Forget what was about the last step's rows."""
+        """Forget everything about the last step's rows."""
         self.stats.clear()
         self.scope.asked.clear()
 
@@ -136,7 +136,7 @@ class Phase:
                 yield inner.label.replace("/", "-"), inner
 
     def save_components(self, folder: Path) -> None:
-        """Write every component's state. Raises the component's own error where it cannot be saved or loaded."""
+        """Write every component's state. Raises PluginError for a state that cannot be saved or loaded."""
         for name, slot in self.stateful():
             component = slot.component
             full: Exception | None = None
@@ -149,14 +149,14 @@ class Phase:
                 except folders.WRITE_ERRORS as err:  # the disk's fault, not the component's
                     full = err
                 if saved and type(component).load_state_dict is Component.load_state_dict:
-                    raise PluginError("it saves state but cannot load it", "define load_state_dict")
+                    raise PluginError("the component saves state but cannot load it", "define load_state_dict")
             if full is not None:
                 raise full
 
     def load_components(self, folder: Path) -> None:
-        """Give every component the state that a checkpoint holds.
+        """Load every component's state from a checkpoint.
 
-        A component without state may be missing there: the checkpoint is of a release that did not have its kind yet.
+        A stateless component may be missing there, if the release that wrote the checkpoint did not have its kind yet.
         """
         for name, slot in self.stateful():
             if not (folder / f"component-{name}.json").exists() and not slot.component.state_dict():
@@ -166,13 +166,13 @@ class Phase:
                 slot.component.load_state_dict(saved)
 
     def load_end(self) -> None:
-        """The weights with which the phase ended, to look at."""
+        """Load the weights with which the phase ended."""
         folder = self.session.run.phase_folder(self.spec.name) / "model"
         self.roles["policy"].load_tensors(trees.load_tree(folder, "weights"), str(folder))
         self.scope.step = self.spec.steps
 
     def close(self) -> None:
-        """Close every component whose setup began, the last one first. Never raises for what a component does."""
+        """Close every component whose setup began, the last one first. Errors of a component become notices."""
         close_all(self._begun, self.session.answers, self.session.run.notice)
 
 
@@ -196,7 +196,7 @@ def _policy(session: Session, phase: PlannedPhase) -> Role:
 def load_phase(
     session: Session, name: str, role: str, heads: Heads | None = None, into: PlannedPhase | None = None
 ) -> Role:
-    """The model with which phase `name` ended, as a role; `into` is the phase that goes on training it."""
+    """The model with which phase `name` ended, as a role; `into` is the phase that continues to train it."""
     plan, run = session.plan, session.run
     ended = next((phase for phase in plan.phases if phase.spec.name == name), None)
     manifest = run.finished(name)
@@ -217,8 +217,7 @@ def load_phase(
 
 
 def engine_of(phase: PlannedPhase) -> Engine:
-    """What draws in a phase."""
+    """The engine that draws answers in a phase."""
     made = phase.engine.component
     assert isinstance(made, Engine)
     return made
-

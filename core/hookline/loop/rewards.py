@@ -1,4 +1,4 @@
-"""Rewards: each is asked by itself; those that are coroutines wait together."""
+"""Calls to rewards: each is called separately; coroutines are awaited together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ask_rewards"]
 
 
 def ask_rewards(ctx: PhaseContext, rewards: Mapping[str, tuple[Component, Slot]], rollout: Rollout) -> dict[str, Term]:
-    """Every reward by itself; those that are coroutines wait together."""
+    """Call every reward separately; coroutines are awaited together. Returns the terms by reward name."""
     answers = {
         name: ask(component, slot, "hookline_reward", {"ctx": ctx, "rollout": rollout})
         for name, (component, slot) in rewards.items()

@@ -1,4 +1,4 @@
-"""Where the loop is, in training or in an evaluation: how rows are dealt, samples numbered and figures logged there."""
+"""Scopes: how rows are chosen, samples numbered and figures logged in training and in an evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Evaluation", "Scope", "Training"]
 
 
 class Scope(ABC):
-    """A place in the run: a phase, and the steps done there. Everything a component keys, takes or logs depends on it."""
+    """A phase, and the steps done in it. Everything that a component keys, takes or logs depends on its scope."""
 
     evaluating: bool
 
@@ -23,21 +23,21 @@ class Scope(ABC):
         self.seed = seed
         self.phase = phase
         self.step = 0
-        """Training: steps done. Evaluation: batches drawn."""
+        """In training, the steps done; in an evaluation, the batches drawn."""
         self.samples = 0
         """Sample ids handed out. Training counts them over the whole run."""
         self.asked: Counter[str] = Counter()
-        """How often each component asked for late answers in this step."""
+        """How many times each component called `ctx.each` in this step."""
 
     @property
     @abstractmethod
     def place(self) -> tuple[str, ...]:
-        """What keys of random numbers begin with."""
+        """The first parts of every key of random numbers."""
 
     @property
     @abstractmethod
     def journaled(self) -> tuple[str, str]:
-        """What keys of the journal begin with: the phase, and which evaluation of it, if any."""
+        """The first parts of every key of the journal: the phase, and its evaluation, if any."""
 
     @abstractmethod
     def take(self, instance: str, total: int, n: int) -> list[int]:
@@ -48,12 +48,12 @@ class Scope(ABC):
         """Add to a figure of the step."""
 
     def key(self, instance: str, purpose: str, *ids: object) -> tuple[object, ...]:
-        """What a random number is for."""
+        """The key of a random number: what the number is for."""
         return (self.seed, *self.place, self.step, instance, purpose, *ids)
 
     @property
     def drawing(self) -> int:
-        """The seed of drawn answers; a sample's own randomness is this and its id."""
+        """The seed of drawn answers; together with a sample's id it determines that sample's random numbers."""
         return rng.key(self.seed, *self.place, "draw")
 
     def sample_ids(self, n: int) -> Tensor:
@@ -63,7 +63,7 @@ class Scope(ABC):
 
 
 class Training(Scope):
-    """The steps of a phase: each epoch of rows in a new order, figures joining the step's row."""
+    """The steps of a phase: each epoch takes the rows in a new order, and figures go into the step's row."""
 
     evaluating = False
 
@@ -97,7 +97,7 @@ class Training(Scope):
 
 
 class Evaluation(Scope):
-    """One evaluation of a phase: the same rows in file order each time, and no figure but its own."""
+    """One evaluation of a phase: the same rows in file order each time; components' own figures are not logged."""
 
     evaluating = True
 
@@ -120,4 +120,4 @@ class Evaluation(Scope):
         return list(range(start, min(start + n, total)))
 
     def log(self, name: str, value: float, count: float, who: str) -> None:
-        """Nothing: an evaluation's figures are what its rewards sum up."""
+        """Do nothing: an evaluation's figures come from its rewards alone."""

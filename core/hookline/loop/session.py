@@ -1,4 +1,4 @@
-"""A plan and the run that carries it out, with what outlives a phase: tokenizer, trackers, event loop."""
+"""A plan and its run, with what all phases share: tokenizer, trackers, event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Session"]
 
 
 class Session:
-    """What all phases of a run share. Its event loop is the one on which `ctx.wait` and late rewards run."""
+    """What all phases of a run share. Its event loop runs `ctx.wait` and asynchronous rewards."""
 
     def __init__(self, plan: Plan, run: Run, answers: asyncio.Runner) -> None:
         self.plan, self.run, self.answers = plan, run, answers

@@ -14,20 +14,20 @@ __all__ = ["Stopping", "stop_signals"]
 
 
 class Stopping:
-    """Whether the run was asked to stop, and the exit code for that."""
+    """Whether the run was asked to stop, and the exit code in that case (0 if not)."""
 
     code = 0
     in_step = False
-    """Whether a step runs, which is finished and saved first."""
+    """Whether a step is running; it is finished and saved before the run stops."""
 
 
 ONE_REQUEST = 0.5
-"""Seconds within which two SIGTERM are one: `timeout` sends it to a process and to its group."""
+"""Seconds within which two SIGTERM count as one: `timeout` sends the signal to a process and to its group."""
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stopping]:
-    """The first SIGTERM or SIGINT lets the step finish and save; a second interrupts at once, whatever is waited for."""
+    """The first SIGTERM or SIGINT lets the step finish and save; a second one interrupts at once, even a wait."""
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping

@@ -1,4 +1,4 @@
-"""Trackers: the loop calls them with what a run does."""
+"""Calls to trackers, which the loop makes at each event of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Trackers:
         return next(slot.component for slot in self.slots if slot.instance == instance)
 
     def tell(self, what: str, **about: Any) -> None:
-        """Call `hookline_WHAT` of each, in the experiment's order; `tryfirst` go before the others, `trylast` after."""
+        """Call `hookline_WHAT` of each, in the experiment's order; `tryfirst` ones come first, `trylast` ones last."""
 
         def turn(slot: Slot) -> int:
             options = getattr(getattr(slot.component, f"hookline_{what}", None), "hookline_impl", {})

@@ -1,4 +1,4 @@
-"""Waiting for answers from outside, with one notice where it takes long."""
+"""Waiting for answers from outside, with one notice if an answer takes long."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Late", "told_when_late"]
 
 Answer = TypeVar("Answer")
 SECONDS = 30.0
-"""Seconds after which a notice names who has not answered."""
+"""Seconds after which a notice names the component that has not answered."""
 GRACE = 0.1
-"""Seconds in which the loop then still takes answers that came while it was busy."""
+"""Further seconds in which the loop still accepts answers that arrived while it was busy."""
 
 
 async def told_when_late(
     coroutine: Coroutine[Any, Any, Answer], who: str, notice: Callable[[str], None], told: set[str]
 ) -> Answer:
-    """Await a coroutine. `notice` says, once per `who`, that it takes long; what keeps the loop busy is not waited for."""
+    """Await a coroutine; if it takes long, call `notice`, once per `who`. Time in which the loop is busy is left out."""
     loop = asyncio.get_running_loop()
 
     def say() -> None:
         if who not in told:
             told.add(who)
-            notice(f"{who} has not answered for {SECONDS:g} s; a signal, sent twice, stops the run at once")
+            notice(f"{who} has not answered for {SECONDS:g} s; to stop the run at once, send a signal twice")
 
     def look() -> None:
         handles[0] = loop.call_later(GRACE, say)
@@ -39,7 +39,7 @@ async def told_when_late(
 
 
 class Late(Coroutine[Any, Any, Any]):
-    """A coroutine that is taken for its answer, as a number or in a condition, is refused with a hint to await it."""
+    """A coroutine that raises a PluginError, with a hint to await it, when it is used as a number or in a condition."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
         self._coroutine, self._what = coroutine, what
@@ -58,7 +58,7 @@ class Late(Coroutine[Any, Any, Any]):
 
     def _refuse(self, *others: object) -> NoReturn:
         self.close()
-        raise PluginError(f"{self._what} is an awaitable, used as if it were the answer", "await it")
+        raise PluginError(f"{self._what} returns an awaitable, which was used as if it were the answer", "await it")
 
     __bool__ = __float__ = __int__ = __index__ = __iter__ = __len__ = __getitem__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse

@@ -1,4 +1,4 @@
-"""The family `causal`: a text read from left to right, as transformers' causal language models do."""
+"""The family `causal`: models that read text from left to right, as transformers' causal language models do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Causal", "sequences"]
 
 
 class Causal(Family):
-    """Causal language models of transformers; a token's state before it is that of its left neighbour."""
+    """Causal language models of transformers; the state `before` a token is the state of its left neighbour."""
 
     sides = frozenset({"before", "after", "decodes"})
 
@@ -42,14 +42,14 @@ class Causal(Family):
         except Exception as err:
             why = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
             raise ExperimentError(
-                f"the model folder {folder} cannot be loaded: {why[:200]}", "is it a whole transformers folder?"
+                f"the model folder {folder} cannot be loaded: {why[:200]}", "give a complete transformers folder"
             ) from err
         missing = sorted(about["missing_keys"])
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ExperimentError(
                 f"the weights in {folder} lack {', '.join(missing[:3])}{more}",
-                "they would start random; restore the files",
+                "restore the files; missing weights would start at random values",
             )
         return net
 
@@ -127,7 +127,7 @@ class Causal(Family):
 
 
 class CausalDecoding(Decoding):
-    """Prompts padded on the left, and the keys and values of all that was read."""
+    """Prompts padded on the left, and the keys and values of all tokens read so far."""
 
     def __init__(self, pad_B: Tensor, fused: bool) -> None:
         self.pad_B, self.fused = pad_B, fused

@@ -1,4 +1,4 @@
-"""Whether a model folder is whole and safe to load, known before a weight is read."""
+"""Checks that a model folder is complete and safe to load, before any weight is read."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["check_folder", "folder_hash", "positions"]
 
 
 def check_folder(path: str) -> None:
-    """Refuse a model folder that is not whole, or that would run code of its own. Reads its config, imports nothing."""
+    """Refuse a model folder that is incomplete or would run its own code. Reads its config, imports nothing."""
     folder = Path(path)
     hint = "give a local transformers folder; nothing is downloaded"
     try:
         if not folder.is_dir():
-            raise ExperimentError(f"no model folder {path}", hint)
+            raise ExperimentError(f"there is no model folder {path}", hint)
         if not (folder / "config.json").is_file():
-            raise ExperimentError(f"the model folder {path} holds no config.json", hint)
+            raise ExperimentError(f"the model folder {path} has no config.json", hint)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-            raise ValueError("it names no model_type")
+            raise ValueError("it has no model_type")
         weights = [file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth")]
     except (OSError, ValueError, RecursionError) as err:
         raise ExperimentError(
             f"{folder / 'config.json'} cannot be read: {' '.join(str(err).split())}",
-            "is it a whole transformers folder?",
+            "give a complete transformers folder",
         ) from None
     asked = _code_asked_for(config)
     if asked:
@@ -46,7 +46,7 @@ def check_folder(path: str) -> None:
 
 
 def positions(architecture: Slot | None, path: str | None) -> int | None:
-    """Most positions of the experiment's model, as far as that is known before it is built."""
+    """The maximum number of positions of the experiment's model, if it is known before the model is built."""
     if architecture is not None:
         found = getattr(architecture.config, "context", None)
     else:
@@ -59,7 +59,7 @@ def positions(architecture: Slot | None, path: str | None) -> int | None:
 
 
 def folder_hash(path: str) -> str:
-    """What the weights and config in a model folder are. A process reads them once, unless a file changes."""
+    """A hash of the weights and configs in a model folder. A process reads each file once, unless the file changes."""
     files = sorted(file for file in Path(path).absolute().glob("*") if file.suffix in (".safetensors", ".json"))
     return _hash_of(tuple((file, folders.look(file.stat())) for file in files))
 
@@ -70,7 +70,7 @@ def _hash_of(files: tuple[tuple[Path, folders.Look], ...]) -> str:
 
 
 def _code_asked_for(config: Mapping[str, Any]) -> str:
-    """What of its own, or of a repository, a config wants to run: remote code, or kernels for attention."""
+    """The code that a config asks to run, its own or a repository's: remote code, or kernels for attention."""
     found = config.get("auto_map")
     if found:
         return ", ".join(map(str, found.values())) if isinstance(found, dict) else str(found)[:80]

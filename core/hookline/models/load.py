@@ -57,14 +57,15 @@ def _settle(net: Any, spec: ModelSpec) -> Any:
     if spec.gradient_checkpointing:
         if not hasattr(net, "gradient_checkpointing_enable"):
             raise ExperimentError(
-                f"gradient_checkpointing: the network {type(net).__name__} cannot recompute activations", "leave it out"
+                f"gradient_checkpointing: the network {type(net).__name__} cannot recompute activations",
+                "leave out the option",
             )
         net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return net
 
 
 def never_drop_out(net: Any) -> None:
-    """Dropout would make a gradient depend on how rows are split, and the sampler's model differ from the trainer's."""
+    """Switch dropout off: it would make gradients depend on how rows are split, and sampling differ from training."""
     for module in net.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, float) and ((name == "p" and isinstance(module, nn.Dropout)) or "dropout" in name):
@@ -85,7 +86,7 @@ def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
 
 
 def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot, family: Family) -> None:
-    """Try an adapter on the model's skeleton, which has layers and shapes but no weights; it refuses what does not fit."""
+    """Try an adapter on the model's skeleton, which has layers and shapes but no weights; a misfit raises its error."""
     made = adapter.component
     if not isinstance(made, Adapter):
         return
@@ -101,7 +102,7 @@ def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot, fa
 
 @dataclass(frozen=True)
 class _Tokens:
-    """A vocabulary for skeletons, of which only the shapes are used."""
+    """A vocabulary for skeletons, where only shapes matter."""
 
     vocabulary: int = 8
     special: Mapping[str, int] = field(default_factory=dict)
@@ -125,7 +126,7 @@ def build_policy(
         has = family.vocabulary(net)
         if has < tokenizer.vocabulary:
             raise ExperimentError(
-                f"the tokenizer has {tokenizer.vocabulary} tokens, the model in {spec.path} only {has}",
+                f"the tokenizer has {tokenizer.vocabulary} tokens, but the model in {spec.path} has only {has}",
                 "use the tokenizer that belongs to the model",
             )
     else:
@@ -162,7 +163,7 @@ def load_role(
     family: Family,
     device: torch.device = CPU,
 ) -> Role:
-    """The model with which an earlier phase ended, as a new role. `spec` says how it computes from here on."""
+    """The model with which an earlier phase ended, as a new role. `spec` says how the new role computes."""
     about = json.loads((folder / "role.json").read_text(encoding="utf-8"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A model in its role: the network, the heads on its trunk, and which of it learns."""
+"""A model in its role: the network, the heads on its trunk, and which of its parameters learn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["ReadHead", "Role"]
 
 
 class ReadHead(nn.Module):
-    """A head on a network, and which state it reads: the one before or after a token, or the row's."""
+    """A head on a network, and which state the head reads: the one before or after a token, or the row's."""
 
     def __init__(self, inner: nn.Module, reads: Side) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ReadHead(nn.Module):
 
 
 class Role:
-    """One model: a network, the family that says how it computes, the heads on it, and which of it learns."""
+    """One model: a network, the family that says how it computes, its heads, and which of its parameters learn."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Role:
         self.adapter = adapter
         self.recompute = recompute
         self.adapter_fresh = False
-        """True when the adapter has not been trained by an earlier phase, so that switching it off gives the phase's start."""
+        """True if no earlier phase trained the adapter, so that the network without it is the phase's start."""
         self.adapter_off = False
         self.version = 0
         self.fused: bool | None = None
-        """True when output layer × state is the network's own logits; None until it was checked."""
+        """True if output layer × state equals the network's own logits; None until checked."""
         net.eval()
 
     @property
@@ -69,7 +69,7 @@ class Role:
 
     @property
     def context(self) -> int:
-        """Most positions the model takes."""
+        """The maximum number of positions."""
         return self.family.context(self.base)
 
     @property
@@ -82,18 +82,18 @@ class Role:
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [V, H] and bias [V] of the output layer. Raises PluginError where the network has none."""
+        """Weight [V, H] and bias [V] of the output layer. Raises PluginError if the network has no output layer."""
         found = self.family.output(self.base)
         if found is None:
             raise PluginError(
                 f"role '{self.name}' has no output layer over tokens: its family is '{self.family.instance}'",
-                "read a head of it, or choose a model with log-probs",
+                "read one of its heads, or choose a model with log-probs",
             )
         return found
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Autocast, adapter and recomputation as this role wants them."""
+        """Within the block, autocast, adapter and recomputation are set as this role needs them."""
         if self.recompute:  # transformers recomputes in training mode only; nothing here drops out
             self.base.train(torch.is_grad_enabled())
         with contextlib.ExitStack() as stack:
@@ -116,14 +116,14 @@ class Role:
             return self.family.logits(self.base, batch)
 
     def prefill(self, prompts: Sequence[Sequence[int]], filler: int) -> Decoding:
-        """Begin to decode after prompts of token ids; see `Family.prefill`."""
+        """Read prompts of token ids to begin decoding; see `Family.prefill`."""
         self.family.require({"decodes"}, f"drawing from role '{self.name}'")
         fused = self.check_fused()
         with self.computing():
             return self.family.prefill(self.base, prompts, filler=filler, fused=fused)
 
     def step(self, state: Decoding, ids_B: Tensor) -> Tensor:
-        """Go on by one token per row; returns the logits of the next one, [B, V] float32."""
+        """Read one more token per row; returns the logits of the next token, [B, V] float32."""
         with self.computing():
             return self.family.step(self.base, state, ids_B)
 
@@ -160,7 +160,7 @@ class Role:
         return {name: p for name, p in self.parameters().items() if p.requires_grad}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that makes the model: parameters and persistent buffers."""
+        """All tensors of the model: parameters and persistent buffers."""
         own = self.net.state_dict()
         parameters = self.parameters()
         if self.adapter_off:  # what trains belongs to the policy that this role looks through
@@ -169,7 +169,7 @@ class Role:
         return {**{name: p.detach() for name, p in parameters.items()}, **buffers}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Put saved tensors in place; every name and shape must fit."""
+        """Copy saved tensors into the model; every name and shape must match."""
         mine = self.tensors()
         wrong = [
             f"{name} {list(tensors[name].shape) if name in tensors else 'absent'} ≠ {list(mine[name].shape) if name in mine else 'absent'}"
@@ -180,8 +180,8 @@ class Role:
         ]
         if wrong:
             raise CheckpointError(
-                f"{where} holds another architecture than role '{self.name}': {'; '.join(wrong[:5])}",
-                "build the model as the checkpoint's experiment did",
+                f"the architecture in {where} is not that of role '{self.name}': {'; '.join(wrong[:5])}",
+                "build the model as in the checkpoint's experiment",
             )
         with torch.no_grad():
             for name, tensor in tensors.items():
@@ -196,7 +196,7 @@ class Role:
         return self
 
     def copy(self, name: str) -> Role:
-        """An independent copy, heads left behind."""
+        """An independent copy without the heads."""
         made = Role(
             name,
             copy.deepcopy(self.net),
@@ -231,7 +231,7 @@ class Role:
         return digest
 
     def export(self, folder: Path) -> None:
-        """A folder as other programs load it, plain transformers for family `causal`; adapters are merged in."""
+        """Write a folder that other programs can load, plain transformers for family `causal`; adapters are merged."""
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
         self.family.export(net, folder)
 

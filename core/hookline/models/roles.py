@@ -1,4 +1,4 @@
-"""The models of a phase by role: made by components in `setup`, frozen ones watched."""
+"""The models of a phase by role: made by components in `setup`; frozen roles are checked for changes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Roles"]
 
 
 class Roles(Mapping[str, Role]):
-    """Role name → model. New ones, and heads and targets on them, are made only while the phase settles."""
+    """Role name → model. New roles, heads and targets can be made only during setup."""
 
     def __init__(self, policy: Role, seed: tuple[object, ...], load_phase: Callable[[str, str, Heads], Role]) -> None:
-        """seed: what a new head's weights depend on, besides the role and its name; load_phase: from a phase's name, the
-        role and its heads to the model with which that phase ended."""
+        """seed: with the role and the head's name, it seeds a new head's weights; load_phase: a function of a phase's name,
+        the role and its heads that loads the model with which that phase ended."""
         self._roles = {"policy": policy}
         self._seed, self._load_phase = seed, load_phase
         self.settling = True
         """True during setup."""
         self.derived: list[str] = []
-        """Frozen roles that components made: rebuilt on resume, their hash compared."""
+        """Frozen roles that components made: they are rebuilt on resume, and their hashes are compared."""
         self._hashes: dict[str, str] = {}
         self._versions: dict[str, int] = {}
 
@@ -46,11 +46,11 @@ class Roles(Mapping[str, Role]):
         return {name: role for name, role in self._roles.items() if name not in self.derived}
 
     def named(self, name: str, who: str) -> Role:
-        """A role. Raises PluginError in the name of `who` where there is none."""
+        """The role with that name. Raises a PluginError that names `who` if there is no such role."""
         if name not in self._roles:
             raise PluginError(
                 f"'{who}' asks for role '{name}', which does not exist{nearest(name, self._roles)}",
-                f"roles here: {', '.join(self._roles)}; make others in setup: ctx.role('{name}', …)",
+                f"this phase has the roles {', '.join(self._roles)}; make others in setup: ctx.role('{name}', …)",
             )
         return self._roles[name]
 
@@ -60,14 +60,14 @@ class Roles(Mapping[str, Role]):
         if not found:
             raise PluginError(
                 f"'{who}' needs a head '{head}' on some role",
-                "name a component that brings one (hookline plugins list)",
+                "add a component that makes this head (hookline plugins list)",
             )
         return found[0]
 
     # -- while the phase settles
 
     def make(self, name: str, who: str, of: str, phase: str | None, frozen: bool, heads: Heads | None) -> Role:
-        """A copy of a role, or the end of an earlier phase; the one that is there, where there is one."""
+        """Make a copy of a role, or load the end of an earlier phase; an existing role of that name is returned."""
         if name in self._roles:
             return self._roles[name]
         self._only_in_setup(f"role '{name}'", who)
@@ -108,23 +108,23 @@ class Roles(Mapping[str, Role]):
     def _only_in_setup(self, what: str, who: str) -> None:
         if not self.settling:
             raise PluginError(
-                f"'{who}' makes {what} after the phase began", "make it in setup(ctx), before state loads"
+                f"'{who}' makes {what} after the phase has begun", "make it in setup(ctx), before states are loaded"
             )
 
     # -- frozen roles
 
     def watch_frozen(self) -> dict[str, str]:
-        """Hash the frozen roles, from now on watched; role → hash."""
+        """Hash the frozen roles, which are checked from now on. Returns role → hash."""
         self._hashes = {name: self._roles[name].hash() for name in self.derived}
         self._versions = {name: self._version(name) for name in self.derived}
         return dict(self._hashes)
 
     def check_frozen(self, phase: str, whole: bool) -> None:
-        """Refuse a frozen role that is not what it was at the phase's start.
+        """Check that frozen roles have not changed since the phase began.
 
-        whole: hash it again. Otherwise it is hashed only when torch counted a write into one of its tensors
-        (`tensor._version`), which costs nothing but misses writes past that count: through `tensor.data`, a NumPy view or
-        a pointer. The hash at the phase's end finds these.
+        whole: hash every role again. Otherwise a role is hashed only if torch counted a write into one of its tensors
+        (`tensor._version`). That check is free but misses writes that torch does not count: through `tensor.data`, a
+        NumPy view or a pointer. The hash at the phase's end finds these.
         """
         for name, expected in self._hashes.items():
             version = self._version(name)
@@ -133,7 +133,7 @@ class Roles(Mapping[str, Role]):
             if self._roles[name].hash() != expected:
                 raise PluginError(
                     f"frozen role '{name}' changed during phase '{phase}': a plugin wrote into its weights",
-                    "make it without frozen=True, or leave it alone",
+                    "make the role without frozen=True, or do not write into it",
                 )
             self._versions[name] = version
 

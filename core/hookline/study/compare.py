@@ -1,9 +1,8 @@
 """Paired experiments: runs grouped by configuration, paired by seed, compared with intervals and with a baseline.
 
-A configuration is the resolved experiment apart from seed, name, trackers, saves and threads, with the code and the data it
-ran on. `pairs` are of each run's last step; `equal` and `area` compare configurations with a baseline at equal steps, tokens and
-seconds. What the intervals say and do not say stands in `hookline.study.intervals`, what counts as shown in
-`hookline.study.contrast`.
+A configuration is the resolved experiment without seed, name, trackers, saves and threads, but with the code and the data of
+its runs. `pairs` compare the last step of each run; `equal` and `area` compare configurations with a baseline at equal
+steps, tokens and seconds. `hookline.study.intervals` explains the intervals, `hookline.study.contrast` what counts as shown.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["compare"]
 
 
 FEW = 5
-"""Seeds below which intervals say little."""
+"""With fewer seeds, intervals say little."""
 
 
 def compare(
@@ -39,14 +38,14 @@ def compare(
 ) -> Json:
     """Compare runs, or the runs of sweeps: configurations, pairs of them, curves; plain values, ready for JSON.
 
-    arguments: run directories and folders of runs, each perhaps as `LABEL=PATH`; metric: default the one the experiments
-    keep their best weights by, else the first figure of the first evaluation; phase: default the last that has it;
-    baseline: the label of the configuration that the others are compared with at equal steps, tokens and seconds, default the
-    first. Raises a HooklineError with cause and hint for what cannot be compared.
+    arguments: run directories and folders of runs, optionally as `LABEL=PATH`; metric: by default the one that
+    `save.best` names, else the first figure of the first evaluation; phase: by default the last that has the metric;
+    baseline: the label that the others are compared with at equal steps, tokens and seconds, by default the first.
+    Raises a HooklineError with cause and hint if the runs cannot be compared.
     """
     entries, notes = entries_of(arguments)
     if not entries:
-        raise ExperimentError("there is nothing to compare", "name run directories, or a sweep's")
+        raise ExperimentError("there is nothing to compare", "name run directories or a sweep directory")
     figure = figure_of(entries, metric, phase)
     groups = groups_of(entries, notes)
     compared_with = _baseline(groups, baseline)
@@ -91,7 +90,7 @@ def compare(
 
 
 def _baseline(groups: Sequence[Group], label: str | None) -> Group:
-    """The configuration of that label; default: the first."""
+    """The configuration with that label; by default the first."""
     labels = [group.label for group in groups]
     if label is None:
         return groups[0]
@@ -104,7 +103,7 @@ def _baseline(groups: Sequence[Group], label: str | None) -> Group:
 
 
 def _direction(entries: Sequence[Entry], figure: Figure) -> Better:
-    """Whether higher or lower is better: what the experiments keep their best weights by, else what the component says."""
+    """Whether higher or lower is better: as `save.best` of the experiments says, else as the component declares."""
     from hookline.loop.api import plan_of
     from hookline.runs.figures import Figures
 
@@ -114,21 +113,23 @@ def _direction(entries: Sequence[Entry], figure: Figure) -> Better:
     try:
         metric = Figures(plan_of(entries[0].run).phases).find(figure.phase, figure.metric)
     except HooklineError:
-        return None  # a plugin that is not installed any more: its figures can be compared, its word is not known
+        return (
+            None  # the plugin is not installed any more: its figures can be compared, but their direction is not known
+        )
     return metric.better if metric else None
 
 
 def _at_equal_cost(
     groups: Sequence[Group], baseline: Group, measure: Measure, better: Better, notes: list[str]
 ) -> tuple[Json, Json]:
-    """(`equal`, `area`), by axis: the figure where the first of all runs ends, and on average up to there."""
+    """(`equal`, `area`), by axis: the figure at the amount where the first run ends, and its average up to there."""
     equal: Json = {}
     area: Json = {}
     for axis in AXES:
         over = measure.shared_range(groups, axis)
         if over is None:
             notes.append(
-                f"nothing is said at equal {axis}: there is no amount at which all runs have {measure.figure.metric}"
+                f"there is no comparison at equal {axis}: at no amount do all runs have {measure.figure.metric}"
             )
             continue
         start, end = over.start, over.end
@@ -150,7 +151,7 @@ def _at_equal_cost(
 
 
 def _verdicts(equal: Json) -> list[str]:
-    """A sentence per configuration at equal steps, and those at equal tokens and seconds that say something else."""
+    """A sentence per configuration at equal steps, and those at equal tokens and seconds that disagree with it."""
 
     def says(against: Json) -> tuple[bool, bool]:
         return against["shown"], against["shown"] and against["difference"]["value"] > 0
@@ -178,7 +179,7 @@ def _configuration(group: Group, scores: Scores, groups: Sequence[Group]) -> Jso
 
 
 def _pair(a: Group, b: Group, final: Mapping[str, Scores]) -> Json:
-    """a − b at the end of each, at the seeds both have; where they share none, without pairing."""
+    """a − b at the end of each run, at common seeds; without a common seed, unpaired."""
     x, y, shared = matched(a, b, final[a.label], final[b.label])
     paired = bool(shared)
     found = difference(x, y, paired)
@@ -188,7 +189,7 @@ def _pair(a: Group, b: Group, final: Mapping[str, Scores]) -> Json:
         "paired": paired,
         "seeds": shared,
         "difference": bare(found),
-        # one seed whose rows are all one number was not sampled at all: its interval of no width says nothing
+        # with one seed, an interval without width means that nothing was sampled, so it shows nothing
         "clear": bool((found.low > 0 or found.high < 0) and (len(shared) != 1 or found.low < found.high)),
         "improvement": bare(improvement(x, y, paired)),
         "higher_at": int((x.value_S > y.value_S).sum()) if paired else None,
@@ -201,52 +202,60 @@ def _notes(entries: Sequence[Entry], groups: Sequence[Group], measure: Measure) 
     fewest = min(groups, key=lambda group: len(group.entries))
     count = len(fewest.entries)
     if count == 1 and measure.scores(fewest).part_SG is not None:
-        notes.append(
-            f"'{fewest.label}' has one seed: its intervals say how sure these rows are, and nothing about other seeds"
-        )
+        notes.append(f"'{fewest.label}' has one seed: its intervals are about other prompts, not about other seeds")
     elif count == 1:
-        notes.append(f"'{fewest.label}' has one seed and no rows to draw from: nothing can be said of its spread")
+        notes.append(f"'{fewest.label}' has one seed and no rows to draw from: its spread is not known")
     elif count < FEW:
         notes.append(
-            f"'{fewest.label}' has {count} seeds; below {FEW} a 95 % interval holds the truth less often than it says"
+            f"'{fewest.label}' has {count} seeds; with fewer than {FEW}, a 95 % interval contains the true value less often"
         )
     for i, a in enumerate(groups):
         for b in groups[:i]:
             shared = [seed for seed in a.seeds if seed in b.seeds]
             if shared and (len(shared) < len(a.seeds) or len(shared) < len(b.seeds)):
                 shown = ", ".join(map(str, shared[:10]))
-                notes.append(f"'{a.label}' and '{b.label}' are paired on the seeds both have: {shown}")
+                notes.append(f"'{a.label}' and '{b.label}' are paired on their common seeds: {shown}")
             elif not shared:
                 notes.append(
                     f"'{a.label}' and '{b.label}' have no seed in common, so they are compared without pairing"
                 )
     count = len(groups) * (len(groups) - 1) // 2
     if count > 1:
-        notes.append(f"{count} pairs at 95 % each: of equal ones, about one in 20 looks clear of 0 by chance")
+        notes.append(
+            f"{count} pairs, each with a 95 % interval: about one in 20 equal pairs looks clear of 0 by chance"
+        )
     if len(groups) == 1:
-        notes.append("all runs are one configuration, so there is no pair; to compare equal ones, name them LABEL=PATH")
+        notes.append(
+            "all runs have the same configuration, so there is no pair; to compare equal ones, name them LABEL=PATH"
+        )
     if figure.evaluation and measure.evaluations:
         if measure.evaluations.missing:
-            notes.append(f"{measure.evaluations.missing[0].where} kept no rows of its evaluation: only seeds are drawn")
+            notes.append(
+                f"{measure.evaluations.missing[0].where} kept no rows of its evaluation, so only seeds are drawn"
+            )
         elif measure.scores(groups[0]).part_SG is None:
             notes.append(f"what each prompt adds to {figure.metric} is not known, so only seeds are drawn, not prompts")
     else:
-        notes.append(f"{figure.metric} is of the last step's own training rows; an evaluation compares better")
+        notes.append(
+            f"{figure.metric} is a figure of the last step's training rows; an evaluation is a better comparison"
+        )
     steps = {entry.phase(figure.phase)["steps"] for entry in entries}  # type: ignore[index]
     if len(steps) > 1:
-        notes.append(f"phase '{figure.phase}' has {min(steps)} to {max(steps)} steps; each run counts at its end")
+        notes.append(
+            f"phase '{figure.phase}' has {min(steps)} to {max(steps)} steps; each run is compared at its own end"
+        )
     for what in ("sources", "kernels", "torch", "machine", "threads"):
         values = {str(entry.run.about.get(what)) for entry in entries}
         if len(values) > 1:
             shown = "Hookline's own code" if what == "sources" else what
             notes.append(
-                f"the runs differ in {shown} ({', '.join(sorted(values)[:3])}): equal seeds then differ a little"
+                f"the runs differ in {shown} ({', '.join(sorted(values)[:3])}): equal seeds may then differ slightly"
             )
     return notes
 
 
 def _frontier(groups: Sequence[Group], figure: Figure, notes: list[str]) -> list[list[float]] | None:
-    """The exact frontier, where all evaluations ask one task and that knows it."""
+    """The exact frontier, if all evaluations use the same task and the task knows its frontier."""
     if figure.kl is None:
         return None
     from hookline.contract.fields import marked
@@ -274,7 +283,7 @@ def _frontier(groups: Sequence[Group], figure: Figure, notes: list[str]) -> list
 def _above(
     planes: Mapping[str, Sequence[Json]], frontier: Sequence[Sequence[float]] | None, figure: Figure
 ) -> list[str]:
-    """Points that lie above what any policy can reach, by more than their interval."""
+    """Notes on points that lie above what any policy can reach, by more than their interval."""
     if not frontier:
         return []
     x, y = [point[0] for point in frontier], [point[1] for point in frontier]
@@ -286,8 +295,9 @@ def _above(
             low = point["value"]["low"] if point["value"]["low"] is not None else point["value"]["value"]
             if low > best + 1e-6:
                 notes.append(
-                    f"'{label}' at step {point['step']} lies above the exact frontier: {figure.metric} {low:.4g} at least, "
-                    f"{best:.4g} at most possible at that KL; a bug, unless the KL is to another reference than the task's"
+                    f"'{label}' at step {point['step']} lies above the exact frontier: {figure.metric} is at least "
+                    f"{low:.4g}, but at most {best:.4g} is possible at that KL; this is a bug, unless the KL is to another "
+                    f"reference than the task's"
                 )
                 break
     return notes

@@ -1,10 +1,10 @@
 """Is one configuration better than a baseline, and is that shown? p-values, Holm's correction, effect sizes, and a sentence.
 
-A difference counts as shown when two things agree: its 95 % interval (seeds and prompts drawn) leaves 0 out, and its p-value,
-corrected for the number of configurations, is at most 0.05. The p-value is Fisher's randomisation test: if neither
-configuration were better, each seed's difference would have come with the other sign as likely as with its own. All 2^S ways
-of turning signs are counted, so it is exact, needs no normal distribution, and says at once what S seeds can show at best:
-2 / 2^S, which is above 0.05 for five seeds. Letters: S seeds, F ways to turn signs or to deal out labels.
+A difference counts as shown if its 95 % interval (seeds and prompts drawn) excludes 0 and its p-value, corrected for
+the number of configurations, is at most 0.05. The p-value is Fisher's randomisation test: if neither
+configuration were better, each seed's difference would be equally likely to have either sign. All 2^S ways to flip
+the signs are counted, so the test is exact and needs no normal distribution. The smallest p that S seeds can reach is
+2 / 2^S, which is above 0.05 for five seeds. Letters: S seeds, F ways to flip signs or to assign labels.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["Contrast", "contrasts", "effect_size", "holm", "matched", "randomise
 
 ALPHA, POWER = 0.05, 0.8
 MOST_WAYS = 2**14
-"""Ways that are counted one by one; of more, `SAMPLED` are drawn."""
+"""The most ways that are counted one by one; of more, `SAMPLED` are drawn."""
 SAMPLED = 20_000
 MOST_SEEDS = 1000
 
 
 def matched(a: Group, b: Group, x: Scores, y: Scores) -> tuple[Scores, Scores, list[int]]:
-    """Two groups' scores at the seeds that both have, and these seeds; all scores and none where they share none."""
+    """Two groups' scores at common seeds, and these seeds; without a common seed, all scores and an empty list."""
     shared = [seed for seed in a.seeds if seed in b.seeds]
     if not shared:
         return x, y, []
@@ -42,13 +42,13 @@ def matched(a: Group, b: Group, x: Scores, y: Scores) -> tuple[Scores, Scores, l
 
 
 def randomised(difference_S: Floats) -> float:
-    """Two-sided p of paired differences: the share of ways to turn their signs with as large a |mean| or a larger one.
+    """Two-sided p of paired differences: the share of ways to flip their signs that give a |mean| at least as large.
 
-    Exact up to 15 seeds. Beyond, of 20 000 drawn ways (always the same) and the one that was seen.
+    Exact up to 15 seeds. For more seeds, 20 000 ways are drawn (always the same) and the observed one is added.
     """
     S = len(difference_S)
     if 2 ** (S - 1) <= MOST_WAYS:
-        # turning all signs changes no |mean|, so the first one stays
+        # flipping all signs does not change |mean|, so the first sign is fixed
         sign_FS = 1.0 - 2.0 * (np.arange(2 ** (S - 1))[:, None] >> np.arange(S) & 1)
         return _share(sign_FS @ difference_S, difference_S.sum(), np.abs(difference_S).sum())
     sign_FS = np.random.default_rng((S, 3)).integers(0, 2, (SAMPLED, S)) * 2.0 - 1.0
@@ -56,10 +56,10 @@ def randomised(difference_S: Floats) -> float:
 
 
 def relabelled(x_S: Floats, y_S: Floats) -> float:
-    """Two-sided p of two unpaired samples: the share of ways to deal out the labels with as large a |difference of means|."""
+    """Two-sided p of two unpaired samples: the share of ways to assign labels with as large a |difference of means|."""
     both, first = np.concatenate([x_S, y_S]), len(x_S)
     scale, n = np.abs(both - both.mean()).sum(), len(both)
-    centred = both - both.mean()  # then the sum of the first says it all
+    centred = both - both.mean()  # the sum of the first sample is then enough
     if math.comb(n, first) <= MOST_WAYS:
         chosen = np.array(list(itertools.combinations(range(n), first)))
         return _share(centred[chosen].sum(1), centred[:first].sum(), scale)
@@ -69,7 +69,7 @@ def relabelled(x_S: Floats, y_S: Floats) -> float:
 
 
 def _share(found_F: Floats, observed: float, scale: float, seen: int = 0) -> float:
-    """How many are as extreme as what was observed; sums that differ by rounding alone are equal."""
+    """The share that is at least as extreme as the observed sum; sums that differ only by rounding are equal."""
     extreme = int((np.abs(found_F) >= abs(observed) - 1e-10 * scale).sum())
     return (extreme + seen) / (len(found_F) + seen)
 
@@ -89,7 +89,7 @@ def effect_size(x: Scores, y: Scores, paired: bool) -> float | None:
     """Cohen's d with Hedges' correction for few seeds, 1 − 3 / (4ν − 1).
 
     Paired: mean of the differences over their standard deviation, ν = S − 1. Not paired: difference of means over the pooled
-    standard deviation, ν = S_x + S_y − 2. None where that has no spread or no degree of freedom.
+    standard deviation, ν = S_x + S_y − 2. None without spread or degrees of freedom.
     """
     size, spread, dof = _standardised(x, y, paired)
     if dof < 1 or not spread > 1e-12 * abs(size):
@@ -108,11 +108,11 @@ def _standardised(x: Scores, y: Scores, paired: bool) -> tuple[float, float, int
 
 
 def seeds_needed(x: Scores, y: Scores, paired: bool, comparisons: int) -> float | None:
-    """How many seeds show a difference of this size at 80 % power; inf where seeds alone cannot; None: cannot be told.
+    """Seeds needed to show a difference of this size at 80 % power; inf if seeds alone cannot; None if unknown.
 
-    From the size and spread that these seeds have, which few seeds know badly: v/n = δ² / (z_{1−α/2} + z_{0.8})² − v_g, plus
+    A rough estimate if these seeds are few, from their size and spread: v/n = δ² / (z_{1−α/2} + z_{0.8})² − v_g, plus
     z² / 2 for the unknown spread (Guenther 1981). v: variance of a seed's difference; v_g: that of the prompts, which more
-    seeds do not lower; α = 0.05 over the number of comparisons. Never fewer than can reach α when all of them agree.
+    seeds do not reduce; α = 0.05 / the number of comparisons. At least as many seeds as can reach α if all agree.
     """
     size, spread, dof = _standardised(x, y, paired)
     if dof < 2 or spread == 0:
@@ -130,7 +130,7 @@ def seeds_needed(x: Scores, y: Scores, paired: bool, comparisons: int) -> float 
 
 
 def fewest(alpha: float, paired: bool) -> int:
-    """The least number of seeds, each, with which a randomisation test can reach alpha."""
+    """The smallest number of seeds per configuration with which a randomisation test can reach alpha."""
     return next(n for n in itertools.count(2) if 2 / (2**n if paired else math.comb(2 * n, n)) <= alpha)
 
 
@@ -141,13 +141,13 @@ class Contrast:
     label: str
     baseline: str
     seeds: tuple[int, ...]
-    """Those both have; empty where they share none, and are compared without pairing."""
+    """The common seeds; empty if there are none and the comparison is unpaired."""
     count: int
-    """Seeds that count: the common ones, or those of the configuration with fewer."""
+    """The number of seeds: the common ones, or those of the configuration with fewer."""
     difference: Estimate
     effect: float | None
     chance: Estimate
-    """That a run of the configuration is better than one of the baseline: higher, where no direction is known."""
+    """The chance that a run of the configuration is better (with no known direction, higher) than a baseline run."""
     p: float | None
     p_holm: float | None
     comparisons: int
@@ -164,13 +164,13 @@ class Contrast:
 
     @property
     def more_seeds(self) -> int | None:
-        """How many more would be needed, if that can be told."""
+        """How many more seeds would be needed, if known."""
         if self.shown or self.needed is None or self.needed > MOST_SEEDS:
             return None
         return max(1, int(self.needed) - self.count)
 
     def sentence(self, where: str) -> str:
-        """Who is better, where, by how much, and whether that is shown."""
+        """Which configuration is better, where, by how much, and whether the difference is shown."""
         value, low, high = self.difference.value, self.difference.low, self.difference.high
         if value == low == high == 0 or (value == 0 and math.isnan(low)):
             return f"{self.label} and {self.baseline} are equal {where}"
@@ -186,12 +186,12 @@ class Contrast:
         return f"{self.label} is {word} than {self.baseline} by {size} {where}: shown ({p})"
 
     def _why(self) -> str:
-        """What is missing, and how many more seeds would bring it."""
+        """What is missing, and how many more seeds would be needed."""
         p, least = number(self.p), 2 / 2**self.count
         if self.count < 2:
             return "one seed says nothing about others"
         if not self.clear:
-            why = "the interval holds 0"
+            why = "the interval contains 0"
         elif self.p is not None and self.p <= ALPHA:
             why = f"p is {p}, which is {number(self.p_holm)} after Holm's correction for {self.comparisons} comparisons"
         elif self.seeds and self.p == least:

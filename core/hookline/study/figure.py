@@ -1,4 +1,4 @@
-"""The figure that a comparison looks at: which one, of which phase, and what it means."""
+"""The figure that a comparison uses: its name, its phase, and what it means."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hookline.study.grouping import Entry, Json
 
 @dataclass(frozen=True)
 class Figure:
-    """What is compared: a figure of a phase's rows, and the evaluation and reward it is measured by, if it is."""
+    """What is compared: a figure of a phase's rows, and the evaluation and reward that measure it, if any."""
 
     phase: str
     metric: str
     evaluation: str | None = None
     term: str = ""
     kl: str | None = None
-    """The evaluation's KL figure, where it has one."""
+    """The evaluation's KL figure, if it has one."""
 
 
 def figure_of(entries: Sequence[Entry], metric: str | None, phase: str | None) -> Figure:
-    """The figure that was asked for, or the one the experiments keep their best weights by, or their first evaluation's."""
+    """The figure that was asked for, else the one that `save.best` names, else the first evaluation's first."""
     names = [[p["name"] for p in entry.experiment["phases"]] for entry in entries]
     common = [name for name in names[0] if all(name in other for other in names)]
     if phase is not None and phase not in common:
@@ -34,7 +34,7 @@ def figure_of(entries: Sequence[Entry], metric: str | None, phase: str | None) -
         every = dict.fromkeys(name for other in names for name in other)
         raise ExperimentError(
             f"{having.where} has no phase '{phase}'{nearest(phase, every)}",
-            f"phases of all: {', '.join(common) or 'none'}",
+            f"phases that all runs have: {', '.join(common) or 'none'}",
         )
     if not common:
         raise ExperimentError(
@@ -63,7 +63,7 @@ def figure_of(entries: Sequence[Entry], metric: str | None, phase: str | None) -
     shown = [figure for figure in everything if figure.startswith("eval/")] or everything
     raise ExperimentError(
         f"not every run ends a phase with the figure '{metric}'{nearest(f'eval/{metric}', everything)}",
-        f"those all have: {', '.join(shown[:12]) or 'none'}",
+        f"figures that all runs have: {', '.join(shown[:12]) or 'none'}",
     )
 
 
@@ -72,10 +72,10 @@ def _finished(entries: Sequence[Entry], phase: str) -> None:
     if behind:
         rows = behind[0].rows(phase)
         step = f"step {rows[-1]['step']} of {behind[0].phase(phase)['steps']}" if rows else "no step yet"  # type: ignore[index]
-        more = f", nor have {len(behind) - 1} others" if len(behind) > 1 else ""
+        more = f"; {len(behind) - 1} more have not either" if len(behind) > 1 else ""
         raise CheckpointError(
             f"{behind[0].where} has not finished phase '{phase}' ({step}){more}",
-            "let `hookline run` finish it, or name the runs to compare: leaving out those that fail flatters the rest",
+            "let `hookline run` finish it, or name the runs to compare; leaving out failed runs flatters the rest",
         )
 
 

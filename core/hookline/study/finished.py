@@ -1,4 +1,4 @@
-"""A finished run, used again: its model judged on the experiment's evaluations, or written as a transformers folder."""
+"""Uses of a finished run: evaluate its model again, or export it as a transformers folder."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ __all__ = ["evaluate", "export", "threads"]
 def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None = None) -> list[dict[str, Any]]:
     """Judge a finished phase's model again on that phase's evaluations: what `hookline eval RUN --json` prints.
 
-    run: a run, or its directory; it is not changed. phase: default the last finished one. rows: how many of each
-    evaluation, default as in the experiment.
+    run: a run, or its directory; it is not changed. phase: by default the last finished one. rows: the number of
+    rows of each evaluation, by default as in the experiment.
 
-    Returns a dict per figure, {"evaluation", "figure", "value", "low", "high", "rows"}, as JSON has it: low and high are
-    the ends of its 95 % interval over prompts, None where there are too few; value is None where it is not a number; rows
-    is how many were judged.
+    Returns a dict per figure, {"evaluation", "figure", "value", "low", "high", "rows"}, ready for JSON: low and high
+    are the ends of its 95 % interval over prompts, None if there are too few prompts; value is None if it is not
+    finite; rows is the number of judged rows.
 
-    Raises ExperimentError for an unknown phase, one without evaluations, or fewer than one row; CheckpointError where the
-    directory is not a run's, or the phase has not finished or is damaged; DataError and PluginError where data or a
-    component that the evaluation needs is gone.
+    Raises ExperimentError for an unknown phase, one without evaluations, or fewer than one row; CheckpointError if the
+    directory is not a run directory, or the phase has not finished or is damaged; DataError and PluginError if
+    data or a component that the evaluation needs is missing.
     """
     from hookline.loop.api import open_phase
 
     if rows is not None and rows < 1:
         raise ExperimentError(
-            f"rows is {rows}; an evaluation needs at least 1", "leave it out for the experiment's own"
+            f"rows is {rows}; an evaluation needs at least 1", "leave rows out to use the experiment's number"
         )
     run, plan, chosen = _read(run, phase)
     if not chosen.evaluations:
         raise ExperimentError(
-            f"phase '{chosen.spec.name}' names no evaluation", "add `evaluate:` to the phase, or choose --phase"
+            f"phase '{chosen.spec.name}' has no evaluation", "add `evaluate:` to the phase, or choose --phase"
         )
     found = []
     with threads(plan.experiment.threads), open_phase(run, plan, chosen.spec.name, finished=True) as loop:
@@ -70,13 +70,13 @@ def export(
 ) -> Path:
     """Write a finished phase's policy and the tokenizer into a folder, as transformers loads them without Hookline.
 
-    run: a run, or its directory; it is not changed. folder: a new or empty one. phase: default the last finished one.
-    best: the weights that `save.best` kept. say: is given the sentence that `hookline export` prints.
+    run: a run, or its directory; it is not changed. folder: a new or empty one. phase: by default the last finished
+    one. best: use the weights that `save.best` kept. say: receives the sentence that `hookline export` prints.
 
     Returns the folder: `AutoModelForCausalLM.from_pretrained(hookline.export(run, "my-model"))`.
 
-    Raises ExperimentError for an unknown phase; CheckpointError where the folder is not empty or cannot be written, the
-    directory is not a run's, the phase has not finished or is damaged, or no best weights were kept.
+    Raises ExperimentError for an unknown phase; CheckpointError if the folder is not empty or cannot be written, the
+    directory is not a run directory, the phase has not finished or is damaged, or no best weights were kept.
     """
     from hookline.data.tokenizer import Tokenizer
     from hookline.models import load
@@ -111,7 +111,7 @@ def export(
 
 
 def _read(run: Run | str | Path, phase: str | None) -> tuple[Run, Plan, PlannedPhase]:
-    """A run, its plan, and the finished phase that is meant. Raises ExperimentError, CheckpointError."""
+    """A run, its plan, and the chosen finished phase. Raises ExperimentError, CheckpointError."""
     from hookline.loop.api import finished_phase, plan_of
 
     run = Run.read(run.directory if isinstance(run, Run) else Path(run))
@@ -121,7 +121,7 @@ def _read(run: Run | str | Path, phase: str | None) -> tuple[Run, Plan, PlannedP
 
 @contextlib.contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """So many CPU threads within it; None: as many as there are."""
+    """Use this many CPU threads within the block; None keeps the current number."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Runs by configuration: which belong together, and in what they differ."""
+"""Groups runs by configuration, and finds what differs between configurations."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Entry:
 
     run: Run
     argument: int
-    """Which of the things named on the command line it came with."""
+    """The position of the command-line argument that named the run."""
     label: str
-    """The user's own word for it, or the name of the folder it came with."""
+    """The user's label, or the name of the folder that was given."""
     given: bool
-    """Whether the label is the user's own."""
+    """Whether the user gave the label."""
     experiment: Json = field(default_factory=dict)
     configuration: dict[str, str] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Entry:
 
 
 def entries_of(arguments: Sequence[str | Path]) -> tuple[list[Entry], list[str]]:
-    """The runs that were named, each once: run directories, and folders that hold some, each perhaps as LABEL=PATH."""
+    """The named runs, each once: run directories, and folders that contain some, optionally as LABEL=PATH."""
     found: list[Entry] = []
     notes: list[str] = []
     seen: dict[Path, str] = {}
@@ -58,7 +58,7 @@ def entries_of(arguments: Sequence[str | Path]) -> tuple[list[Entry], list[str]]
         for directory in _directories(path):
             real = directory.resolve()
             if real in seen:
-                notes.append(f"{directory} was named twice and counts once")
+                notes.append(f"{directory} was named twice and is counted once")
                 continue
             seen[real] = label
             entry = Entry(Run.read(directory), number, label, given)
@@ -67,7 +67,7 @@ def entries_of(arguments: Sequence[str | Path]) -> tuple[list[Entry], list[str]]
                 entry.configuration = configuration_of(entry.run, entry.experiment)
             except (KeyError, TypeError, AttributeError) as err:
                 raise CheckpointError(
-                    f"{directory / 'experiment.json'} is no resolved experiment ({type(err).__name__}: {err})",
+                    f"{directory / 'experiment.json'} is not a resolved experiment ({type(err).__name__}: {err})",
                     "the run directory is damaged; restore the file",
                 ) from None
             found.append(entry)
@@ -83,11 +83,19 @@ def _argument(argument: str | Path) -> tuple[str, Path, bool]:
 
 
 def _directories(path: Path) -> list[Path]:
+<<<<<<< HEAD
     """A run, or the runs of a sweep or of any folder, in the sweep's own order."""
     if Run.is_one(path):
         return [path]
     if not os.path.isdir(path):
         raise CheckpointError(f"{path} is no run directory", "give folders that `hookline run` printed")
+=======
+    """The directory of one run, or of all runs in a sweep or any other folder, in the sweep's own order."""
+    if (path / "run.json").is_file():
+        return [path]
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a run directory", "give a directory that `hookline run` made")
+>>>>>>> s3
     listed: list[str] = []
     if (path / "sweep.json").is_file():
         try:
@@ -100,16 +108,16 @@ def _directories(path: Path) -> list[Path]:
             missing = next(name for name in listed if name not in begun)
             raise CheckpointError(
                 f"the sweep {path} is not finished: {missing} has not begun",
-                "the command that began it goes on with it; or name the runs themselves",
+                "finish the sweep with the command that began it, or name the runs themselves",
             )
     there = sorted(p.parent.name for p in path.glob("*/run.json"))
     if not there:
-        raise CheckpointError(f"{path} holds no run", "give folders that `hookline run` printed")
+        raise CheckpointError(f"{path} contains no run", "give a directory that `hookline run` made")
     return [path / name for name in dict.fromkeys([*listed, *there])]
 
 
 def configuration_of(run: Run, experiment: Json) -> dict[str, str]:
-    """Path → value, of everything that may change a result apart from the seed. Items of lists go by their own name."""
+    """Path → value of everything but the seed that may change a result. Items of lists are keyed by their own name."""
     values = {key: value for key, value in normal_form(experiment).items() if key not in NOT_CONFIGURATION}
     values["phases"] = {p["name"]: {k: v for k, v in p.items() if k not in ("name", "save")} for p in values["phases"]}
     found = dict(_flat(values, ""))
@@ -157,7 +165,7 @@ def differing(configurations: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def labels_of(configurations: Sequence[Mapping[str, str]]) -> list[str]:
-    """The shortest words that tell configurations apart: components first, then options, no more than are needed."""
+    """The shortest labels that tell configurations apart: components first, then options, only as many as needed."""
     left = differing(configurations)
     left = [p for p in left if not (p.endswith(".use") and f"{p.removesuffix('.use')}!" in left)]
     chosen: list[str] = []
@@ -198,10 +206,10 @@ class Group:
 
 
 def groups_of(entries: Sequence[Entry], notes: list[str]) -> list[Group]:
-    """Runs by configuration, in the order given; by what they came with where that is what tells them apart.
+    """Runs by configuration, in the order given; where needed, also by label or by folder.
 
-    A label of the user's own always does. Without one, folders do when they hold one configuration with equal seeds, or
-    nothing but one configuration: then they can only be meant to be compared with each other.
+    The user's own labels always separate runs. Without labels, folders do if they contain the same configuration with
+    equal seeds, or one configuration alone: the user can then only mean to compare the folders with each other.
     """
     keys = [json.dumps(entry.configuration, sort_keys=True) for entry in entries]
     pairs = [(key, entry.seed) for key, entry in zip(keys, entries)]
@@ -216,10 +224,11 @@ def groups_of(entries: Sequence[Entry], notes: list[str]) -> list[Group]:
         for one, two in itertools.pairwise(members):
             if one.seed == two.seed:
                 raise ExperimentError(
-                    f"{one.where} and {two.where} are one configuration with one seed", "name only one of them"
+                    f"{one.where} and {two.where} have the same configuration and the same seed",
+                    "name only one of them",
                 )
     if apart and not all(entry.given for entry in entries):
-        notes.append("equal configurations came with different folders, so they are told apart by folder")
+        notes.append("the same configuration is in several folders, so runs are grouped by folder")
     by_side: dict[str, list[tuple[str, list[Entry]]]] = {}
     for (side, key), members in grouped.items():
         by_side.setdefault(side, []).append((key, members))

@@ -1,8 +1,8 @@
-"""What a handful of seeds allows to say: interquartile means, bootstrap intervals, paired differences.
+"""Statistics for few seeds: interquartile means, bootstrap intervals, paired differences.
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", recommend the interquartile
 mean over runs, its percentile bootstrap, and the probability of improvement. Here the runs of two configurations are
-paired by seed, and where the rows of an evaluation are known, prompts are drawn as well as seeds. Letters: S seeds,
+paired by seed, and if the rows of an evaluation are known, prompts are drawn as well as seeds. Letters: S seeds,
 G prompts (an evaluation's rows of one prompt together), D bootstrap draws. Pure functions, seeded by their sizes alone.
 """
 
@@ -42,7 +42,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval; both ends are NaN where nothing can be said."""
+    """A figure and its interval; both ends are NaN if there are too few values."""
 
     value: float
     """The figure, in its own unit."""
@@ -77,8 +77,8 @@ class Scores:
 def iqm(values: Any, axis: int = -1) -> Any:
     """Interquartile mean: the mean of the middle half, Σ w_i x_(i) / Σ w_i over the sorted values.
 
-    w_i is the share of [i−1, i] that lies in [n/4, 3n/4], so the two values that the quartiles cut count in part. With n a
-    multiple of 4 it is the 25 % trimmed mean; with n < 3 the mean.
+    w_i is the share of [i−1, i] that lies in [n/4, 3n/4], so the two values that the quartiles cut count in part. If n
+    is a multiple of 4, the result is the 25 % trimmed mean; if n < 3, the mean.
     """
     x = np.moveaxis(np.asarray(values, np.float64), axis, -1)
     n = x.shape[-1]
@@ -88,7 +88,7 @@ def iqm(values: Any, axis: int = -1) -> Any:
 
 
 def contributions(above_SG: Floats, below_SG: Floats, summary: str) -> Floats:
-    """[S, G]: by how much each prompt moves its seed's `fraction`, to first order; the mean over prompts is 0.
+    """[S, G]: how much each prompt changes its seed's `fraction`, to first order; the mean over prompts is 0.
 
     f(Σ above / Σ below) has the influence f′(r) (above_g − r below_g) / mean(below); for a plain mean that is x_g − mean.
     """
@@ -100,10 +100,10 @@ def contributions(above_SG: Floats, below_SG: Floats, summary: str) -> Floats:
 
 
 def jackknife(value: float, without_G: Floats) -> Floats | None:
-    """[1, G]: `contributions` of a figure that is no fraction, from what it is without each prompt.
+    """[1, G]: `contributions` of a figure that is not a fraction, from its values without each prompt.
 
-    (G−1)(θ − θ_(−g)), centred; for a mean over prompts of equally many rows it is the same as `contributions`. None where
-    the figure cannot be had without one of them.
+    (G−1)(θ − θ_(−g)), centred; for a mean over prompts with equally many rows, this equals `contributions`. None if
+    the figure is not finite without one of the prompts.
     """
     if len(without_G) < 2 or not np.isfinite(without_G).all():
         return None
@@ -114,8 +114,8 @@ def jackknife(value: float, without_G: Floats) -> Floats | None:
 def prompt_parts(sums_S: Sequence[PromptSums], value_S: Floats, summary: str | None) -> Floats | None:
     """[S, G]: what each prompt adds to its seed's figure; a prompt without a judged row adds nothing.
 
-    summary: how the component sums rows up (`summary_of`); None: in a way of its own, known from leaving prompts out. None
-    is returned where that is not known, where the seeds have not the same prompts, and below two judged prompts.
+    summary: how the component summarises rows (`summary_of`), or None for a way of its own, measured by leaving prompts
+    out. Returns None if that is not known, if the seeds have different prompts, or for fewer than two judged prompts.
     """
     if len({len(sums.count_G) for sums in sums_S}) != 1:
         return None
@@ -139,34 +139,34 @@ def student(p: float, dof: float) -> float:
 
 
 def tail(count: float) -> float:
-    """The share of draws to leave out at each end: Φ(−t_{n−1} √(n/(n−1))), Hesterberg 2015's expanded percentiles.
+    """The share of draws to cut off at each end: Φ(−t_{n−1} √(n/(n−1))), Hesterberg 2015's expanded percentiles.
 
-    A bootstrap of few runs is too narrow: its variance is (n−1)/n of what it should be, and it knows no t. The plain 2.5 %
-    cover 91 % at 5 seeds; these cover 94 %, as much as the range of 5 values can.
+    A bootstrap of few runs is too narrow: its variance is (n−1)/n of what it should be, and its tails are normal. Plain
+    2.5 % tails cover 91 % at 5 seeds; these cover 94 %, as much as the range of 5 values can.
     """
     return NormalDist().cdf(-student(0.5 + LEVEL / 2, count - 1) * math.sqrt(count / (count - 1)))
 
 
 @lru_cache(maxsize=16)
 def drawn_seeds(seeds: int, draws: int, side: int) -> NDArray[np.intp]:
-    """[D, S]: which seeds each draw holds, with replacement. side: another number for another, independent draw."""
+    """[D, S]: the seeds of each draw, with replacement. side: another number gives another, independent draw."""
     return np.random.default_rng((seeds, draws, side, 1)).integers(0, seeds, (draws, seeds))
 
 
 @lru_cache(maxsize=2)
 def drawn_prompts(prompts: int, draws: int) -> Floats:
-    """[D, G]: the share of each draw that is each prompt."""
+    """[D, G]: the share of each prompt in each draw."""
     chosen = np.random.default_rng((prompts, draws, 2)).integers(0, prompts, (draws, prompts))
     flat = (chosen + np.arange(draws)[:, None] * prompts).ravel()
     return np.bincount(flat, minlength=draws * prompts).reshape(draws, prompts) / prompts
 
 
 def prompt_effect(part_SG: Floats | None) -> Floats | None:
-    """[G]: what each prompt adds, whoever answers: the mean over seeds, shrunk by how much of it repeats across seeds.
+    """[G]: what each prompt adds for every policy: the mean over seeds, shrunk to the part that repeats across seeds.
 
-    Two-way analysis of variance: the mean square between prompts holds σ²_noise + S σ²_prompt, the residual one σ²_noise.
-    Noise of single answers is already in the spread between seeds and must not count twice: the factor is
-    √(1 − MS_residual / MS_prompts), 0 where prompts do not matter. With one seed nothing can be told apart: 1.
+    Two-way analysis of variance: the mean square between prompts contains σ²_noise + S σ²_prompt, the residual one
+    σ²_noise. Noise of single answers is already in the spread between seeds and must not count twice: the factor is
+    √(1 − MS_residual / MS_prompts), 0 if prompts do not matter. With one seed the two cannot be separated: 1.
     """
     if part_SG is None or part_SG.shape[1] < 2:
         return None
@@ -187,9 +187,9 @@ def shifts(part_SG: Floats | None, draws: int) -> Floats:
 
 
 def spread(value: float, by_seeds_D: Floats, by_prompts_D: Floats, S: int, G: int) -> Estimate:
-    """The interval of a figure that draws of seeds and draws of prompts move, each by its own.
+    """The interval of a figure from independent draws of seeds and of prompts.
 
-    The tails follow the one that matters more: Satterthwaite's (v_s + v_g)² / (v_s²/(S−1) + v_g²/(G−1)) degrees of freedom.
+    The larger variance determines the tails: Satterthwaite's (v_s + v_g)² / (v_s²/(S−1) + v_g²/(G−1)) degrees of freedom.
     """
     v_s, v_g = float(by_seeds_D.var()), float(by_prompts_D.var())
     loss = (v_s**2 / (S - 1) if S > 1 else 0) + (v_g**2 / (G - 1) if G > 1 else 0)
@@ -206,9 +206,9 @@ def prompts_of(scores: Scores) -> int:
 
 
 def location(scores: Scores, draws: int = DRAWS) -> Estimate:
-    """The interquartile mean over seeds, with its interval: seeds and prompts drawn, each whole.
+    """The interquartile mean over seeds, with its interval from drawn seeds and drawn prompts.
 
-    All rows of a seed share its policy and all seeds share the prompts, so neither is drawn inside the other.
+    All rows of a seed share its policy, and all seeds share the prompts, so neither is drawn within the other.
     """
     S = len(scores)
     by_seeds_D = iqm(scores.value_S[drawn_seeds(S, draws, 0)])
@@ -219,8 +219,8 @@ def location(scores: Scores, draws: int = DRAWS) -> Estimate:
 def figure_interval(samples: Sequence[Mapping[str, Any]], term: str, figure: float, *, draws: int = DRAWS) -> Estimate:
     """An evaluation's figure with its 95 % interval over prompts: what `eval`, reports and `compare` show, to the last digit.
 
-    samples: the rows, as `Run.evaluations` has them; term: the reward that judged them; figure: what its component said of
-    all rows. Both ends are NaN with fewer than two prompts, and for a figure that is not finite.
+    samples: the rows, as `Run.evaluations` returns them; term: the reward that judged the rows; figure: the value that
+    its component computed for all rows. Both ends are NaN with fewer than two prompts, and for a figure that is not finite.
     """
     sums, value_S = prompt_sums(samples, term), np.array([figure], np.float64)
     if not math.isfinite(figure):
@@ -231,7 +231,7 @@ def figure_interval(samples: Sequence[Mapping[str, Any]], term: str, figure: flo
 def interval(
     above_G: Any, below_G: Any, *, minus: tuple[Any, Any] | None = None, summary: str = "mean", draws: int = DRAWS
 ) -> Estimate:
-    """One run's figure over the prompts of an evaluation, with its 95 % interval, from sums that the caller made.
+    """One run's figure over the prompts of an evaluation, with its 95 % interval, from sums that the caller computed.
 
     above_G, below_G: sums over the rows of each prompt; the figure is their `fraction`. `mean`: values, and the number of
     rows. `perplexity`: log-probabilities, and the number of tokens. minus: the sums of another figure of the same prompts,
@@ -250,9 +250,9 @@ def interval(
 def difference(a: Scores, b: Scores, paired: bool = True, draws: int = DRAWS) -> Estimate:
     """a − b. Paired: the interquartile mean over seeds of a_s − b_s, seed by seed and prompt by prompt.
 
-    What a seed or a prompt does to both alike falls out, so the interval is that of the difference alone, and two equal
-    configurations give exactly 0. Not paired (no seed in common): the difference of two interquartile means, seeds drawn
-    for each, prompts for both together.
+    Effects of a seed or a prompt that are equal on both sides cancel, so the interval is about the difference alone,
+    and two equal configurations give exactly 0. Not paired (no common seed): the difference of two interquartile means;
+    seeds are drawn for each side, prompts for both together.
     """
     if paired:
         return location(a - b, draws)
@@ -266,8 +266,8 @@ def difference(a: Scores, b: Scores, paired: bool = True, draws: int = DRAWS) ->
 def improvement(a: Scores, b: Scores, paired: bool = True, draws: int = DRAWS) -> Estimate:
     """P(a > b): the share of pairs (a run of a, a run of b) in which a's figure is higher, ties counting half.
 
-    Mann–Whitney's U over S_a S_b (Agarwal et al. 2021, eq. 4), seeds drawn. Two equal configurations give one half; one
-    seed tells nothing about others, so there the interval is NaN.
+    Mann–Whitney's U over S_a S_b (Agarwal et al. 2021, eq. 4), seeds drawn. Two equal configurations give one half.
+    With one seed the interval is NaN, since one seed tells nothing about others.
     """
     a_DS = a.value_S[drawn_seeds(len(a), draws, 0)]
     b_DS = b.value_S[drawn_seeds(len(b), draws, 0 if paired else 1)]

@@ -1,4 +1,4 @@
-"""Which runs a sweep makes: seeds, and a matrix of what else varies, planned whole before the first starts."""
+"""The runs of a sweep: seeds, and a matrix of other settings, all planned before the first run starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_RUNS = 1000
 
 @dataclass(frozen=True)
 class Member:
-    """One combination: its directory's name, the same without the seed, its `key=value`s, and what was planned."""
+    """One combination: its directory's name, that name without the seed, its `key=value` overrides, and its plan."""
 
     name: str
     configuration: str
@@ -34,7 +34,7 @@ class Member:
 
 
 def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
-    """`5` is seeds 1 to 5; `3,7,11`, or a list, is these."""
+    """`5` means seeds 1 to 5; `3,7,11`, or a list, means exactly these seeds."""
     if isinstance(seeds, int | str) and str(seeds).strip().isdigit():
         count = int(seeds)
         if not 1 <= count <= MOST_RUNS:
@@ -42,7 +42,9 @@ def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
         return list(range(1, count + 1))
     words = seeds.rstrip(",").split(",") if isinstance(seeds, str) else [str(seed) for seed in seeds]  # type: ignore[union-attr]
     if not words or not all(word.strip().isdigit() for word in words):
-        raise ExperimentError(f"--seeds {shorten(seeds)} is no list of seeds", "write a count, 5, or seeds, 3,7,11")
+        raise ExperimentError(
+            f"--seeds {shorten(seeds)} is not a list of seeds", "write a count, such as 5, or seeds, such as 3,7,11"
+        )
     found = [int(word) for word in words]
     if len(set(found)) < len(found):
         raise ExperimentError(f"--seeds {shorten(seeds)} names a seed twice", "name each once")
@@ -52,9 +54,9 @@ def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
 def axes_of(
     experiment: Source, overrides: Sequence[str] = (), seeds: str | int | Sequence[int] | None = None
 ) -> dict[str, list[Any]] | None:
-    """Override path → values, of everything that varies; None when nothing does, so that it is one run.
+    """Override path → values of everything that varies; None if nothing varies, so that there is one run.
 
-    `--seeds` stands in for the matrix's own seeds, and an override for the axis it settles.
+    `--seeds` replaces the matrix's own seeds; an override of a path removes the axis with that path.
     """
     document = document_of(experiment)
     for assignment in overrides:
@@ -78,7 +80,7 @@ def axes_of(
             problems.append(f"{where}matrix.{shorten(path)} is {shorten(_text(values))}; give a list of values")
         elif len(set(texts)) < len(texts):
             twice = next(text for text in texts if texts.count(text) > 1)
-            problems.append(f"{where}matrix.{shorten(path)} holds {shorten(twice)} twice; keep one")
+            problems.append(f"{where}matrix.{shorten(path)} contains {shorten(twice)} twice; keep one")
         elif "=" in path or path.split(".")[0] in ("matrix", "name"):
             problems.append(f"{where}matrix.{shorten(path)} cannot vary; name a path such as seed or phases.rl.update")
         else:
@@ -88,14 +90,14 @@ def axes_of(
     settled = [assignment.partition("=")[0] for assignment in overrides]
     if seeds is not None:
         if "seed" in settled:
-            raise ExperimentError("the seed is given twice, by --seeds and by seed=…", "leave one out")
+            raise ExperimentError("the seed is given twice, by --seeds and by seed=…", "give only one of the two")
         axes["seed"] = parse_seeds(seeds)
     axes = {p: v for p, v in axes.items() if not any(p == key or p.startswith(f"{key}.") for key in settled)}
     total = 1
     for values in axes.values():
         total *= len(values)
     if total > MOST_RUNS:
-        raise ExperimentError(f"the matrix makes {total} runs", f"at most {MOST_RUNS} in one sweep")
+        raise ExperimentError(f"the matrix makes {total} runs", f"a sweep can have at most {MOST_RUNS}")
     return axes
 
 
@@ -105,9 +107,9 @@ def members_of(
     seeds: str | int | Sequence[int] | None = None,
     plugins: Sequence[str] = (),
 ) -> list[Member]:
-    """Every combination, planned; seeds vary slowest, so that what is finished first can be compared.
+    """Plan every combination; seeds vary slowest, so that the runs finished first can be compared.
 
-    Raises one error that lists every problem of every combination, each once, with those it concerns.
+    Raises one error that lists every problem once, with the combinations that have it.
     """
     from hookline.loop.api import plan
 
@@ -134,7 +136,7 @@ def members_of(
         except HooklineError as err:
             errors.append(err)
             for problem in getattr(err, "problems", ()) or [str(err)]:
-                for setting in settings:  # whose problem it is says so more shortly
+                for setting in settings:  # the prefix of `_concerned` names the combination more briefly
                     problem = problem.removeprefix(f"{shorten(setting)}: ")
                 failed.setdefault(problem, []).append((configuration, name))
             continue
@@ -151,7 +153,7 @@ def members_of(
 
 
 def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Options that the file gives a component and a value of the matrix, standing in its place, does not."""
+    """Notices about options of a component in the file that a value of the matrix drops by replacing the component."""
     values = document_of(experiment).values
     notices = []
     for path, options in axes.items():
@@ -172,19 +174,19 @@ def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]
         if any(lost.values()):
             who, keys = next((who, keys) for who, keys in lost.items() if keys)
             notices.append(
-                f"{path}: '{who}' goes without the file's {', '.join(keys)}, since it takes the whole place; vary "
+                f"{path}: '{who}' drops {', '.join(keys)} set in the file, because it replaces the whole entry; vary "
                 f"{path}.use to keep the options"
             )
     return notices
 
 
 def _text(value: Any) -> str:
-    """A value as it would stand behind `key=` on the command line."""
+    """A value as it is written after `key=` on the command line."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _concerned(who: Sequence[tuple[str, str]], every: Sequence[tuple[str, str]]) -> str:
-    """Whose problem it is, said as shortly as possible: everybody's, some configurations', or some runs'."""
+    """The prefix of a problem: empty if all runs have it, else the configurations or the runs that do."""
     if len(who) == len(every):
         return ""
     whole = [c for c in dict.fromkeys(c for c, _ in who) if all(pair in who for pair in every if pair[0] == c)]
@@ -209,7 +211,7 @@ def _label(path: str, value: Any, paths: Sequence[str]) -> str:
 
 
 def _component(value: Any) -> str:
-    """`rloo`, `rloo,lr=0.001`, its own `name` where it has one; a list's items joined by +."""
+    """`rloo`, `rloo,lr=0.001`, or its own `name` if it has one; a list's items are joined by +."""
     if isinstance(value, list):
         return "+".join(map(_component, value)) or "none"
     if isinstance(value, Mapping) and isinstance(value.get("use"), str):

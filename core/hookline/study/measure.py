@@ -1,4 +1,4 @@
-"""A figure read off groups of runs: at their end, along the way, at equal cost, and on average over the way."""
+"""A figure of groups of runs: at their end, along the way, at equal cost, and on average over the way."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hookline.study.intervals import Scores, location, prompt_parts
 __all__ = ["AXES", "Evaluations", "Measure", "Range", "area_weights", "bare", "point_weights"]
 
 AXES = ("steps", "tokens", "seconds")
-"""What configurations are compared at equal amounts of."""
+"""The quantities at equal amounts of which configurations are compared."""
 MOST_POINTS = 100
 Weights = Callable[[Floats], Floats]
 
 
 class Evaluations:
-    """The rows behind a figure, of every run; known to be the same prompts everywhere."""
+    """The evaluation rows behind a figure, for every run; all runs must have the same prompts."""
 
     def __init__(self, entries: Sequence[Entry], figure: Figure) -> None:
         self.figure = figure
@@ -62,11 +62,11 @@ class Evaluations:
                 what = f"{len(first)} and {len(other)} rows" if len(first) != len(other) else "other prompts"
                 raise DataError(
                     f"{entries[0].where} and {entry.where} were not evaluated on the same rows ({what})",
-                    "give the evaluation the same `rows` and a `rollout` of its own, equal in all configurations",
+                    "give the evaluation the same `rows` and its own `rollout`, equal in all configurations",
                 )
 
     def sums(self, entry: Entry, step: int, term: str) -> PromptSums | None:
-        """A term's sums by prompt at one step; None where that evaluation is not there."""
+        """A term's sums by prompt at one step; None if there is no such evaluation."""
         key = id(entry), step, term
         if key not in self._sums:
             samples = self.by_run[id(entry)].get(step)
@@ -74,7 +74,7 @@ class Evaluations:
         return self._sums[key]
 
     def summary(self, entries: Sequence[Entry], term: str, metric: str) -> str | None:
-        """How the component sums rows up: `mean`, `perplexity`, or None where in another way, or the rows are missing."""
+        """How the component summarises rows: `mean`, `perplexity`, or None for another way or for missing rows."""
         known = []
         for entry in entries:
             final = final_row(entry, self.figure.phase)
@@ -87,14 +87,14 @@ class Evaluations:
 
 @dataclass(frozen=True)
 class Range:
-    """Where all runs were measured, along one axis."""
+    """The range along one axis in which all runs were measured."""
 
     start: float
     end: float
 
 
 class Measure:
-    """Reads a figure off groups of runs."""
+    """Computes a figure's scores for groups of runs."""
 
     def __init__(self, figure: Figure, evaluations: Evaluations | None, summary: str | None) -> None:
         self.figure, self.evaluations, self.summary = figure, evaluations, summary
@@ -108,7 +108,7 @@ class Measure:
         return self.rows_of[id(entry)]
 
     def measured(self, entry: Entry, *metrics: str) -> list[int]:
-        """Steps at which a run has these figures, finite; default: the figure."""
+        """Steps at which these figures of a run are finite; by default the compared figure."""
 
         def has(row: Json) -> bool:
             names = metrics or (self.figure.metric,)
@@ -117,12 +117,12 @@ class Measure:
         return sorted(step for step, row in self.rows(entry).items() if has(row))
 
     def scores(self, group: Group, step: int | None = None, metric: str = "", term: str = "") -> Scores:
-        """The figure of each run of a group; step None: the last one of each."""
+        """The figure of each run of a group; by default at the last step of each."""
         chosen = [([step if step is not None else max(self.rows(entry))], np.ones(1)) for entry in group.entries]
         return self._weighed(group, chosen, metric or self.figure.metric, term or self.figure.term)
 
     def along(self, group: Group, axis: str, weights: Weights) -> Scores:
-        """A weighed sum of the figure over all points of each run; weights: of the axis' values there."""
+        """A weighted sum of the figure over all points of each run; weights: a function of the points' axis values."""
         chosen = []
         for entry in group.entries:
             steps = self.measured(entry)
@@ -144,7 +144,7 @@ class Measure:
         return Scores(value_S, None if part_NG is None else weight_SN @ part_NG)
 
     def shared_range(self, groups: Sequence[Group], axis: str) -> Range | None:
-        """From the latest first point of a run to the earliest last one; None where a run has no such axis, or too late."""
+        """From the latest first point of a run to the earliest last one; None if it is empty or a run lacks the axis."""
         ends = []
         for entry in (entry for group in groups for entry in group.entries):
             steps, spent = self.measured(entry), self.spent(entry)
@@ -157,7 +157,7 @@ class Measure:
     def spent(self, entry: Entry) -> dict[int, dict[str, float]]:
         """Step → steps, samples that reached the update, tokens in them, and seconds outside evaluations, from the phase's start.
 
-        No `tokens` where the run counted none.
+        Without `tokens` if the run did not count them.
         """
         if id(entry) in self.spent_of:
             return self.spent_of[id(entry)]
@@ -176,7 +176,7 @@ class Measure:
         return found
 
     def steps(self, group: Group, *metrics: str) -> list[int]:
-        """Steps at which every run of a group has these figures, thinned to what can be drawn."""
+        """Steps at which every run of a group has these figures, at most `MOST_POINTS` of them."""
         steps = sorted(set.intersection(*(set(self.measured(entry, *metrics)) for entry in group.entries)))
         if len(steps) > MOST_POINTS:
             chosen = np.linspace(0, len(steps) - 1, MOST_POINTS).round().astype(int)
@@ -184,7 +184,7 @@ class Measure:
         return steps
 
     def curve(self, group: Group) -> list[Json]:
-        """The figure against what was spent, a mean over runs, at each step."""
+        """The figure at each step, with what was spent until then (a mean over runs)."""
         found = []
         for step in self.steps(group, self.figure.metric):
             spent = [self.spent(entry)[step] for entry in group.entries]
@@ -209,13 +209,13 @@ class Measure:
 
 
 def point_weights(x_K: Floats, at: float) -> Floats:
-    """[K]: how much each point counts for the value at `at`, on straight lines between points."""
+    """[K]: the weight of each point in the value at `at`, on straight lines between points."""
     weight_K: Floats = _between(x_K, np.array([at]))[0]
     return weight_K
 
 
 def area_weights(x_K: Floats, start: float, end: float) -> Floats:
-    """[K]: how much each point counts for the mean of the same lines from `start` to `end`: area over width."""
+    """[K]: the weight of each point in the mean of the same lines from `start` to `end`: area over width."""
     node_N = np.array([start, *(x for x in np.unique(x_K) if start < x < end), end])
     width_N = np.diff(node_N)
     trapezoid_N = (np.append(width_N, 0) + np.insert(width_N, 0, 0)) / 2
@@ -237,5 +237,5 @@ def _between(x_K: Floats, at_N: Floats) -> Floats:
 
 
 def bare(estimate: Any) -> Json:
-    """An estimate as plain values; ends about which nothing can be said are None."""
+    """An estimate as plain values; NaN becomes None."""
     return {key: value if math.isfinite(value) else None for key, value in asdict(estimate).items()}

@@ -1,6 +1,6 @@
-"""How a sweep is watched: one live display on a terminal, a few plain lines anywhere else.
+"""The display of a sweep: live on a terminal, a few plain lines elsewhere.
 
-What is shown is read off the runs' own rows, so nothing has to be sent, and a run that goes on shows where it is.
+Progress is read from the runs' own rows, so that runs send nothing, and a resumed run shows its true step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Progress"]
 
 
 LINES = 4
-"""Where there is no terminal: lines per run, besides its first and last."""
+"""Without a terminal: lines per run, besides its first and last."""
 
 
 class Tail:
@@ -40,7 +40,7 @@ class Tail:
     def read(self) -> None:
         try:
             with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self.read_to:  # rows behind the newest save were taken back
+                if os.fstat(file.fileno()).st_size < self.read_to:  # rows after the newest save were cut off
                     self.read_to, self.step = 0, 0
                     self.first, self.last = {}, {}
                 file.seek(self.read_to)
@@ -64,7 +64,7 @@ class Tail:
 
     @property
     def figures(self) -> str:
-        """`keyword-coverage 0.31 → 0.52`: the phase's evaluations, first and newest."""
+        """`keyword-coverage 0.31 → 0.52`: the phase's evaluations, the first and the newest value."""
         return "   ".join(f"{name} {self.first[name]:.4g} → {value:.4g}" for name, value in self.last.items())
 
 

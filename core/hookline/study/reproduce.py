@@ -1,4 +1,4 @@
-"""A run made again from what it wrote down, and compared with the first time, bit for bit."""
+"""Repeats a run from its own records, and compares the two bit for bit."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["reproduce"]
 
 RULES_OUT = frozenset({"torch", "machine", "arithmetic", "device", "threads", "kernels"})
-"""What must be as it was for sums to round alike. A processor of another name may still compute alike, and code that has
-changed may still do the same: this is what the comparison then shows."""
+"""What must be unchanged for sums to round equally. Another processor or changed code may still give equal bits; the
+comparison shows whether they do."""
 CALLED = {"arithmetic": "the matrix library", "threads": "the number of CPU threads", "machine": "the machine type"}
 
 
@@ -35,24 +35,23 @@ def reproduce(
     anyway: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Make the same run again in another directory, and compare rows, evaluations and final weights with the first time.
+    """Repeat a run in another directory, and compare rows, evaluations and final weights with the original.
 
-    The experiment as resolved, the copied loose plugins, the seed, the number of threads and every recorded answer of a
-    person, a judge or a service are those of the run; such answers are replayed, not asked for again. Times, dates and ids
-    are not compared.
+    The resolved experiment, the copied loose plugins, the seed and the number of threads are those of the run. Recorded
+    answers of a person, a judge or a service are replayed, not asked for again. Times, dates and ids are not compared.
 
-    run: a run, or its directory. out: where the new run goes, by default beside it as `RUN-reproduced`; a reproduction
-    that was interrupted there goes on. until: the last phase to make again; default: the last one that the run has
-    finished. anyway: run and compare even where something that must be equal for equal bits has changed, such as data or
-    threads. say: is given the sentences that `hookline reproduce` prints.
+    run: a run, or its directory. out: the directory of the new run, by default `RUN-reproduced` beside the original; an
+    interrupted reproduction there is resumed. until: the last phase to repeat, by default the last one that the run has
+    finished. anyway: run and compare even if something has changed that must be equal for equal bits, such as data or
+    threads. say: receives the sentences that `hookline reproduce` prints.
 
     Returns {"run", "out", "equal", "rows", "evaluations", "phases", "replayed", "asked", "changes", "differences"}:
-    the numbers of rows and evaluations and the names of the phases that were compared, how many recorded answers were
-    replayed and how many the run had not recorded, a sentence for each thing that is not as it was, and a sentence for
-    each first difference in results, none where `equal` is True.
+    the numbers of compared rows and evaluations and the names of the compared phases; how many recorded answers were
+    replayed, and how many had to be asked for because the run had not recorded them; a sentence for each change since
+    the run; and a sentence for each first difference in results, none if `equal` is True.
 
     Raises CheckpointError for a run that has finished no phase or cannot be repeated exactly, ExperimentError for an
-    unknown phase, DataError for data that is gone, PluginError for a component that is not installed any more, and
+    unknown phase, DataError for missing data, PluginError for a component that is not installed any more, and
     whatever `hookline.run` raises.
     """
     from hookline.loop.api import begin, open_run, plan_of
@@ -74,10 +73,10 @@ def reproduce(
     if fatal and not anyway:
         raise CheckpointError(
             f"{first.directory} cannot be repeated bit for bit: {'; '.join(fatal)}",
-            "restore what has changed, or run and compare all the same with --anyway",
+            "restore what has changed, or run and compare anyway with --anyway",
         )
     for sentence, rules_out in changes.items():
-        told(f"changed: {sentence}; {'equal bits cannot be expected' if rules_out else 'this may change results'}")
+        told(f"changed: {sentence}; {'equal results cannot be expected' if rules_out else 'this may change results'}")
     directory = Path(out) if out else _beside(first.directory)
     if directory.exists() and directory.samefile(first.directory):
         raise CheckpointError(f"{directory} is the run itself", "choose another directory with --out")
@@ -117,7 +116,7 @@ def reproduce(
 
 
 def _phases(run: Run, plan: Plan, until: str | None, told: Callable[[str], None]) -> list[str]:
-    """The names of the phases to make again: all that have ended, up to the one that is named."""
+    """The names of the phases to repeat: all that have ended, up to the phase `until`."""
     from hookline.loop.api import phase_named
 
     names = [phase.spec.name for phase in plan.phases]
@@ -132,24 +131,24 @@ def _phases(run: Run, plan: Plan, until: str | None, told: Callable[[str], None]
         raise CheckpointError(
             unfinished, f"finish it with hookline run … --out {run.directory}; phases that ended can be repeated"
         )
-    told(f"{unfinished}; the phases that ended are made again: {', '.join(ended)}")
+    told(f"{unfinished}; the phases that ended are repeated: {', '.join(ended)}")
     return ended
 
 
 def _changes(run: Run, plan: Plan, now: Surroundings) -> Iterator[tuple[str, bool]]:
-    """(sentence, whether it rules out equal bits) for everything that a result depends on and that is not as it was."""
+    """(sentence, whether it rules out equal bits) for everything that results depend on and that has changed."""
     from hookline.models.folder import folder_hash
     from hookline.runs.surroundings import experiment_hash
 
     written = run.about.get("experiment_sha256")
     experiment = json.loads((run.directory / "experiment.json").read_text(encoding="utf-8"))
     if written is not None and written != experiment_hash(experiment):
-        yield "experiment.json is not as the run wrote it when it began", True
+        yield "experiment.json has changed since the run began", True
     for name in list(run.about.get("data", {})):
         try:
             if name.startswith("model:"):
                 run.pin(name, folder_hash(name.removeprefix("model:")))
-            elif not name.startswith("phase:"):  # what a phase collected is made again
+            elif not name.startswith("phase:"):  # data that a phase collected is collected again
                 run.data(name)
         except (CheckpointError, DataError) as err:
             yield err.message, True
@@ -158,16 +157,16 @@ def _changes(run: Run, plan: Plan, now: Surroundings) -> Iterator[tuple[str, boo
     own = {f"plugin {offer.name}" for offer in plan.offers if offer.built_in}
     for key, text in found.items():
         if key in own and "sources" in found:
-            continue  # said by the sentence about Hookline's own code
+            continue  # the sentence about Hookline's own code covers it
         if key == "sources":
             yield "Hookline's own code has changed since the run", False
         elif key.startswith("plugin "):
             yield f"{text} since the run", key in loose
         else:
             values = run.about[key], now.values[key]
-            yield f"{CALLED.get(key, key)} was {values[0]} and is {values[1]} now", key in RULES_OUT
+            yield f"{CALLED.get(key, key)} was {values[0]} and is now {values[1]}", key in RULES_OUT
     for key, text in run.about.get("resumed_with", {}).items():
-        yield f"the run itself was resumed where something had changed ({text})", key in RULES_OUT
+        yield f"the run itself was resumed after something had changed ({text})", key in RULES_OUT
 
 
 def _beside(directory: Path) -> Path:
@@ -176,7 +175,7 @@ def _beside(directory: Path) -> Path:
 
 
 def _refuse_others(again: Run, first: Run, phases: Sequence[str]) -> None:
-    """Refuse a directory that holds another run, or a reproduction that is over and was made by the code of its day."""
+    """Refuse a directory that holds another run, or a finished reproduction, which older code may have made."""
     if again.resumed and again.about.get("reproduces") != first.id:
         raise CheckpointError(
             f"{again.directory} holds a run that is not a reproduction of {first.directory}",
@@ -184,12 +183,12 @@ def _refuse_others(again: Run, first: Run, phases: Sequence[str]) -> None:
         )
     if all(again.phase_folder(name).exists() for name in phases):
         raise CheckpointError(
-            f"{again.directory} holds a reproduction that has finished", "remove it, or choose another with --out"
+            f"{again.directory} holds a finished reproduction", "remove it, or choose another directory with --out"
         )
 
 
 def _compare(first: Run, again: Run, phases: Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """How many rows and evaluations there are, and a sentence about the first difference of each, and of each phase's end."""
+    """The numbers of rows and evaluations, and sentences about the first difference of each and of each phase's end."""
     differences: list[str] = []
     counts = {}
     for what, read in (("rows", Run.rows), ("evaluations", Run.evaluations)):
@@ -206,7 +205,7 @@ def _compare(first: Run, again: Run, phases: Sequence[str]) -> tuple[dict[str, i
         files = [{path: about["sha256"] for path, about in end["files"].items() if _is_result(path)} for end in ends]
         changed = [path for path in dict.fromkeys([*files[0], *files[1]]) if files[0].get(path) != files[1].get(path)]
         if changed:
-            differences.append(f"phase '{name}' ends with other contents of {', '.join(changed)}")
+            differences.append(f"phase '{name}' ends with different contents of {', '.join(changed)}")
     return counts, differences
 
 
@@ -216,7 +215,7 @@ def _is_result(path: str) -> bool:
 
 
 def _bits(value: Any) -> str:
-    """A row or an evaluation without its times, so that equal text means equal bits, of NaN and −0 too."""
+    """A row or an evaluation as text, without its times: equal text means equal bits, also for NaN and −0."""
     kept = {key: item for key, item in value.items() if key != "timings"} if isinstance(value, Mapping) else value
     return json.dumps(kept, sort_keys=True)
 

@@ -1,7 +1,7 @@
-"""Several runs of one experiment: seeds, and a matrix of what else varies.
+"""Several runs of one experiment: seeds, and a matrix of other settings.
 
-Each is an ordinary run directory under one sweep directory, made by a child process of its own, so that one which fails
-or dies stops no other. The product is planned and checked whole before the first run starts.
+Each run is an ordinary run directory under one sweep directory, made by its own child process, so that a run which
+fails does not stop the others. All combinations are planned and checked before the first run starts.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def sweep(
     out: str | Path | None = None,
     plugins: Sequence[str] = (),
 ) -> list[Any]:
-    """Run every combination of an experiment's `matrix` and of `seeds`, or go on with the sweep that `out` holds.
+    """Run every combination of an experiment's `matrix` and of `seeds`, or resume the sweep in `out`.
 
-    seeds: a count (5: seeds 1 to 5) or the seeds themselves; jobs: how many run at once, which changes no result.
-    Returns the runs. Raises a HooklineError: before anything starts when a combination cannot work, and at the end when
-    some failed, all others being finished by then.
+    seeds: a count (5: seeds 1 to 5) or the seeds themselves; jobs: how many runs at once; results do not depend on it.
+    Returns the runs. Raises a HooklineError before anything starts if a combination cannot work, and at the end, after
+    all others have finished, if some runs failed.
     """
     from hookline.loop.api import fresh_directory
     from hookline.loop.signals import stop_signals
@@ -51,7 +51,7 @@ def sweep(
     from hookline.study.progress import Progress
 
     if jobs < 1:
-        raise ExperimentError(f"--jobs {jobs} would run nothing", "give 1 or more")
+        raise ExperimentError(f"--jobs {jobs} would run nothing", "set it to 1 or more")
     experiment = document_of(experiment)
     members = members_of(experiment, overrides, seeds, plugins)
     name = members[0].plan.experiment.name
@@ -82,7 +82,7 @@ def sweep(
         finally:
             progress.end()
     whole = done + sum(code == 0 for code in codes.values())
-    hint = f"the same command with --out {directory} goes on"
+    hint = f"run the same command with --out {directory} to continue"
     if stopping.code:
         raise Stopped(f"stopped, saved; {whole} of {len(members)} runs are finished", hint, stopping.code)
     failed = {name: code for name, code in codes.items() if code}
@@ -98,20 +98,23 @@ def sweep(
 
 @contextlib.contextmanager
 def _opened(directory: Path) -> Iterator[int]:
-    """A sweep directory, new or gone on with, under a lock that the runs' processes hold too, as long as they live."""
+    """Open a new or existing sweep directory, under a lock that the runs' processes share while they live."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / "lock").open("a+")
     except OSError as err:
         why = "it is a file" if isinstance(err, FileExistsError) else err.strerror
-        raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
+        raise CheckpointError(f"{directory} cannot be written: {why}", "choose another directory with --out") from None
     with file:
         if (directory / "run.json").exists():
-            raise CheckpointError(f"{directory} is one run, not a sweep", "choose another with --out")
+            raise CheckpointError(
+                f"{directory} is the directory of a run, not of a sweep", "choose another directory with --out"
+            )
         strangers = sorted(p.name for p in directory.iterdir() if p.name != "lock")
         if strangers and not (directory / FILE).exists():
             raise CheckpointError(
-                f"{directory} is not empty and no sweep ({strangers[0]}, …)", "choose another with --out"
+                f"{directory} is not empty and is not a sweep directory (it contains {strangers[0]}, …)",
+                "choose another directory with --out",
             )
         _take(file, directory)
         (directory / "logs").mkdir(exist_ok=True)
@@ -119,8 +122,8 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def _take(file: IO[str], directory: Path, patience: float = 60.0) -> None:
-    """The lock; runs that outlived a killed sweep are saving, so they are waited for."""
-    import fcntl  # where there is none, everything but a sweep works
+    """Take the lock; wait for runs that outlived a killed sweep, since they are still saving."""
+    import fcntl  # without this module, everything except a sweep works
 
     until = time.monotonic() + patience
     while True:
@@ -132,7 +135,8 @@ def _take(file: IO[str], directory: Path, patience: float = 60.0) -> None:
             holder = file.read().strip()
             if _alive(holder) or time.monotonic() > until:
                 raise CheckpointError(
-                    f"{directory} is in use by process {holder}", "wait for it, stop it, or choose another --out"
+                    f"{directory} is in use by process {holder}",
+                    "wait for that process, stop it, or choose another --out",
                 ) from None
             time.sleep(0.1)
     file.truncate(0)
@@ -151,7 +155,7 @@ def _alive(process: str) -> bool:
 
 
 def _to_do(members: Sequence[Member], directory: Path) -> tuple[list[Member], list[str]]:
-    """Who is not finished, and what is to be said of those there are. Raises one error for all that cannot go on."""
+    """The unfinished members, and notices of existing runs. Raises one error for all runs that cannot be resumed."""
     from hookline.loop.api import complete, open_run
 
     waiting: list[Member] = []
@@ -173,7 +177,7 @@ def _to_do(members: Sequence[Member], directory: Path) -> tuple[list[Member], li
             errors.append(err)
     if errors:
         error = CheckpointError(
-            str(errors[0]) if len(errors) == 1 else f"{len(errors)} runs in {directory} cannot go on"
+            str(errors[0]) if len(errors) == 1 else f"{len(errors)} runs in {directory} cannot be resumed"
         )
         if len(errors) > 1:
             error.message += "".join(f"\n  {err}" for err in errors[:20])
@@ -183,7 +187,7 @@ def _to_do(members: Sequence[Member], directory: Path) -> tuple[list[Member], li
 
 
 def _note(directory: Path, members: Sequence[Member], plugins: Sequence[str]) -> dict[str, Any]:
-    """sweep.json: what the directory is. A sweep that grew by seeds or configurations keeps those it had."""
+    """Write sweep.json, the list of runs. A sweep that gets more seeds or configurations keeps its earlier runs."""
     path = directory / FILE
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else "{}"
@@ -214,5 +218,5 @@ def _thread_notice(members: Sequence[Member], jobs: int) -> list[str]:
         return []
     fewer = max(1, cores // jobs)
     return [
-        f"{jobs} runs at once use {each} threads each, on {cores} cores; threads={fewer} is faster, and other last digits"
+        f"{jobs} runs at once use {each} threads each, on {cores} cores; threads={fewer} is faster, with other last digits"
     ]

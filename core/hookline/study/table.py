@@ -1,11 +1,11 @@
-"""A table of results, made once: text for people, CSV for programs, LaTeX for papers.
+"""A table of results in three forms: text for people, CSV for programs, LaTeX for papers.
 
     table = Table("pairs", (Column("first"), Column("gain", form="+.3f"), Column("range", "95 % interval", ends=True)))
     table.add(first="ppo", gain=0.03141, range=(0.012, 0.05))
     table.show(out)            # ppo   +0.031   [0.012, 0.05]
     table.csv()                # first,gain,range_low,range_high and ppo,0.03141,0.012,0.05
 
-People see rounded numbers; CSV holds every digit, so nothing is lost by reading a table again.
+Text shows rounded numbers; CSV has every digit, so reading it back loses nothing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["Column", "Table"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in the rows and in CSV, what people read above it, and how they see its numbers."""
+    """A column: its key in the rows and in CSV, its heading for people, and its number format."""
 
     key: str
     """Its name in the rows and in CSV."""
     heading: str | None = None
-    """Default: the key."""
+    """The heading for people; by default the key."""
     form: str = ".4g"
     """The format of numbers for people, e.g. `+.3f`. Whole numbers are shown as they are."""
     ends: bool = False
@@ -39,11 +39,11 @@ class Column:
 
     @property
     def title(self) -> str:
-        """What people read above the column."""
+        """The heading that people read."""
         return self.key if self.heading is None else self.heading
 
     def shown(self, value: Any) -> str:
-        """A value as people see it; empty where there is none."""
+        """A value as people see it; empty if it is missing."""
         if self.ends:
             low, high = _pair(value)
             return "" if low is None or high is None else f"[{self._number(low)}, {self._number(high)}]"
@@ -64,16 +64,16 @@ class Column:
 
 @dataclass
 class Table:
-    """Columns and rows. A row is a mapping by the columns' keys; None, NaN and absent values are blank everywhere."""
+    """Columns and rows. A row is a mapping by the columns' keys; None, NaN and absent values are shown as blanks."""
 
     name: str
-    """A word for it: the stem of files that hold it."""
+    """A short name, used as the stem of its files."""
     columns: Sequence[Column]
     """The columns, in their order."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The rows, in their order; `add` appends one."""
     caption: str = ""
-    """A sentence above it, for people."""
+    """A sentence above the table, for people."""
 
     def add(self, **values: Any) -> None:
         """Add a row. Raises TypeError for a value without a column."""
@@ -82,22 +82,22 @@ class Table:
         self.rows.append(values)
 
     def only(self, *keys: str) -> Table:
-        """The same rows with some of the columns."""
+        """A table with the same rows and only these columns."""
         columns = [column for column in self.columns if column.key in keys]
         rows = [{key: row.get(key) for key in keys} for row in self.rows]
         return Table(self.name, columns, rows, self.caption)
 
     @property
     def headings(self) -> list[str]:
-        """What people read above each column."""
+        """The headings that people read."""
         return [column.title for column in self.columns]
 
     def cells(self) -> list[list[str]]:
-        """Row by row, as people see it."""
+        """The cells as people see them, row by row."""
         return [[column.shown(row.get(column.key)) for column in self.columns] for row in self.rows]
 
     def show(self, out: Out, most: int | None = None) -> None:
-        """Print it; `most` rows at most."""
+        """Print the table, at most `most` rows."""
         if self.caption:
             out.text(self.caption)
         # numbers align in text as in LaTeX, so they are padded here and printed as text
@@ -106,7 +106,7 @@ class Table:
         numbers = self._numeric()
         padded = [[c.rjust(w) if n else c for c, w, n in zip(line, widths, numbers)] for line in cells]
         headings = [h.rjust(w) if n else h for h, w, n in zip(self.headings, widths, numbers)]
-        # a space apart for headings that are equal, since a row goes by them
+        # equal headings get extra spaces, since they are the keys of a row
         keys = [heading + " " * headings[:i].count(heading) for i, heading in enumerate(headings)]
         out.table([dict(zip(keys, line)) for line in padded], keys)
 
@@ -131,7 +131,7 @@ class Table:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
     def _numeric(self) -> list[bool]:
-        """Which columns hold numbers alone, and so stand to the right."""
+        """Which columns contain only numbers and are aligned to the right."""
         values = ([row.get(c.key) for row in self.rows if not _missing(row.get(c.key))] for c in self.columns)
         return [
             bool(column) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in column)

@@ -22,7 +22,7 @@ from hookline.errors import HooklineError, shorten, told
 def work(
     requests: list[dict[str, Any]], jobs: int, lock: int, stopping: Any, progress: Any, codes: dict[str, int]
 ) -> None:
-    """Give every request to a worker; when asked to stop, let those that run save, and begin no other."""
+    """Give every request to a worker; when asked to stop, let running ones save, and begin no others."""
     workers = [Worker(lock, jobs > 1) for _ in range(jobs)]
     queue, told = list(requests), False
     try:
@@ -64,7 +64,7 @@ def work(
 
 
 class Worker:
-    """A process that has imported what runs need, and forks a fresh child for each: warm, and none sees another's state."""
+    """A process that has imported everything a run needs and forks a new child for each run, with a clean state."""
 
     def __init__(self, lock: int, shares: bool) -> None:
         start = "import sys; sys.path[:] = sys.argv[1:]; from hookline.study.workers import nursery; nursery()"
@@ -91,7 +91,7 @@ class Worker:
             self.process.stdin.flush()
 
     def hear(self) -> list[int]:
-        """Exit codes of the run it was given, as it ends."""
+        """The exit code of the worker's run, once the run has ended."""
         assert self.process.stdout
         raw = os.read(self.process.stdout.fileno(), 1 << 16)
         if not raw:
@@ -113,7 +113,7 @@ class Worker:
         return codes
 
     def tell(self, number: int) -> None:
-        """Send the run's process a signal; one that is not yet born gets it at birth."""
+        """Send the run's process a signal; if the process has not started yet, it gets the signal at its start."""
         if self.child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.child, number)
@@ -147,7 +147,9 @@ def nursery() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         for name in request["data"]:
-            with contextlib.suppress(Exception):  # only to have it read once for all; the run itself says what is wrong
+            with contextlib.suppress(
+                Exception
+            ):  # only to read the data once for all runs; the run itself reports errors
                 sources.rows(name)
         process = os.fork()
         if process == 0:
@@ -159,7 +161,7 @@ def nursery() -> None:
 
 
 def _child(request: dict[str, Any]) -> int:
-    """One run, as `hookline run` makes it, with what it prints in its log. Returns the exit code."""
+    """Make one run like `hookline run`, with its output in its log. Returns the exit code."""
     from hookline.loop import api
 
     def stop_with_the_sweep() -> None:
@@ -180,7 +182,7 @@ def _child(request: dict[str, Any]) -> int:
 
 
 def why(log: Path, code: int) -> str:
-    """What a failed run said last: its sentence, or that a signal ended it."""
+    """Why a run failed: its last error message, or the signal that ended it."""
     if code < 0:
         number = -code
         known = signal.Signals(number).name if number in signal.valid_signals() else str(number)

@@ -14,7 +14,7 @@ __all__ = ["StatsCache"]
 
 
 class StatsCache:
-    """Figures without gradient by what they are of: the tokens, the mask, the behaviour and the role."""
+    """Figures without gradient, keyed by what they depend on: tokens, mask, behaviour and role."""
 
     def __init__(self, micro_tokens: int = 16384) -> None:
         self.micro_tokens = micro_tokens
@@ -25,14 +25,17 @@ class StatsCache:
         self._held.clear()
 
     def get(self, role: Role, batch: Batch, want: Sequence[str]) -> Stats:
-        """Figures per token, [B, T] float32; those that are not there yet are computed together."""
+        """Figures per token, [B, T] float32; missing ones are computed together."""
         tokens = (batch.prompt_ids_BP, batch.prompt_length_B, batch.token_ids_BT, batch.mask_BT)
         of = (*tokens, getattr(batch, "behaviour", None), role)
         place = tuple(map(id, of))  # the cache holds on to what it is about, so that an id means one thing
         _, version, known = self._held.get(place, (of, role.version, Stats()))
         changed = next((name for name, tensor in known.items() if tensor._version), None)
         if changed:
-            raise PluginError(f"the statistic '{changed}' was changed in place", "work on a copy: others read it later")
+            raise PluginError(
+                f"the statistic '{changed}' was changed in place",
+                "work on a copy, because other components read it later",
+            )
         if version != role.version:
             known = Stats()
         missing = [name for name in want if name not in known]

@@ -19,8 +19,8 @@ __all__ = ["Optimiser", "hidden_matrices", "learning_rate"]
 def learning_rate(config: UpdateConfig, taken: int, at: int, total: int) -> float:
     """Share of the peak for the next optimiser step: linear warm-up, then the schedule.
 
-    taken: optimiser steps so far, which warm-up counts. at, of total: how far the phase is, which the schedule follows,
-    in optimiser steps of which every step of the phase takes as many as the present one. Where all do, `at` is `taken`.
+    taken: optimiser steps so far, which warm-up counts. at, total: the phase's progress and length, which the schedule
+    follows, in optimiser steps, if every step of the phase takes as many as this one. If all do, `at` equals `taken`.
     """
     if taken < config.warmup:
         return (taken + 1) / config.warmup
@@ -86,7 +86,8 @@ class Optimiser:
         unknown = sorted(set(saved) - set(self.parameters))
         if unknown:
             raise CheckpointError(
-                f"optimiser state for unknown parameters: {', '.join(unknown[:5])}", "use the run's own experiment"
+                f"the checkpoint has optimiser state for unknown parameters: {', '.join(unknown[:5])}",
+                "resume with the run's own experiment",
             )
         owner = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
         for name, values in saved.items():

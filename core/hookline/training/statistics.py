@@ -1,4 +1,4 @@
-"""Token statistics of a role over a batch. No path here holds [B, T, V]: the vocabulary is met inside `hookline.kernels`."""
+"""Token statistics of a role over a batch. No path holds [B, T, V]: only `hookline.kernels` sees the vocabulary."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def forward(role: Role, batch: Batch, want: Sequence[str]) -> dict[str, Tensor]:
             known = [*TOKEN_STATISTICS, *role.heads, *(f"{head_name}.{figure}" for figure in TOKEN_STATISTICS if dot)]
             raise PluginError(
                 f"role '{role.name}' has no statistic or head '{name}'{nearest(name, known)}",
-                "make it in setup: ctx.head",
+                "make the head in setup: ctx.head",
             )
     if tokens:
         role.family.require({"before"}, f"'{tokens[0]}' of role '{role.name}'")
@@ -109,10 +109,10 @@ def _row_figures(
     asked: Sequence[str],
     place: Callable[[Tensor, tuple[Tensor, Tensor]], Tensor],
 ) -> dict[str, Tensor]:
-    """A figure of the whole row, put on its last chosen token."""
+    """A head's figure of the whole row, placed on the row's last chosen token."""
     if name not in asked:
         raise PluginError(
-            f"head '{name}' reads a row, so it has no figures per token", f"read it whole: want=('{name}',)"
+            f"head '{name}' reads a row, so it has no figures per token", f"read the head itself: want=('{name}',)"
         )
     chosen_B = batch.mask_BT.any(1)
     at_T = torch.arange(batch.mask_BT.shape[1], device=batch.mask_BT.device)
@@ -122,14 +122,14 @@ def _row_figures(
 
 
 def _vocabulary_stats(head: ReadHead, read_NH: Tensor, ids_N: Tensor, want: tuple[str, ...], name: str) -> Any:
-    """Figures of a head over the vocabulary, such as Q values, tile by tile: its figure for the token itself is
+    """Figures of a head over the vocabulary, such as Q values, tile by tile. The head's figure for the token itself is
     logprobs + logsumexp."""
     layers = list(head.inner) if isinstance(head.inner, nn.Sequential) else [head.inner]
     last = layers.pop()
     if not isinstance(last, nn.Linear):
         raise PluginError(
             f"head '{name}' does not end in a linear layer over the vocabulary, so it has no {', '.join(want)}",
-            f"read it whole: want=('{name}',)",
+            f"read the head itself: want=('{name}',)",
         )
     hidden_NH = read_NH.float()
     for layer in layers:
@@ -156,7 +156,7 @@ def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...]) -> t
 
 
 def _definition(batch: Batch, rows_N: Tensor, at_N: Tensor) -> tuple[float, tuple[Tensor, Tensor] | None]:
-    """Temperature and kept ids under which the batch's tokens were drawn: every log-prob of them is taken alike."""
+    """Temperature and kept ids with which the batch's tokens were drawn; all their log-probs use the same."""
     behaviour = batch.behaviour if isinstance(batch, Rollout) else None
     if behaviour is None:
         return 1.0, None

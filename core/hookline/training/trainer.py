@@ -1,4 +1,4 @@
-"""Training steps: how a loss over rows becomes a change of weights, whatever the batch's split."""
+"""Training steps: a loss over rows changes the weights, independently of how the batch is split."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 
 
 class TrainingContext(Protocol):
-    """What a trainer needs of a phase."""
+    """What a trainer needs from a phase."""
 
     @property
     def world(self) -> World:
-        """Over what counts are summed, and where losses are computed."""
+        """The processes over which counts are summed, and the device of losses."""
 
     @property
     def step(self) -> int:
-        """Steps of the phase that are done."""
+        """Finished steps of the phase."""
 
     def key(self, purpose: str, *ids: object) -> tuple[object, ...]:
-        """What a random number is for."""
+        """The key of a random number: what the number is for."""
 
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         """Add to a figure of this step."""
@@ -56,7 +56,7 @@ class Trainer:
         trained: Iterable[Role],
         steps: int,
     ) -> None:
-        """roles: from a name to the role of which a loss asks statistics."""
+        """roles: from a name to the role whose statistics a loss asks for."""
         self.ctx = ctx
         self.config = config
         self.roles = roles
@@ -64,7 +64,7 @@ class Trainer:
         self.device = ctx.world.device
         self.steps = steps
         self.progress = (0, steps)
-        """How far the phase is, and how long: in optimiser steps, as many a step as the present one takes."""
+        """Progress and length of the phase in optimiser steps, if every step takes as many as the present one."""
         named = {f"{role.name}/{name}": p for role in self.trained for name, p in role.trainable().items()}
         matrices = set().union(*(hidden_matrices(role.net, _output(role), f"{role.name}/") for role in self.trained))
         self.optimiser = Optimiser(config, named, matrices)
@@ -138,18 +138,18 @@ class Trainer:
             if not isinstance(answer, Loss):
                 raise PluginError(
                     f"the loss function returned a {type(answer).__name__}, not a hookline.Loss",
-                    "build it from mb.token_mean, mb.row_mean or mb.mean_over",
+                    "build the loss with mb.token_mean, mb.row_mean or mb.mean_over",
                 )
             value = float(answer.value.detach())
             if not math.isfinite(value):
                 raise NumbersError(
                     f"the loss is {value}{_culprit(answer, mb.batch)}",
-                    "the weights are as before this step; lower lr or look at that row",
+                    "the weights are as before this step; lower lr, or check that row",
                 )
             total += value
             if not answer.value.requires_grad:
                 raise PluginError(
-                    "the loss carries no gradient, so nothing would be learned", "build it from mb.stats(...)"
+                    "the loss carries no gradient, so nothing would be learned", "build the loss from mb.stats(...)"
                 )
             answer.value.backward()  # type: ignore[no-untyped-call]
         return total
@@ -183,7 +183,7 @@ class Trainer:
 
 
 def _output(role: Role) -> torch.Tensor | None:
-    """The weight of a role's output layer, where it has one."""
+    """The weight of a role's output layer, or None."""
     layer = role.family.output(role.base)
     return layer[0] if layer else None
 
