@@ -76,7 +76,9 @@ def whole_turns(subject: Subject) -> str | None:
             raise Broken(f"turn {number} has {' and '.join(ways) or 'no messages, no text and no token_ids'}")
         wrong = [name for name, value in turn.rewards.items() if not math.isfinite(value)]
         if wrong:
-            raise Broken(f"turn {number} has the reward '{wrong[0]}' = {turn.rewards[wrong[0]]}; rewards must be finite")
+            raise Broken(
+                f"turn {number} has the reward '{wrong[0]}' = {turn.rewards[wrong[0]]}; rewards must be finite"
+            )
         if any("role" not in message or "content" not in message for message in turn.messages):
             raise Broken(f"turn {number} has a message without `role` or `content`")
     return None

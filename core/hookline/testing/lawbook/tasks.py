@@ -124,7 +124,9 @@ def process(subject: Subject) -> str | None:
             after = list(world.step(state, action))
             sums(f"what follows '{action}' in {state!r}", [p for p, _, _ in after])
             if after != list(world.step(state, action)):
-                raise Broken(f"what follows '{action}' in {state!r} differs at the second call; draw nothing at random here")
+                raise Broken(
+                    f"what follows '{action}' in {state!r} differs at the second call; draw nothing at random here"
+                )
             for _, new, reward in after:
                 if not math.isfinite(reward):
                     raise Broken(f"'{action}' in {state!r} has the reward {reward}; rewards must be finite")

@@ -19,7 +19,7 @@ from hookline.training.statistics import forward
 AWAY = 0.02
 """How far weights move for the gradient of a later epoch, as noise per entry, so that ratios differ from 1."""
 STEPS = (0.02, 0.004, 0.0008, 0.0001, 0.00002)
-"""Step sizes of finite differences: a large step exceeds float32's noise, a small step stays within a narrow clip."""
+"""Step sizes of finite differences: a large step rises above float32's noise, a small step stays within a narrow clip."""
 
 
 def gradient(harness: Harness, batch: Batch, **how: Any) -> Gradient:
