@@ -54,9 +54,9 @@ REFUSALS = {
     "softcap 0": (lambda: token_stats(LOGITS, IDS, softcap=0), "softcap is 0.0; .* or None for no cap"),
     "unknown statistic": (
         lambda: token_stats(LOGITS, IDS, want=("perplexity",)),
-        "want names 'perplexity'; it can name",
+        "want names 'perplexity'; choose from",
     ),
-    "unknown grad": (lambda: token_stats(LOGITS, IDS, grad="fast"), "grad is 'fast'; it can be new, pooled, inplace"),
+    "unknown grad": (lambda: token_stats(LOGITS, IDS, grad="fast"), "grad is 'fast'; choose from new, pooled, inplace"),
     "hidden of another width": (
         lambda: linear_token_stats(HIDDEN[..., :3], WEIGHT, IDS),
         r"hidden is \[2, 3, 3\] but weight",
@@ -71,7 +71,7 @@ REFUSALS = {
     "integer rewards": (lambda: gae(REWARDS.long(), VALUES), "rewards is int64"),
     "float mask": (lambda: gae(REWARDS, VALUES, mask=VALUES), "mask is float32; give a bool mask"),
     "mask of another shape": (lambda: gae(REWARDS, VALUES, mask=VALUES[:1] > 0), r"mask is \[1, 8\] but rewards"),
-    "gamma above 1": (lambda: gae(REWARDS, VALUES, gamma=1.1), r"gamma is 1.1; it lies in \[0, 1\]"),
+    "gamma above 1": (lambda: gae(REWARDS, VALUES, gamma=1.1), r"gamma is 1.1; give a number in \[0, 1\]"),
     "lam NaN": (lambda: gae(REWARDS, VALUES, lam=math.nan), "lam is nan"),
     "lam a tensor": (lambda: gae(REWARDS, VALUES, lam=torch.tensor(0.9)), "lam is a Tensor; give a plain number"),
     "bootstrap per token": (lambda: gae(REWARDS, VALUES, bootstrap=VALUES), r"bootstrap is \[2, 8\]; .* \[2\]"),
@@ -116,7 +116,7 @@ REFUSALS = {
     ),
     "support of nothing": (
         lambda: token_stats(LOGITS[0, :2], IDS[0, :2], support=(torch.tensor([0]), torch.tensor([0, 1, 1]))),
-        "token 1 keeps no id in its support",
+        "token 1 has no kept id in its support",
     ),
     "support that goes beyond its ids": (
         lambda: token_stats(LOGITS[0, :1], IDS[0, :1], support=(torch.tensor([0]), torch.tensor([0, 5]))),
@@ -124,7 +124,7 @@ REFUSALS = {
     ),
     "support offsets that leave and return": (
         lambda: token_stats(LOGITS[0, :2], IDS[0, :2], support=(torch.tensor([0]), torch.tensor([0, 9, 1]))),
-        "never fall",
+        "not decrease",
     ),
 }
 

@@ -132,7 +132,7 @@ def test_another_machine_is_named(two_cases, tmp_path, capsys):
         row["ratio"] = 1e-6
     path.write_text(json.dumps(found))
     assert main(["bench", "kernels", "--quick", "--baseline", str(path)]) == 0
-    assert "differs in cpu; ratios may differ for that alone" in capsys.readouterr().out
+    assert "differs in cpu; this alone may change the ratios" in capsys.readouterr().out
 
 
 def test_five_per_cent_is_the_line():
@@ -154,7 +154,7 @@ def test_a_baseline_that_is_none(tmp_path, capsys, text):
     if text is not None:
         path.write_text(text)
     assert main(["bench", "kernels", "--quick", "--baseline", str(path)]) == 3
-    assert "is no stored measurement" in capsys.readouterr().err
+    assert "is not a stored measurement" in capsys.readouterr().err
 
 
 def test_a_baseline_of_other_shapes(tmp_path, capsys, monkeypatch):
@@ -162,7 +162,7 @@ def test_a_baseline_of_other_shapes(tmp_path, capsys, monkeypatch):
     path.write_text('{"rows": []}')
     monkeypatch.setattr(kernels, "ceilings", None)
     assert main(["bench", "kernels", "--quick", "--baseline", str(path)]) == 3
-    assert "has none of these shapes → compare what was measured with the same options" in capsys.readouterr().err
+    assert "has none of these shapes → compare measurements made with the same options" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["kernels", "update"])
@@ -245,7 +245,7 @@ def test_the_table_of_updates(monkeypatch, capsys, tmp_path):
 def test_a_child_that_dies_is_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(update.sys, "executable", "/bin/false")
     assert main(["bench", "update", "--quick"]) == 6
-    assert "the update with materialised logits and 2048 tokens ended: exit code 1" in capsys.readouterr().err
+    assert "materialised logits and a vocabulary of 2048 tokens failed: exit code 1" in capsys.readouterr().err
 
 
 @pytest.mark.slow

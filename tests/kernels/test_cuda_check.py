@@ -91,7 +91,7 @@ def test_no_torch_header_is_included():
 
 
 def test_tensors_on_two_devices_are_refused_before_any_kernel():
-    with pytest.raises(ValueError, match="tensors lie on cpu and meta; move them to one device"):
+    with pytest.raises(ValueError, match="tensors are on cpu and meta; move them to one device"):
         cuda.place(torch.zeros(1), None, torch.zeros(1, device="meta"))
 
 

@@ -133,7 +133,7 @@ def test_a_wrong_id_is_an_error_and_the_context_lives():
     logits, ids = torch.randn(4, 100, device="cuda"), torch.tensor([0, 99, 100, 2], device="cuda")
     with pytest.raises(ValueError, match=r"token_ids\[2\] is 100"):
         token_stats(logits, ids)
-    with pytest.raises(ValueError, match="tensors lie on cuda:0 and cpu"):
+    with pytest.raises(ValueError, match="tensors are on cuda:0 and cpu"):
         token_stats(logits, ids.cpu())
     torch.cuda.synchronize()
     assert token_stats(logits, ids.clamp(max=99)).logprobs.isfinite().all()

@@ -1,14 +1,14 @@
-"""The hot arithmetic of RLHF: token statistics, GAE and KL, in C++ where a compiled kernel exists and in torch
-elsewhere.
+"""The compute-heavy arithmetic of RLHF: token statistics, GAE and KL, in C++ where a compiled kernel exists and in
+torch elsewhere.
 
     from hookline.kernels import token_stats
     stats = token_stats(logits_BTV, token_ids_BT, temperature=0.7, want=("logprobs", "entropy"))
     loss = -(stats.logprobs * advantage_BT).mean()
 
-Statistics, never losses: an algorithm is written with them in plain torch. Results are float32 whatever the inputs
-are (float64 for float64 inputs). Every function takes any leading shape, works on every device and under
-`torch.compile(fullgraph=True)`, ignores autocast, is bitwise reproducible at equal thread count, and has a reference
-in `hookline.kernels.reference` that anyone can read. This package imports nothing else of hookline.
+The functions return statistics, never losses: algorithms compute their losses from these in plain torch. Results are
+float32 for every input dtype (float64 for float64 inputs). Every function takes any leading shape, works on every
+device and under `torch.compile(fullgraph=True)`, ignores autocast, is bitwise reproducible at equal thread count, and
+has a readable reference in `hookline.kernels.reference`. This package imports nothing else of hookline.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ESTIMATOR = {name: 1 << i for i, name in enumerate(ESTIMATORS)}
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What was asked of each token; None where it was not. All have the shape of `token_ids`, [...], in float32.
+    """The requested statistics of each token; the others are None. All have the shape of `token_ids`, [...], in float32.
 
     With z = softcap(logits) / temperature, p = softmax(z) over the token's support, and y the token:
     """
@@ -62,19 +62,19 @@ class TokenStats:
     logsumexp: Tensor | None = None
     """[...]: log sum exp z, so that logprobs + logsumexp is the chosen z. Differentiable."""
     sum_sq_probs: Tensor | None = None
-    """[...]: sum p², the chance that two draws agree. Differentiable."""
+    """[...]: sum p², the probability that two draws agree. Differentiable."""
     top_p_mass: Tensor | None = None
-    """[...]: probability of all tokens with a larger logit than y: y lies in the top-p nucleus where top_p_mass < p.
+    """[...]: probability of all tokens with a larger logit than y: y lies in the top-p nucleus if top_p_mass < p.
     No gradient.
     """
     rank: Tensor | None = None
     """[...]: number of tokens with a larger logit than y: 0 for the greedy choice, < k within the top k. No gradient."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """A statistic by name, [...]; KeyError where it was not asked for."""
+        """A statistic by name, [...]; raises KeyError if the statistic was not requested."""
         value = getattr(self, name) if name in STATISTICS else None
         if value is None:
-            raise KeyError(f"{name!r} was not asked for; add it to want")
+            raise KeyError(f"{name!r} was not requested; add it to want")
         return value  # type: ignore[no-any-return]
 
 
@@ -99,12 +99,12 @@ def token_stats(
       `token_ids`, flattened) keeps `ids[offsets[i]:offsets[i + 1]]`, in ascending order. The softmax is taken over
       these only.
     - `want`: names out of `STATISTICS`; each is computed only if named. See `TokenStats`.
-    - `grad`: where the gradient goes. `"new"` tensor; `"pooled"`: into memory kept from an earlier backward pass of
-      this size whose gradient nobody holds any more (fresh pages cost more than the arithmetic on a CPU);
-      `"inplace"`: over the logits, which nobody may need afterwards; autograd refuses if somebody does. Compiled
+    - `grad`: where the gradient is written. `"new"`: into a new tensor; `"pooled"`: into the memory of an earlier
+      gradient of this size that is no longer in use (on a CPU, fresh pages cost more than the arithmetic);
+      `"inplace"`: over the logits, which must not be used afterwards; autograd raises an error if they are. Compiled
       graphs plan their own memory and treat all three as `"new"`.
 
-    A NaN or +inf logit makes its own row NaN and no other; -inf is a token that cannot be drawn. A row of -inf alone
+    A NaN or +inf logit makes only its own row NaN; -inf is a token that cannot be drawn. A row that is all -inf
     has NaN statistics. Raises ValueError for wrong shapes, dtypes, options, and for the first id out of range.
 
     Source: log-softmax with an online normaliser (Milakov & Gimelshein 2018, arXiv:1805.02867).
@@ -115,7 +115,7 @@ def token_stats(
     temperature, cap = _temperature("token_stats", temperature), _softcap("token_stats", softcap)
     kept_ids, kept_offsets = _support("token_stats", support, token_ids)
     if grad not in _GRADS:
-        raise ValueError(f"token_stats: grad is {grad!r}; it can be {', '.join(_GRADS)}")
+        raise ValueError(f"token_stats: grad is {grad!r}; choose from {', '.join(_GRADS)}")
     if torch.compiler.is_compiling():
         grad = "new"
     stats = torch.ops.hookline.token_stats(logits, token_ids, kept_ids, kept_offsets, temperature, cap, bits, grad)
@@ -133,14 +133,14 @@ def linear_token_stats(
     support: KeptIds | None = None,
     want: Sequence[str] = ("logprobs",),
 ) -> TokenStats:
-    """`token_stats(hidden @ weight.T + bias, token_ids)` without ever holding these logits: only a tile of them at a
-    time.
+    """`token_stats(hidden @ weight.T + bias, token_ids)` without these logits in memory: only one tile of them exists
+    at a time.
 
     - `hidden` [..., H]; `weight` [V, H]; `bias` [V]. The product is accumulated in float32 up to the softmax, also
       for bfloat16 inputs. `token_ids` [...] and the options are those of `token_stats`.
 
-    Gradients go to hidden, weight and bias; the backward pass computes each tile again, and weight and bias gradients
-    add up in float32 and are rounded to their dtype once. Raises ValueError as `token_stats` does.
+    Gradients go to hidden, weight and bias. The backward pass computes each tile again; weight and bias gradients
+    are summed in float32 and are rounded to their dtype once. Raises ValueError as `token_stats` does.
     """
     bits = _want("linear_token_stats", want)
     _check_head("linear_token_stats", hidden, weight, bias, "")
@@ -166,13 +166,13 @@ def gae(
     """Generalised advantage estimation: (advantages, returns), both shaped like `rewards`, in float32, without
     gradient.
 
-    - `rewards`, `values` [..., T], floats: of each step, and of the state before it. With `offsets` [S + 1] they are
-      packed instead: [N], sequence s being `offsets[s]` … `offsets[s + 1] - 1`.
-    - `mask` (bool, same shape): true where there is a step. A masked step passes the carry on to the left, holds 0 in
-      both results, and may hold NaN.
-    - `gamma`, `lam` in [0, 1]: the discount per step; 0 is one-step TD, 1 is Monte Carlo.
-    - `bootstrap` [...] or [S]: value of the state after a row's last step. Absent, a row's end is terminal: also
-      where a length limit cut it, which is what an answer that must learn to finish wants.
+    - `rewards`, `values` [..., T], floats: the reward of each step, and the value of the state before the step. With
+      `offsets` [S + 1] both are packed: [N], where sequence s is `offsets[s]` … `offsets[s + 1] - 1`.
+    - `mask` (bool, same shape): true where there is a step. A step where the mask is false passes the carry on to the
+      left, is 0 in both results, and may be NaN in the inputs.
+    - `gamma` in [0, 1]: the discount per step. `lam` in [0, 1]: 0 is one-step TD, 1 is Monte Carlo.
+    - `bootstrap` [...] or [S]: value of the state after a row's last step. Without it, the end of a row is terminal,
+      also if a length limit cut the row; this is right for answers that must learn to finish.
 
     `advantages + values == returns` where the mask is true. Raises ValueError for wrong shapes, dtypes and ranges.
 
@@ -217,7 +217,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: tuple[str,
 def kl_estimate(
     logprobs: Tensor, ref_logprobs: Tensor, *, estimator: str | tuple[str, ...] = "k3"
 ) -> Tensor | tuple[Tensor, ...]:
-    """Per-token estimates of KL(policy ‖ reference) from the log-probs of tokens the policy drew, in nats.
+    """Per-token estimates of KL(policy ‖ reference) from the log-probs of tokens that the policy drew, in nats.
 
     With r = ref_logprobs - logprobs:
 
@@ -229,7 +229,7 @@ def kl_estimate(
 
     - `logprobs`, `ref_logprobs` [...]: floats of one shape. Results have that shape; the gradient to `ref_logprobs`
       is the negative.
-    - `estimator`: a name, or a tuple of names, which gives a tuple of results from one read.
+    - `estimator`: a name, or a tuple of names; a tuple gives a tuple of results from one read.
 
     Nothing is clamped: k3 is inf beyond r = 88.7. Raises ValueError for wrong shapes, dtypes and names.
 
@@ -259,10 +259,11 @@ def kl_divergence(logits: Tensor, ref_logits: Tensor, *, temperature: float = 1.
     """KL(p ‖ q) over the whole vocabulary, p from `logits` and q from `ref_logits`, both divided by `temperature`. In
     nats.
 
-    - `logits`, `ref_logits` [..., V], floats; the result is [...], never negative, inf where p draws what q cannot.
+    - `logits`, `ref_logits` [..., V], floats; the result is [...], never negative, inf where p can draw a token that
+      q cannot.
 
     Gradients go to both: p (log p - log q - KL) / temperature, and (q - p) / temperature. A token that p cannot draw
-    adds nothing, whatever q says. Raises ValueError for wrong shapes and dtypes.
+    adds nothing, for any q. Raises ValueError for wrong shapes and dtypes.
     """
     _check_logits("kl_divergence", "logits", logits)
     _check_logits("kl_divergence", "ref_logits", ref_logits)
@@ -284,11 +285,11 @@ def linear_kl_divergence(
     ref_bias: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """`kl_divergence(hidden @ weight.T + bias, ref_hidden @ ref_weight.T + ref_bias)` without ever holding either's
-    logits.
+    """`kl_divergence(hidden @ weight.T + bias, ref_hidden @ ref_weight.T + ref_bias)` without either of the two logits
+    in memory.
 
-    - `hidden` [..., H], `weight` [V, H], `bias` [V]; the reference's width may differ, its vocabulary and leading
-      shape may not.
+    - `hidden` [..., H], `weight` [V, H], `bias` [V]; the width of the reference may differ, but its vocabulary and
+      leading shape may not.
 
     Gradients go to all six, as in `linear_token_stats`. Raises ValueError for wrong shapes and dtypes.
     """
@@ -326,7 +327,7 @@ def _want(op: str, want: Iterable[str]) -> int:
     bits = 0
     for name in (want,) if isinstance(want, str) else want:
         if name not in _WANT:
-            raise ValueError(f"{op}: want names {name!r}; it can name {', '.join(STATISTICS)}")
+            raise ValueError(f"{op}: want names {name!r}; choose from {', '.join(STATISTICS)}")
         bits |= _WANT[name]
     return bits
 
@@ -396,7 +397,7 @@ def _temperature(op: str, value: Any) -> float:
     number = _number(op, "temperature", value)
     if not 0 < number < math.inf:
         raise ValueError(
-            f"{op}: temperature is {number}; give a finite number above 0 (greedy choice has no log-probs)"
+            f"{op}: temperature is {number}; give a finite number above 0 (a greedy choice has no log-probs)"
         )
     return number
 
@@ -413,7 +414,7 @@ def _softcap(op: str, value: Any) -> float:
 def _fraction(op: str, name: str, value: Any) -> float:
     number = _number(op, name, value)
     if not 0 <= number <= 1:
-        raise ValueError(f"{op}: {name} is {number}; it lies in [0, 1]")
+        raise ValueError(f"{op}: {name} is {number}; give a number in [0, 1]")
     return number
 
 

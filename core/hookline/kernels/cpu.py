@@ -1,7 +1,7 @@
-"""CPU tensors through the compiled module. Each function has its namesake's signature and meaning in `reference`.
+"""CPU tensors through the compiled module. Each function has the signature and meaning of its namesake in `reference`.
 
-What the module does not speak (float64) goes to the reference, and so does every complaint about an argument: the
-module only says that something is wrong, the reference finds the sentence.
+Input that the module does not support (float64) goes to the reference. The reference also raises every error about an
+argument: the module only reports that something is wrong, and the reference finds the message.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ KL_STATES = 5
 LOWEST = torch.finfo(torch.float32).min
 
 TILE = 1 << 17
-"""Logits in a tile of the head's product: 512 KiB, which a core's own cache keeps until they were read. More threads take
-more, as long as there are `LEAST_TILES`.
+"""Logits in a tile of the head's product: 512 KiB, which a core's own cache keeps until they are read. More threads use
+larger tiles, as long as there are `LEAST_TILES`.
 """
 
 LEAST_TILES = 128
@@ -35,20 +35,20 @@ TILE_ROWS = 2048
 """Tokens in a tile, at most."""
 
 LEAST_WIDTH = 256
-"""Columns in a tile, at least: narrower products run slowly."""
+"""Columns in a tile, at least: narrower products are slow."""
 
 
 def describe(tensor: Tensor | None) -> Descriptor | None:
-    """How a tensor crosses into C++. The caller keeps it alive."""
+    """The form in which a tensor is passed to C++. The caller keeps the tensor alive."""
     if tensor is None:
         return None
     return tensor.data_ptr(), tensor.shape, tensor.stride(), _DTYPES[tensor.dtype]
 
 
 def rows(tensor: Tensor) -> Tensor:
-    """[..., width] with three dimensions at most, the last one dense: where strides allow, a view.
+    """[..., width] with at most three dimensions, the last one dense; a view if the strides allow it.
 
-    So logits[:, :-1] is not copied.
+    For example, logits[:, :-1] is not copied.
     """
     if tensor.stride(-1) != 1 and not (tensor.dim() == 3 and tensor.shape[2] == 1):
         tensor = tensor.contiguous()
@@ -56,7 +56,7 @@ def rows(tensor: Tensor) -> Tensor:
 
 
 OWN_MAPPING = 32 << 20
-"""From this size on the C library maps fresh pages for every tensor, and faulting them in costs more than filling them."""
+"""From this size on, the C library maps fresh pages for every tensor, and the page faults cost more than filling them."""
 
 
 def fresh(shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -103,7 +103,7 @@ def _complain(token_ids: Tensor, kept: Kept, vocabulary: int, op: str) -> Any:
     reference.check_token_ids(token_ids, vocabulary, op)
     if kept is not None:
         reference.check_support(token_ids, *kept, vocabulary, op)
-    raise AssertionError(f"{op}: the compiled module refuses ids that the reference takes")
+    raise AssertionError(f"{op}: the compiled module refuses ids that the reference accepts")
 
 
 def token_stats_backward(
@@ -157,8 +157,8 @@ def _row_blocks(tokens: int) -> list[slice]:
 class Head:
     """A head whose logits exist one tile at a time, in a buffer that every tile of one call shares.
 
-    Products are accumulated in float32. bfloat16 is multiplied as it is where the CPU can, and else made float32 first,
-    a tile at a time: the library's own bfloat16 product would round the logits.
+    Products are accumulated in float32. bfloat16 is multiplied directly if the CPU can, and otherwise converted to float32
+    first, a tile at a time, because the library's own bfloat16 product would round the logits.
     """
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None):
@@ -191,7 +191,7 @@ class Head:
 def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
     """out (+)= a @ b, summed in float32; a and b, both float32 or both bfloat16, have dense rows or dense columns.
 
-    Where a is bfloat16 with dense rows, it is as deep as b or, padded with a zero, one deeper. `out` is float32, or
+    If a is bfloat16 with dense rows, it is as deep as b or, padded with a zero, one deeper. `out` is float32, or
     bfloat16 like a and b.
     """
     if kernels().has_product(_DTYPES[a.dtype]):
@@ -206,7 +206,7 @@ def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
 
 
 def _dense_rows(matrix: Tensor) -> tuple[Tensor, bool]:
-    """The matrix, or its transpose, whichever has dense rows; and whether it is the transpose."""
+    """Whichever of the matrix and its transpose has dense rows; and whether this is the transpose."""
     return (matrix, False) if matrix.stride(1) == 1 else (matrix.t(), True)
 
 
@@ -242,7 +242,7 @@ class HeadGrads:
                 final.copy_(self.sum)
 
     def _narrow(self, grad_logits: Tensor) -> Tensor:
-        """In bfloat16, with a column of zeros if that makes their number even."""
+        """The values in bfloat16, with a column of zeros if the number of columns is odd."""
         n, width = grad_logits.shape
         even = width + width % 2
         if self.narrowed.numel() < n * even:

@@ -1,12 +1,12 @@
-"""CUDA tensors through the compiled module. Each function has its namesake's signature and meaning in `reference`.
+"""CUDA tensors through the compiled module. Each function has the signature and meaning of its namesake in `reference`.
 
 These kernels are compiled for every commit, but were never run on this project's machines, which have no GPU; their
-arithmetic is tested on an emulated one. So each op is compared with the reference on this GPU before it is used, once per process
-(`trusted`), and one that differs is left to the reference, with a warning.
+arithmetic is tested on an emulated GPU. Therefore each op is compared with the reference on this GPU before it is used, once per
+process (`trusted`). If an op differs, the reference is used instead, with a warning.
 
-Nothing here waits for the GPU but the search for token ids out of range, which a call inside a graph capture leaves
-out: there such a token's statistics are NaN. The rest of what the module does not speak (float64, `support`) goes to
-the reference.
+Only the search for token ids out of range waits for the GPU. A call inside a graph capture omits this search: the
+statistics of such a token are then NaN. Input that the module does not support (float64, `support`) goes to the
+reference.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ TILE_ROWS = 2048
 
 
 def describe(tensor: Tensor | None) -> Descriptor | None:
-    """How a tensor crosses into C++. The caller keeps it alive."""
+    """The form in which a tensor is passed to C++. The caller keeps the tensor alive."""
     if tensor is None:
         return None
     return tensor.data_ptr(), tensor.shape, tensor.stride(), _DTYPES[tensor.dtype]
 
 
 def rows(tensor: Tensor) -> Tensor:
-    """[..., width] as [outer, inner, width] with a dense last dimension: where strides allow, a view."""
+    """[..., width] as [outer, inner, width] with a dense last dimension; a view if the strides allow it."""
     if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
         tensor = tensor.contiguous()
     if tensor.dim() < 3:
@@ -63,14 +63,14 @@ Place = tuple[int, int]
 
 
 def place(first: Tensor, *others: Tensor | None) -> Place:
-    """The number of the device that all these tensors lie on, and the stream that torch works on there.
+    """The number of the device that holds all these tensors, and torch's current stream there.
 
-    A kernel that is handed another device's address ends every later call in this process: so it is refused here.
+    A kernel that receives an address of another device breaks every later call in this process, so it is refused here.
     """
     for other in others:
         if other is not None and other.device != first.device:
             raise ValueError(
-                f"hookline.kernels: tensors lie on {first.device} and {other.device}; move them to one device"
+                f"hookline.kernels: tensors are on {first.device} and {other.device}; move them to one device"
             )
     stream = torch.cuda.current_stream(first.device)
     return stream.device_index, stream.cuda_stream
@@ -83,13 +83,13 @@ def capturing() -> bool:
 # --------------------------------------------------------------------------------------- compared once, then trusted
 
 _differs: dict[str, str] = {}
-"""What was found of each op that was compared: "" where it agrees with the reference, else how it differs."""
+"""The result for each op that was compared: "" if the op agrees with the reference, else how it differs."""
 
 
 def trusted(op: str, device: torch.device) -> ModuleType:
-    """Who answers `op` on this device: these kernels, or the reference where they failed their comparison.
+    """The module that computes `op` on this device: these kernels, or the reference if the comparison failed.
 
-    The comparison cannot be made while a graph is captured; the kernels then answer unseen.
+    The comparison is not possible while a graph is captured; the kernels are then used without a comparison.
     """
     found = _differs.get(op)
     if found is None:
@@ -98,7 +98,7 @@ def trusted(op: str, device: torch.device) -> ModuleType:
         found = _differs[op] = _compare(op, device)
         if found:
             warnings.warn(
-                f"hookline: the CUDA kernel of {op} {found}; the torch reference answers in its place. Please report "
+                f"hookline: the CUDA kernel of {op} {found}; the torch reference is used instead. Please report "
                 "this with the output of `hookline doctor`",
                 RuntimeWarning,
                 stacklevel=2,
@@ -111,7 +111,7 @@ def _this() -> ModuleType:
 
 
 def examine(device: torch.device) -> dict[str, str]:
-    """Compare every op now: "" for each that agrees with the reference on this device, else how it differs."""
+    """Compare every op now: "" for each op that agrees with the reference on this device, else how it differs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for op in _QUESTIONS:
@@ -120,12 +120,12 @@ def examine(device: torch.device) -> dict[str, str]:
 
 
 def distrusted() -> dict[str, str]:
-    """Ops that this process has left to the reference, and why."""
+    """Ops for which this process uses the reference, and why."""
     return {op: why for op, why in _differs.items() if why}
 
 
 def _compare(op: str, device: torch.device) -> str:
-    """Both answers to small questions: "", or how they differ."""
+    """Compare the results on small inputs: "", or how they differ."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -155,7 +155,7 @@ _EVERYTHING = (1 << len(reference.STATISTICS)) - 1
 
 
 def _both(name: str, *args: Any) -> Iterator[tuple[Any, Any]]:
-    """The answers of both to one question, a pair per tensor. A gradient's input comes last, from the reference."""
+    """The results of both for one input, a pair per tensor. A gradient's input comes last, from the reference."""
     ours, theirs = getattr(_this(), name)(*args), getattr(reference, name)(*args)
     yield from [(ours, theirs)] if isinstance(ours, Tensor) else zip(ours, theirs)
 
@@ -181,7 +181,7 @@ def _ask_linear_token_stats(random: Callable[..., Tensor]) -> Pairs:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         hidden, weight, bias = random(33, 64, dtype=dtype) / 8, random(1000, 64, dtype=dtype) / 8, random(1000)
         ids = torch.arange(33, device=hidden.device) * 30
-        # No rank nor nucleus: two products may round the chosen logit to different sides of another.
+        # Without rank and nucleus: two products may round the chosen logit to different sides of another logit.
         question = (hidden, weight, bias.to(dtype), ids, None, 1.0, 0.0, _EVERYTHING >> 2)
         yield from _both("linear_token_stats", *question)
         stats, upstream = reference.linear_token_stats(*question), random(ROWS, 33)
@@ -237,7 +237,7 @@ _QUESTIONS: dict[str, Callable[[Callable[..., Tensor]], Pairs]] = {
 
 
 def check_token_ids(ids: Tensor, vocabulary: int, op: str, at: Place) -> None:
-    """Raise ValueError at the first id out of range, unless a graph is captured."""
+    """Raise ValueError for the first id out of range, unless a graph is captured."""
     if capturing():
         return
     first_bad = torch.full((1,), ids.numel(), dtype=torch.int64, device=ids.device)
@@ -378,8 +378,8 @@ class Head:
 class HeadGrads:
     """Gradients to hidden, weight and bias: float32 until a number is final, then rounded once.
 
-    What the tile's gradient is multiplied with is in the head's dtype, so the tile's gradient is, too. In float16 it is
-    scaled by a power of two that lifts the largest upstream gradient to some 2^6: most others would else be 0.
+    The tile's gradient is multiplied with tensors of the head's dtype, so it has this dtype, too. In float16 it is scaled by
+    a power of two that lifts the largest upstream gradient to about 2^6; otherwise most entries would become 0.
     """
 
     def __init__(self, head: Head, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool]):
@@ -393,7 +393,7 @@ class HeadGrads:
         self.sum, self.scale = empty, cast(Tensor | None, None)
 
     def scaled(self, upstream: Tensor, temperature: float) -> Tensor:
-        """The upstream gradient to compute with."""
+        """The upstream gradient that is used."""
         if self.head.hidden.dtype != torch.float16:
             return upstream
         largest = upstream.abs().nan_to_num(0, 0, 0).amax().clamp(1e-30, 1e30) / temperature
@@ -401,7 +401,7 @@ class HeadGrads:
         return upstream * self.scale
 
     def buffer(self, tile: Tensor) -> Tensor:
-        """Where the gradient to this tile goes: over its logits, or where a narrower dtype is multiplied."""
+        """Where the gradient to this tile is written: over its logits, or into a buffer of a narrower dtype."""
         return tile if self.head.hidden.dtype == torch.float32 else torch.empty_like(tile, dtype=self.head.hidden.dtype)
 
     def add(self, block: slice, columns: slice, grad: Tensor) -> None:

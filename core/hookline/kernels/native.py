@@ -1,4 +1,4 @@
-"""Finds the compiled kernels, or says in one sentence why the reference runs instead."""
+"""Find the compiled kernels, or explain in one sentence why the reference runs instead."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 INTERFACE = 5
-"""What the C++ side must answer as `_native.INTERFACE`; raised whenever a binding's arguments change."""
+"""The required value of `_native.INTERFACE` in C++; it is raised whenever a binding's arguments change."""
 
 CUDA_INTERFACE = 1
-"""The same of `_cuda.INTERFACE`."""
+"""The required value of `_cuda.INTERFACE`."""
 
 BUILD_RECORD = Path(__file__).with_name("build.json")
-"""Written by setup.py: how the build went."""
+"""The result of the build, written by setup.py."""
 
 _SETTINGS = ("auto", "require", "reference")
 _BACKENDS = ("auto", "cpu", "cuda", "reference")
@@ -42,28 +42,29 @@ def _import(name: str, interface: int, missing: str) -> tuple[ModuleType | None,
     except ModuleNotFoundError:
         return None, missing
     except ImportError as err:
-        return None, f"the compiled module does not load ({err}); pip install hookline again on this machine"
+        return None, f"the compiled module cannot be loaded ({err}); pip install hookline again on this machine"
     if getattr(found, "INTERFACE", None) != interface:
         return None, "the compiled module is older than these sources; pip install hookline again"
     return found, ""
 
 
 def _load() -> tuple[ModuleType | None, str, ModuleType | None, str]:
-    """The module for CPUs, or None and the reason; the same for GPUs. `require` is about the one for CPUs."""
+    """The module for CPUs, or None and the reason; the same for GPUs. `require` refers to the module for CPUs."""
     setting = os.environ.get("HOOKLINE_KERNELS") or "auto"
     if setting not in _SETTINGS:
-        raise ValueError(f"HOOKLINE_KERNELS is {setting!r}; it can be {', '.join(_SETTINGS)}")
+        raise ValueError(f"HOOKLINE_KERNELS is {setting!r}; choose from {', '.join(_SETTINGS)}")
     if setting == "reference":
         return None, "HOOKLINE_KERNELS=reference", None, "HOOKLINE_KERNELS=reference"
     record = _read_build_record()
     missing = (
-        record.get("failed") or "the compiled module is missing; pip install hookline again where a C++17 compiler is"
+        record.get("failed")
+        or "the compiled module is missing; install a C++17 compiler and pip install hookline again"
     )
     module, why = _import("_native", INTERFACE, str(missing))
     if module is None and setting == "require":
         raise RuntimeError(f"HOOKLINE_KERNELS=require, but {why}")
     missing = (
-        record.get("cuda_failed") or "no CUDA kernels are built in; pip install hookline again where nvcc and a GPU are"
+        record.get("cuda_failed") or "no CUDA kernels are built in; pip install hookline again with nvcc and a GPU"
     )
     return module, why, *_import("_cuda", CUDA_INTERFACE, str(missing))
 
@@ -73,7 +74,7 @@ _backend = "auto"
 
 
 def use_native(device: torch.device) -> bool:
-    """Whether a compiled kernel shall answer for tensors on this device."""
+    """Whether a compiled kernel is used for tensors on this device."""
     if _backend == "reference":
         return False
     return (module is not None and device.type == "cpu") or (cuda_module is not None and device.type == "cuda")
@@ -81,12 +82,12 @@ def use_native(device: torch.device) -> bool:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Choose who answers inside a `with` block, for the whole process.
+    """Choose the implementation inside a `with` block, for the whole process.
 
-    `"auto"`: compiled kernels where they exist, else the reference. `"cpu"`, `"cuda"`: as `auto`, but refuse to start
-    where that device has no compiled kernels. `"reference"`: plain torch, the same answers up to rounding.
+    `"auto"`: compiled kernels where they exist, else the reference. `"cpu"`, `"cuda"`: as `auto`, but raise an error
+    if that device has no compiled kernels. `"reference"`: plain torch, the same results up to rounding.
 
-    Raises ValueError for an unknown name, RuntimeError where the compiled kernels asked for are not there.
+    Raises ValueError for an unknown name, RuntimeError if the requested compiled kernels do not exist.
     """
     global _backend
     if name not in _BACKENDS:
@@ -103,14 +104,14 @@ def backend(name: str) -> Iterator[None]:
 
 
 def build_info() -> dict[str, Any]:
-    """What runs, and why. JSON-ready, for the first line of a run and for `hookline doctor`.
+    """Which kernels run, and why. JSON-ready, for the first line of a run and for `hookline doctor`.
 
-    - `kernels`: `"native (cpu avx512)"`, `"native (cpu avx512, cuda)"` where a GPU is used, or `"reference"`;
-    - `why`: the sentence that explains a reference, else `""`;
-    - `instruction_set`, `instruction_sets`: the one in use; those compiled in (None, [] without native code);
-    - `threads`: how many a kernel uses now (torch's setting); `openmp`: whether the build has it;
-    - `compiler`, `platform`: of the build, of this machine; `cuda`: whether CUDA kernels are built in;
-    - `cuda_why`: the sentence that explains why not, else `""`; `cuda_distrusted`: ops whose CUDA kernel differed from the
+    - `kernels`: `"native (cpu avx512)"`, `"native (cpu avx512, cuda)"` if a GPU is used, or `"reference"`;
+    - `why`: the reason why the reference runs, else `""`;
+    - `instruction_set`, `instruction_sets`: the one in use, and all that were compiled (None and [] without native code);
+    - `threads`: how many threads a kernel uses now (torch's setting); `openmp`: whether the build uses OpenMP;
+    - `compiler`: of the build; `platform`: of this machine; `cuda`: whether CUDA kernels are built in;
+    - `cuda_why`: the reason why they are not, else `""`; `cuda_distrusted`: ops whose CUDA kernel differed from the
       reference on this GPU, in this process, and how.
     """
     info: dict[str, Any] = {

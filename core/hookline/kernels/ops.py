@@ -1,8 +1,8 @@
-"""The ops behind the public functions: schema, shape rule, autograd, and who computes.
+"""The ops behind the public functions: schema, shape rule, autograd, and the choice of the implementation.
 
-Each op asks `_who` once: `cpu` or `cuda` where a compiled module exists for the tensors' device, else `reference`.
-Nobody who calls an op needs to know. Forward ops return one tensor whose leading dimension enumerates statistics (see
-`reference`).
+Each op calls `_who` once: `cpu` or `cuda` if a compiled module exists for the tensors' device, else `reference`.
+Callers do not need to know which one runs. Forward ops return one tensor whose leading dimension enumerates
+statistics (see `reference`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ops = torch.ops.hookline
 
 
 def _define(schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """Register one op. Autocast is off inside: statistics are float32 whatever the model computes in."""
+    """Register one op. Autocast is off inside: statistics are float32 for every dtype of the model."""
     name = schema.split("(")[0]
     qualified = f"hookline::{name}"
 
@@ -151,7 +151,7 @@ def _differentiate_token_stats(ctx: Any, upstream: Tensor) -> tuple[Tensor | Non
     if ctx.grad == "inplace":
         grad = logits.detach()
         _ops.token_stats_backward_(upstream, stats, grad, *rest)
-        torch.autograd.graph.increment_version(logits)  # whoever else saved these logits is told
+        torch.autograd.graph.increment_version(logits)  # autograd then refuses to use other saved references
     else:
         grad = _ops.token_stats_backward(upstream, stats, logits, *rest, ctx.grad == "pooled")
     return (grad, *[None] * 7)

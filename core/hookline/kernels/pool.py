@@ -1,4 +1,4 @@
-"""Memory that is used again: on a CPU, fresh pages cost more than the arithmetic that fills them."""
+"""Reused memory: on a CPU, fresh pages cost more than the arithmetic that fills them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 SMALL = 1 << 20
-"""Bytes below which the allocator hands out warm pages by itself, and sooner than a pool."""
+"""Size in bytes below which the allocator itself returns warm pages, faster than a pool."""
 
 
 class Pool:
-    """At most `keep` buffers, each as large as what was asked of it; one is handed out again once nobody holds it."""
+    """At most `keep` buffers, each as large as the request that made it; a buffer that is no longer in use is reused."""
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
@@ -21,7 +21,7 @@ class Pool:
         self.lock = threading.Lock()
 
     def take(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """A tensor on the CPU with anything in it."""
+        """An uninitialised tensor on the CPU."""
         size = shape.numel() * dtype.itemsize
         if size <= SMALL:
             return torch.empty(shape, dtype=dtype)
@@ -29,7 +29,7 @@ class Pool:
             free = [buffer for buffer in self.buffers if _nobody_else_holds(buffer)]
             fitting = min((b for b in free if len(b) >= size), key=len, default=None)
             if fitting is None:
-                # Make room by forgetting the smallest free buffer; those in use live on with who uses them.
+                # Make room by dropping the smallest free buffer; a buffer in use lives as long as its users.
                 if len(self.buffers) >= self.keep:
                     smallest = min(free or self.buffers, key=len)
                     self.buffers = [b for b in self.buffers if b is not smallest]

@@ -1,11 +1,11 @@
-"""Every kernel once more in plain torch: what the tests believe, and what runs where no compiled kernel does.
+"""Every kernel in plain torch: the tests compare with these functions, and they run if there is no compiled kernel.
 
-Nothing here is tuned. Each function returns what its op returns (see `ops.py`): the forward of `token_stats` gives
-one tensor of eight rows, of which the last two are only kept for the backward pass.
+Nothing here is tuned. Each function returns what its op returns (see `ops.py`): the forward of `token_stats` returns
+one tensor of eight rows; the last two rows are needed only in the backward pass.
 
 Notation: x are raw logits, z = softcap(x) / temperature, y is the sampled token, p = softmax(z) over the token's
-support. All distances are taken from the row's largest logit *before* anything is scaled, so that a common offset of
--10 000 in the logits costs no digit.
+support. The row's largest logit is subtracted *before* anything is scaled, so that a common offset of -10 000 in the
+logits costs no precision.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 IGNORE = -100
-"""A token id that asks for nothing: its statistics are 0 and its logits get no gradient, whatever they hold."""
+"""The id of a token to leave out: its statistics are 0, and its logits may hold anything and get no gradient."""
 
 STATISTICS = ("logprobs", "entropy", "logsumexp", "sum_sq_probs", "top_p_mass", "rank")
-"""What `want` may name. Statistic i stands in row i of the forward's result, and is asked for by bit i of `want`."""
+"""The names that `want` may contain. Statistic i is row i of the forward's result; bit i of `want` requests it."""
 
 LOGPROBS, ENTROPY, LOGSUMEXP, SUM_SQ_PROBS, TOP_P_MASS, RANK, PEAK, LOG_TOTAL = range(8)
 ROWS = 8
-"""PEAK is the largest raw logit of the support, LOG_TOTAL the log-sum-exp of z - z(PEAK): together they give back p.
+"""PEAK is the largest raw logit of the support, LOG_TOTAL the log-sum-exp of z - z(PEAK); both are needed to compute p.
 """
 
 TILE = 1 << 22
@@ -43,7 +43,7 @@ def wants(want: int, statistic: int) -> bool:
 
 
 def check_token_ids(token_ids: Tensor, vocabulary: int, op: str) -> None:
-    """Raise ValueError at the first id that is neither a token nor IGNORE (on a GPU, too, where a gather would
+    """Raise ValueError for the first id that is not a token and not IGNORE (also on a GPU, where a gather would
     abort).
     """
     bad = ((token_ids < 0) | (token_ids >= vocabulary)) & (token_ids != IGNORE)
@@ -64,17 +64,17 @@ def complain_token_id(token_ids: Tensor, vocabulary: int, op: str, row: int) -> 
 
 
 def check_support(token_ids: Tensor, kept_ids: Tensor, kept_offsets: Tensor, vocabulary: int, op: str) -> None:
-    """Raise ValueError unless every token that is asked for has a non-empty, strictly ascending list of kept ids."""
+    """Raise ValueError unless every token without IGNORE has a non-empty, strictly ascending list of kept ids."""
     lengths = kept_offsets.diff()
     if int(kept_offsets[0]) != 0 or int(kept_offsets[-1]) != len(kept_ids) or bool((lengths < 0).any()):
         raise ValueError(
-            f"{op}: support offsets must start at 0, never fall and end at {len(kept_ids)}, the number of kept ids"
+            f"{op}: support offsets must start at 0, not decrease and end at {len(kept_ids)}, the number of kept ids"
         )
     empty = (lengths == 0) & (token_ids.flatten() != IGNORE)
     if empty.any():
         row = int(empty.to(torch.uint8).argmax())
         raise ValueError(
-            f"{op}: token {row} keeps no id in its support; keep at least one, or set its token id to {IGNORE}"
+            f"{op}: token {row} has no kept id in its support; keep at least one, or set its token id to {IGNORE}"
         )
     starts = torch.zeros(len(kept_ids) + 1, dtype=torch.bool, device=kept_ids.device)
     starts[kept_offsets] = True
@@ -136,7 +136,7 @@ def token_stats_backward(
     want: int,
     out: Tensor | None = None,
 ) -> Tensor:
-    """The gradient to the logits, in their dtype: sum of upstream * d statistic / dx. Written to `out` where given."""
+    """The gradient to the logits, in their dtype: sum of upstream * d statistic / dx. Written to `out` if given."""
     x = logits.to(wide(logits))
     y = token_ids.long().clamp(min=0).unsqueeze(-1)
     row = stats.unsqueeze(-1)
@@ -172,10 +172,10 @@ def scaled(x: Tensor, temperature: float, softcap: float) -> Tensor:
 
 
 def distance(x: Tensor, peak: Tensor, temperature: float, softcap: float) -> Tensor:
-    """z(x) - z(peak), subtracted before it is divided."""
+    """z(x) - z(peak); the difference is taken before the division by temperature."""
     if softcap:
         z = softcap * (torch.tanh(x / softcap) - torch.tanh(peak / softcap)) / temperature
-        return z.masked_fill(x == -torch.inf, -torch.inf)  # a token that cannot be drawn stays so under a cap
+        return z.masked_fill(x == -torch.inf, -torch.inf)  # the cap must not make such a token drawable
     return (x - peak) / temperature
 
 
@@ -283,7 +283,7 @@ def linear_token_stats_backward(
 
 
 class LinearGrads:
-    """What a head's gradients add up in: `dtype` (float32) until the last tile, the inputs' dtypes only then."""
+    """Accumulators of a head's gradients: in `dtype` (float32) until the last tile, and then in the inputs' dtypes."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool], dtype: torch.dtype):
         self.shape, self.dtype = hidden.shape, dtype
@@ -377,7 +377,7 @@ def check_offsets(offsets: Tensor, tokens: int) -> None:
     if falls.any():
         row = int(falls.to(torch.uint8).argmax())
         raise ValueError(
-            f"gae: offsets must never fall, but row {row} starts at {int(offsets[row])} "
+            f"gae: offsets must not decrease, but row {row} starts at {int(offsets[row])} "
             f"and ends at {int(offsets[row + 1])}"
         )
     if not fine:

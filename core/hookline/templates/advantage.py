@@ -1,4 +1,4 @@
-"""NAME: an advantage for Hookline. It turns rewards into credit for every token.
+"""NAME: an advantage for Hookline. An advantage turns rewards into credit for every token.
 
 A = limit · tanh((r − mean of the rewards of its prompt) / limit)
 """
@@ -9,13 +9,13 @@ from pydantic import Field
 
 
 class Example(Component):
-    """What an answer earned beyond the mean of its prompt's answers, bent towards ±limit."""
+    """The reward of an answer minus the mean over its prompt's answers, squashed into ±limit."""
 
     needs = frozenset({"groups"})
 
     class Config(hookline.Config):
         limit: float = Field(1.0, gt=0)
-        """No answer counts for more than this, up or down. Small hears only who was better."""
+        """Largest absolute advantage. Small values keep only the sign, large values keep the size as well."""
 
     @hookimpl
     def hookline_advantage(self, scored):
@@ -24,6 +24,6 @@ class Example(Component):
 
 
 def group_mean(reward_B, group_B):
-    """Of each row's group."""
+    """The mean reward of each row's group, [B]."""
     same_BB = (group_B[:, None] == group_B).float()
     return same_BB @ reward_B / same_BB.sum(1).clamp(min=1)

@@ -2,7 +2,7 @@
 
     loss = mean over tokens of −(r − mean r) log π(token) − entropy_bonus · H(π)
 
-Replace this by your paper: the formula, the citation, what each figure looks like when all is well.
+Replace this text with your paper: the formula, the citation, and what each figure looks like in a healthy run.
 """
 
 from hookline import Component, Metric, Scored, UpdateConfig, hookimpl
@@ -10,7 +10,7 @@ from pydantic import Field
 
 
 class Example(Component):
-    """Follow what earned more than the batch did on average."""
+    """Follow answers that earned more than the batch's average."""
 
     needs = frozenset({"before", "behaviour"})
     takes = Scored
@@ -18,7 +18,7 @@ class Example(Component):
 
     class Config(UpdateConfig):
         entropy_bonus: float = Field(0.01, ge=0)
-        """Weight of the entropy. Large keeps the policy random, 0 lets it settle."""
+        """Weight of the entropy. Large values keep the policy random, 0 lets it become deterministic."""
 
     @hookimpl
     def hookline_update(self, ctx, batch):

@@ -8,13 +8,13 @@ from pydantic import Field
 
 
 class Example(Command):
-    """Count the steps that each run in a folder has taken."""
+    """Count the steps of each run in a folder."""
 
     promises = frozenset({"runs"})
 
     class Config(hookline.Config):
         folder: str = Field(".", min_length=1)
-        """Where the run directories lie."""
+        """The folder that contains the run directories."""
 
     def run(self, out):
         rows = [

@@ -1,4 +1,4 @@
-"""NAME: an engine for Hookline. It stands in for whatever draws answers, in this process or elsewhere."""
+"""NAME: an engine for Hookline. An engine draws the answers, in this process or elsewhere."""
 
 import hookline
 import torch
@@ -7,11 +7,11 @@ from pydantic import Field
 
 
 class Example(Engine):
-    """Answers with tokens of the prompt, each as likely as the others."""
+    """Answers with tokens of the prompt, all with the same probability."""
 
     class Config(hookline.Config):
         shortest: int = Field(1, ge=1)
-        """Tokens that every answer has at least. More leave less to chance."""
+        """Least number of tokens in an answer. Large values make answers longer and their lengths more alike."""
 
     def setup(self, ctx):
         self.version = 0
@@ -28,7 +28,7 @@ class Example(Engine):
         chosen = torch.randint(len(known), (length,), generator=generator)
         return Completion(
             token_ids=torch.tensor(known)[chosen],
-            logprobs=None,  # of the role that was asked for: whoever knows them gives them, else the core computes them
+            logprobs=None,  # under the requested role; None if the engine does not know them: the core computes them
             versions=torch.full((length,), self.version),
             finish_reason="length",
         )

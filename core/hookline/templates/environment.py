@@ -1,4 +1,4 @@
-"""NAME: an environment for Hookline. A rollout plays it: `{use: …, environment: NAME}`."""
+"""NAME: an environment for Hookline. A rollout plays its episodes: `{use: …, environment: NAME}`."""
 
 import hookline
 import torch
@@ -7,13 +7,13 @@ from pydantic import Field
 
 
 class Example(Environment):
-    """Guess a number: after each guess it says whether the number is higher or lower."""
+    """Guess a number: after each guess, the environment says whether the number is higher or lower."""
 
     class Config(hookline.Config):
         largest: int = Field(20, ge=2)
-        """The number lies between 1 and this. A larger one takes more guesses."""
+        """Largest possible number; the smallest is 1. Large values need more guesses."""
         guesses: int = Field(8, ge=1)
-        """After so many replies the episode is cut off."""
+        """Number of replies after which the episode is truncated. Large values allow longer episodes."""
 
     async def reset(self, record, rng):
         self.number = int(torch.randint(1, self.config.largest + 1, (), generator=rng))

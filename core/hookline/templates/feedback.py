@@ -1,4 +1,4 @@
-"""NAME: a source of judgements for Hookline. What it says becomes the data of a later phase."""
+"""NAME: a source of judgements for Hookline. Its judgements become the data of a later phase."""
 
 import hookline
 import torch
@@ -7,13 +7,13 @@ from pydantic import Field
 
 
 class Example(Component):
-    """Compares the first two different answers to a prompt by their reward, and errs now and then."""
+    """Compares the first two different answers to a prompt by their reward, and is sometimes wrong."""
 
     needs = frozenset({"groups"})
 
     class Config(hookline.Config):
         mistakes: float = Field(0.1, ge=0, le=0.5)
-        """Share of comparisons that come out the wrong way round. 0.5 tosses coins."""
+        """Share of comparisons that are reversed. 0 makes no mistakes, 0.5 decides at random."""
 
     @hookimpl
     def hookline_judge(self, ctx, scored):

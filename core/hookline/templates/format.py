@@ -1,4 +1,4 @@
-"""NAME: a file format for Hookline. It reads `FILE.NAME`, and as `NAME:FILE` a file of any name."""
+"""NAME: a file format for Hookline. It reads files called `FILE.NAME`; `NAME:FILE` reads a file of any name."""
 
 import hookline
 from hookline import DataError, Format
@@ -12,7 +12,7 @@ class Example(Format):
 
     class Config(hookline.Config):
         comment: str = Field("#", min_length=1)
-        """Lines that begin with it are left out."""
+        """Lines that begin with this text are skipped."""
 
     def read(self, path):
         try:

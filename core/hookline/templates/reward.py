@@ -7,11 +7,11 @@ from pydantic import Field
 
 
 class Example(Component):
-    """Share of different words in an answer: 1 when none stands twice."""
+    """Share of different words in an answer: 1 if no word is repeated."""
 
     class Config(hookline.Config):
         floor: float = Field(0.0, ge=0, le=1)
-        """What an empty answer is worth."""
+        """Reward of an empty answer. Large values make empty answers attractive."""
 
     @hookimpl
     def hookline_reward(self, rollout):
@@ -20,6 +20,6 @@ class Example(Component):
 
 
 def variety(text: str, floor: float) -> float:
-    """Different words over words."""
+    """Number of different words divided by number of words."""
     words = text.split()
     return len(set(words)) / len(words) if words else floor

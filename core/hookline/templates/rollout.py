@@ -1,4 +1,4 @@
-"""NAME: a rollout for Hookline. It brings the rows of every step."""
+"""NAME: a rollout for Hookline. A rollout makes the rows of every step."""
 
 import hookline
 from hookline import Component, DataName, Rollout, Sampling, hookimpl
@@ -14,9 +14,9 @@ class Example(Component):
         prompts: DataName
         """Rows with `prompt`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(16, ge=1)
-        """Prompts per step. Many make quiet gradients and slow steps."""
+        """Prompts per step. Large values make gradients less noisy and steps slower."""
         max_new_tokens: int = Field(12, ge=1)
-        """Where an answer that does not end is cut."""
+        """Largest number of tokens in an answer; longer answers are cut there."""
 
     @hookimpl
     def hookline_rollout(self, ctx):

@@ -8,11 +8,11 @@ from pydantic import Field
 
 
 class Example(Task):
-    """Repeat the word that stands twice in the prompt."""
+    """Repeat the word that occurs twice in the prompt."""
 
     class Config(hookline.Config):
         words: int = Field(4, ge=2, le=12)
-        """Different words in a prompt. More are harder."""
+        """Number of different words in a prompt. Large values make the task harder."""
 
     def rows(self, split):
         draw = random.Random(split)
@@ -29,5 +29,5 @@ class Example(Task):
 
 
 def held_out(prompt: str) -> bool:
-    """About a fifth of all prompts, the same ones every time."""
+    """Whether a prompt belongs to the held-out fifth of all prompts; the answer is the same every time."""
     return sum(map(ord, prompt)) % 5 == 0

@@ -1,4 +1,4 @@
-"""NAME: a tracker for Hookline. It is told every row of a run."""
+"""NAME: a tracker for Hookline. A tracker receives every row of a run."""
 
 import hookline
 from hookline import Component, hookimpl
@@ -10,12 +10,12 @@ class Example(Component):
 
     class Config(hookline.Config):
         figure: str = Field("reward", min_length=1)
-        """Which figure, by name."""
+        """Name of the figure."""
 
     @hookimpl
     def hookline_run_started(self, run):
         self.path = run.directory / "NAME.txt"
-        # after a resume some rows come again: begin with those that count
+        # after a resume some rows come again: begin with the rows that the run kept
         self.path.write_text("".join(map(self.line, run.rows())), encoding="utf-8")
 
     @hookimpl

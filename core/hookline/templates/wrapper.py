@@ -1,4 +1,4 @@
-"""NAME: a wrapper for Hookline. It stands around a hook, whoever answers it."""
+"""NAME: a wrapper for Hookline. A wrapper runs around a hook, for any component that answers the hook."""
 
 import hookline
 from hookline import Component, Metric, hookimpl, put_last
@@ -6,13 +6,13 @@ from pydantic import Field
 
 
 class Example(Component):
-    """Around the score: rewards minus their running mean over the steps before."""
+    """Wraps the score: subtracts the rewards' running mean over earlier steps."""
 
     metrics = (Metric("running_mean", "mean of rewards over the steps so far, decayed"),)
 
     class Config(hookline.Config):
         keep: float = Field(0.9, ge=0, lt=1)
-        """How much of the old mean stays at each step. Near 1 is slow and quiet."""
+        """Share of the old mean that is kept at each step. Near 1, the mean changes slowly and is less noisy."""
 
     mean = 0.0
 

@@ -1,4 +1,4 @@
-"""The conformance suite: laws that every component of a kind keeps, tried on the real engine with a tiny model.
+"""The conformance suite: laws that every component of a kind keeps, tested on the real engine with a tiny model.
 
 In a distribution's tests:
 
@@ -6,10 +6,10 @@ In a distribution's tests:
     from hookline_foo import Foo
     test_foo = conformance(Foo)              # one test per law; options as keywords: conformance(Foo, gamma=0.9)
 
-`check(Foo)` gives the verdicts as values, `hookline plugins check foo` prints them, and the pytest fixture `hookline_harness` puts
-a component into a real phase for tests of your own; `open_phase(experiment)` opens a phase of any experiment. What a
-component claims beyond its kind it says itself, with
-`promises = {"reinforce"}`; what cannot hold for it, and why, with `exempt = {"other-rows": "ranks within the batch"}`.
+`check(Foo)` returns the verdicts as values, `hookline plugins check foo` prints them, and the pytest fixture `hookline_harness` puts
+a component into a real phase for tests of your own; `open_phase(experiment)` opens a phase of any experiment. A component
+claims a law beyond those of its kind with `promises = {"reinforce"}`, and names a law that cannot hold for it, with the
+reason, in `exempt = {"other-rows": "ranks within the batch"}`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Names are imported when first used: pytest loads this package in every session."""
+    """Names are imported when they are first used, because pytest loads this package in every session."""
     if name == "Bench":
         from hookline.errors import renamed
 

@@ -1,4 +1,4 @@
-"""A component in the harness: a real phase around it, on a model of two layers and thirty words.
+"""A component in the harness: a real phase around the component, on a model of two layers and thirty words.
 
 Plan, hooks, engine and checkpoints are those of a run; only the neighbours are stand-ins.
 """
@@ -50,7 +50,7 @@ STEPS = 8
 
 @dataclass
 class Gradient:
-    """What one call of an update asked of the weights."""
+    """The gradients that one call of an update computed for the weights."""
 
     steps: list[dict[str, Tensor]] = field(default_factory=list)
     """Per optimiser step: role/parameter → gradient, in the parameter's shape."""
@@ -58,14 +58,14 @@ class Gradient:
     """The loss of each optimiser step."""
 
     def flat(self, role: str = "", first: bool = False) -> Tensor:
-        """All of it, or one role's, as one vector [N]; optimiser steps one behind the other, or the first alone."""
+        """All gradients, or those of one role, as one vector [N]; of every optimiser step in order, or of the first."""
         steps = self.steps[:1] if first else self.steps
         parts = [g.reshape(-1) for step in steps for name, g in sorted(step.items()) if name.startswith(role)]
         return torch.cat(parts) if parts else torch.zeros(0)
 
 
 class Lenient(MetricLog):
-    """Notes a figure that nobody declared, instead of ending the run: a law of its own tells of it."""
+    """Notes a figure that no component declared, instead of ending the run: a separate law reports the figure."""
 
     undeclared: set[str]
 
@@ -78,7 +78,7 @@ class Lenient(MetricLog):
 
 
 class Harness:
-    """One phase with the component in it, at its start until it is stepped; `restore()` brings it back there."""
+    """One phase that contains the component. The phase is at its start until `step()`; `restore()` resets it."""
 
     def __init__(self, subject: Subject, setting: Setting, options: Mapping[str, Any], folder: Path) -> None:
         self.subject = subject
@@ -88,7 +88,7 @@ class Harness:
         self.folder = folder
         """The run's directory."""
         self.options = {**setting.filled, **setting.named, **setting.phases, **subject.options, **options}
-        """The component's options, those that the setting fills in among them."""
+        """The component's options, including those that the setting fills in."""
         parsed, document = experiment.load(self._experiment())
         loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
         self._planned = functools.partial(make_plan, parsed, document, loose)
@@ -97,7 +97,7 @@ class Harness:
         self.run = open_run(folder, self.plan)
         """The run in `folder`."""
         self.runner = asyncio.Runner()
-        """The event loop of coroutines that hooks return."""
+        """The event loop that runs coroutines which hooks return."""
         self._opened: list[PhaseLoop] = []
         try:
             session = Session(self.plan, self.run, self.runner)
@@ -120,7 +120,7 @@ class Harness:
         self.run.close()
         self.runner.close()
 
-    # -- what stands on it
+    # -- the experiment and the component
 
     def _experiment(self) -> dict[str, Any]:
         wishes = {"epochs": self.setting.epochs, "minibatches": 1, "grad_clip": 1e9, "lr": 1e-2}
@@ -158,17 +158,17 @@ class Harness:
         return loop
 
     def resumed(self) -> PhaseLoop:
-        """The phase as a new process would find it: from its newest checkpoint."""
+        """The phase as a new process would load it: from its newest checkpoint."""
         return self._loop()
 
     @property
     def component(self) -> Component:
-        """The component as the phase holds it."""
+        """The phase's own instance of the component."""
         return cast(Component, self.slot.component)
 
     @property
     def slot(self) -> Any:
-        """Its place in the plan: offer, class, config, and what it needs, gives and logs."""
+        """The component's entry in the plan: offer, class, config, and what the component needs, gives and logs."""
         return next(slot for slot in self.loop.planned.every if slot.cls is self.subject.cls)
 
     @property
@@ -176,10 +176,10 @@ class Harness:
         """Figures that were logged without a `Metric`."""
         return cast(Lenient, self.loop.phase.metrics).undeclared
 
-    # -- where it stands
+    # -- the state of the phase
 
     def _keep(self) -> None:
-        """Note the phase as it is, to come back to it."""
+        """Store the state of the phase, so that `restore` can bring it back."""
         loop, phase = self.loop, self.loop.phase
         shared: list[Any] = [loop, phase, phase.scope, phase.roles, loop.session, loop.session.tokenizer]
         shared += [self.run, self.plan, loop.ctx, loop.ctx._resources, *loop.hooks.components.values()]
@@ -197,12 +197,12 @@ class Harness:
         for name, value in values.items():
             try:
                 found[name] = copy.deepcopy(value, dict(self._memo))
-            except Exception:  # what cannot be copied stays what it is
+            except Exception:  # a value that cannot be copied is kept as it is
                 found[name] = value
         return found
 
     def restore(self) -> None:
-        """Back to the start: weights, optimiser, counters, and what every component remembers."""
+        """Return to the start: weights, optimiser, counters, and the state of every component."""
         phase = self.loop.phase
         with torch.no_grad():
             for name, role in phase.roles.items():
@@ -222,7 +222,7 @@ class Harness:
             phase.trainer.load_state_dict(self._trainer)
 
     def step(self, count: int = 1, loop: PhaseLoop | None = None) -> dict[str, float]:
-        """Take real steps; returns the figures of the last one, by name."""
+        """Take real steps; returns the figures of the last step, by name."""
         loop = loop or self.loop
         figures: dict[str, float] = {}
         for _ in range(count):
@@ -237,7 +237,7 @@ class Harness:
         return {f"{name}/{n}": p.clone() for name, role in roles.items() for n, p in role.tensors().items()}
 
     def lent(self, stage: str) -> Batch:
-        """What `batch` returns without the component, where it is a wrapper: the batch that a wrapper is given."""
+        """The batch that a wrapper is given: what `batch` returns without the component, if the component is a wrapper."""
         name = f"{self.slot.kind}/{self.slot.instance}"
         if not KINDS[self.slot.kind].around:
             return self.batch(stage)
@@ -249,7 +249,7 @@ class Harness:
             manager.register(taken_out, name)
 
     def batch(self, stage: str) -> Batch:
-        """The batch that the phase's hooks make, from the start up to a stage: `rollout`, `score` or `advantage`."""
+        """The batch that the phase's hooks make from the start up to a stage: `rollout`, `score` or `advantage`."""
         hooks, ctx = self.loop.hooks, self.loop.ctx
         self.restore()
         batch: Batch = hooks.rollout(ctx)
@@ -259,16 +259,16 @@ class Harness:
                 batch = hooks.advantage(ctx, batch)
         return batch
 
-    # -- asking the component itself
+    # -- calling the component itself
 
     def ask(self, hook: str, **arguments: Any) -> Any:
-        """The component's answer to a hook, from the start, as the engine asks it."""
+        """The component's answer to a hook, from the start, called as the engine calls it."""
         self.restore()
         answer = ask(self.component, self.slot, hook, {"ctx": self.loop.ctx, **arguments})
         return self.runner.run(waited(answer)) if inspect.isawaitable(answer) else answer
 
     def around(self, hook: str, inner: Batch, **arguments: Any) -> Any:
-        """What the component makes of an answer that it wraps, from the start."""
+        """What the component returns when its wrapper of a hook receives the answer `inner`, from the start."""
         self.restore()
         method = getattr(self.component, hook)
         given = {"ctx": self.loop.ctx.bound(self.slot), **arguments}
@@ -289,9 +289,9 @@ class Harness:
     # -- gradients
 
     def gradient(self, batch: Batch, micro_tokens: int = 1 << 20, away: float | Mapping[str, Tensor] = 0.0) -> Gradient:
-        """The gradients the update asks for on a batch, from the start; no weight is changed.
+        """The gradients that the update computes on a batch, from the start; no weight is changed.
 
-        away: where the weights have moved by the second epoch; see `moved`.
+        away: how far the weights have moved in the second epoch; see `moved`.
         """
         self.restore()
         phase = self.loop.phase
@@ -334,7 +334,7 @@ class Harness:
 
     @contextlib.contextmanager
     def moved(self, by: float | Mapping[str, Tensor]) -> Iterator[None]:
-        """Within it, the trained weights lie elsewhere: by noise of this size, or along given directions."""
+        """In the `with` block, the trained weights are moved: by noise of this size, or along given directions."""
         if by == 0.0:
             yield
             return

@@ -1,4 +1,4 @@
-"""A phase of an experiment, opened to be stepped and looked into: for tests of components and for measurements."""
+"""Open a phase of an experiment, to step it and inspect it: for tests of components and for measurements."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def open_phase(
 ) -> Iterator[PhaseLoop]:
     """A phase of an experiment, at its start or at its newest checkpoint: `loop.step()`, `loop.ctx`, `loop.hooks`, …
 
-    folder: the run's directory; a temporary one, removed in the end, unless given. phase: the last one unless named;
-    phases before it are run to their end first. On leaving, components are closed and the directory's lock is given back.
-    Raises what `hookline.run` raises.
+    folder: the run's directory; by default a temporary directory, which is removed at the end. phase: the name of the
+    phase, by default the last; earlier phases are run to their end first. When the `with` block ends, components are
+    closed and the directory's lock is released. Raises the same errors as `hookline.run`.
     """
     planned = plan(experiment, overrides, plugins)
     chosen = phase_named(planned, phase)

@@ -1,4 +1,4 @@
-"""For pytest, in any distribution that has Hookline: the fixtures `hookline_harness` and `hookline_conforms`, imported late."""
+"""The pytest fixtures `hookline_harness` and `hookline_conforms`, for any distribution that installs Hookline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def hookline_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
-    """`hookline_harness(Mine, gamma=0.9)`: the component in a real phase on a tiny model, at its start: `.step()`, `.batch("score")`, …"""
+    """`hookline_harness(Mine, gamma=0.9)`: the component at the start of a phase on a tiny model: `.step()`, …"""
     from hookline.testing.subject import Subject, offer_of
 
     subjects: list[Subject] = []
@@ -33,7 +33,7 @@ def hookline_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
 
 @pytest.fixture
 def hookline_conforms() -> Callable[..., Report]:
-    """`hookline_conforms(Mine, gamma=0.9)`: every law's verdict; fails the test when one is broken."""
+    """`hookline_conforms(Mine, gamma=0.9)`: every law's verdict; fails the test if a law is broken."""
     from hookline.testing import check
 
     def hold(component: type[Component], **options: Any) -> Report:

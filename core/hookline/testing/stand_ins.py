@@ -1,7 +1,7 @@
-"""The neighbours of a component in the harness: a tiny model, rows with every ugliness that is allowed, plain answers.
+"""The neighbours of a component in the harness: a tiny model, rows with every irregularity that is allowed, plain answers.
 
-They are ordinary components. Rows differ in length, some have holes in their mask, groups have three rows, and rewards and
-advantages differ between all of them, so that nothing agrees by chance.
+The neighbours are ordinary components. Rows differ in length, some have holes in their mask, groups have three rows, and no two
+rows have the same reward or advantage, so that nothing agrees by chance.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST = 9
 
 
 class TinyGPT2(Architecture):
-    """Two layers of 32, with weights large enough that its answers differ."""
+    """Two layers of width 32, with weights large enough that the answers differ."""
 
     def build(self, tokenizer: Vocabulary) -> Any:
         from transformers import GPT2Config, GPT2LMHeadModel
@@ -65,21 +65,21 @@ class Sampled(Component):
 
 
 class Host(Sampled):
-    """The same beside an environment, for the laws of environments."""
+    """`Sampled` with an additional environment, for the laws of environments."""
 
     class Config(Sampled.Config):
         environment: Use[Environment]
-        """What is under test."""
+        """The environment under test."""
 
 
 class Pairs(Component):
-    """Recorded comparisons: two answers to a prompt, the first the better one."""
+    """Recorded comparisons: two answers to a prompt, the better answer first."""
 
     gives = frozenset({"groups", "pairs", "recorded_B"})
 
     class Config(hookline.Config):
         prompts: DataName
-        """Rows with `prompt`, `chosen` and `rejected`, or with a `completion` that stands for them."""
+        """Rows with `prompt`, `chosen` and `rejected`, or with a `completion` that replaces both answers."""
         rows: int = Field(6, ge=1)
         """Comparisons per step."""
 
@@ -100,7 +100,7 @@ class Pairs(Component):
 
 
 class Uneven(Component):
-    """Around the rollout: rows get different lengths, and every third a hole in its mask, as tool output would leave."""
+    """Wraps the rollout: gives rows different lengths, and every third row a hole in its mask, as after tool output."""
 
     @hookimpl(wrapper=True)
     def hookline_rollout(self) -> Generator[None, Rollout, Rollout]:
@@ -134,7 +134,7 @@ class Uneven(Component):
 
 
 class Stale(Component):
-    """Around the rollout: rows as if other weights had drawn them, for whoever corrects that."""
+    """Wraps the rollout: makes rows look as if other weights had drawn them, for components that correct for this."""
 
     gives = frozenset({"off-policy"})
 
@@ -149,7 +149,7 @@ class Stale(Component):
 
 
 class Worth(Component):
-    """A number per answer that no two answers share."""
+    """One number per answer; no two answers get the same number."""
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
@@ -157,7 +157,7 @@ class Worth(Component):
 
 
 class Trickle(Component):
-    """A little for every token, so that rewards lie all over an answer."""
+    """A small reward for every token, so that rewards are spread over the whole answer."""
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
@@ -170,7 +170,7 @@ def worth(rollout: Batch) -> torch.Tensor:
 
 
 class Credit(Component):
-    """The reward minus its group's mean, worth a little more early in the answer."""
+    """The reward minus its group's mean, with a slightly larger weight early in the answer."""
 
     @hookimpl
     def hookline_advantage(self, scored: Scored) -> Advantaged:
@@ -181,7 +181,7 @@ class Credit(Component):
 
 
 class Follow(Component):
-    """The likelihood of what was chosen, weighed by its advantage, reward, or 1, whatever the phase has."""
+    """The likelihood of the chosen tokens, weighted by the advantage, the reward, or 1, whichever the phase has."""
 
     takes = Batch
     Config = UpdateConfig

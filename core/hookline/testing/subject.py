@@ -1,4 +1,4 @@
-"""A component under test, and the setting in which it stands."""
+"""A component under test, and the setting in which the component takes steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Subject", "offer_of"]
 
 
 def offer_of(cls: type[Component]) -> Offer:
-    """The offer behind a class: the one that is installed, or one made up for a class from anywhere."""
+    """The offer of a class: the installed one, or a new one for a class that no distribution offers."""
     target = f"{cls.__module__}:{cls.__qualname__}"
     kind = kind_of(cls)
     found = next((o for o in offers.offers() if (o.kind, o.target) == (kind, target) and not o.problem), None)
@@ -50,13 +50,13 @@ class Subject:
         self.offer = offer
         """The component: its kind, name, distribution and version."""
         self.options: dict[str, Any] = dict(options)
-        """The options that it is tried with."""
+        """The options that the component is tested with."""
         self.folder = folder
-        """Where its rows and the harnesses' runs lie."""
+        """The folder of the rows and of the harnesses' runs."""
         self.cls = check_class(offer.load(), offer.kind, str(offer))
-        """Its class."""
+        """The component's class."""
         self.kind = offer.kind
-        """Its kind, e.g. `update`."""
+        """The component's kind, e.g. `update`."""
         known = [field.alias or name for name, field in self.cls.Config.model_fields.items()]
         unknown = next((name for name in options if name not in known), None)
         if unknown:
@@ -65,9 +65,9 @@ class Subject:
                 f"it has: {', '.join(known) or 'none'}",
             )
         self.setting: Setting | None = None
-        """The data, phases and neighbours in which it takes a step; None until the first harness is made."""
+        """The data, phases and neighbours in which the component takes a step; None until the first harness is made."""
         self.fails: str | None = None
-        """Why it takes no step; empty when it does, None while nobody has tried."""
+        """Why the component fails to take a step; empty if it takes one, None before the first attempt."""
         self._harnesses: dict[str, Harness] = {}
         self._made = 0
         rows = folder / "rows.jsonl"
@@ -88,7 +88,7 @@ class Subject:
         self._harnesses.clear()
 
     def harness(self, **options: Any) -> Harness:
-        """The harness with these options on top of the subject's own; kept, and at its start again when asked for."""
+        """The harness with these options on top of the subject's own; it is kept, and reset to its start at each call."""
         key = json.dumps(options, sort_keys=True, default=str)
         if key not in self._harnesses:
             self._harnesses[key] = self.new(**options)
@@ -97,14 +97,17 @@ class Subject:
         return harness
 
     def new(self, **options: Any) -> Harness:
-        """A harness of its own, which the caller closes."""
+        """A new harness, which the caller closes."""
         if self.setting is None:
             self.settle()
         assert self.setting is not None
         return self._open(self.setting, options)
 
     def settle(self) -> None:
-        """Find a setting in which the component stands; else the first that at least opens. Raises what the first said."""
+        """Find a setting in which the component takes a step, else the first setting that at least opens.
+
+        Raises the first setting's error if none opens.
+        """
         first: HooklineError | None = None
         opens: Setting | None = None
         for setting in self._settings():
@@ -132,7 +135,7 @@ class Subject:
         self.setting = self._beside_others(opens) or opens
 
     def _beside_others(self, opens: Setting) -> Setting | None:
-        """The setting with an update that brings what the component reads, such as heads that only some updates learn."""
+        """The setting with an update that gives what the component reads, such as heads that only some updates learn."""
         if self.kind not in ("rollout", "reward"):
             return None
         for partner in sorted(o.name for o in offers.offers() if o.kind == "update" and not o.problem):
@@ -151,7 +154,7 @@ class Subject:
         return Harness(self, setting, options, self.folder / f"harness-{self._made}")
 
     def _settings(self) -> Iterator[Setting]:
-        """Ways to surround the component and to fill the options that name data or a phase, the plainest first."""
+        """Ways to surround the component and to fill the options that name data or a phase, the simplest first."""
         fields = self.cls.Config.model_fields
         required = {field.alias or name for name, field in fields.items() if field.is_required()}
         data_, phases = (
@@ -184,7 +187,7 @@ class Subject:
             yield replace(plain, rows=f"task:{name}", named=dict.fromkeys(data_, f"task:{name}"))
 
     def _needs(self) -> set[str]:
-        """What the component needs; with its plainest options, where these decide."""
+        """What the component needs; if the options decide, with the simplest options."""
         try:
             options = {**guesses(self.cls, set(self.options)), **self.options}
             return set(self.cls(self.cls.Config.model_validate(options)).needs)

@@ -1,4 +1,4 @@
-"""Laws, verdicts, and the two ways to ask for them: `check(Component)`, and `conformance(Component)` for pytest."""
+"""Laws, verdicts, and the two ways to test the laws: `check(Component)`, and `conformance(Component)` for pytest."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from hookline.testing.subject import Subject, offer_of
 
 __all__ = ["Broken", "Law", "NotApplicable", "Report", "Verdict", "check", "conformance", "law", "laws"]
 
-UNREACHED = "see `stands`: it takes no step here"
+UNREACHED = "see `stands`: the component takes no step here"
 
 
 class Broken(AssertionError):
-    """A law does not hold; the text says what differed, and by how much."""
+    """Raised if a law does not hold; the message says what differed, and by how much."""
 
 
 class NotApplicable(Exception):
-    """A law says nothing about this component; the text says why."""
+    """Raised if a law does not apply to this component; the message says why."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """Something that every component of some kinds keeps."""
+    """A property that every component of certain kinds must have."""
 
     name: str
     """The law's name, as `promises` and `exempt` use it."""
     groups: tuple[str, ...]
-    """Those of the table of kinds (`Kind.laws`) that it belongs to, or `every`."""
+    """The groups of laws in the table of kinds (`Kind.laws`) that the law belongs to, or `every`."""
     meaning: str
-    """What it demands, in a line."""
+    """What the law requires, in a line."""
     test: Callable[[Subject], str | None]
-    """Tries it on a subject; may return a remark, and raises `Broken` or `NotApplicable`."""
+    """Tests a subject; may return a remark, and raises `Broken` or `NotApplicable`."""
     claimed: bool = False
-    """Only for components that name it in `promises`."""
+    """Whether the law applies only to components that name it in `promises`."""
     alone: bool = False
-    """Asked even of a component that takes no step."""
+    """Whether the law also applies to a component that takes no step."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one law says about one component."""
+    """The result of one law for one component."""
 
     law: str
     """The law's name."""
     meaning: str
-    """What the law demands, in a line."""
+    """What the law requires, in a line."""
     outcome: Literal["pass", "fail", "not applicable"]
-    """Whether the component keeps it."""
+    """Whether the component keeps the law."""
     detail: str = ""
     """What differed and by how much, or why the law does not apply."""
 
@@ -70,9 +70,9 @@ _laws: list[Law] = []
 
 
 def law(*groups: str, name: str = "", claimed: bool = False, alone: bool = False) -> Callable[[Any], Any]:
-    """Make a law of a function; its docstring's first line is what it means, its name what it is called.
+    """Make a law of a function: the docstring's first line is the law's meaning, the function's name is its name.
 
-    groups: whom it is asked, as the table of kinds says it; `every` component, or those of a loop where it says nothing.
+    groups: the groups of laws in the table of kinds that the law belongs to; `every` for all components; by default `loop`.
     """
 
     def declare(test: Callable[[Subject], str | None]) -> Callable[[Subject], str | None]:
@@ -85,7 +85,7 @@ def law(*groups: str, name: str = "", claimed: bool = False, alone: bool = False
 
 
 def every_law() -> list[Law]:
-    """Importing the modules of laws declares them, in the order in which they are asked."""
+    """All laws, in the order in which they are tested; importing their modules declares them."""
     from hookline.testing.lawbook import common, apart, updates, columns, rewards, rollouts, feedback  # noqa: F401, I001
     from hookline.testing.lawbook import trackers, tasks, engines, environments, formats, commands  # noqa: F401
 
@@ -93,7 +93,7 @@ def every_law() -> list[Law]:
 
 
 def facets(cls: type[Component], kind: str) -> set[str]:
-    """The groups of laws that apply: those of its kind, and more; an update may bring an advantage, and many may wrap."""
+    """The groups of laws that apply: those of the kind, of an advantage that an update brings, and of wrapped hooks."""
     found = {"every", *KINDS[kind].laws}
     for name, options in hook_methods(cls).items():
         if options.get("wrapper"):
@@ -122,9 +122,9 @@ class Report:
     offer: Offer
     """The component: its kind, name, distribution and version."""
     options: Mapping[str, Any]
-    """The options that it was tried with; the others have their defaults."""
+    """The options that the component was tested with; other options have their defaults."""
     verdicts: tuple[Verdict, ...]
-    """One per law, in the order in which they were tried."""
+    """One verdict per law, in the order in which the laws were tested."""
 
     @property
     def broken(self) -> list[Verdict]:
@@ -168,7 +168,7 @@ class Report:
 
 @contextlib.contextmanager
 def opened(target: type[Component] | Offer, options: Mapping[str, Any]) -> Iterator[Subject]:
-    """A subject in a folder of its own, which is gone afterwards."""
+    """A subject in a temporary folder, which is removed afterwards."""
     offer = target if isinstance(target, Offer) else offer_of(target)
     with tempfile.TemporaryDirectory() as folder, Subject(offer, options, Path(folder)) as subject:
         yield subject
@@ -176,7 +176,7 @@ def opened(target: type[Component] | Offer, options: Mapping[str, Any]) -> Itera
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """On one thread, which a tiny model likes best, and with the harness's own notices left unsaid."""
+    """Run on one thread, which is fastest for a tiny model, and without the harness's own notices."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -190,7 +190,7 @@ def judge(one: Law, subject: Subject) -> Verdict:
     """One law's verdict."""
     exempt = dict(getattr(subject.cls, "exempt", {}))
     if one.name in exempt:
-        return Verdict(one.name, one.meaning, "not applicable", f"it says: {exempt[one.name]}")
+        return Verdict(one.name, one.meaning, "not applicable", f"the component says: {exempt[one.name]}")
     with quietly():
         try:
             if not one.alone and stands(subject):
@@ -207,7 +207,7 @@ def judge(one: Law, subject: Subject) -> Verdict:
 
 
 def stands(subject: Subject) -> str:
-    """Why a component takes no step in a real phase; nothing when it does."""
+    """Why a component fails to take a step in a real phase; empty if it takes one."""
     if subject.fails is None:
         subject.fails = ""
         if "loop" in KINDS[subject.kind].laws:
@@ -219,17 +219,17 @@ def stands(subject: Subject) -> str:
 
 
 def check(target: type[Component] | Offer, **options: Any) -> Report:
-    """Every law's verdict on a component, with these options. Takes seconds, on the CPU."""
+    """Test every law on a component with these options. Takes seconds, on the CPU."""
     with opened(target, options) as subject:
         if not KINDS[subject.kind].laws:
             some = ", ".join(kind.name for kind in taught())
-            raise HooklineError(f"the suite has no laws for a {subject.kind}", f"it has some for {some}")
+            raise HooklineError(f"the suite has no laws for a {subject.kind}", f"kinds with laws: {some}")
         verdicts = [judge(one, subject) for one in laws(subject.cls, subject.kind)]
         return Report(subject.offer, subject.options, tuple(verdicts))
 
 
 def conformance(cls: type[Component], **options: Any) -> Any:
-    """A pytest test of every law, one parameter each: `test_mine = conformance(Mine, gamma=0.9)`."""
+    """A pytest test with one parameter per law: `test_mine = conformance(Mine, gamma=0.9)`."""
     import atexit
 
     import pytest
@@ -255,7 +255,7 @@ def conformance(cls: type[Component], **options: Any) -> Any:
 
 
 def unknown_names(cls: type[Component]) -> list[str]:
-    """Names in `promises` and `exempt` that are no laws."""
+    """Names in `promises` and `exempt` that are not names of laws."""
     known = {one.name for one in every_law()}
     said = [*getattr(cls, "promises", ()), *getattr(cls, "exempt", {})]
     return [f"'{name}'{nearest(name, known)}" for name in said if name not in known]

@@ -1,4 +1,4 @@
-"""What surrounds a component in the harness: rows, stand-ins, and whoever on offer gives what else it needs."""
+"""What surrounds a component in the harness: rows, stand-ins, and offered components that give what else it needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hookline.testing.stand_ins import STAND_INS
 __all__ = ["Handed", "Setting", "guesses", "naming", "neighbours", "own_rows", "stand_in_offers", "unfilled"]
 
 MAY_GIVE = tuple(kind.name for kind in of_phase() if kind.in_loop and kind.name != "feedback")
-"""The kinds among which the harness looks for what a component needs; judgements come from an earlier phase."""
+"""The kinds in which the harness searches for what a component needs; judgements come from an earlier phase."""
 
 DATA = "\0rows"
 
@@ -53,7 +53,7 @@ def stand_in_offers() -> list[Offer]:
 
 @dataclass(frozen=True)
 class Setting:
-    """What stands around the component besides its neighbours."""
+    """What surrounds the component in addition to its neighbours."""
 
     rows: str
     """The data that prompts are drawn from."""
@@ -64,17 +64,17 @@ class Setting:
     head: str = ""
     """A head on the policy, for components that read one."""
     pick: int = 0
-    """Which of those on offer give what the component needs and no stand-in gives: the plainest, the next, …"""
+    """Which offered component gives what no stand-in gives: 0 is the simplest, 1 the next, …"""
     filled: Mapping[str, Any] = field(default_factory=dict)
     """Options without a default, and counts that are too large for the harness's few rows."""
     epochs: int = 2
-    """Updates: in the second epoch ratios leave 1. Those that bear only one are given one."""
+    """Epochs of an update: in the second, ratios differ from 1. Updates that allow only one epoch get one."""
     partner: str = ""
-    """The update beside another component, where that one reads what only some updates bring."""
+    """The update beside another component, if that component reads what only some updates give."""
 
 
 def own_rows() -> list[dict[str, Any]]:
-    """Thirty words, in rows that have what any component may ask of a row."""
+    """Rows of thirty words, with every key that a component may read."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     rows = []
     for i in range(24):
@@ -105,7 +105,7 @@ def any_completion(name: str) -> bool:
 
 
 def earlier(rows: str) -> dict[str, Any]:
-    """A phase before the harness's own, with a head to read and judgements to learn from."""
+    """A phase before the harness's own phase, with a head to read and judgements to learn from."""
     read = heads()
     return {
         "name": "before",
@@ -118,7 +118,7 @@ def earlier(rows: str) -> dict[str, Any]:
 
 
 def heads() -> list[Offer]:
-    """Every head on offer."""
+    """Every offered head."""
 
     def is_head(offer: Offer) -> bool:
         try:
@@ -132,7 +132,7 @@ def heads() -> list[Offer]:
 def neighbours(
     kind: str, cls: type[Component], probe: Component, own: dict[str, Any], setting: Setting
 ) -> dict[str, Any]:
-    """The parts of a phase around a component: stand-ins, and whoever on offer gives what else is needed."""
+    """The parts of a phase around a component: stand-ins, and offered components that give what else is needed."""
     paired, rows = "pairs" in probe.needs, setting.rows
     parts: dict[str, Any] = {
         "rollout": {"use": "testing-pairs" if paired else "testing-sampled", "prompts": rows},
@@ -179,7 +179,7 @@ def neighbours(
         kinds = [k for k in MAY_GIVE if k != kind or KINDS[k].around]
         found = giver(need, kinds, setting.pick)
         if found is None:
-            continue  # the plan says so, in one sentence
+            continue  # the plan reports the missing need
         offer, options, gives, needs = found
         use = {"use": f"{offer.distribution}:{offer.name}", **fill(options, rows)}
         if offer.kind == "wrapper":
@@ -195,7 +195,7 @@ def neighbours(
 
 
 def plain_gives(stand_in: str) -> frozenset[str]:
-    """What a stand-in gives, whatever its options."""
+    """What a stand-in gives, with any options."""
     return frozenset(inspect.getattr_static(STAND_INS[stand_in][1], "gives"))
 
 
@@ -218,13 +218,13 @@ def guesses(cls: type[Component], known: set[str]) -> dict[str, Any]:
 
 
 def unfilled(offer: Offer, err: ValidationError) -> PluginError:
-    """Options the harness cannot choose, in one sentence."""
+    """The error for options that the harness cannot choose."""
     problems = err.errors(include_url=False)
     missing = [str(problem["loc"][0]) for problem in problems if problem["type"] == "missing"]
     if missing:
         give = " ".join(f"{name}=…" for name in missing)
         return PluginError(
-            f"{offer} has no default for {', '.join(missing)}", f"say it: hookline plugins check {offer.name} {give}"
+            f"{offer} has no default for {', '.join(missing)}", f"set it: hookline plugins check {offer.name} {give}"
         )
     said = "; ".join(str(problem.get("ctx", {}).get("error", problem["msg"])) for problem in problems)
     return PluginError(f"{offer} refuses its options: {said}", f"hookline plugins check {offer.name} OPTION=VALUE …")
@@ -241,7 +241,7 @@ def naming(cls: type[Component], what: str) -> list[str]:
 
 
 def variants(cls: type[Component]) -> Iterator[dict[str, Any]]:
-    """The plainest options of a component, then each with one switch thrown or one count raised."""
+    """The simplest options of a component, then variants with one switch changed or one count raised."""
     fields = cls.Config.model_fields
     required = {field.alias or name for name, field in fields.items() if field.is_required()}
     plain: dict[str, Any] = {name: DATA for name in naming(cls, "data") if name in required}
@@ -254,9 +254,9 @@ def variants(cls: type[Component]) -> Iterator[dict[str, Any]]:
 
 
 def candidates() -> Iterator[tuple[Offer, dict[str, Any], set[str], set[str]]]:
-    """(offer, options, gives, needs) of everything that may stand in a loop, built-in ones first.
+    """(offer, options, gives, needs) of every component that may be part of a loop, built-in components first.
 
-    Needs that the phase itself meets, by its model or its engine, are left out: they make no component less plain.
+    Needs that the phase itself meets, by its model or its engine, are left out: they make no component less simple.
     """
     for offer in sorted(offers.offers(), key=lambda o: not o.built_in):
         if offer.kind not in MAY_GIVE or offer.problem:
@@ -272,7 +272,7 @@ def candidates() -> Iterator[tuple[Offer, dict[str, Any], set[str], set[str]]]:
 
 
 def giver(need: str, kinds: Sequence[str], pick: int) -> tuple[Offer, dict[str, Any], set[str], set[str]] | None:
-    """Somebody of these kinds who gives it: the one with the fewest options and needs of its own, or the next."""
+    """A component of these kinds that gives `need`: the one with the fewest options and needs, or the next ones."""
     plainest: dict[tuple[str, str], tuple[Offer, dict[str, Any], set[str], set[str]]] = {}
     for found in sorted(candidates(), key=lambda c: (len(c[1]), len(c[3]))):
         if need in found[2] and found[0].kind in kinds:
@@ -282,6 +282,6 @@ def giver(need: str, kinds: Sequence[str], pick: int) -> tuple[Offer, dict[str, 
 
 
 def reader(gives: set[str]) -> str | None:
-    """An advantage that reads what an update brings, such as its critic."""
+    """An advantage that reads what an update gives, such as its critic."""
     found = [c for c in candidates() if c[0].kind == "advantage" and c[3] & gives and c[3] <= gives | {"groups"}]
     return f"{found[0][0].distribution}:{found[0][0].name}" if found else None

@@ -1,4 +1,4 @@
-"""Two measurements beside each other: which of our kernels lost speed against torch eager since a stored one.
+"""Compare two measurements: which of our kernels lost speed against torch eager since the stored one.
 
 Ratios are compared, not times: another machine, or a busy one, changes both sides of a ratio.
 """
@@ -17,7 +17,7 @@ __all__ = ["LOSS", "Loss", "losses", "name_of", "stored_kernels"]
 
 
 LOSS = 0.05
-"""A ratio this much smaller than the stored one is a loss."""
+"""A ratio that is smaller than the stored ratio by more than this share is a loss."""
 Loss = tuple[str, float, float]
 """Name, ratio then, ratio now."""
 
@@ -38,13 +38,13 @@ def stored_kernels(path: Path) -> dict[str, Any]:
         dict(stored.get("machine", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise DataError(
-            f"{path} is no stored measurement ({type(err).__name__}: {err})", "write one with --save FILE"
+            f"{path} is not a stored measurement ({type(err).__name__}: {err})", "write one with --save FILE"
         ) from None
     return dict(stored)
 
 
 def losses(rows: Sequence[dict[str, Any]], stored: dict[str, Any]) -> list[Loss]:
-    """Our rows whose ratio fell by more than 5 %. Rows that only one side has are not compared."""
+    """Our rows whose ratio fell by more than 5 %. Rows that only one measurement has are not compared."""
     then = {name_of(row): row["ratio"] for row in stored["rows"] if row["by"] == OURS}
     ours = ((name_of(row), row["ratio"]) for row in rows if row["by"] == OURS)
     return [(name, then[name], now) for name, now in ours if name in then and now < then[name] * (1 - LOSS)]

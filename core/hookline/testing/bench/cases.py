@@ -1,7 +1,7 @@
-"""Every op on shapes of real runs: our kernel, its reference in torch, what one writes without us, and peers.
+"""Every op on shapes of real runs: our kernel, its reference in torch, the plain torch form (eager), and peers.
 
-Sizes follow what is trained with: V = 32 000 (Llama 2), 151 936 (Qwen); for a CPU they are sized down, and `quick` sizes
-are there to see that everything works. Everything an implementation returns is compared with float64 before it is timed.
+Sizes follow real training: V = 32 000 (Llama 2), 151 936 (Qwen). The CPU sizes are smaller, and the `quick` sizes only
+show that everything works. Everything that an implementation returns is compared with float64 before it is timed.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ class Case:
 
     op: str
     what: str
-    """`fwd` or `fwd+bwd`, and what is special."""
+    """`fwd` or `fwd+bwd`, and what is special about the case."""
     shape: str
     dtype: torch.dtype
     make: Callable[[torch.device], tuple[Tensor, ...]]
     run: dict[str, Function]
     exact: Function
     bytes: int
-    """That must move between memory and the cores: each input read once, each result written once, and what a backward pass
-    must read again."""
+    """Bytes that must move between memory and the cores: each input read once, each result written once, and what a backward
+    pass must read again."""
     flops: int
-    """Of the products; else 8 per logit, 4 per token and estimator, 10 per step of gae. Only a figure's place depends on it."""
+    """Operations of the products; else 8 per logit, 4 per token and estimator, 10 per step of gae, for the roofline figure."""
     leaves: int = 0
     """How many leading inputs get a gradient."""
     tolerance: float = 1e-4
-    """Largest difference from float64, in the result; in gradients, the same share of the largest entry, or the dtype's own
-    rounding."""
+    """Largest allowed difference from float64 in the result; in gradients, the same share of the largest entry, or the
+    rounding of the dtype."""
 
     @property
     def name(self) -> str:
@@ -60,14 +60,14 @@ class Case:
 
     @property
     def ceiling(self) -> str:
-        """What limits it: `gemm` (products), `read`, or `copy` (where as much is written as matters)."""
+        """What limits the case: `gemm` (products), `read`, or `copy` (if a relevant amount is written)."""
         if self.op.startswith("linear"):
             return "gemm"
         return "copy" if self.leaves or self.op == "gae" else "read"
 
 
 def cases(device: str, quick: bool = False, compiled: bool = False) -> list[Case]:
-    """All cases for `cpu` or `cuda`. `compiled`: torch.compile of the eager form as well, which takes long to compile."""
+    """All cases for `cpu` or `cuda`. `compiled`: adds torch.compile of the eager form, which takes long to compile."""
     found = [*_token_stats(device, quick), *_linear(device, quick), *_gae(device, quick), *_kl(device, quick)]
     return [_with_compiled(case) for case in found] if compiled else found
 
@@ -91,7 +91,7 @@ def _peer(module: str, attribute: str) -> Any:
     """A function of an installed package, or None."""
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception:  # not installed, or does not import here
+    except Exception:  # not installed, or cannot be imported here
         return None
 
 

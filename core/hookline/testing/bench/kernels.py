@@ -1,4 +1,4 @@
-"""The measurement behind `hookline bench kernels`: every op beside its peers, and what was lost since a stored one."""
+"""The measurement of `hookline bench kernels`: every op and its peers, and what became slower than a stored measurement."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def bench_kernels(
 ) -> dict[str, Any]:
     """Measure every kernel: {"machine", "device", "quick", "ceilings", "rows"}, see `measure` for a row.
 
-    quick: small shapes, some seconds; compiled: torch.compile of the eager form as well; stored: an earlier measurement,
-    and what seems slower than there is measured again. tell(event, value) hears "machine", "ceilings", then for each case
-    "case" with its name, "row" for each of its rows, and "measured". Raises ExperimentError, DataError before measuring.
+    quick: small shapes, some seconds; compiled: torch.compile of the eager form as well; stored: an earlier measurement;
+    kernels that seem slower than in `stored` are measured again. tell(event, value) is called with "machine", "ceilings",
+    then for each case "case" with its name, "row" for each of its rows, and "measured". Raises ExperimentError and
+    DataError before measuring.
     """
     if device not in ("cpu", "cuda"):
         raise ExperimentError(f"--device is '{device}'", "choose cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ExperimentError("--device cuda: torch finds no GPU here", "run it where one is, or leave --device out")
+        raise ExperimentError("--device cuda: torch finds no GPU here", "run on a machine with a GPU, or omit --device")
     if stored and not {case.name for case in cases(device, quick)} & {baseline.name_of(row) for row in stored["rows"]}:
         raise DataError(
-            "the stored measurement has none of these shapes", "compare what was measured with the same options"
+            "the stored measurement has none of these shapes", "compare measurements made with the same options"
         )
     where = torch.device(device)
     found: dict[str, Any] = {"machine": machine(where), "device": device, "quick": quick}
@@ -58,7 +59,7 @@ def bench_kernels(
 
 
 def _again(chosen: list[Case], device: torch.device, found: dict[str, Any], stored: dict[str, Any]) -> None:
-    """What seems slower than before is measured twice more: on a busy machine one measurement proves nothing."""
+    """Measure cases that seem slower than before twice more: on a busy machine one measurement proves nothing."""
     for _ in range(2):
         slower = {name for name, _, _ in baseline.losses(found["rows"], stored)}
         doubtful = [case for case in chosen if case.name in slower]
@@ -73,23 +74,23 @@ def _again(chosen: list[Case], device: torch.device, found: dict[str, Any], stor
 
 
 def judge_kernels(found: dict[str, Any], stored: dict[str, Any] | None = None) -> list[str]:
-    """What there is to say about a measurement, beside a stored one.
+    """Lines that describe a measurement, compared with a stored one.
 
-    Raises NumbersError where a kernel of ours is wrong, or more than 5 % slower against eager than it was stored.
+    Raises NumbersError if one of our kernels is wrong, or more than 5 % slower against eager than in the stored measurement.
     """
     rows, here = found["rows"], found["machine"]
     wrong = [baseline.name_of(row) for row in rows if row["by"] == OURS and row.get("wrong")]
     if wrong:
         raise NumbersError(
             f"our kernel differs from float64 by more than it promises: {'; '.join(wrong)}",
-            "run with HOOKLINE_KERNELS=reference until it is fixed, and tell us",
+            "run with HOOKLINE_KERNELS=reference until the kernel is fixed, and report the difference",
         )
     if stored is None:
         return []
     said = []
     if stored.get("machine") != here:
         changed = [key for key, value in here.items() if stored.get("machine", {}).get(key) != value]
-        said.append(f"note: the stored measurement differs in {', '.join(changed)}; ratios may differ for that alone")
+        said.append(f"note: the stored measurement differs in {', '.join(changed)}; this alone may change the ratios")
     lost = baseline.losses(rows, stored)
     if lost:
         told = "; ".join(f"{name}: {then:.2f} → {now:.2f} x eager" for name, then, now in lost)

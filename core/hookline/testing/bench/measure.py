@@ -1,7 +1,7 @@
 """The clock, the machine's ceilings, and one row of the table per case and implementation.
 
-Implementations of a case are called in turns and the best call of each counts, so that a busy machine slows all of them
-alike. Everything is right before it is timed: results and gradients are compared with float64.
+Implementations of a case are called in turns, and the best call of each counts, so that a busy machine slows all of them
+equally. Results and gradients are compared with float64 before anything is timed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["answers", "call", "ceilings", "errors", "machine", "measure", "secon
 
 Row = dict[str, Any]
 LEAST_ROUNDS, MOST_ROUNDS, BUDGET = 5, 200, 2.0
-"""Each implementation is called at least and at most this often, and within this many seconds where that allows."""
+"""Each implementation is called at least and at most this often, and for this many seconds if these limits allow it."""
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a figure depends on, for whoever reads it elsewhere."""
+    """What a figure depends on, for readers on another machine."""
     info = build_info()
     found = {
         "cpu": _cpu_name(),
@@ -43,7 +43,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """As /proc/cpuinfo says it, with family and model where the name alone says little; and how many."""
+    """The name in /proc/cpuinfo, with family and model because some names are generic, and the number of CPUs."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return platform.processor() or platform.machine()
@@ -57,7 +57,7 @@ def _cpu_name() -> str:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """One call. On a GPU the work is queued behind an idle kernel, so that the host's own time is not in it."""
+    """The time of one call. On a GPU the work is queued behind an idle kernel, so that the host's time is not counted."""
     if device.type != "cuda":
         began = time.perf_counter()
         work()
@@ -73,7 +73,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def ceilings(device: torch.device, quick: bool = False) -> dict[str, float]:
-    """Bytes per second of reading and of copying (read and written bytes counted), operations per second of a product."""
+    """Bytes per second of reading and of copying (read and written bytes count), operations per second of a product."""
     x = torch.ones(32 << 20, device=device)
     y = torch.empty_like(x)
     side = 8192 if device.type == "cuda" else 1024 if quick else 2048
@@ -92,7 +92,7 @@ def ceilings(device: torch.device, quick: bool = False) -> dict[str, float]:
 
 
 def _own_product(a: Tensor, b: Tensor) -> Callable[[], object] | None:
-    """Our own matrix product, where it stands in for torch's."""
+    """Our own matrix product, if our kernels use it instead of torch's."""
     from hookline.kernels import cpu, native
 
     code = cpu._DTYPES[a.dtype]
@@ -106,7 +106,7 @@ def measure(
     chosen: Iterable[Case], device: torch.device, found: dict[str, float], budget: float = BUDGET
 ) -> Iterator[Row]:
     """A row for every implementation of every case: {op, what, shape, dtype, by, error, wrong, ms, bytes, flops, ceiling,
-    share, ratio}. `ratio` is eager's time over this one's. A case that does not fit into memory gives one row, {…, skipped}.
+    share, ratio}. `ratio` is eager's time divided by the row's. A case that does not fit into memory gives one row, {…, skipped}.
     """
     for case in chosen:
         try:
@@ -135,20 +135,20 @@ def _rows(case: Case, device: torch.device, found: dict[str, float], budget: flo
 
 
 def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
-    """Largest difference of the result; of each gradient, as a share of its largest entry."""
+    """Largest difference of the result, and of each gradient as a share of its largest entry."""
     differences = [float((a.double() - e).abs().max()) for a, e in zip(found, expected)]
     scales = [1.0, *(max(float(e.abs().max()), 1e-30) for e in expected[1:])]
     return [difference / scale for difference, scale in zip(differences, scales)]
 
 
 def wrong(case: Case, error: list[float]) -> bool:
-    """Whether it is more than promised. NaN is."""
+    """Whether the error is larger than promised. NaN counts as wrong."""
     rounding = max(case.tolerance, 2 * torch.finfo(case.dtype).eps)
     return not (error[0] <= case.tolerance and all(e <= rounding for e in error[1:]))
 
 
 def speed(case: Case, best: float, found: dict[str, float]) -> dict[str, Any]:
-    """{ceiling, share}: what limits the case, and how near `best` seconds come to it."""
+    """{ceiling, share}: what limits the case, and the share of this limit that `best` seconds reach."""
     gemm = case.ceiling == "gemm"
     limit = found[f"gemm {str(case.dtype).removeprefix('torch.')}" if gemm else case.ceiling]
     return {"ceiling": case.ceiling, "share": (case.flops if gemm else case.bytes) / best / limit}
@@ -168,7 +168,7 @@ def answers(function: Function, case: Case, inputs: tuple[Tensor, ...]) -> list[
 
 
 def call(function: Function, case: Case, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
-    """What is timed. A gradient is let go before the next call, as an optimiser step does."""
+    """The function that is timed. A gradient is freed before the next call, as in a training loop."""
     leaves, rest = _leaves(case, inputs), inputs[case.leaves :]
     if not leaves:
 
@@ -185,7 +185,7 @@ def call(function: Function, case: Case, inputs: tuple[Tensor, ...]) -> Callable
 
 
 def _best_of_turns(calls: dict[str, Callable[[], object]], device: torch.device, budget: float) -> dict[str, float]:
-    """Seconds of the best call of each. Slow ones get fewer turns, so that the quick get many."""
+    """Seconds of the best call of each. Slow implementations get fewer turns, so that quick ones get many."""
     best = {by: seconds(work, device) for by, work in calls.items()}  # also warms up
     spent, turns = dict(best), dict.fromkeys(calls, 1)
 

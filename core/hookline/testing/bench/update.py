@@ -1,8 +1,8 @@
 """What an update costs with the fused path and with logits in memory: time and peak memory of the same training step.
 
-A tiny GPT-2 trunk, so that the vocabulary is what counts. `fused` is what every algorithm's `mb.stats` does; `materialised`
-is what one writes in plain torch: the model's own logits, log_softmax, gather. Loss, clipping and AdamW are the same lines,
-and loss and gradient norm must agree. Each measurement is a process of its own, since only so has it a peak of its own.
+The GPT-2 trunk is tiny, so that the vocabulary dominates. `fused` is what every algorithm's `mb.stats` does; `materialised`
+is the plain torch form: the model's own logits, log_softmax, gather. Loss, clipping and AdamW are the same lines, and loss
+and gradient norm must agree. Each measurement runs in its own process, because peak memory is measured per process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 def bench_update(
     quick: bool = False, *, tell: Callable[[str, Any], None] = lambda event, value: None
 ) -> dict[str, Any]:
-    """{"machine", "quick", "rows"}; tell(event, value) hears "machine", then "row" for each row as `measure` gives it.
+    """{"machine", "quick", "rows"}; tell(event, value) is called with "machine", then with "row" for each row of `measure`.
 
     Raises NumbersError as `measure` does.
     """
@@ -49,8 +49,8 @@ def bench_update(
 def measure(quick: bool = False) -> Iterator[Row]:
     """A row per vocabulary and path: {vocabulary, tokens, path, ms, peak_mb, beyond_mb, logits_mb}.
 
-    `peak_mb` is the process's largest resident set; `beyond_mb` what of it is neither the process before its first step, nor
-    gradients or AdamW's two moments. Raises NumbersError where the two paths are not the same update.
+    `peak_mb` is the process's largest resident set; `beyond_mb` is `peak_mb` without the process before its first step, the
+    gradients and AdamW's two moments. Raises NumbersError if the two paths do not give the same update.
     """
     for vocabulary in QUICK_VOCABULARIES if quick else VOCABULARIES:
         found = {path: [] for path in PATHS}  # type: dict[str, list[Row]]
@@ -62,7 +62,7 @@ def measure(quick: bool = False) -> Iterator[Row]:
             if abs(one[figure] - other[figure]) > 1e-4 * abs(one[figure]):
                 raise NumbersError(
                     f"the fused path's {figure} is {other[figure]:.7g}, that of materialised logits {one[figure]:.7g}",
-                    "run `hookline bench kernels`: it says which kernel differs",
+                    "run `hookline bench kernels` to see which kernel differs",
                 )
         for path in PATHS:
             best = {key: min(row[key] for row in found[path]) for key in ("ms", "peak_mb", "beyond_mb")}
@@ -75,8 +75,8 @@ def _in_child(path: str, vocabulary: int) -> Row:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise NumbersError(
-            f"the update with {path} logits and {vocabulary} tokens ended: {lines[-1]}",
-            "a machine with more memory takes it, or --quick",
+            f"the update with {path} logits and a vocabulary of {vocabulary} tokens failed: {lines[-1]}",
+            "use --quick or a machine with more memory",
         )
     row: Row = json.loads(done.stdout.strip().splitlines()[-1])
     return row
@@ -171,7 +171,7 @@ def main(path: str, vocabulary: str) -> None:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory now."""
+    """Resident memory of this process, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

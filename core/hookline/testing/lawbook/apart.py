@@ -1,4 +1,4 @@
-"""Laws about a component by itself, whatever its kind: how it is constructed and closed."""
+"""Laws about a component by itself, for every kind: how it is constructed and closed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hookline.testing.surroundings import guesses, naming, unfilled
 
 
 def made(subject: Subject) -> Component:
-    """A component with the subject's options, and plain ones where they are required; it is not set up."""
+    """A component with the subject's options, and simple values for required ones; it is not set up."""
     fields = subject.cls.Config.model_fields
     required = {field.alias or name for name, field in fields.items() if field.is_required()}
     options: dict[str, Any] = guesses(subject.cls, set(subject.options))
@@ -35,7 +35,7 @@ def made(subject: Subject) -> Component:
 
 @law("every", alone=True)
 def opens_nothing(subject: Subject) -> str | None:
-    """Its constructor takes the config and opens nothing: no file, socket, process or thread."""
+    """The constructor takes the config and opens nothing: no file, socket, process or thread."""
     try:
         made(subject)
     except HooklineError as err:
@@ -45,7 +45,7 @@ def opens_nothing(subject: Subject) -> str | None:
 
 @law("every", alone=True)
 def closes(subject: Subject) -> str | None:
-    """It can be closed before it was set up, and twice."""
+    """The component can be closed before it was set up, and can be closed twice."""
     component = made(subject)
     for time in ("before setup", "a second time"):
         try:

@@ -1,4 +1,4 @@
-"""What may be done to a batch without changing what it means, and how far two answers lie apart."""
+"""Changes of a batch that keep its meaning, and the distance between two answers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["apart", "groups_of", "order_of", "trailing", "widened"]
 
 S = TypeVar("S", bound=Batch)
 CLEAN = {"mask_BT", "reward_BT", "advantage_BT", "logprobs_BT", "version_BT"}
-"""Columns that are 0 outside the mask by contract; anything may stand there in the others."""
+"""Columns that are 0 outside the mask by contract; other columns may hold anything there."""
 JUNK = 7.5
 
 
 def widened(batch: S, vocabulary: int, by: int = 3) -> S:
-    """More padding to the right of every prompt and answer, and junk in all of it: other ids, other numbers."""
+    """Add padding to the right of every prompt and answer, and fill all padding with junk: other ids, other numbers."""
     P, T = batch.prompt_ids_BP.shape[1] + by, batch.token_ids_BT.shape[1] + by
     pad_BP = torch.arange(P) >= batch.prompt_length_B[:, None]
     pad_BT = torch.arange(T) >= batch.length_B[:, None]
@@ -48,7 +48,7 @@ def widened(batch: S, vocabulary: int, by: int = 3) -> S:
 
 
 def trailing(batch: S, vocabulary: int, count: int = 2) -> S:
-    """Behind every answer a few tokens that the policy did not choose, as a tool's last output; they count in `length_B`."""
+    """Add a few tokens behind every answer that the policy did not choose, such as tool output; `length_B` counts them."""
     wide = widened(batch, vocabulary, count)
     return replace(wide, length_B=batch.length_B + count)
 
@@ -76,8 +76,8 @@ def wider_support(support: KeptIds | None, B: int, T: int) -> KeptIds | None:
 def order_of(batch: Batch, within_groups: bool = True) -> Tensor:
     """One fixed shuffle of a batch's rows.
 
-    Rows of a group keep their order among themselves when asked to, or when a column such as P(row ≻ k-th row of its group),
-    [B, K], speaks of it.
+    Rows of a group keep their order among themselves if `within_groups` is false, or if a column refers to this order, such
+    as P(row ≻ k-th row of its group), [B, K].
     """
     B = len(batch)
     order = torch.randperm(B, generator=torch.Generator().manual_seed(3))
@@ -98,7 +98,7 @@ def groups_of(batch: Batch) -> list[int]:
 
 
 def apart(one: Tensor | Sequence[float], other: Tensor | Sequence[float]) -> float:
-    """The largest difference of two answers, in units of the largest entry; infinite when their shapes differ."""
+    """The largest difference of two answers, in units of the largest entry; infinite if their shapes differ."""
     a, b = torch.as_tensor(one).double(), torch.as_tensor(other).double()
     if a.shape != b.shape:
         return float("inf")

@@ -1,4 +1,4 @@
-"""Laws for whatever hands a batch on: advantages, and wrappers around rollout, score or advantage."""
+"""Laws for components that return a batch: advantages, and wrappers around rollout, score or advantage."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
 
 OWN = {"hookline_rollout": "", "hookline_score": "reward_BT", "hookline_advantage": "advantage_BT"}
-"""Hook → the column that its answer is about."""
+"""Hook → the column that the hook's answer sets."""
 LIMIT = 5e-6
-"""Two ways to compute one float32 number, through a model whose rows lie in another order."""
+"""Allowed difference of one float32 number computed in two ways, by a model whose rows are in another order."""
 Answer = Callable[[Any], Batch]
 
 
 def answers(harness: Harness) -> Iterator[tuple[str, Batch, Answer]]:
-    """(hook, the batch it is handed, what comes back for a batch) for each hook that hands a batch on."""
+    """(hook, the batch that it receives, a function from a batch to the answer) for each hook that returns a batch."""
     for hook, options in hook_methods(harness.subject.cls).items():
         if hook == "hookline_advantage" and not options.get("wrapper"):
             yield hook, harness.batch("score"), lambda scored: harness.ask("hookline_advantage", scored=scored)
@@ -42,12 +42,12 @@ def answers(harness: Harness) -> Iterator[tuple[str, Batch, Answer]]:
 def each(subject: Subject, about_rollouts: bool = True) -> list[tuple[str, Batch, Answer]]:
     found = [one for one in answers(subject.harness()) if about_rollouts or one[0] != "hookline_rollout"]
     if not found:
-        raise NotApplicable("it hands no such batch on")
+        raise NotApplicable("the component returns no such batch")
     return found
 
 
 def together(result: Batch, lent: Batch) -> tuple[list[int], list[int]]:
-    """Rows of both that are the same sample: (in the result, in what was lent)."""
+    """Row numbers of the samples that both batches contain: (in the result, in the lent batch)."""
     where = {sample: row for row, sample in enumerate(lent.sample_B.tolist())}
     here = [row for row, sample in enumerate(result.sample_B.tolist()) if sample in where]
     return here, [where[int(result.sample_B[row])] for row in here]
@@ -59,12 +59,12 @@ def column(name: str, batch: Batch, rows: list[int], width: int | None = None) -
 
 
 def differing(result: Batch, lent: Batch, names: list[str]) -> list[str]:
-    """Columns that are not what they were, for the rows that are still there."""
+    """Columns that have changed, in the rows that the result still contains."""
     here, there = together(result, lent)
     found = []
     for name in names:
         if name not in result.tensors():
-            found.append(f"{name} is gone")
+            found.append(f"{name} is missing")
             continue
         mine, theirs = result.tensors()[name], lent.tensors()[name]
         width = min(mine.shape[1], theirs.shape[1]) if mine.dim() > 1 else None
@@ -76,7 +76,7 @@ def differing(result: Batch, lent: Batch, names: list[str]) -> list[str]:
 
 @law("advantage", "wrapper")
 def mask_kept(subject: Subject) -> str | None:
-    """The mask says which tokens the policy chose; nobody puts another tensor in its place."""
+    """The mask says which tokens the policy chose; no component may replace it."""
     for hook, lent, answer in each(subject):
         different = differing(answer(lent), lent, ["mask_BT", "length_B", "token_ids_BT"])
         if different:
@@ -86,7 +86,7 @@ def mask_kept(subject: Subject) -> str | None:
 
 @law("advantage", "wrapper")
 def columns_kept(subject: Subject) -> str | None:
-    """Columns that are passed on are passed on as they were; what is new is added beside them."""
+    """Columns that are passed on are unchanged; new values go into new columns."""
     for hook, lent, answer in each(subject):
         free = {"mask_BT", "length_B", "token_ids_BT", OWN[hook]}
         if hook == "hookline_score":
@@ -97,13 +97,13 @@ def columns_kept(subject: Subject) -> str | None:
             raise Broken(f"{hook}: {', '.join(different)}")
         here, there = together(result, lent)
         if any(result.records[i] is not lent.records[j] for i, j in zip(here, there)):
-            raise Broken(f"{hook}: records of other rows than the tokens")
+            raise Broken(f"{hook}: records and tokens belong to different rows")
     return None
 
 
 @law("advantage", "wrapper")
 def zero_outside(subject: Subject) -> str | None:
-    """What it says is one finite number per token, and 0 where the policy chose nothing."""
+    """The answer is one finite number per token, and 0 for tokens that the policy did not choose."""
     for hook, lent, answer in each(subject, about_rollouts=False):
         result = answer(lent)
         here, there = together(result, lent)
@@ -119,9 +119,9 @@ def zero_outside(subject: Subject) -> str | None:
 
 
 def compare(hook: str, plain: Batch, other: Batch, what: str) -> None:
-    """Both hold the same rows; what they say of them must agree."""
+    """Both batches must hold the same rows, with the same values."""
     if sorted(plain.sample_B.tolist()) != sorted(other.sample_B.tolist()):
-        raise Broken(f"{hook}: {what}, it keeps {len(other)} rows instead of {len(plain)}, or others")
+        raise Broken(f"{hook}: {what}, the answer has {len(other)} rows instead of {len(plain)}, or different rows")
     here, there = together(other, plain)
     names = [name for name in plain.tensors() if name == OWN[hook] or (name.startswith("extra[") and name[-2:] == "T]")]
     for name in names:
@@ -137,7 +137,7 @@ def compare(hook: str, plain: Batch, other: Batch, what: str) -> None:
 
 @law("advantage", "wrapper")
 def permutation(subject: Subject) -> str | None:
-    """The order of rows does not matter: each keeps its own figures."""
+    """The order of rows does not matter: each row keeps its own figures."""
     for hook, lent, answer in each(subject, about_rollouts=False):
         shuffled = lent.rows(order_of(lent))
         compare(hook, answer(lent), answer(shuffled), "with the rows in another order")
@@ -146,7 +146,7 @@ def permutation(subject: Subject) -> str | None:
 
 @law("advantage", "wrapper")
 def padding(subject: Subject) -> str | None:
-    """Nothing depends on padding: more of it, junk in it, or tokens behind an answer that nobody chose change no figure."""
+    """Nothing depends on padding: more padding, junk in it, or unchosen tokens behind an answer change no figure."""
     words = subject.harness().tokenizer.vocabulary
     for hook, lent, answer in each(subject, about_rollouts=False):
         plain = answer(lent)

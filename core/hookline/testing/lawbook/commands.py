@@ -1,4 +1,4 @@
-"""Laws for commands: options that a command line can give, an exit code, and one JSON value."""
+"""Laws for commands: options that a command line can set, an exit code, and one JSON value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TAKEN = {"help", "json", "plugin"}
 
 
 class Printed:
-    """What a command prints, kept."""
+    """Records what a command prints."""
 
     def __init__(self, as_json: bool) -> None:
         self.json = as_json
@@ -36,7 +36,7 @@ class Printed:
 
 @law("command", alone=True)
 def arguments(subject: Subject) -> str | None:
-    """Only the last positional argument takes several values, and no option bears a name that every command has."""
+    """Only the last positional argument takes several values, and no option has the name of an option of every command."""
     fields = subject.cls.Config.model_fields
     taken = [field.alias or name for name, field in fields.items() if (field.alias or name) in TAKEN]
     if taken:
@@ -50,7 +50,7 @@ def arguments(subject: Subject) -> str | None:
 
 @law("command", claimed=True, alone=True)
 def runs(subject: Subject) -> str | None:
-    """Run with its options, it returns an exit code, and under --json gives one value that JSON can hold."""
+    """Run with its options, the command returns an exit code, and with --json gives one value that JSON can hold."""
     for as_json in (False, True):
         command, out = made(subject), Printed(as_json)
         assert isinstance(command, Command)
@@ -58,13 +58,13 @@ def runs(subject: Subject) -> str | None:
             with contextlib.chdir(subject.folder):
                 code = command.run(out)
         except HooklineError as err:
-            raise NotApplicable(f"it refuses these options: {err}") from None
+            raise NotApplicable(f"the command refuses these options: {err}") from None
         if type(code) is not int or not 0 <= code <= 255:
             raise Broken(f"run returned {code!r}; return an exit code, 0 for success")
         if as_json and len(out.values) != 1:
-            raise Broken(f"under --json it gave {len(out.values)} values; call out.value once")
+            raise Broken(f"with --json the command gave {len(out.values)} values; call out.value once")
         try:
             json.dumps(out.values)
         except (TypeError, ValueError) as err:
-            raise Broken(f"its value cannot be written as JSON: {err}") from None
+            raise Broken(f"the command's value cannot be written as JSON: {err}") from None
     return None

@@ -1,4 +1,4 @@
-"""Laws for everything that stands in a loop."""
+"""Laws for every component of a loop."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ HANDED = {
     "hookline_update": ("batch", "advantage"),
     "hookline_judge": ("scored", "score"),
 }
-"""Hook → the name of the batch it is handed, and the stage that batch has reached."""
+"""Hook → the name of the batch that the hook receives, and the stage that the batch has reached."""
 
 
 @law("every", alone=True)
 def documented(subject: Subject) -> str | None:
-    """The class and each of its options say in a sentence what they mean."""
+    """The class and each of its options have a docstring that says what they mean."""
     cls = subject.cls
     missing = [
         f"option '{field.alias or name}'" for name, field in cls.Config.model_fields.items() if not field.description
@@ -42,13 +42,13 @@ def documented(subject: Subject) -> str | None:
         raise Broken(f"without a docstring: {', '.join(missing)}")
     unknown = unknown_names(cls)
     if unknown:
-        raise Broken(f"`promises` or `exempt` names {', '.join(unknown)}, which is no law")
+        raise Broken(f"`promises` or `exempt` names {', '.join(unknown)}, which is not a law")
     return None
 
 
 @law("loop", name="stands", alone=True)
 def stands_in_a_phase(subject: Subject) -> str | None:
-    """It takes steps in a real phase, on rows of uneven length with holes in their mask."""
+    """The component takes steps in a real phase, on rows of uneven length with holes in their mask."""
     why = stands(subject)
     if why:
         raise Broken(why)
@@ -57,12 +57,12 @@ def stands_in_a_phase(subject: Subject) -> str | None:
 
 @law("loop")
 def declared_figures(subject: Subject) -> str | None:
-    """Every figure it logs is declared in `metrics`, with its formula."""
+    """Every figure that the component logs is declared in `metrics`, with its formula."""
     harness = subject.harness()
     harness.undeclared.clear()
     harness.step(2)
     if harness.undeclared:
-        raise Broken(f"logged, but declared by nobody: {', '.join(sorted(harness.undeclared))}")
+        raise Broken(f"logged, but not declared in `metrics`: {', '.join(sorted(harness.undeclared))}")
     empty = [metric.name for metric in harness.component.metrics if not metric.formula.strip()]
     if empty:
         raise Broken(f"declared without a formula: {', '.join(empty)}")
@@ -71,7 +71,7 @@ def declared_figures(subject: Subject) -> str | None:
 
 @law("reward", "wrapper", "advantage", "update", "feedback", alone=True)
 def lent(subject: Subject) -> str | None:
-    """It changes nothing in place that it is lent: batches are shared with everybody behind it."""
+    """The component changes no batch in place: later components read the same batch."""
     try:
         harness = subject.harness()
     except HooklineError:
@@ -101,13 +101,13 @@ def lent(subject: Subject) -> str | None:
                 raise Broken(f"changed in place during {hook}: {', '.join(changed)}; work on a copy")
         asked += 1
     if not asked:
-        raise NotApplicable("it is lent no batch")
+        raise NotApplicable("the component receives no batch")
     return None
 
 
 @law("reward", "wrapper", "advantage", "update", "feedback")
 def no_rows(subject: Subject) -> str | None:
-    """A batch of no rows is a step too: every hook answers it, logs numbers alone, and no weight changes."""
+    """A batch without rows is a valid step: every hook answers, logs only finite numbers, and no weight changes."""
     harness = subject.harness()
     weights = harness.weights()
     for hook, options in hook_methods(subject.cls).items():
@@ -122,23 +122,23 @@ def no_rows(subject: Subject) -> str | None:
         try:
             answer = harness.around(hook, inner, **{name: empty}) if wraps else harness.ask(hook, **{name: empty})
         except Exception as err:
-            raise Broken(f"{hook} fails on no rows: {type(err).__name__}: {err}") from None
+            raise Broken(f"{hook} fails on a batch without rows: {type(err).__name__}: {err}") from None
         if wraps and hook != "hookline_update" and not isinstance(answer, type(inner)):
-            raise Broken(f"{hook} makes a {type(answer).__name__} of a {type(inner).__name__} of no rows")
+            raise Broken(f"{hook} makes a {type(answer).__name__} of a {type(inner).__name__} without rows")
         figures, _ = harness.loop.phase.metrics.collect()
         figures |= answer if isinstance(answer, Mapping) else {}
         unsaid = [name for name, value in figures.items() if not math.isfinite(value)]
         if unsaid:
-            raise Broken(f"{hook} logs what is not a number on no rows: {', '.join(unsaid)}")
+            raise Broken(f"{hook} logs figures that are not finite on a batch without rows: {', '.join(unsaid)}")
     moved = [name for name, value in harness.weights().items() if not torch.equal(value, weights[name])]
     if moved:
-        raise Broken(f"weights changed without a row: {', '.join(moved[:3])}")
+        raise Broken(f"weights changed on a batch without rows: {', '.join(moved[:3])}")
     return None
 
 
 @law("loop")
 def resume(subject: Subject) -> str | None:
-    """Saved after two steps and loaded into a new process, it goes on bit for bit as if nothing had happened."""
+    """Saved after two steps and loaded into a new process, the run goes on bit for bit as without interruption."""
     harness = subject.new()
     try:
         harness.step(2)
@@ -154,13 +154,13 @@ def resume(subject: Subject) -> str | None:
     ]
     if different:
         raise Broken(
-            f"after a resume these differ: {', '.join(different[:4])}; what it remembers is not all in state_dict"
+            f"after a resume these differ: {', '.join(different[:4])}; return the component's whole state from state_dict"
         )
     return None
 
 
 def after(harness: Harness, loop: PhaseLoop) -> dict[str, Any]:
-    """Two steps on: figures, weights, everybody's state, and the judgements that were collected."""
+    """Two steps later: figures, weights, every component's state, and the judgements that were collected."""
     figures = harness.step(2, loop)
     collected = harness.run.collecting("harness")
     return {
@@ -188,16 +188,16 @@ CANDIDATES = (0.5, 0.0, 2.0, 0.05, 0.2, 1.0, 10.0, 1e3, 0.9, -1.0)
 
 @law("update", "advantage", "wrapper", name="options")
 def options_do_something(subject: Subject) -> str | None:
-    """Each numeric option of its own changes what is learned; one that is accepted and ignored is named."""
+    """Each numeric option of the component changes what is learned; no option is accepted and ignored."""
     config = subject.cls.Config
     inherited = set(UpdateConfig.model_fields)
     own = [name for name, field in config.model_fields.items() if name not in inherited and values_of(field.annotation)]
     if not own:
-        raise NotApplicable("it has no numeric options of its own")
+        raise NotApplicable("the component has no numeric options of its own")
     known: dict[str, Any] = {}
 
     def learned(**options: Any) -> Any:
-        """What three steps make of the weights, and what the first hands on; None where the options are refused."""
+        """The weights after three steps, and the batch of the first step; None if the options are refused."""
         key = repr(sorted(options.items()))
         if key not in known:
             try:
@@ -210,7 +210,7 @@ def options_do_something(subject: Subject) -> str | None:
                 harness.restore()
                 harness.step(3)
                 known[key] = {**handed, **harness.weights()}
-            except Exception as err:  # then it does something, too
+            except Exception as err:  # a failure is an effect, too
                 known[key] = f"{type(err).__name__}: {err}"
             finally:
                 harness.close()
@@ -224,12 +224,12 @@ def options_do_something(subject: Subject) -> str | None:
             ignored.append(called)
     if ignored:
         some = f"'{ignored[0]}' changes" if len(ignored) == 1 else f"{', '.join(map(repr, ignored))} change"
-        raise Broken(f"{some} no weight and no column, whatever the value: accepted and ignored?")
+        raise Broken(f"{some} no weight and no column for any value; use the option or remove it")
     return None
 
 
 def matters(learned: Any, subject: Subject, called: str, name: str, own: list[str], plain: dict[str, Any]) -> bool:
-    """Whether two values of an option lead to different places, alone or with the others switched on."""
+    """Whether two values of an option give different results, alone or with other options switched on."""
     field = subject.cls.Config.model_fields[name]
     for base in bases(subject, own, name, plain):
         first = None
@@ -244,7 +244,7 @@ def matters(learned: Any, subject: Subject, called: str, name: str, own: list[st
 
 
 def bases(subject: Subject, own: list[str], name: str, plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Settings in which an option may show: the defaults, all that is off switched on, each other option switched."""
+    """Options under which an option may have an effect: the defaults, everything switched on, each other option changed."""
     fields = subject.cls.Config.model_fields
     others = {fields[other].alias or other: fields[other] for other in own if other != name}
     values = {k: values_of(f.annotation, f.default) for k, f in others.items()}
@@ -258,7 +258,7 @@ def bases(subject: Subject, own: list[str], name: str, plain: dict[str, Any]) ->
 
 
 def values_of(annotation: Any, default: Any = None) -> list[Any]:
-    """Other values to try for an option, the likeliest to matter first; nothing for text."""
+    """Other values to try for an option, those most likely to matter first; none for text."""
     inner = [*getattr(annotation, "__args__", ())]
     choices = [choice for choice in inner if isinstance(choice, str)]
     if choices:

@@ -1,4 +1,4 @@
-"""Laws for environments: an episode is whole, ends, and is the same under the same seed."""
+"""Laws for environments: an episode is complete, ends, and is the same under the same seed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hookline.testing.surroundings import own_rows
 
 SEEDS = 12
 MOST = 1000
-"""Turns after which an episode should be over."""
+"""Number of turns after which an episode must be over."""
 REPLIES = ("", "yes", "a b c", '{"name": "look", "arguments": {}}', "42", "<|endoftext|>", "ünïcödé 🙂")
 
 
 def played(subject: Subject, seed: int, replies: Sequence[str] = REPLIES) -> list[Turn]:
-    """The turns of one episode, the first included; replies come again when they are used up.
+    """The turns of one episode, including the first; replies are repeated when they are used up.
 
-    It begins on a row of the data that the environment's config names, or on one of the suite's own.
+    The episode begins on a row of the data that the environment's config names, or on one of the suite's own rows.
     """
     harness = subject.harness()
     environment = harness.slot.component.another()
@@ -41,42 +41,44 @@ def played(subject: Subject, seed: int, replies: Sequence[str] = REPLIES) -> lis
         environment.setup(harness.loop.ctx.bound(harness.slot))
         return harness.runner.run(play())
     except DataError as err:
-        raise NotApplicable(f"it takes no row such as those tried here: {err}") from None
+        raise NotApplicable(f"the environment accepts none of the rows tested here: {err}") from None
     finally:
         environment.close()
 
 
 @law("environment", alone=True)
 def episodes_repeat(subject: Subject) -> str | None:
-    """Under one seed, the same replies lead to the same turns, in another instance too."""
+    """With the same seed, the same replies lead to the same turns, also in another instance."""
     for seed in range(SEEDS):
         one, other = played(subject, seed), played(subject, seed)
         if one != other:
             number = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
-            raise Broken(f"turn {number} is another the second time; draw only from the generator that reset is given")
+            raise Broken(f"turn {number} differs the second time; draw only from the generator passed to reset")
     return f"{SEEDS} episodes"
 
 
 @law("environment", alone=True)
 def episodes_end(subject: Subject) -> str | None:
-    """Every episode ends: whatever is replied, a turn comes that is terminated or truncated."""
+    """Every episode ends: for any replies, some turn is terminated or truncated."""
     for reply in REPLIES:
         if not played(subject, 5, [reply])[-1].over:
-            raise Broken(f"replies of {reply!r} go on for {MOST} turns; end an episode with truncated=True")
+            raise Broken(f"the episode does not end in {MOST} replies of {reply!r}; end it with truncated=True")
     return None
 
 
 @law("environment", alone=True)
 def whole_turns(subject: Subject) -> str | None:
-    """A turn speaks in one way (messages, text or token ids), and what replies earn is finite."""
+    """A turn has one of messages, text or token ids, and the rewards of replies are finite."""
     for number, turn in enumerate(played(subject, 7)):
         ways = [name for name in ("messages", "text") if getattr(turn, name)]
         ways += ["token_ids"] if turn.token_ids is not None else []
         if len(ways) > 1 or (not ways and not turn.over):
-            raise Broken(f"turn {number} has {' and '.join(ways) or 'neither messages, text nor token_ids'}")
+            raise Broken(f"turn {number} has {' and '.join(ways) or 'no messages, no text and no token_ids'}")
         wrong = [name for name, value in turn.rewards.items() if not math.isfinite(value)]
         if wrong:
-            raise Broken(f"turn {number} pays {turn.rewards[wrong[0]]} as '{wrong[0]}'")
+            raise Broken(
+                f"turn {number} has the reward '{wrong[0]}' = {turn.rewards[wrong[0]]}; rewards must be finite"
+            )
         if any("role" not in message or "content" not in message for message in turn.messages):
             raise Broken(f"turn {number} has a message without `role` or `content`")
     return None

@@ -20,30 +20,30 @@ def judged(harness: Harness, scored: Batch) -> list[Judgement]:
 
 
 def by_sample(scored: Batch, judgements: list[Judgement]) -> list[tuple[int, ...]]:
-    """Rankings in words that do not depend on where rows stand."""
+    """Rankings of sample ids, which do not depend on the order of rows."""
     return sorted(tuple(int(scored.sample_B[row]) for row in judgement.ranking) for judgement in judgements)
 
 
 @law("feedback")
 def one_prompt(subject: Subject) -> str | None:
-    """It compares answers to one prompt, says who judged, and every word of it can be kept as JSON."""
+    """A judgement compares answers to one prompt, names its annotator, and can be stored as JSON."""
     harness = subject.harness()
     scored = harness.batch("score")
     judgements = judged(harness, scored)
     if not judgements:
-        raise Broken(f"it says nothing about {len(scored)} rows in {len(groups_of(scored))} groups")
+        raise Broken(f"there is no judgement for {len(scored)} rows in {len(groups_of(scored))} groups")
     for judgement in judgements:
         groups = {int(scored.group_B[row]) for row in judgement.ranking}
         if len(groups) > 1:
             raise Broken(f"a judgement ranks answers to {len(groups)} prompts")
         if not judgement.annotator:
-            raise Broken("a judgement does not say who judged")
+            raise Broken("a judgement has no `annotator`")
         if judgement.gold is not None and len(judgement.gold) != len(judgement.ranking):
             raise Broken(f"a judgement has {len(judgement.gold)} gold values for {len(judgement.ranking)} rows")
         try:
             json.dumps([judgement.gold, dict(judgement.detail)], allow_nan=False)
         except (TypeError, ValueError) as err:
-            raise Broken(f"a judgement's detail cannot be kept: {err}") from None
+            raise Broken(f"a judgement cannot be stored as JSON: {err}") from None
     return f"{len(judgements)} judgements"
 
 
@@ -63,7 +63,7 @@ def permutation(subject: Subject) -> str | None:
 
 @law("feedback")
 def deterministic(subject: Subject) -> str | None:
-    """Asked twice about the same rows, it says the same."""
+    """Two calls with the same rows give the same judgements."""
     harness = subject.harness()
     scored = harness.batch("score")
     if by_sample(scored, judged(harness, scored)) != by_sample(scored, judged(harness, scored)):

@@ -1,4 +1,4 @@
-"""Laws for formats: a file's rows are the same at every reading, and what is no such file is told in a sentence."""
+"""Laws for formats: a file's rows are the same at every reading, and an unreadable file raises a DataError."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def read(subject: Subject, path: Path) -> tuple[Record, ...]:
 
 @law("format", alone=True)
 def suffixes(subject: Subject) -> str | None:
-    """It says which endings of file names it reads: a dot, then lower-case letters, digits, - or _."""
+    """The format lists the file name suffixes that it reads: a dot, then lower-case letters, digits, - or _."""
     component = made(subject)
     assert isinstance(component, Format)
     wrong = [s for s in component.suffixes if not re.fullmatch(r"(\.[a-z0-9_-]+)+", s)]
     if isinstance(component.suffixes, str) or wrong:
         raise Broken(f'suffixes is {component.suffixes!r}; write them like (".csv", ".tsv")')
     if not component.suffixes:
-        raise NotApplicable("it has none, and is named as `NAME:FILE`")
+        raise NotApplicable("the format has no suffix; data names use `NAME:FILE`")
     return ", ".join(component.suffixes)
 
 
 @law("format", alone=True)
 def defaults(subject: Subject) -> str | None:
-    """Every option has a default, since a data name gives none."""
+    """Every option has a default, because a data name cannot set options."""
     required = needed(subject.cls)
     if required:
         raise Broken(f"give '{required[0]}' a default: a format is read with its defaults")
@@ -63,7 +63,7 @@ def defaults(subject: Subject) -> str | None:
 
 @law("format", alone=True)
 def reads_alike(subject: Subject) -> str | None:
-    """A file's rows are mappings with text keys, and the same at every reading, by number and in every instance."""
+    """A file's rows are mappings with text keys, and are the same at every reading, by number and in every instance."""
     component = made(subject)
     assert isinstance(component, Format)
     path, found = subject.folder / f"example{suffix_of(component)}", 0
@@ -74,21 +74,21 @@ def reads_alike(subject: Subject) -> str | None:
         except DataError:
             continue
         if not all(isinstance(row, dict) and all(isinstance(key, str) for key in row) for row in first):
-            raise Broken("it gives rows that are no dicts with text keys")
+            raise Broken("some rows are not dicts with text keys")
         if digest(first) != digest(again) or digest(first) != digest(read(subject, path)):
-            raise Broken("its rows are others at the second reading")
+            raise Broken("the rows differ at the second reading")
         numbered = component.open(path)
         if digest(numbered) != digest(first) or digest(numbered[i] for i in range(len(numbered))) != digest(first):
             raise Broken("`open` gives other rows than `read`")
         found += 1
     if not found:
-        raise NotApplicable("it reads none of the plain files tried here")
+        raise NotApplicable("the format reads none of the plain files tested here")
     return f"{found} files"
 
 
 @law("format", alone=True)
 def refuses(subject: Subject) -> str | None:
-    """What it cannot read is a DataError that names the file, never another exception."""
+    """A file that cannot be read raises a DataError that names the file, and no other exception."""
     component = made(subject)
     assert isinstance(component, Format)
     path = subject.folder / f"odd{suffix_of(component)}"

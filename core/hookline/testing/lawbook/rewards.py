@@ -18,13 +18,13 @@ LIMIT = 5e-6
 
 
 def said(harness: Harness, rollout: Batch) -> Any:
-    """The reward's own answer, before the core makes a Term of it."""
+    """The reward's own answer, before the core turns it into a Term."""
     answer = harness.ask("hookline_reward", rollout=rollout)
     return answer.value if isinstance(answer, Term) else answer
 
 
 def worth(harness: Harness, rollout: Any) -> tuple[Tensor, Tensor]:
-    """What each row is worth, and whether it was judged."""
+    """The reward of each row, and whether the row was judged."""
     term = check_term(harness.ask("hookline_reward", rollout=rollout), harness.slot, rollout)
     value = term.value if term.value.dim() == 1 else term.value.sum(1)
     assert term.ok_B is not None
@@ -33,7 +33,7 @@ def worth(harness: Harness, rollout: Any) -> tuple[Tensor, Tensor]:
 
 def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], what: str) -> None:
     if not torch.equal(one[1], other[1]):
-        raise Broken(f"{what}, it judges {int(other[1].sum())} rows instead of {int(one[1].sum())}, or others")
+        raise Broken(f"{what}, {int(other[1].sum())} rows are judged instead of {int(one[1].sum())}, or different rows")
     distance = apart(one[0], other[0])
     if distance > LIMIT:
         row = int((one[0] - other[0]).abs().argmax()) if one[0].shape == other[0].shape else 0
@@ -43,13 +43,13 @@ def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], what: str) ->
 
 
 def relative(harness: Harness) -> bool:
-    """Whether it may look at the other answers to a prompt."""
+    """Whether the reward may look at the other answers to a prompt."""
     return bool({"groups", "pairs"} & set(harness.component.needs))
 
 
 @law("reward")
 def paid_where_chosen(subject: Subject) -> str | None:
-    """It pays only for tokens that the policy chose: a reward on padding, or on a tool's words, is lost without a sound."""
+    """Only tokens that the policy chose get a reward: a reward on padding or tool output is lost without an error."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
     value = said(harness, rollout)
@@ -68,7 +68,7 @@ def paid_where_chosen(subject: Subject) -> str | None:
 
 @law("reward")
 def padding(subject: Subject) -> str | None:
-    """Nothing depends on padding: more of it, or junk in it, changes no reward."""
+    """Nothing depends on padding: more padding, or junk in it, changes no reward."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
     wide = widened(rollout, harness.tokenizer.vocabulary)
@@ -78,7 +78,7 @@ def padding(subject: Subject) -> str | None:
 
 @law("reward")
 def permutation(subject: Subject) -> str | None:
-    """The order of rows does not matter: each keeps its own reward."""
+    """The order of rows does not matter: each row keeps its own reward."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
     order = order_of(rollout, within_groups=not relative(harness))
@@ -89,7 +89,7 @@ def permutation(subject: Subject) -> str | None:
 
 @law("reward")
 def other_rows(subject: Subject) -> str | None:
-    """A row's reward is its own affair: without the rows of other prompts it is the same."""
+    """A row's reward does not depend on other prompts: without their rows it is the same."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
     value, ok = worth(harness, rollout)
@@ -103,7 +103,7 @@ def other_rows(subject: Subject) -> str | None:
 
 @law("reward")
 def deterministic(subject: Subject) -> str | None:
-    """Asked twice about the same rows, it says the same."""
+    """Two calls with the same rows give the same rewards."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
     one, two = worth(harness, rollout), worth(harness, rollout)

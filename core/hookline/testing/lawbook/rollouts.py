@@ -10,7 +10,7 @@ from hookline.testing.suite import Broken, NotApplicable, law
 
 
 def three(harness: Harness) -> list[Rollout]:
-    """What it brings in three steps, with the update in between."""
+    """The batches of three steps, with the update in between."""
     found: list[Rollout] = []
     harness.restore()
     ask = harness.loop.hooks.rollout
@@ -25,31 +25,31 @@ def three(harness: Harness) -> list[Rollout]:
 
 @law("rollout")
 def numbers(subject: Subject) -> str | None:
-    """A sample's number is never used twice, and neither is a group's: `ctx.sample_ids(n)` hands them out."""
+    """No sample number and no group number is used twice: `ctx.sample_ids(n)` returns new sample numbers."""
     seen: set[int] = set()
     groups: set[int] = set()
     for step, rollout in enumerate(three(subject.harness())):
         samples, now = rollout.sample_B.tolist(), set(rollout.group_B.tolist())
         if len(set(samples)) < len(samples) or seen & set(samples):
-            raise Broken(f"step {step + 1} brings sample numbers that were used before")
+            raise Broken(f"step {step + 1} uses sample numbers that were used before")
         if groups & now:
-            raise Broken(f"step {step + 1} brings group numbers that were used before, for other prompts")
+            raise Broken(f"step {step + 1} uses group numbers that were used before, for other prompts")
         seen, groups = seen | set(samples), groups | now
     return f"{len(seen)} samples in {len(groups)} groups"
 
 
 @law("rollout")
 def behaviour(subject: Subject) -> str | None:
-    """Where it says how tokens were drawn, that is how: log-probs are the policy's own under the declared sampling."""
+    """If the rollout says how tokens were drawn, its log-probs are the policy's own under the declared sampling."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
     if not isinstance(rollout, Rollout) or rollout.behaviour is None:
         if "behaviour" in harness.component.gives:
-            raise Broken("it gives `behaviour`, but its rollout has none")
-        raise NotApplicable("its rows are read, not drawn")
+            raise Broken("the component gives `behaviour`, but its rollout has none")
+        raise NotApplicable("the rows are read, not drawn")
     said, mask = rollout.behaviour, rollout.mask_BT
     if "off-policy" in harness.component.gives:
-        raise NotApplicable("it brings rows of other policies, and says so")
+        raise NotApplicable("the component declares rows of other policies")
     if bool((said.logprobs_BT[~mask] != 0).any()):
         raise Broken("behaviour.logprobs_BT is not 0 where the mask is false")
     gap_BT = harness.loop.ctx.stats(rollout).logprobs_BT - said.logprobs_BT
@@ -58,33 +58,34 @@ def behaviour(subject: Subject) -> str | None:
         raise Broken(f"a token's log-prob is {worst:.3g} away from the policy's own under {said.sampling}")
     version = harness.loop.phase.roles["policy"].version
     if bool((said.version_BT[mask] != version).any()):
-        raise Broken(f"version_BT is {int(said.version_BT[mask].min())}, the policy is at {version}")
+        raise Broken(f"version_BT is {int(said.version_BT[mask].min())}, but the policy's version is {version}")
     if said.sampling.truncated and said.support is None:
-        raise Broken("it cuts the distribution without saying which ids were kept, so no ratio can be right")
+        raise Broken("the sampling is truncated, but `support` does not list the kept ids, so ratios would be wrong")
     return f"within {worst:.1g} nats"
 
 
 @law("rollout")
 def gives_kept(subject: Subject) -> str | None:
-    """What it says it gives is there: groups of several rows, comparisons, columns."""
+    """The rollout has what the component says it gives: groups of several rows, comparisons, columns."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
     for promise in sorted(harness.component.gives):
         if promise == "groups" and len(groups_of(rollout)) == len(rollout):
-            raise Broken("it gives `groups`, but every row has a group of its own")
+            raise Broken("the component gives `groups`, but every row has a group of its own")
         if promise.endswith(("_B", "_BT", "_BP")) and promise not in rollout.extra:
-            raise Broken(f"it gives '{promise}', but its rollout has {', '.join(rollout.extra) or 'no extra column'}")
+            has = ", ".join(rollout.extra) or "no extra column"
+            raise Broken(f"the component gives '{promise}', but its rollout has {has}")
     return None
 
 
 @law("rollout")
 def whole_rows(subject: Subject) -> str | None:
-    """Every row has a prompt, a token that counts, and its own record; rows of a group share their prompt."""
+    """Every row has a prompt, a token inside the mask, and its own record; rows of a group share their prompt."""
     rollout = subject.harness().batch("rollout")
     if not len(rollout):
-        raise Broken("its first step brings no row")
+        raise Broken("the first step has no rows")
     if not bool(rollout.mask_BT.any(1).all()):
-        raise Broken(f"{int((~rollout.mask_BT.any(1)).sum())} of {len(rollout)} rows have no token that the mask shows")
+        raise Broken(f"{int((~rollout.mask_BT.any(1)).sum())} of {len(rollout)} rows have no token inside the mask")
     prompts: dict[int, list[int]] = {}
     for row, group in enumerate(rollout.group_B.tolist()):
         if prompts.setdefault(group, rollout.prompt_ids(row)) != rollout.prompt_ids(row):
@@ -94,13 +95,13 @@ def whole_rows(subject: Subject) -> str | None:
 
 @law("rollout")
 def evaluation(subject: Subject) -> str | None:
-    """In an evaluation the same rows come every time, from the first, and nothing moves on."""
+    """Every evaluation sees the same rows, beginning with the first, and does not change the steps that follow."""
     harness = subject.harness()
     loop = harness.loop
     before = loop.phase.scope.samples
     runs = [loop.evaluators[0].run(loop.ctx)[1] for _ in range(2)]
     if runs[0] != runs[1]:
-        raise Broken("two evaluations in a row see different rows; use ctx.take and ctx.sample_ids, keep no position")
+        raise Broken("two evaluations in a row see different rows; use ctx.take and ctx.sample_ids, store no position")
     if loop.phase.scope.samples != before:
         raise Broken("an evaluation used up sample numbers of the phase")
     harness.step()
@@ -108,5 +109,5 @@ def evaluation(subject: Subject) -> str | None:
     harness.restore()
     harness.step()
     if any(apart(value, first[name]) for name, value in harness.weights().items()):
-        raise Broken("the step after an evaluation brings other rows than it would have without")
+        raise Broken("the step after an evaluation sees other rows than without the evaluation")
     return f"{len(runs[0])} rows"

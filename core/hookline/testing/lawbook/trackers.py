@@ -1,4 +1,4 @@
-"""Laws for trackers: what watches a run must not disturb it."""
+"""Laws for trackers: a tracker must not disturb the run that it watches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UGLY = '<b>"quoted" & \\frac</b>\n\tünïcödé 🙂 \x07'
 
 @contextlib.contextmanager
 def watched(subject: Subject, tracked: bool = True) -> Iterator[tuple[Run, Plan, Path]]:
-    """A real run that the tracker follows, from a working directory where it has no business: (run, plan, directory)."""
+    """A real run with the tracker, in a working directory where it must write nothing: (run, plan, directory)."""
     subject._made += 1
     home = subject.folder / f"watched-{subject._made}"
     scratch = home / "elsewhere"
@@ -42,7 +42,7 @@ def watched(subject: Subject, tracked: bool = True) -> Iterator[tuple[Run, Plan,
     loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
     plan = make_plan(parsed, document, loose)
     kept = os.environ.get("WANDB_MODE")
-    os.environ["WANDB_MODE"] = "offline"  # a check sends nothing anywhere
+    os.environ["WANDB_MODE"] = "offline"  # a check sends nothing over the network
     run = open_run(home / "run", plan)
     try:
         with contextlib.chdir(scratch), contextlib.redirect_stdout(io.StringIO()):
@@ -53,7 +53,7 @@ def watched(subject: Subject, tracked: bool = True) -> Iterator[tuple[Run, Plan,
 
 
 def described(subject: Subject, tracked: bool) -> dict[str, Any]:
-    """Four steps, a save and an evaluation every second one."""
+    """Four steps, with a save and an evaluation every second step."""
     own = {"use": subject.offer.name if subject.offer.path else f"{subject.offer.distribution}:{subject.offer.name}"}
     sampled = {"use": "testing-sampled", "prompts": subject.rows, "rows": 2}
     phase = {
@@ -76,7 +76,7 @@ def described(subject: Subject, tracked: bool) -> dict[str, Any]:
 
 
 def finish(run: Run, plan: Plan, stop_after: int = 0) -> None:
-    """Take the run to its end, or interrupt it once this many rows were committed."""
+    """Finish the run, or interrupt it after this many rows were committed."""
     commit = Session.commit_row
 
     def committed(session: Session, *row: Any) -> None:
@@ -98,7 +98,7 @@ def failed(run: Run) -> str:
 
 @law("tracker")
 def survives(subject: Subject) -> str | None:
-    """It outlives a run, figures that are not numbers, names with slashes, and texts of every kind."""
+    """The tracker does not fail in a run, with figures that are not finite, names with slashes, and texts of every kind."""
     with watched(subject) as (run, plan, _):
         finish(run, plan)
         if failed(run):
@@ -125,21 +125,21 @@ def survives(subject: Subject) -> str | None:
 
 @law("tracker")
 def own_folder(subject: Subject) -> str | None:
-    """What it writes lies in the run's directory, and nowhere else."""
+    """The tracker writes only into the run's directory."""
     with watched(subject) as (run, plan, scratch), written() as paths:
         finish(run, plan)
         left = sorted(path.name for path in scratch.iterdir())
         if left:
-            raise Broken(f"it left {', '.join(left[:3])} in the working directory; write below run.directory")
+            raise Broken(f"the tracker left {', '.join(left[:3])} in the working directory; write below run.directory")
         here = run.directory.resolve()
         outside = sorted({str(path) for path in paths if not path.is_relative_to(here) and not harmless(path)})
         if outside:
-            raise Broken(f"it wrote {', '.join(outside[:3])}; write below run.directory")
+            raise Broken(f"the tracker wrote {', '.join(outside[:3])}; write below run.directory")
     return None
 
 
 def harmless(path: Path) -> bool:
-    """Caches and temporary files, which programs may write without asking."""
+    """Whether a path is a cache or a temporary file, which any program may write."""
     home = Path.home()
     places = [Path(tempfile.gettempdir()), Path("/dev"), Path("/proc"), home / ".cache", home / ".config"]
     return "__pycache__" in path.parts or any(path.is_relative_to(place.resolve()) for place in places)
@@ -151,7 +151,7 @@ _listening = False
 
 @contextlib.contextmanager
 def written() -> Iterator[set[Path]]:
-    """The files that this process opens for writing meanwhile."""
+    """The files that this process opens for writing in the `with` block."""
     global _listening
 
     def hear(event: str, about: tuple[Any, ...]) -> None:
@@ -161,7 +161,7 @@ def written() -> Iterator[set[Path]]:
                 for paths in _listeners:
                     paths.add(Path(os.path.realpath(about[0])))
 
-    if not _listening:  # an audit hook stays for good, so there is one, and it listens only when asked to
+    if not _listening:  # an audit hook cannot be removed, so there is only one, and it listens only when asked to
         sys.addaudithook(hear)
         _listening = True
     found: set[Path] = set()
@@ -174,7 +174,7 @@ def written() -> Iterator[set[Path]]:
 
 @law("tracker")
 def every_row_once(subject: Subject) -> str | None:
-    """After an interruption and a resume its files hold as many lines as if nothing had happened: each row once."""
+    """After an interruption and a resume, the tracker's files have as many lines as without: each row once."""
     with watched(subject, tracked=False) as (run, plan, _):
         finish(run, plan)
         plain = set(lines(run))
@@ -182,7 +182,7 @@ def every_row_once(subject: Subject) -> str | None:
         finish(run, plan)
         straight = {name: count for name, count in lines(run).items() if count and name not in plain}
     if not straight:
-        raise NotApplicable("it leaves no text in the run's directory")
+        raise NotApplicable("the tracker leaves no text in the run's directory")
     with watched(subject) as (run, plan, _):
         finish(run, plan, stop_after=4)  # the start's row and three steps; the newest save was after two
         run.close()
@@ -195,16 +195,16 @@ def every_row_once(subject: Subject) -> str | None:
     for name, count in straight.items():
         if resumed.get(name) != count:
             raise Broken(
-                f"{name} has {resumed.get(name, 0)} lines after a resume, {count} without; rows come again: see run.rows()"
+                f"{name} has {resumed.get(name, 0)} lines after a resume, {count} without; rows are repeated: see run.rows()"
             )
     return None
 
 
 def lines(run: Run) -> dict[str, int]:
-    """Lines of the text files in a run's directory, by name; numbers and hashes in a name, such as a date, do not tell it apart."""
+    """Lines of the text files in a run's directory, by name; numbers and hashes in a name, such as a date, are ignored."""
     found: dict[str, int] = {}
     for path in run.directory.rglob("*"):
-        if path.is_file() and path.suffix != ".log":  # a library's own diary is not about rows
+        if path.is_file() and path.suffix != ".log":  # a library's own log does not contain rows
             name = re.sub(r"[0-9a-f]{6,}|\d+", "*", path.relative_to(run.directory).as_posix())
             with contextlib.suppress(UnicodeDecodeError):
                 found[name] = found.get(name, 0) + path.read_text(encoding="utf-8").count("\n")
@@ -213,7 +213,7 @@ def lines(run: Run) -> dict[str, int]:
 
 @law("tracker")
 def row_lent(subject: Subject) -> str | None:
-    """It changes nothing in the rows and samples it is shown: other trackers see them next."""
+    """The tracker does not change rows and samples: other trackers receive the same objects."""
     with watched(subject) as (run, plan, _):
         told: list[tuple[Any, Any]] = []
         tell = Trackers.tell
@@ -226,5 +226,5 @@ def row_lent(subject: Subject) -> str | None:
         with mock.patch.object(Trackers, "tell", telling):
             finish(run, plan)
         if any(before != after for before, after in told):
-            raise Broken("a row or a sample is not what it was after the tracker saw it")
+            raise Broken("the tracker changed a row or a sample; work on a copy")
     return None

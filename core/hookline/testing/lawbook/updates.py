@@ -1,4 +1,4 @@
-"""Laws for updates: what a gradient may depend on, and what it may not."""
+"""Laws for updates: what a gradient may and may not depend on."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from hookline.testing.suite import Broken, NotApplicable, law
 from hookline.training.statistics import forward
 
 AWAY = 0.02
-"""How far weights move, in units of an entry, for the gradient of a later epoch: ratios then differ from 1."""
+"""How far weights move for the gradient of a later epoch, as noise per entry, so that ratios differ from 1."""
 STEPS = (0.02, 0.004, 0.0008, 0.0001, 0.00002)
-"""Of finite differences: a large one drowns float32's noise, a small one stays within a narrow clip."""
+"""Step sizes of finite differences: a large step rises above float32's noise, a small step stays within a narrow clip."""
 
 
 def gradient(harness: Harness, batch: Batch, **how: Any) -> Gradient:
-    """The update's gradient on a batch, or why there is none."""
+    """The update's gradient on a batch; raises NotApplicable if there is none."""
     if harness.loop.phase.trainer is None:
-        raise NotApplicable("it trains nothing through ctx.train")
+        raise NotApplicable("the update trains nothing through ctx.train")
     found = harness.gradient(batch, **how)
     if not found.steps:
-        raise NotApplicable("it took no optimiser step in the harness's rows")
+        raise NotApplicable("the update took no optimiser step on the harness's rows")
     return found
 
 
 def latest(harness: Harness) -> Batch:
-    """The batch the update is handed: the latest stage of the phase."""
+    """The batch that the update receives: the latest stage of the phase."""
     return harness.batch("advantage")
 
 
 def same(one: Gradient, other: Gradient, limit: float, what: str) -> None:
     distance = apart(one.flat(), other.flat())
     if distance > limit:
-        raise Broken(f"{what}: the gradient differs by {distance:.2g} of its largest entry, allowed are {limit:.0e}")
+        raise Broken(f"{what}: the gradient differs by {distance:.2g} of its largest entry; {limit:.0e} is allowed")
 
 
 @law("update")
 def padding(subject: Subject) -> str | None:
-    """Nothing depends on padding: more of it, junk in it, or tokens behind an answer that nobody chose change no gradient."""
+    """Nothing depends on padding: more padding, junk in it, or unchosen tokens behind an answer change no gradient."""
     harness = subject.harness()
     batch, words = latest(harness), harness.tokenizer.vocabulary
     plain = gradient(harness, batch, away=AWAY)
@@ -66,7 +66,7 @@ def padding(subject: Subject) -> str | None:
 
 @law("update")
 def micro_batches(subject: Subject) -> str | None:
-    """The gradient does not depend on how rows are split into micro-batches: every mean is over the whole optimiser step."""
+    """The gradient does not depend on the split into micro-batches: every mean is over the whole optimiser step."""
     harness = subject.harness()
     batch = latest(harness)
     whole = gradient(harness, batch, away=AWAY)
@@ -93,16 +93,16 @@ def permutation(subject: Subject) -> str | None:
 
 @law("update")
 def zero_advantage(subject: Subject) -> str | None:
-    """Where every advantage is 0 there is nothing to follow: the policy's gradient is 0, regularisers apart."""
+    """If every advantage is 0, the policy's gradient is 0, except for regularisers."""
     harness = subject.harness()
     batch = latest(harness)
     if not issubclass(subject.cls.takes, Advantaged) or not isinstance(batch, Advantaged):
-        raise NotApplicable("it takes no advantages")
+        raise NotApplicable("the update takes no advantages")
     full = gradient(harness, batch, away=AWAY).flat("policy/")
     left = flat_of(harness, batch)
     if relative(left, full) <= 1e-6:
         return None
-    # a price of its own, such as an entropy bonus, goes on without any advantage; switched off, nothing may be left
+    # a regulariser, such as an entropy bonus, needs no advantage; once it is switched off, nothing may be left
     smallest = relative(left, full)
     for name, field in subject.cls.Config.model_fields.items():
         if name in UpdateConfig.model_fields or not isinstance(field.default, float) or not field.default:
@@ -119,7 +119,7 @@ def zero_advantage(subject: Subject) -> str | None:
 
 
 def flat_of(harness: Harness, batch: Batch, first: bool = False) -> Tensor:
-    """The policy's gradient once all advantages are 0."""
+    """The policy's gradient if all advantages are 0."""
     without = replace(cast(Advantaged, batch), advantage_BT=torch.zeros_like(cast(Advantaged, batch).advantage_BT))
     return gradient(harness, without, away=AWAY).flat("policy/", first)
 
@@ -131,11 +131,11 @@ def relative(part: Tensor, whole: Tensor) -> float:
 
 @law("update", claimed=True)
 def reinforce(subject: Subject) -> str | None:
-    """On rows the policy has just drawn, its policy gradient is REINFORCE's, that of −A log π, up to a factor."""
+    """On freshly drawn rows, the policy gradient is that of REINFORCE, the gradient of −A log π, up to a factor."""
     harness = subject.harness()
     batch = latest(harness)
     if not isinstance(batch, Advantaged):
-        raise NotApplicable("it takes no advantages")
+        raise NotApplicable("the update takes no advantages")
     mine = gradient(harness, batch).flat("policy/", first=True) - flat_of(harness, batch, first=True)
     harness.restore()
     distances = {}
@@ -144,12 +144,12 @@ def reinforce(subject: Subject) -> str | None:
         distances[name] = apart(mine, factor * theirs) if factor > 0 else 1.0
     best = min(distances, key=lambda name: distances[name])
     if distances[best] > 1e-5:
-        raise Broken(f"nearest is its mean over {best}, and {distances[best]:.2g} of the largest entry away from it")
+        raise Broken(f"the nearest form averages over {best} and differs by {distances[best]:.2g} of the largest entry")
     return f"averaged over {best}"
 
 
 def textbook(harness: Harness, batch: Advantaged) -> dict[str, Tensor]:
-    """The gradient of −A log π, averaged as the literature does."""
+    """The gradient of −A log π, for each way of averaging in the literature."""
     policy = harness.loop.phase.roles["policy"]
     trained = sorted(policy.trainable().items())
     weighed_BT = -batch.advantage_BT * forward(policy, batch, ("logprobs",))["logprobs"]
@@ -169,7 +169,7 @@ def textbook(harness: Harness, batch: Advantaged) -> dict[str, Tensor]:
 
 @law("update")
 def gradcheck(subject: Subject) -> str | None:
-    """The gradient is the slope of the loss it logs, by finite differences along it and across it."""
+    """The gradient is the slope of the logged loss, by finite differences along the gradient and across it."""
     harness = subject.harness()
     batch = latest(harness)
     exact = gradient(harness, batch)
@@ -191,7 +191,7 @@ def gradcheck(subject: Subject) -> str | None:
             else:
                 raise Broken(
                     f"{how} the gradient of role '{role}' the loss has slope {measured:.4g}, the gradient says {slope:.4g}; "
-                    "a detached factor? then say why in `exempt`"
+                    "if a factor is detached on purpose, give the reason in `exempt`"
                 )
     return None
 
@@ -199,7 +199,7 @@ def gradcheck(subject: Subject) -> str | None:
 def finite_difference(
     harness: Harness, batch: Batch, step: dict[str, Tensor], direction: dict[str, Tensor], h: float
 ) -> tuple[float, float]:
-    """(slope of the loss along a direction, how far float32 may be off), by Richardson's extrapolation."""
+    """(slope of the loss along a direction, possible error of float32), by Richardson's extrapolation."""
 
     def loss(h: float) -> float:
         moved = {name: h * direction[name] if name in direction else torch.zeros_like(g) for name, g in step.items()}
