@@ -1,4 +1,4 @@
-"""How long an answer is."""
+"""The length of an answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Options(hookline.Config):
 
 
 class Length(Component[Options]):
-    """Tokens per answer over `per`; with a negative weight it is a price on length."""
+    """Tokens per answer divided by `per`. With a negative weight it is a price on length."""
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
