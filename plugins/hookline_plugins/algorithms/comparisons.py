@@ -58,7 +58,9 @@ def comparisons(batch: Scored) -> Comparisons:
 
 def prepared(batch: Scored) -> Scored:
     """The rows that are compared, with a column `comparisons_B`: the total weight of comparisons in which a row is chosen."""
-    if not {"preference_B", "opponent_B"} & batch.extra.keys():  # with these columns, rows must keep their place in the group
+    if (
+        not {"preference_B", "opponent_B"} & batch.extra.keys()
+    ):  # with these columns, rows must keep their place in the group
         found = comparisons(batch)
         batch = batch.rows(torch.unique(torch.cat([found.chosen, found.rejected])))
     found = comparisons(batch)

@@ -28,7 +28,9 @@ class DAPO(GRPO):
 
     metrics = (
         *GRPO.metrics,
-        Metric("kept", "share of rows in groups whose rewards differ; only these rows are learned from", healthy=(0.1, 1.0)),
+        Metric(
+            "kept", "share of rows in groups whose rewards differ; only these rows are learned from", healthy=(0.1, 1.0)
+        ),
     )
 
     class Config(GRPO.Config):

@@ -15,8 +15,8 @@ otherwise, the loss of a comparison is p f(h) + (1 − p) f(−h):
 
 The same class serves offline data (`preferences`) and online data (`generate` with several samples per prompt and a reward; all
 pairs of a group are compared). Healthy: `accuracy` and `margin` rise; `chosen_gain` stays near 0 or above. When `chosen_gain` and
-`rejected_gain` fall together, probability moves to answers that are neither chosen nor rejected, and `both_falling` rises: use
-more fresh answers or a larger β, or stop.
+`rejected_gain` fall together, probability moves to answers outside the comparisons, and `both_falling` rises: use more fresh
+answers or a larger β, or stop.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class DPO(Comparing):
         weighed = sorted({"weight_B", "opponent_B"} & ctx.given)
         if self.config.loss == "plackett-luce" and weighed:
             raise ExperimentError(
-                f"plackett-luce gives all rows the same weight, but these rows have the column {weighed[0]}", "use loss: sigmoid"
+                f"plackett-luce gives all rows the same weight, but these rows have the column {weighed[0]}",
+                "use loss: sigmoid",
             )
 
     @hookimpl

@@ -24,7 +24,9 @@ from hookline_plugins.algorithms.policy_gradient import Macro, Minibatch
 class GSPO(GRPO):
     """GRPO with one length-normalised ratio per answer."""
 
-    exempt: Mapping[str, str] = {"gradcheck": "a ratio is clipped beyond 3e-4, and a finite difference moves it further than that"}
+    exempt: Mapping[str, str] = {
+        "gradcheck": "a ratio is clipped beyond 3e-4, and a finite difference moves it further than that"
+    }
 
     class Config(GRPO.Config):
         clip_range: float = Field(3e-4, gt=0, lt=1)

@@ -37,7 +37,7 @@ class ValueLearner(Component):
     q_heads: ClassVar[tuple[str, ...]] = ("q1",)
     metrics: Sequence[Metric] = (
         Metric("q_loss", "mean over actions of ½ (target − Q)², summed over Q heads; falls, then stays at the noise"),
-        Metric("q_value", "mean over actions of Q(s, a); settles within the range of possible returns, or grows without limit if it diverges"),
+        Metric("q_value", "mean over actions of Q(s, a); settles within the possible returns, or grows without limit if it diverges"),
         Metric("q_spread", "mean over actions of log Σ_a exp Q − Q(s, a), the conservative term; falls if it has weight"),
         Metric("nll", "mean over actions of −log π(a|s), if cloning has weight; as in cloning alone", "nats", better="lower"),
     )  # fmt: skip

@@ -44,7 +44,9 @@ class ProcessEnvironment(Environment):
         prompt = record.get("prompt")
         starts = [(chance, state) for chance, state in self.process.starts() if self.process.prompt(state) == prompt]
         if not starts:
-            raise DataError(f"{self.config.task} has no prompt '{str(prompt)[:40]}' to start from", "use the task's own rows")
+            raise DataError(
+                f"{self.config.task} has no prompt '{str(prompt)[:40]}' to start from", "use the task's own rows"
+            )
         total = sum(chance for chance, _ in starts)
         shares = [(chance / total, state) for chance, state in starts]
         self.rng, self.taken = rng, 0

@@ -1,4 +1,4 @@
-"""Whether an answer has the required format: 1 where a regular expression matches, 0 elsewhere (format reward of DeepSeek-R1, 2025, §2.2.2).
+"""Whether an answer has the right form: 1 where a regular expression matches, 0 elsewhere (format reward of DeepSeek-R1, 2025, §2.2.2).
 
 `(?s)` at the start of the pattern lets `.` match line ends. Patterns run on text that a model wrote, and nested repeats such as
 `(a+)+` can take extremely long on some answers. Healthy: near 1 early, long before the task's own reward is.

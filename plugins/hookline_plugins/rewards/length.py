@@ -11,9 +11,9 @@ from hookline import Component, Rollout, hookimpl
 
 class Options(hookline.Config):
     per: float = Field(1.0, gt=0)
-    """Tokens that make 1."""
+    """Number of tokens that gives a reward of 1."""
     free: int = Field(0, ge=0)
-    """Tokens that do not count."""
+    """Number of tokens that are free."""
 
 
 class Length(Component[Options]):

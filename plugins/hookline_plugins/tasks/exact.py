@@ -1,6 +1,7 @@
 """Exact figures of a small `Process`: a policy's expected reward, its KL to the reference, and the best possible reward.
 
-All figures are summed over all outcomes, backwards from the end (dynamic programming), without sampling. The best expected reward at each KL is reached by the soft optimum: V(s) = β log Σ_a π_ref(a|s) exp(Q(s,a)/β),
+All figures are summed over all outcomes, backwards from the end (dynamic programming), without sampling. The best
+expected reward at each KL is reached by the soft optimum: V(s) = β log Σ_a π_ref(a|s) exp(Q(s,a)/β),
 π(a|s) = π_ref(a|s) exp((Q(s,a) − V(s))/β) (Ziebart 2010; Levine 2018, §2), so its (KL, reward) over all β is the
 frontier, and no policy is above it.
 """
