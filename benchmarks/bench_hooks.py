@@ -1,6 +1,6 @@
-"""What the hooks cost: a step of the main job's PPO, and the same step with every answer and statistic already known.
+"""The cost of the hooks: a step of the main job's PPO, and the same step with every answer and statistic already known.
 
-What is left when no network runs is the core's own work: adapters, watching for in-place changes, checks of shapes and
+When no network runs, the remaining time is the core's own work: adapters, watching for in-place changes, checks of shapes and
 finiteness, counting; and the arithmetic of the wrappers, which is small. Promise: under 1 % of a real step.
 """
 

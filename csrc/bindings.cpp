@@ -24,7 +24,7 @@ using namespace hookline;
 
 namespace {
 
-// Raised whenever an argument below changes; the Python side refuses another number than its own.
+// Incremented whenever an argument below changes; the Python side refuses a number that differs from its own.
 constexpr int interface = 5;
 
 const Kernels* chosen = nullptr;

@@ -4,7 +4,7 @@ from hookline import Component, UpdateConfig, hookimpl
 
 
 class Vanilla(Component):
-    """Follow the advantages, whoever gave them; no ratio, no clipping, so one epoch per rollout."""
+    """Policy gradient on the advantages of any component, without ratio and clipping, so for one epoch per rollout."""
 
     needs = frozenset({"behaviour"})
     Config = UpdateConfig

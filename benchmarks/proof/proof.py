@@ -1,11 +1,11 @@
-"""Every algorithm beside an exact answer: trains each row of proof.yaml on its seeds and writes the table in docs/proof.md.
+"""Compares every algorithm with an exact answer: trains each row of proof.yaml on its seeds and writes the table in docs/proof.md.
 
     make proof                    every row, three seeds or more; under half an hour on two cores
     make proof ARGS=--quick       one seed of the rows marked quick, under two minutes
-    make proof ARGS='--only grpo' the rows whose name holds a word
+    make proof ARGS='--only grpo' the rows whose name contains a word
 
-Runs lie under runs/proof and are resumed, not made again. A row holds when its figure, averaged over seeds, is where the
-exact answer says, and no seed lies above the frontier.
+Runs are stored under runs/proof and are resumed, not repeated. A row holds when its figure, averaged over seeds, agrees with
+the exact answer, and no seed is above the frontier.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import yaml
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ABOVE = -1e-5
-"""A gap to the frontier below this is a policy above what any can earn: a bug."""
+"""A gap to the frontier below this means a policy better than the best possible one, which is a bug."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +153,11 @@ def table(results: Mapping[Row, Sequence[Outcome]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Every algorithm beside an exact answer.")
+    parser = argparse.ArgumentParser(description="Compare every algorithm with an exact answer.")
     parser.add_argument("--quick", action="store_true", help="one seed of the rows marked quick")
-    parser.add_argument("--only", default="", help="rows whose name or group holds this word")
+    parser.add_argument("--only", default="", help="rows whose name or group contains this word")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
-    parser.add_argument("--graph", type=int, help="another graph of the walks, as when settings are chosen")
+    parser.add_argument("--graph", type=int, help="use another graph of the walks, as for choosing settings")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "proof")
     parser.add_argument("--write", type=Path, help="write the table into this Markdown file, between its marks")
     asked = parser.parse_args(arguments)

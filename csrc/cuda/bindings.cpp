@@ -14,7 +14,7 @@ using cuda::Table;
 
 namespace {
 
-// Raised whenever an argument below changes; the Python side refuses another number than its own.
+// Incremented whenever an argument below changes; the Python side refuses a number that differs from its own.
 constexpr int interface = 1;
 
 // [outer, inner, width] with a dense last dimension; `count` is outer * inner.

@@ -1,6 +1,6 @@
-"""Values that tilt a policy: Q heads, and the distribution π_β(a|s) exp(β min_i Q_i(s, a)) that they and a policy make.
+"""Policies guided by values: Q heads, and the distribution π_β(a|s) exp(β min_i Q_i(s, a)) of a policy and its Q heads.
 
-Shared by the algorithms that learn the heads, the rollouts that draw from the distribution, and the reward that judges it.
+Shared by the algorithms that learn the heads, the rollouts that draw from the distribution, and the reward that evaluates it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["guide_role", "guided", "guided_policy", "is_q", "lowest", "one_token
 
 
 def q_head(hidden_size: int, tokens: int, std: float = 0.0, initial: float = 0.0) -> nn.Module:
-    """Q of every token, linear in the hidden state. The bias stays `initial`: what situations share would couple the rows
-    of a table."""
+    """Q of every token, linear in the hidden state. The bias stays at `initial`, because a trained bias would couple the
+    rows of a table."""
     head = nn.Linear(hidden_size, tokens)
     nn.init.normal_(head.weight, std=std) if std else nn.init.zeros_(head.weight)
     nn.init.constant_(head.bias, initial)
@@ -28,7 +28,7 @@ def q_head(hidden_size: int, tokens: int, std: float = 0.0, initial: float = 0.0
 
 
 def guide_role(ctx: Context, phase: str | None) -> str:
-    """The role that has Q heads: the policy, or, in `setup`, the end of an earlier phase with the heads it learned."""
+    """The role that has Q heads: the policy, or the final model of an earlier phase with its heads. Call it in `setup`."""
     if phase is None:
         return "policy"
     name = f"guide:{phase}"
@@ -41,12 +41,12 @@ def is_q(head: str) -> bool:
 
 
 def q_names(ctx: Context, role: str) -> list[str]:
-    """The role's Q heads; refuses one that has none."""
+    """The role's Q heads. Raises ExperimentError if it has none."""
     names = [head for head in ctx.role_named(role).heads if is_q(head)]
     if not names:
         raise ExperimentError(
             f"'{ctx.instance}' is guided by values, but role '{role}' has no Q head",
-            "name the phase that learned them (`from`), or an update that does: ilql, sarsa, q-learning",
+            "set `from` to the phase that learned them, or use an update that learns them: ilql, sarsa, q-learning",
         )
     return names
 
@@ -57,7 +57,7 @@ def lowest(outlook: NextToken, heads: Sequence[str]) -> Tensor:
 
 
 def guided(role: str, heads: Sequence[str], beta: float) -> Callable[[Mapping[str, NextToken]], Tensor]:
-    """log π_β + β min_i Q_i, as `ctx.draw` takes it."""
+    """log π_β + β min_i Q_i, in the form that `ctx.draw` accepts as `combine`."""
 
     def combine(said: Mapping[str, NextToken]) -> Tensor:
         outlook = said[role]
@@ -67,9 +67,9 @@ def guided(role: str, heads: Sequence[str], beta: float) -> Callable[[Mapping[st
 
 
 def guided_policy(ctx: Context, process: Process, role: str, beta: float) -> Policy:
-    """What `guided` draws from in every state of a process, as `hookline_plugins.tasks.exact` reads policies.
+    """The distribution that `guided` draws from in every state of a process, as a policy for `hookline_plugins.tasks.exact`.
 
-    Exact where the model looks at the state alone, as tables do; else each state is read on one way that leads there.
+    Exact for a model that sees only the state, as tables do. For other models each state is read after one path to it.
     """
     ways = {start: ctx.tokenizer.prompt(process.prompt(start)) for _, start in process.starts()}
     states = [state for state in ordered(process) if process.actions(state)]
@@ -99,11 +99,11 @@ def guided_policy(ctx: Context, process: Process, role: str, beta: float) -> Pol
 
 
 def one_token(ctx: Context, word: str, what: str) -> int:
-    """The token of a word that must be one."""
+    """The token of a word, which must be a single token."""
     ids = ctx.tokenizer.encode(word)
     if len(ids) != 1 or ctx.tokenizer.decode(ids).strip() != word:
         raise DataError(
-            f"{what} is {f'{len(ids)} tokens' if len(ids) != 1 else 'unknown'} to this tokenizer, an action is one",
-            "tokenizer: {train: words, on: a split of the task that holds all its words}",
+            f"{what} is {f'{len(ids)} tokens' if len(ids) != 1 else 'unknown'} to this tokenizer, but an action must be one token",
+            "use tokenizer: {train: words, on: a split of the task that contains all its words}",
         )
     return ids[0]

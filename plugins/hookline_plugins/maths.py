@@ -1,8 +1,8 @@
-"""The mathematics that policy-gradient methods share: tensors in, tensors out, no config, no models. Import what you need.
+"""The mathematics that policy-gradient methods share: functions from tensors to tensors, without config or models.
 
-Letters are shapes: B rows, T tokens; `mask_BT` is true where the policy chose the token. Rows of one prompt share a number
-in `group_B`, rows of one episode a number in `episode_B`.
-Statistics are taken in float64, so that a group of equal rewards has exactly no spread.
+Suffixes are shapes: B rows, T tokens. `mask_BT` is true where the policy chose the token. Rows of one prompt share a number
+in `group_B`, and rows of one episode share a number in `episode_B`.
+Statistics are computed in float64, so that a group of equal rewards has a standard deviation of exactly 0.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def group_mean(x_B: Tensor, group_B: Tensor) -> Tensor:
 
 
 def group_std(x_B: Tensor, group_B: Tensor, correction: int = 1) -> Tensor:
-    """Standard deviation over each row's group, divided by n − correction; 0 where that leaves nothing."""
+    """Standard deviation over each row's group, divided by n − correction; 0 where n ≤ correction."""
     x = x_B.double()
     size_B = group_size(group_B)
     square_B = _group_sum((x - _group_sum(x, group_B) / size_B).square(), group_B)
@@ -72,7 +72,7 @@ def group_std(x_B: Tensor, group_B: Tensor, correction: int = 1) -> Tensor:
 
 
 def group_equal(x_B: Tensor, group_B: Tensor) -> Tensor:
-    """Whether all of a row's group are equal, but for the last digits of a float32 sum: spread ≤ 1e-6 of the largest |x|."""
+    """Whether all values of a row's group are equal up to float32 rounding: range ≤ 1e-6 of the largest |x|."""
     groups, index_B = torch.unique(group_B, return_inverse=True)
     empty_G = x_B.new_zeros(len(groups), dtype=torch.float64)
     x = x_B.double()
@@ -82,14 +82,14 @@ def group_equal(x_B: Tensor, group_B: Tensor) -> Tensor:
 
 
 def group_whiten(x_B: Tensor, group_B: Tensor, floor: float = 1e-6, correction: int = 1) -> Tensor:
-    """(x − mean) / (std + floor) within each group; exactly 0 where all of a group are equal (`group_equal`)."""
+    """(x − mean) / (std + floor) within each group; exactly 0 where all values of a group are equal (`group_equal`)."""
     centred_B = x_B.double() - _group_sum(x_B.double(), group_B) / group_size(group_B)
     white_B = centred_B / (group_std(x_B, group_B, correction).double() + floor)
     return torch.where(group_equal(x_B, group_B), 0.0, white_B).to(x_B.dtype)
 
 
 def leave_one_out(x_B: Tensor, group_B: Tensor) -> Tensor:
-    """x minus the mean of the *other* rows of its group, n/(n−1) times what is left of the whole mean; 0 for a row alone."""
+    """x minus the mean of the *other* rows of its group, which is n/(n−1) times (x − group mean); 0 for a group of one row."""
     size_B = group_size(group_B)
     centred_B = x_B.double() - _group_sum(x_B.double(), group_B) / size_B
     return (centred_B * size_B / (size_B - 1).clamp(min=1)).to(x_B.dtype)
@@ -98,8 +98,8 @@ def leave_one_out(x_B: Tensor, group_B: Tensor) -> Tensor:
 def over_episodes(
     statistic: Callable[[Tensor, Tensor], Tensor], x_B: Tensor, group_B: Tensor, episode_B: Tensor
 ) -> Tensor:
-    """A statistic over groups, `statistic(x, group)`, that counts an episode once: the sum of its rows goes in, and each of
-    its rows gets what comes out. The statistic itself where every row is an episode of its own.
+    """A statistic over groups, `statistic(x, group)`, that counts an episode once. Its input is the sum over the episode's rows,
+    and each row gets the result. Where every row is an episode of its own, it is the plain statistic.
     """
     episodes, where_B = torch.unique(episode_B, return_inverse=True)
     if len(episodes) == len(episode_B):
@@ -118,11 +118,10 @@ def per_episode(x_B: Tensor, episode_B: Tensor) -> Tensor:
 
 
 def end_to_end(of_rows: Callable[..., Tensor], episode_B: Tensor, sample_B: Tensor, *columns_BT: Tensor) -> Tensor:
-    """What `of_rows(*columns)` says of whole episodes, whose rows stand one behind the other in the order of their samples.
+    """Apply `of_rows(*columns)` to whole episodes, whose rows are joined end to end in the order of their samples.
 
-    columns_BT: [B, T] each; what it answers [E, …] is dealt back to the rows, [B, T]. Rows behind each other are padded with
-    0 (false), so `of_rows` must pass over what a mask among the columns hides. `of_rows(*columns_BT)` itself where every row
-    is an episode of its own.
+    columns_BT: [B, T] each; the result [E, …] is split into the rows again, [B, T]. Joined rows are padded with 0 (false), so
+    `of_rows` must skip masked tokens. Where every row is an episode of its own, it is `of_rows(*columns_BT)`.
     """
     episodes, where_B = torch.unique(episode_B, return_inverse=True)
     B, T = columns_BT[0].shape
@@ -145,7 +144,7 @@ def ends_episode(episode_B: Tensor, sample_B: Tensor) -> Tensor:
 
 
 def compared(group_B: Tensor, episode_B: Tensor) -> Tensor:
-    """[B, B]: the two rows answer one prompt, and are not of one episode."""
+    """[B, B]: true where two rows answer the same prompt and are not of the same episode."""
     return (group_B[:, None] == group_B) & (episode_B[:, None] != episode_B)
 
 
@@ -158,7 +157,7 @@ def _group_sum(x_B: Tensor, group_B: Tensor) -> Tensor:
 
 
 def masked_mean(x: Tensor, weight: Tensor, dim: int | None = None) -> Tensor:
-    """Σ w·x / Σ w, over everything or one dimension; 0 where nothing counts. What is masked may hold NaN."""
+    """Σ w·x / Σ w, over all elements or one dimension; 0 where all weights are 0. Values of weight 0 may be NaN."""
     weighed = torch.where(weight != 0, x * weight, 0.0)
     weight = weight.to(x.dtype)
     if dim is None:
@@ -167,12 +166,12 @@ def masked_mean(x: Tensor, weight: Tensor, dim: int | None = None) -> Tensor:
 
 
 def first_true(mask_BT: Tensor) -> Tensor:
-    """True on each row's first true token alone."""
+    """True only on each row's first true token."""
     return mask_BT & (mask_BT.cumsum(1) == 1)
 
 
 def last_true(mask_BT: Tensor) -> Tensor:
-    """True on each row's last true token alone."""
+    """True only on each row's last true token."""
     return mask_BT & (mask_BT.flip(1).cumsum(1).flip(1) == 1)
 
 
@@ -188,9 +187,9 @@ def whiten(
     floor: float = 1e-8,
     mean: Callable[[Tensor], float] = _mean,
 ) -> Tensor:
-    """Standard deviation 1, and with `shift` mean 0, over what the mask shows; 0 elsewhere.
+    """Scale to standard deviation 1, and with `shift` to mean 0, where the mask is true; 0 elsewhere.
 
-    What differs by less than `floor` has no scale and is only shifted. mean: `ctx.mean`, where the batch lies on several ranks.
+    Values with a standard deviation below `floor` are only shifted. mean: `ctx.mean`, for a batch spread over several ranks.
     """
     x = x_BT[mask_BT].double()
     centre = mean(x)
@@ -203,9 +202,9 @@ def whiten(
 
 
 def reward_to_go(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
-    """G_t = r_t + γ G_{t+1} over the chosen tokens; tokens between them are skipped and hold 0.
+    """G_t = r_t + γ G_{t+1} over the chosen tokens; tokens between them are skipped and are 0.
 
-    A reward that stands on a skipped token belongs to the chosen token before it.
+    A reward on a skipped token belongs to the chosen token before it.
     """
     if gamma == 1.0:
         return torch.where(mask_BT, reward_BT.flip(1).cumsum(1).flip(1), 0.0)
@@ -230,7 +229,7 @@ def gae(
     gamma: float,
     lam: float,
 ) -> tuple[Tensor, Tensor]:
-    """`kernels.gae` of whole episodes (advantages, returns): behind a row's last token comes its episode's next row."""
+    """`kernels.gae` of whole episodes (advantages, returns): a row's last token is followed by the episode's next row."""
 
     def of_rows(*columns_BT: Tensor) -> Tensor:
         reward_BT, value_BT, mask_BT = columns_BT
@@ -249,17 +248,17 @@ def log_ratio(logprobs_BT: Tensor, old_logprobs_BT: Tensor, mask_BT: Tensor) -> 
 
 
 def bounded_exp(log_ratio: Tensor) -> Tensor:
-    """exp, of what lies within ±20 at most: a ratio that large means nothing, and must not overflow."""
+    """exp of a value clamped to ±20: larger ratios are meaningless and must not overflow."""
     return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
 
 
 def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
-    """min(ρA, clip(ρ, 1 − low, 1 + high) A): no more is gained by leaving the range, but coming back always is."""
+    """min(ρA, clip(ρ, 1 − low, 1 + high) A): a ratio gains nothing by leaving the range, but always by returning to it."""
     return torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
 
 
 def soft_gate(ratio: Tensor, tau: Tensor | float) -> Tensor:
-    """σ(τ(ρ − 1)) · 4/τ: slope 1 at ρ = 1, fading smoothly on both sides, the faster the larger τ."""
+    """σ(τ(ρ − 1)) · 4/τ: slope 1 at ρ = 1, falling smoothly on both sides, faster for a larger τ."""
     return torch.sigmoid(tau * (ratio - 1)) * (4 / tau)
 
 
@@ -282,7 +281,7 @@ def macro_random(mask_BT: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 def macro_perplexity(logprobs_BT: Tensor, mask_BT: Tensor, n: int) -> Tensor:
-    """First tokens of macros that go on as long as the next token lowers the macro's perplexity, up to n tokens."""
+    """First tokens of macros that continue while the next token lowers the macro's perplexity, up to n tokens."""
     first_BT = torch.zeros_like(mask_BT)
     total_B = logprobs_BT.new_zeros(len(mask_BT), dtype=torch.float64)
     count_B = torch.zeros_like(total_B)
@@ -297,14 +296,14 @@ def macro_perplexity(logprobs_BT: Tensor, mask_BT: Tensor, n: int) -> Tensor:
 
 
 def segment_sum(x_BT: Tensor, first_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Sum over each macro's chosen tokens, standing on its first token; 0 elsewhere. One token each: x itself, bit for bit."""
+    """Sum over each macro's chosen tokens, placed on its first token; 0 elsewhere. For macros of one token: x, bit for bit."""
     index_BT = (first_BT.cumsum(1) - 1).clamp(min=0)
     total_BT = torch.zeros_like(x_BT).scatter_add(1, index_BT, torch.where(mask_BT, x_BT, 0.0))
     return torch.where(first_BT, total_BT.gather(1, index_BT), 0.0)
 
 
 def segment_spread(x_BT: Tensor, first_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """What stands on each macro's first token, on all of its chosen tokens; 0 elsewhere."""
+    """Copy the value on each macro's first token to all of its chosen tokens; 0 elsewhere."""
     at_BT = torch.where(first_BT, torch.arange(x_BT.shape[1], device=x_BT.device), 0).cummax(1).values
     return torch.where(mask_BT, x_BT.gather(1, at_BT), 0.0)
 
@@ -313,7 +312,7 @@ def segment_spread(x_BT: Tensor, first_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def pick(chances: Sequence[tuple[Any, ...]], u: float) -> int:
-    """Which of (probability, …) u in [0, 1) falls on."""
+    """The index of the entry of (probability, …) that u in [0, 1) falls on."""
     total = 0.0
     for which, (chance, *_) in enumerate(chances):
         total += chance
@@ -323,13 +322,13 @@ def pick(chances: Sequence[tuple[Any, ...]], u: float) -> int:
 
 
 def places(group_B: Tensor) -> Tensor:
-    """Which row of its group each row is, from 0."""
+    """The position of each row in its group, from 0."""
     earlier_BB = (group_B[:, None] == group_B).tril(-1)
     return earlier_BB.sum(1)
 
 
 def falling(first: float, last: float | None, step: int, steps: int) -> float:
-    """A figure on its straight way from the phase's first step to its last; no `last`: it stays."""
+    """A value that changes linearly from the phase's first step to its last; without `last` it is constant."""
     if last is None or steps < 2:
         return first
     return first + (last - first) * min(1.0, step / (steps - 1))

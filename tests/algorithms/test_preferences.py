@@ -334,7 +334,7 @@ def test_the_order_of_rows_changes_no_comparison(made: Made, tmp_path: Path) -> 
 
 def test_a_row_lost_after_labelling_is_noticed(made: Made, tmp_path: Path) -> None:
     _, batch = scored(made, tmp_path)
-    with pytest.raises(PluginError, match="drop no row of a group after it was labelled"):
+    with pytest.raises(PluginError, match="do not drop rows of a group after the group was labelled"):
         comparisons(batch.rows([1, 2]))
 
 
@@ -450,7 +450,7 @@ def arms_of(running: PhaseLoop) -> torch.Tensor:
                 "rollout": {"use": "duel", "prompts": ARMS, "max_new_tokens": 1},
                 "reward": PAID,
             },
-            "plackett-luce counts all rows alike, and these have opponent_B",
+            "but these rows have the column opponent_B",
         ),
         (
             {"update": "distill", "rollout": {"use": "generate", "prompts": ARMS, "greedy": True, "max_new_tokens": 1}},

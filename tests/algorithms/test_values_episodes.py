@@ -227,7 +227,7 @@ def test_what_cannot_be_played_is_refused(lab: Lab, tmp_path: Path) -> None:
         lab("cliff", tokenizer={"train": "bpe", "on": "builtin:walks/walks", "vocabulary": 260})
     with pytest.raises(DataError, match="builtin:keywords has no process to play"):
         lab("builtin:keywords", tokenizer={"train": "words", "on": "builtin:walks/walks"})
-    with pytest.raises(ExperimentError, match="epsilon already says"):
+    with pytest.raises(ExperimentError, match="epsilon already defines"):
         lab("cliff", epsilon=0.1, beta=1.0)
     with pytest.raises(ExperimentError, match="fills the model's 64 positions"):
         play(lab("cliff", rows=1, epsilon=1.0, longest=100))

@@ -222,7 +222,7 @@ def test_an_adapter_that_goes_on_with_other_options(lab: Lab, say: Any, adapter:
 def test_an_adapter_on_layers_that_do_not_exist(lab: Lab, say: Any) -> None:
     for modules in (["q_proj"], ["c_attn", "q_proj"], ["ln_1"]):
         made = changed(lab.sft(), "model.adapter", {"use": "lora", "modules": modules})
-        said = refused(say(made), 2, f"the model has no layer '{modules[-1]}'", "there are: ", "c_attn")
+        said = refused(say(made), 2, f"the model has no linear layer '{modules[-1]}'", "its layers are: ", "c_attn")
         assert "tiny.yaml line" in said.sentence
 
 

@@ -371,7 +371,7 @@ def test_CF_wrong_shapes_are_told_in_the_users_words(lab: Lab, path: str, value:
         ("phases.0.evaluate", [{"every": -1}], "phases.sft.evaluate.heldout.every is -1"),
         ("phases.0.evaluate", [{"name": "own", "every": -1}], "phases.sft.evaluate.own.every is -1"),
         ("phases.0.reward", [{"use": "hookline:length", "fre": 1}], "phases.sft.reward.length has no option 'fre'"),
-        ("model.heads", 5, "model: width 32 is no multiple of its 5 heads"),
+        ("model.heads", 5, "model: width 32 is not a multiple of its 5 heads"),
         ("phases.0.update", None, "phases.sft neither updates weights nor collects feedback"),
     ],
 )

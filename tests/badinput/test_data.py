@@ -38,7 +38,7 @@ def test_DS1_nothing_left_after_filtering_says_how_many_there_were(lab: Lab) -> 
     lab.rows("pairs.jsonl", [{"prompt": "open " * 90, "completion": "x"}] * 5 + [{"prompt": "a", "completion": "b"}])
     said = lab.run(lab.sft(1))
     assert said.code == 0, said.err
-    assert "5 of 6 rows are longer than 64 tokens and left out" in said.err
+    assert "5 of 6 rows are longer than 64 tokens and were left out" in said.err
 
 
 def test_DS1_texts_without_text(lab: Lab) -> None:
@@ -108,7 +108,7 @@ def test_DS4_comparisons_with_missing_fields_or_false_ids(lab: Lab) -> None:
         refused(lab.run(made), 3, "prefs.jsonl row 2", "not all lists of this tokenizer's ids")
     for ranking in ([], [{"token_ids": [1]}], 3, "ab", None):
         lab.rows("prefs.jsonl", [good, {"prompt_ids": [1], "ranking": ranking}])
-        refused(lab.run(made), 3, "prefs.jsonl row 2", "'ranking' is no list of two answers")
+        refused(lab.run(made), 3, "prefs.jsonl row 2", "'ranking' is not a list of two or more answers")
     lab.rows("prefs.jsonl", [good])
     said = lab.run(made)
     assert said.code == 0, said.err

@@ -84,7 +84,7 @@ def test_the_first_word_is_not_seen_before_it_is_said():
 
 
 def test_a_table_that_sees_too_little_is_refused(tmp_path):
-    with pytest.raises(ExperimentError, match=r"sees \['position'\] cannot tell apart situations of builtin:walks"):
+    with pytest.raises(ExperimentError, match=r"sees \['position'\] cannot distinguish situations of builtin:walks"):
         hookline.run(experiment(["position"]), out=tmp_path / "run")
 
 

@@ -205,7 +205,7 @@ def test_rows_drawn_otherwise_are_refused_by_name() -> None:
     replay, ctx = made(Replay), Ctx()
     around(replay, "hookline_rollout", fresh(0), ctx)
     with pytest.raises(
-        ExperimentError, match=r"'mine' holds answers drawn with temperature 1, .* now draws with temperature 0\.7"
+        ExperimentError, match=r"'mine' stores answers drawn with temperature 1, .* now draws with temperature 0\.7"
     ):
         around(replay, "hookline_rollout", fresh(1, sampling=Sampling(temperature=0.7)), ctx)
 

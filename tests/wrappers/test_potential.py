@@ -143,7 +143,7 @@ def test_prompts_of_another_task_and_processes_of_chance_are_refused(tmp_path: P
     (tmp_path / "odd.jsonl").write_text('{"prompt": "n1 n2"}\n')
     made["phases"][0]["rollout"]["prompts"] = str(tmp_path / "odd.jsonl")
     made["phases"][0]["reward"] = "length"
-    with pytest.raises(hookline.DataError, match="the prompt 'n1 n2' is no start of builtin:walks"):
+    with pytest.raises(hookline.DataError, match="the prompt 'n1 n2' is not a start of builtin:walks"):
         hookline.run(made, out=tmp_path / "run")
 
     class Chance(Process):
@@ -162,7 +162,7 @@ def test_prompts_of_another_task_and_processes_of_chance_are_refused(tmp_path: P
 
 @pytest.mark.parametrize("wrong", [{"use": "potential"}, {"use": "potential", "task": "builtin:walks", "from": "rl"}])
 def test_exactly_one_source(wrong: Any) -> None:
-    with pytest.raises(hookline.ExperimentError, match="must say what the potential is"):
+    with pytest.raises(hookline.ExperimentError, match="needs a source of the potential"):
         plan(experiment([wrong]))
 
 

@@ -1,7 +1,7 @@
 """Generalised advantage estimation (Schulman et al. 2016, eq. 16): A_t = Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t.
 
-The critic that an update brings is read once per step, before the first epoch; it then learns towards `return_BT` = A + V.
-Healthy: the update's `explained_variance` rises towards 1; while it is near 0, a λ near 1 keeps the critic's errors out.
+The update's critic is evaluated once per step, before the first epoch, and is then trained towards `return_BT` = A + V. Healthy:
+the update's `explained_variance` rises towards 1. While it is near 0, a λ near 1 limits the influence of the critic's errors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Options(hookline.Config):
 
 
 class GAE(Component[Options]):
-    """Advantages from a critic's values. Masked tokens pass the carry on and hold 0; an episode's last token is terminal."""
+    """Advantages from a critic's values. Masked tokens are skipped and are 0; an episode's last token is terminal."""
 
     needs = frozenset({"critic"})
     gives = frozenset({"value_BT", "return_BT"})
@@ -30,7 +30,7 @@ class GAE(Component[Options]):
     def setup(self, ctx: Context) -> None:
         if "paused" in ctx.given:
             raise ExperimentError(
-                f"'{self.instance}' would take the place where an episode pauses for its end, where nothing more is earned",
+                f"'{self.instance}' treats a paused episode as finished and would not bootstrap from its last state",
                 "play whole episodes (turns: 0)",
             )
 

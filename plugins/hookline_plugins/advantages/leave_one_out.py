@@ -1,8 +1,8 @@
 """Leave-one-out baseline (Kool et al. 2019; RLOO, Ahmadian et al. 2024): A_i = R_i − mean of the siblings' rewards.
 
 The siblings of an answer are the other answers to its prompt; their mean does not depend on the answer itself, so the
-gradient stays unbiased without a critic. It is k/(k−1) times what `group-relative` with `scale: none` gives.
-Healthy: a mean advantage of 0 by construction, and `equal_groups` well below 1.
+gradient stays unbiased without a critic. The advantage is k/(k−1) times that of `group-relative` with `scale: none`.
+Healthy: the mean advantage is 0 by construction, and `equal_groups` is well below 1.
 """
 
 from __future__ import annotations

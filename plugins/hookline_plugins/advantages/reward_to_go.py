@@ -1,10 +1,10 @@
-"""What was earned from a token on (Williams 1992; Sutton & Barto 2018, §13.3–13.4): A_t = G_t − b, G_t = r_t + γ G_{t+1}.
+"""The reward earned from a token on (Williams 1992; Sutton & Barto 2018, §13.3–13.4): A_t = G_t − b, G_t = r_t + γ G_{t+1}.
 
-No critic and nothing bootstrapped: unbiased and noisy. The baseline is the mean return G_0 of the step's answers (`mean`)
-or of the answers to the same prompt (`group`); an answer of several rows (an episode) is one, and what its later rows earn
-belongs to the earlier ones too. A baseline leaves the gradient's direction and takes variance away. An answer's own
-return is in it, which shrinks the gradient by 1/n; `leave-one-out` does not have that.
-Healthy: `reward` rises; with a price per token (KL) early tokens carry more of it than late ones.
+There is no critic and no bootstrapping, so the estimate is unbiased and noisy. The baseline is the mean return G_0 of the step's
+answers (`mean`) or of the answers to the same prompt (`group`). An answer of several rows (an episode) counts once, and the reward
+of its later rows also counts for the earlier rows. A baseline keeps the gradient's direction and reduces its variance. It includes
+the answer's own return, which shrinks the gradient by 1/n; `leave-one-out` avoids that.
+Healthy: `reward` rises. With a price per token (KL), early tokens have a larger share of the price than late tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hookline_plugins.maths import end_to_end, first_true, group_mean, over_epis
 
 
 class RewardToGo(Component):
-    """The discounted sum of later rewards, less a baseline."""
+    """The discounted sum of later rewards minus a baseline."""
 
     needs = property(lambda self: frozenset({"groups"} if self.config.baseline == "group" else ()))
 
@@ -29,7 +29,7 @@ class RewardToGo(Component):
         gamma: float = Field(1.0, ge=0, le=1)
         """Discount per token. 1.0 is usual for one-turn text; lower values prefer early reward."""
         baseline: Literal["none", "mean", "group"] = "mean"
-        """What is subtracted: nothing, the step's mean return, or the mean return of the same prompt's answers."""
+        """The baseline: none, the mean return of the step, or the mean return of the answers to the same prompt."""
 
     @hookimpl
     def hookline_advantage(self, ctx: Context, scored: Scored) -> Advantaged:

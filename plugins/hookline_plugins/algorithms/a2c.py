@@ -3,8 +3,8 @@
     actor:   maximise  A_t log π(a_t|s_t) + entropy_bonus · H(π(·|s_t)),      A_t = G^λ_t − V(s_t)
     critic:  minimise  ½ (V(s_t) − G^λ_t)²,       G^λ the TD(λ) return: λ = 0 one step of TD, λ = 1 the whole return
 
-A_t is GAE's, which is the same thing. One optimiser step per rollout; PPO is this with a clipped ratio and several.
-Healthy: `explained_variance` rising towards 1, `value_loss` falling, `entropy` well above 0 until `reward` is high.
+A_t equals the GAE advantage. A2C takes one optimiser step per rollout; PPO adds a clipped ratio and takes several steps.
+Healthy: `explained_variance` rises towards 1, `value_loss` falls, `entropy` stays well above 0 until `reward` is high.
 
     update: {use: a2c, lr: 0.2}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2, 150 steps:
     update: {use: a2c, lr: 1.0e-3, critic_lr: 2.0e-3, entropy_bonus: 0}
@@ -18,8 +18,8 @@ from hookline_plugins.algorithms.policy_gradient import ActorCritic
 
 
 class A2C(ActorCritic):
-    """Actor, critic, entropy; nothing clipped."""
+    """Policy gradient with a critic and an entropy bonus, without clipping."""
 
     class Config(ActorCritic.Config):
         entropy_bonus: float = Field(0.01, ge=0)
-        """Weight of the entropy, paid; large keeps the policy random."""
+        """Weight of the entropy bonus. Large keeps the policy random."""

@@ -1,11 +1,11 @@
-"""Learn from the best of one's own answers: best-of-n distillation, RAFT (Dong et al. 2023), expert iteration (Anthony et al. 2017).
+"""Learn from the policy's own best answers: best-of-n distillation, RAFT (Dong et al. 2023), expert iteration (Anthony et al. 2017).
 
     L = mean over kept tokens of −log π(token)
 
-Kept are: `best`, each group's best row (best-of-n with n = samples_per_prompt; RAFT), `share`, the rows at the top of the whole
-step (trlX's rejection fine-tuning), or `threshold`, all rows worth more than a bar (ReST, Gulcehre et al. 2023). Each step
-fine-tunes once on answers of the policy as it then is, so n grows with the steps. Healthy: `kept_reward` above `reward` and
-drawing it up; once the two meet there is nothing left to select.
+The option `keep` selects the rows: `best` keeps the best row of each group (best-of-n with n = samples_per_prompt; RAFT), `share`
+the best rows of the whole step (trlX's rejection fine-tuning), `threshold` all rows whose reward exceeds a fixed value (ReST,
+Gulcehre et al. 2023). Each step fine-tunes once on answers of the current policy, so the effective n grows with the steps.
+Healthy: `kept_reward` stays above `reward`, and `reward` rises with it; once the two are equal, nothing is left to select.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class BestOfN(Component):
 
     class Config(UpdateConfig):
         keep: Literal["best", "share", "threshold"] = "best"
-        """Which rows, see above."""
+        """Which rows are kept, see above."""
         share: float = Field(0.1, gt=0, le=1)
-        """For `share`: small selects hard and learns from few rows."""
+        """For `share`: the share of rows that is kept. Small selects strictly and learns from few rows."""
         threshold: float = 0.0
         """For `threshold`: the reward that must be exceeded."""
 
@@ -48,7 +48,7 @@ class BestOfN(Component):
             ctx.log("kept", len(kept) / len(batch))
         if len(kept):
             ctx.log("kept_reward", ctx.mean(per_episode(kept.reward_B, kept.episode_B)), len(kept))
-        # likelihood among all tokens: among those a top_k or top_p kept, the mass outside would stay where it is
+        # normalise over all tokens: normalised over those that top_k or top_p kept, the other tokens would keep their probability
         ctx.train(replace(kept, behaviour=None), self.loss)
 
     def rows(self, batch: Scored) -> Tensor:
@@ -72,7 +72,7 @@ class BestOfN(Component):
 
 
 def best_of_groups(reward_B: Tensor, group_B: Tensor) -> Tensor:
-    """Each group's row of the highest reward, the first of several, in order."""
+    """The row with the highest reward in each group (the first one on a tie), in ascending order."""
     by_reward = reward_B.argsort(descending=True, stable=True)
     by_group = by_reward[group_B[by_reward].argsort(stable=True)]
     first = torch.ones(len(by_group), dtype=torch.bool)

@@ -1,7 +1,7 @@
 """Reward modelling by Bradley–Terry (1952; Christiano et al. 2017): P(a beats b) = σ(r_a − r_b).
 
 The loss is −log σ(r_chosen − r_rejected), mean over comparisons. Rewards are read from the head `reward` at the last
-token. Differences alone are learned, so `centre` adds c·mean r² to fix the free constant near 0.
+token. The loss depends only on differences of rewards, so `centre` adds c·mean r² to keep their mean near 0.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, Updat
 
 
 class BradleyTerry(Component):
-    """Learn a reward from comparisons: two rows of one group with different reward."""
+    """Learn a reward from comparisons. A comparison is two rows of one group with different rewards."""
 
     needs = frozenset({"pairs", "head:reward"})
     takes = Scored
     off_policy = True
     metrics = (
-        Metric("accuracy", "share of comparisons the model orders as they were judged", better="higher"),
+        Metric("accuracy", "share of comparisons that the model orders as the judge did", better="higher"),
         Metric("margin", "mean of r_chosen − r_rejected", "nats"),
     )
 
     class Config(UpdateConfig):
         centre: float = Field(0.01, ge=0)
-        """Weight of mean r², which keeps rewards around 0; large flattens them."""
+        """Weight of mean r², which keeps rewards near 0. Large flattens them."""
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
         chosen, _rejected = pairs(batch)
         if not len(chosen):
             batch = batch.rows([])
-        # each comparison is a row of its own weight: rows of a group stay together, so a group holds its pairs
+        # the rows of a group stay in one micro-batch, so that each comparison is complete there
         count_B = torch.zeros(len(batch)).index_add(0, chosen, torch.ones(len(chosen)))
         ctx.train(batch.with_extra(wins_B=count_B), self.loss, unit="group")
 

@@ -6,7 +6,7 @@ from hookline import Batch, Component, Context, Loss, Metric, MicroBatch, Update
 
 
 class CausalLM(Component):
-    """Maximise the likelihood of every token the mask shows."""
+    """Maximise the likelihood of every token where the mask is true."""
 
     needs = frozenset({"before"})
     takes = Batch

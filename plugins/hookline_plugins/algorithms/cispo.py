@@ -1,10 +1,11 @@
 """CISPO, clipped importance sampling policy optimisation (MiniMax-M1 2025, arXiv:2506.13585): clip the weight, keep the token.
 
-    maximise  mean over all tokens of  sg(clip(ρ_t, 1 − clip_range, 1 + clip_high)) A_i log π(a_t|s_t),     A_i as GRPO's
+    maximise  mean over all tokens of  sg(clip(ρ_t, 1 − clip_range, 1 + clip_high)) A_i log π(a_t|s_t),     A_i as in GRPO
 
-PPO's clip silences a token whose ratio has left the range, and those are often the rare ones on which a thought turns.
-Here every token keeps its gradient, only its weight is bounded; sg stops the gradient. The paper leaves the lower side open
-(`clip_range` near 1) and bounds the upper. Healthy: as `policy_gradient`; `clip_fraction` is the share of bounded weights.
+PPO's clip removes the gradient of a token whose ratio has left the range; such tokens are often rare and decide how the answer
+goes on. In CISPO every token keeps its gradient, and only its weight is bounded; sg stops the gradient of the weight. The paper
+bounds the weight only from above (`clip_range` near 1). Healthy: as for `policy_gradient`; `clip_fraction` is the share of
+weights that were bounded.
 
     update: {use: cispo, lr: 0.2}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
 """
@@ -20,13 +21,13 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch, PolicyGradien
 
 
 class CISPO(GRPO):
-    """A bounded importance weight on the plain policy gradient."""
+    """The plain policy gradient with a bounded importance weight."""
 
     class Config(GRPO.Config):
         clip_range: float = Field(0.99, gt=0, lt=1)
-        """How far a weight may fall below 1; near 1 leaves that side open."""
+        """How far a weight may fall below 1. A value near 1 hardly bounds it."""
         clip_high: float | None = Field(2.0, gt=0)
-        """How far a weight may rise above 1. Small is safe and forgets what the policy has begun to like."""
+        """How far a weight may rise above 1. Small is safe, but slows tokens whose probability has already grown."""
 
     def objective(self, ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         weight_BT = ratio_BT.detach().clamp(1 - self.config.clip_range, 1 + self.config.high)

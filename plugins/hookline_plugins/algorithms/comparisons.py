@@ -1,9 +1,9 @@
-"""What every method that learns from comparisons shares: which rows are compared, how surely, and means over comparisons.
+"""Shared by the methods that learn from comparisons: which rows are compared, with which label, and means over comparisons.
 
-A comparison is two rows of one group with different reward (`hookline.pairs`). Extra columns say more:
-`preference_B` [B, K]: P(row ≻ the k-th row of its group), a soft label; then rewards are not looked at, and ½ is a tie that counts.
-`weight_B`, `opponent_B`: how much a row counts as the learner's answer, and as the one it is compared with (default 1 each);
-a comparison of a with b weighs (weight_a opponent_b + weight_b opponent_a)/2.
+A comparison is two rows of one group with different rewards (`hookline.pairs`). Optional extra columns change this:
+`preference_B` [B, K]: P(row ≻ the k-th row of its group), a soft label; rewards are then ignored, and a tie (½) also counts.
+`weight_B`, `opponent_B`: the weight of a row as the learner's answer, and as the answer it is compared with (default 1 each);
+the comparison of a with b has the weight (weight_a opponent_b + weight_b opponent_a)/2.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Length = Literal["sum", "mean"]
 
 @dataclass(frozen=True)
 class Comparisons:
-    """N comparisons among the rows of a batch."""
+    """N comparisons between rows of a batch."""
 
     chosen: Tensor
-    """Row that is more likely preferred, int64 [N]."""
+    """The row that is more likely to be preferred, int64 [N]."""
     rejected: Tensor
     preferred: Tensor
     """P(chosen ≻ rejected), in [½, 1]."""
@@ -34,7 +34,7 @@ class Comparisons:
 
 
 def comparisons(batch: Scored) -> Comparisons:
-    """All comparisons in a batch, or in a part of one that keeps groups whole."""
+    """All comparisons in a batch, or in a part of a batch that contains whole groups."""
     label_BK = batch.extra.get("preference_B")
     if label_BK is None:
         a, b = pairs(batch)
@@ -45,7 +45,8 @@ def comparisons(batch: Scored) -> Comparisons:
         p, back = label_BK[a, place_B[b]], label_BK[b, place_B[a]]
         if bool(((p + back - 1).abs() > 1e-4).any()):
             raise PluginError(
-                "preference_B says P(a ≻ b) + P(b ≻ a) is not 1", "drop no row of a group after it was labelled"
+                "in preference_B, P(a ≻ b) + P(b ≻ a) is not 1 for two rows of a group",
+                "do not drop rows of a group after the group was labelled",
             )
         a, b, p = torch.where(p < 0.5, b, a), torch.where(p < 0.5, a, b), p.maximum(back)
     ones_B = batch.reward_B.new_ones(len(batch))
@@ -56,8 +57,10 @@ def comparisons(batch: Scored) -> Comparisons:
 
 
 def prepared(batch: Scored) -> Scored:
-    """The rows that are compared, and a column `comparisons_B`: the weight of the comparisons in which a row is chosen."""
-    if not {"preference_B", "opponent_B"} & batch.extra.keys():  # there rows have a place in their group to keep
+    """The rows that are compared, with a column `comparisons_B`: the total weight of comparisons in which a row is chosen."""
+    if (
+        not {"preference_B", "opponent_B"} & batch.extra.keys()
+    ):  # with these columns, rows must keep their place in the group
         found = comparisons(batch)
         batch = batch.rows(torch.unique(torch.cat([found.chosen, found.rejected])))
     found = comparisons(batch)
@@ -73,20 +76,20 @@ def mean(mb: MicroBatch[Scored], found: Comparisons, x: Tensor) -> Loss:
 
 
 def answer_logprob(logprobs_BT: Tensor, mask_BT: Tensor, length: Length) -> Tensor:
-    """Log-prob of each answer: the sum over its tokens, or their mean, which favours no length."""
+    """Log-prob of each answer: the sum over its tokens, or their mean, which does not depend on the length."""
     total_B = torch.where(mask_BT, logprobs_BT, 0.0).sum(1)
     return total_B if length == "sum" else total_B / mask_BT.sum(1).clamp(min=1)
 
 
 class Comparing(Component):
-    """An update from comparisons: a subclass gives the loss of each."""
+    """An update from comparisons. A subclass defines the loss of a comparison."""
 
     needs = frozenset({"before", "groups"})
     takes = Scored
     off_policy = True
     metrics: Sequence[Metric] = (
         Metric("margin", "mean over comparisons of the chosen answer's implicit reward minus the rejected one's"),
-        Metric("accuracy", "share of comparisons with a positive margin, ties of the label apart", better="higher"),
+        Metric("accuracy", "share of comparisons with a positive margin; a tied label counts ½", better="higher"),
         Metric("chosen_logprob", "mean over comparisons of Σ_t log π(chosen)", "nats per answer"),
         Metric("rejected_logprob", "mean over comparisons of Σ_t log π(rejected)", "nats per answer"),
         Metric("length_difference", "mean over comparisons of tokens(chosen) − tokens(rejected)", "tokens"),
@@ -100,7 +103,7 @@ class Comparing(Component):
         raise NotImplementedError
 
     def watch(self, mb: MicroBatch[Scored], found: Comparisons, logprobs_BT: Tensor, margin: Tensor) -> None:
-        """Log what all of these methods have in common."""
+        """Log the figures that all of these methods have in common."""
         total_B = answer_logprob(logprobs_BT.detach(), mb.batch.mask_BT, "sum")
         tokens_B = mb.batch.mask_BT.sum(1).float()
         right = torch.where(found.preferred > 0.5, (margin.detach() > 0).float(), 0.5)

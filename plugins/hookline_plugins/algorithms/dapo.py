@@ -1,12 +1,13 @@
 """DAPO, decoupled clip and dynamic sampling policy optimisation (Yu et al. 2025, arXiv:2503.14476).
 
-    maximise  mean over all tokens of  min(ρ_t A_i, clip(ρ_t, 1 − clip_range, 1 + clip_high) A_i),     A_i as GRPO's
+    maximise  mean over all tokens of  min(ρ_t A_i, clip(ρ_t, 1 − clip_range, 1 + clip_high) A_i),     A_i as in GRPO
 
-Against GRPO: `clip_high` above `clip_range` lets unlikely tokens grow, which keeps entropy; every token of the batch counts the
-same; groups whose rewards are all equal are left out, so that they do not thin the average (`kept` says how many rows remain;
-the paper samples until the batch is full again, here the batch is smaller); no price on the KL. Its penalty on answers
-near the length limit is a reward of its own. A penalty in the reward that differs between any two answers, such as
-`kl-penalty`, makes no two rewards equal, and then nothing is left out. Healthy: `kept` above .2, falling as prompts are solved.
+Differences from GRPO: `clip_high` is larger than `clip_range`, so the probability of unlikely tokens can grow, which keeps the
+entropy high; every token of the batch has the same weight; groups whose rewards are all equal are left out, so that they do not
+dilute the average (`kept` is the share of rows that remain; the paper samples until the batch is full again, here the batch becomes
+smaller); there is no KL penalty. The paper's penalty on answers near the length limit is the separate reward `overlong`. A penalty
+in the reward that differs between any two answers, such as `kl-penalty`, makes all rewards different, and then no group is left
+out. Healthy: `kept` above .2, falling as prompts are solved.
 
     update: {use: dapo, lr: 0.2}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
 """
@@ -23,16 +24,18 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch, PolicyGradien
 
 
 class DAPO(GRPO):
-    """GRPO with a higher upper bound, tokens averaged, and without the groups that teach nothing."""
+    """GRPO with a higher upper bound, averaged over tokens, without groups whose rewards are all equal."""
 
     metrics = (
         *GRPO.metrics,
-        Metric("kept", "share of rows in groups whose rewards differ: those learned from", healthy=(0.1, 1.0)),
+        Metric(
+            "kept", "share of rows in groups whose rewards differ; only these rows are learned from", healthy=(0.1, 1.0)
+        ),
     )
 
     class Config(GRPO.Config):
         clip_high: float | None = Field(0.28, gt=0)
-        """How far a ratio may rise above 1 and still be followed; more than `clip_range`, so that rare tokens may grow."""
+        """How far a ratio may rise above 1 before it is clipped. Larger than `clip_range`, so that rare tokens can grow."""
 
     def average(self, mb: Minibatch, x_BT: Tensor) -> Loss:
         return PolicyGradient.average(self, mb, x_BT)

@@ -1,9 +1,9 @@
-"""Distillation (Hinton et al. 2015; policy distillation, Rusu et al. 2015): make the policy say what another one drew.
+"""Distillation (Hinton et al. 2015; policy distillation, Rusu et al. 2015): train the policy on answers drawn by a teacher.
 
     L = mean over tokens of −log π(a|s),   a drawn by the teacher: KL(teacher ‖ policy) up to the teacher's own entropy
 
-The rollout draws from the teacher, e.g. `guided`, and records how likely its tokens were; so the loss is `sft`'s and the
-KL is known. Healthy: `teacher_kl` falls towards 0 and crosses it by chance at times, being an estimate.
+The rollout draws from the teacher, e.g. `guided`, and records the log-probs of its tokens. The loss is therefore the loss of
+`sft`, and the KL is known. Healthy: `teacher_kl` falls towards 0; it is an estimate, so it can be slightly negative by chance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hookline import Component, Context, ExperimentError, Loss, Metric, MicroBat
 
 
 class Distill(Component):
-    """Put a policy that needs more than its weights to draw, back into weights."""
+    """Train plain weights to draw like a teacher that needs more than its weights, e.g. guided decoding."""
 
     needs = frozenset({"before", "behaviour"})
     takes = Rollout
@@ -32,13 +32,13 @@ class Distill(Component):
     def setup(self, ctx: Context) -> None:
         if "greedy" in ctx.given:
             raise ExperimentError(
-                f"'{self.instance}' would learn from greedy answers as if they had been drawn", "leave out greedy: true"
+                f"'{self.instance}' would learn from greedy answers as if they were sampled", "leave out greedy: true"
             )
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Rollout) -> None:
         assert batch.behaviour is not None
-        # likelihood among all tokens: among those a top_k or top_p kept, the mass outside would stay where it is
+        # normalise over all tokens: normalised over those that top_k or top_p kept, the other tokens would keep their probability
         plain = replace(batch, behaviour=None)
         if len(batch):
             gap_BT = batch.behaviour.logprobs_BT - ctx.stats(plain).logprobs_BT

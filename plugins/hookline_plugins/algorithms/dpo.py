@@ -2,20 +2,21 @@
 
 With h = β [log π/π_ref(chosen) − log π/π_ref(rejected)] and p = P(chosen ≻ rejected), 1 unless a column `preference_B` says
 otherwise, the loss of a comparison is p f(h) + (1 − p) f(−h):
-    sigmoid       f = −log σ(h)                 population optimum π ∝ π_ref exp(r/β), whoever gave the answers; ln 2 at the start
+    sigmoid       f = −log σ(h)                 population optimum π ∝ π_ref exp(r/β), for answers of any policy; ln 2 at the start
     hinge         f = max(0, 1 − h)             SLiC (Zhao et al. 2023); 1 at the start
     ipo           f = (h/β − 1/(2β))²           IPO (Azar et al. 2023), β is its τ; optimum π ∝ π_ref exp(P(· ≻ μ)/β) for answers
                                                 of μ; 1/(4β²) at the start, 25 at β = .1
     conservative  sigmoid with p ← (1−ε)p + ε(1−p)       a share ε of labels is wrong: h stops at log((1−ε)/ε) (Mitchell 2023)
     robust        sigmoid with p ← (p − ε)/(1 − 2ε)      rDPO (Chowdhury et al. 2024), unbiased under flips; unbounded below, so
-                                                         never pick a checkpoint by it
+                                                         do not choose a checkpoint by this loss
     sppo          (g_w − (p−½)/β)² + (g_l + (p−½)/β)²    SPPO (Wu et al. 2024), g = log π/π_ref of each answer, 1/β its η
     plackett-luce Σ_k −log softmax(β log π/π_ref)_k over row k and all rows below it, mean over k: whole rankings (Rafailov
-                  et al. 2023, App. A.3); two rows make it `sigmoid`. Rows of equal reward are not compared.
+                  et al. 2023, App. A.3); with two rows it equals `sigmoid`. Rows of equal reward are not compared.
 
-Offline (`preferences`) and online (`generate` with several samples per prompt and a reward, all pairs of a group compared) are
-this one class. Healthy: `accuracy` and `margin` rise; `chosen_gain` stays near 0 or above. When it falls together with
-`rejected_gain`, the mass goes to answers in neither role, and `both_falling` says so: more fresh answers, larger β, or stop.
+The same class serves offline data (`preferences`) and online data (`generate` with several samples per prompt and a reward; all
+pairs of a group are compared). Healthy: `accuracy` and `margin` rise; `chosen_gain` stays near 0 or above. When `chosen_gain` and
+`rejected_gain` fall together, probability moves to answers outside the comparisons, and `both_falling` rises: use more fresh
+answers or a larger β, or stop.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Kind = Literal["sigmoid", "hinge", "ipo", "conservative", "robust", "sppo", "pla
 
 
 class DPO(Comparing):
-    """Prefer what was chosen, in nats from the reference (the policy as the phase began)."""
+    """Prefer the chosen answers, relative to the reference (the policy at the start of the phase)."""
 
     claims = frozenset({"kl"})
     metrics: Sequence[Metric] = (
@@ -51,14 +52,14 @@ class DPO(Comparing):
 
     class Config(UpdateConfig):
         loss: Kind = "sigmoid"
-        """What a comparison costs, see above."""
+        """The loss of a comparison, see above."""
         beta: float = Field(0.1, gt=0)
-        """Price of a nat from the reference. Small follows the labels far, large stays."""
+        """Price of each nat away from the reference. Small follows the labels further, large stays near the reference."""
         flips: float = Field(0.0, ge=0, lt=0.5)
-        """ε, the share of labels believed wrong, for `conservative` and `robust`."""
+        """ε, the assumed share of wrong labels, for `conservative` and `robust`."""
         length: Length = "sum"
-        """An answer's log-prob: the `sum` over its tokens, as in the papers of all seven, or their `mean` (which TRL takes for
-        ipo): another objective, in which long answers weigh no more."""
+        """An answer's log-prob: the `sum` over its tokens, as in the papers of all seven losses, or their `mean` (which TRL uses
+        for ipo). The mean is a different objective, in which long answers have no larger weight."""
 
         @model_validator(mode="after")
         def _flips_are_used(self) -> DPO.Config:
@@ -71,13 +72,14 @@ class DPO(Comparing):
         weighed = sorted({"weight_B", "opponent_B"} & ctx.given)
         if self.config.loss == "plackett-luce" and weighed:
             raise ExperimentError(
-                f"plackett-luce counts all rows alike, and these have {weighed[0]}", "use loss: sigmoid"
+                f"plackett-luce gives all rows the same weight, but these rows have the column {weighed[0]}",
+                "use loss: sigmoid",
             )
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
         if self.config.loss == "plackett-luce" and "preference_B" in batch.extra:
-            raise PluginError("plackett-luce reads rankings, and these rows have soft labels", "use loss: sigmoid")
+            raise PluginError("plackett-luce needs rankings, but these rows have soft labels", "use loss: sigmoid")
         batch = prepared(batch)
         reference_BT = ctx.stats(batch, model="reference").logprobs_BT
         beaten_BB = below(batch.group_B, batch.episode_reward_B)
@@ -129,5 +131,5 @@ def ranking_loss(score_B: Tensor, group_B: Tensor, reward_B: Tensor) -> Tensor:
 
 
 def below(group_B: Tensor, reward_B: Tensor) -> Tensor:
-    """[B, B]: the column's row is of the same group and worth less."""
+    """[B, B]: true where the column's row is of the same group and has a lower reward."""
     return (group_B[:, None] == group_B) & (reward_B[:, None] > reward_B)

@@ -3,8 +3,8 @@
     A_i = r_i − mean,    maximise  1/G Σ_i 1/length Σ_t  min(ρ_t A_i, clip(ρ_t, 1 ± clip_range) A_i)
 
 Dividing by the standard deviation favours prompts that are nearly solved or nearly hopeless; dividing by |y_i| favours
-short right answers and long wrong ones. Here a constant stands in its place. With one optimiser step per rollout the
-gradient is (k−1)/k of RLOO's. Healthy: as `policy_gradient`; answers do not grow longer while rewards stay.
+short right answers and long wrong answers. Dr. GRPO divides by a constant instead. With one optimiser step per rollout the
+gradient is (k−1)/k of RLOO's gradient. Healthy: as for `policy_gradient`; answers do not grow longer while rewards are constant.
 
     update: {use: dr-grpo, lr: 0.2, length: 10}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
 """
@@ -21,11 +21,12 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch
 
 
 class DrGRPO(GRPO):
-    """GRPO, centred instead of whitened, tokens summed instead of averaged."""
+    """GRPO with centred instead of whitened rewards, summed over tokens instead of averaged."""
 
     class Config(GRPO.Config):
         length: float = Field(1.0, gt=0)
-        """What every answer's sum is divided by, e.g. max_new_tokens. Scales the gradient: AdamW does not mind, clipping does."""
+        """The constant that every answer's sum is divided by, e.g. max_new_tokens. It scales the gradient, which AdamW ignores but
+        gradient clipping does not."""
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
         mean_B = maths.over_episodes(maths.group_mean, scored.reward_B, scored.group_B, scored.episode_B)

@@ -3,9 +3,9 @@
     A_i = (r_i − mean) / (std + 1e-6)   over the answers to one prompt, the same for all of an answer's tokens
     maximise  1/G Σ_i 1/|y_i| Σ_t  min(ρ_t A_i, clip(ρ_t, 1 ± clip_range) A_i) − β k3_t,      ρ_t a ratio per token
 
-Answers count equally, so a token of a long answer counts less (Dr. GRPO and DAPO mend that, each in one line). A group
-of equal rewards has advantage 0. The paper's price on the KL is `kl_loss: 0.04, kl_estimator: k3`; by default there is none.
-Healthy: `equal_groups` below .9, the rest as `policy_gradient`.
+All answers have the same weight, so a token of a long answer has a smaller weight (Dr. GRPO and DAPO correct this). A group
+with equal rewards has advantage 0. The paper's KL penalty is `kl_loss: 0.04, kl_estimator: k3`; by default there is none.
+Healthy: `equal_groups` below .9, the other figures as for `policy_gradient`.
 
     update: {use: grpo, lr: 0.2}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
 """
@@ -20,7 +20,7 @@ from hookline_plugins.algorithms.policy_gradient import Clipped, Minibatch
 
 
 class GRPO(Clipped):
-    """Rewards whitened within each group, a clipped ratio per token, answers averaged."""
+    """Policy gradient with rewards whitened within each group and a clipped ratio per token, averaged over answers."""
 
     needs = Clipped.needs | {"groups"}
 

@@ -1,16 +1,16 @@
-"""Implicit language Q-learning (Snell et al. 2022, after IQL, Kostrikov et al. 2021): offline, and never past the data.
+"""Implicit language Q-learning (Snell et al. 2022, after IQL, Kostrikov et al. 2021): offline, using only actions in the data.
 
     L_V = L₂^τ(min_i Q̂_i(s, a) − V(s)),          L₂^τ(d) = ½ |τ − 1[d < 0]| d²
     L_Q = Σ_i ½ (r + γ V(s') − Q_i(s, a))²
     L_CQL = Σ_i log Σ_a' exp Q_i(s, a') − Q_i(s, a)
     L = L_Q + L_V + conservative · L_CQL + clone · (−w log π(a|s))
 
-V is an expectile over the actions in the data: τ = ½ is their mean, so SARSA; τ → 1 their best, so Q-learning on the
-support. Q̂ are slow copies of the twin heads. The policy's own output layer keeps cloning the data, with w = 1, or with
-w = min(exp(awac · (Q̂ − V)), 20) (AWAC, Nair et al. 2020); act with `guided`: π(a|s) ∝ π_β(a|s) exp(β (min_i Q_i − V)).
+V is an expectile over the actions in the data: τ = ½ gives their mean, which is SARSA; τ → 1 gives their best, which is Q-learning
+restricted to the data. Q̂ are slow copies of the twin heads. The policy's own output layer is trained to clone the data, with w = 1
+or w = min(exp(awac · (Q̂ − V)), 20) (AWAC, Nair et al. 2020). To act, use `guided`: π(a|s) ∝ π_β(a|s) exp(β (min_i Q_i − V)).
 
-Healthy: `v_value` a little above `q_value`'s mean (by τ), `q_loss` and `v_loss` small against the squared returns,
-`nll` as in cloning. `advantage` far below 0: V runs ahead of Q, so lower τ.
+Healthy: `v_value` is a little above the mean of `q_value` (how much depends on τ), `q_loss` and `v_loss` are small compared with
+the squared returns, and `nll` is as in cloning. If `advantage` is far below 0, V overestimates Q; lower τ.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hookline_plugins.guidance import q_head
 
 
 class ILQL(ValueLearner):
-    """Twin Q heads, an expectile V, a conservative term, Polyak targets; cloning beside it."""
+    """Offline Q-learning with twin Q heads, an expectile V, a conservative term and Polyak targets, and cloning of the data."""
 
     q_heads = ("q1", "q2")
     spread = 0.01
@@ -40,17 +40,17 @@ class ILQL(ValueLearner):
 
     class Config(ValueLearner.Config):
         expectile: float = Field(0.7, gt=0, lt=1)
-        """τ. 0.5 values the data's mean action, near 1 its best; the nearer, the noisier."""
+        """τ. 0.5 values the mean action of the data, a value near 1 the best action; the nearer to 1, the noisier."""
         gamma: float = Field(0.99, ge=0, le=1)
         """Discount per token."""
         conservative: float = Field(0.1, ge=0)
-        """Weight of the conservative term. Large pulls Q to the data's log-likelihood; 0 trusts Q off the data."""
+        """Weight of the conservative term. Large pulls Q towards the data's log-likelihood; 0 trusts Q outside the data."""
         clone: float = Field(1.0, ge=0)
-        """Weight of cloning. 0 leaves the policy's output layer as it is, while a shared trunk moves under it."""
+        """Weight of cloning. With 0 the policy's output layer does not change, although a trunk shared with the values does."""
         awac: float = Field(0.0, ge=0)
-        """How strongly cloning prefers advantages; 0 clones all alike. Large copies the best actions alone."""
+        """How strongly cloning prefers actions of high advantage. 0 clones all equally; large clones only the best actions."""
         polyak: float = Field(0.005, gt=0, le=1)
-        """How far the slow Q heads move per optimiser step. Small is calm and slow; 1: none."""
+        """How far the slow Q heads move per optimiser step. Small is stable and slow; 1: no slow heads are used."""
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)
@@ -77,5 +77,5 @@ class ILQL(ValueLearner):
 
 
 def v_head(hidden_size: int, initial: float = 0.0) -> nn.Module:
-    """V, linear in the hidden state, as the Q heads are."""
+    """V, linear in the hidden state, like the Q heads."""
     return q_head(hidden_size, tokens=1, initial=initial)

@@ -1,12 +1,12 @@
-"""Kahneman–Tversky optimisation (Ethayarajh et al. 2024): answers that are good or bad by themselves, no pairs needed.
+"""Kahneman–Tversky optimisation (Ethayarajh et al. 2024): learns from answers that are labelled good or bad, without pairs.
 
 With g = β log π/π_ref and z = β max(0, KL estimated on mismatched answers), detached:
     good: λ_D [1 − σ(g − z)]      bad: λ_U [1 − σ(z − g)]
-A row is good when its reward lies above `threshold`; a row of an episode of several rows, when what the episode earned does.
-z shifts both: what gained as much as any answer would is not yet won. The KL comes from each prompt with an answer to another
-one, of the same step. The loss is ½ at the start (λ = 1).
-Healthy: `good_gain` above `bad_gain`, `kl` growing slowly. With few good rows raise `good` so that
-λ_D n_D : λ_U n_U lies between 1 and 4/3.
+A row is good when its reward is above `threshold`; in an episode of several rows, when the episode's total reward is. z is the
+baseline of both: an answer counts as improved only when its g exceeds what an arbitrary answer gains. The KL is estimated by
+pairing each prompt with an answer to another prompt of the same step. The loss is ½ at the start (λ = 1).
+Healthy: `good_gain` is above `bad_gain`, and `kl` grows slowly. If there are few good rows, raise `good` so that
+λ_D n_D : λ_U n_U is between 1 and 4/3.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, Updat
 from hookline_plugins.algorithms.comparisons import answer_logprob
 
 UNSAYABLE = -1e4
-"""Below this log-prob the reference rules a token out; how much more the policy does means nothing."""
+"""A token below this log-prob under the reference counts as impossible; its log-ratio is then meaningless."""
 
 
 class KTO(Component):
-    """Move good answers above, bad answers below what happens to any answer."""
+    """Raise good answers above, and lower bad answers below, the gain of an arbitrary answer."""
 
     needs = frozenset({"before"})
     claims = frozenset({"kl"})
@@ -34,19 +34,19 @@ class KTO(Component):
     metrics = (
         Metric("good_gain", "mean over good rows of Σ_t log π/π_ref", "nats per answer"),
         Metric("bad_gain", "mean over bad rows of Σ_t log π/π_ref", "nats per answer"),
-        Metric("good_share", "share of rows that are good, by weight", healthy=(0.05, 0.95)),
+        Metric("good_share", "share of good rows, weighted", healthy=(0.05, 0.95)),
         Metric("kl", "mean of Σ_t log π/π_ref over mismatched prompts and answers, at least 0", "nats per answer"),
     )
 
     class Config(UpdateConfig):
         beta: float = Field(0.1, gt=0)
-        """Price of a nat from the reference. Small follows the labels far, large stays."""
+        """Price of each nat away from the reference. Small follows the labels further, large stays near the reference."""
         threshold: float = 0.5
-        """Rows whose reward is above are good, the others bad; of an episode of several rows, its sum."""
+        """Rows with a reward above this value are good, the others bad. For an episode of several rows, their sum counts."""
         good: float = Field(1.0, ge=0)
         """λ_D, the weight of good rows."""
         bad: float = Field(1.0, ge=0)
-        """λ_U, the weight of bad rows. Large avoids losses."""
+        """λ_U, the weight of bad rows. Large avoids bad answers more strongly."""
 
     def setup(self, ctx: Context) -> None:
         ctx.role("reference", frozen=True)
@@ -73,7 +73,7 @@ class KTO(Component):
         ctx.train(batch, self.loss, after=look if c.epochs * c.minibatches > 1 else None)
 
     def _kl(self, ctx: Context, other: Scored) -> float:
-        """The baseline z/β, under the policy as it is."""
+        """The baseline z/β, under the current policy."""
         reference_BT = ctx.stats(other, model="reference").logprobs_BT
         gain_BT = torch.where(reference_BT > UNSAYABLE, ctx.stats(other).logprobs_BT - reference_BT, 0.0)
         weight_B = other.extra["weight_B"]
@@ -96,7 +96,7 @@ def kto_loss(gain_B: Tensor, baseline: float, good_B: Tensor, good: float, bad: 
 
 
 def mismatched(batch: Scored, context: int) -> Scored:
-    """The same answers behind other prompts, where there is one and it fits; of one prompt alone, the rows as they are."""
+    """The same answers after other prompts, where another prompt exists and fits; with a single prompt, the unchanged rows."""
     order = batch.group_B.argsort(stable=True)
     largest = int(torch.unique(batch.group_B, return_counts=True)[1].max()) if len(batch) else 0
     answers, prompts = batch.rows(order), batch.rows(order.roll(largest))

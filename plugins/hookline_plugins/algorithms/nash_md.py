@@ -1,12 +1,13 @@
-"""Nash-MD (Munos et al. 2023): the policy that no other is preferred to, found by playing against a mirror of oneself.
+"""Nash-MD (Munos et al. 2023): finds the policy to which no other policy is preferred, by playing against a mixture of itself.
 
-Answers y ~ π meet y' ~ π^(1−a) π_ref^a (rollout `duel`, or `population`); the policy follows, per token from t on,
+Answers y ~ π are compared with y' ~ π^(1−a) π_ref^a (rollout `duel` or `population`). The policy follows, at each token t,
 
     ∇ log π(y_t) [ P(y ≻ y') − ½ − τ Σ_{s≥t} log π(y_s)/π_ref(y_s) ]
 
-whose rest point at a → 0 is the regularised Nash equilibrium π ∝ π_ref exp(P(· ≻ π)/τ). No reward is needed: preferences may
-go in circles. A fixed a > 0 damps the circling and rests a little nearer to the reference; let `final_opponent` take it to 0.
-Healthy: `win_rate` settles at ½ (against itself nobody wins); `kl` levels off. A `win_rate` that swings means too large a step.
+whose fixed point for a → 0 is the regularised Nash equilibrium π ∝ π_ref exp(P(· ≻ π)/τ). No reward is needed, and preferences
+may be cyclic. A constant a > 0 damps oscillations, but its fixed point is a little nearer to the reference; set
+`final_opponent: 0` to lower a to 0. Healthy: `win_rate` settles at ½ (no policy wins against itself), and `kl` levels off. A
+`win_rate` that oscillates means that the step is too large.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hookline_plugins.maths import places
 
 
 class NashMD(Component):
-    """Policy gradient on the probability of being preferred, at a price for leaving the reference."""
+    """Policy gradient on the probability of being preferred, with a price on the KL to the reference."""
 
     needs = frozenset({"before", "groups", "preference_B", "opponent_B", "weight_B"})
     claims = frozenset({"kl"})
@@ -34,13 +35,13 @@ class NashMD(Component):
 
     class Config(UpdateConfig):
         tau: float = Field(0.1, ge=0)
-        """Price of a nat from the reference. Large stays there, 0 seeks the plain Nash equilibrium and may circle."""
+        """Price of each nat away from the reference. Large stays near it; 0 seeks the plain Nash equilibrium and may oscillate."""
 
         @model_validator(mode="after")
         def _one_step(self) -> Self:
             if self.epochs * self.minibatches > 1:
                 raise ValueError(
-                    "takes one optimiser step per rollout, for it has no ratio; leave out epochs and minibatches"
+                    "takes one optimiser step per rollout, because it has no ratio; leave out epochs and minibatches"
                 )
             return self
 
@@ -69,7 +70,7 @@ class NashMD(Component):
 
 
 def wins(preference_BK: Tensor, opponent_B: Tensor, group_B: Tensor) -> Tensor:
-    """P(row ≻ an answer of the opponent to the same prompt); NaN where the opponent has none."""
+    """P(row ≻ an answer of the opponent to the same prompt); NaN where the opponent has no answer."""
     K = preference_BK.shape[1]
     groups, where_B = torch.unique(group_B, return_inverse=True)
     opponent_GK = opponent_B.new_zeros(len(groups), K).index_put((where_B, places(group_B)), opponent_B)

@@ -1,10 +1,9 @@
-"""Odds-ratio preference optimisation (Hong et al. 2024): fine-tuning and preferring at once, without a reference.
+"""Odds-ratio preference optimisation (Hong et al. 2024): fine-tuning and preference learning at once, without a reference.
 
     L = −l̄_w − λ log σ(log odds_w − log odds_l),   log odds = l̄ − log(1 − exp l̄),   l̄ = mean over tokens of log π
 
-l̄ nears 0 for an answer the policy is sure of, where 1 − exp l̄ loses all digits: it is taken as −expm1(l̄), and an answer
-surer than 1 − 1e-6 has no more odds to win. Healthy: `nll` falls as in fine-tuning while `margin` (the log odds ratio) and
-`accuracy` rise.
+For an answer of probability near 1, l̄ is near 0 and 1 − exp l̄ loses all digits. It is therefore computed as −expm1(l̄), and
+exp l̄ is bounded by 1 − 1e-6. Healthy: `nll` falls as in fine-tuning, while `margin` (the log odds ratio) and `accuracy` rise.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from hookline_plugins.algorithms.comparisons import Comparing, answer_logprob, c
 
 
 class ORPO(Comparing):
-    """Likelihood of the chosen answer, and odds of it against the rejected one."""
+    """Maximise the likelihood of the chosen answer, and its odds against the rejected one."""
 
     metrics: Sequence[Metric] = (
         *Comparing.metrics,
@@ -30,7 +29,7 @@ class ORPO(Comparing):
 
     class Config(UpdateConfig):
         odds_weight: float = Field(0.1, ge=0)
-        """λ. Large prefers, 0 is fine-tuning on the chosen answers."""
+        """λ, the weight of the preference term. 0 is fine-tuning on the chosen answers."""
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         logprobs_BT = mb.stats(want=("logprobs",)).logprobs_BT
@@ -47,6 +46,6 @@ class ORPO(Comparing):
 
 
 def log_odds(logprob: Tensor) -> Tensor:
-    """log p/(1 − p) from log p, exact at both ends; p is held below 1 − 1e-6."""
+    """log p/(1 − p) from log p, exact at both ends; p is bounded by 1 − 1e-6."""
     logprob = logprob.clamp(max=-1e-6)
     return logprob - torch.log(-torch.expm1(logprob))

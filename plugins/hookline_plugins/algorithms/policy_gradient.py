@@ -1,22 +1,22 @@
-"""What all policy gradients share; each of them is this and the few lines in which it differs.
+"""The part that all policy gradients share. Each algorithm overrides only the few methods in which it differs.
 
     maximise   mean over actions of  objective(ρ, A),        ρ = exp(log π(action) − log π_old(action))
     with       objective = ρ A,   whose gradient at ρ = 1 is A ∇log π: the policy gradient theorem
 
-An algorithm says where A comes from (`advantage`), what is gained by moving (`objective`), and over what it averages
-(`average`). A phase that names an `advantage` of its own has that one answer instead. π_old is the policy before the first
-optimiser step on these rows, recomputed here rather than taken from the sampler, so that the first ratio is exactly 1.
+An algorithm defines the advantage A (`advantage`), the objective (`objective`), and how it is averaged (`average`). When the phase
+names an `advantage` component, that component provides A instead. π_old is the policy before the first optimiser step on these
+rows. It is recomputed here instead of taken from the sampler, so that the first ratio is exactly 1.
 
-An action is a token, or with `macro` several of them (MA-RLHF, Chai et al. 2025, arXiv:2410.02743): its log-ratio is the
-sum over its tokens, its advantage that of its first token.
+An action is a token, or with `macro` several tokens (MA-RLHF, Chai et al. 2025, arXiv:2410.02743). The log-ratio of an action is
+the sum over its tokens, and its advantage is that of its first token.
 
 `kl_loss` adds β·KL to the loss, estimated on the drawn tokens by `kl_estimator`, with u = log π_ref − log π (Schulman 2020,
 "Approximating KL divergence"). As a loss, k2 = ½u² has the gradient of KL(π‖π_ref); k3 = eᵘ − 1 − u, which GRPO uses, has the
-gradient of KL(π_ref‖π); k1 = −u has none on average and is refused. The same price inside the reward: `wrap: kl-penalty`.
+gradient of KL(π_ref‖π); k1 = −u has a gradient of 0 on average and is refused. `wrap: kl-penalty` puts the price into the reward.
 
-Healthy: `clip_fraction` below .2 and `approx_kl` below .05 (both 0 where a rollout is used for one optimiser step);
-`behaviour_gap` near 1, since more means that sampler and trainer disagree about the policy; `entropy` falling slowly, not
-at once; `policy_loss` near 0 whatever happens, for it is no measure of progress: look at `reward`.
+Healthy: `clip_fraction` is below .2 and `approx_kl` below .05 (both are 0 where a rollout is used for one optimiser step);
+`behaviour_gap` is near 1 (a larger value means that sampler and trainer disagree about the policy); `entropy` falls slowly, not
+at once. `policy_loss` is always near 0 and does not measure progress: look at `reward`.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ Minibatch = MicroBatch[Advantaged]
 
 
 class Macro(hookline.Config):
-    """What counts as one action."""
+    """The tokens that form one action."""
 
     kind: Literal["ngram", "random", "perplexity", "answer"] = "ngram"
     """`ngram`: n tokens; `random`: 1 to n; `perplexity`: up to n, while each lowers the macro's perplexity; `answer`: all."""
     n: int = Field(1, ge=1)
-    """Tokens of a macro, or the most of them. 1 is a token by itself; large makes few, coarse decisions."""
+    """Tokens per macro, or the maximum. With 1 every token is an action; large makes few, coarse decisions."""
 
 
 class PolicyGradient(Component):
-    """The template: carries old log-probs, ratios, KL, entropy and figures. Override the small methods."""
+    """Base class: computes old log-probs, ratios, KL, entropy and figures. A subclass overrides the small methods."""
 
     needs = frozenset({"before", "behaviour"})
     claims = property(lambda self: {"kl"} if self.config.kl_loss else set())
@@ -67,7 +67,7 @@ class PolicyGradient(Component):
     metrics: Sequence[Metric] = (
         Metric("policy_loss", "minus the mean over actions of the objective"),
         Metric("entropy", "mean over tokens of the policy's entropy", "nats", healthy=(0.01, 20.0)),
-        Metric("clip_fraction", "share of actions whose ratio left the range that is followed", healthy=(0.0, 0.4)),
+        Metric("clip_fraction", "share of actions whose ratio is clipped", healthy=(0.0, 0.4)),
         Metric(
             "approx_kl",
             "mean over actions of ρ − 1 − log ρ: KL of the old policy to the new",
@@ -75,18 +75,18 @@ class PolicyGradient(Component):
             healthy=(0.0, 0.2),
         ),
         Metric("behaviour_gap", "mean over tokens of exp|log π_old − log π_sampler|", healthy=(0.0, 1.05)),
-        Metric("kl_loss", "mean over actions of the KL estimate that the loss prices, before its weight", "nats"),
+        Metric("kl_loss", "mean over actions of the KL estimate in the loss, before its weight", "nats"),
     )
 
     class Config(UpdateConfig):
         entropy_bonus: float = Field(0.0, ge=0)
-        """Weight of the entropy, paid; large keeps the policy random."""
+        """Weight of the entropy bonus. Large keeps the policy random."""
         kl_loss: float = Field(0.0, ge=0)
-        """β, the price in the loss of one nat away from the reference. Large keeps the policy there; 0 needs no reference."""
+        """β, the price in the loss of each nat away from the reference. Large keeps the policy near it; 0 needs no reference."""
         kl_estimator: Literal["k2", "k3"] = "k2"
-        """`k2` pulls with the gradient of KL(π‖π_ref), `k3` with that of KL(π_ref‖π), larger where π has left the reference."""
+        """`k2` has the gradient of KL(π‖π_ref), `k3` that of KL(π_ref‖π), which is larger where π is far from the reference."""
         macro: Macro | None = None
-        """Several tokens as one action, e.g. {kind: ngram, n: 5}. Long macros reach far and decide coarsely; none: tokens."""
+        """Several tokens as one action, e.g. {kind: ngram, n: 5}. Long macros make coarse decisions; none: each token is one."""
 
         @field_validator("kl_estimator", mode="before")
         @classmethod
@@ -98,22 +98,22 @@ class PolicyGradient(Component):
                 )
             return value
 
-    # -- in what algorithms differ
+    # -- the methods in which algorithms differ
 
     def advantage(self, ctx: Context, scored: Scored) -> Tensor:
-        """What each row [B] or token [B, T] did better than expected."""
+        """How much better than expected each row [B] or token [B, T] was."""
         raise NotImplementedError
 
     def objective(self, ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
-        """What is gained, per action."""
+        """The objective of each action, which is maximised."""
         return ratio_BT * advantage_BT
 
     def outside(self, ratio_BT: Tensor) -> Tensor | None:
-        """Which ratios the objective no longer follows, for the figures; None: it follows all."""
+        """Which ratios the objective clips, for the figures; None: it clips none."""
         return None
 
     def average(self, mb: Minibatch, x_BT: Tensor) -> Loss:
-        """Over what: here every action of the optimiser step counts the same."""
+        """The average of a figure over actions; here every action of the optimiser step has the same weight."""
         return self.action_mean(mb, x_BT)
 
     def select(self, ctx: Context, batch: Advantaged) -> Advantaged:
@@ -121,34 +121,34 @@ class PolicyGradient(Component):
         return batch
 
     def joined(self, x_BT: Tensor, mb: Minibatch) -> Tensor:
-        """Tokens' log-ratios (or KL) as their actions', each on its first token: the sum."""
+        """Log-ratios (or KL) of actions: the sum over an action's tokens, placed on its first token."""
         return x_BT if self.config.macro is None else maths.segment_sum(x_BT, self.acts(mb), mb.batch.mask_BT)
 
-    # -- what they share
+    # -- the part that algorithms share
 
     def setup(self, ctx: Context) -> None:
         if self.config.kl_loss:
             ctx.role("reference", frozen=True)
         if "greedy" in ctx.given and "greedy" not in self.needs:
             raise ExperimentError(
-                f"'{self.instance}' would learn from greedy answers as if they had been drawn",
-                "leave out greedy: true, or use an update that compares with them (remax)",
+                f"'{self.instance}' would learn from greedy answers as if they were sampled",
+                "leave out greedy: true, or use an update that uses them as a baseline (remax)",
             )
         if "opponent_B" in ctx.given:
             raise ExperimentError(
-                f"'{self.instance}' would learn from an opponent's answers as if the policy had given them",
+                f"'{self.instance}' would learn from an opponent's answers as if the policy had drawn them",
                 "use rollout: generate, or an update that tells them apart (nash-md, xpo, dpo)",
             )
         if "paused" in ctx.given:
             raise ExperimentError(
-                f"'{self.instance}' would take the place where an episode pauses for its end, where nothing more is earned",
+                f"'{self.instance}' treats a paused episode as finished and would not bootstrap from its last state",
                 "play whole episodes (turns: 0), or use an update that looks ahead (sarsa, q-learning)",
             )
         macro = self.config.macro
         if macro and (macro.n > 1 or macro.kind == "answer") and "token-weights" in ctx.given:
             raise ExperimentError(
-                f"'{self.instance}' has actions of several tokens, of which weights per token would correct the first alone",
-                "give importance-weights level: sequence",
+                f"'{self.instance}' has actions of several tokens, and weights per token would correct only the first token of each",
+                "set level: sequence for importance-weights",
             )
 
     @hookimpl
@@ -161,7 +161,7 @@ class PolicyGradient(Component):
         ctx.train(batch, self.loss)
 
     def prepared(self, ctx: Context, batch: Advantaged) -> Advantaged:
-        """The rows to learn from, with what the loss reads beside them."""
+        """The rows to learn from, with the columns that the loss reads."""
         if self.config.macro:
             batch = batch.with_extra(act_BT=self.actions(ctx, batch).float())
         batch = self.select(ctx, batch)
@@ -187,7 +187,7 @@ class PolicyGradient(Component):
                 return maths.first_true(mask)
 
     def acts(self, mb: Minibatch) -> Tensor:
-        """The same of a micro-batch."""
+        """True on the first token of each action of a micro-batch."""
         return mb.batch.mask_BT if self.config.macro is None else mb["act_BT"] != 0
 
     def action_mean(self, mb: Minibatch, x_BT: Tensor) -> Loss:
@@ -226,9 +226,9 @@ class Clipped(PolicyGradient):
 
     class Config(PolicyGradient.Config):
         clip_range: float = Field(0.2, gt=0, lt=1)
-        """How far a ratio may leave 1 and still be followed. Small is safe and slow."""
+        """How far a ratio may move from 1 before it is clipped. Small is safe and slow."""
         clip_high: float | None = Field(None, gt=0)
-        """The same upwards; default: `clip_range`. Larger lets rare tokens grow, and keeps entropy."""
+        """How far a ratio may rise above 1; default: `clip_range`. Larger lets rare tokens grow and keeps the entropy high."""
 
         @property
         def high(self) -> float:
@@ -244,9 +244,9 @@ class Clipped(PolicyGradient):
 
 
 class ActorCritic(PolicyGradient):
-    """A policy gradient whose advantage comes from a critic: GAE over its values, and a loss that teaches it the returns.
+    """A policy gradient with a critic: the advantage is GAE over the critic's values, and the critic learns the returns.
 
-    Where the phase names another advantage, the critic learns if that one brings `value_BT` and `return_BT` (`gae` does).
+    When the phase names another advantage, the critic learns only if that advantage adds `value_BT` and `return_BT`, as `gae` does.
     """
 
     gives = frozenset({"critic"})
@@ -269,7 +269,7 @@ class ActorCritic(PolicyGradient):
         value_weight: float = Field(0.5, ge=0)
         """Weight of the critic's loss."""
         critic_lr: float | None = Field(None, gt=0, le=1)
-        """Learning rate of a separate critic; default: `lr`. A critic usually bears, and needs, a larger one."""
+        """Learning rate of a separate critic; default: `lr`. A critic usually tolerates, and needs, a larger one."""
         critic: Literal["separate", "shared"] = "separate"
         """`separate`: a copy of the policy with a value head. `shared`: a value head on the policy's own trunk."""
 
@@ -277,7 +277,7 @@ class ActorCritic(PolicyGradient):
             return self.critic_lr or self.lr if role == "critic" else self.lr
 
     def value_loss(self, value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor) -> Tensor:
-        """What the critic pays, per action."""
+        """The critic's loss of each action."""
         return 0.5 * (value_BT - return_BT).square()
 
     def setup(self, ctx: Context) -> None:
@@ -325,7 +325,7 @@ class ActorCritic(PolicyGradient):
 
 
 def value_head(hidden_size: int) -> nn.Module:
-    """A linear value that starts at 0 everywhere."""
+    """A linear value head that starts at 0 everywhere."""
     head = nn.Linear(hidden_size, 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

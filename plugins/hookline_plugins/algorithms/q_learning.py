@@ -1,13 +1,13 @@
-"""Q-learning (Watkins 1989; Sutton & Barto 2018, §6.5): the worth of actions if the best ones follow.
+"""Q-learning (Watkins 1989; Sutton & Barto 2018, §6.5): the value of actions when the best actions follow.
 
     Q(s, a) ← Q(s, a) + α (r + γ max_a' Q(s', a') − Q(s, a))
 
-The max is over the actions a row says there are (`actions_BT`, which `episodes` gives), else over all tokens; what was
-never tried there keeps its first value, 0. So on fixed data it is right where rewards are not negative or every action
-occurs; else, and with networks, `conservative` keeps the untried low, or use `ilql`, which never looks beyond its data. With
-`lam` above 0 this is Peng's Q(λ) (Peng & Williams 1996), which leans towards the policy that acted.
+The max is over the actions that a row declares (`actions_BT`, which `episodes` provides), otherwise over all tokens. An action
+that was never tried keeps its initial value, 0. On fixed data the result is therefore correct only if rewards are not negative or
+every action occurs. Otherwise, and with networks, use `conservative` to keep untried actions low, or use `ilql`, which reads only
+actions in its data. With `lam` above 0 this is Peng's Q(λ) (Peng & Williams 1996), which is biased towards the acting policy.
 
-Healthy: `q_loss` falls; `q_value` stays below the best return there is. If it climbs past that, the max picks errors.
+Healthy: `q_loss` falls, and `q_value` stays below the best possible return. If it rises above that, the max selects errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hookline_plugins.algorithms.values import ValueLearner
 
 
 class QLearning(ValueLearner):
-    """Off-policy control by temporal differences, for tables and for networks."""
+    """Off-policy control by temporal differences, for tables and networks."""
 
     def wants(self) -> tuple[str, ...]:
         heads = dict.fromkeys((*self.q_heads, *self.slow_heads))

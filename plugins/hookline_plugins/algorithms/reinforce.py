@@ -1,14 +1,14 @@
-"""REINFORCE (Williams 1992, Machine Learning 8): follow what an answer earned from each token on, less a baseline.
+"""REINFORCE (Williams 1992, Machine Learning 8): the policy gradient with the reward from each token on, minus a baseline.
 
     ∇J = E[ Σ_t (G_t − b) ∇log π(a_t|s_t) ],      G_t = Σ_{k≥t} γ^{k−t} r_k
 
-The sum over a row's tokens is kept and rows are averaged, so that the gradient is that of the expected reward itself. A
-baseline that does not depend on the answer leaves that mean and cuts its variance: `ema` is the mean of earlier steps
-(their decay is saved with the run); `mean`, over the batch, and `group`, over the answers to the same prompt, include the
-answer itself and so shrink the gradient by (n−1)/n, which nothing else notices.
+Tokens of a row are summed and rows are averaged, so the gradient is that of the expected reward. A baseline that does not depend
+on the answer does not change the mean of the gradient and reduces its variance. `ema` is a running mean of earlier steps (saved
+with the run); `mean` is over the batch and `group` over the answers to the same prompt. These two include the answer itself, which
+scales the gradient by (n−1)/n and has no other effect.
 
-One optimiser step per rollout is the method; with more (`epochs`, `minibatches`) the ratio π/π_old weighs, unclipped.
-Healthy: `baseline` follows `reward`; `approx_kl` is 0. See `policy_gradient` for the other figures.
+The method takes one optimiser step per rollout; with more steps (`epochs`, `minibatches`) rows are weighted by the unclipped
+ratio π/π_old. Healthy: `baseline` follows `reward`; `approx_kl` is 0. See `policy_gradient` for the other figures.
 
     update: {use: reinforce, lr: 0.2, baseline: ema}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
 """
@@ -35,9 +35,9 @@ class Reinforce(PolicyGradient):
 
     class Config(PolicyGradient.Config):
         baseline: Literal["none", "mean", "group", "ema"] = "mean"
-        """What an answer is compared with: nothing, its batch, its prompt's answers, or the steps before."""
+        """The baseline: none, the mean of the batch, the mean of the prompt's answers, or a running mean of earlier steps."""
         decay: float = Field(0.9, ge=0, lt=1)
-        """How slowly `ema` forgets: near 1 it is steady and late."""
+        """How slowly `ema` forgets. A value near 1 is smooth and lags behind."""
         gamma: float = Field(1.0, ge=0, le=1)
         """Discount per token; lower values prefer early reward."""
 
@@ -53,7 +53,7 @@ class Reinforce(PolicyGradient):
         return (return_BT - baseline_B[:, None]) * scored.mask_BT
 
     def baseline(self, ctx: Context, scored: Scored) -> Tensor:
-        """What is subtracted from each row's return. An answer of several rows (an episode) counts once."""
+        """The baseline that is subtracted from each row's return. An answer of several rows (an episode) counts once."""
         reward_B, episode_B = scored.reward_B, scored.episode_B
         if self.config.baseline == "group":
             return maths.over_episodes(maths.group_mean, reward_B, scored.group_B, episode_B)

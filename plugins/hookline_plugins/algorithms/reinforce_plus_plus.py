@@ -1,11 +1,11 @@
 """REINFORCE++ (Hu et al. 2025, arXiv:2501.03262): no critic, no groups; advantages on one scale over the whole batch.
 
-    A_t = (G_t − mean) / std   over all tokens of the step,      loss as PPO's: min(ρA, clip(ρ, 1 ± clip_range) A), mean over tokens
+    A_t = (G_t − mean) / std   over all tokens of the step,      loss as in PPO: min(ρA, clip(ρ, 1 ± clip_range) A), mean over tokens
 
-Its price on the KL stands in the reward, token by token: `wrap: kl-penalty`, which G_t then sums from each token on.
-The `-baseline` variant subtracts the mean of the prompt's answers first, which suits rewards whose level depends on the
-prompt, and prices the KL in the loss with `k2` (`kl_loss`). Healthy: as `policy_gradient`; with whitened advantages `grad_norm`
-says how much the batch agrees.
+The price on the KL belongs in the reward of each token (`wrap: kl-penalty`), and G_t sums it from each token on. The `-baseline`
+variant first subtracts the mean of the prompt's answers, which suits rewards whose level depends on the prompt, and prices the KL
+in the loss with `k2` (`kl_loss`). Healthy: as for `policy_gradient`; because advantages are whitened, `grad_norm` shows how much
+the rows of the batch agree.
 
     update: {use: reinforce-plus-plus, lr: 0.2}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
 """
@@ -32,7 +32,7 @@ class ReinforcePlusPlus(Clipped):
 
 
 class ReinforcePlusPlusBaseline(ReinforcePlusPlus):
-    """The same, of what an answer earned above the mean of its prompt's answers."""
+    """REINFORCE++ on each answer's reward minus the mean reward of its prompt's answers."""
 
     needs = ReinforcePlusPlus.needs | {"groups"}
 

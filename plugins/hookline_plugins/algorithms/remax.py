@@ -1,11 +1,11 @@
-"""ReMax (Li et al. 2024, arXiv:2310.10505): REINFORCE whose baseline is what the likeliest answer earns.
+"""ReMax (Li et al. 2024, arXiv:2310.10505): REINFORCE whose baseline is the reward of the greedy answer.
 
     A = r(y) − r(y_greedy),     maximise  mean over rows of  A Σ_t log π(y_t|x, y_<t)
 
-The greedy answer costs one more row per prompt and no second model. `generate` brings it with `greedy: true`; it is judged like
-every other row, compared with, and not learned from. The baseline does not depend on the drawn answer, so the gradient is
-that of the expected reward. Healthy: `baseline`, the greedy answers' mean reward, stays at or above that of the drawn ones, and
-both meet as entropy falls; `reward` is the mean over both kinds.
+The greedy answer costs one more row per prompt and no second model. `generate` adds it with `greedy: true`; it is scored like
+every other row, serves as the baseline, and is not learned from. The baseline does not depend on the drawn answer, so the gradient
+is that of the expected reward. Healthy: `baseline`, the mean reward of the greedy answers, is at or above the mean reward of the
+drawn answers, and the two become equal as entropy falls; `reward` is the mean over both kinds.
 
     rollout: {use: generate, greedy: true, …}
     update: {use: remax, lr: 0.2}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
@@ -22,7 +22,7 @@ from hookline_plugins.algorithms.policy_gradient import Minibatch, PolicyGradien
 
 
 class ReMax(PolicyGradient):
-    """The policy gradient against the greedy answer's reward."""
+    """The policy gradient with the greedy answer's reward as its baseline."""
 
     needs = PolicyGradient.needs | {"greedy"}
     metrics = (*PolicyGradient.metrics, Metric("baseline", "mean over rows of what is subtracted from the return"))
@@ -34,7 +34,7 @@ class ReMax(PolicyGradient):
         there_B = maths.group_mean(greedy_B, scored.group_B)
         baseline_B = maths.group_mean(greedy_B * reward_B, scored.group_B) / there_B.clamp(min=1e-12)
         ctx.log("baseline", ctx.mean(baseline_B), len(scored))
-        return torch.where(there_B > 0, reward_B - baseline_B, 0.0)  # its greedy answer may have gone unjudged
+        return torch.where(there_B > 0, reward_B - baseline_B, 0.0)  # its greedy answer may be missing a reward
 
     def select(self, ctx: Context, batch: Advantaged) -> Advantaged:
         return batch.rows(~greedy(batch))
@@ -44,5 +44,5 @@ class ReMax(PolicyGradient):
 
 
 def greedy(scored: Scored) -> Tensor:
-    """Which rows are the likeliest answers."""
+    """Which rows are greedy answers."""
     return torch.tensor([source == "greedy" for source in scored.source], dtype=torch.bool)

@@ -1,10 +1,10 @@
-"""SAPO, soft adaptive policy optimisation (Gao et al. 2025, arXiv:2511.20347): a soft gate where others clip.
+"""SAPO, soft adaptive policy optimisation (Gao et al. 2025, arXiv:2511.20347): a soft gate instead of a clip.
 
     maximise  1/G Σ_i 1/|y_i| Σ_t f(ρ_t) A_i,     f(ρ) = σ(τ(ρ − 1)) · 4/τ,     τ = tau_pos where A > 0, else tau_neg
 
-A_i as GRPO's. f has slope 1 at ρ = 1, so the first gradient is GRPO's; away from it the slope fades smoothly to 0 and
-never stops dead. Pushing a token down raises all others, which is the less stable side, so tau_neg is a little larger.
-Healthy: `approx_kl` below .05; there is no `clip_fraction`, for nothing is clipped. `policy_loss` is not near 0 but near −mean(2A/τ).
+A_i as in GRPO. f has slope 1 at ρ = 1, so the first gradient equals GRPO's; further away the slope falls smoothly to 0 without an
+abrupt end. Lowering the probability of a token raises all others, which is less stable, so tau_neg is a little larger. Healthy:
+`approx_kl` below .05. There is no `clip_fraction`, because nothing is clipped. `policy_loss` is near −mean(2A/τ), not near 0.
 
     update: {use: sapo, lr: 0.2}   # walks as a table: 60 steps of 20 × 8 rows; small GPT-2: lr: 5.0e-4, 150 steps
 """
@@ -25,9 +25,9 @@ class SAPO(GRPO):
 
     class Config(PolicyGradient.Config):
         tau_pos: float = Field(1.0, gt=0)
-        """How fast the gate closes where the advantage is positive; large is close to a tight clip."""
+        """How fast the gate closes where the advantage is positive. Large is similar to a tight clip."""
         tau_neg: float = Field(1.05, gt=0)
-        """The same where it is negative."""
+        """How fast the gate closes where the advantage is negative."""
 
     def objective(self, ratio_BT: Tensor, advantage_BT: Tensor) -> Tensor:
         tau_BT = torch.where(advantage_BT > 0, self.config.tau_pos, self.config.tau_neg)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: next-token prediction of the answer alone (the prompt lies outside the mask)."""
+"""Supervised fine-tuning: next-token prediction of the answer only (the mask excludes the prompt)."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from hookline_plugins.algorithms.causal_lm import CausalLM
 
 
 class SFT(CausalLM):
-    """`causal-lm` on rows of prompt and answer; its own name, so that an experiment reads as what it does."""
+    """`causal-lm` on rows of prompt and answer, under a name of its own that makes an experiment easier to read."""

@@ -1,9 +1,9 @@
-"""SimPO (Meng et al. 2024): preferring by the mean log-prob per token, with a margin and without a reference.
+"""SimPO (Meng et al. 2024): preference learning on the mean log-prob per token, with a margin and without a reference.
 
     L = −log σ(β (l̄_w − l̄_l) − γ),   l̄ = mean over tokens of log π
 
-Nothing ties the policy to where it began but small steps. Healthy: `margin` (β (l̄_w − l̄_l)) passes γ; watch
-`chosen_logprob`: when it falls for long, lower the learning rate or stop.
+Only small steps keep the policy near its start. Healthy: `margin` (β (l̄_w − l̄_l)) rises above γ. Watch `chosen_logprob`: if it
+falls for many steps, lower the learning rate or stop.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from hookline_plugins.algorithms.comparisons import Comparing, answer_logprob, c
 
 
 class SimPO(Comparing):
-    """The likelier answer per token is the preferred one."""
+    """Raise the mean log-prob per token of the preferred answer above that of the rejected one."""
 
     class Config(UpdateConfig):
         beta: float = Field(2.0, gt=0)
-        """Scale of the reward l̄. Large saturates early and then rests, small keeps on pushing."""
+        """Scale of the reward l̄. With a large value the loss saturates early, with a small one it continues to push."""
         margin: float = Field(1.0, ge=0)
-        """γ: by how much the chosen answer should lead. Large pushes comparisons that are already right."""
+        """γ: by how much the chosen answer should lead. Large also pushes comparisons that are already right."""
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         logprobs_BT = mb.stats(want=("logprobs",)).logprobs_BT

@@ -1,15 +1,15 @@
-"""What SARSA, Q-learning and ILQL share: a head over the vocabulary that says Q(s, a), the worth of every token a after s.
+"""Shared by SARSA, Q-learning and ILQL: a head over the vocabulary that predicts Q(s, a), the value of every token a after s.
 
-It is moved towards targets, by ½ (target − Q)²:
+The loss ½ (target − Q)² moves it towards targets:
 
     target_t = r_t + γ ((1 − λ) next_{t+1} + λ target_{t+1})        (Sutton & Barto 2018, §12.1)
 
-Whose value stands as `next` tells the algorithms apart: Q(s', a') of the action taken (SARSA), max_a Q(s', a)
-(Q-learning), an expectile V(s') (ILQL). λ = 0 looks one action ahead, λ = 1 waits for the end. On a `tabular` policy the
-head is an exact table; there `optimizer: sgd, reduce: sum, grad_clip: 1e9` makes the step the textbook's Q ← Q + lr (target − Q).
+The algorithms differ in the value used as `next`: Q(s', a') of the action taken (SARSA), max_a Q(s', a) (Q-learning), or an
+expectile V(s') (ILQL). λ = 0 looks one action ahead, λ = 1 waits for the end. On a `tabular` policy the head is an exact table, and
+with `optimizer: sgd, reduce: sum, grad_clip: 1e9` the step is the textbook's Q ← Q + lr (target − Q).
 
-A row's last action may be one that was chosen but not yet taken: `taken_BT` is 0 there, it is looked ahead to and not
-learned from. Where a row says which actions there are (`actions_BT`), only these compete for the max.
+The last action of a row may be chosen but not yet taken: `taken_BT` is 0 there. Its value is used as `next`, and it is not learned
+from. Where a row declares its available actions (`actions_BT`), the max is over these actions only.
 """
 
 from __future__ import annotations
@@ -28,45 +28,46 @@ from hookline_plugins.guidance import q_head
 
 
 class ValueLearner(Component):
-    """The frame; an algorithm says `next_value`."""
+    """Base class of the algorithms that learn values. A subclass defines `next_value`."""
 
     needs = frozenset({"before"})
     takes = Scored
     off_policy = True
-    exempt = {"gradcheck": "a semi-gradient: targets are held still, so the loss has another slope"}
+    exempt = {"gradcheck": "a semi-gradient: targets are detached, so it is not the gradient of the loss"}
     q_heads: ClassVar[tuple[str, ...]] = ("q1",)
     metrics: Sequence[Metric] = (
         Metric("q_loss", "mean over actions of ½ (target − Q)², summed over Q heads; falls, then stays at the noise"),
-        Metric("q_value", "mean over actions of Q(s, a); settles within what can be earned, grows without end if it diverges"),
-        Metric("q_spread", "mean over actions of log Σ_a exp Q − Q(s, a), the conservative term: falls, if it has weight"),
+        Metric("q_value", "mean over actions of Q(s, a); settles within the possible returns, or grows without limit if it diverges"),
+        Metric("q_spread", "mean over actions of log Σ_a exp Q − Q(s, a), the conservative term; falls if it has weight"),
         Metric("nll", "mean over actions of −log π(a|s), if cloning has weight; as in cloning alone", "nats", better="lower"),
     )  # fmt: skip
 
     class Config(UpdateConfig):
         gamma: float = Field(1.0, ge=0, le=1)
-        """Discount per action. 1 for episodes that end; lower values prefer early reward and calm the learning."""
+        """Discount per action. Use 1 for episodes that end; lower values prefer early reward and make learning more stable."""
         lam: float = Field(0.0, ge=0, le=1)
         """0 looks one action ahead (biased, quiet), 1 waits for the end of the row (unbiased, noisy)."""
         conservative: float = Field(0.0, ge=0)
-        """Weight of the cross-entropy of softmax Q against the action taken (CQL, Kumar et al. 2020). Large keeps what
-        was never tried below what was, and Q near log-likelihoods; 0 trusts Q where there are no data."""
+        """Weight of the cross-entropy of softmax Q against the action taken (CQL, Kumar et al. 2020). Large keeps untried
+        actions below tried ones, and Q near log-likelihoods; 0 trusts Q where there are no data."""
         initial: float = 0.0
-        """Q before anything is learned. High is curious about what was never tried (optimistic start), low is wary of it."""
+        """The initial Q. High explores untried actions (an optimistic start), low avoids them."""
         clone: float = Field(0.0, ge=0)
-        """Weight of −log π(a|s): what keeps a policy at its data whose trunk the values share. 0 leaves its output layer alone."""
+        """Weight of −log π(a|s), which keeps a policy that shares its trunk with the values close to its data. 0 does not train
+        the policy's output layer."""
         polyak: float = Field(1.0, gt=0, le=1)
-        """How far the slow Q heads behind the targets move towards the fast ones per optimiser step. 1: there are none."""
+        """How far the slow Q heads, which compute the targets, move towards the fast ones per optimiser step. 1: no slow heads."""
         reduce: Literal["mean", "sum"] = "mean"
-        """`mean` over the actions of an optimiser step, or their `sum`: then lr is the textbook's step size α, with sgd and
-        a `grad_clip` that never clips (1e9)."""
+        """`mean` over the actions of an optimiser step, or their `sum`. With `sum`, sgd and a `grad_clip` that never clips (1e9),
+        lr is the textbook's step size α."""
 
         @model_validator(mode="after")
         def _one_sum(self) -> ValueLearner.Config:
             if self.reduce == "sum" and self.minibatches > 1:
-                raise ValueError("reduce: sum is over all actions of a step, so minibatches stays 1")
+                raise ValueError("reduce: sum is over all actions of a step, so minibatches must be 1")
             if self.reduce == "sum" and self.optimizer == "sgd" and "grad_clip" not in self.model_fields_set:
                 raise ValueError(
-                    f"reduce: sum would be clipped to a norm of {self.grad_clip:g}; give grad_clip, e.g. 1e9"
+                    f"reduce: sum would be clipped to a norm of {self.grad_clip:g}; set grad_clip, e.g. 1e9"
                 )
             return self
 
@@ -83,7 +84,7 @@ class ValueLearner(Component):
                 ctx.target(slow, of=name)
 
     spread: ClassVar[float] = 0.0
-    """Of the heads' initial weights. Twins must begin apart to differ."""
+    """Standard deviation of the heads' initial weights. Twin heads must start at different weights to differ."""
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
@@ -98,17 +99,17 @@ class ValueLearner(Component):
         ctx.train(replace(batch, reward_BT=reward_BT).with_extra(taken_BT=taken_BT), self.loss, after=follow)
 
     def wants(self) -> tuple[str, ...]:
-        """The figures that the loss reads, all from one pass."""
+        """The figures that the loss reads, all from one forward pass."""
         heads = dict.fromkeys((*self.q_heads, *self.slow_heads))
         wanted = tuple(f"{name}.{figure}" for name in heads for figure in ("logprobs", "logsumexp"))
         return (*wanted, "logprobs") if self.config.clone else wanted
 
     def chosen(self, mb: MicroBatch[Scored], stats: Stats, head: str) -> Tensor:
-        """Q(s, a) of the tokens there are."""
+        """Q(s, a) of the tokens in the rows."""
         return stats[f"{head}.logprobs"] + stats[f"{head}.logsumexp"]
 
     def next_value(self, mb: MicroBatch[Scored], stats: Stats) -> Tensor:
-        """What each chosen token's situation is worth, [B, T], seen from the action before it."""
+        """The value of the state before each chosen token, [B, T], which is the `next` of the action before it."""
         raise NotImplementedError
 
     def slow_value(self, mb: MicroBatch[Scored], stats: Stats) -> Tensor:
@@ -141,16 +142,16 @@ class ValueLearner(Component):
         return total * self.actions if c.reduce == "sum" else total
 
     def clone_weight(self, mb: MicroBatch[Scored], stats: Stats) -> Tensor | float:
-        """How much each action is worth copying."""
+        """The weight of each action in cloning."""
         return 1.0
 
     def more_terms(self, mb: MicroBatch[Scored], stats: Stats) -> list[Loss]:
-        """What else an algorithm learns."""
+        """Additional loss terms of an algorithm."""
         return []
 
 
 def on_taken(reward_BT: Tensor, mask_BT: Tensor, taken_BT: Tensor) -> Tensor:
-    """What a row was paid on an action not yet taken (a wrapper pays the last one) moves to the last taken one."""
+    """Move a reward on an action that is not yet taken (wrappers pay the last action) to the last action taken."""
     if not reward_BT.numel():
         return reward_BT
     taken_BT = taken_BT > 0
@@ -161,7 +162,7 @@ def on_taken(reward_BT: Tensor, mask_BT: Tensor, taken_BT: Tensor) -> Tensor:
 
 
 def targets(reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, taken_BT: Tensor, gamma: float, lam: float) -> Tensor:
-    """r_t + γ ((1 − λ) value_{t+1} + λ target_{t+1}) over chosen tokens; an action not yet taken is worth its value."""
+    """r_t + γ ((1 − λ) value_{t+1} + λ target_{t+1}) over chosen tokens; the target of an action not yet taken is its value."""
     ahead_BT = torch.where(mask_BT & (taken_BT == 0), value_BT, reward_BT)
     return kernels.gae(ahead_BT, value_BT, mask=mask_BT, gamma=gamma, lam=lam)[1]
 

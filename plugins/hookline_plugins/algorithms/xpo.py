@@ -1,10 +1,10 @@
-"""Exploratory preference optimisation (Xie et al. 2024): DPO on fresh comparisons, plus optimism.
+"""Exploratory preference optimisation (Xie et al. 2024): DPO on fresh comparisons, with an exploration bonus (optimism).
 
     L = L_DPO + α E[log π(ỹ)],   ỹ ~ π_ref
 
-Pushing down what the reference says anyway makes the policy try what it does not say. Needs comparisons of the policy's
-answers with the reference's: rollout `duel` with `opponent: 1`. α = 0 is online DPO. Healthy: as for `dpo`, and
-`optimism` (log-prob of the reference's answers) falls slowly; a fast fall means α is too large.
+Lowering the probability of the reference's answers makes the policy try other answers. XPO needs comparisons of the policy's
+answers with the reference's: rollout `duel` with `opponent: 1`. With α = 0 it is online DPO. Healthy: as for `dpo`, and
+`optimism` (log-prob of the reference's answers) falls slowly; a fast fall means that α is too large.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hookline_plugins.algorithms.dpo import DPO
 
 
 class XPO(DPO):
-    """Online DPO that looks beyond what the reference would answer."""
+    """Online DPO that explores answers which the reference would not give."""
 
     needs = DPO.needs | {"opponent_B"}
     metrics: Sequence[Metric] = (

@@ -1,4 +1,4 @@
-"""`hookline bench`: how fast the kernels are here, and what they save a training step."""
+"""`hookline bench`: measures the speed of the kernels and their effect on a training step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ UPDATE_COLUMNS = ("vocabulary", "path", "ms a step", "peak MB", "beyond state MB
 
 
 class Bench(Command):
-    """How fast the kernels are on this machine.
+    """Measure the speed of the kernels on this machine.
 
-    `kernels`: every kernel beside torch eager, the pure reference and installed peers: right first, then how fast.
-    `update`: the same training step with the fused path and with logits in memory: time, and peak memory of a process each.
+    `kernels`: compare every kernel with torch eager, the pure reference and installed peers, first for correctness, then for speed.
+    `update`: compare the same training step with the fused path and with logits in memory: time, and peak memory of each process.
     """
 
     class Config(hookline.Config):
@@ -32,15 +32,15 @@ class Bench(Command):
         device: Literal["cpu", "cuda"] = "cpu"
         """kernels: cpu or cuda."""
         quick: bool = False
-        """Small shapes, a few seconds: that it works, not how fast."""
+        """Use small shapes for a few seconds: checks that it works, does not measure speed."""
         compile: bool = False
-        """kernels: torch.compile of the eager form as well."""
+        """kernels: also measure torch.compile of the eager form."""
         out: Path | None = None
-        """Write kernels.json and roofline.png, or update.json, here."""
+        """Folder for kernels.json and roofline.png, or for update.json."""
         baseline: Path | None = None
-        """kernels: a stored measurement; exit code 6 if ours lost over 5 % against eager."""
+        """kernels: compare with a stored measurement; exit code 6 if ours became over 5 % slower relative to eager."""
         save: Path | None = None
-        """kernels: store this measurement."""
+        """kernels: store this measurement in a file."""
 
     has_json = False
 
@@ -84,14 +84,14 @@ class Bench(Command):
                 out.text("  ".join(f"{cell:>15}" for cell in (str(value["vocabulary"]), value["path"], *figures)))
 
         found = bench_update(config.quick, tell=told)
-        out.text("beyond state: what is neither there before the first step, nor gradients or AdamW's moments")
+        out.text("beyond state: memory apart from that in use before the first step, gradients and AdamW's moments")
         if config.out is not None:
             (config.out / "update.json").write_text(json.dumps(found, indent=1) + "\n")
             out.text(f"written: {config.out / 'update.json'}")
 
 
 def _make_room(path: Path) -> None:
-    """Before minutes of measuring: the folder is there, and the file can be written."""
+    """Create the folder and check that the file can be written, before minutes of measuring."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
@@ -123,7 +123,7 @@ def _line(cells: tuple[str, ...]) -> str:
 
 @contextlib.contextmanager
 def _shown(out: Out) -> Iterator[Callable[[str, Any], None]]:
-    """What listens to a measurement: a table on a terminal, elsewhere a line per row as it comes."""
+    """Shows a measurement as it progresses: a table on a terminal, otherwise a line per row."""
     on_terminal = _on_terminal() if sys.stdout.isatty() else None
 
     def told(event: str, value: Any) -> None:
@@ -148,7 +148,7 @@ def _shown(out: Out) -> Iterator[Callable[[str, Any], None]]:
 
 
 def _on_terminal() -> Generator[None, tuple[str, Any], None]:
-    """Takes events; one table per case, and what is measured meanwhile."""
+    """Receives events and shows one table per case, and the current measurement."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`hookline compare`: does A beat B?"""
+"""`hookline compare`: compares configurations over seeds."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ SHORT = (
 
 
 class Compare(Command):
-    """Does A beat B? Configurations over seeds, at equal steps, tokens and seconds, and whether a difference is shown."""
+    """Does A beat B? Compare configurations over seeds, at equal steps, tokens and seconds, and test the differences."""
 
     class Config(hookline.Config):
         runs: Annotated[tuple[str, ...], Argument("RUN…")]
-        """Run directories, or sweeps; each perhaps LABEL=DIR."""
+        """Run directories or sweeps, each optionally as LABEL=DIR."""
         metric: str | None = None
-        """E.g. eval/keyword-coverage."""
+        """The figure to compare, e.g. eval/keyword-coverage."""
         phase: str | None = None
-        """Default: the last phase that has the figure."""
+        """The phase to compare; default: the last phase that has the figure."""
         baseline: str | None = None
-        """The label that the others are compared with; default: the first."""
+        """The label of the configuration that the others are compared with; default: the first."""
         out: str | None = None
-        """Write compare.json, .md, .html and figures here."""
+        """Folder for compare.json, .md, .html and figures."""
         csv: str | None = None
-        """Write the comparison with the baseline as CSV, every digit; - is the terminal."""
+        """Write the comparison with the baseline as CSV with all digits; - is the terminal."""
         latex: str | None = None
-        """The same as a LaTeX table (booktabs)."""
+        """Write the comparison with the baseline as a LaTeX table (booktabs); - is the terminal."""
 
     def run(self, out: Out) -> int:
         config = self.config

@@ -1,4 +1,4 @@
-"""`hookline eval`: a finished phase's model, judged again."""
+"""`hookline eval`: evaluates a finished phase's model again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hookline import Argument, Command, Out
 
 
 class Evaluate(Command):
-    """Judge a finished phase's model again on the experiment's evaluations, with bootstrap intervals."""
+    """Evaluate a finished phase's model again on the experiment's evaluations, with bootstrap intervals."""
 
     class Config(hookline.Config):
         run: Annotated[str, Argument("RUN")]
         """A run directory."""
         phase: str | None = None
-        """Whose model; default: the last finished phase."""
+        """The phase whose model is evaluated; default: the last finished phase."""
         rows: int | None = Field(None, ge=1)
-        """How many rows; default: as in the experiment."""
+        """Number of rows; default: as in the experiment."""
 
     def run(self, out: Out) -> int:
         found = hookline.evaluate(self.config.run, self.config.phase, self.config.rows)

@@ -1,4 +1,4 @@
-"""`hookline export`: a finished phase's model for others."""
+"""`hookline export`: exports a finished phase's model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Export(Command):
         folder: Annotated[str, Argument("DIR")]
         """A new folder."""
         phase: str | None = None
-        """Whose model; default: the last finished phase."""
+        """The phase whose model is exported; default: the last finished phase."""
         best: bool = False
-        """The weights that `save.best` kept."""
+        """Export the weights that `save.best` kept."""
 
     has_json = False
 

@@ -1,4 +1,4 @@
-"""Figures as JSON has them: a number that is not finite, such as the mean of no rows, is null."""
+"""Figures in valid JSON: a number that is not finite, such as the mean of zero rows, becomes null."""
 
 from __future__ import annotations
 

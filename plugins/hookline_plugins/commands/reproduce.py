@@ -1,4 +1,4 @@
-"""`hookline reproduce`: a run made again and compared, bit for bit."""
+"""`hookline reproduce`: repeats a run and compares the results bit for bit."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from hookline import Argument, Command, NumbersError, Out
 
 
 class Reproduce(Command):
-    """Make the same run again from what it wrote down, and compare rows, evaluations and weights, bit for bit.
+    """Repeat a run from its own records, and compare rows, evaluations and weights bit for bit.
 
-    The exit code is 0 where everything is equal and 6 where a result differs. A run that cannot be repeated exactly,
-    since its data, the number of threads or the like have changed, is refused with exit code 4; --anyway compares it all
-    the same.
+    The exit code is 0 if everything is equal and 6 if a result differs. A run that cannot be repeated exactly, for example
+    because its data or the number of threads have changed, is refused with exit code 4; with --anyway it is compared
+    nevertheless.
     """
 
     class Config(hookline.Config):
         run: Annotated[str, Argument("RUN")]
         """A run directory."""
         out: str | None = None
-        """Where the new run goes; default: RUN-reproduced."""
+        """Directory of the new run; default: RUN-reproduced."""
         until: str | None = None
-        """The last phase to make again; default: the last one that has finished."""
+        """The last phase to repeat; default: the last finished phase."""
         anyway: bool = False
-        """Run and compare even where equal bits cannot be expected."""
+        """Run and compare even if equal bits cannot be expected."""
 
     def run(self, out: Out) -> int:
         c = self.config

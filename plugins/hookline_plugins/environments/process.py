@@ -1,8 +1,8 @@
-"""A task's decision process, played as an environment: what a state's prompt says, then what each action is answered.
+"""A task's decision process, played as an environment: the prompt of a state first, then the answer to each action.
 
-The same outcomes as the process itself, in words: a reply is one action; what it earned is the reward `task`; a reply that
-is no action there ends the episode, and what was paid before stays. Chance is drawn from the generator that `reset` is given,
-one number per action that leaves something to it. Rollouts that keep tables (`episodes`) read the process itself.
+Outcomes are those of the process, in words. A reply is one action, and its reward is named `task`. A reply that is not an action in
+the current state ends the episode and keeps the rewards so far. Random outcomes use the generator that `reset` receives, one number
+per action with more than one outcome. The rollout `episodes` reads the process directly.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class ProcessEnvironment(Environment):
         task: DataName
         """A task with a process, e.g. builtin:wordle."""
         longest: int = Field(100, ge=1)
-        """Actions after which an episode is cut. Large lets slow policies finish."""
+        """Number of actions after which an episode is cut. Large lets slow policies finish."""
 
     process: Process
     state: State | None = None
-    """Where the episode is; None: there is none under way."""
+    """The state of the current episode; None: no episode is running."""
 
     def setup(self, ctx: Context) -> None:
         found = ctx.task(self.config.task).process()
@@ -40,11 +40,13 @@ class ProcessEnvironment(Environment):
         self.process = found
 
     async def reset(self, record: Record, rng: torch.Generator) -> Turn:
-        """Begin at the first state whose prompt is the record's; where several share it, by their probabilities."""
+        """Start at the state whose prompt equals the record's; if several states share it, draw one by their probabilities."""
         prompt = record.get("prompt")
         starts = [(chance, state) for chance, state in self.process.starts() if self.process.prompt(state) == prompt]
         if not starts:
-            raise DataError(f"{self.config.task} has no prompt '{str(prompt)[:40]}' to start from", "take its own rows")
+            raise DataError(
+                f"{self.config.task} has no prompt '{str(prompt)[:40]}' to start from", "use the task's own rows"
+            )
         total = sum(chance for chance, _ in starts)
         shares = [(chance / total, state) for chance, state in starts]
         self.rng, self.taken = rng, 0
@@ -55,7 +57,7 @@ class ProcessEnvironment(Environment):
         """Take an action: what the process shows, what the action earned, and whether the episode is over."""
         state, action = self.state, reply.strip()
         if state is None:
-            raise PluginError(f"'{self.instance}' was given a reply to no episode", "call reset first")
+            raise PluginError(f"'{self.instance}' received a reply, but no episode is running", "call reset first")
         if action not in self.process.actions(state):
             self.state = None
             return Turn(terminated=True)
@@ -74,7 +76,7 @@ class ProcessEnvironment(Environment):
         )
 
     def _which(self, chances: Sequence[tuple[Any, ...]]) -> int:
-        """Which of (probability, …) comes true; nothing is drawn where there is no choice."""
+        """Draw an index of (probability, …). With a single outcome no random number is used."""
         if len(chances) == 1:
             return 0
         return pick(chances, float(torch.rand((), generator=self.rng, dtype=torch.float64)))

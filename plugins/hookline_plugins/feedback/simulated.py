@@ -1,7 +1,7 @@
-"""A simulated annotator: orders answers as a person might, from a known gold reward, with noise.
+"""A simulated annotator: ranks answers by a known gold reward with noise, as a person might.
 
-Each answer's worth g/temperature gets Gumbel noise and the answers are sorted by it: a Plackett–Luce ranking (Luce 1959;
-Plackett 1975), in which every pair by itself is judged by Bradley–Terry, P(a beats b) = σ((g_a − g_b) / temperature).
+Gumbel noise is added to each answer's g/temperature, and the answers are sorted by the sum. This is a Plackett–Luce ranking (Luce
+1959; Plackett 1975), in which every pair follows Bradley–Terry, P(a beats b) = σ((g_a − g_b) / temperature).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class SimulatedAnnotator(Component):
     """Ranks the answers to each prompt by the reward that the phase names."""
 
     needs = frozenset({"groups"})
-    metrics = (Metric("agreement", "share of pairs, ties apart, that the annotator orders as the gold reward does"),)
+    metrics = (Metric("agreement", "share of pairs, without ties, that the annotator orders as the gold reward does"),)
 
     class Config(hookline.Config):
         temperature: float = Field(0.1, gt=0)
-        """Noise in units of reward: small is a careful annotator, large tosses coins."""
+        """Noise in units of reward. Small is a careful annotator, large answers almost at random."""
         answers: int = Field(0, ge=0)
-        """How many different answers to a prompt are shown at once: 2 is a comparison; 0 shows all of them."""
+        """Number of different answers to a prompt that are ranked at once: 2 is a comparison; 0 ranks all of them."""
 
     @hookimpl
     def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement]:

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019), from nothing."""
+"""GPT-2 (Radford et al. 2019), newly initialised."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class GPT2(Architecture):
         heads: int | None = Field(None, ge=1)
         """Attention heads; default: width / 64, at least 1."""
         context: int = Field(256, ge=8)
-        """Most positions."""
+        """Maximum number of positions."""
 
         @model_validator(mode="after")
         def _divides(self) -> GPT2.Config:
             if self.width % self.attention_heads:
-                raise ValueError(f"width {self.width} is no multiple of its {self.attention_heads} heads")
+                raise ValueError(f"width {self.width} is not a multiple of its {self.attention_heads} heads")
             return self
 
         @property

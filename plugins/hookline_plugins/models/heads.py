@@ -1,4 +1,4 @@
-"""Heads: numbers read off a trunk."""
+"""Heads: numbers computed from the hidden states of a trunk."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hookline import Head
 
 
 class RewardHead(Head):
-    """One number per token, from the state after it: the last token's is the answer's reward."""
+    """One number per token, from the hidden state after it. The number at the last token is the answer's reward."""
 
     reads = "after"
 
     class Config(hookline.Config):
         std: float = Field(0.01, ge=0)
-        """Spread of the initial weights; 0 starts with reward 0 everywhere."""
+        """Standard deviation of the initial weights; 0 starts with reward 0 everywhere."""
 
     def build(self, hidden_size: int) -> nn.Module:
         layer = nn.Linear(hidden_size, 1)

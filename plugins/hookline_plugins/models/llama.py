@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023), from nothing: rotary positions, RMS norm, gated MLP."""
+"""Llama (Touvron et al. 2023), newly initialised: rotary positions, RMS norm, gated MLP."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Llama(Architecture):
         mlp: int | None = Field(None, ge=8)
         """Size of the gated MLP; default: 8/3 of the width."""
         context: int = Field(256, ge=8)
-        """Most positions."""
+        """Maximum number of positions."""
         tie: bool = True
         """One matrix for input and output embeddings."""
 
         @model_validator(mode="after")
         def _divides(self) -> Llama.Config:
             if self.width % (2 * self.heads):
-                raise ValueError(f"width {self.width} is no multiple of twice its {self.heads} heads")
+                raise ValueError(f"width {self.width} is not a multiple of twice its {self.heads} heads")
             return self
 
     def build(self, tokenizer: Vocabulary) -> Any:

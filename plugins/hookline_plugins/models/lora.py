@@ -16,11 +16,11 @@ class LoRA(Adapter):
 
     class Config(hookline.Config):
         rank: int = Field(8, ge=1)
-        """Rank of the change. Larger learns more and costs more memory."""
+        """Rank of the update matrix. Larger learns more and costs more memory."""
         alpha: float | None = Field(None, gt=0)
-        """Scale of the change; default: twice the rank."""
+        """Scale of the update matrix; default: twice the rank."""
         modules: tuple[str, ...] | None = None
-        """Layers to adapt by name; default: all linear layers but the output."""
+        """Layers to adapt by name; default: all linear layers except the output."""
 
     def attach(self, net: Any) -> Any:
         from peft import LoraConfig, get_peft_model
@@ -30,8 +30,8 @@ class LoRA(Adapter):
         for wanted in c.modules or ():
             if not any(name == wanted or name.endswith(f".{wanted}") for name in layers):
                 raise ExperimentError(
-                    f"{self.instance}.modules: the model has no layer '{wanted}' that could be adapted",
-                    f"there are: {', '.join(sorted({name.rpartition('.')[2] for name in layers}))}",
+                    f"{self.instance}.modules: the model has no linear layer '{wanted}' to adapt",
+                    f"its layers are: {', '.join(sorted({name.rpartition('.')[2] for name in layers}))}",
                 )
         return get_peft_model(
             net,

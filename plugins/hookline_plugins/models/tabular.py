@@ -1,8 +1,8 @@
-"""A table of logits, one row per situation: the policy of the textbook, in the shape of a language model.
+"""A table of logits, one row per situation: the tabular policy of textbooks, with the interface of a language model.
 
-What a situation is, `sees` says: the position, the last word, the one before it, the first word of the prompt. The
-"hidden state" is the situation's one-hot vector and the output layer is the table, so heads on it are tables too, and every
-algorithm that trains a language model trains this one, exactly tabular.
+`sees` defines a situation: the position, the last word, the word before it, the first word of the prompt. The "hidden state" is
+the one-hot vector of the situation and the output layer is the table. Heads on it are therefore tables too, and every algorithm
+that trains a language model also trains this table exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import hookline
 from hookline import Architecture, DataName, ExperimentError, Process, Tokenizer, Vocabulary, task
 
 NEVER = -1e9
-"""The logit of what cannot be said: probability and gradient are exactly 0, so it stays."""
+"""The logit of a forbidden word. Its probability and gradient are exactly 0, so it does not change."""
 Seen = Literal["position", "first", "previous", "last"]
 
 
@@ -45,12 +45,12 @@ class TableConfig(PretrainedConfig):  # type: ignore[misc]
 
     @property
     def hidden_size(self) -> int:
-        """Rows of the table: one per situation that can be met, or per situation there is."""
+        """Rows of the table: one per reachable situation if `rows` is set, otherwise one per possible situation."""
         return self.rows or prod(self.sizes)
 
 
 class Words:
-    """Every token so far: what a table needs instead of a key-value cache."""
+    """All tokens so far, which a table uses instead of a key-value cache."""
 
     def __init__(self, ids_BL: Tensor, position_BL: Tensor) -> None:
         self.ids_BL, self.position_BL = ids_BL, position_BL
@@ -60,14 +60,14 @@ class Words:
 
 
 class Situations(nn.Module):
-    """Token ids to the one-hot vector of the situation behind each of them."""
+    """Maps token ids to the one-hot vector of the situation after each token."""
 
     row_S: Tensor
 
     def __init__(self, config: TableConfig) -> None:
         super().__init__()
         self.config = config
-        if config.rows:  # which row of the table belongs to a situation; those that are never met share row 0
+        if config.rows:  # the row of the table for each situation; unreachable situations share row 0
             self.register_buffer("row_S", torch.zeros(prod(config.sizes), dtype=torch.int32))
 
     def forward(
@@ -94,10 +94,10 @@ class Situations(nn.Module):
         )
 
     def index(self, ids_BL: Tensor, position_BL: Tensor) -> Tensor:
-        """The row of the table for each token. Left padding sits at position 0, the first word at position 1."""
+        """The row of the table for each token. Left padding is at position 0, the first word at position 1."""
         first = (
             (position_BL == 1).int().argmax(1, keepdim=True)
-        )  # at position 0 it is not yet said: there the token itself
+        )  # at position 0 there is no first word yet, so the token itself is used
         parts = {
             "position": position_BL.clamp(max=self.config.n_positions - 1),
             "first": torch.where(position_BL > 0, ids_BL.gather(1, first), ids_BL),
@@ -140,17 +140,17 @@ AutoModelForCausalLM.register(TableConfig, Table, exist_ok=True)
 
 
 class Tabular(Architecture):
-    """A softmax table. With `task`, it starts as the task's reference policy, which only says what is allowed."""
+    """A softmax table. With `task`, it starts as the task's reference policy, which says only allowed words."""
 
     class Config(hookline.Config):
         sees: tuple[Seen, ...] = ("position", "last")
-        """What tells situations apart. More sees more and learns slower; [] is a bandit."""
+        """What distinguishes situations. More entries see more and learn more slowly; [] is a bandit."""
         task: DataName | None = None
         """A task with a process, e.g. builtin:walks: start at its reference policy instead of a uniform one."""
         context: int = Field(16, ge=2)
-        """Most positions."""
+        """Maximum number of positions."""
         learners: int = Field(0, ge=0)
-        """With `task`: as many tables side by side, kept apart by the word (learner0, …) that stands first in a prompt."""
+        """With `task`: number of separate tables in one, selected by the word (learner0, …) at the start of a prompt."""
 
     def build(self, tokenizer: Vocabulary) -> Any:
         c = self.config
@@ -159,8 +159,8 @@ class Tabular(Architecture):
             return Table(kind)
         process = task(c.task).process()
         if process is None:
-            raise ExperimentError(f"{c.task} has no process, so no reference policy", "leave out model.task")
-        known = cast(Tokenizer, tokenizer)  # a stand-in for shapes has no words: only the run can build this table
+            raise ExperimentError(f"{c.task} has no process and therefore no reference policy", "leave out model.task")
+        known = cast(Tokenizer, tokenizer)  # needs the words of the real tokenizer, which a placeholder does not have
         allowed = self._allowed(Situations(kind), process, known)
         kind.rows = len(allowed) + 1
         net: Any = Table(kind)
@@ -173,13 +173,13 @@ class Tabular(Architecture):
         return net
 
     def _allowed(self, look: Situations, process: Process, tokenizer: Tokenizer) -> dict[int, dict[str, float]]:
-        """Situation → word → probability under the reference, wherever the process can lead."""
+        """Situation → word → probability under the reference, for every situation the process can reach."""
         found: dict[int, dict[str, float]] = {}
         for ids, actions in situations(process, tokenizer, self.config):
             at = int(look.index(torch.tensor([ids]), torch.arange(len(ids))[None])[0, -1])
             if found.setdefault(at, actions) != actions:
                 raise ExperimentError(
-                    f"a table that sees {list(self.config.sees)} cannot tell apart situations of {self.config.task} "
+                    f"a table that sees {list(self.config.sees)} cannot distinguish situations of {self.config.task} "
                     "that allow different words",
                     "add to `sees`: position, first, previous or last",
                 )
@@ -189,7 +189,7 @@ class Tabular(Architecture):
 def situations(
     process: Process, tokenizer: Tokenizer, config: Tabular.Config
 ) -> Iterator[tuple[list[int], dict[str, float]]]:
-    """(token ids that lead there, what is allowed there) for every state of a process, on one way to each situation."""
+    """(token ids that lead there, allowed actions) for every state of a process, on one path to each situation."""
 
     def place(state: Hashable, ids: list[int]) -> tuple[object, ...]:
         return state, ids[1], ids[-1], len(ids) if "position" in config.sees else 0

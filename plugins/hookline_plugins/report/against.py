@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 
 def against(found: Json) -> Table:
-    """A row per configuration for each way to compare, that of the baseline first. Everything stands in CSV; people see less."""
+    """A row per configuration for each way to compare, the baseline's row first. The CSV file has all columns; pages show fewer."""
     higher = {"higher": "P(better)", "lower": "P(better)", None: "P(higher)"}[found["better"]]
     table = Table(
         "against",

@@ -19,10 +19,10 @@ __all__ = ["markdown", "page", "plots", "show", "tables", "write"]
 
 Json = Mapping[str, Any]
 MOST_LINES = 15
-"""Pairs shown on the terminal and drawn; the tables in the files have all."""
+"""Number of pairs shown on the terminal and drawn; the tables in the files contain all of them."""
 AXES = {"step": "step", "samples": "samples learned from", "tokens": "tokens", "seconds": "seconds of training"}
 FEW_POINTS = 15
-"""Points of a curve up to which each has a mark."""
+"""Number of points of a curve up to which each point has a mark."""
 INTERVAL = "95 % interval"
 EXPLAINED = (
     "IQM: interquartile mean over seeds. Intervals: bootstrap over seeds, and over prompts where the evaluation's rows are "
@@ -39,7 +39,7 @@ def tables(found: Json) -> list[Table]:
 
 
 def configurations(found: Json) -> Table:
-    """The figure of each configuration over its seeds."""
+    """The compared figure of each configuration over its seeds."""
     iqm = estimated("iqm", "IQM", INTERVAL, how=four)
     columns = (
         Column("configuration"),
@@ -57,7 +57,7 @@ def configurations(found: Json) -> Table:
 
 
 def pairs(found: Json) -> Table:
-    """The difference of each two, and how often the first is higher."""
+    """The difference of each pair, and how often the first is higher."""
     columns = (
         Column("pair", "first − second"),
         *estimated("difference", None, INTERVAL, how=partial(signed, digits=4), drawn="change"),
@@ -95,7 +95,7 @@ def at_equal_cost(found: Json) -> list[Table]:
 
 
 def differing(found: Json) -> Table | None:
-    """What stands behind each label."""
+    """The runs and options of each label."""
     several = found["configurations"]
     columns = (Column("", "option"), *(Column(c["label"]) for c in several))
     rows = [{"": path} | {c["label"]: c["differs"][path] for c in several} for path in several[0]["differs"]]
@@ -170,7 +170,7 @@ def _in_markdown(table: Table) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text on one line that is neither HTML nor the end of a cell."""
+    """Text on one line, with HTML and the end of a cell escaped."""
     return html.escape(visible(" ".join(text.split())), quote=False).replace("|", "\\|")
 
 
@@ -235,7 +235,7 @@ def curves_of(found: Json, looks: Looks, axis: str, below: str) -> Plot:
 
 
 def plane_of(found: Json, looks: Looks) -> Plot:
-    """Each configuration's way from its start, evaluation by evaluation; dashed: the best that any policy can do."""
+    """Each configuration from its start, evaluation by evaluation; dashed: the best that any policy can reach."""
     lines = []
     for label, way in found["plane"].items():
         points = [Point(p["kl"]["value"], p["value"]["value"], p["value"]["low"], p["value"]["high"]) for p in way]

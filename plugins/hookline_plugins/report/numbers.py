@@ -1,7 +1,7 @@
-"""The report's figures: from committed rows and evaluation samples to means, intervals and paired differences.
+"""The report's figures: means, intervals and paired differences, computed from committed rows and evaluation samples.
 
-Everything here is a function of what the run committed, drawn with a fixed seed, so that two runs which were killed at
-different points say the same to the last bit. Wall times stand apart, under `timings`.
+Everything here is a function of what the run committed, with draws of a fixed seed, so that two runs which were killed at
+different points give the same figures to the last bit. Wall times are separate, under `timings`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hookline_plugins.report import words
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
 LEVEL = 95
-"""Per cent of resampled figures that an interval holds."""
+"""Percentage of resampled figures that an interval contains."""
 NO_REWARD = frozenset({"kl", "perplexity", "length", "pair-accuracy"})
-"""Components of evaluations that are not what a policy is meant to raise."""
+"""Components of evaluations that a policy is not meant to raise."""
 NO_CONTEST = frozenset({"kl", "pair-accuracy"})
-"""Components for which 'higher than before, row by row' means nothing."""
+"""Components for which 'higher than before, row by row' is meaningless."""
 
 
 def gather(run: Run, resamples: int, examples: int) -> Json:

@@ -1,9 +1,9 @@
-"""The page maker: jinja2 templates and one style sheet make one HTML file that loads nothing and runs no script.
+"""Makes pages: jinja2 templates and one style sheet become one HTML file that loads nothing and runs no script.
 
     render("report.html", title="walks", tables=[Table(…)], plots=[Plot(…)])
 
-Python computes what is shown; `templates/` holds all markup. Whatever a template prints is escaped, and characters that a
-reader would not see, or that would turn the text around them, are shown by name. Tables and plots offer their data as files.
+Python computes what is shown; `templates/` contains all markup. All printed values are escaped, and characters that are
+invisible or change the direction of the text are shown by name. Tables and plots offer their data as files.
 """
 
 from __future__ import annotations

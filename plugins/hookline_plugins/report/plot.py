@@ -1,4 +1,4 @@
-"""Plots as data: lines or rows of intervals, the round numbers beside them, and where everything lies in the drawing.
+"""Plots as data: lines or rows of intervals, the round numbers beside them, and the position of everything in the drawing.
 
 `templates/drawings.html` makes SVG of them. Lengths are in units of the drawing, which is scaled to the place it gets.
 """
@@ -134,7 +134,7 @@ class Plot:
 
     @property
     def alt(self) -> str:
-        """What somebody who cannot see it is told."""
+        """The text alternative for readers who cannot see the drawing."""
         said = []
         for line in self.lines:
             first, last = line.points[0], line.points[-1]

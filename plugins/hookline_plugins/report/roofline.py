@@ -1,4 +1,4 @@
-"""A roofline of measured kernels: speed over operations per byte, below what memory and products allow."""
+"""A roofline of measured kernels: speed over operations per byte, with the limits of memory and matrix products."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write(found: dict[str, Any], path: Path) -> str:
-    """Draw what `hookline.testing.bench_kernels` found into a PNG file; says what was written, or what is missing."""
+    """Draw what `hookline.testing.bench_kernels` found into a PNG file; returns a message: the file written, or what is missing."""
     if importlib.util.find_spec("matplotlib") is None:
         return "no figure: matplotlib is not installed (pip install 'hookline[report]')"
     import matplotlib

@@ -1,4 +1,4 @@
-"""What report.html shows of a run: cards, tables, plots and answers, in the order of `templates/report.html`."""
+"""The contents of report.html: cards, tables, plots and answers, in the order of `templates/report.html`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hookline_plugins.report.words import beside, count_of, duration, percent, s
 
 Json = Mapping[str, Any]
 PARTS = ("rollout", "reward", "advantage", "update")
-"""Parts of a step in the order they happen; evaluations come behind them."""
+"""Parts of a step in the order they happen; evaluations come after them."""
 QUIET = frozenset({"learning_rate", "optimiser_steps", "rows", "tokens", "grad_norm", "unjudged", "judgements"})
 """Logged, in report.json, but not drawn."""
 MAIN = ("nll", "accuracy", "margin", "reward", "kl", "entropy", "response_length", "truncated", "agreement")
-"""Training figures that stand with the evaluations, in this order, and behind them `reward/*`; the others may wait."""
+"""Training figures shown next to the evaluations, in this order, followed by `reward/*`; others are in the details."""
 SMOOTH = 40
 """Points from which a training curve also has a moving mean."""
 WORD = re.compile(r"[^\W\d_]+")
@@ -67,7 +67,7 @@ ORDER = ("policy", "accuracy", "change")
 
 
 def cards(phase: Json) -> list[Json]:
-    """What a phase was for: the label and the figure of each card, and the other figures that it mentions."""
+    """The purpose of a phase: the label and the figure of each card, and the other figures that the card mentions."""
     if phase["reward_kl"]:
         rewards = [curve["reward"] for curve in phase["reward_kl"]]
         found = dict(figures_of(phase))
@@ -198,7 +198,7 @@ def ink(i: int) -> str:
 
 
 def curves(phase: Json) -> tuple[list[Plot], list[Plot]]:
-    """What to draw of a phase, and what may wait: evaluations first, over their training curve where there is one."""
+    """The plots of a phase, and those for the details: evaluations first, over their training curve where there is one."""
     left = {n: c for n, c in phase["curves"].items() if not n.startswith("eval/") and n not in QUIET}
     if left.get("nll") == left.get("loss"):
         left.pop("loss", None)
@@ -273,7 +273,7 @@ def moves(values: Sequence[float]) -> bool:
 
 
 def answers(phase: Json, evaluation: Json) -> Json:
-    """Prompts with an answer before and after, words of the prompt marked; those that all prompts have ask for nothing."""
+    """Prompts with an answer before and after, with words of the prompt marked, except words that all prompts have."""
     asked = [set(words_of(example["prompt"])) for example in evaluation["examples"]]
     always = set.intersection(*asked) if len(asked) > 1 else set()
     before = f"before (the end of {phase['starts_from']})" if phase["starts_from"] else "before"

@@ -1,4 +1,4 @@
-"""What trackers say alike: numbers, durations, and an experiment's phases in words."""
+"""Text shared by trackers: numbers, durations, and an experiment's phases in words."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def offered(use: Spec) -> str:
 
 
 def beside(evaluation: str, form: str) -> str:
-    """`form` with an evaluation's name in place of `{}`; nothing for the usual one, whose figures bear no name."""
+    """`form` with an evaluation's name in place of `{}`; empty for the usual one, whose figures have no prefix."""
     return "" if figure_name(evaluation, "") == figure_name("heldout", "") else form.format(evaluation)
 
 

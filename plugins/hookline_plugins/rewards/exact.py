@@ -1,7 +1,7 @@
-"""What the policy truly earns on a task with a process: a sum over everything that can happen, without sampling error.
+"""The exact expected reward of the policy on a task with a process: a sum over all outcomes, without sampling error.
 
-For evaluations: the rows are not looked at, every row gets the same figure. Exact for a policy that looks at nothing but the
-state, such as `tabular`; the KL is to the task's reference policy.
+For evaluations: the rows are ignored, and every row gets the same figure. Exact for a policy that sees only the state, such as
+`tabular`. The KL is to the task's reference policy.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from hookline_plugins.tasks import exact
 
 
 class Exact(Component):
-    """`return`: expected reward. `kl`: nats per episode to the reference. `gap`: how far the return lies below the frontier.
+    """`return`: expected reward. `kl`: nats per episode to the reference. `gap`: how far the return is below the frontier.
 
-    A policy that also says words that are no action has an infinite KL: `kl` refuses it, `gap` is to the best policy of all."""
+    A policy that also says words which are not an action has an infinite KL: `kl` then raises an error, and `gap` is the distance
+    to the best policy."""
 
     better = property(lambda self: "higher" if self.config.figure == "return" else "lower")
     needs = frozenset({"before"})
@@ -28,9 +29,9 @@ class Exact(Component):
         task: DataName
         """The task, e.g. builtin:walks."""
         figure: Literal["return", "kl", "gap"] = "return"
-        """`gap` is the most that any policy earns at this KL, minus what this one earns: never below 0, or there is a bug."""
+        """`gap` is the best return at this KL minus the policy's return. It is never below 0; a negative value is a bug."""
         greedy: bool = False
-        """Judge the policy that always takes its likeliest action."""
+        """Evaluate the policy that always takes its likeliest action."""
 
     def setup(self, ctx: Context) -> None:
         found = ctx.task(self.config.task).process()
@@ -44,7 +45,7 @@ class Exact(Component):
         earned, kl = exact.evaluate(self.process, exact.greedy(policy) if self.config.greedy else policy)
         if self.config.figure == "kl" and isinf(kl):
             raise ExperimentError(
-                f"the policy says words that are no action in {self.config.task}, so its KL is infinite",
+                f"the policy says words that are not an action in {self.config.task}, so its KL is infinite",
                 "leave out figure: kl, or build the model as tabular with this task",
             )
         figures = {"return": earned, "kl": kl}

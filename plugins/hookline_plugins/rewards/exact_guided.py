@@ -1,7 +1,7 @@
-"""What guided decoding truly earns on a task with a process, summed over everything that can happen.
+"""The exact expected reward of guided decoding on a task with a process, summed over all outcomes.
 
-`exact` for policies that are tilted by values: for evaluations, every row gets the same figure. `kl` is that of the guided
-policy to the one being trained, so in a phase that distils it, it says how much is left to learn.
+Like `exact`, for policies guided by values: for evaluations, every row gets the same figure. `kl` is the KL of the guided policy
+to the policy being trained; in a phase that distils the guided policy, it shows how much is left to learn.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class ExactGuided(Component):
         task: DataName
         """The task, e.g. builtin:walks."""
         beta: float = Field(1.0, ge=0)
-        """How far values outweigh the cloned policy, as in the rollout `guided`."""
+        """How strongly values outweigh the cloned policy, as in the rollout `guided`."""
         from_: PhaseName | None = Field(None, alias="from")
-        """The phase whose policy and Q heads draw; none: this one's."""
+        """The phase whose policy and Q heads are used; none: those of this phase."""
         figure: Literal["return", "kl"] = "return"
-        """`return`: what an answer earns on average. `kl`: how far the guided policy lies from the one it guides, in nats."""
+        """`return`: the mean reward of an answer. `kl`: the KL of the guided policy to the policy that it guides, in nats."""
         greedy: bool = False
-        """Judge the likeliest action alone."""
+        """Evaluate the policy that always takes its likeliest action."""
 
     def setup(self, ctx: Context) -> None:
         found = ctx.task(self.config.task).process()

@@ -1,7 +1,7 @@
-"""Whether an answer keeps a form: 1 where a regular expression matches, 0 elsewhere (format reward of DeepSeek-R1, 2025, §2.2.2).
+"""Whether an answer has the right form: 1 where a regular expression matches, 0 elsewhere (format reward of DeepSeek-R1, 2025, §2.2.2).
 
-`(?s)` at the pattern's head lets `.` pass line ends. Patterns run on text that a model wrote: nested repeats such as
-`(a+)+` may take for ever on the wrong answer. Healthy: near 1 early, long before the task's own reward is.
+`(?s)` at the start of the pattern lets `.` match line ends. Patterns run on text that a model wrote, and nested repeats such as
+`(a+)+` can take extremely long on some answers. Healthy: near 1 early, long before the task's own reward is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hookline import Component, Rollout, hookimpl
 
 
 class Format(Component):
-    """Matches each answer, without the token that ended it."""
+    """Matches a pattern against each answer, without the token that ended it."""
 
     better = "higher"
 
@@ -24,7 +24,7 @@ class Format(Component):
         pattern: str
         """A regular expression, e.g. `(?s)<think>.*</think>.*`."""
         whole: bool = True
-        """The whole answer must match; else any part of it."""
+        """True: the whole answer must match. False: any part of it may match."""
 
         @field_validator("pattern")
         @classmethod
@@ -32,7 +32,7 @@ class Format(Component):
             try:
                 re.compile(value)
             except re.error as err:
-                raise ValueError(f"is no regular expression: {err}") from None
+                raise ValueError(f"is not a regular expression: {err}") from None
             return value
 
     @hookimpl

@@ -1,4 +1,4 @@
-"""Does an answer contain the words it was asked for, and is it a sentence?"""
+"""Whether an answer contains the requested words, and whether it is a sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SENTENCE = re.compile(r"[A-Z][^\n.]*\.")
 
 
 class KeywordCoverage(Component):
-    """Share of a row's `keywords` that stand in the answer as whole words, each counted once."""
+    """Share of a row's `keywords` that occur in the answer as whole words, each counted once."""
 
     better = "higher"
 
@@ -27,26 +27,26 @@ class KeywordCoverage(Component):
 
 
 class KeywordSentence(Component):
-    """The gold reward of the task `keywords`, between 0 and 1: a weighed sum of three things one can see in the answer.
+    """The gold reward of the task `keywords`, between 0 and 1: a weighted sum of three properties of the answer.
 
-    coverage: share of the keywords that stand in it, not side by side (a bare list of them is no sentence);
-    form: 1 for one finished sentence of the right length, a capital in front and a single full stop at the end;
-    phrasing: share of its neighbouring words that stand side by side somewhere in the training documentation.
+    coverage: share of the keywords that occur in it and not side by side (a list of keywords is not a sentence);
+    form: 1 for one complete sentence of the right length, with a capital at the start and a single full stop at the end;
+    phrasing: share of its pairs of neighbouring words that also occur in the training documentation.
     """
 
     better = "higher"
 
     class Config(hookline.Config):
         coverage: float = Field(0.6, ge=0, le=1)
-        """Weight of the keywords."""
+        """Weight of coverage."""
         form: float = Field(0.2, ge=0, le=1)
-        """Weight of being one finished sentence."""
+        """Weight of form."""
         phrasing: float = Field(0.2, ge=0, le=1)
-        """Weight of known phrases."""
+        """Weight of phrasing."""
         shortest: int = Field(5, ge=1)
-        """Words of a sentence, at least."""
+        """Minimum number of words of a sentence."""
         longest: int = Field(12, ge=1)
-        """Words of a sentence, at most."""
+        """Maximum number of words of a sentence."""
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
@@ -72,7 +72,7 @@ def keywords(rollout: Rollout, row: int) -> list[str]:
     words = rollout.records[row].get("keywords")
     if not isinstance(words, list) or not words:
         where = f"sample {int(rollout.sample_B[row])}"
-        raise DataError(f"{where}: its record has no list 'keywords'", "use prompts that name them")
+        raise DataError(f"{where}: the record has no list 'keywords'", "use prompts whose rows have `keywords`")
     return [str(word).lower() for word in words]
 
 
@@ -83,7 +83,7 @@ def coverage(text: str, words: list[str]) -> float:
 
 
 def apart(answer: list[str], words: list[str]) -> float:
-    """Share of the words that occur with no other of them right beside."""
+    """Share of the words that occur in the text without another of the words next to them."""
     wanted = set(words)
     alone = {
         word

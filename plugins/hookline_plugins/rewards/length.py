@@ -1,4 +1,4 @@
-"""How long an answer is."""
+"""The length of an answer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hookline import Component, Rollout, hookimpl
 
 class Options(hookline.Config):
     per: float = Field(1.0, gt=0)
-    """Tokens that make 1."""
+    """Number of tokens that gives a reward of 1."""
     free: int = Field(0, ge=0)
-    """Tokens that do not count."""
+    """Number of tokens that are free."""
 
 
 class Length(Component[Options]):
-    """Tokens per answer over `per`; with a negative weight it is a price on length."""
+    """Tokens per answer divided by `per`. With a negative weight it is a price on length."""
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How likely a model finds the rows: perplexity, and the KL to another model. Figures for evaluations."""
+"""Figures for evaluations: the perplexity of the rows under a model, and the KL to another model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hookline import Component, Context, PhaseName, Rollout, Scored, Term, hooki
 
 
 class Perplexity(Component):
-    """log p(token) under the policy; over an evaluation, exp of minus the mean per token."""
+    """log p(token) under the policy. Over an evaluation: exp of minus the mean per token."""
 
     better = "lower"
     needs = frozenset({"before"})
@@ -31,14 +31,14 @@ class Perplexity(Component):
 
 
 class KL(Component):
-    """log π − log π_ref, summed over an answer: the KL per answer in nats, when the policy drew the answers itself."""
+    """log π − log π_ref, summed over an answer. This is the KL per answer in nats when the policy drew the answers itself."""
 
     better = "lower"
     needs = frozenset({"before"})
 
     class Config(hookline.Config):
         to: PhaseName | None = None
-        """The phase whose end is the reference; none: the policy as this phase began."""
+        """The phase whose final policy is the reference; none: the policy at the start of this phase."""
 
     gives = property(lambda self: frozenset() if self.config.to else frozenset({"role:reference"}))
 

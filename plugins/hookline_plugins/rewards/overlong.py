@@ -2,8 +2,8 @@
 
 Tokens |y|:   0 up to longest − buffer,   then ((longest − buffer) − |y|) / buffer,   −1 beyond `longest`.
 
-Added to the task's reward with its `weight`; an answer learns to end before it is cut, instead of at random. Set `longest`
-to the rollout's `max_new_tokens`. Healthy: near 0 once `truncated` is.
+It is added to the task's reward with its `weight`, so that the policy learns to end an answer before it is cut. Set `longest` to
+the rollout's `max_new_tokens`. Healthy: near 0 once `truncated` is near 0.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Overlong(Component):
 
     class Config(hookline.Config):
         longest: int = Field(ge=1)
-        """Tokens at which an answer costs the whole of 1."""
+        """Number of tokens at which the penalty reaches 1."""
         buffer: int = Field(ge=1)
-        """Tokens over which the price grows; large warns early and gently."""
+        """Number of tokens over which the penalty grows. Large starts early and grows slowly."""
 
         @model_validator(mode="after")
         def _fits(self) -> Self:
             if self.buffer > self.longest:
                 raise ValueError(
-                    f"has a buffer of {self.buffer} tokens, more than its longest answer of {self.longest}"
+                    f"has a buffer of {self.buffer} tokens, which is more than its longest answer of {self.longest}"
                 )
             return self
 

@@ -12,11 +12,11 @@ from hookline import Component, Context, Rollout, Term, hookimpl, read_last
 
 
 class PairAccuracy(Component):
-    """Share of a judgement's pairs that the model's head `reward` orders right, noted on its first row.
+    """Share of a judgement's pairs that the model's head `reward` orders correctly, recorded on the judgement's first row.
 
-    `recorded` asks for the order that was judged, whose noise nobody can predict; `gold` for the order by the gold reward
-    that a simulated annotator noted, ties apart; `ceiling` is what somebody who knows gold would reach against the judged
-    order: E[σ(|Δgold| / temperature)] for Bradley–Terry noise.
+    `recorded` compares with the judged order, which contains unpredictable noise. `gold` compares with the order by the gold
+    reward that a simulated annotator recorded, without ties. `ceiling` is the accuracy that the gold reward itself would reach
+    against the judged order: E[σ(|Δgold| / temperature)] for Bradley–Terry noise.
     """
 
     better = property(lambda self: None if self.config.against == "ceiling" else "higher")
@@ -24,9 +24,9 @@ class PairAccuracy(Component):
 
     class Config(hookline.Config):
         against: Literal["recorded", "gold", "ceiling"] = "recorded"
-        """Whose order counts."""
+        """The order that the model is compared with."""
         temperature: float = Field(0.1, gt=0)
-        """The annotator's noise, for the ceiling."""
+        """The annotator's temperature, for `ceiling`."""
 
     @hookimpl
     def hookline_reward(self, ctx: Context, rollout: Rollout) -> Term:

@@ -1,4 +1,4 @@
-"""What the rollout itself brought along: rewards read from data, or earned while an episode was played."""
+"""Rewards that the rollout recorded: read from data, or earned while an episode was played."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hookline import Component, Rollout, hookimpl
 
 
 class Recorded(Component):
-    """For evaluations, which pay nothing unless a reward is named; in training, recorded rewards are paid anyway."""
+    """For evaluations, which use only the rewards they name. In training, recorded rewards always count."""
 
     better = "higher"
     needs = frozenset({"recorded_BT"})

@@ -1,4 +1,4 @@
-"""What a trained reward model says about an answer, read at its last token."""
+"""The reward that a trained reward model gives to an answer, read at its last token."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hookline import Component, Context, PhaseName, Rollout, Term, hookimpl, rea
 
 
 class RewardModel(Component):
-    """The model with which an earlier phase ended, by its head `reward`; or the model being trained, in its own phase."""
+    """The head `reward` of an earlier phase's final model; in evaluations of the phase that trains it, of the current model."""
 
     better = "higher"
     needs = frozenset({"head:reward"})
 
     class Config(hookline.Config):
         from_: PhaseName | None = Field(None, alias="from")
-        """The phase that trained it. None, in evaluations of that very phase: the model as it stands."""
+        """The phase that trained the reward model. None, in evaluations of that phase: the current model."""
         shift: float = 0.0
         """Added to every reward."""
         scale: float = Field(1.0, gt=0)
-        """Every reward's factor, before the shift."""
+        """Factor of every reward, applied before the shift."""
 
     def setup(self, ctx: Context) -> None:
         self.role: Any = "policy"

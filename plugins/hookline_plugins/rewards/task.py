@@ -1,4 +1,4 @@
-"""What the task itself says an answer is worth."""
+"""The reward that the task itself gives to an answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TaskReward(Component):
 
     class Config(hookline.Config):
         task: DataName
-        """The task whose judgement counts, e.g. builtin:walks."""
+        """The task that gives the reward, e.g. builtin:walks."""
 
     def setup(self, ctx: Context) -> None:
         self.task = ctx.task(self.config.task)

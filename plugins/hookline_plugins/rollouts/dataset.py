@@ -1,4 +1,4 @@
-"""Prompts with their answers, read from a dataset."""
+"""Prompts and answers read from a dataset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Dataset(Component):
         rows: int = Field(32, ge=1)
         """Rows per step."""
         longest: int = Field(0, ge=0)
-        """Leave out rows of more tokens, prompt and answer together; 0: the model's context."""
+        """Leave out rows with more tokens than this in prompt and answer together; 0: the model's context."""
 
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
@@ -29,11 +29,13 @@ class Dataset(Component):
         if not self.rows:
             raise DataError(
                 f"{source.name}: 0 of {len(source)} rows fit into {longest} tokens",
-                "raise `longest`, or build a longer context",
+                "raise `longest`, or build the model with a longer context",
             )
         if len(self.rows) < len(source):
             left = len(source) - len(self.rows)
-            ctx.run.notice(f"{source.name}: {left} of {len(source)} rows are longer than {longest} tokens and left out")
+            ctx.run.notice(
+                f"{source.name}: {left} of {len(source)} rows are longer than {longest} tokens and were left out"
+            )
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:

@@ -1,7 +1,7 @@
-"""Answers of the policy beside those of an opponent: a geometric mixture π^(1−a) π_ref^a of policy and reference.
+"""Answers of the policy and of an opponent, which is a geometric mixture π^(1−a) π_ref^a of policy and reference.
 
-a = 1 is the reference itself (XPO, Xie et al. 2024), a little above 0 the opponent of Nash-MD (Munos et al. 2023, §7), 0 the
-policy again (self-play). The mixture is taken token by token, from both models' logits.
+a = 1 is the reference (XPO, Xie et al. 2024), a value slightly above 0 is the opponent of Nash-MD (Munos et al. 2023, §7), and 0
+is the policy itself (self-play). The mixture is computed for each token from the logits of both models.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from hookline_plugins.rollouts.generate import Generate
 
 
 class Duel(Generate):
-    """`generate`, and to each answer another one by the opponent. Evaluations see the policy's answers alone.
+    """`generate`, with one answer of the opponent for each answer of the policy. Evaluations see only the policy's answers.
 
-    Columns: `weight_B` is 1 for the policy's answers that were drawn, `opponent_B` for the opponent's, 0 otherwise.
+    Columns: `weight_B` is 1 for sampled answers of the policy, `opponent_B` is 1 for answers of the opponent; 0 otherwise.
     """
 
     @property
@@ -33,9 +33,9 @@ class Duel(Generate):
 
     class Config(Generate.Config):
         opponent: float = Field(0.125, ge=0, le=1)
-        """The reference's share a: small plays against oneself, 1 against the reference."""
+        """a, the reference's share of the mixture. Small plays against the policy itself, 1 against the reference."""
         final_opponent: float | None = Field(None, ge=0, le=1)
-        """Where `opponent` goes in a straight line by the phase's end; none: it stays."""
+        """The value of `opponent` at the end of the phase, reached linearly; none: it is constant."""
 
     def setup(self, ctx: Context) -> None:
         super().setup(ctx)

@@ -1,13 +1,13 @@
-"""Playing a task's decision process: the policy says an action, a word, is shown what follows, says the next.
+"""Plays a task's decision process: the policy says an action (a word), the process shows the outcome, and so on.
 
-A row is prompt, action, what the process shows, action, … Shown words lie outside the mask; what an action earned sits on
-its token (`recorded_BT`). A row that ends before the episode does holds, last, the action that the policy would take next:
-chosen, not yet taken (`taken_BT` is 0 there, 1 on every other action), so that one can look ahead to its value.
+A row consists of the prompt, an action, the words that the process shows, the next action, … The mask excludes shown words; the
+reward of an action is on the action's token (`recorded_BT`). If a row ends before its episode does, its last token is the action
+that the policy takes next. It is chosen but not yet taken (`taken_BT` is 0 there and 1 on every other action), so that an update
+can bootstrap from its value.
 
-`turns: 0` plays whole episodes afresh in every step. `turns: n` takes n actions per step and goes on where the last one
-stopped: behind the prompt of the state it is in, where the process has one for every state (`resumable`), else behind the
-first prompt and all words since. With 1 and a `tabular` policy that is the textbook's online loop. A word that is no action
-ends the episode.
+`turns: 0` plays new whole episodes in every step. `turns: n` takes n actions per step and continues in the next step: after the
+prompt of the current state if the process has a prompt for every state (`resumable`), otherwise after the first prompt and all words
+since. `turns: 1` with a `tabular` policy is the textbook's online loop. A word that is not an action ends the episode.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from hookline_plugins.maths import pick
 
 @dataclass
 class Choice:
-    """An action as it was chosen."""
+    """A chosen action."""
 
     token: int
     logprob: float
@@ -53,17 +53,17 @@ class Choice:
 
 @dataclass
 class Game:
-    """An episode under way."""
+    """A running episode."""
 
     start: int
     state: State
     path: list[list[Any]] = field(default_factory=list)
-    """[action, which of its outcomes] so far: all that must be kept, for states are the process's own."""
+    """[action, index of its outcome] so far. Only this is saved, because the process can compute its states again."""
     words: list[str] = field(default_factory=list)
-    """What was said and shown so far."""
+    """The words said and shown so far."""
     earned: float = 0.0
     pending: Choice | None = None
-    """Chosen and not yet taken."""
+    """The action that is chosen and not yet taken."""
 
 
 @dataclass
@@ -91,24 +91,24 @@ class Row:
     ended: bool = False
     """The episode is over."""
     closed: bool = False
-    """The row is."""
+    """The row is complete."""
 
     def encoded(self) -> Encoded:
-        """The row as tokens; what the process showed is not learned."""
+        """The row as tokens; words that the process showed are not learned."""
         chosen = {action.at for action in self.actions}
         learn = [at in chosen for at in range(len(self.ids))]
         return Encoded(prompt_ids=self.prompt, answer_ids=self.ids, learn=learn, record={"prompt": self.prompt_text})
 
 
 class Episodes(Component):
-    """Episodes of a process, side by side."""
+    """Plays several episodes of a process at once."""
 
     metrics = (
-        Metric("episodes", "episodes that ended", "episodes", aggregate="sum"),
+        Metric("episodes", "number of episodes that ended", "episodes", aggregate="sum"),
         Metric("episode_return", "mean over ended episodes of the sum of their rewards", better="higher"),
         Metric(
             "late_return",
-            "the same over the last fifth of each learner's `episodes`, so far",
+            "mean return over the last fifth of each learner's `episodes`, so far",
             aggregate="last",
             better="higher",
         ),
@@ -118,38 +118,38 @@ class Episodes(Component):
         task: DataName
         """A task with a process, e.g. builtin:cliff."""
         rows: int = Field(20, ge=1)
-        """Starts per step, spread evenly over the task's."""
+        """Starts per step, spread evenly over the task's starts."""
         samples_per_start: int = Field(1, ge=1)
         """Episodes per start. Group methods need at least 2."""
         turns: int = Field(0, ge=0)
-        """Actions per step, in episodes that go on in the next; 0: whole episodes, new ones in every step."""
+        """Actions per step, in episodes that continue in the next step; 0: new whole episodes in every step."""
         longest: int = Field(100, ge=1)
-        """Actions after which a whole episode is cut."""
+        """Number of actions after which a whole episode is cut."""
         learners: bool = False
-        """Give every row a learner of its own: its word (learner0, …) stands first in the prompt, so that a table which
-        sees `first` keeps them apart. Many independent runs then cost little more than one."""
+        """Give every row a learner of its own: the learner's word (learner0, …) starts the prompt, so that a table which
+        sees `first` separates them. Many independent runs then cost little more than one."""
         episodes: int = Field(0, ge=0)
-        """With `turns`: a row that has played so many rests; 0: never."""
+        """With `turns`: the number of episodes after which a row stops playing; 0: it never stops."""
         temperature: float = Field(1.0, gt=0, le=100)
         """Above 1 flattens the distribution, below 1 sharpens it."""
         epsilon: float | None = Field(None, ge=0, le=1)
-        """Take the action of highest Q (ties: any of them), but with this probability any action there is. None: the
-        policy draws."""
+        """Take the action of highest Q (a random one on a tie), but with this probability any allowed action. None: draw
+        from the policy."""
         beta: float | None = Field(None, ge=0)
-        """Draw as `guided` does, from the policy tilted by β times its values. None: the policy alone."""
+        """Draw as `guided` does, from the policy guided by β times its values. None: draw from the policy itself."""
         greedy: bool = False
-        """Always the likeliest word of what would be drawn from."""
+        """Always take the likeliest word instead of drawing."""
         from_: PhaseName | None = Field(None, alias="from")
-        """With `beta`: the phase whose policy and Q heads draw; none: this one's."""
+        """With `beta`: the phase whose policy and Q heads are used; none: those of this phase."""
 
         @model_validator(mode="after")
         def _one_way(self) -> Episodes.Config:
             if self.turns and self.samples_per_start > 1:
-                raise ValueError("samples_per_start is for whole episodes; leave out turns")
+                raise ValueError("samples_per_start needs whole episodes; leave out turns")
             if self.epsilon is not None and (self.beta is not None or self.greedy):
-                raise ValueError("epsilon already says how actions are chosen; leave out beta and greedy")
+                raise ValueError("epsilon already defines how actions are chosen; leave out beta and greedy")
             if self.from_ and self.beta is None:
-                raise ValueError("from names whose values guide, so it wants beta")
+                raise ValueError("from names the phase whose values guide the policy; it requires beta")
             return self
 
     @property
@@ -181,7 +181,7 @@ class Episodes(Component):
         self.late = [0.0, 0.0]
 
     def _read_words(self, ctx: Context) -> None:
-        """One token for each action of each state that can be reached, and for each learner."""
+        """Check that each action of each reachable state, and the word of each learner, is one token."""
         level: list[State] = [state for _, state in self.starts]
         known = set(level)
         self.most = 1
@@ -198,7 +198,7 @@ class Episodes(Component):
         self.word = {token: action for action, token in self.token.items()}
         if self.config.learners:
             for row in range(self.config.rows):
-                one_token(ctx, f"learner{row}", f"'learner{row}', which names a row,")
+                one_token(ctx, f"learner{row}", f"the learner's word 'learner{row}'")
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
@@ -229,7 +229,7 @@ class Episodes(Component):
         return [self._row(ctx, i, Game(start, self.starts[start][1])) for i, start in every]
 
     def _going_on(self, ctx: Context) -> list[Row]:
-        """The episodes under way, and a new one where one has ended; nothing for rows that rest."""
+        """The running episodes, and a new one where an episode has ended; none for rows that have stopped."""
         rows = []
         for i, game in enumerate(self.games):
             if self.config.episodes and self.played[i] >= self.config.episodes:
@@ -250,7 +250,7 @@ class Episodes(Component):
         return Row(place, game, list(ctx.encode({"prompt": words}, answer=None).prompt_ids), text)
 
     def _count(self, ctx: Context, row: Row, goes_on: bool) -> None:
-        """An episode ended."""
+        """Count an episode that has ended."""
         ctx.log("episodes", 1)
         ctx.log("episode_return", row.game.earned)
         if goes_on:
@@ -263,15 +263,15 @@ class Episodes(Component):
     # -- one turn
 
     def _decide(self, ctx: Context, rows: Sequence[Row]) -> None:
-        """Let the policy say the next word of these rows."""
+        """Let the policy choose the next word of these rows."""
         if not rows:
             return
-        # every turn has sample ids of its own: a row's words must not share their random numbers
+        # every turn has its own sample ids, because the words of a row must not share random numbers
         sample_B = ctx.sample_ids(len(rows))
         room, longest = ctx.role_named(self.guide).context, max(rows, key=lambda row: len(row.prompt + row.ids))
         if len(longest.prompt + longest.ids) >= room:
             raise ExperimentError(
-                f"an episode of {len(longest.actions)} actions fills the model's {room} positions",
+                f"an episode of {len(longest.actions)} actions fills all {room} positions of the model",
                 "lower `longest`, or build the model with a larger context",
             )
         drawn = ctx.draw(
@@ -291,7 +291,7 @@ class Episodes(Component):
             row.game.pending = Choice(token, logprob, version)
 
     def _distribution(self, ctx: Context, rows: Sequence[Row]) -> Callable[[Mapping[str, NextToken]], Tensor] | None:
-        """The logits that are drawn from, when they are not the policy's own."""
+        """The logits to draw from, when they are not the policy's own."""
         c = self.config
         if c.epsilon is not None:
             epsilon, heads = c.epsilon, q_names(ctx, self.guide)
@@ -303,7 +303,7 @@ class Episodes(Component):
         return tilted
 
     def _act(self, ctx: Context, row: Row, most: int) -> None:
-        """Write the chosen action down, and take it if the row has a turn left."""
+        """Record the chosen action, and take it if the row has a turn left."""
         game, choice = row.game, row.game.pending
         assert choice is not None
         row.actions.append(Said(len(row.ids), choice))
@@ -316,7 +316,7 @@ class Episodes(Component):
             return
         here.taken, game.pending = True, None
         action = self.word.get(choice.token)
-        if action is None or action not in outcomes:  # no action: the episode is over, what was paid stays
+        if action is None or action not in outcomes:  # not an action: the episode is over and keeps its rewards
             row.ended = row.closed = True
             return
         follows = self.process.step(game.state, action)
@@ -363,7 +363,7 @@ class Episodes(Component):
             actions_BT=column(allowed, torch.full((B, T, self.most), -1)),
         )
 
-    # -- what survives a kill
+    # -- the state that is saved
 
     def state_dict(self) -> dict[str, Any]:
         games = [None if game is None else {
@@ -393,7 +393,7 @@ class Episodes(Component):
 
 
 def epsilon_greedy(q_BV: Tensor, allowed: Sequence[Sequence[int]], epsilon: float) -> Tensor:
-    """log π(a): (1 − ε) shared by the actions of highest Q, ε by all actions that are allowed; −inf elsewhere."""
+    """log π(a): 1 − ε shared by the actions of highest Q, ε shared by all allowed actions; −inf elsewhere."""
     allowed_BV = torch.zeros_like(q_BV, dtype=torch.bool)
     for row, tokens in enumerate(allowed):
         allowed_BV[row, list(tokens)] = True

@@ -21,7 +21,7 @@ from hookline import (
 
 
 class Generate(Component):
-    """Each step takes some prompts and draws several answers to each; the sampled ids themselves are kept."""
+    """Each step takes some prompts and draws several answers to each. The sampled token ids are kept."""
 
     class Config(hookline.Config):
         prompts: DataName
@@ -31,16 +31,16 @@ class Generate(Component):
         samples_per_prompt: int = Field(1, ge=1)
         """Answers per prompt. Group methods and comparisons need at least 2."""
         max_new_tokens: int = Field(32, ge=1)
-        """Where an answer that does not end is cut."""
+        """Number of tokens after which an answer is cut."""
         temperature: float = Field(1.0, gt=0, le=100)
         """Above 1 flattens the distribution, below 1 sharpens it."""
         top_k: int = Field(0, ge=0)
-        """Keep the k likeliest tokens; 0 keeps all, 1 always takes the likeliest. Ratios are then taken on the kept tokens."""
+        """Keep the k likeliest tokens; 0 keeps all, 1 always takes the likeliest. Ratios are then computed over the kept tokens."""
         top_p: float = Field(1.0, gt=0, le=1)
         """Keep the likeliest tokens that reach this probability; 1 keeps all."""
 
         greedy: bool = False
-        """One more answer per prompt, of the likeliest tokens, source `greedy`: for methods that compare with it (remax)."""
+        """One more answer per prompt, made of the likeliest tokens (source `greedy`), for methods that need it (remax)."""
 
     @property
     def needs(self) -> set[str]:
@@ -59,8 +59,8 @@ class Generate(Component):
         new, positions = self.config.max_new_tokens, ctx.role_named("policy").context
         if new >= positions:
             raise ExperimentError(
-                f"max_new_tokens is {new}, the model has {positions} positions in all, so no prompt fits",
-                "lower max_new_tokens, or build a longer context",
+                f"max_new_tokens is {new}, but the model has {positions} positions in total, so no prompt fits",
+                "lower max_new_tokens, or build the model with a longer context",
             )
         self.prompt = source.made(
             lambda record, where: ctx.encode(record, answer=None, where=where, longest=positions, new_tokens=new)
@@ -93,6 +93,6 @@ class Generate(Component):
         sampling: Sampling,
         greedy_B: torch.Tensor,
     ) -> Completions:
-        """Answers of the policy; a rollout that draws from more than the policy has its own."""
+        """Draw answers from the policy. A rollout that draws from another distribution overrides this method."""
         longest = self.config.max_new_tokens
         return ctx.draw(prompts, sample_B, sampling_=sampling, max_new_tokens=longest, greedy_B=greedy_B)

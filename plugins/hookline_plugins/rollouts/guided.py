@@ -1,7 +1,7 @@
 """Answers guided by values (Snell et al. 2022, eq. 5): drawn from π(a|s) ∝ π_β(a|s) exp(β (min_i Q_i(s, a) − V(s))).
 
-π_β is the policy as it cloned the data, so what the data never do stays unlikely whatever Q says of it. V is the same for
-all a and leaves the distribution as it is, so it is not computed. The recorded log-probs are those of this distribution.
+π_β is the policy that cloned the data, so actions that never occur in the data stay unlikely for any Q. V is the same for all
+a and does not change the distribution, so it is not computed. The recorded log-probs are those of this distribution.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from hookline_plugins.rollouts.generate import Generate
 
 
 class Guided(Generate):
-    """`generate`, drawing from the policy tilted by its Q heads, or from an earlier phase's policy by its own."""
+    """`generate`, drawing from the policy guided by its Q heads, or from an earlier phase's policy guided by its Q heads."""
 
     class Config(Generate.Config):
         beta: float = Field(1.0, ge=0)
-        """How far values outweigh the cloned policy. 0 is the policy itself, large is greedy in Q on its support."""
+        """How strongly values outweigh the cloned policy. 0 is the policy itself, large is greedy in Q on its support."""
         from_: PhaseName | None = Field(None, alias="from")
-        """The phase whose policy and Q heads draw. None: the policy of this phase, whose update learns the heads."""
+        """The phase whose policy and Q heads are used. None: the policy of this phase, whose update learns the heads."""
 
     @property
     def needs(self) -> set[str]:

@@ -1,7 +1,7 @@
-"""Every answer there is, with its probability: losses over a whole population, without sampling noise.
+"""Every possible answer with its probability: losses over a whole population, without sampling noise.
 
-For tasks with few answers. Each prompt's answers are one group, and three columns say what sampling would only estimate:
-`weight_B`, the probability with which the learner gives an answer; `opponent_B`, the same for whom it is compared with; and
+For tasks with few answers. Each prompt's answers are one group, and three columns contain the values that sampling would only
+estimate: `weight_B`, the probability that the learner gives the answer; `opponent_B`, the probability that its opponent does; and
 `preference_B` [B, K], P(answer ≻ the k-th answer of its group).
 """
 
@@ -18,24 +18,24 @@ from hookline import Component, Context, DataError, DataName, ExperimentError, P
 from hookline_plugins.maths import falling
 
 MOST = 1024
-"""Answers to a prompt. All pairs of them are compared."""
+"""Maximum number of answers to a prompt. All pairs of them are compared."""
 
 
 class Population(Component):
-    """All answers to all prompts of a task with a process, each step."""
+    """All answers to all prompts of a task with a process, in every step."""
 
     needs = frozenset({"before"})
     gives = frozenset({"groups", "recorded_B", "weight_B", "opponent_B", "preference_B"})
 
     class Config(hookline.Config):
         task: DataName
-        """A task with a process that leaves nothing to chance, e.g. builtin:arms."""
+        """A task with a deterministic process, e.g. builtin:arms."""
         learner: float = Field(0.0, ge=0, le=1)
-        """Who gives the answers: 0 the policy, 1 the reference, between them the geometric mixture π^(1−a) π_ref^a."""
+        """The source of the answers: 0 is the policy, 1 the reference, a value a between them the mixture π^(1−a) π_ref^a."""
         opponent: float = Field(0.0, ge=0, le=1)
-        """Whom they are compared with, likewise."""
+        """The source of the answers that they are compared with, on the same scale."""
         final_opponent: float | None = Field(None, ge=0, le=1)
-        """Where `opponent` goes in a straight line by the phase's end; none: it stays."""
+        """The value of `opponent` at the end of the phase, reached linearly; none: it is constant."""
 
     def setup(self, ctx: Context) -> None:
         c = self.config
@@ -83,7 +83,7 @@ class Population(Component):
 
 
 def _answers(process: Process, start: object, name: str) -> Iterator[str]:
-    """Every way from a start to an end, as words."""
+    """Every path from a start to an end, as words."""
     found = 0
     open_: list[tuple[object, Sequence[str]]] = [(start, ())]
     while open_:
@@ -95,7 +95,7 @@ def _answers(process: Process, start: object, name: str) -> Iterator[str]:
         for word in actions:
             outcomes = process.step(state, word)
             if len(outcomes) > 1:
-                raise DataError(f"{name} leaves something to chance, so an answer has no one reward", "use generate")
+                raise DataError(f"the process of {name} is random, so an answer has no fixed reward", "use generate")
             open_.append((outcomes[0][1], (*words, word)))
         if found + len(open_) > MOST:
-            raise DataError(f"{name} has more than {MOST} answers to a prompt", "sample some: use generate")
+            raise DataError(f"{name} has more than {MOST} answers to a prompt", "sample answers instead: use generate")

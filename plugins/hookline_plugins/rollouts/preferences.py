@@ -1,4 +1,4 @@
-"""Comparisons and rankings as experience: rows of one group, the better with the higher reward."""
+"""Comparisons and rankings as rows: the rows of a group are the answers, and better answers have higher rewards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hookline import Component, Context, DataError, DataName, Encoded, PhaseName
 
 
 class Preferences(Component):
-    """From a file of `prompt`, `chosen`, `rejected`, or from what an earlier phase collected.
+    """Reads a file of `prompt`, `chosen`, `rejected`, or the judgements that an earlier phase collected.
 
     A comparison is two rows with reward 1 and 0; a ranking of K answers is K rows with rewards K−1 … 0.
     """
@@ -25,17 +25,17 @@ class Preferences(Component):
 
     class Config(hookline.Config):
         from_: PhaseName | None = Field(None, alias="from")
-        """The phase whose judgements are read, token for token as the answers were sampled."""
+        """The phase whose judgements are read, with exactly the tokens that were sampled."""
         path: DataName | None = None
-        """Or a file with `prompt`, `chosen` and `rejected`."""
+        """Alternatively, a file with `prompt`, `chosen` and `rejected`."""
         split: Literal["all", "train", "heldout"] = "all"
-        """`heldout`: the prompts, about a tenth, that `train` never shows; chosen by a hash of the prompt."""
+        """`heldout`: about a tenth of the prompts, chosen by a hash, which `train` never contains."""
         rows: int = Field(32, ge=1)
         """Judgements per step (each is two rows or more)."""
 
     def setup(self, ctx: Context) -> None:
         if (self.config.from_ is None) == (self.config.path is None):
-            raise DataError("preferences come either `from` a phase or from a `path`", "give exactly one")
+            raise DataError("preferences are read either `from` a phase or from a `path`", "give exactly one")
         source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
         longest = ctx.role_named("policy").context
         self.judgement = source.made(lambda record, where: self._read(ctx, record, where))
@@ -53,7 +53,7 @@ class Preferences(Component):
                 "check the split and the lengths",
             )
         if left:
-            ctx.run.notice(f"{source.name}: {left} judgements are longer than {longest} tokens and left out")
+            ctx.run.notice(f"{source.name}: {left} judgements are longer than {longest} tokens and were left out")
 
     def _wanted(self, record: Any) -> bool:
         if self.config.split == "all":
@@ -86,7 +86,7 @@ class Preferences(Component):
 
 
 def _sampled(ctx: Context, record: Any, where: str) -> list[Encoded]:
-    """The answers of a judgement, token for token as they were sampled, shown to be this tokenizer's."""
+    """The answers of a judgement with exactly the tokens that were sampled; checks that the ids belong to this tokenizer."""
 
     def fits(ids: Any) -> bool:
         known = ctx.tokenizer.vocabulary
@@ -97,7 +97,7 @@ def _sampled(ctx: Context, record: Any, where: str) -> list[Encoded]:
     if isinstance(ranking, list):
         answers = [answer.get("token_ids") if isinstance(answer, dict) else None for answer in ranking]
     if len(answers) < 2:
-        raise DataError(f"{where}: 'ranking' is no list of two answers or more", "rank at least two")
+        raise DataError(f"{where}: 'ranking' is not a list of two or more answers", "rank at least two")
     if not fits(record.get("prompt_ids")) or not all(map(fits, answers)):
         raise DataError(
             f"{where}: its prompt_ids and token_ids are not all lists of this tokenizer's ids",

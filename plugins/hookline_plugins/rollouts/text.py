@@ -1,4 +1,4 @@
-"""Plain text as experience: the stream of tokens in blocks, each predicted from its first token on."""
+"""Plain text as rows: the stream of tokens is cut into blocks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hookline import Component, Context, DataError, DataName, Encoded, Rollout, 
 
 
 class Text(Component):
-    """Texts joined end to end and cut into blocks; every token but the very first is predicted once
-    an epoch (and but a tail shorter than a block)."""
+    """Texts joined end to end and cut into blocks. In an epoch every token is predicted once, except the very first
+    token and a tail that is shorter than a block."""
 
     class Config(hookline.Config):
         path: DataName
@@ -36,12 +36,15 @@ class Text(Component):
         if not count:
             raise DataError(f"{source.name}: 0 of {len(source)} rows have a 'text'", "name a source of plain texts")
         if count < len(source):
-            ctx.run.notice(f"{source.name}: {len(source) - count} of {len(source)} rows have no 'text', left out")
+            ctx.run.notice(
+                f"{source.name}: {len(source) - count} of {len(source)} rows have no 'text' and were left out"
+            )
         length = self.config.length
         self.blocks = (len(self.stream) - 1) // length
         if not self.blocks:
             raise DataError(
-                f"{source.name} has {len(self.stream)} tokens, less than one block of {length}", "lower `length`"
+                f"{source.name} has {len(self.stream)} tokens, which is less than one block of {length}",
+                "lower `length`",
             )
         del self.stream[self.blocks * length + 1 :]
 

@@ -1,4 +1,4 @@
-"""Recorded episodes: what somebody did, what followed, what it earned. The offline half of `episodes`."""
+"""Recorded episodes: actions, outcomes and rewards. The offline counterpart of `episodes`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hookline import Component, Context, DataError, DataName, Encoded, Record, R
 
 
 class Transcripts(Component):
-    """Rows of `prompt` and `turns`, each turn [action, what was shown, reward]. Actions are learned from, shown words are
-    not; what an action earned sits on its last token."""
+    """Rows of `prompt` and `turns`, each turn [action, shown words, reward]. Only actions are learned from; the reward of an
+    action is on its last token."""
 
     gives = frozenset({"recorded_BT"})
 
@@ -34,16 +34,18 @@ class Transcripts(Component):
     def _read(self, ctx: Context, record: Record, where: str, longest: int) -> Encoded:
         turns = record.get("turns")
         if not isinstance(record.get("prompt"), str) or not isinstance(turns, list) or not turns:
-            raise DataError(f"{where} is no episode", f"it needs `prompt` and a list `turns`, it has: {', '.join(record)}")  # fmt: skip
+            raise DataError(f"{where} is not an episode", f"it needs `prompt` and a list `turns`; it has: {', '.join(record)}")  # fmt: skip
         ids: list[int] = []
         chosen: list[bool] = []
         paid: list[float] = []
         for turn in turns:
             if not (isinstance(turn, list) and len(turn) == 3 and isinstance(turn[2], int | float)):
-                raise DataError(f"{where}: the turn {turn!r:.60} is not [action, shown, reward]", "write it so")
+                raise DataError(
+                    f"{where}: the turn {turn!r:.60} is not [action, shown, reward]", "write it as such a list"
+                )
             said, shown = ctx.encode_turn((), str(turn[0])), ctx.encode_turn((), str(turn[1]))
             if not said:
-                raise DataError(f"{where}: a turn's action is empty", "leave the turn out")
+                raise DataError(f"{where}: the action of a turn is empty", "leave the turn out")
             ids += said + shown
             chosen += [True] * len(said) + [False] * len(shown)
             paid += [0.0] * (len(said) - 1) + [float(turn[2])] + [0.0] * len(shown)
@@ -51,8 +53,8 @@ class Transcripts(Component):
         row = replace(prompt, answer_ids=ids, learn=chosen, columns={"recorded_BT": torch.tensor(paid)})
         if len(row) > longest:
             raise DataError(
-                f"{where} has {len(row)} tokens, the model {longest} positions",
-                "build a longer context, or leave the row out",
+                f"{where} has {len(row)} tokens, but the model has {longest} positions",
+                "build the model with a longer context, or leave the row out",
             )
         return row
 

@@ -1,8 +1,8 @@
-"""Three arms, pulled once: the smallest task with a choice, whose optima are closed forms.
+"""Three arms, pulled once: the smallest task with a choice. Its optima are known in closed form.
 
 Rewards (1, 0, −1), reference (.2, .3, .5). With a KL price β the best policy is π ∝ π_ref exp(r/β) (Ziebart 2010; Rafailov et
-al. 2023, eq. 4), which population DPO shares: (.80077, .16256, .03667) at β = .5. IPO against the reference's own answers ends
-at π ∝ π_ref exp(P(· ≻ π_ref)/τ) (Azar et al. 2023, eq. 7): (.31881, .32677, .35442) at τ = .5.
+al. 2023, eq. 4), also for population DPO: (.80077, .16256, .03667) at β = .5. IPO against the reference's own answers converges
+to π ∝ π_ref exp(P(· ≻ π_ref)/τ) (Azar et al. 2023, eq. 7): (.31881, .32677, .35442) at τ = .5.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PROMPT = "pull"
 
 
 class Choice(Process):
-    """One word, and it is over. arms: word → (probability under the reference, what it pays)."""
+    """An episode of one word. arms: word → (probability under the reference, reward)."""
 
     def __init__(self, prompt: str, arms: Mapping[str, tuple[float, float]]) -> None:
         self.words, self.arms = prompt, dict(arms)
@@ -35,7 +35,7 @@ class Choice(Process):
 
 
 class Arms(Task):
-    """Splits `train` and `heldout`: the one prompt. `answers`: each arm once (`prompt`, `completion`)."""
+    """Splits `train` and `heldout`: the single prompt. `answers`: each arm once (`prompt`, `completion`)."""
 
     splits = ("train", "heldout", "answers")
 

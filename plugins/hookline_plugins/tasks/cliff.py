@@ -1,9 +1,9 @@
-"""Walking along a cliff (Sutton & Barto 2018, example 6.6): the difference between Q-learning and SARSA in one picture.
+"""Cliff walking (Sutton & Barto 2018, example 6.6): shows the difference between Q-learning and SARSA.
 
-A grid of 4 × 12. From the lower left corner to the lower right one; every step costs 1, and a step onto the cells
-between them, the cliff, costs 100 and leads back to the start. The shortest way, along the edge, costs 13. Learning with
-ε-greedy exploration, Q-learning finds it and keeps falling off; SARSA takes the safe way round, 17 steps, and earns more
-while it learns.
+A grid of 4 × 12 cells. The start is the lower left corner and the goal is the lower right corner. Every step costs 1; a step
+onto the cells between them, the cliff, costs 100 and leads back to the start. The shortest path, along the edge, costs 13. With
+ε-greedy exploration, Q-learning finds this path and keeps falling off; SARSA learns the safe path of 17 steps and earns more
+during learning.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
 class Cliff(Task):
-    """Splits `train` and `heldout`: the start. `words`: every word there is, for a tokenizer."""
+    """Splits `train` and `heldout`: the start. `words`: every word of the task, for a tokenizer."""
 
     splits = ("train", "heldout", "words")
 
     class Config(hookline.Config):
         learners: int = Field(30, ge=0)
-        """How many learners have a word of their own, learner0 and so on."""
+        """Number of learners that have a word of their own (learner0, …)."""
 
     def rows(self, split: str) -> Sequence[Record]:
         if split != "words":
@@ -42,7 +42,7 @@ class Cliff(Task):
 
 
 class Edge(Process):
-    """The grid. An episode ends at the goal and nowhere else."""
+    """The grid. An episode ends only at the goal."""
 
     resumable = True
 

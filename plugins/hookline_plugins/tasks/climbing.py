@@ -1,8 +1,8 @@
 """The climbing game (Claus & Boutilier 1998): two agents, three moves each, one payoff for both.
 
-The best joint move (a, x) pays 11, but whoever plays its half alone loses 30, so learners that do not see each other settle
-for 5 or 6. A policy that sees the first move before it makes the second (`sees: [position, last]`) is one joint learner and
-finds 11; one that sees the position alone (`sees: [position]`) is two independent ones.
+The best joint move (a, x) pays 11, but if only one agent plays its part, the payoff is −30, so learners that do not see each other
+settle for 5 or 6. A policy that sees the first move before the second (`sees: [position, last]`) is one joint learner and finds
+11; a policy that sees only the position (`sees: [position]`) is two independent learners.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Climbing(Task):
 
 
 class Climb(Process):
-    """A state is what was played so far."""
+    """A state is the moves played so far."""
 
     def starts(self) -> Sequence[tuple[float, str]]:
         return [(1.0, "")]

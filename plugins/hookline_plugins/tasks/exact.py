@@ -1,9 +1,9 @@
-"""Exact answers about a small `Process`: what a policy earns, how far it is from the reference, and the best it could do.
+"""Exact figures of a small `Process`: a policy's expected reward, its KL to the reference, and the best possible reward.
 
-Everything is summed over all that can happen, backwards from the end (dynamic programming); nothing is drawn. The best
+All figures are summed over all outcomes, backwards from the end (dynamic programming), without sampling. The best
 expected reward at each KL is reached by the soft optimum: V(s) = β log Σ_a π_ref(a|s) exp(Q(s,a)/β),
-π(a|s) = π_ref(a|s) exp((Q(s,a) − V(s))/β) (Ziebart 2010; Levine 2018, §2), so its (KL, reward) over all β is the frontier
-that no policy lies above.
+π(a|s) = π_ref(a|s) exp((Q(s,a) − V(s))/β) (Ziebart 2010; Levine 2018, §2), so its (KL, reward) over all β is the
+frontier, and no policy is above it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 Policy = Callable[[State], Mapping[str, float]]
-"""State → word → probability. What is missing of 1 goes to words that are no action: they end the episode unpaid."""
+"""State → word → probability. The rest up to 1 belongs to words that are not an action; they end the episode without reward."""
 
 ROUNDING = 1e-4
-"""Less than this is missing of 1 by single precision alone."""
+"""A rest smaller than this is a rounding error of single precision."""
 
 
 class ExactTask(Task):
-    """A task that is its process: what it pays is known, and so is the frontier."""
+    """A task defined by its process, so its expected reward and frontier are known exactly."""
 
     def frontier(self, figure: str) -> Sequence[tuple[float, float]] | None:
         process = self.process()
@@ -52,7 +52,7 @@ BETAS = tuple(0.005 * 1.3**i for i in range(36))
 
 @lru_cache(maxsize=8)
 def ordered(process: Process) -> tuple[State, ...]:
-    """Every state that can be reached, each before all that may follow it. Refuses a process that may go in circles."""
+    """Every reachable state, each before its successors. Raises an error if the process can return to a state."""
     done: dict[State, bool] = {}
     order: list[State] = []
     for _, start in process.starts():
@@ -67,7 +67,7 @@ def ordered(process: Process) -> tuple[State, ...]:
                 done[state] = True
                 order.append(stack.pop()[0])
             elif after in done:
-                raise DataError(f"the process may come back to {after}", "exact sums need one that goes on to an end")
+                raise DataError(f"the process may come back to {after}", "exact sums need a process without cycles")
             else:
                 done[after] = False
                 stack.append((after, _next(process, after)))
@@ -81,12 +81,12 @@ def _next(process: Process, state: State) -> Iterator[State]:
 
 
 def reference(process: Process) -> Policy:
-    """The policy that the task calls its reference."""
+    """The task's reference policy."""
     return process.actions
 
 
 def greedy(policy: Policy) -> Policy:
-    """Always the likeliest action."""
+    """The policy that always takes the likeliest action."""
 
     def likeliest(state: State) -> Mapping[str, float]:
         said = policy(state)
@@ -98,7 +98,7 @@ def greedy(policy: Policy) -> Policy:
 def evaluate(process: Process, policy: Policy, against: Policy | None = None) -> tuple[float, float]:
     """(expected reward, KL to `against` in nats per episode); `against`: the reference unless given.
 
-    Words that are no action count as one word together: the KL is infinite where only the policy says them.
+    Words that are not an action count together as one word: the KL is infinite if only the policy says them.
     """
     against = against or reference(process)
     value: dict[State, float] = {}
@@ -123,7 +123,7 @@ def evaluate(process: Process, policy: Policy, against: Policy | None = None) ->
 
 
 def soft_optimum(process: Process, beta: float, against: Policy | None = None) -> Policy:
-    """The policy that earns the most of E[reward] − β KL; β = 0 is the plain optimum."""
+    """The policy that maximises E[reward] − β KL; β = 0 is the plain optimum."""
     against = against or reference(process)
     soft: dict[State, float] = {}
     best: dict[State, dict[str, float]] = {}
@@ -144,13 +144,13 @@ def soft_optimum(process: Process, beta: float, against: Policy | None = None) -
 
 
 def frontier(process: Process, betas: Sequence[float] = BETAS) -> list[tuple[float, float]]:
-    """(KL, the most reward there is at that KL), by rising KL."""
+    """(KL, the best expected reward at that KL), by rising KL."""
     return sorted((kl, reward) for beta, kl, reward in tangents(process, tuple(betas)) if beta)
 
 
 def ceiling(process: Process, kl: float) -> float:
-    """No policy at this KL earns more: the lowest of the frontier's tangents, found to about a ten-thousandth.
-    At infinite KL, what the best policy of all earns."""
+    """The best expected reward at this KL: the lowest of the frontier's tangents, accurate to about a ten-thousandth.
+    At infinite KL, the expected reward of the best policy."""
     kl = max(kl, 0.0)
     points = tangents(process)
     if kl == inf:
@@ -173,7 +173,7 @@ def _height(process: Process, beta: float, kl: float) -> float:
 
 @lru_cache(maxsize=8)
 def tangents(process: Process, betas: Sequence[float] = BETAS) -> list[tuple[float, float, float]]:
-    """(slope β, KL, reward) of the frontier's tangents, by rising β; the first is the level of the best policy of all."""
+    """(slope β, KL, reward) of the frontier's tangents, by rising β; the first has the level of the best policy."""
     reward, kl = evaluate(process, soft_optimum(process, 0.0))
     found = [(0.0, kl, reward)]
     for beta in betas:
@@ -215,10 +215,10 @@ def _distribution(process: Process, policy: Policy, start: State) -> dict[float,
 
 
 def policy_of(ctx: Context, process: Process, role: str = "policy") -> Policy:
-    """What a role says in every state, read off it by way of one row per state and action.
+    """The policy of a role in every state, computed with one row per state and action.
 
-    Exact for a policy that looks at nothing but the state, such as a table; a network that also looks at how it got there
-    is read on one way that leads there.
+    Exact for a policy that sees only the state, such as a table. A network that also sees the earlier tokens is read after one
+    path to each state.
     """
     rows: list[Encoded] = []
     asked: list[tuple[State, str]] = []

@@ -1,7 +1,7 @@
 """Write a sentence that contains the given words. Prompts and reference answers come from the standard library's docs.
 
-A prompt names two words; the answer is a sentence of the documentation with both in it. Held out are whole combinations of
-keywords: no training prompt and no training answer holds both words of one.
+A prompt names two words; the answer is a sentence of the documentation that contains both. Whole combinations of keywords are held
+out: no training prompt and no training answer contains both words of a held-out combination.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ STOP = frozenset(
 
 
 class Keywords(Task):
-    """Splits `train` and `heldout` (prompts of keywords alone), `sentences` and `sentences-heldout` (with completions).
+    """Splits `train` and `heldout` (only prompts), `sentences` and `sentences-heldout` (prompts with completions).
 
-    Rows hold `prompt`, `keywords`, and for the sentences `completion`.
+    Rows have `prompt`, `keywords`, and in the sentence splits `completion`.
     """
 
     splits = ("train", "heldout", "sentences", "sentences-heldout")
 
     class Config(hookline.Config):
         keywords: int = Field(16, ge=4)
-        """How many frequent words the prompts of `train` and `heldout` are made of. Fewer are learned sooner."""
+        """Number of frequent words that the prompts of `train` and `heldout` use. Fewer words are learned sooner."""
         known: int = Field(200, ge=4)
-        """How many frequent words the prompts of the sentences are made of."""
+        """Number of frequent words that the prompts of the sentence splits use."""
         per_prompt: int = Field(2, ge=1, le=4)
-        """Words in a prompt."""
+        """Number of words in a prompt."""
         shortest: int = Field(5, ge=1)
-        """Words in a sentence, at least."""
+        """Minimum number of words in a sentence."""
         longest: int = Field(12, ge=1)
-        """Words in a sentence, at most."""
+        """Maximum number of words in a sentence."""
 
     def rows(self, split: str) -> Sequence[Record]:
         if split in ("train", "heldout"):
@@ -65,7 +65,7 @@ class Keywords(Task):
 
     @cached_property
     def _frequent(self) -> list[str]:
-        """Words by the number of training sentences that hold them."""
+        """Words by the number of training sentences that contain them."""
         counts = Counter(w for s in self._sentences[0] for w in set(words_of(s)) if len(w) > 2 and w not in STOP)
         return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
@@ -76,7 +76,7 @@ class Keywords(Task):
         return [c for c in every if not held_out(" ".join(c), 0.2)], [c for c in every if held_out(" ".join(c), 0.2)]
 
     def _with_sentences(self, heldout: bool) -> Iterator[Record]:
-        """Each sentence with a few choices of its words, chosen by the sentence itself."""
+        """Each sentence with a few selections of its words. The selection depends only on the sentence."""
         known, keywords = set(self._frequent[: self.config.known]), set(self._frequent[: self.config.keywords])
         kept_back = set(self._combinations[1])
         for sentence in self._sentences[heldout]:

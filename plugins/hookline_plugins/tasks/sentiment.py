@@ -1,7 +1,7 @@
-"""Controlled sentiment with an exact frontier: sixteen words, each good, bad or neutral, paid by their mean.
+"""Controlled sentiment with an exact frontier: sixteen words, each good, bad or neutral; the reward is their mean.
 
-The experiment of the DPO paper (Rafailov et al. 2023, §6.1) with everything known: the reference draws every word from
-(.2 good, .2 bad, .6 neutral), so the best policy at each KL tilts each word by exp(reward / β) and nothing else.
+The experiment of the DPO paper (Rafailov et al. 2023, §6.1) with an exact solution: the reference draws every word from
+(.2 good, .2 bad, .6 neutral), so the best policy at each KL multiplies the probability of each word by exp(reward / β).
 """
 
 from __future__ import annotations

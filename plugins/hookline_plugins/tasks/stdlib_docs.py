@@ -1,4 +1,4 @@
-"""Real text that every machine has: the docstrings of Python's standard library, parsed with `ast`, never imported."""
+"""Real text available on every machine: the docstrings of Python's standard library, parsed with `ast` and never imported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StdlibDocs(Task):
 
 
 def held_out(text: str, share: float = 0.05) -> bool:
-    """Whether a text is kept from training: a function of the text alone."""
+    """Whether a text is held out. The result depends only on the text."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:4], "big") < share * 2**32
 
 

@@ -1,8 +1,8 @@
-"""Random walks on a small graph: find the shortest way to the goal (the toy of Decision Transformer, Chen et al. 2021, as trlX has it).
+"""Random walks on a small graph: find the shortest path to the goal (the toy task of Decision Transformer, Chen et al. 2021, as in trlX).
 
-21 nodes, an edge with probability .1, node 0 is the goal. A walk starts anywhere else and has at most ten nodes. What it is
-worth is its optimality (10 − nodes) / (10 − nodes of the shortest way), 0 when it never arrives or leaves the graph. The
-data are 1 000 walks that step at random; cloning them keeps their optimality, .355 at seed 1000, and the best is 1.
+21 nodes, an edge with probability .1, node 0 is the goal. A walk starts at any other node and has at most ten nodes. Its reward is
+its optimality (10 − nodes) / (10 − nodes of the shortest path), or 0 if it never arrives or leaves the graph. The data are 1 000
+walks that step at random; cloning them reaches the same optimality, .355 at seed 1000, and the best is 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Walks(ExactTask):
 
     class Config(hookline.Config):
         seed: int = Field(1000, ge=0)
-        """Which graph."""
+        """Seed of the graph."""
 
     def rows(self, split: str) -> Sequence[Record]:
         if split != "walks":
@@ -46,7 +46,7 @@ class Walks(ExactTask):
 
 
 class Graph(Process):
-    """The graph of a seed, and walking on it. Paid once, at the goal."""
+    """Walking on the graph of a seed. The reward is given once, at the goal."""
 
     def __init__(self, seed: int) -> None:
         draw = np.random.RandomState(seed)
@@ -71,7 +71,7 @@ class Graph(Process):
         return walk
 
     def _shortest(self) -> list[int]:
-        """Nodes on the shortest way from each node to the goal, at most ten."""
+        """Number of nodes on the shortest path from each node to the goal, at most ten."""
         nodes = {GOAL: 1}
         queue = deque([GOAL])
         while queue:
@@ -83,7 +83,7 @@ class Graph(Process):
         return [min(nodes.get(node, LONGEST), LONGEST) for node in range(NODES)]
 
     def optimality(self, start: int, nodes: int) -> float:
-        """Of a walk that reached the goal with so many nodes, its start and the goal among them."""
+        """The optimality of a walk that reached the goal with this number of nodes, including its start and the goal."""
         spare = LONGEST - self.shortest[start]
         return (LONGEST - nodes) / spare if spare else 1.0
 

@@ -1,16 +1,15 @@
 """A small Wordle, solved exactly: find one of twenty three-letter words in at most six guesses (after Snell et al. 2022, §6.3).
 
-Every guess costs 1 and is answered per letter: g, it stands there; y, it stands elsewhere; x, it does not stand in the word
-(a letter that stands once is marked once). The hidden word is uniform, so what a player knows is the set of words that are
-still possible, and that set is the state: the answers are its chances. Dynamic programming gives the best player's mean,
-−2.70.
+Every guess costs 1 and gets an answer for each letter: g, it is in this place; y, it is in another place; x, it is not in the word
+(a letter that occurs once is marked once). The hidden word is drawn uniformly, so the state is the set of words that are still
+possible, and the answers are the random outcomes. Dynamic programming gives the best player's mean, −2.70.
 
-`games` were played by someone with a habit that misleads one-step improvement: half of them open with the best word, art,
-and go on carelessly; half open with a poor one, sun, and go on with care. Judged by how such games end (SARSA), sun looks
-better than art. Who looks at what could have followed (Q-learning, ILQL) opens with art and goes on with care.
+`games` come from a scripted player whose habit misleads one-step improvement: half of the games open with the best word, art, and
+continue carelessly; half open with a poor word, sun, and continue with care. Judged by how these games end (SARSA), sun looks
+better than art. A method that considers what could have followed (Q-learning, ILQL) opens with art and continues with care.
 
-With `notes` (builtin:wordle/games?notes=true) each answer but the last is followed by one word more: the words that are
-still possible. That is all a player must remember, so a table that sees the last word can learn the game.
+With `notes` (builtin:wordle/games?notes=true) each answer except the last is followed by one more word, which encodes the words
+that are still possible. A player needs to remember only this, so a table that sees the last word can learn the game.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ WORDS = tuple("ace art bad bee cab dig eat fox gas hop ink jar leg map net oak p
 GUESSES, GAMES = 6, 4000
 BEST, POOR = "art", "sun"
 CARELESS = 0.8
-"""How often the careless guess is any word at all."""
+"""How often the careless player guesses any word."""
 State = tuple[tuple[str, ...], int]
 """(words still possible, guesses made); no words: found"""
 
 
 class Wordle(ExactTask):
-    """Splits `train` and `heldout`: the one start. `games`: the scripted player's, with `turns` [guess, answer, reward].
-    `words`: every word there is, for a tokenizer."""
+    """Splits `train` and `heldout`: the single start. `games`: those of the scripted player, with `turns` [guess, answer, reward].
+    `words`: every word of the task, for a tokenizer."""
 
     splits = ("train", "heldout", "games", "words")
 
     class Config(hookline.Config):
         notes: bool = False
-        """Show after each answer which words are still possible."""
+        """Show the words that are still possible after each answer."""
 
     def rows(self, split: str) -> Sequence[Record]:
         board = self.process()
@@ -59,7 +58,7 @@ class Wordle(ExactTask):
 
 
 class Board(Process):
-    """The game as its player knows it."""
+    """The game from the player's point of view."""
 
     def __init__(self, notes: bool) -> None:
         self.notes = notes
@@ -86,7 +85,7 @@ class Board(Process):
         return f"{said} {note(after[0])}" if self.notes and self.actions(after) else said
 
     def answers(self) -> set[str]:
-        """Every word it may show."""
+        """Every word that the game can show."""
         found: set[str] = set()
         known = {WORDS}
         for possible in (level := [WORDS]):
@@ -108,7 +107,7 @@ def note(possible: Sequence[str]) -> str:
 
 
 def answer(guess: str, hidden: str) -> str:
-    """What a guess is told, letter by letter."""
+    """The answer to a guess, letter by letter."""
     spare = [h for g, h in zip(guess, hidden) if g != h]
     said = []
     for g, h in zip(guess, hidden):

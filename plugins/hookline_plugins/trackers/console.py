@@ -1,4 +1,4 @@
-"""A run as a person watches it: a live bar on a terminal, a few plain lines anywhere else."""
+"""Shows the progress of a run: a live bar on a terminal, a few plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hookline import Component, Run, hookimpl
 from hookline_plugins.report import words
 
 FIGURES = ("accuracy", "reward", "kl", "truncated", "unjudged", "judgements")
-"""Shown in this order where a row has them; `nll`, else `loss`, stands before, evaluation figures behind."""
+"""Shown in this order if a row has them, after `nll` (or `loss`) and before evaluation figures."""
 STEPS, SECONDS = 10, 10.0
-"""The whole run's time is estimated after so many steps, or after three that took so many seconds."""
+"""The total time is estimated after this number of steps, or after three steps that took this number of seconds."""
 
 
 class Console(Component):
-    """Progress and the figures a person wants, on standard output. Figures outside their healthy range are named once."""
+    """Prints progress and the main figures to standard output. Reports figures outside their healthy range once per phase."""
 
     class Config(hookline.Config):
         lines: int = Field(10, ge=1)
-        """Where there is no terminal: lines per phase, besides those that bring an evaluation (as many again)."""
+        """Without a terminal: lines per phase. As many additional lines may show evaluations."""
         figures: tuple[str, ...] = ()
-        """More figures of the row to show, by name."""
+        """Names of additional figures to show."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
@@ -82,7 +82,7 @@ class Console(Component):
         took = words.duration(time.monotonic() - self.began)
         rows = run.rows()
         steps = sum(row["step"] > 0 for row in rows)
-        tail = "" if status == "finished" else "; the same command goes on from the newest save"
+        tail = "" if status == "finished" else "; run the same command again to continue from the newest save"
         self.screen.say(f"{status} in {took}, {steps} steps in all{tail}", "bold")
         phases = list(dict.fromkeys(row["phase"] for row in rows))
         shown = [(phase, self.first_and_last(rows, phase)) for phase in phases]
@@ -97,7 +97,7 @@ class Console(Component):
     # -- the whole run
 
     def _place(self, run: Run, phase: str) -> str:
-        """`   phase 2 of 6, about 5 min left in all`; nothing where there is one phase."""
+        """`   phase 2 of 6, about 5 min left in all`; empty if there is only one phase."""
         names = [spec["name"] for spec in run.experiment["phases"]]
         if len(names) == 1:
             return ""
@@ -107,7 +107,7 @@ class Console(Component):
         )
 
     def _estimate(self, run: Run, step: int) -> None:
-        """Say once how long the whole run will take, as soon as some steps tell; then keep the figure for later lines."""
+        """Print an estimate of the total time once, after the first steps; later lines show the updated estimate."""
         taken, now = step - self.first_step, time.monotonic()
         early = taken < min(STEPS, self.steps) and (taken < 3 or now - self.phase_began < SECONDS)
         if (early and not self.estimated) or now < self.next_estimate:
@@ -124,7 +124,7 @@ class Console(Component):
     # -- lines
 
     def figures_of(self, row: Mapping[str, Any]) -> list[str]:
-        """`nll 3.21`, `kl 1.4`, …, `812 tokens/s`: what a row tells a person, evaluations apart."""
+        """`nll 3.21`, `kl 1.4`, …, `812 tokens/s`: the main figures of a row, without evaluations."""
         metrics = row["metrics"]
         names = [name for name in ("nll", "loss") if name in metrics][:1]
         names += [name for name in (*FIGURES, *self.config.figures) if name in metrics]
@@ -137,7 +137,7 @@ class Console(Component):
         return f"{100 * value:.0f} %" if name == "truncated" and math.isfinite(value) else words.number(value)
 
     def _plain_line(self, step: int, figures: Sequence[str], evaluated: Sequence[str]) -> None:
-        """A line now and then. Evaluations come as they are made, or, when there are many, with the next line."""
+        """Print a line at intervals. Evaluations are printed at once, or with the next line if there are many."""
         if evaluated:
             self.waiting, self.evaluated_at = list(evaluated), step
         due = step >= self.next_line or step == self.steps
@@ -170,7 +170,7 @@ class Console(Component):
                 self.alarmed.add((phase, name))
                 self.screen.say(
                     f"  worth a look: {name} is {words.number(value)}, usually {low:g} to {high:g} ({known.formula}). "
-                    "Said once per phase.",
+                    "Reported once per phase.",
                     "yellow",
                 )
 
@@ -181,7 +181,7 @@ class Console(Component):
         self.screen.say(f"{phase} done in {took}" + (f"   {'   '.join(said)}" if said else ""))
 
     def first_and_last(self, rows: Sequence[Mapping[str, Any]], phase: str, training: bool = False) -> list[str]:
-        """`perplexity 510 → 49.2`, …: a phase's evaluation figures, and on wish its loss, at start and end."""
+        """`perplexity 510 → 49.2`, …: a phase's evaluation figures, and optionally its loss, at start and end."""
         found: dict[str, list[float]] = {}
         for row in rows:
             if row["phase"] != phase:
@@ -253,7 +253,7 @@ class Terminal:
             self.figures.plain = f"  {figures}" if figures else "  …"
 
     def end(self) -> None:
-        """Take the bar away; the cursor is the user's again."""
+        """Remove the bar and restore the cursor."""
         if self.live:
             self.live.stop()
             self.live = None

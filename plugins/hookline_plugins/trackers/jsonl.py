@@ -19,19 +19,21 @@ TAKEN = frozenset({"metrics.jsonl", "evaluations.jsonl", "journal.jsonl", "run.j
 class JSONLines(Component):
     """Appends each row: `{"row", "phase", "step", "metrics", "timings"}`, one line a step.
 
-    A file holds every row once, in order: after a resume it is written anew from the run's own rows. A stream (`-`)
-    cannot be taken back; there, rows behind the newest save are printed again.
+    A file contains every row once, in order: after a resume it is rewritten from the run's own rows. Lines that were printed
+    to a stream (`-`) cannot be removed, so rows after the newest save are printed again.
     """
 
     class Config(hookline.Config):
         path: str = Field("rows.jsonl", min_length=1)
-        """Where: a file, relative to the run directory, or `-` for standard output."""
+        """A file, relative to the run directory, or `-` for standard output."""
 
         @field_validator("path")
         @classmethod
         def not_the_runs_own(cls, path: str) -> str:
             if Path(path).name in TAKEN:
-                raise ValueError(f"{Path(path).name} is the run's own; choose another name, such as rows.jsonl")
+                raise ValueError(
+                    f"{Path(path).name} is a file of the run itself; choose another name, such as rows.jsonl"
+                )
             return path
 
     @hookimpl
@@ -55,5 +57,5 @@ class JSONLines(Component):
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """One row, one line; figures that are not finite read NaN or Infinity, as Python's reader knows them."""
+    """One row, one line; figures that are not finite are written as NaN or Infinity, which Python's `json` can read."""
     return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""What a run showed, as one page a person reads (report.html) and as figures a program reads (report.json)."""
+"""The report of a run, as a page for people (report.html) and as figures for programs (report.json)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hookline_plugins.report import run as report_run
 
 
 class Report(Component):
-    """Written when a run finishes. Nothing on the page is loaded from elsewhere, so it can be sent and kept.
+    """Writes a report when a run finishes. The page loads nothing from elsewhere, so it can be sent and archived.
 
-    report.json holds every figure; all but its `timings` is equal for runs that differ only in where they were killed.
+    report.json contains every figure. Apart from its `timings` it is equal for runs that differ only in where they were killed.
     """
 
     class Config(hookline.Config):
         examples: int = Field(10, ge=0)
-        """Prompts per evaluation whose answers are shown before and after; the first ones, not chosen ones."""
+        """Number of prompts per evaluation whose answers are shown before and after; always the first ones, without selection."""
         resamples: int = Field(10_000, ge=100, le=100_000)
-        """Bootstrap draws per interval. Few are quick and rough; the draws themselves are always the same."""
+        """Bootstrap draws per interval. Few are quick and rough. The draws use a fixed seed."""
         figures: bool = True
-        """Whether curves are drawn. Without them the page shows their first, middle and last values in tables."""
+        """Draw curves. Without them the page shows the first, middle and last values in tables."""
 
     @hookimpl(tryfirst=True)
     def hookline_run_finished(self, run: Run, status: str) -> None:
@@ -42,7 +42,7 @@ def write(run: Run, folder: Path, resamples: int = 10_000, examples: int = 10, f
 
 
 def _replace(path: Path, text: str) -> None:
-    """The whole file or the old one."""
+    """Write a file atomically: a reader sees either the old or the complete new file."""
     aside = path.with_name(f".{path.name}.aside")
     aside.write_text(text, encoding="utf-8", errors="replace")
     aside.replace(path)

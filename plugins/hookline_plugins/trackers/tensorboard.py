@@ -16,14 +16,14 @@ from hookline import Component, Run, hookimpl
 class TensorBoard(Component):
     """Scalars `PHASE/FIGURE` over steps in RUN/tensorboard; `tensorboard --logdir RUN` shows them.
 
-    After a resume the files are written anew from the run's rows, so that no point stands twice.
+    After a resume the files are rewritten from the run's rows, so that no point occurs twice.
     """
 
     class Config(hookline.Config):
         samples: int = Field(8, ge=0)
         """Answers per evaluation on the text page; 0 shows none."""
         flush_seconds: int = Field(10, ge=1)
-        """How long a point may wait in memory. Small is livelier, large is gentler on slow disks."""
+        """Seconds that a point may wait in memory. Small updates sooner, large writes less often to slow disks."""
 
     writer: Any = None
 
@@ -65,7 +65,7 @@ class TensorBoard(Component):
 
 
 def table(samples: Sequence[Mapping[str, Any]]) -> str:
-    """Samples as a Markdown table whose cells are plain text, whatever the model wrote."""
+    """Samples as a Markdown table. Text that the model wrote is escaped."""
     names = list(dict.fromkeys(name for sample in samples for name in sample["terms"]))
     lines = [["prompt", "response", *names], ["---"] * (2 + len(names))]
     for sample in samples:
@@ -75,5 +75,5 @@ def table(samples: Sequence[Mapping[str, Any]]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text in which nothing reads as Markdown or HTML: every character that could is written as a number."""
+    """Escape Markdown and HTML: every special character is written as a number."""
     return "".join(c if c.isalnum() or c in " ,.;:?" else f"&#{ord(c)};" for c in " ".join(text.split()))

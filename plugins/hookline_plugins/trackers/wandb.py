@@ -29,32 +29,32 @@ FIXED = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
-"""Nothing leaves this machine but what the run itself says: no code, diff, console output, or system figures."""
+"""Only data of the run itself is sent: no code, diff, console output, or system figures."""
 
 
 class WandB(Component):
     """One W&B step per committed row, figures named `PHASE/FIGURE`, drawn over `PHASE/step`.
 
     Without a key (WANDB_API_KEY, or a login in ~/.netrc) the run is written offline into RUN/wandb, and `wandb sync`
-    sends it later. After a resume the id stays. Offline, what an earlier process left is replaced by one run with every
-    row; online, only rows that W&B does not have are sent. W&B never stops a run, and never asks anything.
+    sends it later. After a resume the id stays the same. Offline, the files of an earlier process are replaced by one run
+    with every row; online, only rows that W&B does not have are sent. W&B never stops a run and never prompts for input.
     """
 
     class Config(hookline.Config):
         project: str = Field("hookline", min_length=1)
         """W&B project."""
         entity: str | None = None
-        """User or team; none: the default of the key's owner."""
+        """User or team; none: the default entity of the key's owner."""
         group: str | None = None
-        """Runs with one group are averaged together in charts; the runs of a sweep are one unless said otherwise."""
+        """Runs of the same group are averaged together in charts; default in a sweep: all of its runs are one group."""
         tags: tuple[str, ...] = ()
-        """Words to find the run by."""
+        """Tags of the run, for searching."""
         mode: Literal["auto", "online", "offline"] = "auto"
-        """`auto`: online if there is a key, else offline. WANDB_MODE, where set, decides instead of `auto`."""
+        """`auto`: online if there is a key, otherwise offline. The environment variable WANDB_MODE overrides `auto`."""
         samples: int = Field(64, ge=0)
         """Rows per sample table (prompt, answer, reward terms), one table per evaluation; 0 sends none."""
         timeout: float = Field(30.0, gt=0)
-        """Seconds to wait for W&B at start, before going offline, and at the end. Small never delays a run."""
+        """Seconds to wait for W&B at the start, before going offline, and at the end. Small avoids delays."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
@@ -88,7 +88,7 @@ class WandB(Component):
 
     @hookimpl
     def hookline_samples(self, phase: str, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Kept until the step's row is committed, so that the row is one W&B step."""
+        """Keep the samples until the step's row is committed, so that the row is one W&B step."""
         self.tables[f"{phase}/samples/{name}"] = samples
 
     @hookimpl
@@ -146,18 +146,18 @@ class WandB(Component):
         return begun
 
     def _let_go(self) -> None:
-        """After a failed start W&B's service still holds the run's id; end the service, so that the id is free again."""
+        """End W&B's service, which still uses the run's id after a failed start."""
         import wandb
 
         wandb.teardown()
 
     def _forget_offline(self, run: Run) -> None:
-        """Away with what an earlier process of this run wrote offline: its rows come again, whole, from the run itself."""
+        """Delete the offline files of an earlier process of this run; all rows are written again from the run itself."""
         for stale in (run.directory / "wandb").glob(f"offline-run-*-{run.id}"):
             shutil.rmtree(stale)
 
     def _catch_up(self, run: Run) -> None:
-        """Log what the run has and W&B has not: everything offline; online, what lies behind W&B's last row."""
+        """Log the rows that W&B does not have: offline all rows, online the rows after W&B's last row."""
         evaluations: dict[int, dict[str, Any]] = {}
         for entry in run.evaluations():
             key = f"{entry['phase']}/samples/{entry['name']}"
@@ -166,7 +166,7 @@ class WandB(Component):
             self._log(row, evaluations.get(row["row"], {}))
 
     def _log(self, row: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
-        """The one call of a row. A row that W&B had before a kill is not said twice."""
+        """Log a row in one call. A row that W&B already had before a kill is not logged twice."""
         if row["row"] < self.wandb.step:
             return
         phase = row["phase"]

@@ -1,7 +1,7 @@
 """Reward clipping: R ← min(max(R, −limit), limit), so that one answer cannot decide a step (Mnih et al. 2015; Ramamurthy et al. 2023).
 
-Clips the sum that an answer earned, as wrappers listed before left it, or every token's reward. What it does not do: tell
-great from good beyond the limit. Healthy: `reward_clipped` below a tenth; at 1 only the sign is left.
+Clips the total reward of an answer, or every token's reward, after the wrappers that are listed before it. Answers beyond the limit
+can no longer be distinguished. Healthy: `reward_clipped` is below .1; at 1 only the sign of the reward is left.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from hookline import Component, Context, Metric, Rollout, Scored, hookimpl, put_
 
 class Options(hookline.Config):
     limit: float = Field(10.0, gt=0)
-    """The largest reward, and minus it the smallest. Small is safe and blind to size."""
+    """Rewards are clipped to ±limit. Small is safe and ignores the size of rewards."""
     each: Literal["answer", "token"] = "answer"
-    """What is clipped: an answer's sum (the difference is paid on its last token), or each token's reward."""
+    """What is clipped: an answer's sum (the difference is added to its last token), or each token's reward."""
 
 
 class ClipReward(Component[Options]):
-    """No reward beyond ±limit."""
+    """Clips rewards to ±limit."""
 
-    metrics = (Metric("reward_clipped", "share of answers whose reward left ±limit", healthy=(0.0, 0.5)),)
+    metrics = (Metric("reward_clipped", "share of answers whose reward was outside ±limit", healthy=(0.0, 0.5)),)
 
     @hookimpl(wrapper=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Generator[None, Scored, Scored]:

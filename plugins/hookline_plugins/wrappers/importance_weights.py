@@ -1,17 +1,17 @@
-"""Off-policy correction: the advantage of a row drawn by μ, times w = π_old(a|s) / μ(a|s), where π_old is the policy now.
+"""Off-policy correction: multiplies the advantage of a row drawn by μ by w = π_old(a|s) / μ(a|s), where π_old is the current policy.
 
-Weighing the advantage weighs PPO's whole objective, since w ≥ 0: w · min(ρA, clip(ρ)A) with ρ = π/π_old. That is decoupled
-PPO (Hilton, Cobbe & Schulman 2022, §3) with π_old as the proximal policy, exactly; with an unclipped policy gradient it is
-plain importance sampling (Precup et al. 2000). Raw weights explode, so they are cut:
+Weighting the advantage weights PPO's whole objective, since w ≥ 0: w · min(ρA, clip(ρ)A) with ρ = π/π_old. This is exactly
+decoupled PPO (Hilton, Cobbe & Schulman 2022, §3) with π_old as the proximal policy; with an unclipped policy gradient it is plain
+importance sampling (Precup et al. 2000). The variance of raw weights is unbounded, so they are cut:
 
-- `truncate`: w ← min(w, high), as V-trace does with ρ̄ (Espeholt et al. 2018, eq. 1) and truncated importance sampling
-  between an inference engine and a trainer (Yao et al. 2025). A little bias for a bounded variance.
-- `mask`: w ← 0 outside [low, high]: what the policy would hardly say, or the sampler hardly said, teaches nothing.
+- `truncate`: w ← min(w, high), as in V-trace with ρ̄ (Espeholt et al. 2018, eq. 1) and in truncated importance sampling
+  between an inference engine and a trainer (Yao et al. 2025). A small bias gives a bounded variance.
+- `mask`: w ← 0 outside [low, high]: tokens that are very unlikely under the policy or under the sampler are not learned from.
 
-`token` weighs each token by its own ratio: the states before it stay the sampler's. `sequence` weighs by the product over the
-answer, unbiased where nothing is cut, and wild for long answers. Returns that a critic learns from are not corrected.
-List it after `whiten`: whitening afterwards would undo part of it. Healthy: `importance_mean` near 1,
-`importance_ess` above .5, `importance_cut` below .1; beyond that, rows are too old to use.
+`token` weights each token by its own ratio and does not correct the distribution of the states before it. `sequence` weights by the
+product over the answer, which is unbiased where no weight is cut, but has a high variance for long answers. Returns that a critic
+learns from are not corrected. List it after `whiten`, because whitening afterwards would undo part of it. Healthy: `importance_mean`
+near 1, `importance_ess` above .5, `importance_cut` below .1; otherwise the rows are too old to use.
 """
 
 from __future__ import annotations
@@ -30,26 +30,30 @@ from hookline_plugins.maths import LARGEST_LOG_RATIO, log_ratio
 
 
 class ImportanceWeights(Component):
-    """Stands around the advantage and makes rows of older weights, or of another sampler, count for what they are."""
+    """Wraps the advantage and corrects it for rows drawn with older weights or by another sampler."""
 
     needs = frozenset({"before", "behaviour"})
     gives = property(lambda self: {"correction"} | ({"token-weights"} if self.config.level == "token" else set()))
     claims = frozenset({"correction"})
     metrics = (
         Metric("importance_mean", "mean of the weights before they are cut; 1 in expectation", healthy=(0.5, 2.0)),
-        Metric("importance_ess", "effective sample size (Σw)² / (n Σw²) of the same, per weight", healthy=(0.2, 1.01)),
+        Metric(
+            "importance_ess",
+            "effective sample size (Σw)² / (n Σw²) of the uncut weights, per weight",
+            healthy=(0.2, 1.01),
+        ),
         Metric("importance_cut", "share of weights outside [low, high]", healthy=(0.0, 0.5)),
     )
 
     class Config(hookline.Config):
         cut: Literal["truncate", "mask"] = "truncate"
-        """What becomes of a weight outside [low, high]: the nearer bound, or 0."""
+        """What replaces a weight outside [low, high]: the nearer bound (`truncate`) or 0 (`mask`)."""
         level: Literal["token", "sequence"] = "token"
-        """Whose ratio it is: each token's own, or the product over the answer, as actions of several tokens (`macro`) need."""
+        """The ratio of each token, or the product over the answer, which actions of several tokens (`macro`) require."""
         high: float = Field(2.0, ge=1)
-        """The largest weight. Large is less biased and noisier."""
+        """The maximum weight. Large is less biased and noisier."""
         low: float = Field(0.0, ge=0, le=1)
-        """The smallest weight; 0 bounds nothing from below."""
+        """The minimum weight; 0 means without a lower bound."""
 
         @model_validator(mode="after")
         def _apart(self) -> Self:

@@ -1,18 +1,18 @@
-"""A price on leaving the reference, paid per token inside the reward: r_t − β k(log π(a_t|s_t) − log π_ref(a_t|s_t)).
+"""A price on the KL to the reference, subtracted from the reward of each token: r_t − β k(log π(a_t|s_t) − log π_ref(a_t|s_t)).
 
-The placement is the reward: the price is a number without gradient, and the algorithm follows it like any reward. With
+The price is part of the reward: it is a number without gradient, and the algorithm treats it like any other reward. With
 d = log π − log π_ref the estimators are k1 = d, k2 = d²/2, k3 = exp(−d) − 1 + d (Schulman, "Approximating KL divergence", 2020).
 
-|    | as a number              | here, in the reward, a policy gradient follows          | as a loss, differentiated    |
+|    | as a number              | in the reward, the policy gradient is                   | as a loss, the gradient is   |
 |----|--------------------------|---------------------------------------------------------|------------------------------|
-| k1 | unbiased, of either sign | ∇KL(π‖π_ref), exactly                                   | 0 on average: no use         |
+| k1 | unbiased, of either sign | ∇KL(π‖π_ref), exactly                                   | 0 on average, so useless     |
 | k2 | biased, ≥ 0              | neither; almost nothing while π is near π_ref           | ∇KL(π‖π_ref)                 |
-| k3 | unbiased, ≥ 0            | ∇KL(π‖π_ref) − ∇KL(π_ref‖π): almost nothing near π_ref  | ∇KL(π_ref‖π), another aim    |
+| k3 | unbiased, ≥ 0            | ∇KL(π‖π_ref) − ∇KL(π_ref‖π): almost nothing near π_ref  | ∇KL(π_ref‖π), another goal   |
 
-So k1 is the one to use here. Losses that carry a KL of their own (`kl_loss` and the like) price the same thing a second
-time: a phase has one or the other. With `target`, β follows the controller of Ziegler et al. (2019, §2.2):
-e = clip(KL/target − 1, ±0.2), β ← β (1 + e · rows / horizon). The KL that is logged and steered by is always k1's.
-Healthy: `kl` grows from 0 and levels off; below 0 for long means that rows are not the policy's own.
+Therefore use k1 here. A KL term in the loss (such as `kl_loss`) would price the KL a second time; use only one of them in a phase.
+With `target`, β follows the controller of Ziegler et al. (2019, §2.2): e = clip(KL/target − 1, ±0.2),
+β ← β (1 + e · rows / horizon). The KL that is logged and that the controller reads is always the k1 estimate.
+Healthy: `kl` grows from 0 and levels off; if it stays below 0, the rows were not drawn by the policy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hookline import Component, Context, Metric, Rollout, Scored, hookimpl, kern
 
 
 class KLPenalty(Component):
-    """Stands around the score. Fixed β, or β steered so that the KL per answer stays near a target."""
+    """Wraps the score. β is fixed, or steered so that the KL per answer stays near a target."""
 
     needs = frozenset({"before", "behaviour"})
     gives = frozenset({"role:reference"})
@@ -39,20 +39,20 @@ class KLPenalty(Component):
             "mean over drawn rows of Σ_t (log π − log π_ref) to the reference, before the update",
             "nats per answer",
         ),
-        Metric("kl_coefficient", "β, the price of one nat"),
+        Metric("kl_coefficient", "β, the price of each nat"),
     )
 
     class Config(hookline.Config):
         beta: float = Field(0.1, ge=0)
-        """Price of one nat, or where the controller starts. Large keeps the policy at the reference."""
+        """Price of each nat, or its initial value with `target`. Large keeps the policy near the reference."""
         estimator: Literal["k1", "k2", "k3"] = "k1"
-        """The number that is priced. k1 is exact in the reward; k2 and k3 are never negative and hardly pull near the reference."""
+        """The KL estimator. k1 is exact in the reward; k2 and k3 are never negative and have almost no effect near the reference."""
         target: float | None = Field(None, gt=0)
-        """KL per answer, in nats, that the controller holds; none: β stays."""
+        """The KL per answer, in nats, that the controller maintains; none: β is constant."""
         least: float = Field(0.0, ge=0)
-        """β never falls below this. At `beta` itself the controller only tightens, and the target is a limit, not an aim."""
+        """The minimum of β. If it equals `beta`, the controller can only raise β, and the target is an upper limit."""
         horizon: float = Field(10_000, gt=0)
-        """Rows over which β moves by at most a fifth. Small reacts fast and swings."""
+        """Number of rows over which β changes by at most a fifth. Small reacts fast and oscillates."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
@@ -70,7 +70,7 @@ class KLPenalty(Component):
         k1_BT = torch.where(scored.mask_BT, own_BT - reference_BT, 0.0)
         drawn_B = torch.tensor(
             [source != "greedy" for source in scored.source]
-        )  # the likeliest answer's is no estimate
+        )  # a greedy answer gives no estimate of the KL
         kl, rows = ctx.mean(k1_BT.sum(1)[drawn_B]), int(drawn_B.sum())
         kl_BT = k1_BT
         if self.config.estimator != "k1":

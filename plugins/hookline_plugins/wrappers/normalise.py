@@ -1,13 +1,13 @@
-"""Rewards on one scale, whatever their source: (R − mean) / std of an answer's reward, by one of four memories.
+"""Rewards on one scale, for any source: (R − mean) / std of an answer's reward, with mean and std from one of four sets of answers.
 
-- `first`: mean and standard deviation of the first batch whose rewards differ, then frozen. Those rows are drawn by the policy as
-  the phase begins, as in Ziegler et al. (2019, §2.2), where the reward model is normalised on samples of the initial policy.
-- `running`: of all answers of the phase so far, joined batch by batch without loss (Chan et al. 1979); what reward scaling in
-  PPO's public implementations does (Engstrom et al. 2020, §3).
-- `batch`: of this step. `group`: of the answers to the same prompt.
+- `first`: the first batch whose rewards differ; the values are then frozen. These rows are drawn by the policy at the start of
+  the phase, as in Ziegler et al. (2019, §2.2), where the reward model is normalised on samples of the initial policy.
+- `running`: all answers of the phase so far, merged exactly batch by batch (Chan et al. 1979), as in the reward scaling of PPO's
+  public implementations (Engstrom et al. 2020, §3).
+- `batch`: the answers of this step. `group`: the answers to the same prompt.
 
-The memory is saved with the run; evaluations judge by raw rewards and neither read nor move it. Stands inside a KL penalty
-that is listed after it, so that the price of a nat means the same under every reward. Healthy: `reward_scale` settles.
+Mean and standard deviation are saved with the run. Evaluations use raw rewards and do not change them. List `normalise` before
+`kl-penalty`, so that the price of a nat means the same for every reward. Healthy: `reward_scale` settles.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Normalise(Component):
 
     class Config(hookline.Config):
         over: Literal["first", "running", "batch", "group"] = "first"
-        """Whose rewards tell mean and scale. `first` and `running` keep prices such as β comparable between steps."""
+        """The answers that define mean and scale. `first` and `running` keep prices such as β comparable between steps."""
         shift: bool = True
-        """Also subtract the mean; without it a reward keeps its sign."""
+        """Also subtract the mean. With false a reward keeps its sign."""
         floor: float = Field(1e-4, gt=0)
-        """Rewards that differ by less have no scale yet and are only shifted; a constant reward is never blown up."""
+        """Rewards with a smaller standard deviation are only shifted, so that a constant reward is never amplified."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
         self.count, self.mean, self.squares = 0, 0.0, 0.0
-        """Answers remembered, their mean, and the sum of squared distances from it."""
+        """Number of answers seen, their mean, and the sum of squared distances from the mean."""
 
     @hookimpl(wrapper=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Generator[None, Scored, Scored]:
@@ -69,7 +69,7 @@ class Normalise(Component):
         return replace(scored, reward_BT=scaled_BT)
 
     def _learn(self, ctx: Context, reward_B: torch.Tensor) -> tuple[float, float]:
-        """Mean and standard deviation to use now; `first` and `running` remember."""
+        """Mean and standard deviation for this step; `first` and `running` update the saved values."""
         count, mean = len(reward_B), ctx.mean(reward_B)
         squares = ctx.sum((reward_B.double() - mean).square())
         if self.config.over == "first" and self.count:

@@ -1,13 +1,13 @@
-"""Potential-based shaping (Ng, Harada & Russell 1999): r_t + γ Φ(s_{t+1}) − Φ(s_t), with Φ = 0 behind the last token.
+"""Potential-based shaping (Ng, Harada & Russell 1999): r_t + γ Φ(s_{t+1}) − Φ(s_t), with Φ = 0 after the last token.
 
-Whatever Φ is, the sum over an answer telescopes to −Φ(s_0), which no action can change: the optimal policy stays what it
-was, and Q_shaped(s, a) = Q(s, a) − Φ(s). Reward is only moved towards the tokens that earn it. Any other bonus per token is
-a second aim. Use the γ of the advantage, or the sums do not cancel. Φ comes from one of two sources:
+For any Φ, the sum over an answer telescopes to −Φ(s_0), which no action can change. The optimal policy therefore stays the same,
+and Q_shaped(s, a) = Q(s, a) − Φ(s). Shaping only moves reward towards the tokens that earn it; any other bonus per token would
+change the goal. Use the γ of the advantage, otherwise the sums do not cancel. Φ comes from one of two sources:
 
-- `from: PHASE`: what that phase's reward model says of the answer so far. Of the prompt alone it says 0, as of any constant.
-- `task: builtin:NAME`: what the task's reference policy would still earn from here, exactly, from the task's process.
+- `from: PHASE`: the output of that phase's reward model for the answer so far. For the prompt without an answer it counts as 0.
+- `task: builtin:NAME`: the exact future reward of the task's reference policy, computed from the task's process.
 
-A class derived from `Potential` may bring another: it overrides `potential`. Healthy: `shaping` near −Φ(s_0), a constant.
+A subclass of `Potential` can define another Φ by overriding `potential`. Healthy: `shaping` is near −Φ(s_0), a constant.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hookline_plugins.tasks.exact import State, ordered
 
 
 class Potential(Component):
-    """Pays each token the rise in Φ that it brought."""
+    """Adds to each token's reward the rise in Φ that the token caused."""
 
     needs = property(lambda self: frozenset({"head:reward"} if self.config.from_ else ()))
     metrics = (Metric("shaping", "mean over answers of the sum of γΦ(s') − Φ(s); −Φ(s_0) when γ is 1"),)
@@ -46,14 +46,14 @@ class Potential(Component):
         from_: PhaseName | None = Field(None, alias="from")
         """The phase that trained the reward model whose value is Φ."""
         task: DataName | None = None
-        """Or the task in whose process Φ is the value of the reference policy."""
+        """Alternatively, the task for which Φ is the value of the reference policy."""
         gamma: float = Field(1.0, ge=0, le=1)
-        """Discount per token; the same as the advantage's."""
+        """Discount per token. Use the same value as in the advantage."""
 
         @model_validator(mode="after")
         def _one(self) -> Self:
             if (self.from_ is None) == (self.task is None):
-                raise ValueError("must say what the potential is: either `from` (a reward model's phase) or `task`")
+                raise ValueError("needs a source of the potential: either `from` (a reward model's phase) or `task`")
             return self
 
     def setup(self, ctx: Context) -> None:
@@ -79,7 +79,7 @@ class Potential(Component):
         return scored.with_reward(scored.reward_BT + bonus_BT, shaping=bonus_BT.sum(1))
 
     def potential(self, ctx: Context, scored: Scored) -> Tensor:
-        """Φ of the state before each chosen token [B, T]: a function of the prompt and the tokens so far, of nothing else."""
+        """Φ of the state before each chosen token [B, T]: a function of only the prompt and the tokens so far."""
         if self.config.from_:
             return before(ctx.stats(scored, model=self.role, want=("reward",))["reward"], scored.mask_BT)
         value_BT = torch.zeros(scored.mask_BT.shape)
@@ -87,7 +87,7 @@ class Potential(Component):
             prompt, chosen = scored.records[row].get("prompt"), list[int]()
             if prompt not in self.starts:
                 raise DataError(
-                    f"the prompt '{prompt}' is no start of {self.config.task}", "draw prompts from that task"
+                    f"the prompt '{prompt}' is not a start of {self.config.task}", "draw prompts from that task"
                 )
             for t in scored.mask_BT[row].nonzero()[:, 0].tolist():
                 value_BT[row, t] = self._value(self.starts[prompt], scored.decode(chosen).split())
@@ -95,7 +95,7 @@ class Potential(Component):
         return value_BT
 
     def _value(self, state: State, words: Sequence[str]) -> float:
-        """What the reference policy still earns after these words; 0 once one of them left the process."""
+        """The reference policy's future reward after these words; 0 after a word that is not an action."""
         for word in words:
             if word not in self.process.actions(state):
                 return 0.0
@@ -104,7 +104,7 @@ class Potential(Component):
 
 
 def shaping(potential_BT: Tensor, mask_BT: Tensor, gamma: float) -> Tensor:
-    """γ Φ(s_{t+1}) − Φ(s_t) on each chosen token, from Φ before each; tokens between them are skipped, the end has Φ = 0."""
+    """γ Φ(s_{t+1}) − Φ(s_t) on each chosen token, from Φ before each; tokens between them are skipped, and Φ is 0 after the end."""
     out_BT = torch.zeros_like(potential_BT)
     after_B = potential_BT.new_zeros(len(potential_BT))
     for t in reversed(range(potential_BT.shape[1])):
@@ -115,7 +115,7 @@ def shaping(potential_BT: Tensor, mask_BT: Tensor, gamma: float) -> Tensor:
 
 
 def before(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """What was true behind the chosen token before this one; 0 for a row's first."""
+    """The value after the previous chosen token; 0 for the first one of a row."""
     out_BT = torch.zeros_like(value_BT)
     last_B = value_BT.new_zeros(len(value_BT))
     for t in range(value_BT.shape[1]):
@@ -125,7 +125,7 @@ def before(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def reference_values(process: Process) -> dict[State, float]:
-    """What the reference policy earns from each state on, exactly. The process must leave nothing to chance."""
+    """The exact future reward of the reference policy from each state. The process must be deterministic."""
     value: dict[State, float] = {}
     for state in reversed(ordered(process)):
         value[state] = 0.0
@@ -133,7 +133,7 @@ def reference_values(process: Process) -> dict[State, float]:
             outcomes = process.step(state, action)
             if len(outcomes) != 1:
                 raise ExperimentError(
-                    f"'{action}' in {state} may lead to {len(outcomes)} states, so words alone do not tell the state",
+                    f"'{action}' in {state} may lead to {len(outcomes)} states, so the words do not determine the state",
                     "use the potential of a reward model: `from: PHASE`",
                 )
             [(_, after, paid)] = outcomes

@@ -1,8 +1,8 @@
-"""Comparisons from a judge who does not only say who won: P(a ≻ b) for every two answers to a prompt, as a column.
+"""Comparisons with probabilities: adds P(a ≻ b) for every two answers to a prompt as a column.
 
-By the task's own judges, or by Bradley–Terry (1952) of the rewards, P = σ((r_a − r_b)/temperature). `soft` gives the
-probability itself, which says more per comparison than any number of coins; `sampled` tosses one coin per comparison, as a
-person would. Answers of equal reward are then a comparison too, at ½, which keeps them where the reference has them.
+The probabilities come from the task's own preferences, or from Bradley–Terry (1952) on the rewards, P = σ((r_a − r_b)/temperature).
+`soft` gives the probability itself, which contains more information per comparison; `sampled` draws one outcome per comparison, as
+a person would. Answers of equal reward are then also compared, with P = ½, which keeps their ratio as in the reference.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from hookline_plugins.maths import compared, places
 
 
 class Preference(Component):
-    """Stands around the score and adds `preference_B` [B, K]: P(row ≻ the k-th row of its group)."""
+    """Wraps the score and adds `preference_B` [B, K]: P(row ≻ the k-th row of its group)."""
 
     needs = frozenset({"groups"})
     gives = frozenset({"preference_B"})
-    metrics = (Metric("decided", "mean over comparisons of |2P − 1|: 0 is all coin tosses, 1 is no doubt"),)
+    metrics = (
+        Metric("decided", "mean over comparisons of |2P − 1|: 0 means that all are undecided, 1 that all are certain"),
+    )
 
     class Config(hookline.Config):
         task: DataName | None = None
-        """Whose judges are asked, e.g. builtin:cyclic; none: Bradley–Terry of the rewards."""
+        """The task whose preferences are used, e.g. builtin:cyclic; none: Bradley–Terry on the rewards."""
         temperature: float = Field(1.0, gt=0)
-        """Of Bradley–Terry, in units of reward: small decides clearly, large tosses coins."""
+        """Temperature of Bradley–Terry, in units of reward. Small decides clearly, large decides almost at random."""
         labels: Literal["soft", "sampled"] = "soft"
         """`soft`: the probability. `sampled`: 1 or 0, drawn once per comparison."""
 

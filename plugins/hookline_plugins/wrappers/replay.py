@@ -1,12 +1,12 @@
-"""Experience replay (Lin 1992; Mnih et al. 2015) of whole groups: each step's fresh rows, and some that were drawn before.
+"""Experience replay (Lin 1992; Mnih et al. 2015) of whole groups: adds rows of earlier steps to each step's new rows.
 
-Groups are stored as they were drawn: ids, behaviour log-probs, policy version, records. Rewards are asked anew when a group
-comes back, since shaping may have moved on. A group is drawn at most once per step and never beside itself, so that group
-statistics hold. Which come back: evenly (`uniform`), or by rank, P(i) ∝ rank(i)^(−sharpness) (Schaul et al. 2016, §3.3), of the mean
-reward or the mean |advantage| when last seen; new groups rank first. Uneven choice shifts the mix of prompts, uncorrected.
+Groups are stored as they were drawn: ids, behaviour log-probs, policy version, records. Rewards are computed again when a group is
+replayed, since wrappers may have changed. A group occurs at most once per step, so that group statistics stay correct. Groups are
+chosen uniformly (`uniform`), or by rank, P(i) ∝ rank(i)^(−sharpness) (Schaul et al. 2016, §3.3), of the mean reward or the mean
+|advantage| when last seen; new groups rank first. A choice by rank shifts the mix of prompts, and this is not corrected.
 
-Old rows are not the policy's own: the update must bear them, or `importance-weights` must stand around the advantage.
-Healthy: `replay_age` of a few optimiser steps, and an `importance_ess` above .5.
+Replayed rows were not drawn by the current policy: use an update that tolerates off-policy rows, or wrap the advantage with
+`importance-weights`. Healthy: `replay_age` is a few optimiser steps, and `importance_ess` is above .5.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ from hookline_plugins.maths import masked_mean
 
 @dataclass
 class Stored:
-    """A group as it was drawn, and what it was worth when last seen (nothing yet: infinity)."""
+    """A group as it was drawn, and its priority when last seen (infinity for a new group)."""
 
     rollout: Rollout
     worth: float = float("inf")
 
 
 class Replay(Component):
-    """Stands around the rollout: stores its groups and brings earlier ones along."""
+    """Wraps the rollout: stores its groups and adds groups of earlier steps."""
 
     needs = frozenset({"behaviour"})
     gives = frozenset({"off-policy"})
     metrics = (
-        Metric("replay_share", "rows brought back over all rows of the step"),
-        Metric("replay_age", "mean over rows brought back of optimiser steps since they were drawn", "optimiser steps"),
-        Metric("replay_stored", "groups in store before the step's own are added", "groups", aggregate="last"),
+        Metric("replay_share", "replayed rows over all rows of the step"),
+        Metric("replay_age", "mean over replayed rows of optimiser steps since they were drawn", "optimiser steps"),
+        Metric("replay_stored", "stored groups before the step's own are added", "groups", aggregate="last"),
     )
 
     class Config(hookline.Config):
         capacity: int = Field(256, ge=1)
-        """Groups kept; the oldest make room. Large remembers long and brings older rows."""
+        """Maximum number of stored groups; the oldest are dropped first. Large replays older rows."""
         groups: int = Field(16, ge=1)
-        """Groups brought back per step, as far as there are. Large uses each answer more often, further off-policy."""
+        """Number of groups replayed per step, if that many are stored. Large uses each answer more often and further off-policy."""
         choose: Literal["uniform", "reward", "advantage"] = "uniform"
-        """Which: evenly, by highest mean reward, or by highest mean |advantage|, when last seen."""
+        """How groups are chosen: uniformly, by highest mean reward, or by highest mean |advantage|, when last seen."""
         sharpness: float = Field(0.7, ge=0)
-        """How strongly rank counts; 0 is `uniform`, large takes the first few again and again."""
+        """How strongly rank counts. 0 equals `uniform`; large replays the first few groups again and again."""
         max_age: int | None = Field(None, ge=1)
-        """Groups drawn more optimiser steps ago than this are forgotten; none: only capacity bounds their age."""
+        """Groups that are older than this number of optimiser steps are dropped; none: only `capacity` limits their age."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
@@ -109,7 +109,7 @@ class Replay(Component):
         return result
 
     def _chosen(self, ctx: Context) -> list[int]:
-        """Different groups, earlier stored than this step's."""
+        """The groups to replay: distinct, and stored before this step."""
         groups, wanted = list(self.stored), min(self.config.groups, len(self.stored))
         if not wanted:
             return []
@@ -135,14 +135,14 @@ class Replay(Component):
         ours, theirs = held.behaviour, fresh.behaviour
         if theirs is None or ours is None:
             raise ExperimentError(
-                f"'{self.instance}' was brought rows without the sampler's log-probs, which old rows cannot do without",
-                "name a rollout that samples, or leave the replay out",
+                f"'{self.instance}' received rows without the sampler's log-probs, which replayed rows require",
+                "use a rollout that samples, or leave out the replay",
             )
         if theirs.sampling != ours.sampling or (theirs.support is None) != (ours.support is None):
             raise ExperimentError(
-                f"'{self.instance}' holds answers drawn with {said(ours.sampling)}, the rollout now draws with "
-                f"{said(theirs.sampling)}; in one batch their ratios would not mean the same",
-                "keep temperature, top_k and top_p as they are for the whole phase, or leave the replay out",
+                f"'{self.instance}' stores answers drawn with {said(ours.sampling)}, but the rollout now draws with "
+                f"{said(theirs.sampling)}; their ratios are not comparable in one batch",
+                "keep temperature, top_k and top_p as they are for the whole phase, or leave out the replay",
             )
 
     def _value(self, scored: Scored, worth_B: Tensor) -> None:
@@ -171,7 +171,7 @@ def rows_by_group(group_B: Tensor) -> dict[int, list[int]]:
 
 
 def version(rollout: Rollout) -> int:
-    """Of the weights that drew a group: its oldest token's."""
+    """The version of the weights that drew a group: that of its oldest token."""
     assert rollout.behaviour is not None
     chosen = rollout.behaviour.version_BT[rollout.mask_BT]
     return int(chosen.min()) if len(chosen) else 0

@@ -1,7 +1,7 @@
-"""An answer that was cut before it ended is worth a fixed, low reward, whatever the rewards said of it.
+"""Gives a fixed, low reward to an answer that was cut before it ended, and ignores its other rewards.
 
 As in Ziegler et al. (2019) and its reproductions (Huang et al. 2024, detail "non-EOS penalty"): the penalty *replaces* the
-reward; added to it, a long good answer would still pay. List it before `kl-penalty`, whose price then stays on top.
+reward; if it were added, a long good answer would still pay. List it before `kl-penalty`, so that the KL price is kept.
 Healthy: `truncated` falls towards 0.
 """
 
@@ -17,13 +17,13 @@ from hookline import Component, Rollout, Scored, hookimpl, put_last
 
 
 class Unfinished(Component):
-    """Pays `reward` for answers that the length limit ended."""
+    """Replaces the reward of answers that the length limit ended with `reward`."""
 
     needs = frozenset({"behaviour"})
 
     class Config(hookline.Config):
         reward: float = -1.0
-        """What such an answer is worth; clearly below what finished ones earn."""
+        """The reward of such an answer. Choose a value clearly below the rewards of finished answers."""
 
     @hookimpl(wrapper=True)
     def hookline_score(self, rollout: Rollout) -> Generator[None, Scored, Scored]:

@@ -1,8 +1,8 @@
 """Whitening: advantages with mean 0 and standard deviation 1 over the chosen tokens of the step, or of each prompt's group.
 
-As in PPO's public implementations (Huang et al. 2022, detail 7; Huang et al. 2024 for RLHF). `shift: false` keeps the mean:
-what is better than expected stays positive. Rewards are whitened by `normalise`, with `over: batch` or `over: group`.
-Healthy: `advantage_std` within a factor of ten of its start; as it nears 0, whitening magnifies noise.
+As in PPO's public implementations (Huang et al. 2022, detail 7; Huang et al. 2024 for RLHF). `shift: false` keeps the mean, so
+positive advantages stay positive. To whiten rewards, use `normalise` with `over: batch` or `over: group`.
+Healthy: `advantage_std` stays within a factor of ten of its initial value; when it is near 0, whitening amplifies noise.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from hookline_plugins.maths import group_mean, group_std, whiten
 
 
 class Whiten(Component):
-    """Stands around the advantage, whoever answers, and brings it to unit scale."""
+    """Wraps any advantage component and scales its result to standard deviation 1."""
 
     needs = property(lambda self: frozenset({"groups"} if self.config.over == "group" else ()))
     metrics = (Metric("advantage_std", "standard deviation of advantages over tokens, before whitening"),)
 
     class Config(hookline.Config):
         over: Literal["batch", "group"] = "batch"
-        """Whose tokens share a mean and a scale: all of the step, or those of the answers to one prompt."""
+        """The tokens that share a mean and a scale: all tokens of the step, or those of the answers to one prompt."""
         shift: bool = True
         """Also subtract the mean."""
         floor: float = Field(1e-8, gt=0)
-        """Advantages that differ by less are not scaled: there is nothing to bring to unit scale."""
+        """Advantages with a smaller standard deviation are not scaled."""
 
     @hookimpl(wrapper=True)
     def hookline_advantage(self, ctx: Context, scored: Scored) -> Generator[None, Advantaged, Advantaged]:

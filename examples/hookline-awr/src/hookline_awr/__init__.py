@@ -1,7 +1,7 @@
-"""Advantage-weighted regression (Peng et al. 2019): maximise E[exp(A / βσ) log π(a|s)], A = R − V(s), V learned beside it.
+"""Advantage-weighted regression (Peng et al. 2019): maximise E[exp(A / βσ) log π(a|s)], A = R − V(s), with a learned V.
 
-R is the reward still to come, V a value head on the policy's trunk, σ a running standard deviation of A, so that β means the
-same whatever the reward's unit. Rows of older weights do no harm: they are imitated, not corrected.
+R is the future reward, V is a value head on the policy's trunk, and σ is a running standard deviation of A, so that β does not
+depend on the unit of the reward. Rows drawn with older weights can be used: they are imitated without a correction.
 """
 
 from __future__ import annotations
