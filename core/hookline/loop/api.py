@@ -184,13 +184,8 @@ def plan_of(run: Run) -> Plan:
 
 
 def _gone_since(out: str | Path | None) -> str:
-<<<<<<< HEAD
-    """How to get back what a run was begun with and is not installed any more; nothing when all is there."""
-    if out is None or not Run.is_one(out):
-=======
     """How to install the plugins that a run began with and that are missing now; empty if none is missing."""
-    if out is None or not (Path(out) / "run.json").is_file():
->>>>>>> s3
+    if out is None or not Run.is_one(out):
         return ""
     here = {offer.distribution for offer in offers.offers()}
     then = [p for p in Run.read(out).about["plugins"] if not p["distribution"].endswith(".py")]

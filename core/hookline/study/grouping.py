@@ -83,19 +83,11 @@ def _argument(argument: str | Path) -> tuple[str, Path, bool]:
 
 
 def _directories(path: Path) -> list[Path]:
-<<<<<<< HEAD
-    """A run, or the runs of a sweep or of any folder, in the sweep's own order."""
+    """The directory of one run, or of all runs in a sweep or any other folder, in the sweep's own order."""
     if Run.is_one(path):
         return [path]
     if not os.path.isdir(path):
-        raise CheckpointError(f"{path} is no run directory", "give folders that `hookline run` printed")
-=======
-    """The directory of one run, or of all runs in a sweep or any other folder, in the sweep's own order."""
-    if (path / "run.json").is_file():
-        return [path]
-    if not path.is_dir():
         raise CheckpointError(f"{path} is not a run directory", "give a directory that `hookline run` made")
->>>>>>> s3
     listed: list[str] = []
     if (path / "sweep.json").is_file():
         try:
