@@ -130,14 +130,11 @@ def _check_suffixes(cls: type[Component], who: str) -> None:
     value = inspect.getattr_static(cls, "suffixes")
     plain = isinstance(value, Collection) and not isinstance(value, str)
     if not (plain and all(isinstance(item, str) and re.fullmatch(r"\.[^/\s]+", item) for item in value)):
-        raise PluginError(
-            f"{who}: suffixes is {value!r:.60}", 'write a tuple like (".csv", ".tar.gz"), even for one ending'
-        )
+        raise PluginError(f"{who}: suffixes is {value!r:.60}", 'write a tuple like (".csv", ".tar.gz"), even for one')
 
 
 def _check_methods(cls: type[Component], who: str) -> None:
-    """Refuse a class without an abstract method of its base class, or with `async def` where the base class has `def`,
-    or the other way round."""
+    """Refuse a class that lacks a method of its base class, or has `def` where the base has `async def`, or reverse."""
     contract = [base for base in cls.__mro__ if base.__module__.startswith("hookline.contract.")]
     for name, ours in {name: f for base in reversed(contract) for name, f in vars(base).items()}.items():
         said = inspect.getattr_static(cls, name)
@@ -151,9 +148,7 @@ def _check_methods(cls: type[Component], who: str) -> None:
             raise PluginError(f"{who}: {name} is {'a plain def, not async' if late else 'async'}", hint)
     gives = inspect.getattr_static(cls, "gives")
     if issubclass(cls, Engine) and not isinstance(gives, property) and "score" in gives and cls.score is Engine.score:
-        raise PluginError(
-            f"{who} gives 'score' and has no method score", "define the method, or remove 'score' from gives"
-        )
+        raise PluginError(f"{who} gives 'score' and has no method score", "define it, or remove 'score' from gives")
 
 
 def _what(thing: Any) -> str:

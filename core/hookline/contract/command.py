@@ -31,9 +31,7 @@ __all__ = ["Argument", "Command", "Out"]
 class Argument:
     """Marks a config field as a positional argument: `runs: Annotated[tuple[str, ...], Argument("RUN…")]`.
 
-    Only the last positional argument may be a tuple.
-
-    metavar: what `--help` calls the argument; default: the field's name in capitals.
+    Only the last one may be a tuple. metavar: what `--help` calls the argument; default: the field's name in capitals.
     """
 
     def __init__(self, metavar: str = "") -> None:
@@ -46,8 +44,7 @@ class Out(Protocol):
 
     @property
     def json(self) -> bool:
-        """Whether `--json` was given. `text` and `table` then print nothing, so most commands do not need to check
-        it."""
+        """Whether `--json` was given. `text` and `table` then print nothing, so few commands need to check this."""
 
     def text(self, text: str) -> None:
         """Print a text, followed by a newline."""
@@ -78,6 +75,5 @@ class Command(Component[ConfigT]):
 
     @abstractmethod
     def run(self, out: Out) -> int:
-        """Run the command, print to `out`, and return the exit code. Raise HooklineError for errors that the user can
-        fix."""
+        """Run the command, print to `out`, return the exit code. Raise HooklineError for errors that users can fix."""
         raise NotImplementedError

@@ -131,8 +131,7 @@ class Component(Generic[ConfigT]):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what `state_dict` returned; called after `setup`. Raises PluginError if there is state and no such
-        method."""
+        """Load what `state_dict` returned; called after `setup`. By default, raises PluginError if there is state."""
         if state:
             raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
 
@@ -145,8 +144,7 @@ class Component(Generic[ConfigT]):
 
 
 def docstring_of(cls: type[Component]) -> str:
-    """The docstring of a class, or of the first base class that has one and is not part of Hookline; empty if there is
-    none."""
+    """The docstring of a class, or of its first base class outside Hookline that has one; empty if there is none."""
     for base in cls.__mro__:
         own = base is cls or not base.__module__.startswith("hookline.")
         if own and issubclass(base, Component) and (text := vars(base).get("__doc__")):

@@ -29,14 +29,12 @@ class Decoding:
     logits_BV: Tensor
     """The network's logits of the next token of each row, float32 [B, V]."""
     hidden_BH: Tensor | None = None
-    """The hidden state that predicts the next token, [B, H], which heads read; None if the family does not provide
-    one."""
+    """The hidden state that predicts the next token, [B, H], which heads read; None if there is none."""
     movable: bool = True
     """False if `rows` is not supported; finished rows then stay in the batch."""
 
     def rows(self, index_N: Tensor) -> Self:
-        """A new state with the rows of `index_N`, int64 [N], which may be repeated, dropped or reordered; `self` is
-        unchanged."""
+        """A new state with these rows, int64 [N]: repeated for a group, dropped or reordered. `self` is unchanged."""
         raise NotImplementedError
 
 

@@ -56,8 +56,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_l
 
 
 class Strict(BaseModel):
-    """A frozen pydantic model that refuses unknown keys and `true` as a number; a string under a field is its
-    description."""
+    """A frozen model that refuses unknown keys, and `true` as a number; a string under a field describes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
 
@@ -198,8 +197,7 @@ def _annotated(annotation: Any) -> Iterator[Any]:
 
 
 class Config(Strict):
-    """A component's options. Describe each field in one sentence, including the effect of large and small values.
-    Unknown keys are errors."""
+    """A component's options. Below each field, describe what large and small values do. Unknown keys are errors."""
 
     model_config = ConfigDict(populate_by_name=False, allow_inf_nan=False)
 
@@ -215,8 +213,7 @@ class UpdateConfig(Config):
     matrix_lr: float | None = Field(None, gt=0, le=1)
     """Learning rate of the hidden matrices when the optimizer is `muon`; default: `lr`."""
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
-    """`muon` orthogonalises the update of hidden matrices (Jordan et al. 2024) and uses AdamW for the rest; `sgd` is
-    plain SGD."""
+    """`muon` orthogonalises updates of hidden matrices (Jordan et al. 2024), AdamW does the rest; `sgd` is plain."""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """Decoupled decay of matrices per unit of learning rate; large values pull weights to zero."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
@@ -234,10 +231,8 @@ class UpdateConfig(Config):
     minibatches: int = Field(1, ge=1)
     """Optimiser steps per pass: the rows are shuffled and split into this number of parts."""
     micro_tokens: int = Field(16384, ge=1)
-    """Tokens, including padding, of one forward and backward pass. Small values save memory; results change only by
-    rounding."""
+    """Tokens, including padding, of one forward and backward pass. Small saves memory; results differ by rounding."""
 
     def lr_of(self, role: str) -> float:
-        """The peak learning rate of one role; an algorithm with a critic may override this to give the critic its
-        own."""
+        """The peak learning rate of one role; override it to give the critic of an algorithm a different rate."""
         return self.lr

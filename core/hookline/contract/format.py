@@ -27,8 +27,7 @@ class Format(Component[ConfigT]):
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Record]:
-        """Yield the rows of a file, one mapping each. Raise DataError for a bad row, naming the file, the row and the
-        problem."""
+        """Yield the rows of a file, one mapping each. Raise DataError for a bad row, naming file, row and problem."""
         raise NotImplementedError
 
     def open(self, path: Path) -> Sequence[Record]:

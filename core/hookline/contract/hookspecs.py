@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["HOOK_API", "StageSpecs", "TrackerSpecs", "hookimpl"]
 
 HOOK_API = "1.0"
-"""The version of this contract. A plugin may set `hook_api = "1.0"`; another major or a newer minor version is
-refused."""
+"""The version of this contract. A plugin may set `hook_api = "1.0"`; another major or a newer minor is refused."""
 hookspec = pluggy.HookspecMarker("hookline")
 hookimpl = pluggy.HookimplMarker("hookline")
 """Marks a method as the answer to a hook. `@hookimpl(wrapper=True)` on a generator method wraps the answer instead."""
@@ -101,15 +100,13 @@ class StageSpecs:
 
 
 class TrackerSpecs:
-    """The hooks of trackers. A tracker that fails is reported once and no longer called; the run and its log
-    continue."""
+    """The hooks of trackers. A tracker that fails is reported once and no longer called; the run continues."""
 
     @hookspec
     def hookline_run_started(self, run: Run) -> None:
         """The run is open. `run.rows()` returns the valid rows: after a resume, the rows up to the newest save.
 
-        After a resume, `run.resumed` is true, and later rows that the tracker may have seen before the kill are sent
-        again.
+        `run.resumed` is then true, and later rows that the tracker may have seen before the kill are sent again.
         """
         raise NotImplementedError
 

@@ -54,8 +54,7 @@ class Kind:
     """The groups of laws that `plugins check` tests, in addition to those of every component; `loop` if the component
     needs a phase to run in. `plugins check` and `plugins new` do not support kinds without laws."""
     template: str = ""
-    """The name of the kind in `plugins new --kind`, if it differs from `name`; `templates/` may have a file of that
-    name."""
+    """The name in `plugins new --kind`, if it differs from `name`; `templates/` may have a file of that name."""
 
     @property
     def group(self) -> str:

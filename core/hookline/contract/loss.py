@@ -28,14 +28,12 @@ class Stats(dict[str, Tensor]):
 
 @dataclass
 class Loss:
-    """A correctly normalised scalar. Losses can be added, and multiplied by numbers, but not combined with plain
-    tensors."""
+    """A correctly normalised scalar. Losses can be added and multiplied by numbers, but not combined with tensors."""
 
     value: Tensor
     """The scalar [], with its gradient."""
     parts: tuple[tuple[str, Tensor], ...] = ()
-    """The averaged values, as pairs (what was counted, values of any shape), to name the row of a value that is not
-    finite."""
+    """The averaged values, (what was counted, values of any shape), to name the row of a value that is not finite."""
 
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
@@ -76,8 +74,7 @@ class MicroBatch(Generic[B]):
     _logged: dict[str, float] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> Tensor:
-        """An extra column of these rows by name, [B, …] or [B, T, …]: `mb["return_BT"]`. Raises PluginError if there is
-        none."""
+        """An extra column by name, [B, …] or [B, T, …]: `mb["return_BT"]`. Raises PluginError if there is none."""
         try:
             return self.batch.extra[column]
         except KeyError:

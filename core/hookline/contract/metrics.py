@@ -37,8 +37,7 @@ class Metric:
     timing: bool = False
     """True for timings, which may differ between runs that are otherwise equal."""
     better: Better = field(default=None, compare=False)
-    """Whether higher or lower values are better, for the wording of `hookline compare`; with None it only says
-    "higher"."""
+    """Whether higher or lower values are better, for the words of `hookline compare`; with None it says "higher"."""
 
 
 CORE_METRICS = (

@@ -49,8 +49,7 @@ class Head(Component[ConfigT]):
 
     reads: ClassVar[Side] = "before"
     """Which state gives the number for a token: the state before the token (`before`, e.g. values) or after it
-    (`after`, e.g. rewards); `row` gives one number per row, on its last chosen token. The model's family must have that
-    side."""
+    (`after`, e.g. rewards); `row` gives one number per row, on its last chosen token. The family must have it."""
 
     @abstractmethod
     def build(self, hidden_size: int) -> nn.Module:
@@ -63,6 +62,5 @@ class Adapter(Component[ConfigT]):
 
     @abstractmethod
     def attach(self, net: Any) -> Any:
-        """Wrap a transformers model; the returned model must have `disable_adapter()`, which switches the adapter
-        off."""
+        """Wrap a transformers model; `disable_adapter()` of the returned model must switch the adapter off."""
         raise NotImplementedError

@@ -22,8 +22,7 @@ class Process:
     """The transitions and rewards of a process, as pure functions of hashable states; nothing is sampled here."""
 
     resumable: bool = False
-    """Whether `prompt` accepts every state, not only first ones, so that an episode can be continued from the prompt
-    alone."""
+    """Whether `prompt` accepts every state, not only first ones, so that a prompt is enough to continue an episode."""
 
     def starts(self) -> Sequence[tuple[float, State]]:
         """(probability, state) of every first state."""

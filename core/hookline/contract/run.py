@@ -53,8 +53,7 @@ class Run(Protocol):
         """
 
     def metric(self, phase: str, name: str) -> Metric | None:
-        """The meaning of a logged figure, as declared by the core or a component of the phase; None if it is not
-        declared."""
+        """The meaning of a logged figure, as the core or a component of the phase declared it; None if none did."""
 
     def phase_folder(self, phase: str) -> Path:
         """The folder with the model, data and hashes of a finished phase."""

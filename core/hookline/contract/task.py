@@ -23,8 +23,7 @@ class Task(Component[ConfigT]):
 
     @abstractmethod
     def rows(self, split: str) -> Sequence[Record]:
-        """The rows of a split, equal at each call: `text`, or `prompt` and `completion`, and any fields that rewards
-        need."""
+        """The rows of a split, equal at each call: `text`, or `prompt` and `completion`, and fields for rewards."""
         raise NotImplementedError
 
     def process(self) -> Process | None:
@@ -32,8 +31,7 @@ class Task(Component[ConfigT]):
         return None
 
     def reward(self, record: Record, response: str) -> float:
-        """The reward of an answer to a row, which the reward `task` returns. By default, the process plays the answer's
-        words."""
+        """The reward of an answer, used by the reward `task`. By default, the process plays the answer's words."""
         process = self.process()
         if process is None:
             raise PluginError(f"task '{self.instance or type(self).__name__}' cannot judge answers", "name a reward")
