@@ -20,7 +20,7 @@ GRACE = 0.1
 async def told_when_late(
     coroutine: Coroutine[Any, Any, Answer], who: str, notice: Callable[[str], None], told: set[str]
 ) -> Answer:
-    """Await a coroutine; if it takes long, call `notice`, once per `who`. Time in which the loop is busy is left out."""
+    """Await a coroutine; if it takes long, call `notice`, once per `who`. Time of a busy loop does not count."""
     loop = asyncio.get_running_loop()
 
     def say() -> None:

@@ -20,8 +20,8 @@ class Roles(Mapping[str, Role]):
     """Role name → model. New roles, heads and targets can be made only during setup."""
 
     def __init__(self, policy: Role, seed: tuple[object, ...], load_phase: Callable[[str, str, Heads], Role]) -> None:
-        """seed: with the role and the head's name, it seeds a new head's weights; load_phase: a function of a phase's name,
-        the role and its heads that loads the model with which that phase ended."""
+        """seed: with the role and the head's name, it seeds a new head's weights; load_phase: from a phase's name, the
+        role and its heads, it loads the model with which that phase ended."""
         self._roles = {"policy": policy}
         self._seed, self._load_phase = seed, load_phase
         self.settling = True

@@ -1,8 +1,9 @@
 """Paired experiments: runs grouped by configuration, paired by seed, compared with intervals and with a baseline.
 
-A configuration is the resolved experiment without seed, name, trackers, saves and threads, but with the code and the data of
-its runs. `pairs` compare the last step of each run; `equal` and `area` compare configurations with a baseline at equal
-steps, tokens and seconds. `hookline.study.intervals` explains the intervals, `hookline.study.contrast` what counts as shown.
+A configuration is the resolved experiment without seed, name, trackers, saves and threads, but with the code and the
+data of its runs. `pairs` compare each run's last step; `equal` and `area` compare configurations with a baseline at
+equal steps, tokens and seconds. For the intervals see `hookline.study.intervals`, for what counts as shown
+`hookline.study.contrast`.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def _notes(entries: Sequence[Entry], groups: Sequence[Group], measure: Measure) 
         notes.append(f"'{fewest.label}' has one seed and no rows to draw from: its spread is not known")
     elif count < FEW:
         notes.append(
-            f"'{fewest.label}' has {count} seeds; with fewer than {FEW}, a 95 % interval contains the true value less often"
+            f"'{fewest.label}' has {count} seeds; below {FEW}, a 95 % interval contains the true value less often"
         )
     for i, a in enumerate(groups):
         for b in groups[:i]:
@@ -296,8 +297,8 @@ def _above(
             if low > best + 1e-6:
                 notes.append(
                     f"'{label}' at step {point['step']} lies above the exact frontier: {figure.metric} is at least "
-                    f"{low:.4g}, but at most {best:.4g} is possible at that KL; this is a bug, unless the KL is to another "
-                    f"reference than the task's"
+                    f"{low:.4g}, but at most {best:.4g} is possible at that KL; this is a bug, unless the KL is to "
+                    f"another reference than the task's"
                 )
                 break
     return notes

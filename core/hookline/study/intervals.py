@@ -189,7 +189,7 @@ def shifts(part_SG: Floats | None, draws: int) -> Floats:
 def spread(value: float, by_seeds_D: Floats, by_prompts_D: Floats, S: int, G: int) -> Estimate:
     """The interval of a figure from independent draws of seeds and of prompts.
 
-    The larger variance determines the tails: Satterthwaite's (v_s + v_g)² / (v_s²/(S−1) + v_g²/(G−1)) degrees of freedom.
+    The larger variance sets the tails: (v_s + v_g)² / (v_s²/(S−1) + v_g²/(G−1)) degrees of freedom (Satterthwaite).
     """
     v_s, v_g = float(by_seeds_D.var()), float(by_prompts_D.var())
     loss = (v_s**2 / (S - 1) if S > 1 else 0) + (v_g**2 / (G - 1) if G > 1 else 0)
@@ -220,7 +220,7 @@ def figure_interval(samples: Sequence[Mapping[str, Any]], term: str, figure: flo
     """An evaluation's figure with its 95 % interval over prompts: what `eval`, reports and `compare` show, to the last digit.
 
     samples: the rows, as `Run.evaluations` returns them; term: the reward that judged the rows; figure: the value that
-    its component computed for all rows. Both ends are NaN with fewer than two prompts, and for a figure that is not finite.
+    its component computed for all rows. Both ends are NaN with fewer than two prompts or for a non-finite figure.
     """
     sums, value_S = prompt_sums(samples, term), np.array([figure], np.float64)
     if not math.isfinite(figure):

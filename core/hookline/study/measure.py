@@ -144,7 +144,7 @@ class Measure:
         return Scores(value_S, None if part_NG is None else weight_SN @ part_NG)
 
     def shared_range(self, groups: Sequence[Group], axis: str) -> Range | None:
-        """From the latest first point of a run to the earliest last one; None if it is empty or a run lacks the axis."""
+        """From the latest first point of a run to the earliest last one; None if empty or a run lacks the axis."""
         ends = []
         for entry in (entry for group in groups for entry in group.entries):
             steps, spent = self.measured(entry), self.spent(entry)

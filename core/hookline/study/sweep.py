@@ -218,5 +218,5 @@ def _thread_notice(members: Sequence[Member], jobs: int) -> list[str]:
         return []
     fewer = max(1, cores // jobs)
     return [
-        f"{jobs} runs at once use {each} threads each, on {cores} cores; threads={fewer} is faster, with other last digits"
+        f"{jobs} runs at once use {each} threads each on {cores} cores; threads={fewer} is faster but rounds differently"
     ]
