@@ -53,7 +53,10 @@ def test_a_promise_is_tried_only_where_it_is_made() -> None:
 
 def test_an_exemption_is_shown_with_its_reason() -> None:
     said = verdict(Excused, "gradcheck")
-    assert (said.outcome, said.detail) == ("not applicable", "the component says: the weight is held still, as in its paper")
+    assert (said.outcome, said.detail) == (
+        "not applicable",
+        "the component says: the weight is held still, as in its paper",
+    )
 
 
 def test_one_sentence_when_there_is_nothing_to_check(hookline_conforms: Any) -> None:
