@@ -1,6 +1,6 @@
 """Hookline: RLHF experiments as four hooks, rollout → reward → advantage → update. Everything else is a plugin.
 
-Names are imported when first used, so that `import hookline` costs next to nothing.
+Names are imported when first used, so that `import hookline` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user reads when something is wrong: one sentence, the cause and a hint, and an exit code per class."""
+"""The errors that a user reads: one sentence with the cause and a hint, and an exit code per class."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 
 
 class HooklineError(Exception):
-    """Base of everything that a user can fix. Caught in one place, the command line; anything else is our bug."""
+    """Base class of errors that a user can fix. The command line prints them; any other exception is a bug in Hookline."""
 
     exit_code = 2
-    """What the command line exits with."""
+    """The exit code of the command line."""
 
     def __init__(self, message: str, hint: str = "", *, mend: str | None = None) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class HooklineError(Exception):
         self.message = _line(message)
         """The cause, in one sentence."""
         self.hint = _line(hint)
-        """What to do about it; may be empty."""
+        """What the user can do; may be empty."""
 
     @property
     def mend(self) -> str:
@@ -53,7 +53,7 @@ class HooklineError(Exception):
 
 
 def _line(text: str) -> str:
-    """What a message repeats of a user's file or a library's words stands on one line, nothing in it unprintable."""
+    """The text on one line, without unprintable characters: it may quote a user's file or a library's message."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
@@ -70,7 +70,7 @@ class ExperimentError(HooklineError):
             renamed("HooklineError(mend=…)", "hint")
             hint = mend
         self.problems = tuple(problems)
-        """Every problem that was found, a sentence each."""
+        """Every problem that was found, one sentence each."""
         shown = self.problems[:20]
         lines = [_line(message), *(f"  {_line(problem)}" for problem in shown)]
         if len(self.problems) > len(shown):
@@ -95,7 +95,7 @@ class CheckpointError(HooklineError):
 
 
 class PluginError(HooklineError):
-    """A plugin that cannot be found, imported or trusted with what it returned."""
+    """A plugin that cannot be found or imported, or that fails or returns a wrong value."""
 
     exit_code = 5
     """5: plugin."""
@@ -124,21 +124,21 @@ class Stopped(HooklineError):
 
 
 def renamed(old: str, new: str) -> None:
-    """Warn, at the caller's caller, that a public name has a new one; old names answer for one release."""
+    """Warn, at the caller's caller, that a public name has changed; the old name works for one release."""
     warnings.warn(
         f"{old} is now called {new}; the old name will be removed in the next release", FutureWarning, stacklevel=3
     )
 
 
 def told(err: HooklineError) -> int:
-    """Print what a user can fix on standard error, and return its exit code."""
+    """Print an error that a user can fix on standard error, and return the error's exit code."""
     print(f"{type(err).__name__}: {err}", file=sys.stderr)
     _frames(err)
     return err.exit_code
 
 
 def _frames(err: BaseException) -> None:
-    """Print a plugin's own frames below the sentence; ours would only be in the way."""
+    """Print the plugin's own stack frames below the message, without Hookline's frames."""
     import importlib
     import traceback
 
@@ -153,7 +153,7 @@ def _frames(err: BaseException) -> None:
 
 
 def cause(err: BaseException) -> str:
-    """What was raised, in a sentence of ours: `ValueError: text`, or the type alone where it has no text."""
+    """An exception as part of a message: `ValueError: text`, or the type alone if the exception has no text."""
     return f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
 
 
@@ -169,7 +169,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def shorten(value: object, most: int = 60) -> str:
-    """The user's own value, fit to stand in a sentence: on one line, nothing unprintable, not endless."""
+    """The user's own value as part of a message: on one line, without unprintable characters, and shortened."""
     text = str(value)
     if not text.isprintable():
         text = repr(text[: most + 1])[1:-1]

@@ -93,7 +93,9 @@ def test_an_update_that_brings_its_group_advantage_with_one_sample_per_prompt(la
 @pytest.mark.parametrize("update", ["reinforce", "grpo"])
 def test_a_critic_method_with_no_critic(lab: Lab, say: Any, update: str) -> None:
     said = say(phase(lab, advantage="gae", update=update))
-    refused(said, 2, "'gae' needs a critic, but nothing in this phase brings one; name an update that does", problems=1)
+    refused(
+        said, 2, "'gae' needs a critic, but nothing in this phase provides one; name an update that does", problems=1
+    )
     assert said.problems[0].startswith(line_of(lab, "gae"))
 
 
@@ -144,7 +146,7 @@ def test_a_kl_in_the_loss_that_is_switched_off_is_no_second_price(lab: Lab, say:
 
 def test_two_corrections(lab: Lab, say: Any) -> None:
     twice = ["importance-weights", {"use": "importance-weights", "name": "more"}]
-    refused(say(phase(lab, wrap=twice)), 2, "'more' and 'importance-weights' both correct for rows of older weights",
+    refused(say(phase(lab, wrap=twice)), 2, "'more' and 'importance-weights' both correct for rows from older weights",
             problems=1)  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def test_two_corrections(lab: Lab, say: Any) -> None:
 def test_old_rows_with_an_update_that_takes_only_its_own(lab: Lab, say: Any, verb: str, update: str) -> None:
     advantage = None if update == "grpo" else "gae"
     said = say(phase(lab, wrap=["replay"], advantage=advantage, update=update))
-    refused(said, 2, f"'{update}' learns on-policy, but 'replay' brings rows of older weights", "wrap it with importance weights",
+    refused(said, 2, f"'{update}' learns on-policy, but 'replay' gives rows from older weights", "add a wrapper with importance weights",
             problems=1)  # fmt: skip
     if verb == "explain":
         said = say(phase(lab, wrap=["replay", "importance-weights"], advantage=advantage, update=update))
@@ -174,7 +176,7 @@ class Other(Component):
 """
     path = lab.write(phase(lab, rollout="other"))
     said = lab.hookline(verb, path, "-p", lab.plugin(source))
-    refused(said, 2, "'ppo' learns on-policy, but 'other' brings rows of older weights or another policy", problems=1)
+    refused(said, 2, "'ppo' learns on-policy, but 'other' gives rows from older weights or another policy", problems=1)
 
 
 # -- what a phase reads from another
@@ -199,14 +201,14 @@ def test_a_reward_model_trained_without_a_head(lab: Lab, say: Any) -> None:
 
 def test_preferences_from_a_phase_that_collects_none(lab: Lab, say: Any) -> None:
     said = say(two(lab, {}, {"rollout": {"use": "preferences", "from": "one"}, "update": "dpo"}))
-    refused(said, 2, "'preferences' reads what phase 'one' collected, but it collects nothing; name a phase that has a "
+    refused(said, 2, "'preferences' reads the feedback of phase 'one', but that phase collects none; name a phase that has a "
             "`feedback`", problems=1)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("adapter", "words"),
     [
-        ({"use": "lora", "rank": 4}, "names 'lora' with rank 8 → 4; an adapter goes on with the options"),
+        ({"use": "lora", "rank": 4}, "names 'lora' with rank 8 → 4; an adapter continues with the options"),
         ({"use": "lora", "rank": 8, "alpha": 3.0}, "names 'lora' with alpha None → 3.0"),
     ],
 )

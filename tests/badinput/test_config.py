@@ -117,7 +117,7 @@ def test_CF8_missing_folder_unreadable_and_odd_files_have_different_messages(
     lab.write("name: caf\xe9\n").write_bytes(b"name: x\nname2: caf\xe9\n")
     refused(lab.hookline("run", "tiny.yaml"), 2, "line 2", "not UTF-8 at byte 18")
     lab.write("x" * 300_000)
-    refused(lab.hookline("run", "tiny.yaml"), 2, "300000 bytes", "is it the right file?")
+    refused(lab.hookline("run", "tiny.yaml"), 2, "300000 bytes", "check that it is the right file")
     path = lab.write(lab.sft())
 
     def denied(self: Path, *args: object) -> bytes:
@@ -372,7 +372,7 @@ def test_CF_wrong_shapes_are_told_in_the_users_words(lab: Lab, path: str, value:
         ("phases.0.evaluate", [{"name": "own", "every": -1}], "phases.sft.evaluate.own.every is -1"),
         ("phases.0.reward", [{"use": "hookline:length", "fre": 1}], "phases.sft.reward.length has no option 'fre'"),
         ("model.heads", 5, "model: width 32 is not a multiple of its 5 heads"),
-        ("phases.0.update", None, "phases.sft neither updates weights nor collects feedback"),
+        ("phases.0.update", None, "phases.sft does not update weights or collect feedback"),
     ],
 )
 def test_a_problem_names_its_place_as_people_do(lab: Lab, path: str, value: object, words: str) -> None:

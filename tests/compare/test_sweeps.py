@@ -153,7 +153,7 @@ def test_every_problem_of_every_combination_is_told_at_once_and_whose_it_is() ->
         ({"name": ["a"]}, "matrix.name cannot vary"),
         ({"a=b": [1]}, "cannot vary"),
         ({"phases.rl.updat.lr": [1]}, "no option 'updat'"),
-        ({"phases.lr.update": ["rloo"]}, "no item 'lr' there"),
+        ({"phases.lr.update": ["rloo"]}, "there is no item 'lr'"),
         ({"seed": list(range(1, 1002))}, "1001 runs"),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_matrix_that_cannot_be_is_refused(matrix: Any, sentence: str) -> None:
 
 def test_one_run_has_no_jobs(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", written(), "--jobs", "2"]) == 2
-    assert "--jobs 2 is for several runs, and this is one" in capsys.readouterr().err
+    assert "--jobs 2 is for several runs, but this is a single run" in capsys.readouterr().err
 
 
 def test_a_matrix_is_no_single_run() -> None:

@@ -143,7 +143,7 @@ class Odd(hookline.Command):
 @pytest.mark.parametrize(
     ("parts", "code", "words"),
     [
-        ({"field": "x: dict = {}"}, 5, "its option 'x' is of type dict, which a command line cannot give"),
+        ({"field": "x: dict = {}"}, 5, "its option 'x' has the type dict, which a command line cannot give"),
         ({"field": "help: str = ''"}, 5, "its option --help is reserved: Hookline adds it itself"),
         (
             {"field": "j: str = Field('', alias='json')"},
@@ -224,7 +224,7 @@ def test_what_json_does_not_have_is_named_and_nothing_is_printed(loose, capsys, 
         ),
         ("run = hookline.Command.run", "has no method run"),
         ("async def run(self, out): return 0", "run is async"),
-        ("def run(self): return 0", "its run does not take `out` alone"),
+        ("def run(self): return 0", "its method `run` must take `out` as its only argument"),
     ],
 )
 def test_a_class_that_is_no_command_is_refused(loose, capsys, more: str, words: str) -> None:
@@ -248,7 +248,7 @@ def test_usage_errors_name_the_command_whose_help_helps(loose, capsys) -> None:
     assert main(["-p", path, "-p", f"{Path(path).parent}/../{Path(path).parent.name}/greet.py", "greet"]) == 2
     assert capsys.readouterr().err.endswith("→ hookline greet --help\n"), "one file named twice is one"
     assert main(["-p", path, "gret"]) == 2
-    assert "there is no command 'gret'; the files after -p offer command 'greet'" in capsys.readouterr().err
+    assert "there is no command 'gret'; the files given with -p offer command 'greet'" in capsys.readouterr().err
 
 
 def test_a_loose_files_name_is_a_name(loose, capsys) -> None:
@@ -271,7 +271,7 @@ def test_under_json_there_is_one_value(loose, capsys) -> None:
         body = "\n        ".join([*["out.value(1)"] * calls, "return 0"])
         source = BASE.format(field="pass", more="", body=body)
         assert main(["-p", loose(source, f"odd{calls}"), "odd", "--json"]) == 5
-        assert f"gave {calls} JSON values under --json, not one" in capsys.readouterr().err
+        assert f"gave {calls} JSON values under --json instead of one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["eval", "run", "plugins"])
@@ -279,15 +279,15 @@ def test_a_built_ins_name_cannot_be_taken(loose, capsys, name: str) -> None:
     path = loose(GREET.replace("    class Config", f'    name = "{name}"\n\n    class Config'))
     assert main(["-p", path, "--help"]) == 0
     listed = " ".join(capsys.readouterr().out.split())
-    assert f"'{name}' is a built-in command, and a built-in name cannot be taken" in listed
+    assert f"'{name}' is a built-in command, and a plugin cannot use a built-in name" in listed
     if name == "eval":
         assert main(["-p", path, "eval", "x"]) == 5
-        assert "a built-in name cannot be taken; rename it" in capsys.readouterr().err
+        assert "a plugin cannot use a built-in name; rename it" in capsys.readouterr().err
 
 
 def test_p_before_a_verb_of_the_core_is_refused(loose, capsys) -> None:
     assert main(["-p", loose(GREET), "doctor"]) == 2
-    assert "`doctor` is Hookline's own" in capsys.readouterr().err
+    assert "`doctor` is one of Hookline's own" in capsys.readouterr().err
 
 
 # -- distributions

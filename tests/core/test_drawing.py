@@ -331,8 +331,8 @@ def test_a_run_names_its_engine_and_draws_with_it(tiny: Any, shelf: Path, tmp_pa
     assert all(said[row["prompt"]] == row["completion"] for row in rows if row["prompt"] in said)
     run.close()
     described["phases"][0]["rollout"] |= {"top_p": 0.9}
-    with pytest.raises(HooklineError, match="needs an engine that gives 'kept-ids', and 'filed' does not"):
+    with pytest.raises(HooklineError, match="needs an engine that gives 'kept-ids', but 'filed' does not"):
         hookline.run(described, out=tmp_path / "cut")
     described["phases"][0]["rollout"] = {**described["phases"][0]["rollout"], "use": "duel", "top_p": 1.0}
-    with pytest.raises(HooklineError, match="'duel' needs an engine that gives 'combine', and 'filed' does not"):
+    with pytest.raises(HooklineError, match="'duel' needs an engine that gives 'combine', but 'filed' does not"):
         hookline.run(described, out=tmp_path / "combined")

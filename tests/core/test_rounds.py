@@ -113,7 +113,7 @@ def test_what_is_resolved_plans_the_same_again() -> None:
         (("phases", 1, "repeat"), True, "repeat is True; it must be a whole number"),
         (("phases", 1, "repeat"), 5000, "repeat is 5000; it must be a whole number"),
         (("phases", 1, "steps"), 3, "repeat has no option 'steps'; it has: phases"),
-        (("phases", 1, "phases"), [], "repeat runs [] in turn; give it a list of phases"),
+        (("phases", 1, "phases"), [], "repeat must have a list of phases, not []"),
         (("phases", 1, "phases", 0), {"repeat": 2, "phases": []}, "repeat is inside another repeat; rounds cannot be"),
         (
             ("phases", 1, "phases", 0, "model"),

@@ -97,6 +97,6 @@ def test_dtype_auto_is_the_folder_s_own(tiny: Any, tmp_path: Path, config: dict[
     experiment["model"] = {"path": str(folder), "dtype": "auto"}
     planned = plan(experiment)
     assert planned.experiment.model.dtype == own
-    assert any("float16, which is not a type to train in" in n for n in planned.notes) == (
+    assert any("float16, which is not suitable for training" in n for n in planned.notes) == (
         config.get("dtype") == "float16"
     )

@@ -112,16 +112,16 @@ def test_what_is_written_is_in_good_style(desk: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "sentence"),
     [
-        ("My-Plugin", "reward", "'My-Plugin' cannot be a plugin's name"),
-        ("7up", "reward", "'7up' cannot be a plugin's name"),
-        ("a_b", "reward", "'a_b' cannot be a plugin's name"),
-        ("../up", "reward", "'../up' cannot be a plugin's name"),
-        ("", "reward", "'' cannot be a plugin's name"),
-        ("x" * 41, "reward", "cannot be a plugin's name"),
+        ("My-Plugin", "reward", "'My-Plugin' is not a valid plugin name"),
+        ("7up", "reward", "'7up' is not a valid plugin name"),
+        ("a_b", "reward", "'a_b' is not a valid plugin name"),
+        ("../up", "reward", "'../up' is not a valid plugin name"),
+        ("", "reward", "'' is not a valid plugin name"),
+        ("x" * 41, "reward", "is not a valid plugin name"),
         ("mine", "rewards", "there is no kind 'rewards'; did you mean 'reward'?"),
-        ("ppo", "algorithm", "'ppo' is a built-in update, and a built-in name cannot be taken"),
-        ("plugins", "reward", "a package hookline_plugins is installed already"),
-        ("there", "reward", "exists already"),
+        ("ppo", "algorithm", "'ppo' is a built-in update, and a plugin cannot use a built-in name"),
+        ("plugins", "reward", "the package hookline_plugins is already installed"),
+        ("there", "reward", "already exists"),
     ],
 )
 def test_what_is_refused(

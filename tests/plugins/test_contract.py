@@ -222,7 +222,7 @@ def test_a_misspelt_component_gets_the_nearest_name(tiny: Tiny) -> None:
 def test_a_loose_file_cannot_take_a_built_in_name(plugin: Write, tiny: Tiny) -> None:
     path = plugin("class Length(Component):\n    @hookimpl\n    def hookline_reward(self, rollout): ...", "length")
     err = refusal(PluginError, tiny(reward="length"), path)
-    assert "'length' is a built-in reward, and a built-in name cannot be taken; rename it" in str(err)
+    assert "'length' is a built-in reward, and a plugin cannot use a built-in name; rename it" in str(err)
     assert "length.py" in str(err)
 
 

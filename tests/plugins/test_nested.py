@@ -363,7 +363,7 @@ def test_an_engine_that_cannot_do_what_a_rollout_needs_is_refused(tmp_path: Path
     described["phases"][0] |= {"rollout": rollout, "engine": "fixed"}
     with pytest.raises(ExperimentError) as caught:
         plan(described, plugins=[str(path)])
-    assert "'picky' needs an engine that gives 'combine', and 'fixed' does not; it gives exact" in str(caught.value)
+    assert "'picky' needs an engine that gives 'combine', but 'fixed' does not; it gives exact" in str(caught.value)
     assert "name another `engine`" in str(caught.value)
 
 
@@ -420,8 +420,8 @@ def test_a_command_cannot_take_a_built_in_name(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "verbs.py"
     path.write_text(COMMAND.replace("NAME", "compare"))
     [taken] = offers.loose(str(path))
-    assert taken.problem == "'compare' is a built-in command, and a built-in name cannot be taken; rename it"
-    with pytest.raises(PluginError, match="a built-in name cannot be taken") as caught:
+    assert taken.problem == "'compare' is a built-in command, and a plugin cannot use a built-in name; rename it"
+    with pytest.raises(PluginError, match="a plugin cannot use a built-in name") as caught:
         offers.find("command", "compare", (mine, taken))
     assert caught.value.hint
     path.write_text(COMMAND.replace("NAME", "contrast"))

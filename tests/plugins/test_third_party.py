@@ -60,7 +60,7 @@ NEIGHBOURS = {
     ),
     "hookline-usurper": (
         "6.6", "update", "ppo", HEAD + "    @hookimpl\n    def hookline_update(self, ctx, batch): ...\n",
-        "'ppo' is a built-in update, and a built-in name cannot be taken",
+        "'ppo' is a built-in update, and a plugin cannot use a built-in name",
     ),
 }  # fmt: skip
 
@@ -111,7 +111,7 @@ def test_it_is_listed_from_metadata(environment: Environment) -> None:
     assert said.code == 0
     assert re.search(r"advantage +loo +hookline-loo +0\.1\.0 +offered", said.out)
     [shown] = [line for line in said.out.splitlines() if "hookline-usurper" in line]
-    assert "'ppo' is a built-in update, and a built-in name cannot be taken; rename it" in shown
+    assert "'ppo' is a built-in update, and a plugin cannot use a built-in name; rename it" in shown
     for name in NEIGHBOURS:
         assert name in said.out
     found = json.loads(environment.hookline("plugins", "list", "--json").out)

@@ -1,4 +1,4 @@
-"""The command line: few verbs, one sentence for what is wrong, an exit code per class."""
+"""The command line: a few verbs, one sentence for each error, and an exit code per class of errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code says what kind of thing happened (see `hookline --help`)."""
+    """Run a command and return its exit code; `hookline --help` lists the codes."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _usage(err: Exception) -> str | None:
-    """typer's complaints about arguments, in one line."""
+    """typer's message about wrong arguments, in one line; None for any other error."""
     show = getattr(err, "format_message", None)
     verbs = getattr(getattr(err, "ctx", None), "command_path", "").split()[1:]
     return f"UsageError: {show()} → {' '.join(['hookline', *verbs, '--help'])}" if show else None

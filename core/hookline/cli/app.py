@@ -1,4 +1,4 @@
-"""The verbs. Each imports what it needs when it is called, so that `--help` answers at once."""
+"""The verbs. Each verb imports its modules when it is called, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["app"]
 
 
 class Verbs(typer.core.TyperGroup):
-    """The core's own verbs, and behind them every command on offer, which is loaded when it is called."""
+    """The core's own verbs, then every command that plugins offer; a command is loaded when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *dict.fromkeys(name for name, _ in listed(_loose(ctx)))]
@@ -29,7 +29,7 @@ class Verbs(typer.core.TyperGroup):
 
             offered = ", ".join(f"{one.kind} '{one.name}'" for one in loose)
             raise ExperimentError(
-                f"there is no command '{name}'; the files after -p offer {offered}", "hookline --help"
+                f"there is no command '{name}'; the files given with -p offer {offered}", "hookline --help"
             )
         if offer is None:
             return own
@@ -47,12 +47,12 @@ class Verbs(typer.core.TyperGroup):
 
 
 def _loose(ctx: Any) -> tuple[Offer, ...]:
-    """What the files named with `-p` before the command offer."""
+    """The offers of the files that `-p` names before the command."""
     return loose_of(ctx.params.get("plugin") or ())
 
 
 def _cut(line: str, width: int) -> str:
-    """A line of ours, cut at a word; what is wrong with an offer is printed in full."""
+    """A line of help, cut after a whole word; the problem of an offer is printed in full."""
     if len(line) <= width or line.startswith("cannot be used"):
         return line
     return f"{line[: width - 3].rpartition(' ')[0]}..."
@@ -68,7 +68,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a bug of ours, 2 usage or experiment file, 3 data, 4 checkpoint or run directory, "
     "5 plugin, 6 numbers, 7 a service, 130 interrupted, 143 stopped by SIGTERM and saved.",
 )
-plugins_app = typer.Typer(no_args_is_help=True, help="What is installed, by whom, and whether it works.")
+plugins_app = typer.Typer(no_args_is_help=True, help="List, show, create and check plugins.")
 app.add_typer(plugins_app, name="plugins")
 
 Plugins = Annotated[
@@ -96,7 +96,7 @@ def root(
         list[str] | None, typer.Option("-p", "--plugin", is_eager=True, help="Make a loose file's commands available.")
     ] = None,
     show: Annotated[
-        bool, typer.Option("--version", callback=version, is_eager=True, help="Which Hookline this is.")
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version of Hookline.")
     ] = False,
 ) -> None:
     verb = ctx.invoked_subcommand
@@ -104,8 +104,8 @@ def root(
         from hookline.errors import ExperimentError
 
         raise ExperimentError(
-            f"-p before `{verb}` makes commands available, and `{verb}` is Hookline's own",
-            f"write -p after it: hookline {verb} … -p {plugin[0]}",
+            f"-p before `{verb}` makes a plugin's commands available, but `{verb}` is one of Hookline's own",
+            f"write -p after the command: hookline {verb} … -p {plugin[0]}",
         )
 
 
@@ -113,16 +113,18 @@ def root(
 def run(
     experiment: Experiment,
     overrides: Overrides = None,
-    out: Annotated[str | None, typer.Option("--out", help="The run's directory; one that exists is resumed.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="The run's directory; a run that exists there is resumed.")
+    ] = None,
     plugin: Plugins = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Several runs: a count (5: seeds 1 to 5) or the seeds, 3,7,11.")
+        str | None, typer.Option("--seeds", help="Make several runs: a count (5: seeds 1 to 5) or the seeds (3,7,11).")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="How many of several runs at once.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="How many of several runs to run at once.")] = 1,
 ) -> None:
-    """Run an experiment; with --out of an earlier run, continue where it stopped, bit for bit.
+    """Run an experiment; with --out of an earlier run, continue that run where it stopped, bit for bit.
 
-    With --seeds, or a `matrix:` in the file, it makes several runs, each in a directory under --out.
+    With --seeds, or a `matrix:` in the file, make several runs, each in a directory under --out.
     """
     from hookline.config.experiment import document_of
     from hookline.loop import api
@@ -133,7 +135,9 @@ def run(
         if jobs > 1:
             from hookline.errors import ExperimentError
 
-            raise ExperimentError(f"--jobs {jobs} is for several runs, and this is one", "add --seeds, or a matrix")
+            raise ExperimentError(
+                f"--jobs {jobs} is for several runs, but this is a single run", "add --seeds, or a matrix"
+            )
         api.run(document, overrides or [], out=out, plugins=plugin or [])
     else:
         sweep.sweep(document, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
@@ -141,7 +145,7 @@ def run(
 
 @app.command()
 def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins = None, json: AsJson = False) -> None:
-    """Which component answers each hook, which ones wrap it, and their files; fails whenever `run` would refuse."""
+    """Show which components answer and wrap each hook, and their files; fails whenever `run` would refuse."""
     from hookline.cli.show import explain_json, explain_text
     from hookline.config.experiment import document_of
     from hookline.loop.api import plan
@@ -171,7 +175,7 @@ def doctor(json: AsJson = False) -> None:
 
 @plugins_app.command("list")
 def plugins_list(plugin: Plugins = None, json: AsJson = False) -> None:
-    """Every component on offer: kind, name, distribution, version, state. Imports none of them."""
+    """List every offered component: kind, name, distribution, version, state. Imports none of them."""
     from hookline.cli.show import list_json, list_text
 
     found = list_json(plugin or [])
@@ -180,7 +184,7 @@ def plugins_list(plugin: Plugins = None, json: AsJson = False) -> None:
 
 @plugins_app.command("show")
 def plugins_show(name: Annotated[str, typer.Argument()], plugin: Plugins = None, json: AsJson = False) -> None:
-    """One component: what it does, its options, what it needs and gives, and what is wrong with it."""
+    """Show one component: what it does, its options, what it needs and gives, and its problem, if any."""
     from hookline.cli.show import show_json, show_text
 
     found = show_json(name, plugin or [])
@@ -191,14 +195,14 @@ def plugins_show(name: Annotated[str, typer.Argument()], plugin: Plugins = None,
 
 @plugins_app.command("new")
 def plugins_new(
-    name: Annotated[str, typer.Argument(help="What experiments will call it, e.g. my-method.")],
+    name: Annotated[str, typer.Argument(help="The name that experiments will use, e.g. my-method.")],
     kind: Annotated[
         str,
         typer.Option("--kind", help=", ".join(kind.asked for kind in taught()) + "."),
     ] = "algorithm",
-    parent: Annotated[str, typer.Option("--dir", help="Where the folder hookline-NAME is made.")] = ".",
+    parent: Annotated[str, typer.Option("--dir", help="The folder in which hookline-NAME is created.")] = ".",
 ) -> None:
-    """Write a distribution with a small component that works, its tests, and an experiment to try it in."""
+    """Create a distribution with a small working component, its tests, and an experiment that uses it."""
     from hookline.cli.kit import create
 
     typer.echo(create(name, kind, Path(parent)))
@@ -213,7 +217,7 @@ def plugins_check(
     plugin: Plugins = None,
     json: AsJson = False,
 ) -> None:
-    """Check a component against the contract, law by law, in a real phase with a tiny model; some seconds, CPU only."""
+    """Check a component against the contract, law by law, in a real phase with a tiny model; takes seconds, CPU only."""
     from hookline.cli.kit import check
 
     reports = check(name, options or [], plugin or [])

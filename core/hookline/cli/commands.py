@@ -27,7 +27,7 @@ __all__ = ["listed", "named", "program_of"]
 
 
 def listed(loose: tuple[Offer, ...] = ()) -> Iterator[tuple[str, str]]:
-    """(name, one line) of every command on offer. Imports none of them: ours are read as text, others' lines say whose."""
+    """(name, one line) of every command. Imports none: built-in ones are read as text, others show their distribution."""
     for offer in offers.offers(loose):
         if offer.kind == "command":
             whose = f"{offer.distribution} {offer.version}"
@@ -48,9 +48,9 @@ def _first_line(offer: Offer) -> str:
 
 
 def named(name: str, loose: tuple[Offer, ...] = ()) -> Offer | None:
-    """The offer that `hookline NAME`, or `hookline DISTRIBUTION:NAME`, means; None where no distribution offers it.
+    """The offer that `hookline NAME`, or `hookline DISTRIBUTION:NAME`, means; None if no distribution offers it.
 
-    Raises PluginError where it cannot be used, or where several distributions offer it.
+    Raises PluginError if the command cannot be used, or if several distributions offer it.
     """
     distribution, _, short = name.rpartition(":")
     found = [offer for offer in offers.offers(loose) if offer.kind == "command" and offer.name == short]
@@ -62,9 +62,9 @@ def named(name: str, loose: tuple[Offer, ...] = ()) -> Offer | None:
 
 
 def program_of(offer: Offer) -> tuple[str, Callable[..., int]]:
-    """(help, a function whose signature typer turns into arguments and options) of one command; imports it.
+    """(help, a function whose signature typer turns into arguments and options) of one command, which is imported.
 
-    Raises PluginError, naming the distribution, for a command that does not import or keep the contract.
+    Raises a PluginError that names the distribution if the command cannot be imported or breaks the contract.
     """
     import typer
 
@@ -94,7 +94,7 @@ def program_of(offer: Offer) -> tuple[str, Callable[..., int]]:
 
 
 def _answer(command: Command, out: Printer, offer: Offer) -> int:
-    """The exit code. What a third party's command raises is told with its distribution and its own frames."""
+    """Run a command; returns its exit code. An error from a third party's command names its distribution."""
     try:
         with contextlib.redirect_stdout(sys.stderr) if out.json else contextlib.nullcontext():
             try:
@@ -118,7 +118,7 @@ def _answer(command: Command, out: Printer, offer: Offer) -> int:
             f"{offer} returned {shorten(repr(code))}, not an exit code", "end its run() with: return 0 (0 to 255)"
         )
     if out.json and code == 0 and out.values != 1:
-        raise PluginError(f"{offer} gave {out.values} JSON values under --json, not one", "call out.value once")
+        raise PluginError(f"{offer} gave {out.values} JSON values under --json instead of one", "call out.value once")
     return code
 
 
@@ -138,7 +138,7 @@ class Field:
         self.choices = typing.get_args(item) if typing.get_origin(item) is Literal else ()
         if not (self.choices or item in (str, int, float, bool, Path) or item is Any):
             raise PluginError(
-                f"{who}: its option '{self.key}' is of type {shorten(getattr(item, '__name__', item))}, which a command line cannot give",
+                f"{who}: its option '{self.key}' has the type {shorten(getattr(item, '__name__', item))}, which a command line cannot give",
                 "use text, a number, true or false, a path, a Literal, or a list of these",
             )
         self.flag = item is bool and not self.many and not self.positional
@@ -146,13 +146,13 @@ class Field:
 
     @property
     def shown(self) -> str:
-        """The user's own word for it: `--keep-best`, or `RUN`."""
+        """The field as the user types it: `--keep-best`, or `RUN`."""
         if self.mark is not None:
             return self.mark.metavar or self.name.upper()
         return f"--{self.key.replace('_', '-')}"
 
     def parameter(self) -> inspect.Parameter:
-        """As typer reads it. All values are text or flags: pydantic reads them, and says what is wrong with them."""
+        """The parameter that typer reads. All values are text or flags; pydantic parses and validates them."""
         import typer
 
         required = self.info.is_required()
@@ -178,7 +178,7 @@ class Field:
         )
 
     def read(self, given: Any) -> Any:
-        """What was given, with words that mean a choice replaced by it."""
+        """The given value; a word that names a choice is replaced by that choice."""
         meant = {str(choice): choice for choice in self.choices}
         return [meant.get(item, item) for item in given] if self.many else meant.get(given, given)
 
@@ -199,7 +199,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _bounds(info: FieldInfo) -> str:
-    """`  [>=1]`, where the field is bounded."""
+    """`  [>=1]`, if the field has bounds."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     told = [
         f"{sign}{getattr(mark, name)}" for mark in info.metadata for name, sign in signs.items() if hasattr(mark, name)
@@ -208,7 +208,7 @@ def _bounds(info: FieldInfo) -> str:
 
 
 def _check(fields: typing.Iterable[Field], cls: type[Command], who: str) -> None:
-    """Refuse positional arguments that cannot be told apart, and options that the command line has itself."""
+    """Refuse positional arguments that cannot be told apart, and options that Hookline adds itself."""
     positional = [field for field in fields if field.positional]
     early = next((field for field in positional[:-1] if field.many or not field.info.is_required()), None)
     if early:
@@ -226,15 +226,15 @@ def _check_run(cls: type[Command], who: str) -> None:
     """Refuse a class whose `run` is a generator or does not take `out` alone; `check_class` has refused the rest."""
     hint = "write: def run(self, out): …; return 0"
     if inspect.isgeneratorfunction(cls.run):
-        raise PluginError(f"{who}: its run is a generator", hint)
+        raise PluginError(f"{who}: its method `run` is a generator", hint)
     try:
         inspect.signature(cls.run).bind(None, None)
     except TypeError:
-        raise PluginError(f"{who}: its run does not take `out` alone", hint) from None
+        raise PluginError(f"{who}: its method `run` must take `out` as its only argument", hint) from None
 
 
 def _config(cls: type[Command], values: dict[str, Any], fields: dict[str, Field], name: str) -> Any:
-    """The validated options. Raises ExperimentError with one sentence for each that is wrong."""
+    """The validated options. Raises ExperimentError with one sentence for each wrong option."""
     from pydantic import ValidationError
 
     from hookline.config.problems import problems_of

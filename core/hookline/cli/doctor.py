@@ -155,7 +155,7 @@ def _wandb_key(say: Callable[..., None]) -> None:
         "ok",
         "in the environment: runs are sent"
         if here
-        else "none in the environment: runs are written offline, `wandb sync` sends them",
+        else "not in the environment: runs are written offline, and `wandb sync` sends them",
     )
 
 

@@ -21,38 +21,40 @@ __all__ = ["check", "create"]
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 ASKED = {kind.asked: kind for kind in taught()}
-"""What `--kind` may say; a kind's own name also does."""
+"""The values that `--kind` accepts; it also accepts a kind's own name."""
 WITH_OPTIONS = {
     "update": "{use: NAME, lr: 3e-3}",
     "reward": "[keyword-coverage, {use: NAME, weight: 0.1}]",
     "rollout": "{use: NAME, prompts: builtin:keywords, rows: 32}",
 }
-"""How the new component is named in the experiment to try it in, where its name alone does not do."""
+"""How the generated experiment names the new component, where its name alone is not enough."""
 TRIED = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def create(name: str, kind: str, parent: Path) -> str:
-    """Write a distribution that works as it stands; returns what to do next."""
+    """Write a distribution that works without changes; returns what to do next."""
     kind = next((one.asked for one in taught() if one.name == kind), kind)
     if kind not in ASKED:
         raise ExperimentError(f"there is no kind '{kind}'{nearest(kind, ASKED)}", f"choose from {', '.join(ASKED)}")
     if not TRIED.fullmatch(name) or len(name) > 40:
         raise ExperimentError(
-            f"'{name}' cannot be a plugin's name",
-            "use lower-case letters and digits, words joined by '-', at most 40 in all",
+            f"'{name}' is not a valid plugin name",
+            "use lower-case letters and digits, with '-' between words, at most 40 characters",
         )
     group = ASKED[kind].name
     taken = any(offer.built_in and (offer.kind, offer.name) == (group, name) for offer in offers.offers())
     if taken or (group == "command" and name in offers.VERBS):
         raise ExperimentError(
-            f"'{name}' is a built-in {group}, and a built-in name cannot be taken", "choose another name"
+            f"'{name}' is a built-in {group}, and a plugin cannot use a built-in name", "choose another name"
         )
     package = f"hookline_{name.replace('-', '_')}"
     if importlib.util.find_spec(package):
-        raise ExperimentError(f"a package {package} is installed already", "choose another name, or uninstall that one")
+        raise ExperimentError(
+            f"the package {package} is already installed", "choose another name, or uninstall that one"
+        )
     folder = parent / f"hookline-{name}"
     if folder.exists():
-        raise ExperimentError(f"{folder} exists already", "choose another name or --dir, or remove it")
+        raise ExperimentError(f"{folder} already exists", "choose another name or --dir, or remove the folder")
     try:
         for path, text in files(name, kind, package).items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ def files(name: str, kind: str, package: str) -> dict[str, str]:
 
 
 def from_base(kind: Kind) -> str:
-    """The template of a kind that has no file for it: its base class, each method calling the base's own."""
+    """The template of a kind without a template file: a subclass of its base in which each method calls the base's own."""
     base = kind.bases()[0]
     means = f"{kind.means[0].upper()}{kind.means[1:]}."
     lines = [f'"""NAME: the kind `{kind.name}` for Hookline."""', "", f"from hookline import {base.__name__}", "", ""]
@@ -154,7 +156,7 @@ test_law = conformance({cls})
 
 
 def experiment(name: str, kind: str) -> str:
-    """An experiment of some seconds around the component."""
+    """An experiment that uses the component and takes some seconds."""
     parts = {
         "rollout": "    rollout: {use: generate, prompts: builtin:keywords, rows: 8, samples_per_prompt: 4, max_new_tokens: 12}\n",
         "reward": "    reward: keyword-coverage\n",
@@ -186,7 +188,7 @@ def experiment(name: str, kind: str) -> str:
 
 
 def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[Report]:
-    """The verdicts on every component of that name, or of that distribution. Raises HooklineError when there is none."""
+    """The reports on every component of that name or distribution. Raises HooklineError if there is none."""
     from hookline.config.overrides import parse_value
     from hookline.testing import check as judge
 

@@ -1,4 +1,4 @@
-"""Where commands print: text and tables for people, or one JSON value under `--json`."""
+"""The output of commands: text and tables for people, or one JSON value under `--json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Printer", "as_json"]
 class Printer:
     """`hookline.contract.command.Out` on standard output.
 
-    who: whose output it is, for the sentence about a value that JSON does not have.
+    who: the command that prints, for the message about a value that JSON cannot represent.
     """
 
     def __init__(self, json: bool = False, who: str = "the command") -> None:
@@ -30,7 +30,7 @@ class Printer:
             print(text, file=self._file, flush=True)
 
     def unread(self) -> bool:
-        """Whether whoever read the output, such as `| head`, reads no more."""
+        """Whether the reader of the output, such as `| head`, has stopped reading."""
         try:
             print(end="", file=self._file, flush=True)
         except BrokenPipeError:
@@ -57,17 +57,17 @@ class Printer:
         if self.json and self.values == 1:
             if odd := _odd(value):
                 hint = "give text, finite numbers, true, false, null, and lists and mappings of these"
-                raise PluginError(f"{self._who} gave {odd} under --json, which is no JSON", hint)
+                raise PluginError(f"{self._who} gave {odd} under --json, which is not a JSON value", hint)
             print(as_json(value), file=self._file, flush=True)
 
 
 def as_json(value: Any) -> str:
-    """A JSON value as every command prints it."""
+    """A value as JSON text, in the form that every command prints."""
     return json.dumps(value, indent=1, ensure_ascii=False, default=str)
 
 
 def _odd(value: Any, at: str = "", depth: int = 0) -> str:
-    """The first thing within a value that JSON does not have, and where it stands; empty where there is none."""
+    """The first part of a value that JSON cannot represent, and its place; empty if there is none."""
     where = f" at {at}" if at else ""
     if value is None or isinstance(value, str | int):
         return ""

@@ -58,14 +58,14 @@ def explain_json(plan: Plan) -> dict[str, Any]:
 
 
 def _device(plan: Plan) -> str:
-    """Where networks lie on this machine."""
+    """The device of the networks on this machine."""
     from hookline.world import devices
 
     return str(devices.resolve(plan.experiment.device))
 
 
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:
-    """(key of the experiment, what it does there, the component): what each kind answers, then what wraps it."""
+    """(key of the experiment, verb, component): the component of each kind, then the components that wrap its hook."""
     for kind in of_phase():
         if kind.around:
             continue
@@ -95,7 +95,7 @@ def _model(plan: Plan, phase: PlannedPhase) -> str:
 
 
 def _roles(phase: PlannedPhase) -> Iterator[str]:
-    """Models beside the policy: those that configs name by phase, and those that components say they make."""
+    """Models besides the policy: those that configs name by phase, and those that components declare to make."""
     from hookline.contract.fields import marked
 
     left: dict[str, None] = {}
@@ -131,7 +131,7 @@ def _slot(slot: Slot) -> dict[str, Any]:
 
 
 def _short(source: str) -> str:
-    """A path as a person would give it: relative to here when it lies here."""
+    """A short path: relative to the current folder if the file is inside it, else the last three parts."""
     path, colon, line = source.rpartition(":")
     try:
         return f"{Path(path).resolve().relative_to(Path.cwd())}{colon}{line}"
@@ -169,7 +169,7 @@ def explain_text(plan: Plan) -> str:
 
 
 def _named(slot: Slot) -> str:
-    """A component by its name in the experiment, its weight, and whose it is."""
+    """A component's name in the experiment, its weight, its distribution and its source."""
     name = slot.instance if slot.instance == slot.offer.name else f"{slot.instance} ({slot.offer.name})"
     weight = f" × {slot.weight:g}" if slot.kind == "reward" and slot.weight != 1 else ""
     return f"{name + weight:<22} {slot.offer.distribution} {slot.offer.version}, {_short(slot.source)}"
@@ -218,7 +218,7 @@ def list_text(found: Sequence[dict[str, Any]]) -> str:
     for item in sorted(found, key=lambda i: (not i["built_in"], i["kind"], i["name"])):
         cells = "  ".join(str(item[key]).ljust(width) for key, width in widths.items())
         lines.append(f"{cells}  {'⚠ ' + item['problem'] if item['problem'] else 'offered'}")
-    lines.append("Read from metadata alone; to import and check a component: hookline plugins show NAME")
+    lines.append("This list reads only metadata; to import and check a component: hookline plugins show NAME")
     return "\n".join(lines)
 
 
@@ -281,7 +281,7 @@ def _about(cls: type[Component]) -> dict[str, Any]:
 
 
 def _type_name(annotation: Any) -> str:
-    """A type as a person says it: bounds and the like, which stand in the option's sentence, left out."""
+    """A readable name of a type, without its bounds, which the option's description states."""
     inner = typing.get_args(annotation)
     if hasattr(annotation, "__metadata__"):
         return _type_name(inner[0])

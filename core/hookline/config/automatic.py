@@ -1,4 +1,4 @@
-"""What `auto` stands for in a model's types: settled once, at the start, so that a run is of one type to its end."""
+"""Resolve `auto` in a model's types once, at the start, so that a run keeps the same types to its end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["settled"]
 
 
 def settled(experiment: Experiment, begun: Mapping[str, Any] | None = None) -> tuple[Experiment, list[str]]:
-    """The experiment without `auto` in `dtype` and `autocast`, and what a person should know of the choice.
+    """The experiment without `auto` in `dtype` and `autocast`, and notes for the user about the choice.
 
-    begun: the resolved experiment of a run that goes on; it keeps the types that it began with, whatever machine this is.
+    begun: the resolved experiment of a resumed run, which keeps the types that it started with on any machine.
     """
     notes: list[str] = []
 
@@ -44,21 +44,23 @@ def settled(experiment: Experiment, begun: Mapping[str, Any] | None = None) -> t
 def _fast_type(device: str) -> str:
     try:
         return "bfloat16" if devices.computes_in_bfloat16(devices.resolve(device)) else "none"
-    except ExperimentError:  # the device is not there, which a law of the plan says
+    except ExperimentError:  # the device does not exist; a law of the plan reports that
         return "none"
 
 
 def _own_type(path: str | None, notes: list[str]) -> str:
-    """The type in which a folder keeps its weights; float32 for a model that is built."""
+    """The type in which a folder stores its weights; float32 for a model that is built."""
     try:
         config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8")) if path else {}
         parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
-    except (OSError, ValueError, AttributeError, RecursionError):  # the plan says what is wrong with the folder
+    except (OSError, ValueError, AttributeError, RecursionError):  # the plan reports what is wrong with the folder
         return "float32"
     named = [part.get(key) for part in parts for key in ("dtype", "torch_dtype")]
     own = next((str(name).removeprefix("torch.") for name in named if name), "float32")
     if own == "bfloat16":
         return own
     if own != "float32":
-        notes.append(f"model.dtype: auto: {path} is kept in {own}, which is not a type to train in; float32 is used")
+        notes.append(
+            f"model.dtype: auto: {path} is stored in {own}, which is not suitable for training; float32 is used"
+        )
     return "float32"

@@ -1,4 +1,4 @@
-"""The experiment file: its schema, read with every problem reported at once."""
+"""The experiment file: its schema, and a reader that reports every problem at once."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class ModelSpec(Strict):
     path: str | None = None
     """A local transformers folder."""
     start: str | None = Field(None, alias="from")
-    """Phases only: whose model this phase starts from. Default: the last phase that trained the policy."""
+    """Phases only: the phase whose model this phase starts from. Default: the last phase that trained the policy."""
     head: Use | None = None
-    """Phases only: read numbers instead of tokens, e.g. `reward`; the phase then trains a reward model."""
+    """Phases only: a head that predicts numbers instead of tokens, e.g. `reward`; the phase then trains a reward model."""
     adapter: Use | None = None
-    """Train this small change and leave the rest frozen: `{lora: {rank: 8}}`."""
+    """Train this adapter and keep the rest of the model frozen: `{lora: {rank: 8}}`."""
     family: Use | None = None
     """The experiment's model only: how its network computes. Default: `causal`, a language model read from left to right."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
-    """The type weights are kept in (default float32). `auto`: the folder's own; float32 for a model that is built."""
+    """The type in which weights are stored (default float32). `auto`: the folder's type; float32 for a model that is built."""
     autocast: Literal["auto", "bfloat16", "none"] | None = None
-    """The type products are computed in, when it differs from dtype. `auto`: bfloat16 where the device computes in it (GPUs
-    from sm80, processors with avx512_bf16 or amx_bf16), none elsewhere, where it is several times slower."""
+    """The type in which matrix products are computed, if it differs from dtype. `auto`: bfloat16 where the device supports it
+    (GPUs from sm80, processors with avx512_bf16 or amx_bf16), none elsewhere, where bfloat16 is several times slower."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, a third more time."""
 
@@ -81,40 +81,40 @@ class ModelSpec(Strict):
 
 
 class TokenizerSpec(Strict):
-    """A tokenizer trained here, or one from a local folder; never a silent download."""
+    """A tokenizer trained for this experiment, or one from a local folder; nothing is downloaded."""
 
     train: Literal["bpe", "words"] | None = None
-    """`bpe`: byte-level byte-pair encoding. `words`: every word of the texts is a token, for small tasks in a few words."""
+    """`bpe`: byte-level byte-pair encoding. `words`: every word of the texts is a token, for small tasks with few different words."""
     on: DataName | None = None
-    """The texts it is trained on."""
+    """The texts that the tokenizer is trained on."""
     vocabulary: int = Field(4096, ge=260, le=1_000_000)
-    """Tokens in all. More make texts shorter and the output layer larger. `words` takes what there are, up to this."""
+    """The number of tokens. More tokens make texts shorter and the output layer larger. `words` uses fewer if the texts have fewer."""
     path: str | None = None
     """A folder with tokenizer.json."""
 
     @model_validator(mode="after")
     def _one(self) -> TokenizerSpec:
         if (self.train is None) == (self.path is None):
-            raise ValueError("must say where a tokenizer comes from: either `train: bpe` with `on:`, or `path:`")
+            raise ValueError("must say where the tokenizer comes from: either `train: bpe` with `on:`, or `path:`")
         if self.train and not self.on:
             raise ValueError("`train` needs `on:`, the texts to train on, e.g. builtin:stdlib-docs")
         return self
 
 
 class Evaluation(Strict):
-    """Rows the training never sees, answered and judged now and then."""
+    """Rows that training never sees, answered and judged at intervals."""
 
     name: Identifier = UNNAMED["evaluate"]
     every: int = Field(0, ge=0)
     """Steps between evaluations; 0: only before the first step and after the last."""
     prompts: str | None = None
-    """Short for the phase's own rollout on other prompts: a split such as `heldout`, or a data name."""
+    """Shorthand for the phase's own rollout on other prompts: a split such as `heldout`, or a data name."""
     rollout: Use | None = None
-    """Or any rollout of its own."""
+    """A rollout of the evaluation's own, instead of `prompts`."""
     rows: int = Field(64, ge=1)
     """How many rows are judged."""
     reward: tuple[Use, ...] = ()
-    """The figures."""
+    """The rewards that give the evaluation's figures."""
 
     @field_validator("reward", mode="before")
     @classmethod
@@ -128,7 +128,7 @@ class Best(Strict):
     figure: str
     """Any figure of the phase's rows, e.g. eval/keyword-coverage."""
     lowest: bool = False
-    """The lowest value is the best one, as of a perplexity."""
+    """The lowest value is the best one, as for a perplexity."""
 
     @model_validator(mode="before")
     @classmethod
@@ -138,9 +138,9 @@ class Best(Strict):
 
 class Save(Strict):
     every: int = Field(50, ge=1)
-    """Steps between checkpoints. Small loses little to a kill; large costs less disk time."""
+    """Steps between checkpoints. A small number loses less work when a run is killed; a large number writes to disk less often."""
     keep: int = Field(2, ge=1)
-    """How many checkpoints stay."""
+    """How many checkpoints are kept."""
     best: Best | None = None
     """Also keep the weights with the highest, or the lowest, value of a figure."""
 
@@ -174,9 +174,9 @@ class Phase(_Sections):
     evaluate: tuple[Evaluation, ...] = ()
     save: Save = Save()
     patience: int = Field(20, ge=1)
-    """Steps in a row without any difference in reward before the run stops: there is nothing to learn from.
+    """The run stops after this many steps in a row without any difference in reward: they give nothing to learn from.
 
-    A phase whose rewards differed before, and whose policy may just have got as good as it can, gets a notice and continues.
+    A phase whose rewards differed earlier prints a notice and continues, since its policy may be as good as it can get.
     """
 
     @field_validator("evaluate", *(kind.section for kind in of_phase() if kind.many), mode="before")
@@ -187,7 +187,7 @@ class Phase(_Sections):
     @model_validator(mode="after")
     def _does_something(self) -> Phase:
         if not self.uses("update") and not self.uses("feedback"):
-            raise ValueError("neither updates weights nor collects feedback; name an `update` or a `feedback`")
+            raise ValueError("does not update weights or collect feedback; name an `update` or a `feedback`")
         return self
 
     def uses(self, kind: str) -> tuple[Use, ...]:
@@ -201,20 +201,20 @@ class Experiment(Strict):
 
     name: Identifier
     seed: int = Field(0, ge=0, lt=2**63)
-    """Every random number follows from it."""
+    """The seed of every random number."""
     tokenizer: TokenizerSpec | None = None
-    """Default: the one beside the model's `path`."""
+    """Default: the tokenizer in the folder of the model's `path`."""
     model: ModelSpec
     phases: tuple[Phase, ...] = Field(min_length=1)
     trackers: tuple[Use, ...] = (Use(use="console"),)
     plugins: tuple[str, ...] = ()
     """Loose files to make available, as with `-p`."""
     device: str = "auto"
-    """Where networks compute: `cpu`, `cuda`, `cuda:1`, `mps` (untried), or `auto`: the first GPU, where there is one."""
+    """The device of the networks: `cpu`, `cuda`, `cuda:1`, `mps` (untried), or `auto`: the first GPU, if there is one."""
     threads: int | None = Field(None, ge=1, le=4096)
-    """CPU threads of one process; results are exactly repeatable at an equal count. Default: torch's."""
+    """The number of CPU threads of one process; results repeat exactly with an equal number. Default: torch's."""
     matrix: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)
-    """Several runs from one file: override path → values. Their product is run, each as an experiment without it."""
+    """Several runs from one file: override path → values. Each combination of values is one run, without a matrix."""
 
     @field_validator("device")
     @classmethod
@@ -233,7 +233,7 @@ class Experiment(Strict):
         names = [phase.name for phase in self.phases]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            raise ValueError(f"has two phases called '{twice}'; phase names differ")
+            raise ValueError(f"has two phases called '{twice}'; phase names must differ")
         if (self.model.build is None) == (self.model.path is None):
             raise ValueError("must say where the model comes from: either model.build or model.path")
         if self.tokenizer is None and self.model.path is None:
@@ -247,7 +247,7 @@ class Experiment(Strict):
 
 
 def completed(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved experiment as an earlier release may have written it, with sections that came since at their defaults."""
+    """A resolved experiment, possibly written by an earlier release; sections added since then have their defaults."""
     absent: dict[str, Any] = {kind.section: [] if kind.many else None for kind in of_phase() if not kind.required}
     absent |= {kind.section: Use(use=kind.default).model_dump(mode="json") for kind in of_phase() if kind.default}
     phases = resolved.get("phases")
@@ -260,11 +260,11 @@ def _as_list(value: Any) -> Any:
 
 
 Source = str | Path | Mapping[str, Any] | Document
-"""An experiment: a YAML file, the same as a mapping, or what was read of either before."""
+"""An experiment: a YAML file, a mapping with the same content, or a document that was read from either."""
 
 
 def document_of(source: Source) -> Document:
-    """The values of an experiment, unchecked. For a Document it is a copy, so that overrides of one run change no other."""
+    """The values of an experiment, unchecked. A Document is copied, so that overrides of one run do not change another run."""
     if isinstance(source, Document):
         return copy.deepcopy(source)
     if isinstance(source, Mapping):
@@ -279,7 +279,7 @@ def load(
 ) -> tuple[Experiment, Document]:
     """Read, override and validate. Raises one ExperimentError that lists every problem with its line.
 
-    also: asked for more problems once there are some, so that one message tells those of other readers too.
+    also: called if there are problems; returns problems of other readers, so that one message lists all of them.
     """
     document = document_of(source)
     problems = document.problems

@@ -14,7 +14,7 @@ __all__ = ["enter", "override", "parse_value"]
 
 
 def parse_value(text: str) -> Any:
-    """The value of a `key=value` on the command line, read as YAML; words that are not YAML stay words."""
+    """The value of a `key=value` on the command line, read as YAML; text that is not YAML stays text."""
     problems: list[str] = []
     loader = None
     try:
@@ -24,7 +24,9 @@ def parse_value(text: str) -> Any:
     except yaml.YAMLError:
         return text
     except (TooMuch, RecursionError):
-        raise ExperimentError(f"'{shorten(text)}' holds too much", "write such values into the file") from None
+        raise ExperimentError(
+            f"'{shorten(text)}' has too many values or levels", "write such values into the file"
+        ) from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -41,7 +43,7 @@ def override(document: Document, assignment: str) -> None:
         raise ExperimentError(f"'{shown}' is not an override", "write key=value, e.g. seed=2 or phases.rl.steps=10")
     if not text.strip():
         raise ExperimentError(
-            f"'{shown}' gives no value; did the shell eat the quotes?", f"write '{shorten(key)}=…' in quotes"
+            f"'{shown}' gives no value; did the shell remove the quotes?", f"write '{shorten(key)}=…' in quotes"
         )
     path = key.split(".")
     if len(path) > MOST_DEPTH or not all(path):
@@ -86,7 +88,7 @@ def override(document: Document, assignment: str) -> None:
 
 
 def enter(place: Any, part: str, shown: str) -> list[Any]:
-    """The key or position that a part of an override's path means inside `place`, as one step or more.
+    """The key or position that a part of an override's path means inside `place`, as one or more steps.
 
     A phase inside a `repeat` is found by its name alone, so an override reaches all of its rounds.
     """
@@ -107,9 +109,12 @@ def enter(place: Any, part: str, shown: str) -> list[Any]:
             names += inside
         names = [name for name in names if name]
         there = ", ".join(shorten(name, 30) for name in names[:20])
-        raise ExperimentError(f"override '{shown}': no item '{shorten(part)}' there", f"there are: {there or 'none'}")
+        raise ExperimentError(
+            f"override '{shown}': there is no item '{shorten(part)}'", f"there are: {there or 'none'}"
+        )
     if not isinstance(place, dict):
         raise ExperimentError(
-            f"override '{shown}': it lies inside {shorten(repr(place))}, which is a single value", "check the path"
+            f"override '{shown}': the path leads inside {shorten(repr(place))}, which is a single value",
+            "check the path",
         )
     return [part]

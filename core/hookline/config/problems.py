@@ -1,4 +1,4 @@
-"""What is wrong with an experiment file, in sentences with line and hint."""
+"""The problems of an experiment file, as sentences with line and hint."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hookline.errors import nearest, shorten
 __all__ = ["count", "in_order", "problems_of", "same_of"]
 
 UNNAMED = {"evaluate": "heldout"}
-"""What an item of a list is called that says no name of its own."""
+"""The name of a list item that has no name of its own, by the key of the list."""
 VERBS = re.compile(r"(must|has|is|are|says|names|needs|wants|takes|gives|does|cannot|neither)\b")
-"""With these a validator's message goes on from the path as its subject; any other message is a sentence by itself."""
+"""A validator's message that starts with one of these takes the path as its subject; any other is a whole sentence."""
 
 
 def in_order(problems: Sequence[str]) -> list[str]:
-    """Problems each once, those without a line first."""
+    """The problems without duplicates, those without a line first."""
 
     def line(problem: str) -> int:
         found = re.match(r"line (\d+): ", problem)
@@ -34,7 +34,7 @@ def in_order(problems: Sequence[str]) -> list[str]:
 
 
 def same_of(problem: str) -> str:
-    """What a problem has in common with the same one in other rounds, whose phases have other numbers."""
+    """The text that a problem shares with the same problem in other rounds, whose phases have other numbers."""
     return re.sub(r"@\d+", "", problem).partition(";")[0] if "@" in problem else problem
 
 
@@ -51,7 +51,7 @@ def problems_of(
 ) -> list[str]:
     """pydantic's findings as sentences with line, the user's own words, and the nearest valid name.
 
-    shown: how a path is said; default: its parts joined by dots, items of lists by their own name.
+    shown: how a path is written; default: its parts joined by dots, items of lists by their own name.
     """
     shown = shown or partial(_shown, document)
     found = []
@@ -90,13 +90,13 @@ def problems_of(
             quote = " (quote it)" if kind == "string_type" and isinstance(value, int | float) else ""
             text = f"{name} must be {wanted}, not {got}{quote}"
         elif kind == "string_pattern_mismatch":
-            text = f"{name} is {got}; it takes letters, digits, '.', '_' and '-', the first a letter or digit"
+            text = f"{name} is {got}; use letters, digits, '.', '_' and '-', and start with a letter or digit"
         elif kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
             text = f"{name or 'the experiment'} must be a mapping of options, not {got}"
         elif kind in ("tuple_type", "list_type"):
             text = f"{name} must be a list, not {got}"
         elif kind == "too_short":
-            text = f"{name} is empty; it must hold at least {context.get('min_length', 1)}"
+            text = f"{name} is empty; it must have at least {context.get('min_length', 1)}"
         else:
             text = f"{name} is {got}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         found.append(document.where(path) + text)
@@ -122,7 +122,7 @@ def _shown(document: Document, path: Sequence[str | int]) -> str:
 
 
 def label_of(item: Any, key: str) -> str:
-    """What an item of the list under `key` is called: its `name`, or the component's; empty where neither is said."""
+    """The label of an item of the list under `key`: its `name`, or the component's; empty if it has neither."""
     said = (item.get("name") or item.get("use")) if isinstance(item, Mapping) else item
     if isinstance(said, str) and said:
         return said.rpartition(":")[2]
@@ -130,7 +130,7 @@ def label_of(item: Any, key: str) -> str:
 
 
 def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The field names of the model that a location lies in."""
+    """The field names of the model that contains a location."""
     current: Any = model
     for part in loc:
         if isinstance(part, int):

@@ -1,7 +1,7 @@
 """Rounds: phases that run in turn several times. `repeat: 3` over `phases: […]` is nine phases, called NAME@ROUND.
 
-Unrolling happens in the values of the file, before they are validated, so that everything behind it (the plan, a run,
-trackers, comparisons) knows only phases. Each unrolled phase remembers where it stands in the file.
+Unrolling happens in the values of the file, before they are validated, so that all later code (the plan, a run,
+trackers, comparisons) sees only phases. The document keeps the place of each unrolled phase in the file.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def base(name: str) -> str:
 
 
 def latest(name: str, before: Sequence[str]) -> str | None:
-    """Which of the phases `before` a name means where weights are wanted: that phase, or the latest of its rounds."""
+    """The one of the phases `before` that a name means where weights are needed: that phase, or its latest round."""
     return next((other for other in reversed(before) if name in (other, base(other))), None)
 
 
 def every(name: str, before: Sequence[str]) -> tuple[str, ...]:
-    """Which of the phases `before` a name means where data is wanted: that phase, or all of its rounds so far."""
+    """Those of the phases `before` that a name means where data is needed: that phase, or all of its rounds so far."""
     return tuple(other for other in before if name in (other, base(other)))
 
 
 def unroll(document: Document) -> None:
-    """Replace every `repeat` among the phases by its rounds; what is wrong with one joins the document's problems."""
+    """Replace every `repeat` among the phases by its rounds; a wrong `repeat` adds to the document's problems."""
     phases = document.values.get("phases")
     if not isinstance(phases, list) or document.moved:
         return
@@ -51,7 +51,7 @@ def unroll(document: Document) -> None:
 
 
 def _placed(document: Document, phases: Sequence[Any]) -> Iterator[tuple[Place, Any, int]]:
-    """(where it stands, the phase, its round) in the order in which they run; round 0 is none."""
+    """(place in the file, phase, round) in the order in which phases run; round 0: the phase is not repeated."""
     for i, item in enumerate(phases):
         if not isinstance(item, Mapping) or "repeat" not in item:
             yield ("phases", i), item, 0
@@ -67,7 +67,7 @@ def _placed(document: Document, phases: Sequence[Any]) -> Iterator[tuple[Place, 
 
 
 def _problem(item: Mapping[str, Any]) -> str:
-    """What is wrong with a `repeat`; nothing when it is right."""
+    """What is wrong with a `repeat`; empty if nothing is."""
     times, inner = item["repeat"], item.get("phases")
     other = next((key for key in item if key not in OWN), None)
     if type(times) is not int or not 1 <= times <= MOST_ROUNDS:
@@ -75,7 +75,7 @@ def _problem(item: Mapping[str, Any]) -> str:
     if other is not None:
         return f"repeat has no option '{shorten(other)}'; it has: phases"
     if not isinstance(inner, list) or not inner:
-        return f"repeat runs {shorten(repr(inner))} in turn; give it a list of phases"
+        return f"repeat must have a list of phases, not {shorten(repr(inner))}"
     if any(isinstance(phase, Mapping) and "repeat" in phase for phase in inner):
         return "repeat is inside another repeat; rounds cannot be nested"
     return ""
@@ -84,7 +84,7 @@ def _problem(item: Mapping[str, Any]) -> str:
 def _settled(
     document: Document, place: Place, phase: Mapping[str, Any], number: int, before: Sequence[str]
 ) -> dict[str, Any]:
-    """A phase under its name in its round, with the earlier phase that `model.from` means there."""
+    """A phase with its name in this round, and with the earlier phase that `model.from` means in this round."""
     made = copy.deepcopy(dict(phase))
     if number and isinstance(made.get("name"), str):
         made["name"] = f"{made['name']}@{number}"

@@ -10,13 +10,13 @@ from hookline.config.yaml import COMPONENTS
 __all__ = ["normal_form"]
 
 OURS = "hookline:"
-"""What may stand before a built-in name. Since nobody else can take such a name, it means the same without."""
+"""The optional prefix of a built-in name. No plugin can use a built-in name, so the name means the same without it."""
 
 
 def normal_form(value: Any, key: str = "") -> Any:
-    """An experiment, or a part of it that stands under `key`, with built-in components named without their distribution.
+    """An experiment, or the part of one under `key`, with built-in components named without their distribution.
 
-    Experiments are kept as they were written; only what compares them, or makes labels of them, reads this form.
+    Experiments are stored as they were written; only code that compares them or makes labels reads this form.
     """
     if isinstance(value, Mapping):
         return {name: normal_form(item, str(name)) for name, item in value.items()}

@@ -1,4 +1,4 @@
-"""YAML as people mean it: safe, no key twice, `1e-3` is a number, `no` is a word, and every value knows its line."""
+"""YAML as people expect it: safe, without duplicate keys, `1e-3` is a number, `no` is a word, and each value has a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hookline.errors import ExperimentError, a, shorten
 __all__ = ["COMPONENTS", "MOST_DEPTH", "Document", "Loader", "Place", "TooMuch", "build", "read"]
 
 Place = tuple[str | int, ...]
-"""Where a value stands in an experiment: keys, and positions in lists."""
+"""The place of a value in an experiment: keys, and positions in lists."""
 MOST_BYTES, MOST_NODES, MOST_DEPTH = 1 << 18, 20_000, 60
 PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "null", "bool", "int", "float")}
 COMPONENTS = {"head", "adapter", "build"} | {
@@ -24,27 +24,27 @@ COMPONENTS = {"head", "adapter", "build"} | {
     for kind in KINDS.values()
     if kind.name != "model" and (kind.section or kind.scope == "component")
 }
-"""The keys under which a component stands; of a model they are its parts."""
+"""The keys under which an experiment names a component; for a model, the keys of its parts."""
 
 
 @dataclass
 class Document:
-    """The values of a file, and where each stands."""
+    """The values of a file, and the line of each value."""
 
     name: str
     values: dict[str, Any]
     lines: dict[Place, int] = field(default_factory=dict)
     overrides: dict[Place, str] = field(default_factory=dict)
-    """What came from the command line instead, in the user's words."""
+    """Values that the command line sets instead, as the user typed them."""
     problems: list[str] = field(default_factory=list)
     """What is wrong with the file itself, e.g. a key that appears twice; reported together with all the rest."""
     moved: dict[Place, Place] = field(default_factory=dict)
-    """Where phases stand in the file, by their place among the unrolled ones."""
+    """The place of each phase in the file, by its place among the unrolled phases."""
     notes: list[str] = field(default_factory=list)
-    """What is allowed and may not be meant; printed once."""
+    """Notes about values that are allowed but may be a mistake; printed once."""
 
     def where(self, path: Sequence[str | int]) -> str:
-        """`line 24: ` of the value, or of the nearest thing around it; its `key=value` if it came from there."""
+        """`line 24: ` of the value, or of the nearest value around it; the `key=value` of the override that set it."""
         place = self.moved.get(tuple(path[:2]), tuple(path[:2])) + tuple(path[2:])
         while place and place not in self.lines:
             said = next((text for key, text in self.overrides.items() if key[: len(place)] == place), None)
@@ -55,7 +55,7 @@ class Document:
 
 
 class Loader(yaml.SafeLoader):
-    """Safe loading with numbers and words as YAML 1.2 has them."""
+    """Safe loading with numbers and words as YAML 1.2 defines them."""
 
 
 Loader.yaml_implicit_resolvers = {}
@@ -83,12 +83,12 @@ def read(path: Path) -> Document:
         size = path.stat().st_size
         if size > MOST_BYTES and path.is_file():
             raise ExperimentError(
-                f"{path} is {size} bytes, an experiment has at most {MOST_BYTES}", "is it the right file?"
+                f"{path} has {size} bytes; an experiment has at most {MOST_BYTES}", "check that it is the right file"
             )
         raw = path.read_bytes()
     except FileNotFoundError:
         raise ExperimentError(
-            f"no experiment file {path}", "check the path; examples/ holds some to start from"
+            f"there is no experiment file {path}", "check the path; examples/ has experiments to start from"
         ) from None
     except IsADirectoryError:
         raise ExperimentError(f"{path} is a folder, not an experiment file", "name the .yaml file in it") from None
@@ -150,7 +150,9 @@ def parse(text: str, name: str) -> Document:
         kind = {"list": "a list", "str": "text", "NoneType": "nothing", "int": "a number", "float": "a number"}.get(
             type(values).__name__, a(type(values).__name__)
         )
-        raise ExperimentError(f"{name} line {lines[()]}: {kind}, not a mapping", "an experiment starts with `name: …`")
+        raise ExperimentError(
+            f"{name} line {lines[()]}: the file holds {kind}, not a mapping", "an experiment starts with `name: …`"
+        )
     return Document(name, values, lines, problems=problems)
 
 
@@ -173,7 +175,11 @@ def build(
     if id(node) in parents:
         raise TooMuch(line, "an alias contains itself", "write the value out")
     if seen[0] > MOST_NODES or len(path) > MOST_DEPTH:
-        raise TooMuch(line, f"more than {MOST_NODES} values or {MOST_DEPTH} levels", "write less; aliases may multiply")
+        raise TooMuch(
+            line,
+            f"more than {MOST_NODES} values or {MOST_DEPTH} levels",
+            "write fewer; an alias repeats all of its values",
+        )
     lines[path] = line
     inside = (*parents, id(node))
     if node.tag not in PLAIN:

@@ -1,6 +1,6 @@
-"""Laws about a plan: what is named wrongly, does not exist or does not go together, known before a model is built.
+"""Laws about a plan: wrong names, missing things and impossible combinations, reported before a model is built.
 
-A law looks at a whole plan and says every problem that it sees. A plan with problems may lack what could not be found.
+A law examines a whole plan and yields every problem. A plan with problems may lack components that were not found.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Law = Callable[[Plan], Iterator[Problem]]
 
 
 def device_is_there(plan: Plan) -> Iterator[Problem]:
-    """The device that the experiment names is there, before a network is built for it."""
+    """The device that the experiment names exists; checked before a network is built for it."""
     try:
         devices.resolve(plan.experiment.device)
     except ExperimentError as err:
@@ -39,7 +39,7 @@ def device_is_there(plan: Plan) -> Iterator[Problem]:
 
 
 def model_has_the_sides(plan: Plan) -> Iterator[Problem]:
-    """The model's family has what components need of it by name: `decodes`, or a state that a head reads."""
+    """The model's family has what components need from it by name: `decodes`, or a state that a head reads."""
     has = family_of(plan.family).sides
     for phase in plan.phases:
         asked = [(slot, need) for slot in phase.with_evaluations for need in sorted(slot.needs & SIDES.keys())]
@@ -55,7 +55,7 @@ def model_has_the_sides(plan: Plan) -> Iterator[Problem]:
 
 
 def data_exists(plan: Plan) -> Iterator[Problem]:
-    """Data that is named is there: the tokenizer's, and what components read."""
+    """All data that the experiment names exists: the tokenizer's texts, and what components read."""
     for path, name in plan.data():
         try:
             sources.exists(name, plan.loose)
@@ -64,7 +64,7 @@ def data_exists(plan: Plan) -> Iterator[Problem]:
 
 
 def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
-    """The model and tokenizer folders, as far as that can be known without reading weights."""
+    """The model and tokenizer folders are valid, as far as that can be checked without reading weights."""
     spec, path = plan.experiment.tokenizer, plan.experiment.model.path
     try:
         if path:
@@ -80,7 +80,7 @@ def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
 
 
 def names_differ(plan: Plan) -> Iterator[Problem]:
-    """No two components of a list, nor two evaluations of a phase, have one name."""
+    """The components of a list have different names, and so do the evaluations of a phase."""
     for spec, at in phases_of(plan):
         for kind in of_phase():
             if kind.many:
@@ -149,7 +149,7 @@ def _declared(phase: PlannedPhase) -> list[str]:
 
 
 def phases_start_from_earlier_ones(plan: Plan) -> Iterator[Problem]:
-    """`model.from` names an earlier phase, and an adapter that goes on is the one that was trained."""
+    """`model.from` names an earlier phase, and a phase names no model of its own."""
     names: list[str] = []
     for spec, at in phases_of(plan):
         model, start = spec.model, spec.model.start
@@ -176,7 +176,7 @@ def adapters_go_on(plan: Plan) -> Iterator[Problem]:
         says = f"phase '{phase.spec.name}' starts from '{phase.start}', which trained the adapter '{trained.instance}'"
         if adapter is None:
             if phase.spec.model.adapter is None and plan.experiment.model.adapter is None:
-                text = f"{says}, but names none; name it again under model.adapter"
+                text = f"{says}, but has no adapter; name the adapter again under model.adapter"
                 yield Problem((*phase.at, "model"), text)
             continue
         before, now = trained.config.model_dump(), adapter.config.model_dump()
@@ -186,12 +186,12 @@ def adapters_go_on(plan: Plan) -> Iterator[Problem]:
             what = f"'{adapter.instance}'" if other else f"'{adapter.instance}' with {', '.join(changed)}"
             yield Problem(
                 (*phase.at, "model", "adapter") if phase.spec.model.adapter else (*phase.at, "model"),
-                f"{says}, but names {what}; an adapter goes on with the options it was trained with",
+                f"{says}, but names {what}; an adapter continues with the options it was trained with",
             )
 
 
 def configs_name_earlier_phases(plan: Plan) -> Iterator[Problem]:
-    """A `PhaseName` in a config names an earlier phase, which has what the component needs of it."""
+    """A `PhaseName` in a config names an earlier phase, and that phase has what the component needs."""
     for number, phase in enumerate(plan.phases):
         before = plan.phases[:number]
         names = [spec.name for spec, at in phases_of(plan) if at < phase.at]
@@ -208,14 +208,14 @@ def configs_name_earlier_phases(plan: Plan) -> Iterator[Problem]:
 
 
 def _asked_of_phase(slot: Slot, need: str, other: PlannedPhase, named: bool) -> Iterator[Problem]:
-    """What a component needs of a phase: a head it trains, feedback it collected."""
+    """What a component needs from a phase: a head that the phase trains, or feedback that the phase collects."""
     who, head = f"'{slot.instance}'", need.removeprefix("head:")
     heads = {given for s in other.every for given in s.gives}
     heads |= {f"head:{other.head.instance}"} if other.head else set()
     if need == "feedback" and not other.feedback:
         yield Problem(
             slot.path,
-            f"{who} reads what phase '{other.spec.name}' collected, but it collects nothing; "
+            f"{who} reads the feedback of phase '{other.spec.name}', but that phase collects none; "
             "name a phase that has a `feedback`",
         )
     if need.startswith("head:") and need not in heads:
@@ -228,7 +228,7 @@ def _asked_of_phase(slot: Slot, need: str, other: PlannedPhase, named: bool) -> 
 
 
 def evaluations_have_what_they_need(plan: Plan) -> Iterator[Problem]:
-    """What an evaluation's figures need, its own rollout or the phase's update must give."""
+    """The evaluation's own rollout or the phase's update gives what the evaluation's figures need."""
     for phase in plan.phases:
         for evaluation in phase.evaluations:
             gives = {g for top in (evaluation.rollout, phase.update) if top for slot in top.every() for g in slot.gives}
@@ -239,7 +239,7 @@ def evaluations_have_what_they_need(plan: Plan) -> Iterator[Problem]:
 
 
 def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
-    """Rollouts fit into the model's positions, and adapters onto its layers, before any weight exists."""
+    """Rollouts fit into the model's positions, and adapters fit its layers; checked before any weight exists."""
     path = plan.experiment.model.path
     most = positions(plan.architecture, path)
     for slot in (s for p in plan.phases for s in (p.rollout, *(e.rollout for e in p.evaluations))):
@@ -248,9 +248,9 @@ def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
             asked = [f"{k} is {v}" for k, v in slot.config if type(v) is int and needed - 1 <= v <= needed]
             why = ": " + ", ".join(asked) if asked else ""
             err = ExperimentError(
-                f"'{slot.instance}' needs {needed} positions, one token of the prompt among them{why}; "
+                f"'{slot.instance}' needs {needed} positions, including one token of the prompt{why}; "
                 f"the model has {most} positions",
-                "ask for fewer tokens, or build a longer context",
+                "ask for fewer tokens, or build a model with a longer context",
             )
             yield Problem(slot.path, err)
     tried: list[Slot] = []
@@ -265,7 +265,7 @@ def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
 
 
 def phases_of(plan: Plan) -> Iterator[tuple[Phase, Place]]:
-    """Every phase of the experiment, whether or not its components were found, and where it stands."""
+    """Every phase of the experiment, whether or not its components were found, and its place."""
     for index, spec in enumerate(plan.experiment.phases):
         yield spec, ("phases", index)
 

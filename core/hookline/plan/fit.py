@@ -1,4 +1,4 @@
-"""Laws about the components of a phase: what one needs, another must give, and what one does, no other may."""
+"""Laws about the components of a phase: another component must give what one needs, and only one may make a claim."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FIT", "missing", "of_a_phase"]
 
 
 def of_complete_phases(law: Callable[[PlannedPhase], Iterator[Problem]]) -> Callable[[Plan], Iterator[Problem]]:
-    """A law about one phase as a law about a plan; phases of which a component was not found are left out."""
+    """A law about one phase as a law about a plan; phases with a component that was not found are skipped."""
 
     def of_plan(plan: Plan) -> Iterator[Problem]:
         for phase in plan.phases:
@@ -27,7 +27,7 @@ def of_complete_phases(law: Callable[[PlannedPhase], Iterator[Problem]]) -> Call
 
 
 def pays(phase: PlannedPhase) -> bool:
-    """Whether rows come to have a reward: a component gives one, or the rollout reads recorded ones."""
+    """Whether rows get a reward: a component gives one, or the rollout reads recorded rewards."""
     recorded = {"recorded_B", "recorded_BT"}
     return bool(phase.rewards) or any(recorded & slot.gives for slot in phase.rollout.every())
 
@@ -47,7 +47,7 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
             yield Problem(wrap.path, text)
     if phase.feedback and not paid:
         judge = phase.feedback[0]
-        yield Problem(judge.path, f"'{judge.instance}' judges by reward; name the `reward` it sees")
+        yield Problem(judge.path, f"'{judge.instance}' judges by reward; name the `reward` that it reads")
     if phase.update:
         takes, who = phase.update.cls.takes, f"'{phase.update.instance}'"
         if issubclass(takes, Advantaged) and not phase.advantage_by:
@@ -60,13 +60,13 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
 
 _CLAIMS = {
     "kl": "penalise the KL to the reference",
-    "value": "bring a critic's value head",
-    "correction": "correct for rows of older weights",
+    "value": "provide a critic's value head",
+    "correction": "correct for rows from older weights",
 }
 
 
 def claims_differ(phase: PlannedPhase) -> Iterator[Problem]:
-    """What only one component of a phase may do, only one does."""
+    """At most one component of a phase makes each claim."""
     claimed: dict[str, Slot] = {}
     for slot in phase.every:
         for claim in sorted(slot.claims):
@@ -78,19 +78,19 @@ def claims_differ(phase: PlannedPhase) -> Iterator[Problem]:
 
 
 def stale_rows_are_corrected(phase: PlannedPhase) -> Iterator[Problem]:
-    """Rows of older weights meet a correction, or an update that is safe with them."""
+    """Rows from older weights are corrected, or the update is safe to use with them."""
     given = phase.gives
     if phase.update and "off-policy" in given and not phase.update.cls.off_policy and "correction" not in given:
         stale = next(slot for slot in phase.every if "off-policy" in slot.gives)
         yield Problem(
             phase.update.path,
-            f"'{phase.update.instance}' learns on-policy, but '{stale.instance}' brings rows of older weights or another policy; "
-            "wrap it with importance weights, or name an update that is off_policy-safe",
+            f"'{phase.update.instance}' learns on-policy, but '{stale.instance}' gives rows from older weights or another policy; "
+            "add a wrapper with importance weights, or name an update that is safe with off-policy rows",
         )
 
 
 def needs_are_met(phase: PlannedPhase) -> Iterator[Problem]:
-    """What a component needs, another gives; a column, one before it in the loop."""
+    """Another component gives what a component needs; a column is given by a component earlier in the loop."""
     everything = phase.gives
     seen: set[str] = set()
     for top in phase.slots:
@@ -104,7 +104,7 @@ def needs_are_met(phase: PlannedPhase) -> Iterator[Problem]:
 
 
 def engine_can(plan: Plan) -> Iterator[Problem]:
-    """The phase's engine can do what components draw with: `engine:combine` is met by an engine that gives `combine`."""
+    """The phase's engine has the abilities that components need to draw: `engine:combine` is met by an engine that gives `combine`."""
     for phase in plan.phases:
         if not phase.of("engine"):
             continue
@@ -117,19 +117,19 @@ def engine_can(plan: Plan) -> Iterator[Problem]:
                         f"it gives {', '.join(sorted(engine.gives))}" if engine.gives else "it gives nothing of its own"
                     )
                     err = ExperimentError(
-                        f"'{slot.instance}' needs an engine that gives '{ability}', and '{engine.instance}' does not; {can}",
+                        f"'{slot.instance}' needs an engine that gives '{ability}', but '{engine.instance}' does not; {can}",
                         "name another `engine` in this phase, e.g. engine: local",
                     )
                     yield Problem(slot.path, err)
 
 
 def of_a_phase(need: str) -> bool:
-    """Whether a need is asked of a phase, its model or its engine, rather than of the components beside."""
+    """Whether a need is met by a phase, its model or its engine, rather than by other components of the phase."""
     return need == "feedback" or need in SIDES or need.startswith(("head:", "engine:"))
 
 
 def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = None) -> str:
-    """The sentence about a need that no component meets. source: the rollout whose rows lack it; default: the phase's own."""
+    """The message about a need that no component meets. source: the rollout whose rows lack it; default: the phase's own."""
     source = source or phase.rollout
     rollout = source.instance
     several = f"several answers per prompt, but '{rollout}' reads one; name a rollout that reads comparisons"
@@ -137,9 +137,9 @@ def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = No
         several = f"several samples per prompt, but '{rollout}' gives one; e.g. samples_per_prompt: 4"
     known = {
         "groups": several,
-        "pairs": f"comparisons, but '{rollout}' reads none; name a rollout that does",
+        "pairs": f"comparisons, but '{rollout}' reads none; name a rollout that reads comparisons",
         "behaviour": f"the sampler's log-probs, but '{rollout}' records none; name a rollout that samples",
-        "critic": "a critic, but nothing in this phase brings one; name an update that does",
+        "critic": "a critic, but nothing in this phase provides one; name an update that does",
         "greedy": f"a greedy answer to each prompt besides the sampled ones, but '{rollout}' gives none; e.g. greedy: true",
     }
     return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"

@@ -23,11 +23,11 @@ class PlannedEvaluation:
     rollout: Slot
     rewards: tuple[Slot, ...]
     at: Place
-    """Where it stands in the experiment."""
+    """The evaluation's place in the experiment."""
 
     @property
     def every(self) -> list[Slot]:
-        """Its components, and those within them."""
+        """The evaluation's components, and the components inside these."""
         return [slot for top in (self.rollout, *self.rewards) for slot in top.every()]
 
 
@@ -42,16 +42,16 @@ class PlannedPhase:
     head: Slot | None
     adapter: Slot | None
     at: Place
-    """Where it stands in the experiment."""
+    """The phase's place in the experiment."""
     before: tuple[str, ...] = ()
     """The names of the phases that run before it."""
 
     def latest(self, name: str) -> str:
-        """The earlier phase that a name means where weights are wanted: of several rounds the latest."""
+        """The earlier phase that a name means where weights are needed: the latest of several rounds."""
         return rounds.latest(name, self.before) or name
 
     def rounds(self, name: str) -> tuple[str, ...]:
-        """The earlier phases that a name means where data is wanted: all rounds so far."""
+        """The earlier phases that a name means where data is needed: all rounds so far."""
         return rounds.every(name, self.before) or (name,)
 
     def of(self, kind: str) -> tuple[Slot, ...]:
@@ -59,7 +59,7 @@ class PlannedPhase:
         return self.named.get(kind, ())
 
     def one(self, kind: str) -> Slot | None:
-        """The component of a kind that a phase has one of; None where it names none."""
+        """The component of a kind of which a phase has at most one; None if the phase names none."""
         return next(iter(self.of(kind)), None)
 
     @property
@@ -99,33 +99,33 @@ class PlannedPhase:
 
     @property
     def slots(self) -> list[Slot]:
-        """Everything that answers or wraps a hook in the loop, in order."""
+        """Every component that answers or wraps a hook in the loop, in order."""
         return [slot for kind in of_phase() if kind.in_loop for slot in self.of(kind.name)]
 
     @property
     def beside(self) -> list[Slot]:
-        """Everything that the phase names and no hook reaches, such as the engine."""
+        """Every component that the phase names and that has no hook in the loop, such as the engine."""
         return [slot for kind in of_phase() if not kind.in_loop for slot in self.of(kind.name)]
 
     @property
     def every(self) -> list[Slot]:
-        """Every component of the loop, those without a hook and those within others included; not the evaluations'."""
+        """Every component of the phase, including those without a hook and those inside others; not the evaluations'."""
         tops = (slot for kind in of_phase() for slot in self.of(kind.name))
         return [slot for top in tops for slot in top.every()]
 
     @property
     def with_evaluations(self) -> list[Slot]:
-        """Every component of the phase, those of its evaluations included."""
+        """Every component of the phase, including those of its evaluations."""
         return [*self.every, *(slot for evaluation in self.evaluations for slot in evaluation.every)]
 
     @property
     def gives(self) -> frozenset[str]:
-        """What the components in the loop give. What the engine can do is not among it: that is asked of the engine."""
+        """What the components in the loop give. The engine's abilities are not included: ask the engine."""
         return frozenset(given for top in self.slots for slot in top.every() for given in slot.gives)
 
     @property
     def complete(self) -> bool:
-        """Whether every component that the phase names was found; laws about what is missing wait for that."""
+        """Whether every component that the phase names was found; laws about missing needs are checked only then."""
         return all(len(self.of(kind.name)) == len(self.spec.uses(kind.name)) for kind in of_phase())
 
 
@@ -139,10 +139,10 @@ class Plan:
     family: Slot | None = None
     """How the model computes; None: the core's `causal`."""
     notes: tuple[str, ...] = ()
-    """What a person should know before it runs, though nothing needs fixing."""
+    """What the user should know before the run, although nothing needs fixing."""
 
     def every(self) -> Iterator[Slot]:
-        """Every component of the experiment, those within others included."""
+        """Every component of the experiment, including those inside others."""
         for phase in self.phases:
             yield from phase.every
             for top in filter(None, (phase.head, phase.adapter)):
@@ -154,7 +154,7 @@ class Plan:
             yield from top.every()
 
     def data(self) -> list[tuple[Place, str]]:
-        """Every data name that the experiment gives, the tokenizer's and its components', with where it stands."""
+        """Every data name that the experiment gives, the tokenizer's and its components', with their places."""
         tokenizer = self.experiment.tokenizer
         named: list[tuple[Place, str]] = [(("tokenizer", "on"), tokenizer.on)] if tokenizer and tokenizer.on else []
         for slot in self.every():
@@ -162,12 +162,12 @@ class Plan:
         return named
 
     def model_of(self, phase: PlannedPhase) -> ModelSpec:
-        """The experiment's model as a phase wants it computed: the phase's `dtype`, `autocast`, … over the experiment's."""
+        """The experiment's model with the phase's own `dtype`, `autocast`, … in place of the experiment's."""
         own = phase.spec.model.model_dump(exclude_none=True, include={"dtype", "autocast", "gradient_checkpointing"})
         return self.experiment.model.model_copy(update=own)
 
     @property
     def offers(self) -> list[Offer]:
-        """The distinct offers the experiment uses: its components, and what stands behind its data names."""
+        """The distinct offers the experiment uses: its components, and the offers that its data names use."""
         behind = [sources.offer_of(name, self.loose) for _, name in self.data()]
         return list(dict.fromkeys([*(slot.offer for slot in self.every()), *behind]))

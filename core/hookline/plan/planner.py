@@ -1,7 +1,7 @@
 """From an experiment file to a plan: every component found, imported, configured and constructed, then checked.
 
-Nothing here builds a model or opens data beyond asking whether it exists, so every mistake that can be known early is
-known before the first weight is loaded.
+Nothing here builds a model, and data is only checked for existence. Every mistake that can be found early is therefore
+reported before the first weight is loaded.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def make_plan(
     plugins: Sequence[str | Offer] = (),
     begun: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Resolve every name. Raises one error that lists all that is wrong, each with line and hint.
+    """Resolve every name. Raises one error that lists every problem, each with line and hint.
 
-    plugins: loose files and installed names to make available, or offers made up on the spot, as the harness does.
-    begun: the resolved experiment of the run that goes on, if one does.
+    plugins: loose files and installed names to make available, or offers made by the caller, as the test harness does.
+    begun: the resolved experiment of the run that is resumed, if any.
     """
     experiment, chosen = settled(experiment, begun)
     planner = Planner(document, _loose([*experiment.plugins, *plugins]))
@@ -79,7 +79,9 @@ def _loose(plugins: Sequence[str | Offer]) -> tuple[Offer, ...]:
             )
     files = {offer.path: offer.path.rpartition("/")[2] for offer in found}
     if len(set(files.values())) < len(files):
-        raise PluginError(f"two loose files have one name: {', '.join(sorted(files))}", "rename one: a run keeps both")
+        raise PluginError(
+            f"two loose files have the same name: {', '.join(sorted(files))}", "rename one: a run stores both"
+        )
     return tuple(found)
 
 
@@ -136,14 +138,14 @@ def _plan_evaluation(planner: Planner, spec: Phase, evaluation: Evaluation, at: 
 
 
 def _build_path(document: Document) -> Place:
-    """Where the architecture's options stand: beside `build: NAME`, or inside `build: {use: NAME, …}`."""
+    """The place of the architecture's options: beside `build: NAME`, or inside `build: {use: NAME, …}`."""
     model = document.values.get("model")
     beside = isinstance(model, dict) and isinstance(model.get("build"), str)
     return ("model",) if beside else ("model", "build")
 
 
 def other_problems(document: Document, plugins: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the components that a file names, when the file itself is not yet right enough to plan with."""
+    """What is wrong with the components that a file names, for a file whose own errors rule out a plan."""
     own = document.values.get("plugins") or []
     own = [own] if isinstance(own, str) else own if isinstance(own, list) else []
     try:

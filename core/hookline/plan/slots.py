@@ -1,4 +1,4 @@
-"""From a name in the file to a component: found, imported, checked and configured, with every problem kept."""
+"""From a name in the file to a component: found, imported, checked and configured; every problem is collected."""
 
 from __future__ import annotations
 
@@ -40,15 +40,18 @@ class Planner:
     def slot(
         self, kind: str, use: Use | None, path: Place, label: str = "", base: type[Component] | None = None
     ) -> Slot | None:
-        """The component that `use` names, those within it included; None when something is wrong with it.
+        """The component that `use` names, including the components inside it; None if it has a problem.
 
-        label: what it is called in the run; default KIND/INSTANCE. base: the class that it must derive from.
+        label: the component's name in the run; default KIND/INSTANCE. base: the class that it must derive from.
         """
         if use is None:
             return None
         if use.weight != 1.0 and (kind != "reward" or "evaluate" in path):
             self.say(
-                Problem(path, f"'{use.instance}' has a weight, which only the rewards of a phase take; leave it out")
+                Problem(
+                    path,
+                    f"'{use.instance}' has a weight, which only the rewards of a phase can have; remove the weight",
+                )
             )
         try:
             offer = offers.find(kind, use.use, self.loose)
@@ -69,7 +72,7 @@ class Planner:
         try:
             config = cls.Config.model_validate(use.options)
         except ValidationError as err:
-            # the user's words for the component stand in front of its options
+            # the user's name for the component precedes its options
             self.problems += problems_of(err, self.document, cls.Config, path)
             return None
         label = label or f"{kind}/{use.instance}"

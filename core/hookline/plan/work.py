@@ -1,7 +1,7 @@
-"""What each phase of a plan has to compute, as far as its options and a look at its data tell.
+"""An estimate of what each phase of a plan computes, from its options and a look at its data.
 
 Options are read by the names that built-in components give them: `rows`, `samples_per_prompt`, `max_new_tokens` and `length`
-of a rollout. Where a rollout has none of them it is taken for a small one; what is measured corrects that.
+of a rollout. A rollout without these options is assumed to be small; measured times later correct the estimate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PhaseWork", "Work", "works_of"]
 BACKWARD = 3.0
 """Passes that a trained token costs: forward, and about twice that backward."""
 UNKNOWN = (16.0, 16.0, 1)
-"""Tokens of a prompt, of an answer, and answers per row, where nothing is known of them."""
+"""Tokens of a prompt, of an answer, and answers per row, if nothing is known about the data."""
 ROWS = 16.0
 
 
@@ -36,13 +36,13 @@ class Work:
 
     @property
     def passes(self) -> float:
-        """Of a token through a network, without those of drawing."""
+        """Passes of a token through a network, without those for drawing."""
         return self.read + BACKWARD * self.trained
 
 
 @dataclass(frozen=True)
 class PhaseWork:
-    """A phase as it is planned."""
+    """The planned work of a phase."""
 
     name: str
     steps: int
@@ -52,12 +52,12 @@ class PhaseWork:
     evaluated: tuple[int, ...] = ()
     """The steps after which it is evaluated; 0 is before the first."""
     optimiser: str = ""
-    """Which one; one of another name has another price."""
+    """The optimiser's name; each optimiser has its own cost."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a rollout brings: sequences for so many prompts, their tokens, and how many of these are an answer."""
+    """What a rollout gives: numbers of prompts and sequences, tokens per sequence, and how many of these are the answer."""
 
     prompts: float
     sequences: float
@@ -70,7 +70,7 @@ Lengths = Callable[[str], tuple[float, float, int]]
 
 
 def works_of(plan: Plan, tokenizer: Tokenizer) -> list[PhaseWork]:
-    """A line per phase, in the plan's order."""
+    """The work of each phase, in the plan's order."""
 
     @functools.cache
     def lengths(name: str) -> tuple[float, float, int]:
@@ -145,7 +145,7 @@ def _reads(slot: Slot) -> bool:
 
 
 def _reads_another(slot: Slot) -> bool:
-    """Whether it reads the model of an earlier phase, or one that it makes."""
+    """Whether a component reads the model of an earlier phase, or a model that it makes itself."""
     return _reads(slot) and bool(marked(slot.config, "phase") or any(given.startswith("role:") for given in slot.gives))
 
 

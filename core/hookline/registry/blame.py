@@ -1,4 +1,4 @@
-"""Whose fault an error is: a component's name is put on whatever it raises."""
+"""Which component caused an error: an error that a component raises gets the component's name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["blame"]
 
 
 class blame:
-    """Puts a component's name on what it raises: our own errors get it in front, others keep type and traceback."""
+    """Adds a component's name to its errors: in front of a HooklineError; any other one becomes a PluginError's cause."""
 
     def __init__(self, slot: Slot, what: str) -> None:
-        """what: the method that runs within, for the sentence."""
+        """what: the method that runs inside the block, for the message."""
         self.slot, self.what = slot, what
 
     def __enter__(self) -> None:
@@ -38,7 +38,7 @@ class blame:
 
 
 def _cancelled(err: BaseException) -> bool:
-    """Whether somebody else cancelled the task, e.g. after its time; a component may raise CancelledError by itself."""
+    """Whether other code cancelled the task, e.g. after a timeout; a component may raise CancelledError by itself."""
     if not isinstance(err, asyncio.CancelledError):
         return False
     try:

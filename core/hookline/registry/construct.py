@@ -1,4 +1,4 @@
-"""How a component is constructed: from its config alone, under watch, since a constructor opens nothing."""
+"""Construct a component from its config alone, and refuse a constructor that opens anything."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _OPENS = {
 
 
 class _Opened(Exception):
-    """Raised in place of what the constructor asked for."""
+    """Raised instead of opening what the constructor asked for."""
 
 
 class _Watch(threading.local):
     found: list[str] | None = None
-    """What the constructor that runs in this thread tried to open; None: none runs."""
+    """What the constructor that runs in this thread tried to open; None if no constructor runs."""
 
 
 _watch = _Watch()
 
 
 def construct(cls: type[Component], config: Config, who: str, source: str) -> Component:
-    """A component of a class. Raises PluginError naming `who` when its constructor fails, or opens something.
+    """A component of a class. Raises PluginError naming `who` when the constructor fails or opens something.
 
-    source: where the class stands, for the hint.
+    source: the place of the class, for the hint.
     """
     try:
         with _watched() as found:
@@ -77,7 +77,7 @@ def _watched() -> Iterator[list[str]]:
     outer, _watch.found = _watch.found, []
     try:
         yield _watch.found
-        if set(threading.enumerate()) - threads:  # before Python 3.12 a thread's start is no audit event
+        if set(threading.enumerate()) - threads:  # before Python 3.12 the start of a thread is not an audit event
             _watch.found.append("a thread")
     finally:
         _watch.found = outer

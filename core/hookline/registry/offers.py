@@ -1,7 +1,7 @@
-"""What is installed, by whom, under which names: read from metadata, importing nothing.
+"""The offers: which distribution offers which components, read from metadata without importing anything.
 
-A distribution offers a component by one entry point in the group of its kind, e.g. `hookline.advantage`. Ours are
-offered by a table of the same form beside the built-in plugins, so that an editable install never goes stale.
+A distribution offers a component by one entry point in the group of its kind, e.g. `hookline.advantage`. Built-in
+components are offered by a table of the same form in their own package, so that an editable install is never outdated.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["BUILT_IN", "VERBS", "Offer", "available", "by_name", "find", "is_loo
 
 BUILT_IN = "hookline_plugins"
 VERBS = ("run", "explain", "doctor", "plugins")
-"""Commands that are not offered, since the core is unusable without them."""
+"""Commands that the core defines itself, since it is unusable without them."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-NO_NAME = "a name is lower-case letters, digits, '.', '_' and '-', at most 64"
+NO_NAME = "a name has lower-case letters, digits, '.', '_' and '-', at most 64 characters"
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Offer:
     """Why this offer cannot be used, known from metadata alone."""
     built_in: bool = False
     path: str = ""
-    """The file, when it is a loose one."""
+    """The file of a loose plugin; empty for other offers."""
 
     def __str__(self) -> str:
         return f"{self.kind} '{self.name}' ({self.distribution} {self.version})"
 
     @property
     def repair(self) -> str:
-        """What a user can do about what is wrong in its code."""
+        """What a user can do about an error in the component's code."""
         return f"fix {self.path}" if self.path else f"pip install --upgrade {self.distribution}"
 
     def load(self) -> Any:
-        """Import this one component's class. Blame falls on the distribution, with the plugin's own frames below."""
+        """Import this component's class. An error names the distribution and keeps the plugin's own frames."""
         module, _, attribute = self.target.partition(":")
         hint = f"hookline plugins show {self.name}; or: {self.repair}"
         if self.path:
@@ -121,10 +121,10 @@ def _installed() -> tuple[Offer, ...]:
 
 
 def _taken(kind: str, name: str, built_in: frozenset[tuple[str, str]]) -> str:
-    """Why a name cannot be offered: it is a built-in one, or a verb; nothing where it is free."""
+    """Why a name cannot be offered: it is a built-in name or a verb; empty if the name is free."""
     if (kind, name) not in built_in and not (kind == "command" and name in VERBS):
         return ""
-    return f"'{name}' is a built-in {kind}, and a built-in name cannot be taken; rename it"
+    return f"'{name}' is a built-in {kind}, and a plugin cannot use a built-in name; rename it"
 
 
 def _built_in() -> Iterator[Offer]:
@@ -138,14 +138,14 @@ def _built_in() -> Iterator[Offer]:
 
 
 def offers(loose: tuple[Offer, ...] = ()) -> tuple[Offer, ...]:
-    """Everything on offer: built in, installed, and the loose files made available with `-p`."""
+    """All offers: built-in, installed, and those of the loose files made available with `-p`."""
     return (*_installed(), *loose)
 
 
 def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     """The one offer that `use: NAME` or `use: distribution:NAME` means.
 
-    Raises PluginError where no distribution offers it, several do, or the offer has a problem.
+    Raises PluginError if no distribution offers it, if several distributions do, or if the offer has a problem.
     """
     distribution, _, short = name.rpartition(":")
     named = [o for o in offers(loose) if o.kind == kind and o.name == short]
@@ -178,12 +178,12 @@ def _normal(distribution: str) -> str:
 
 
 def available(references: Sequence[str]) -> tuple[Offer, ...]:
-    """Everything on offer, with the loose files among what `-p` names."""
+    """All offers, with those of the loose files that `-p` names."""
     return offers(loose_of(references))
 
 
 def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
-    """What loose files offer, of the references that are files, each file once; others are names of what is installed."""
+    """The offers of the references that are loose files, each file once; other references are names of installed plugins."""
     files: dict[Path, str] = {}
     for reference in filter(is_loose, references):
         files.setdefault(Path(reference).resolve(), reference)
@@ -191,7 +191,7 @@ def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
 
 
 def by_name(name: str, among: Sequence[Offer]) -> list[Offer]:
-    """Offers of that name, of `DISTRIBUTION:NAME`, or of that distribution. Raises HooklineError where there are none."""
+    """Offers of that name, of `DISTRIBUTION:NAME`, or of that distribution. Raises HooklineError if there are none."""
     distribution, _, short = name.rpartition(":")
     found = [o for o in among if o.name == short and (not distribution or o.distribution == distribution)]
     found = found or [o for o in among if o.distribution == name]
@@ -202,18 +202,18 @@ def by_name(name: str, among: Sequence[Offer]) -> list[Offer]:
 
 
 def is_loose(reference: str) -> bool:
-    """Whether `-p REFERENCE` names a file; else it is the name of a plugin or a distribution."""
+    """Whether `-p REFERENCE` names a file; otherwise the reference is the name of a plugin or a distribution."""
     return reference.endswith(".py") or "/" in reference
 
 
 def loose(reference: str) -> tuple[Offer, ...]:
-    """Make the components of a loose file available: `-p ./file.py`. The file is imported to see what it holds."""
+    """Make the components of a loose file available: `-p ./file.py`. The file is imported to find its components."""
     path = Path(reference)
     if path.is_file() and path.suffix != ".py":
         raise PluginError(f"{reference} is not a Python file", "a loose plugin is a .py file")
     if not path.is_file():
         raise PluginError(
-            f"no plugin file {reference}", "give the path of a Python file, or the name of an installed one"
+            f"there is no plugin file {reference}", "give the path of a Python file, or the name of an installed plugin"
         )
     module = sys.modules[_import_loose(path)]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]

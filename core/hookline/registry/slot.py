@@ -1,4 +1,4 @@
-"""One component of an experiment: its offer, class and validated config, asked once."""
+"""One component of an experiment: its offer, class and validated config, and what it needs and gives."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["Slot"]
 class Slot:
     """One component of an experiment: its offer, class and validated config.
 
-    A slot is a place in a phase, and has one component: the planner makes it to ask what it needs and gives, and the run
-    that follows the plan uses the same one. A second run of a phase therefore needs a plan of its own.
+    A slot is a place in a phase and has one component. The planner constructs this component to ask what it needs and
+    gives, and the run that follows the plan uses the same component. A second run of a phase therefore needs a plan of its own.
     """
 
     kind: str
@@ -33,9 +33,9 @@ class Slot:
     config: Config
     weight: float
     path: tuple[str | int, ...]
-    """Where it stands in the experiment."""
+    """The slot's place in the experiment."""
     label: str
-    """The name its state is saved under and errors use: `rollout/turns`, within it `rollout/turns/environment`."""
+    """The name for saved state and for errors: `rollout/turns`; a component inside it: `rollout/turns/environment`."""
     inner: Mapping[str, Slot] = field(default_factory=dict)
     """The components that its config names, by field."""
 
@@ -48,7 +48,7 @@ class Slot:
         return component
 
     def every(self) -> Iterator[Slot]:
-        """Itself, then the slots within it, depth first."""
+        """This slot, then the slots inside it, depth first."""
         yield self
         for slot in self.inner.values():
             yield from slot.every()
