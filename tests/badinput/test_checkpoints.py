@@ -173,7 +173,7 @@ def test_CK7_only_damaged_ones_are_refused_and_nothing_is_begun_anew(stopped: La
                 manifest.write_text('{"files": {}, "step": 3, "rows": 3}')
     before = stopped.contents("lock")
     said = refused(
-        stopped.run(), 4, "no checkpoint of phase 'sft' is whole", "sft-00000001", "to begin the phase again"
+        stopped.run(), 4, "every checkpoint of phase 'sft' is damaged", "sft-00000001", "to begin the phase again"
     )
     assert stopped.contents("lock") == before
     shutil.rmtree(stopped.run_folder / "checkpoints")  # what the sentence says

@@ -162,7 +162,7 @@ def test_MT_a_tokenizer_larger_than_the_model_shows_both_sizes(lab: Lab, folder:
     size = inner.get_vocab_size()
     inner.add_tokens([f"word{i}" for i in range(7)])
     inner.save(str(folder / "tokenizer.json"))
-    refused(lab.run(on(lab)), 2, f"the tokenizer has {size + 7} tokens, the model in model only {size}")
+    refused(lab.run(on(lab)), 2, f"the tokenizer has {size + 7} tokens, but the model in model has only {size}")
 
 
 def test_MT_a_tokenizer_that_ends_no_text_is_refused(lab: Lab, folder: Path) -> None:
@@ -270,4 +270,4 @@ class Stops(Component):
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 (aside / name).write_bytes(raw)
         trees.save_tree(aside / "model", "weights", tree)
-    refused(lab.run(), 4, "frozen role 'reference' of phase 'rl' is not the model it was")
+    refused(lab.run(), 4, "frozen role 'reference' of phase 'rl' has changed since the checkpoint was made")

@@ -224,7 +224,7 @@ def test_name_seed_trackers_saves_and_threads_are_not(slow_and_fast: Path, copie
     rewrite(other / "experiment.json", changed)
     found = hookline.compare([*runs(slow_and_fast, "lr=0.1", 1), other])
     assert [c["seeds"] for c in found["configurations"]] == [[1, 2]]
-    assert any("all runs are one configuration" in note for note in found["notes"])
+    assert any("all runs have the same configuration" in note for note in found["notes"])
 
 
 # -- what comes out

@@ -156,7 +156,7 @@ def test_a_close_that_hangs_is_interrupted_and_named(
         loop.close()
         assert time.monotonic() - began < 0.7
         assert life()[-3:] == ["close c", "close b", "close a"], "the others are closed all the same"
-        assert capsys.readouterr().err.count("was not closed: its close() took longer than") == 2
+        assert capsys.readouterr().err.count("was not closed: close() took longer than") == 2
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert life()[-3:] == ["close c", "close b", "close a"], "twice does no harm"
     assert len(life()) == 9

@@ -88,7 +88,7 @@ def test_a_missing_earlier_phase_is_refused_and_no_row_is_lost(
     hookline.run(experiment, out=tmp_path / "run")
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
     shutil.rmtree(tmp_path / "run/phases/sft")
-    with pytest.raises(HooklineError, match="sft is missing, though phase 'rl'"):
+    with pytest.raises(HooklineError, match="sft is missing, but the later phase 'rl'"):
         hookline.run(experiment, out=tmp_path / "run")
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 

@@ -98,7 +98,7 @@ def test_a_run_made_again_is_equal_and_asks_nobody(run: Path, made: tuple[Path, 
     again = hookline.Run.read(found["out"])
     assert again.id != hookline.Run.read(run).id
     assert again.rows()[-1]["timings"] != hookline.Run.read(run).rows()[-1]["timings"]
-    with pytest.raises(CheckpointError, match="run-reproduced holds a reproduction that has finished"):
+    with pytest.raises(CheckpointError, match="run-reproduced holds a finished reproduction"):
         hookline.reproduce(run)
 
 
