@@ -180,7 +180,7 @@ class Table:
         return contest
 
     def sums(self, summary: str) -> tuple[Floats, Floats]:
-        """Per prompt: what stands above and below the fraction. A figure is a function of their totals."""
+        """Per prompt: the sums above and below the line of the fraction. A figure is a function of their totals."""
         order = {group: i for i, group in enumerate(dict.fromkeys(self.groups))}
         where = np.array([order[group] for group in self.groups], np.intp)
         above, below = np.zeros(len(order)), np.zeros(len(order))
