@@ -83,7 +83,7 @@ def test_a_built_in_name_means_the_same_with_its_distribution(
     assert found["seeds"] == [1, 2]
     assert _label("phases.rl.update", {"use": "hookline:rloo", "lr": 0.1}, ["phases.rl.update"]) == "rloo,lr=0.1"
     assert _label("phases.rl.advantage", "other:gae", ["phases.rl.advantage"]) == "other-gae"
-    with pytest.raises(HooklineError, match=r"holds .*rloo.* twice"):
+    with pytest.raises(HooklineError, match=r"contains .*rloo.* twice"):
         axes_of({"matrix": {"phases.rl.update.use": ["rloo", "hookline:rloo"]}})
 
 

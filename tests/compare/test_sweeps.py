@@ -149,7 +149,7 @@ def test_every_problem_of_every_combination_is_told_at_once_and_whose_it_is() ->
         ([1], "matrix must map"),
         ({"seed": 3}, "matrix.seed is 3; give a list"),
         ({"seed": []}, r"matrix.seed is \[\]; give a list"),
-        ({"seed": [1, 1]}, "holds 1 twice"),
+        ({"seed": [1, 1]}, "contains 1 twice"),
         ({"name": ["a"]}, "matrix.name cannot vary"),
         ({"a=b": [1]}, "cannot vary"),
         ({"phases.rl.updat.lr": [1]}, "no option 'updat'"),
