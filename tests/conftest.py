@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, for this process and those it starts
@@ -23,7 +25,7 @@ from hypothesis import HealthCheck, settings
 
 from needs import pytest_runtest_makereport  # noqa: F401
 from rooms import pytest_xdist_make_scheduler, shard, sorted_by_cost  # noqa: F401
-from warm import Warm
+from warm import Child, Warm
 
 torch.set_num_threads(1)
 for name, examples in {"quick": 20, "thorough": 200}.items():
@@ -62,6 +64,19 @@ def warm() -> Iterator[Warm]:
     made = Warm()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def warm_workers(warm: Warm) -> Iterator[None]:
+    """The workers of sweeps that this process makes begin warm."""
+    from hookline.study import workers
+
+    def begin(command: list[str], stdin: int, stdout: int, **kwargs: Any) -> Child:
+        return warm.start(*command[1:], stderr=None, text=False, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": begin}))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -473,7 +473,7 @@ def walks(update: dict[str, Any], out: Path, seed: int = 1, **phase: Any) -> flo
 
 
 @pytest.mark.parametrize(
-    "use", [pytest.param(use, marks=[] if use in ("grpo", "ppo") else pytest.mark.slow) for use in ALL]
+    "use", [pytest.param(use, marks=[] if use == "grpo" else pytest.mark.slow) for use in ALL]
 )
 def test_the_walks_are_learned(tmp_path: Path, use: str) -> None:
     """With the settings that each file's docstring names."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,22 +12,13 @@ import yaml
 from compare_desk import experiment
 
 import hookline
-from hookline.study import workers
-from warm import Child, Warm
 
 Make = Callable[..., Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm_workers(warm: Warm) -> Iterator[None]:
-    """The workers of a sweep in this process begin warm; those of test_stopped_and_killed… are real ones."""
-
-    def begin(command: list[str], stdin: int, stdout: int, **kwargs: Any) -> Child:
-        return warm.start(*command[1:], stderr=None, text=False, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": begin}))
-        yield
+def warm_everywhere(warm_workers: None) -> None:
+    """But for test_stopped_and_killed…, whose sweep is a process."""
 
 
 @pytest.fixture(scope="session")

@@ -177,7 +177,9 @@ def ends_early(loop: PhaseLoop) -> None:
     loop.phase._resources.drawing.eos = int(said.flatten().mode().values)
 
 
-@pytest.mark.parametrize("name", [*phases({}, Path())])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("ppo", "dpo", "sft") else pytest.mark.slow) for n in phases({}, Path())]
+)
 def test_no_algorithm_mixes_devices(
     lab: Lab, sampled: dict[str, Any], corpus: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

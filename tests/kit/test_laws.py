@@ -22,7 +22,12 @@ def verdict(cls: type[Component], name: str, **options: Any) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("law", "cls"), [(law, cls) for law, several in {**BREAKERS, **BREAKERS_APART}.items() for cls in several]
+    ("law", "cls"),
+    [
+        pytest.param(law, cls, marks=pytest.mark.slow if number else ())
+        for law, several in {**BREAKERS, **BREAKERS_APART}.items()
+        for number, cls in enumerate(several)
+    ],
 )
 def test_who_breaks_a_law_is_told_by_that_law(law: str, cls: type[Component]) -> None:
     said = verdict(cls, law)

@@ -99,7 +99,7 @@ def test_they_learn(whole: Path) -> None:
     assert {entry["annotator"] for entry in told} == {"panel of 3"}
 
 
-@pytest.mark.parametrize("at", ["ask:3", "imitate:3"])
+@pytest.mark.parametrize("at", ["ask:3", pytest.param("imitate:3", marks=pytest.mark.slow)])
 def test_killed_and_resumed_they_end_the_same(environment: Environment, desk: Path, whole: Path, at: str) -> None:
     """The panel's counts and the algorithm's scale and critic come back with the checkpoint."""
     out = desk / at.replace(":", "-")

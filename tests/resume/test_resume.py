@@ -200,12 +200,12 @@ def test_the_miniature_changes_weights_in_every_phase_that_trains(runs: Runs) ->
         ("phase", 0.5, "after"),
         pytest.param("rollout", 0.3, "before", marks=slow),  # while comparisons are sampled
         ("rollout", 0.8, "before"),  # in mid-rollout of PPO
-        ("collect", 0.7, "after"),  # comparisons written, step not committed
+        pytest.param("collect", 0.7, "after", marks=slow),  # comparisons written, step not committed
         ("epoch", 0.2, "after"),  # between the epochs of one step
         pytest.param("epoch", 0.85, "before", marks=slow),
         ("save", 0.5, "before"),  # in mid-save
         pytest.param("sync", 0.7, "before", marks=slow),
-        ("rename", 0.4, "before"),
+        pytest.param("rename", 0.4, "before", marks=slow),
         pytest.param("rename", 0.9, "after", marks=slow),
         ("evaluation", 0.6, "before"),
         ("row", 0.95, "after"),
