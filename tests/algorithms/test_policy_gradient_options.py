@@ -279,7 +279,7 @@ def test_a_pause_in_an_episode_is_not_its_end(tmp_path: Path, advantage: str | N
         "model": {"build": "tabular", "task": task}, "trackers": [],
         "phases": [{key: value for key, value in phase.items() if value is not None}],
     }  # fmt: skip
-    refused(experiment, tmp_path, "pauses")
+    refused(experiment, tmp_path, "treats a paused episode as finished")
 
 
 def test_ptx_text_longer_than_the_context_is_refused(tiny: Tiny, tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_values_need_a_learner(lab: Lab) -> None:
 def test_a_sum_has_one_part(lab: Lab) -> None:
     with pytest.raises(ExperimentError, match="reduce: sum is over all actions of a step"):
         lab({"use": "sarsa", "reduce": "sum", "minibatches": 2})
-    with pytest.raises(ExperimentError, match="reduce: sum would be clipped to a norm of 1; give grad_clip"):
+    with pytest.raises(ExperimentError, match="reduce: sum would be clipped to a norm of 1; set grad_clip"):
         lab({"use": "sarsa", "reduce": "sum", "optimizer": "sgd"})
 
 

@@ -229,7 +229,7 @@ def test_what_cannot_be_played_is_refused(lab: Lab, tmp_path: Path) -> None:
         lab("builtin:keywords", tokenizer={"train": "words", "on": "builtin:walks/walks"})
     with pytest.raises(ExperimentError, match="epsilon already defines"):
         lab("cliff", epsilon=0.1, beta=1.0)
-    with pytest.raises(ExperimentError, match="fills the model's 64 positions"):
+    with pytest.raises(ExperimentError, match="fills all 64 positions of the model"):
         play(lab("cliff", rows=1, epsilon=1.0, longest=100))
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"prompt": "r3c0", "turns": [["up", "r2c0"]]}) + "\n")

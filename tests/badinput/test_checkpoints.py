@@ -123,7 +123,7 @@ def test_CK2_a_truncated_file_is_named_and_passed_over(stopped: Lab, whole: dict
     path = stopped.checkpoints()[-1] / "role-policy.safetensors"
     size = path.stat().st_size
     os.truncate(path, int(size * share))
-    passed_over(stopped.run(), f"role-policy.safetensors has {int(size * share)} bytes", f"says {size}")
+    passed_over(stopped.run(), f"role-policy.safetensors has {int(size * share)} bytes", f"its manifest lists {size}")
     same(stopped, whole)
 
 
@@ -360,7 +360,7 @@ def test_CK22_a_read_only_directory(lab: Lab) -> None:
         ("experiment.json", b"\xff\xfe", "experiment.json cannot be read"),
         ("metrics.jsonl", b'{"row": 0}\nnonsense\n{"row": 2}\n', "metrics.jsonl line 2 is damaged"),
         ("metrics.jsonl", b'{"row": 0}\n[]\n', "metrics.jsonl line 2 is damaged"),
-        ("metrics.jsonl", b"", "has 0 rows, the checkpoint was made after 3"),
+        ("metrics.jsonl", b"", "has 0 rows, but the checkpoint was made after 3"),
         ("evaluations.jsonl", b"{}\n", "evaluations.jsonl line 1 is damaged"),
         ("journal.jsonl", b'{"key": [1]}\n', "journal.jsonl line 1 is damaged"),
         ("tokenizer/tokenizer.json", b"{}", "tokenizer.json has 2 bytes"),

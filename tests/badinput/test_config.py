@@ -62,8 +62,8 @@ def test_CF4_lr_out_of_range_shows_the_bound(lab: Lab, value: str, bound: str) -
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("true", "must be text, not True (quote it)"), ("12:30:45", "takes letters"), ("0123", "must be text, not 123"),
-     ("[a]", "must be text"), ("../up", "takes letters"), ("''", "takes letters"), ("~", "must be text, not None")],
+    [("true", "must be text, not True (quote it)"), ("12:30:45", "use letters"), ("0123", "must be text, not 123"),
+     ("[a]", "must be text"), ("../up", "use letters"), ("''", "use letters"), ("~", "must be text, not None")],
 )  # fmt: skip
 def test_CF5_a_name_that_is_no_word(lab: Lab, name: str, problem: str) -> None:
     text = yaml.safe_dump(lab.sft(), sort_keys=False).replace("name: tiny", f"name: {name}")
@@ -169,7 +169,7 @@ def test_CF11_yaml_tags_that_lie(lab: Lab, value: str, kind: str) -> None:
     ("override", "words"),
     [
         ("seed.x=1", ["'seed' holds 3", "nothing can be set inside it"]),
-        ("phases.sft.name.x.0.c=1", ["lies inside 'sft'"]),
+        ("phases.sft.name.x.0.c=1", ["leads inside 'sft'"]),
         ("phases.sfx.steps=1", ["no item 'sfx'", "there are: sft"]),
         ("phases.7.steps=1", ["no item '7'"]),
         ("phases.²=1", ["no item '²'"]),

@@ -254,7 +254,7 @@ def test_usage_errors_name_the_command_whose_help_helps(loose, capsys) -> None:
 def test_a_loose_files_name_is_a_name(loose, capsys) -> None:
     path = loose(GREET.replace("    class Config", '    name = "Say hi!"\n\n    class Config'))
     assert main(["-p", path, "--help"]) == 0
-    assert "a name is lower-case letters" in " ".join(capsys.readouterr().out.split())
+    assert "a name has lower-case letters" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", ["eval", "run", "plugins"])

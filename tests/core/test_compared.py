@@ -183,7 +183,7 @@ def test_fewer_bits_may_round_more_and_no_more_than_that(sharp: Lab, fewer_bits:
         loop = sharp({**GPT2, **fewer_bits})
         engine(loop, lambda logprobs, off=off: logprobs + off)
         if is_far:
-            with pytest.raises(NumbersError, match=r"more than 1\.05"):
+            with pytest.raises(NumbersError, match=r"above 1\.05"):
                 draw(loop)
         else:
             draw(loop)

@@ -322,7 +322,7 @@ def test_an_answer_of_once_that_is_not_awaited_is_told(plugin: Write, tiny: Tiny
             x = ctx.once("price", ask)
             return torch.zeros(len(rollout)) + {use}
     """)
-    with pytest.raises(PluginError, match=r"reward 'mine'.*ctx.once\('price', …\) .* is an awaitable.* → await it"):
+    with pytest.raises(PluginError, match=r"reward 'mine'.*ctx.once\('price', …\) of an async def returns an awaitable.* → await it"):
         hookline.run(tiny(reward="mine"), plugins=[path], out=tmp_path / "run")
 
 

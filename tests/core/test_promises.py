@@ -163,7 +163,7 @@ def test_statistics_that_somebody_changed_are_refused(lab: Lab) -> None:
     ("phase", "sentence"),
     [
         ({"wrap": ["whiten"], "update": "sft"}, "'whiten' wraps advantage, which no component answers"),
-        ({"update": {"use": "sft", "weight": 2}}, "has a weight, which only the rewards of a phase take"),
+        ({"update": {"use": "sft", "weight": 2}}, "has a weight, which only the rewards of a phase can have"),
         (
             {"update": "sft", "evaluate": [{"reward": ["length", {"use": "length", "free": 1}]}]},
             "'length' appears twice",

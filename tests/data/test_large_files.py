@@ -81,7 +81,7 @@ def test_a_file_that_is_written_over_is_noticed_and_one_that_is_replaced_is_read
     assert found.records[49] == ROWS[49]
     with (tmp_path / "old.jsonl").open("a") as file:
         file.write("{}\n")
-    with pytest.raises(DataError, match=r"a\.jsonl was written over"):
+    with pytest.raises(DataError, match=r"a\.jsonl was overwritten"):
         found.records[0]
 
 

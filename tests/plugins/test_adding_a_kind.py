@@ -198,7 +198,7 @@ def test_it_keeps_its_laws(said: dict[str, Any]) -> None:
     kept = {law["law"] for law in report["laws"] if law["outcome"] == "pass"}
     assert report["passed"]
     assert {"stands", "resume", "lent", "columns-kept", "permutation", "options"} <= kept
-    assert f"asks {len(report['laws'])} laws" in PAGE.read_text(encoding="utf-8")
+    assert f"tests {len(report['laws'])} laws" in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

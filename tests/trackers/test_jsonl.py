@@ -39,5 +39,5 @@ def test_a_dash_is_standard_output(opened: Callable[..., Followed], capsys: pyte
 
 
 def test_the_runs_own_log_cannot_be_written_over(small: dict[str, Any]) -> None:
-    with pytest.raises(ExperimentError, match="own"):
+    with pytest.raises(ExperimentError, match="file of the run itself"):
         plan({**small, "trackers": [{"use": "jsonl", "path": "../run/metrics.jsonl"}]})

@@ -1,4 +1,7 @@
-"""NAME: an environment for Hookline. A rollout plays its episodes: `{use: …, environment: NAME}`."""
+"""NAME: an environment for Hookline. A rollout plays its episodes:
+
+`{use: …, environment: NAME}`.
+"""
 
 import hookline
 import torch

@@ -1,4 +1,7 @@
-"""NAME: a file format for Hookline. It reads files called `FILE.NAME`; `NAME:FILE` reads a file of any name."""
+"""NAME: a file format for Hookline.
+
+It reads files called `FILE.NAME`; `NAME:FILE` reads a file of any name.
+"""
 
 import hookline
 from hookline import DataError, Format
