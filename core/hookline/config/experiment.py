@@ -303,5 +303,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if depth > yaml.MOST_DEPTH:
         raise ExperimentError("the experiment is nested too deeply", f"at most {yaml.MOST_DEPTH} levels")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        # YAML 1.1, which other readers use, reads the key `on` as true
+        keys = {key: "on" if key is True else str(key) for key in value}
+        return {keys[key]: _plain(item, depth + 1) for key, item in value.items()}
     return [_plain(item, depth + 1) for item in value] if isinstance(value, list | tuple) else value

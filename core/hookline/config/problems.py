@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.fields import FieldInfo
 
 from hookline.config.yaml import Document
 from hookline.errors import nearest, shorten
@@ -70,7 +72,7 @@ def problems_of(
         if kind == "extra_forbidden":
             known = _known_fields(model, loc[:-1])
             owner = shown(path[:-1]) or "an experiment"
-            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), known)}"
+            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), _fitting(known, value), 0.7)}"
             if not text.endswith("?"):
                 text += f"; it has: {', '.join(sorted(known))}" if known else ""
         elif kind == "missing":
@@ -129,8 +131,23 @@ def label_of(item: Any, key: str) -> str:
     return UNNAMED.get(key, "") if isinstance(item, Mapping) else ""
 
 
-def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The field names of the model that contains a location."""
+def _fitting(fields: Mapping[str, FieldInfo], value: Any) -> list[str]:
+    """The fields that can hold a value, so that no hint names an option of another type; all fields for a mapping."""
+    return [name for name, field in fields.items() if isinstance(value, Mapping) or _fits(field, value)]
+
+
+def _fits(field: FieldInfo, value: Any) -> bool:
+    try:
+        TypeAdapter(field.annotation).validate_python(value)
+    except ValidationError:
+        return False
+    except PydanticSchemaGenerationError:
+        return True
+    return True
+
+
+def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> dict[str, FieldInfo]:
+    """The fields, by name, of the model that contains a location."""
     current: Any = model
     for part in loc:
         if isinstance(part, int):
@@ -138,11 +155,11 @@ def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]
         fields = current.model_fields if isinstance(current, type) and issubclass(current, BaseModel) else {}
         field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
         if field is None:
-            return []
+            return {}
         current = _model_in(field.annotation)
     if not (isinstance(current, type) and issubclass(current, BaseModel)):
-        return []
-    return [field.alias or name for name, field in current.model_fields.items()]
+        return {}
+    return {field.alias or name: field for name, field in current.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> Any:
