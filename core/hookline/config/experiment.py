@@ -23,6 +23,7 @@ from hookline.config.rounds import unroll
 from hookline.config.yaml import Document
 from hookline.contract.fields import DataName, Identifier, PhaseIdentifier, Strict, Use
 from hookline.contract.kinds import KINDS, Kind, of_phase
+from hookline.contract.metrics import plain_figure
 from hookline.errors import ExperimentError, shorten
 
 __all__ = [
@@ -134,6 +135,11 @@ class Best(Strict):
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"figure": value} if isinstance(value, str) else value
+
+    @field_validator("figure")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return plain_figure(value)
 
 
 class Save(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -72,7 +73,7 @@ def problems_of(
         if kind == "extra_forbidden":
             known = _known_fields(model, loc[:-1])
             owner = shown(path[:-1]) or "an experiment"
-            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), _fitting(known, value), 0.7)}"
+            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), _fitting(str(loc[-1]), known, value), 0.7)}"
             if not text.endswith("?"):
                 text += f"; it has: {', '.join(sorted(known))}" if known else ""
         elif kind == "missing":
@@ -131,14 +132,16 @@ def label_of(item: Any, key: str) -> str:
     return UNNAMED.get(key, "") if isinstance(item, Mapping) else ""
 
 
-def _fitting(fields: Mapping[str, FieldInfo], value: Any) -> list[str]:
-    """The fields that can hold a value, so that no hint names an option of another type; all fields for a mapping."""
-    return [name for name, field in fields.items() if isinstance(value, Mapping) or _fits(field, value)]
+def _fitting(word: str, fields: Mapping[str, FieldInfo], value: Any) -> list[str]:
+    """The fields with a name close to a word that can hold a value; a mapping may fit once its own options are right."""
+    close = difflib.get_close_matches(word, fields, n=3, cutoff=0.7)
+    return [name for name in close if isinstance(value, Mapping) or _fits(fields[name], value)]
 
 
 def _fits(field: FieldInfo, value: Any) -> bool:
+    annotation: Any = field.annotation
     try:
-        TypeAdapter(field.annotation).validate_python(value)
+        TypeAdapter(annotation).validate_python(value)
     except ValidationError:
         return False
     except PydanticSchemaGenerationError:
