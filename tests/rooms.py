@@ -24,7 +24,7 @@ TESTS = {
     # rooms of core/hookline
     "cli": ["core/test_commands", "core/test_examples", "core/test_experiments_page", "badinput/test_strangers"],
     "testing": ["kit/*", "core/test_open_phase", "kernels/test_bench"],
-    "study": ["compare/*", "core/test_reproduce", "core/test_notebook"],
+    "study": ["compare/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
     "loop": [
         "core/test_best_and_roles", "core/test_context", "core/test_life", "core/test_promises", "core/test_rollouts",
         "core/test_rounds", "core/test_unjudged", "resume/*", "badinput/test_numbers", "badinput/test_processes",

@@ -162,9 +162,9 @@ def a(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in ('a', 'e', 'i', 'o') else 'a'} {noun}"
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
     """`"; did you mean 'gamma'?"`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

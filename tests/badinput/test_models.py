@@ -126,6 +126,19 @@ def test_MT13_weights_that_are_absent_do_not_start_random(lab: Lab, folder: Path
     refused(lab.run(on(lab)), 2, "the weights in model lack transformer.ln_f.bias, transformer.ln_f.weight")
 
 
+def test_weights_of_another_shape_are_named_with_both_shapes(lab: Lab, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "n_positions": 7}), encoding="utf-8")
+    refused(lab.run(on(lab)), 2, "the weight transformer.wpe.weight has the shape [", "config.json describes [7, ")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_git_lfs_pointer_is_named_as_what_it_is(lab: Lab, folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    said = lab.hookline("explain", lab.write(on(lab)))
+    refused(said, 2, f"{name} is a Git-LFS pointer, not the file itself", "git lfs pull")
+
+
 @pytest.mark.parametrize("verb", ["explain", "run"])
 @pytest.mark.parametrize(
     "asks",

@@ -66,6 +66,14 @@ def test_compare_chooses_the_same_figure_and_its_interval(run: hookline.Run) -> 
     assert not [note for note in asked["notes"] if "training rows" in note]
 
 
+@pytest.mark.parametrize("metric", ["eval/hookline:task", "hookline:task"])
+def test_a_figure_that_is_asked_for_with_the_distribution_is_never_another_one(run: hookline.Run, metric: str) -> None:
+    assert hookline.compare([run.directory], metric=metric)["metric"] == "eval/task"
+    [phase] = plan(experiment(), ["phases.rl.save.best=eval/again/hookline:task"]).phases
+    assert phase.spec.save.best is not None
+    assert phase.spec.save.best.figure == "eval/again/task"
+
+
 def test_the_report_has_the_values(run: hookline.Run) -> None:
     numbers = json.loads((run.directory / "report.json").read_text())
     [phase] = numbers["phases"]

@@ -255,7 +255,7 @@ def _about(cls: type[Component]) -> dict[str, Any]:
     options = {
         field.alias or name: {
             "type": f"component of kind {kind}" if (kind := kind_within(field)) else _type_name(field.annotation),
-            "default": "required" if field.is_required() else field.default,
+            "default": "required" if field.is_required() else _default(field.get_default(call_default_factory=True)),
             "means": " ".join((field.description or "").split()),
         }
         for name, field in config.items()
@@ -280,11 +280,18 @@ def _about(cls: type[Component]) -> dict[str, Any]:
     }
 
 
+def _default(value: Any) -> Any:
+    """A default as it is shown: a value whose text would be an address in memory is shown by its name."""
+    return getattr(value, "__name__", type(value).__name__) if " at 0x" in repr(value) else value
+
+
 def _type_name(annotation: Any) -> str:
     """A readable name of a type, without its bounds, which the option's description states."""
     inner = typing.get_args(annotation)
     if hasattr(annotation, "__metadata__"):
         return _type_name(inner[0])
+    if any(hasattr(one, "__metadata__") for one in inner) and typing.get_origin(annotation) not in (tuple, list):
+        return " | ".join("None" if one is type(None) else _type_name(one) for one in inner)
     if inner and typing.get_origin(annotation) in (tuple, list):
         return (
             f"{typing.get_origin(annotation).__name__}[{', '.join('…' if a is ... else _type_name(a) for a in inner)}]"

@@ -23,6 +23,7 @@ from hookline.config.rounds import unroll
 from hookline.config.yaml import Document
 from hookline.contract.fields import DataName, Identifier, PhaseIdentifier, Strict, Use
 from hookline.contract.kinds import KINDS, Kind, of_phase
+from hookline.contract.metrics import plain_figure
 from hookline.errors import ExperimentError, shorten
 
 __all__ = [
@@ -134,6 +135,11 @@ class Best(Strict):
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"figure": value} if isinstance(value, str) else value
+
+    @field_validator("figure")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return plain_figure(value)
 
 
 class Save(Strict):
@@ -303,5 +309,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if depth > yaml.MOST_DEPTH:
         raise ExperimentError("the experiment is nested too deeply", f"at most {yaml.MOST_DEPTH} levels")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        # YAML 1.1, which other readers use, reads the key `on` as true
+        keys = {key: "on" if key is True else str(key) for key in value}
+        return {keys[key]: _plain(item, depth + 1) for key, item in value.items()}
     return [_plain(item, depth + 1) for item in value] if isinstance(value, list | tuple) else value

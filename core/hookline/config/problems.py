@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.fields import FieldInfo
 
 from hookline.config.yaml import Document
 from hookline.errors import nearest, shorten
@@ -70,7 +73,7 @@ def problems_of(
         if kind == "extra_forbidden":
             known = _known_fields(model, loc[:-1])
             owner = shown(path[:-1]) or "an experiment"
-            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), known)}"
+            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), _fitting(str(loc[-1]), known, value), 0.7)}"
             if not text.endswith("?"):
                 text += f"; it has: {', '.join(sorted(known))}" if known else ""
         elif kind == "missing":
@@ -129,8 +132,25 @@ def label_of(item: Any, key: str) -> str:
     return UNNAMED.get(key, "") if isinstance(item, Mapping) else ""
 
 
-def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The field names of the model that contains a location."""
+def _fitting(word: str, fields: Mapping[str, FieldInfo], value: Any) -> list[str]:
+    """The fields with a name close to a word that can hold a value; a mapping may fit once its own options are right."""
+    close = difflib.get_close_matches(word, fields, n=3, cutoff=0.7)
+    return [name for name in close if isinstance(value, Mapping) or _fits(fields[name], value)]
+
+
+def _fits(field: FieldInfo, value: Any) -> bool:
+    annotation: Any = field.annotation
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    except PydanticSchemaGenerationError:
+        return True
+    return True
+
+
+def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> dict[str, FieldInfo]:
+    """The fields, by name, of the model that contains a location."""
     current: Any = model
     for part in loc:
         if isinstance(part, int):
@@ -138,11 +158,11 @@ def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]
         fields = current.model_fields if isinstance(current, type) and issubclass(current, BaseModel) else {}
         field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
         if field is None:
-            return []
+            return {}
         current = _model_in(field.annotation)
     if not (isinstance(current, type) and issubclass(current, BaseModel)):
-        return []
-    return [field.alias or name for name, field in current.model_fields.items()]
+        return {}
+    return {field.alias or name: field for name, field in current.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> Any:

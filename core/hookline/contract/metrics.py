@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["CORE_METRICS", "Better", "Metric", "figure_name"]
+__all__ = ["CORE_METRICS", "Better", "Metric", "figure_name", "plain_figure"]
 
 
 Better = Literal["higher", "lower"] | None
@@ -18,6 +18,11 @@ def figure_name(evaluation: str, instance: str) -> str:
     instance: the name of the reward that computes the figure, as returned by `instance_name`.
     """
     return "/".join(["eval", *([] if evaluation == "heldout" else [evaluation]), instance])
+
+
+def plain_figure(figure: str) -> str:
+    """The name of a figure in the rows, for a name that a user gave with a distribution: `eval/hookline:kl` is `eval/kl`."""
+    return "/".join(part.rpartition(":")[2] for part in figure.split("/"))
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,12 @@ def encode(
     Also raises DataError for a record with fields that plain text cannot represent: `messages`, `tools`, `images`.
     """
     refuse_unread(record, where)
-    prompt_ids = tokenizer.prompt(text_of(record, "prompt", where))
-    answer_ids = tokenizer.answer(text_of(record, answer, where)) if answer is not None else []
+    prompt, text = text_of(record, "prompt", where), text_of(record, answer, where) if answer is not None else None
+    try:
+        prompt_ids = tokenizer.prompt(prompt)
+        answer_ids = tokenizer.answer(text) if text is not None else []
+    except DataError as err:
+        raise DataError(at(where, err.message), err.hint) from None
     encoded = Encoded(prompt_ids=prompt_ids, answer_ids=answer_ids, record=record)
     if longest is not None and len(encoded) + new_tokens > longest:
         what = "prompt and answer have" if answer is not None else "prompt has"

@@ -35,6 +35,11 @@ def scan(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
         if len(raw) > LONGEST_LINE:
             raise DataError(f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "write one row per line")
         line = decode(raw, f"{name} line {number}").removeprefix("\ufeff").strip()
+        if number == 1 and line.startswith("["):
+            raise DataError(
+                f"{name} line 1 begins a JSON array; the file must have one object per line",
+                "convert it: jq -c '.[]' FILE > rows.jsonl",
+            )
         if line:
             yield start, _object(line, raw, f"{name} line {number}")
         start += len(raw)

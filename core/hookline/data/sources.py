@@ -25,6 +25,7 @@ from hookline.data.names import is_task
 from hookline.data.tasks import task_and_split, task_offer
 from hookline.errors import DataError, HooklineError, PluginError, nearest, shorten
 from hookline.registry.offers import Offer
+from hookline.storage.disguised import compressed, pointer
 from hookline.storage.folders import look
 
 __all__ = ["Rows", "at", "digest", "exists", "joined", "offer_of", "rows", "text_of"]
@@ -183,6 +184,9 @@ def _naming(name: str) -> Iterator[None]:
 
 def _read(reader: Format, path: Path) -> tuple[Sequence[Record], str]:
     """The checked rows of a format, and their hash. Any unexpected exception in a format becomes a PluginError."""
+    wrong = pointer(path) or (compressed(path) if type(reader) in (formats.JSONLines, formats.Text) else None)
+    if wrong:
+        raise DataError(*wrong)
     try:
         found = reader.open(path)
         return found, digest(_shown(reader, path, found))

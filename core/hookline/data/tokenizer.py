@@ -3,18 +3,24 @@ downloaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hookline.batch.encoded import Record
 from hookline.config.experiment import TokenizerSpec
 from hookline.data.sources import Rows
-from hookline.errors import DataError, ExperimentError
+from hookline.errors import DataError, ExperimentError, shorten
+from hookline.storage.disguised import pointer
 
 __all__ = ["Tokenizer"]
 
 EOS, PAD, SEPARATOR = "<|end|>", "<|pad|>", "<|answer|>"
+FIELDS = ("text", "prompt", "completion")
+"""The fields of a row that byte-level BPE is trained on; it represents any other text as well."""
+ANSWERS = ("chosen", "rejected")
+"""The other text fields of a row; a tokenizer of words needs their words, and those of `turns`, too."""
 
 
 class Tokenizer:
@@ -35,6 +41,7 @@ class Tokenizer:
         """The id of the token that ends a text."""
         self.separator: int | None = inner.token_to_id(SEPARATOR)
         """The id of the token between a prompt and its answer; None for tokenizers without one."""
+        self._words = type(inner.model).__name__ == "WordLevel" and inner.model.unk_token == PAD
 
     def _find(self, *names: str) -> int:
         found = next((i for i in map(self.inner.token_to_id, names) if i is not None), None)
@@ -54,13 +61,30 @@ class Tokenizer:
         return {"bos_token_id": self.bos, "eos_token_id": self.eos, "pad_token_id": self.eos if pad is None else pad}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens; text that looks like one is encoded as text."""
+        """Token ids of a text, without special tokens; text that looks like one is encoded as text.
+
+        Raises DataError for a word that a tokenizer of words does not know.
+        """
+        self._know(text)
         ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each of many texts; faster than calling `encode` for each."""
+        for text in texts:
+            self._know(text)
         return [e.ids for e in self.inner.encode_batch(list(texts), add_special_tokens=False)]
+
+    def _know(self, text: str) -> None:
+        """Refuse a word without a token, which would be encoded as padding."""
+        unknown = (
+            next((word for word in text.split() if self.inner.token_to_id(word) is None), None) if self._words else None
+        )
+        if unknown is not None:
+            raise DataError(
+                f"the word '{shorten(unknown)}' is not in the vocabulary of the tokenizer of words",
+                "train the tokenizer on data that contains it, or use bpe",
+            )
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a prompt as the model sees it: `bos`, the text, and the separator before the answer."""
@@ -110,6 +134,8 @@ class Tokenizer:
         from tokenizers import Tokenizer as Inner
 
         path = cls.file(folder)
+        if wrong := pointer(path):
+            raise DataError(*wrong)
         try:
             return cls(Inner.from_file(str(path)))
         except DataError as err:
@@ -163,16 +189,21 @@ class Tokenizer:
         """Make the experiment's tokenizer. rows: the rows of `spec.on`, if a tokenizer is to be trained."""
         if spec is None or spec.path or rows is None:
             return cls.load(Path((spec.path if spec else model_path) or ""))
-        texts = (
-            value
-            for record in rows.records
-            for key in ("text", "prompt", "completion")
-            if isinstance(value := record.get(key), str) and value
-        )
+        words = spec.train == "words"
+        texts = (text for record in rows.records for text in _texts(record, words))
         first = next(texts, None)
         if first is None:
+            fields = [*FIELDS, *(ANSWERS if words else ())]
             raise DataError(
-                f"{rows.name}: no row has 'text', 'prompt' or 'completion' to train a tokenizer on",
+                f"{rows.name}: no row has {', '.join(map(repr, fields[:-1]))} or {fields[-1]!r} to train a tokenizer on",
                 "name another source",
             )
-        return (cls.words if spec.train == "words" else cls.train)(chain([first], texts), spec.vocabulary)
+        return (cls.words if words else cls.train)(chain([first], texts), spec.vocabulary)
+
+
+def _texts(record: Record, words: bool) -> Iterator[str]:
+    """The texts of a row that a tokenizer is trained on; a tokenizer of words is trained on all of them."""
+    turns = record.get("turns") if words else None
+    parts = [part for turn in turns if isinstance(turn, list) for part in turn] if isinstance(turns, list) else []
+    values = [record.get(key) for key in (*FIELDS, *(ANSWERS if words else ()))]
+    yield from (value for value in (*values, *parts) if isinstance(value, str) and value)

@@ -12,6 +12,7 @@ from hookline._version import __version__
 from hookline.config import experiment as experiments
 from hookline.config.experiment import Source
 from hookline.config.yaml import Document
+from hookline.contract.kinds import KINDS
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.loop.loop import PhaseLoop, run_experiment
 from hookline.loop.session import Session
@@ -168,13 +169,16 @@ def complete(run: Run, planned: Plan) -> str:
     )
 
 
-def plan_of(run: Run) -> Plan:
-    """The plan of a run that is only read, from the run's own copy of the experiment and of the loose plugins."""
+def plan_of(run: Run, kinds: Sequence[str] = tuple(KINDS)) -> Plan:
+    """The plan of a run that is only read, from the run's own copy of the experiment and of the loose plugins.
+
+    kinds: the kinds of components that are needed; others may no longer be installed. Data may be gone too.
+    """
     values = run.experiment
     values["plugins"] = [str(path) for path in sorted((run.directory / "plugins").glob("*.py"))]
     try:
         parsed, document = experiments.load(Document(str(run.directory / "experiment.json"), values))
-        planned = make_plan(parsed, document)
+        planned = make_plan(parsed, document, ended=kinds)
     except (PluginError, ExperimentError) as err:
         if err.exit_code == PluginError.exit_code:
             err.hint = _gone_since(run.directory) or err.hint

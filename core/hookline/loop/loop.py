@@ -57,7 +57,7 @@ class PhaseLoop:
     def __init__(self, session: Session, planned: PlannedPhase, finished: bool = False) -> None:
         """finished: the phase has ended and is only read, with the weights it ended with."""
         self.session, self.planned, self.spec = session, planned, planned.spec
-        self.phase = Phase(session, planned, self.score)
+        self.phase = Phase(session, planned, self.score, finished)
         self.checkpoint = Checkpoint(self.phase)
         self.ctx, self.hooks, self.evaluators = self.phase.ctx, self.phase.hooks, self.phase.evaluators
         try:

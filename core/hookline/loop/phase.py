@@ -14,7 +14,7 @@ from hookline.contract.context import Heads
 from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.model import Head
-from hookline.errors import ExperimentError, PluginError, a
+from hookline.errors import DataError, ExperimentError, PluginError, a
 from hookline.inference.drawing import Drawing
 from hookline.loop.closing import close_all
 from hookline.loop.context import PhaseContext, Resources
@@ -57,10 +57,14 @@ class Phase:
     """A phase before its first step: everything is set up, nothing is restored. The caller closes it with `close`."""
 
     def __init__(
-        self, session: Session, planned: PlannedPhase, score: Callable[[PhaseContext, Rollout], Scored]
+        self,
+        session: Session,
+        planned: PlannedPhase,
+        score: Callable[[PhaseContext, Rollout], Scored],
+        finished: bool = False,
     ) -> None:
-        """score: the core's answer to hookline_score."""
-        self.session, self.planned, self.spec = session, planned, planned.spec
+        """score: the core's answer to hookline_score. finished: the phase has ended; its own model replaces the base model."""
+        self.session, self.planned, self.spec, self.finished = session, planned, planned.spec, finished
         seed, name = session.plan.experiment.seed, planned.spec.name
         self.hooks = Hooks(planned, score)
         self.evaluators = [Evaluator(evaluation) for evaluation in planned.evaluations]
@@ -68,7 +72,7 @@ class Phase:
         self.scope = Training(seed, name, self.metrics)
         self.counters = Counters()
         self.stats = StatsCache()
-        self.roles = Roles(_policy(session, planned), (seed, name), self._load)
+        self.roles = Roles(_policy(session, planned, finished), (seed, name), self._load)
         self._resources = Resources(
             run=session.run,
             tokenizer=session.tokenizer,
@@ -111,15 +115,24 @@ class Phase:
             assert isinstance(head, Head)
             policy, seed = self.roles["policy"], (self.scope.seed, self.spec.name)
             policy.add_head(self.planned.head.instance, head.build, head.reads, seed)
+        own_data = list(self.planned.rollout.every())
         for _, slot in self.stateful():
             self._begun.append(slot)
-            with blame(slot, "setup"):
-                slot.component.setup(self.ctx.bound(slot))
+            try:
+                with blame(slot, "setup"):
+                    slot.component.setup(self.ctx.bound(slot))
+            except DataError as err:
+                if not self.finished or slot not in own_data:
+                    raise
+                self._begun.pop()
+                self.session.run.notice(f"phase '{self.spec.name}' is opened without its training data: {err.message}")
         self.roles.settling = False
         if isinstance(config, UpdateConfig):
             trained = list(self.roles.kept.values())
             self._resources.trainer = Trainer(self.ctx, self.ctx.role_named, config, trained, self.spec.steps)
         self.frozen = self.roles.watch_frozen()
+        if self.finished:
+            return
         with tempfile.TemporaryDirectory() as trial:  # a state that cannot be saved fails now, not at the first save
             self.save_components(Path(trial))
 
@@ -168,7 +181,10 @@ class Phase:
     def load_end(self) -> None:
         """Load the weights with which the phase ended."""
         folder = self.session.run.phase_folder(self.spec.name) / "model"
-        self.roles["policy"].load_tensors(trees.load_tree(folder, "weights"), str(folder))
+        policy, tensors = self.roles["policy"], trees.load_tree(folder, "weights")
+        mine = policy.tensors()  # an update that is no longer installed has not made its heads
+        kept = {key: value for key, value in tensors.items() if key in mine or not key.startswith("heads.")}
+        policy.load_tensors(kept, str(folder))
         self.scope.step = self.spec.steps
 
     def close(self) -> None:
@@ -176,8 +192,10 @@ class Phase:
         close_all(self._begun, self.session.answers, self.session.run.notice)
 
 
-def _policy(session: Session, phase: PlannedPhase) -> Role:
+def _policy(session: Session, phase: PlannedPhase, finished: bool) -> Role:
     plan, run = session.plan, session.run
+    if finished and plan.experiment.model.path and not phase.start:  # the base model may be gone
+        return load_phase(session, phase.spec.name, "policy", into=phase)
     if phase.start:
         return load_phase(session, phase.start, "policy", into=phase)
     if plan.experiment.model.path:

@@ -18,6 +18,14 @@ from hookline.models.folder import check_folder
 __all__ = ["Causal", "sequences"]
 
 
+def _quiet() -> None:
+    """Keep transformers' progress bars and warnings out of logs; its errors are raised."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 class Causal(Family):
     """Causal language models of transformers; the state `before` a token is the state of its left neighbour."""
 
@@ -26,6 +34,7 @@ class Causal(Family):
     # -- networks
 
     def empty(self, folder: str | Path) -> Any:
+        _quiet()
         from transformers import AutoConfig, AutoModelForCausalLM
 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -35,15 +44,29 @@ class Causal(Family):
         from transformers import AutoModelForCausalLM
 
         check_folder(str(folder))
+        _quiet()
         try:
             net, about = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
             )
         except Exception as err:
             why = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
             raise ExperimentError(
                 f"the model folder {folder} cannot be loaded: {why[:200]}", "give a complete transformers folder"
             ) from err
+        mismatched = sorted(about["mismatched_keys"])
+        if mismatched:
+            name, stored, wanted = mismatched[0]
+            more = f", and {len(mismatched) - 1} more differ" if len(mismatched) > 1 else ""
+            raise ExperimentError(
+                f"in {folder} the weight {name} has the shape {list(stored)}, but config.json describes {list(wanted)}{more}",
+                "use the config.json that was saved with these weights",
+            )
         missing = sorted(about["missing_keys"])
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -57,6 +80,7 @@ class Causal(Family):
         net.config.to_json_file(folder / "config.json")
 
     def export(self, net: Any, folder: Path) -> None:
+        _quiet()
         net.save_pretrained(folder, safe_serialization=True)
 
     def context(self, net: Any) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from hookline.errors import ExperimentError
 from hookline.registry.slot import Slot
 from hookline.storage import folders
+from hookline.storage.disguised import pointer
 
 __all__ = ["check_folder", "folder_hash", "positions"]
 
@@ -25,6 +26,9 @@ def check_folder(path: str) -> None:
             raise ExperimentError(f"there is no model folder {path}", hint)
         if not (folder / "config.json").is_file():
             raise ExperimentError(f"the model folder {path} has no config.json", hint)
+        lfs = next(filter(None, map(pointer, sorted(file for file in folder.iterdir() if file.is_file()))), None)
+        if lfs:
+            raise ExperimentError(*lfs)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ValueError("it has no model_type")

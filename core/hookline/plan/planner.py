@@ -36,14 +36,19 @@ def make_plan(
     document: Document,
     plugins: Sequence[str | Offer] = (),
     begun: Mapping[str, Any] | None = None,
+    *,
+    ended: Sequence[str] | None = None,
 ) -> Plan:
     """Resolve every name. Raises one error that lists every problem, each with line and hint.
 
     plugins: loose files and installed names to make available, or offers made by the caller, as the test harness does.
-    begun: the resolved experiment of the run that is resumed, if any.
+    begun: the resolved experiment of the run that is resumed, if any. ended: for a run that is only read, the kinds of
+    components that are needed; what its start has checked, e.g. that data and the base model exist, is not asked again.
     """
     experiment, chosen = settled(experiment, begun)
     planner = Planner(document, _loose([*experiment.plugins, *plugins]))
+    if ended is not None:
+        planner.only = frozenset(ended)
     architecture = planner.slot("model", experiment.model.build, _build_path(document), base=Architecture)
     family = planner.slot("model", experiment.model.family, ("model", "family"), base=Family)
     phases: list[PlannedPhase] = []
@@ -61,7 +66,7 @@ def make_plan(
         family,
         tuple(filter(None, (*document.notes, *chosen, devices.note(experiment.device)))),
     )
-    for law in LAWS:
+    for law in LAWS if ended is None else ():
         planner.hold(law(plan))
     planner.finish()
     return plan
@@ -97,7 +102,7 @@ def _plan_phase(
     head = planner.slot("model", spec.model.head, (*at, "model", "head"), base=Head)
     adapter = spec.model.adapter or experiment.model.adapter
     adapter_slot = planner.slot("model", adapter, (*at, "model", "adapter"), base=Adapter)
-    if not named["rollout"]:
+    if not named["rollout"] and "rollout" in planner.only:
         return None
     return PlannedPhase(
         spec,

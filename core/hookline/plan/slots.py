@@ -12,6 +12,7 @@ from hookline.config.yaml import Document
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
 from hookline.contract.fields import Use, nested
+from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError, HooklineError, PluginError
 from hookline.plan.plan import Place
 from hookline.registry import offers
@@ -36,6 +37,8 @@ class Planner:
     loose: tuple[Offer, ...]
     problems: list[str] = field(default_factory=list)
     errors: list[HooklineError] = field(default_factory=list)
+    only: frozenset[str] = frozenset(KINDS)
+    """The kinds of components that are looked up; those of other kinds are left out of the plan."""
 
     def slot(
         self, kind: str, use: Use | None, path: Place, label: str = "", base: type[Component] | None = None
@@ -44,7 +47,7 @@ class Planner:
 
         label: the component's name in the run; default KIND/INSTANCE. base: the class that it must derive from.
         """
-        if use is None:
+        if use is None or kind not in self.only:
             return None
         if use.weight != 1.0 and (kind != "reward" or "evaluate" in path):
             self.say(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hookline.config.uses import normal_form
 from hookline.contract.fields import instance_name
-from hookline.contract.metrics import figure_name
+from hookline.contract.metrics import figure_name, plain_figure
 from hookline.errors import CheckpointError, ExperimentError, nearest
 from hookline.study.grouping import Entry, Json
 
@@ -55,6 +55,7 @@ def figure_of(entries: Sequence[Entry], metric: str | None, phase: str | None) -
             f"the runs have no evaluation in common in phase {' or '.join(map(repr, phases))}",
             "give --metric, e.g. reward, or let the experiments evaluate the same figure",
         )
+    metric = plain_figure(metric)
     for name in phases:
         for known in (metric, f"eval/{metric}"):
             if known in shared[name]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookline.errors import CheckpointError, ExperimentError
+from hookline.errors import CheckpointError, ExperimentError, PluginError
 from hookline.runs.run import Run
 from hookline.study.intervals import figure_interval
 from hookline.world.notebook import beside_event_loops
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hookline.plan.plan import Plan, PlannedPhase
 
 __all__ = ["evaluate", "export", "threads"]
+
+EVALUATES = ("rollout", "reward", "engine", "model")
+"""The kinds of components without which a finished policy cannot be evaluated."""
 
 
 @beside_event_loops
@@ -40,7 +43,10 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
         raise ExperimentError(
             f"rows is {rows}; an evaluation needs at least 1", "leave rows out to use the experiment's number"
         )
-    run, plan, chosen = _read(run, phase)
+    try:
+        run, plan, chosen = _read(run, phase)
+    except (PluginError, ExperimentError):  # what trained the policy may no longer be installed
+        run, plan, chosen = _read(run, phase, kinds=EVALUATES)
     if not chosen.evaluations:
         raise ExperimentError(
             f"phase '{chosen.spec.name}' has no evaluation", "add `evaluate:` to the phase, or choose --phase"
@@ -82,7 +88,7 @@ def export(
     from hookline.models import load
     from hookline.storage import folders
 
-    run, plan, chosen = _read(run, phase)
+    run, plan, chosen = _read(run, phase, kinds=("model",))
     name, folder = chosen.spec.name, Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} is not an empty folder", "choose a new one")
@@ -110,12 +116,12 @@ def export(
     return folder
 
 
-def _read(run: Run | str | Path, phase: str | None) -> tuple[Run, Plan, PlannedPhase]:
+def _read(run: Run | str | Path, phase: str | None, **kinds: Sequence[str]) -> tuple[Run, Plan, PlannedPhase]:
     """A run, its plan, and the chosen finished phase. Raises ExperimentError, CheckpointError."""
     from hookline.loop.api import finished_phase, plan_of
 
     run = Run.read(run.directory if isinstance(run, Run) else Path(run))
-    plan = plan_of(run)
+    plan = plan_of(run, **kinds)
     return run, plan, finished_phase(run, plan, phase)
 
 

@@ -25,7 +25,12 @@ class Dataset(Component):
         source = ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
         self.row = source.made(lambda record, where: ctx.encode(record, where=where))
-        self.rows = array("q", (i for i in range(len(source)) if len(self.row(i)) <= longest))
+        self.rows, empty = array("q"), 0
+        for i in range(len(source)):
+            row = self.row(i)
+            if len(row) <= longest:
+                self.rows.append(i)
+                empty += len(row.answer_ids) == 1
         if not self.rows:
             raise DataError(
                 f"{source.name}: 0 of {len(source)} rows fit into {longest} tokens",
@@ -35,6 +40,10 @@ class Dataset(Component):
             left = len(source) - len(self.rows)
             ctx.run.notice(
                 f"{source.name}: {left} of {len(source)} rows are longer than {longest} tokens and were left out"
+            )
+        if empty:
+            ctx.run.notice(
+                f"{source.name}: {empty} of {len(self.rows)} rows have an empty completion; they teach only to end at once"
             )
 
     @hookimpl

@@ -40,20 +40,30 @@ class Preferences(Component):
         longest = ctx.role_named("policy").context
         self.judgement = source.made(lambda record, where: self._read(ctx, record, where))
         self.judgements = array("q")
-        left = 0
+        left = same = empty = 0
         for i, record in enumerate(source.records):
             if self._wanted(record):
-                if max(map(len, self.judgement(i))) <= longest:
-                    self.judgements.append(i)
-                else:
+                answers = self.judgement(i)
+                texts = {tuple(answer.answer_ids) for answer in answers}
+                if max(map(len, answers)) > longest:
                     left += 1
+                elif len(texts) == 1:
+                    same += 1
+                else:
+                    self.judgements.append(i)
+                    empty += (ctx.tokenizer.eos,) in texts
         if not self.judgements:
             raise DataError(
-                f"{source.name}: 0 of {len(source)} judgements are in split '{self.config.split}' and fit the context",
-                "check the split and the lengths",
+                f"{source.name}: 0 of {len(source)} judgements are in split '{self.config.split}', fit the context "
+                "and have different answers",
+                "check the split, the lengths, and that the answers of a row differ",
             )
         if left:
             ctx.run.notice(f"{source.name}: {left} judgements are longer than {longest} tokens and were left out")
+        if same:
+            ctx.run.notice(f"{source.name}: {same} of {len(source)} judgements compare identical answers and were left out")
+        if empty:
+            ctx.run.notice(f"{source.name}: {empty} of {len(source)} judgements have an empty answer")
 
     def _wanted(self, record: Any) -> bool:
         if self.config.split == "all":

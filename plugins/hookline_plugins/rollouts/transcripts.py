@@ -43,7 +43,8 @@ class Transcripts(Component):
                 raise DataError(
                     f"{where}: the turn {turn!r:.60} is not [action, shown, reward]", "write it as such a list"
                 )
-            said, shown = ctx.encode_turn((), str(turn[0])), ctx.encode_turn((), str(turn[1]))
+            said = _encoded(ctx, turn[0], f"{where}: the action of a turn")
+            shown = _encoded(ctx, turn[1], f"{where}: the shown text of a turn")
             if not said:
                 raise DataError(f"{where}: the action of a turn is empty", "leave the turn out")
             ids += said + shown
@@ -63,3 +64,15 @@ class Transcripts(Component):
         rows = [self.row(i) for i in ctx.take(self.size, self.config.rows)]
         none = {} if rows else {"recorded_BT": torch.zeros(0, 1)}
         return Rollout.build(ctx, rows, source=self.config.path, columns=none)
+
+
+def _encoded(ctx: Context, text: object, where: str) -> list[int]:
+    if not isinstance(text, str):
+        raise DataError(
+            f"{where} is {'null' if text is None else type(text).__name__}, not text",
+            'write it as text; "" is an empty one',
+        )
+    try:
+        return ctx.encode_turn((), text)
+    except DataError as err:
+        raise DataError(f"{where}: {err.message}", err.hint) from None
