@@ -60,11 +60,14 @@ class Causal(Family):
         net.save_pretrained(folder, safe_serialization=True)
 
     def context(self, net: Any) -> int:
-        c = net.config
+        c = net.config.get_text_config(decoder=True)
         return int(getattr(c, "max_position_embeddings", 0) or getattr(c, "n_positions", 0) or 1 << 30)
 
+    @torch.no_grad()
     def width(self, net: Any) -> int:
-        return int(net.config.hidden_size)
+        """As wide as the states that come out: a config may name another width, that of the blocks inside, or none."""
+        one = torch.zeros(1, 1, dtype=torch.long, device=next(net.parameters()).device)
+        return int(trunk(net, input_ids=one, use_cache=False).last_hidden_state.shape[-1])
 
     def vocabulary(self, net: Any) -> int:
         return int(net.get_input_embeddings().num_embeddings)
@@ -74,8 +77,9 @@ class Causal(Family):
         return layer.weight, getattr(layer, "bias", None)
 
     def is_product(self, net: Any) -> bool:
-        beyond = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-        return all(getattr(net.config, name, None) in (None, 1, 1.0) for name in beyond)
+        """Whether the output layer is one plain product, and the network returns what that layer gives, unchanged."""
+        layer = net.get_output_embeddings()
+        return {name for name, _ in layer.named_parameters()} <= {"weight", "bias"} and _returns_its_outputs(net, layer)
 
     # -- rows
 
@@ -152,7 +156,37 @@ class CausalDecoding(Decoding):
 
 def trunk(net: Any, **inputs: Any) -> Any:
     """A transformers network without its output layer; `.last_hidden_state` is [B, L, H]."""
-    return getattr(net, net.base_model_prefix)(**inputs)
+    found = getattr(net, net.base_model_prefix, None)
+    if found is None:  # the prefix of some text models names a part of a larger model
+        words = net.get_input_embeddings()
+        found = next(part for part in net.children() if any(module is words for module in part.modules()))
+    return found(**inputs)
+
+
+LARGE = 1e4
+"""Logits far beyond every cap in use, and exact enough in half precision."""
+
+
+@torch.no_grad()
+def _returns_its_outputs(net: Any, layer: Any) -> bool:
+    """Whether the logits are the output layer's outputs, also where these are large: not capped, scaled or cut off.
+
+    The layer's outputs are replaced by a ramp for one call, so the answer does not depend on how far the weights have
+    been trained.
+    """
+    ramp: list[Tensor] = []
+
+    def replaced(module: Any, given: Any, out_BLV: Tensor) -> Tensor:
+        ramp.append(torch.linspace(-LARGE, LARGE, out_BLV.shape[-1], device=out_BLV.device).to(out_BLV.dtype))
+        return ramp[-1].expand_as(out_BLV).contiguous()
+
+    ids_BL = torch.zeros(1, 1, dtype=torch.long, device=next(net.parameters()).device)
+    handle = layer.register_forward_hook(replaced)
+    try:
+        found_V = net(input_ids=ids_BL, use_cache=False).logits[0, -1]
+    finally:
+        handle.remove()
+    return len(ramp) == 1 and found_V.shape == ramp[0].shape and torch.allclose(found_V.float(), ramp[0].float(), 1e-3)
 
 
 def sequences(batch: Batch) -> Tensor:
