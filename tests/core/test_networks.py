@@ -122,6 +122,51 @@ def test_recomputation_leaves_layer_drop_and_router_noise_off() -> None:
         assert torch.equal(role.net(ids, use_cache=False).logits, still)
 
 
+# -- decoding
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tf.BartConfig(vocab_size=V, d_model=32, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=32),
+        tf.RobertaConfig(**SMALL, intermediate_size=32, max_position_embeddings=64, is_decoder=True),
+        tf.OpenAIGPTConfig(vocab_size=V, n_embd=32, n_layer=1, n_head=2, n_positions=64),
+        tf.RecurrentGemmaConfig(**{**SMALL, "num_hidden_layers": 3}, intermediate_size=32, lru_width=32, **TOKENS),
+        tf.GPT2Config(vocab_size=V, n_embd=32, n_layer=1, n_head=2, **TOKENS),
+    ],
+    ids=["bart", "roberta", "openai-gpt", "recurrent-gemma", "gpt2"],
+)
+@torch.no_grad()
+def test_a_short_row_beside_a_longer_one_decodes_as_it_does_alone(config: Any) -> None:
+    role = role_of(config)
+    state = role.prefill([[3, 4], [5, 6, 7, 8, 9]], 0)
+    row = [3, 4]
+    for token in (11, 12):
+        role.step(state, torch.tensor([token, token]))
+        row.append(token)
+        alone = role.net(input_ids=torch.tensor([row])).logits[0, -1]
+        assert torch.allclose(state.logits_BV[0], alone, atol=1e-5)
+    moved = state.rows(torch.tensor([0]))
+    role.step(moved, torch.tensor([13]))
+    alone = role.net(input_ids=torch.tensor([[*row, 13]])).logits[0, -1]
+    assert torch.allclose(moved.logits_BV[0], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tf.BertConfig(**SMALL, intermediate_size=32, max_position_embeddings=64),
+        tf.XLNetConfig(vocab_size=V, d_model=32, n_layer=1, n_head=2, d_inner=32),
+    ],
+    ids=["bert", "xlnet"],
+)
+def test_a_model_that_sees_later_tokens_is_refused_at_load(tmp_path: Path, config: Any) -> None:
+    role = role_of(config)
+    role.net.save_pretrained(tmp_path)
+    with pytest.raises(ExperimentError, match="sees later tokens"):
+        role.family.load(tmp_path)
+
+
 # -- weights
 
 
