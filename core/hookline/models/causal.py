@@ -152,7 +152,8 @@ class Causal(Family):
     def _read(self, net: Any, state: CausalDecoding, ids_BL: Tensor) -> Tensor:
         state.seen += ids_BL.shape[1]
         if state.ids_BL is not None:
-            return self._read_whole(net, state, ids_BL)
+            state.ids_BL = torch.cat([state.ids_BL, ids_BL], 1)
+            return self._read_whole(net, state, state.ids_BL)
         position_BS = torch.arange(state.seen, device=ids_BL.device) - state.pad_B[:, None]
         given = {
             "input_ids": ids_BL,
@@ -172,7 +173,6 @@ class Causal(Family):
 
     def _read_whole(self, net: Any, state: CausalDecoding, ids_BL: Tensor) -> Tensor:
         """Read each row from its beginning, padded on the right, as `states` and `logits` do."""
-        state.ids_BL = ids_BL = torch.cat([state.ids_BL, ids_BL], 1)
         at_BL = torch.arange(state.seen, device=ids_BL.device) + state.pad_B[:, None]
         ids_BL = ids_BL.gather(1, at_BL.clamp(max=state.seen - 1))
         rows_B, last_B = torch.arange(len(ids_BL), device=ids_BL.device), state.seen - 1 - state.pad_B
