@@ -74,6 +74,8 @@ class Drawing:
     told: dict[str, int] = field(default_factory=dict)
     compared: set[str] = field(default_factory=set)
     """Roles for which the engine's log-probs were found equal to those of the role's own forward pass."""
+    padded: set[str] = field(default_factory=set)
+    """Those of them that were compared on prompts of different length."""
     slot: Slot | None = None
     """The engine's place in the phase, for blame."""
 
@@ -140,7 +142,7 @@ class Drawing:
         if any(one.logprobs is None for one in found):
             logprobs_BT = own_logprobs(role, prompts, sample_B, drawn, self.micro_tokens)
             drawn = replace(drawn, behaviour=replace(drawn.behaviour, logprobs_BT=logprobs_BT))
-        elif model not in self.compared and combine is None:
+        elif combine is None and (model not in self.compared or (model not in self.padded and _uneven(prompts))):
             with self.blamed("draw"):
                 self._compare(asking, prompts, sample_B, found, asked, model)
         return drawn
@@ -161,9 +163,11 @@ class Drawing:
         role = asking.role_named(model)
         if "before" not in role.family.sides:
             return
-        now = [row for row, one in enumerate(found) if bool((one.versions == role.version).all())][:COMPARED_ROWS]
+        now = [row for row, one in enumerate(found) if bool((one.versions == role.version).all())]
         if not now:
             return
+        now.sort(key=lambda row: len(prompts[row]))  # the shortest prompts have the most padding
+        now = now[: COMPARED_ROWS // 2] + now[COMPARED_ROWS // 2 :][-COMPARED_ROWS // 2 :]
         few = join([found[row] for row in now], asked, self.who)
         own_BT = own_logprobs(role, [prompts[row] for row in now], sample_B[now], few, self.micro_tokens)
         mask_BT = torch.arange(few.token_ids_BT.shape[1]) < few.length_B[:, None]
@@ -178,6 +182,8 @@ class Drawing:
                 f"'{role.family.instance}' must agree with its states",
             )
         self.compared.add(model)
+        if _uneven([prompts[row] for row in now]):
+            self.padded.add(model)
 
     def _answers(self, asking: Asking, requests: Sequence[Request], caller: Caller) -> list[Completion]:
         """Every answer, in the order of the requests; the first error is raised, blamed on the engine or the caller."""
@@ -219,6 +225,10 @@ class Drawing:
                 f"but the model has {role.context} positions",
                 "lower max_new_tokens, shorten the prompts, or build with a larger context",
             )
+
+
+def _uneven(prompts: Sequence[Sequence[int]]) -> bool:
+    return len({len(prompt) for prompt in prompts}) > 1
 
 
 def own_logprobs(

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -74,6 +75,12 @@ class Causal(Family):
                 f"the weights in {folder} lack {', '.join(missing[:3])}{more}",
                 "restore the files; missing weights would start at random values",
             )
+        if _sees_later_tokens(net, self.vocabulary(net)):
+            raise ExperimentError(
+                f"the model in {folder} sees later tokens: {type(net).__name__} reads a row from both sides, so it predicts "
+                "no next token",
+                "use a model that reads from left to right",
+            )
         return net
 
     def save_config(self, net: Any, folder: Path) -> None:
@@ -84,11 +91,14 @@ class Causal(Family):
         net.save_pretrained(folder, safe_serialization=True)
 
     def context(self, net: Any) -> int:
-        c = net.config
+        c = net.config.get_text_config(decoder=True)
         return int(getattr(c, "max_position_embeddings", 0) or getattr(c, "n_positions", 0) or 1 << 30)
 
+    @torch.no_grad()
     def width(self, net: Any) -> int:
-        return int(net.config.hidden_size)
+        """As wide as the states that come out: a config may name another width, that of the blocks inside, or none."""
+        one = torch.zeros(1, 1, dtype=torch.long, device=next(net.parameters()).device)
+        return int(trunk(net, input_ids=one, use_cache=False).last_hidden_state.shape[-1])
 
     def vocabulary(self, net: Any) -> int:
         return int(net.get_input_embeddings().num_embeddings)
@@ -98,8 +108,9 @@ class Causal(Family):
         return layer.weight, getattr(layer, "bias", None)
 
     def is_product(self, net: Any) -> bool:
-        beyond = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-        return all(getattr(net.config, name, None) in (None, 1, 1.0) for name in beyond)
+        """Whether the output layer is one plain product, and the network returns what that layer gives, unchanged."""
+        layer = net.get_output_embeddings()
+        return {name for name, _ in layer.named_parameters()} <= {"weight", "bias"} and _returns_its_outputs(net, layer)
 
     # -- rows
 
@@ -117,19 +128,56 @@ class Causal(Family):
     # -- decoding
 
     def prefill(self, net: Any, prompts: Sequence[Sequence[int]], *, filler: int, fused: bool) -> Decoding:
-        device = next(net.parameters()).device
-        width = max(len(prompt) for prompt in prompts)
-        ids_BP = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device)
-        state = CausalDecoding(torch.tensor([width - len(p) for p in prompts], device=device), fused)
-        self._read(net, state, ids_BP)
-        return state
+        if net not in _CACHES_AGREE:
+            _CACHES_AGREE[net] = self._cache_agrees(net, fused)
+        return self._begin(net, prompts, filler, fused, cached=_CACHES_AGREE[net])
 
     def step(self, net: Any, state: Decoding, ids_B: Tensor) -> Tensor:
         assert isinstance(state, CausalDecoding)
         return self._read(net, state, ids_B[:, None])
 
+    def _begin(
+        self, net: Any, prompts: Sequence[Sequence[int]], filler: int, fused: bool, *, cached: bool
+    ) -> CausalDecoding:
+        device = next(net.parameters()).device
+        width = max(len(prompt) for prompt in prompts)
+        ids_BP = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device)
+        pad_B = torch.tensor([width - len(p) for p in prompts], device=device)
+        state = CausalDecoding(pad_B, fused, None if cached else ids_BP[:, :0])
+        self._read(net, state, ids_BP)
+        return state
+
+    @torch.no_grad()
+    def _cache_agrees(self, net: Any, fused: bool) -> bool:
+        """Whether a short row beside a longer one is read with a cache as it is read alone and whole.
+
+        Networks without a cache, and those whose positions or masks do not follow the padding, do not agree.
+        """
+        long = max(1, min(6, self.context(net) - 2))
+        vocabulary = len(self.output(net)[0])
+        prompts = [[at % vocabulary for at in range(1, 1 + length)] for length in ((long + 1) // 2, long)]
+        step_B = torch.zeros(2, dtype=torch.long, device=next(net.parameters()).device)
+        whole = self._begin(net, prompts, 0, fused, cached=False)
+        try:
+            read = self._begin(net, prompts, 0, fused, cached=True)
+            pairs = [(read.logits_BV, whole.logits_BV)]
+            for _ in range(min(2, self.context(net) - long)):
+                pairs.append((self.step(net, read, step_B), self.step(net, whole, step_B)))
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return False
+        exact = all(p.dtype == torch.float32 for p in net.parameters()) and not torch.is_autocast_enabled(
+            step_B.device.type
+        )
+        tolerance = 1e-3 if exact else 5e-2
+        return all(float((a - b).abs().max()) <= tolerance * float(b.abs().max()) for a, b in pairs)
+
     def _read(self, net: Any, state: CausalDecoding, ids_BL: Tensor) -> Tensor:
         state.seen += ids_BL.shape[1]
+        if state.ids_BL is not None:
+            state.ids_BL = torch.cat([state.ids_BL, ids_BL], 1)
+            return self._read_whole(net, state, state.ids_BL)
         position_BS = torch.arange(state.seen, device=ids_BL.device) - state.pad_B[:, None]
         given = {
             "input_ids": ids_BL,
@@ -140,35 +188,59 @@ class Causal(Family):
         }
         if state.fused:
             out = trunk(net, **given)
-            weight, bias = self.output(net)
-            state.hidden_BH = out.last_hidden_state[:, -1]
-            state.logits_BV = torch.nn.functional.linear(state.hidden_BH.to(weight.dtype), weight, bias).float()
+            self._predict(net, state, out.last_hidden_state[:, -1])
         else:
             out = net(**given, logits_to_keep=1)
             state.logits_BV = out.logits[:, -1].float()
         state.cache = out.past_key_values
         return state.logits_BV
 
+    def _read_whole(self, net: Any, state: CausalDecoding, ids_BL: Tensor) -> Tensor:
+        """Read each row from its beginning, padded on the right, as `states` and `logits` do."""
+        at_BL = torch.arange(state.seen, device=ids_BL.device) + state.pad_B[:, None]
+        ids_BL = ids_BL.gather(1, at_BL.clamp(max=state.seen - 1))
+        rows_B, last_B = torch.arange(len(ids_BL), device=ids_BL.device), state.seen - 1 - state.pad_B
+        if state.fused:
+            self._predict(net, state, trunk(net, input_ids=ids_BL, use_cache=False).last_hidden_state[rows_B, last_B])
+        else:
+            out = net(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL), use_cache=False)
+            state.logits_BV = out.logits[rows_B, last_B].float()
+        return state.logits_BV
+
+    def _predict(self, net: Any, state: CausalDecoding, hidden_BH: Tensor) -> None:
+        weight, bias = self.output(net)
+        state.hidden_BH = hidden_BH
+        state.logits_BV = torch.nn.functional.linear(hidden_BH.to(weight.dtype), weight, bias).float()
+
+
+_CACHES_AGREE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""For networks that have decoded: whether they decode with a cache; the others read each row whole at every step."""
+
 
 class CausalDecoding(Decoding):
     """Prompts padded on the left, and the keys and values of all tokens read so far."""
 
-    def __init__(self, pad_B: Tensor, fused: bool) -> None:
+    def __init__(self, pad_B: Tensor, fused: bool, ids_BL: Tensor | None) -> None:
         self.pad_B, self.fused = pad_B, fused
+        self.ids_BL = ids_BL
+        """All tokens so far, where there is no cache."""
         self.seen = 0
         """Columns read so far, padding included."""
         self.cache: Any = None
 
     @property
     def movable(self) -> bool:  # type: ignore[override]
-        return hasattr(self.cache, "batch_select_indices")
+        return self.ids_BL is not None or hasattr(self.cache, "batch_select_indices")
 
     def rows(self, index_N: Tensor) -> CausalDecoding:
         made = copy.copy(self)
-        made.cache = copy.copy(self.cache)
-        if hasattr(made.cache, "layers"):  # selecting replaces a layer's tensors, so the layers alone are copied
-            made.cache.layers = [copy.copy(layer) for layer in made.cache.layers]
-        made.cache.batch_select_indices(index_N)
+        if self.ids_BL is not None:
+            made.ids_BL = self.ids_BL[index_N]
+        else:
+            made.cache = copy.copy(self.cache)
+            if hasattr(made.cache, "layers"):  # selecting replaces a layer's tensors, so the layers alone are copied
+                made.cache.layers = [copy.copy(layer) for layer in made.cache.layers]
+            made.cache.batch_select_indices(index_N)
         made.pad_B, made.logits_BV = self.pad_B[index_N], self.logits_BV[index_N]
         made.hidden_BH = None if self.hidden_BH is None else self.hidden_BH[index_N]
         return made
@@ -176,7 +248,47 @@ class CausalDecoding(Decoding):
 
 def trunk(net: Any, **inputs: Any) -> Any:
     """A transformers network without its output layer; `.last_hidden_state` is [B, L, H]."""
-    return getattr(net, net.base_model_prefix)(**inputs)
+    found = getattr(net, net.base_model_prefix, None)
+    if found is None:  # the prefix of some text models names a part of a larger model
+        words = net.get_input_embeddings()
+        found = next(part for part in net.children() if any(module is words for module in part.modules()))
+    return found(**inputs)
+
+
+@torch.no_grad()
+def _sees_later_tokens(net: Any, vocabulary: int) -> bool:
+    """Whether what the network predicts in a row depends on the row's last token."""
+    rows_BL = torch.arange(6, device=next(net.parameters()).device)[None].repeat(2, 1) % vocabulary
+    rows_BL[1, -1] = (rows_BL[0, -1] + 1) % vocabulary
+    one, other = (net(input_ids=row[None], use_cache=False).logits[0, :-1].float() for row in rows_BL)
+    exact = all(p.dtype == torch.float32 for p in net.parameters())
+    return bool((one - other).abs().max() > (1e-5 if exact else 1e-2) * one.abs().max())
+
+
+LARGE = 1e4
+"""Logits far beyond every cap in use, and exact enough in half precision."""
+
+
+@torch.no_grad()
+def _returns_its_outputs(net: Any, layer: Any) -> bool:
+    """Whether the logits are the output layer's outputs, also where these are large: not capped, scaled or cut off.
+
+    The layer's outputs are replaced by a ramp for one call, so the answer does not depend on how far the weights have
+    been trained.
+    """
+    ramp: list[Tensor] = []
+
+    def replaced(module: Any, given: Any, out_BLV: Tensor) -> Tensor:
+        ramp.append(torch.linspace(-LARGE, LARGE, out_BLV.shape[-1], device=out_BLV.device).to(out_BLV.dtype))
+        return ramp[-1].expand_as(out_BLV).contiguous()
+
+    ids_BL = torch.zeros(1, 1, dtype=torch.long, device=next(net.parameters()).device)
+    handle = layer.register_forward_hook(replaced)
+    try:
+        found_V = net(input_ids=ids_BL, use_cache=False).logits[0, -1]
+    finally:
+        handle.remove()
+    return len(ramp) == 1 and found_V.shape == ramp[0].shape and torch.allclose(found_V.float(), ramp[0].float(), 1e-3)
 
 
 def sequences(batch: Batch) -> Tensor:

@@ -72,6 +72,20 @@ def never_drop_out(net: Any) -> None:
                 setattr(module, name, 0.0)
 
 
+def _check_finite(net: nn.Module, path: str) -> None:
+    """Refuse weights that are not numbers: a model that has one predicts nothing, but would still answer."""
+    for name, tensor in net.state_dict().items():
+        if not (tensor.is_floating_point() and tensor.numel()):
+            continue
+        ends = torch.stack(torch.aminmax(tensor.detach()))  # both are NaN if one value is
+        if not bool(torch.isfinite(ends).all()):
+            what = "NaN" if bool(ends.isnan().any()) else "an infinite value"
+            raise ExperimentError(
+                f"the weight {name} in {path} holds {what}, so the model predicts nothing",
+                "restore the file, or save the model again from a checkpoint with finite weights",
+            )
+
+
 def _autocast(spec: ModelSpec) -> torch.dtype | None:
     return DTYPES[spec.autocast] if spec.autocast not in (None, "none") else None
 
@@ -123,6 +137,7 @@ def build_policy(
     """
     if architecture is None:
         net = family.load(str(spec.path))
+        _check_finite(net, str(spec.path))
         has = family.vocabulary(net)
         if has < tokenizer.vocabulary:
             raise ExperimentError(

@@ -94,8 +94,8 @@ class Role:
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """Within the block, autocast, adapter and recomputation are set as this role needs them."""
-        if self.recompute:  # transformers recomputes in training mode only; nothing here drops out
-            self.base.train(torch.is_grad_enabled())
+        if self.recompute:
+            recomputing(self.base, torch.is_grad_enabled())
         with contextlib.ExitStack() as stack:
             if self.autocast is not None:
                 stack.enter_context(torch.autocast(self.device.type, dtype=self.autocast))
@@ -130,7 +130,9 @@ class Role:
     def check_fused(self) -> bool:
         """Whether output layer × state equals the network's own logits, tried once on a few tokens."""
         if self.fused is None:
-            self.fused = self.family.is_product(self.base) and self._is_product()
+            with self.computing():
+                plain = self.family.is_product(self.base)
+            self.fused = plain and self._is_product()
         return self.fused
 
     @torch.no_grad()
@@ -138,6 +140,8 @@ class Role:
         weight, bias = self.head
         some = _trial(max(2, min(16, self.context)), len(weight)).to(self.device)
         hidden = self.states(some, {"before"})["before"]
+        if hidden.shape[-1] != weight.shape[-1]:  # more than one layer stands between the trunk and the logits
+            return False
         product = nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
         own = self.logits(some).float()
         scale = float(own.abs().max())
@@ -234,6 +238,20 @@ class Role:
         """Write a folder that other programs can load, plain transformers for family `causal`; adapters are merged."""
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
         self.family.export(net, folder)
+
+
+def recomputing(net: nn.Module, on: bool) -> None:
+    """Switch recomputation in the backward pass on or off.
+
+    transformers recomputes the modules that are in training mode, so these alone are put into it. Their parts stay in
+    evaluation mode, as does the network: layers that drop out, noise of routers and random attention stay off.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    able = [module for module in net.modules() if getattr(module, "gradient_checkpointing", False)]
+    layers = [module for module in able if isinstance(module, GradientCheckpointingLayer)]
+    for module in layers or able:
+        module.training = on
 
 
 def _trial(tokens: int, vocabulary: int) -> Batch:

@@ -33,6 +33,7 @@ class LoRA(Adapter):
                     f"{self.instance}.modules: the model has no linear layer '{wanted}' to adapt",
                     f"its layers are: {', '.join(sorted({name.rpartition('.')[2] for name in layers}))}",
                 )
+            self._check_untied(net, wanted)
         return get_peft_model(
             net,
             LoraConfig(
@@ -45,3 +46,20 @@ class LoRA(Adapter):
                 fan_in_fan_out=type(net).__name__.startswith("GPT2"),
             ),
         )
+
+    def _check_untied(self, net: Any, wanted: str) -> None:
+        """Refuse a layer whose weight is another layer's too: the update would reach one, merging would change both."""
+        owners: dict[int, list[str]] = {}
+        for name, module in net.named_modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, torch.nn.Parameter):
+                owners.setdefault(id(weight), []).append(name)
+        for names in owners.values():
+            for name in names:
+                if len(names) > 1 and (name == wanted or name.endswith(f".{wanted}")):
+                    others = ", ".join(f"'{other}'" for other in names if other != name)
+                    raise ExperimentError(
+                        f"{self.instance}.modules: the layer '{wanted}' shares its weight with {others}, so that an exported "
+                        "model would not be the one that was trained",
+                        "leave the layer out, or use a model whose embeddings are not tied",
+                    )
