@@ -72,13 +72,18 @@ def group_std(x_B: Tensor, group_B: Tensor, correction: int = 1) -> Tensor:
 
 
 def group_equal(x_B: Tensor, group_B: Tensor) -> Tensor:
-    """Whether all values of a row's group are equal up to float32 rounding: range ≤ 1e-6 of the largest |x|."""
+    """Whether all values of a row's group are equal up to float32 rounding: they are the same number or neighbours.
+
+    The largest and the smallest differ by at most float32's spacing at the larger |x|, whatever they have in common.
+    """
     groups, index_B = torch.unique(group_B, return_inverse=True)
     empty_G = x_B.new_zeros(len(groups), dtype=torch.float64)
     x = x_B.double()
     high_G = empty_G.scatter_reduce(0, index_B, x, "amax", include_self=False)
     low_G = empty_G.scatter_reduce(0, index_B, x, "amin", include_self=False)
-    return (high_G - low_G <= 1e-6 * high_G.abs().maximum(low_G.abs()))[index_B]
+    largest_G = high_G.abs().maximum(low_G.abs()).float()
+    spacing_G = torch.nextafter(largest_G, torch.full_like(largest_G, torch.inf)).double() - largest_G.double()
+    return (high_G - low_G <= spacing_G)[index_B]
 
 
 def group_whiten(x_B: Tensor, group_B: Tensor, floor: float = 1e-6, correction: int = 1) -> Tensor:
