@@ -69,22 +69,23 @@ def test_the_price_of_a_kl_is_that_of_the_truncated_policy_to_the_whole_referenc
 
 @pytest.mark.parametrize(
     ("update", "figure"),
-    [("dpo", "chosen_logprob"), ("simpo", "chosen_logprob"), ("orpo", "nll"), ("sft", "nll"), ("kto", "kl")],
+    [("dpo", "chosen_logprob"), ("simpo", "chosen_logprob"), ("orpo", "nll"), ("sft", "nll"), ("kto", "good_gain")],
 )
 def test_losses_that_are_likelihoods_are_of_the_vocabulary(
     lab: Lab, sampled: dict[str, Any], update: str, figure: str
 ) -> None:
     """On one and the same rows, it makes no difference to them that top-k left tokens out."""
     loop = lab(rollout={**sampled, **CUT}, reward="length", update={"use": update, "lr": 1e-9})
-    rollout = loop.hooks.rollout(loop.ctx)
     if update == "kto":
         moved(loop)
+    rollout = loop.hooks.rollout(loop.ctx)
     figures = []
     for batch in (rollout, replace(rollout, behaviour=None)):
         loop.hooks.update(loop.ctx, batch.scored(torch.arange(len(batch)).float() % 2))
         figures.append(loop.phase.metrics.collect()[0])
     assert figures[0][figure] == pytest.approx(figures[1][figure], abs=1e-4)
     assert figures[0]["grad_norm"] == pytest.approx(figures[1]["grad_norm"], rel=1e-4)
+    assert figures[0].get("kl") == pytest.approx(figures[1].get("kl"), abs=1e-4)
     assert abs(figures[0][figure]) > 1
 
 
