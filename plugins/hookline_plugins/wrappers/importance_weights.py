@@ -68,7 +68,7 @@ class ImportanceWeights(Component):
             return result
         assert result.behaviour is not None
         c, mask_BT = self.config, result.mask_BT
-        log_BT = log_ratio(ctx.stats(result, support="kept").logprobs_BT, result.behaviour.logprobs_BT, mask_BT)
+        log_BT = log_ratio(ctx.stats(result).logprobs_BT, result.behaviour.logprobs_BT, mask_BT)
         raw_BT = weights(log_BT, mask_BT, c.level)
         kept_BT = cut(raw_BT, c.low, c.high, c.cut)
         raw = raw_BT[mask_BT] if c.level == "token" else raw_BT.amax(1)[mask_BT.any(1)]
