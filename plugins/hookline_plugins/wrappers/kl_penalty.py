@@ -68,8 +68,8 @@ class KLPenalty(Component):
         scored = yield
         if not len(scored):
             return scored
-        own_BT = ctx.stats(scored, support="kept").logprobs_BT
-        reference_BT = ctx.stats(scored, model="reference", support="whole").logprobs_BT
+        own_BT = ctx.stats(scored).logprobs_BT
+        reference_BT = ctx.stats(scored, model="reference").logprobs_BT
         k1_BT = torch.where(scored.mask_BT, own_BT - reference_BT, 0.0)
         drawn_B = torch.tensor(
             [source != "greedy" for source in scored.source]
