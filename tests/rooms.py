@@ -31,7 +31,10 @@ TESTS = {
     ],
     "runs": ["core/test_life", "core/test_outlook", "resume/*", "trackers/test_jsonl", "badinput/test_processes"],
     "inference": ["core/test_compared", "core/test_drawing", "core/test_engine_answers"],
-    "training": ["core/test_engine", "core/test_muon", "core/test_schedule", "core/test_state"],
+    "training": [
+        "core/test_engine", "core/test_likelihoods", "core/test_master_copies", "core/test_muon", "core/test_schedule",
+        "core/test_state",
+    ],
     "plan": ["badinput/test_combinations", "badinput/test_config*"],
     "models": ["core/test_family", "core/test_model_kinds", "badinput/test_models", "tasks/test_tabular"],
     "data": ["data/*", "badinput/test_data"],

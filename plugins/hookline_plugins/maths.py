@@ -36,6 +36,7 @@ __all__ = [
     "macro_perplexity",
     "macro_random",
     "masked_mean",
+    "ordered",
     "over_episodes",
     "per_episode",
     "pick",
@@ -72,13 +73,18 @@ def group_std(x_B: Tensor, group_B: Tensor, correction: int = 1) -> Tensor:
 
 
 def group_equal(x_B: Tensor, group_B: Tensor) -> Tensor:
-    """Whether all values of a row's group are equal up to float32 rounding: range ≤ 1e-6 of the largest |x|."""
+    """Whether all values of a row's group are equal up to float32 rounding: they are the same number or neighbours.
+
+    The largest and the smallest differ by at most float32's spacing at the larger |x|, whatever they have in common.
+    """
     groups, index_B = torch.unique(group_B, return_inverse=True)
     empty_G = x_B.new_zeros(len(groups), dtype=torch.float64)
     x = x_B.double()
     high_G = empty_G.scatter_reduce(0, index_B, x, "amax", include_self=False)
     low_G = empty_G.scatter_reduce(0, index_B, x, "amin", include_self=False)
-    return (high_G - low_G <= 1e-6 * high_G.abs().maximum(low_G.abs()))[index_B]
+    largest_G = high_G.abs().maximum(low_G.abs()).float()
+    spacing_G = torch.nextafter(largest_G, torch.full_like(largest_G, torch.inf)).double() - largest_G.double()
+    return (high_G - low_G <= spacing_G)[index_B]
 
 
 def group_whiten(x_B: Tensor, group_B: Tensor, floor: float = 1e-6, correction: int = 1) -> Tensor:
@@ -202,19 +208,14 @@ def whiten(
 
 
 def reward_to_go(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
-    """G_t = r_t + γ G_{t+1} over the chosen tokens; tokens between them are skipped and are 0.
-
-    A reward on a skipped token belongs to the chosen token before it.
-    """
+    """G_t = r_t + γ G_{t+1} over the chosen tokens; tokens between them are skipped: they are 0, and their rewards do not count."""
+    reward_BT = torch.where(mask_BT, reward_BT, 0.0)
     if gamma == 1.0:
         return torch.where(mask_BT, reward_BT.flip(1).cumsum(1).flip(1), 0.0)
     out_BT = torch.zeros_like(reward_BT)
     carry_B = reward_BT.new_zeros(len(reward_BT))
-    waiting_B = carry_B.clone()
     for t in reversed(range(reward_BT.shape[1])):
-        here_B = reward_BT[:, t] + waiting_B
-        carry_B = torch.where(mask_BT[:, t], here_B + gamma * carry_B, carry_B)
-        waiting_B = torch.where(mask_BT[:, t], 0.0, here_B)
+        carry_B = torch.where(mask_BT[:, t], reward_BT[:, t] + gamma * carry_B, carry_B)
         out_BT[:, t] = torch.where(mask_BT[:, t], carry_B, 0.0)
     return out_BT
 
@@ -237,6 +238,14 @@ def gae(
 
     advantage_BT, return_BT = end_to_end(of_rows, episode_B, sample_B, reward_BT, value_BT, mask_BT).unbind(-1)
     return advantage_BT.contiguous(), return_BT.contiguous()
+
+
+# -- comparisons
+
+
+def ordered(margin: Tensor) -> Tensor:
+    """1 where a margin is positive, ½ where it is 0 (chance, since nothing was said), 0 where it is negative."""
+    return torch.heaviside(margin, margin.new_tensor(0.5))
 
 
 # -- ratios

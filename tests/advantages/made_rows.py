@@ -78,7 +78,7 @@ class Ctx:
     def role_named(self, name: str) -> Any:
         return self.policy
 
-    def stats(self, batch: Any, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Any:
+    def stats(self, batch: Any, model: str = "policy", want: Sequence[str] = ("logprobs",), support: Any = None) -> Any:
         return SimpleNamespace(logprobs_BT=torch.where(batch.mask_BT, self.logprobs_BT[model].float(), 0.0))
 
     def rng(self, purpose: str, *ids: object) -> torch.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from made_rows import advantage, made, rows
 from torch import Tensor
 
-from hookline import kernels
+from hookline import Rollout, kernels
 from hookline_plugins.advantages.group_relative import GroupRelative
 from hookline_plugins.advantages.leave_one_out import LeaveOneOut
 from hookline_plugins.advantages.reward_to_go import RewardToGo
@@ -115,3 +116,18 @@ def test_baselines_leave_the_gradient_s_direction_and_take_variance_away(compone
     assert (
         variance == pytest.approx(without) if "none" in str(component.config) and share == 1 else variance < without / 2
     )
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0])
+def test_a_reward_on_a_skipped_token_counts_nowhere(gamma: float) -> None:
+    """One rule for all advantages, and for a row's reward."""
+    mask = torch.tensor(MASK, dtype=torch.bool)
+    reward = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
+    plain = advantage(made(RewardToGo, gamma=gamma, baseline="none"), rows(reward * mask, mask=MASK))
+    assert torch.equal(advantage(made(RewardToGo, gamma=gamma, baseline="none"), rows(reward, mask=MASK)), plain)
+    by_gae, _ = kernels.gae(reward, torch.zeros(3, 4), mask=mask, gamma=gamma, lam=1.0)
+    torch.testing.assert_close(plain, by_gae)
+    batch = rows(reward * mask, mask=MASK)
+    drawn = Rollout(**{f.name: getattr(batch, f.name) for f in fields(Rollout)})
+    for scored in (drawn.scored(reward), batch.with_reward(reward)):
+        assert torch.equal(scored.reward_BT, reward * mask)

@@ -66,7 +66,7 @@ class Seen(Ctx):
 
     batch: Any = None
 
-    def stats(self, batch: Any, model: str = "policy", want: Any = ("logprobs",)) -> Any:
+    def stats(self, batch: Any, model: str = "policy", want: Any = ("logprobs",), support: Any = None) -> Any:
         value_BT = torch.where(batch.mask_BT, batch.token_ids_BT.float().sin(), 0.0)
         return dict.fromkeys(want, value_BT) if want != ("logprobs",) else SimpleNamespace(logprobs_BT=-value_BT.abs())
 

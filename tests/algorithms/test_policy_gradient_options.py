@@ -485,3 +485,15 @@ def test_the_walks_are_learned(tmp_path: Path, use: str) -> None:
         update["use"] = use
     assert update["use"] == use
     assert walks(update, tmp_path / "run") >= 0.98
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e4, -1e6, 2.0**23])
+def test_rewards_with_a_common_offset_differ_where_float32_tells_them_apart(offset: float) -> None:
+    """Equal are the same number and its neighbours, wherever they are; two spacings are a difference."""
+    least = torch.tensor(offset)
+    for _ in range(2):
+        least = torch.nextafter(least, torch.tensor(torch.inf))
+    reward, group = torch.stack([torch.tensor(offset), least]), torch.tensor([0, 0])
+    assert not maths.group_equal(reward, group).any()
+    assert maths.group_whiten(reward, group, floor=0.0).ne(0).all()
+    assert maths.group_equal(reward[[0, 0]], group).all()

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from hookline_plugins.algorithms.dpo import DPO, comparison_loss, ranking_loss
 from hookline_plugins.algorithms.kto import KTO, kto_loss, mismatched
 from hookline_plugins.algorithms.nash_md import NashMD, wins
 from hookline_plugins.algorithms.orpo import log_odds
+from hookline_plugins.rewards.pair_accuracy import PairAccuracy
 from hookline_plugins.rollouts.duel import Duel
 from hookline_plugins.rollouts.population import Population
 from hookline_plugins.tasks.cyclic import BEATS, REFERENCE
@@ -477,3 +479,25 @@ def test_rankings_do_not_read_soft_labels(made: Made, tmp_path: Path) -> None:
 def test_a_population_too_large_to_enumerate_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(hookline.DataError, match="more than 1024 answers"):
         loop(made, tmp_path, WALKS, update="dpo", steps=1)
+
+
+@pytest.mark.parametrize("against", ["recorded", "gold"])
+def test_a_pair_without_an_opinion_is_chance(against: str) -> None:
+    """Equal rewards of the model count ½; what the judge left tied is not a question."""
+    component: Any = PairAccuracy(PairAccuracy.Config(against=against))
+    reward_B = torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 3.0, 4.0])
+    judged_B = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+
+    class Rows(SimpleNamespace):
+        def __len__(self) -> int:
+            return 8
+
+    rollout: Any = Rows(
+        extra={"recorded_B": judged_B, "gold_B": judged_B},
+        mask_BT=torch.ones(8, 1, dtype=torch.bool),
+        group_B=torch.arange(8) // 2,
+    )
+    ctx: Any = SimpleNamespace(stats=lambda *_, **__: {"reward": reward_B[:, None]})
+    term = component.hookline_reward(ctx, rollout)
+    assert term.value[::2].tolist() == [0.5, 1.0, 0.0, 0.0]
+    assert term.ok_B[::2].tolist() == [True, True, True, False]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from hookline.contract.metrics import CORE_METRICS
 from hookline.loop.guards import judged
 from hookline.loop.loop import PhaseLoop
 from hookline.runs.figures import Dictionary, MetricLog
+from hookline.storage import lines
 from hookline.testing import open_phase
 
 PLUGIN = """
@@ -110,3 +113,26 @@ def test_a_column_that_is_not_true_or_false_is_refused(phase: Any) -> None:
     with open_phase(phase("odd")) as opened, pytest.raises(HooklineError, match=r"ok_B is torch\.float32") as caught:
         opened.step()
     assert isinstance(caught.value, PluginError)
+
+
+def test_a_figure_that_is_no_number_is_null_on_disk_and_nan_again_when_read(tmp_path: Path) -> None:
+    """JSON has neither NaN nor infinity; a strict reader stops at them."""
+
+    def no(name: str) -> float:
+        raise AssertionError(f"{name} is no JSON")
+
+    path = tmp_path / "rows.jsonl"
+    entry = {"row": 0, "metrics": {"a": math.nan, "b": -math.inf, "c": 0.5}, "note": None}
+    sample = {"terms": {"x": math.inf}, "without": {"x": math.nan}, "prompt": "NaN"}
+    for line in (entry, {"row": 1, "samples": [sample]}):
+        lines.append(path, lines.finite(line))
+    assert [json.loads(line, parse_constant=no)["row"] for line in path.read_text().splitlines()] == [0, 1]
+    first, second = lines.figures(path)
+    assert math.isnan(first["metrics"]["a"])
+    assert math.isnan(first["metrics"]["b"])
+    assert first["metrics"]["c"] == 0.5
+    assert first["note"] is None
+    assert math.isnan(second["samples"][0]["terms"]["x"])
+    raw = path.read_bytes()
+    lines.rewrite(path, lines.finite([first, second]))
+    assert path.read_bytes() == raw, "cutting back changes nothing"

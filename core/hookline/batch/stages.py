@@ -324,11 +324,13 @@ class Rollout(Batch):
     def scored(self, reward_BT: Tensor, terms: Mapping[str, Tensor] | None = None) -> Scored:
         """Add rewards: [B, T] per token, or [B] per answer, which are put on the last token in the mask.
 
+        A reward on a token that the policy did not choose does not count: it becomes 0.
         terms: each named reward before it is weighted, [B].
         """
         if reward_BT.dim() == 1:
             reward_BT = put_last(reward_BT, self.mask_BT)
-        return Scored(**_as_kwargs(self), reward_BT=reward_BT.float(), terms=dict(terms or {}))
+        reward_BT = torch.where(self.mask_BT, reward_BT.float(), 0.0)
+        return Scored(**_as_kwargs(self), reward_BT=reward_BT, terms=dict(terms or {}))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -337,7 +339,7 @@ class Scored(Rollout):
 
     reward_BT: Tensor
     """The reward of each token, weighted and summed over the named rewards, float32 [B, T]; a reward for a whole answer
-    is on its last token in the mask."""
+    is on its last token in the mask, and one where the mask is false (a tool's output) does not count and is 0."""
     terms: Mapping[str, Tensor]
     """Each named reward before it is weighted, float32 [B], by the reward's instance name."""
 
@@ -353,8 +355,9 @@ class Scored(Rollout):
         return sum_shared(self.reward_B, self.episode_B)
 
     def with_reward(self, reward_BT: Tensor, **terms: Tensor) -> Scored:
-        """The same rows with other rewards, [B, T], e.g. after a penalty; `terms`, each [B], are added to the named
-        rewards."""
+        """The same rows with other rewards, [B, T], e.g. after a penalty; rewards where the mask is false become 0.
+        `terms`, each [B], are added to the named rewards."""
+        reward_BT = torch.where(self.mask_BT, reward_BT, 0.0)
         return replace(self, reward_BT=reward_BT, terms={**self.terms, **terms})
 
     def advantaged(self, advantage: Tensor, **columns: Tensor) -> Advantaged:

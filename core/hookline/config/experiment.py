@@ -55,7 +55,9 @@ class ModelSpec(Strict):
     family: Use | None = None
     """The experiment's model only: how its network computes. Default: `causal`, a language model read from left to right."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
-    """The type in which weights are stored (default float32). `auto`: the folder's type; float32 for a model that is built."""
+    """The type in which weights are stored (default float32). `auto`: the folder's type; float32 for a model that is built. Weights
+    in bfloat16 that train have a float32 copy, without which small steps would be lost: with adamw they take 16 bytes each,
+    as float32 weights do, and 4 more during an optimiser step. Frozen models and adapters' bases take 2 instead of 4."""
     autocast: Literal["auto", "bfloat16", "none"] | None = None
     """The type in which matrix products are computed, if it differs from dtype. `auto`: bfloat16 where the device supports it
     (GPUs from sm80, processors with avx512_bf16 or amx_bf16), none elsewhere, where bfloat16 is several times slower."""

@@ -16,7 +16,7 @@ from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
 from hookline.contract.engine import Completions
 from hookline.contract.family import Side
-from hookline.contract.loss import Loss, MicroBatch, Stats
+from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.contract.process import Process
 from hookline.contract.run import Run
 
@@ -314,13 +314,23 @@ class Context(Protocol):
 
     # -- statistics and training
 
-    def stats(self, batch: Batch, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
+    def stats(
+        self,
+        batch: Batch,
+        model: str = "policy",
+        want: Sequence[str] = ("logprobs",),
+        support: Support | None = None,
+    ) -> Stats:
         """Figures per token without gradient, float32 [B, T], 0 where the mask is false; cached per weights version.
 
         model: the role. want: any of `logprobs`, `entropy`, `logsumexp` (in nats), `sum_sq_probs`, `top_p_mass` (in [0,
         1]), `rank` (from 0; see `hookline.kernels.TokenStats`), and heads of that role by name. A head over the
-        vocabulary has these statistics too, e.g. `q.logsumexp`; its [B, T, V] tensor is never materialised. Log-probs
-        are computed under the batch's own sampling (temperature and kept ids), so that ratios have the same support.
+        vocabulary has these statistics too, e.g. `q.logsumexp`; its [B, T, V] tensor is never materialised.
+
+        Token statistics are computed at the temperature of the batch's own sampling. support: among which tokens, where
+        top-k or top-p left some out: `kept` (those that were kept) for ratios to the behaviour and for policy
+        gradients, `whole` (the vocabulary) for likelihoods and for the model on the right of a KL. Default: `kept` for
+        the policy, `whole` for other roles. A batch without behaviour is data: whole vocabulary, temperature 1.
         """
 
     def train(

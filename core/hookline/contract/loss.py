@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,11 @@ from torch import Tensor
 from hookline.batch.stages import Batch
 from hookline.errors import PluginError, a, nearest
 
-__all__ = ["Loss", "MicroBatch", "Stats"]
+__all__ = ["Loss", "MicroBatch", "Stats", "Support"]
 
 B = TypeVar("B", bound=Batch)
+Support = Literal["kept", "whole"]
+"""Among which tokens a figure is taken where top-k or top-p left some out: those that were kept, or the whole vocabulary."""
 
 
 class Stats(dict[str, Tensor]):
@@ -68,7 +70,7 @@ class MicroBatch(Generic[B]):
 
     batch: B
     """The rows, on the device of the role that learns; columns such as `mb.batch.advantage_BT` are [B, T]."""
-    _read: Callable[[str, Batch, Sequence[str]], Stats]
+    _read: Callable[[str, Batch, Sequence[str], Support | None], Stats]
     """Computes figures of a role, by name, for some rows, with gradient."""
     _counts: Callable[[str], float]
     _logged: dict[str, float] = field(default_factory=dict)
@@ -83,12 +85,16 @@ class MicroBatch(Generic[B]):
                 f"no column '{column}'{nearest(column, known)}", f"columns: {', '.join(known) or 'none'}"
             ) from None
 
-    def stats(self, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
+    def stats(
+        self, model: str = "policy", want: Sequence[str] = ("logprobs",), support: Support | None = None
+    ) -> Stats:
         """Figures per token with gradient, float32 [B, T]: token statistics, and heads by name, from one forward pass.
 
-        model: the role. want: as in `ctx.stats`; only these figures are computed.
+        model: the role. want: as in `ctx.stats`; only these figures are computed. support: as in `ctx.stats`. The
+        default for the policy is `kept` only if the rows have advantages; for other rows that were drawn with top-k or
+        top-p it must be stated, because a loss on them may be a likelihood.
         """
-        return self._read(model, self.batch, want)
+        return self._read(model, self.batch, want, support)
 
     def token_mean(self, x_BT: Tensor) -> Loss:
         """Mean of values [B, T] over all chosen tokens of the optimiser step: Σ mask · x / Σ mask."""

@@ -21,7 +21,7 @@ from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
 from hookline.contract import context as contract
 from hookline.contract.engine import Completions
 from hookline.contract.family import Side
-from hookline.contract.loss import Loss, MicroBatch, Stats
+from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.contract.task import Task
 from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
@@ -220,8 +220,15 @@ class PhaseContext:
 
     # -- statistics and training
 
-    def stats(self, batch: Batch, model: str = "policy", want: Sequence[str] = ("logprobs",)) -> Stats:
-        return self._resources.stats.get(self.role_named(model), batch, want)
+    def stats(
+        self,
+        batch: Batch,
+        model: str = "policy",
+        want: Sequence[str] = ("logprobs",),
+        support: Support | None = None,
+    ) -> Stats:
+        support = support or ("kept" if model == "policy" else "whole")
+        return self._resources.stats.get(self.role_named(model), batch, want, support)
 
     def train(
         self,

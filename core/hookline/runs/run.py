@@ -23,7 +23,7 @@ from hookline.runs.outlook import Outlook
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import take_lock, verify, write_error
 from hookline.storage.journal import Journal
-from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
+from hookline.storage.lines import append, cut_torn_line, figures, finite, rewrite, whole_lines
 
 __all__ = ["Run"]
 
@@ -151,7 +151,7 @@ class Run:
         run = cls(path)
         run.journal = Journal(path / JOURNAL)
         run.about = _json(path / "run.json")
-        run._rows = list(whole_lines(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
+        run._rows = list(figures(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
         return run
 
     @property
@@ -267,7 +267,8 @@ class Run:
     # -- rows and samples
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every committed row, oldest first: {"row", "phase", "step", "metrics", "timings"}."""
+        """Every committed row, oldest first: {"row", "phase", "step", "metrics", "timings"}. A figure that is not finite
+        is `null` in metrics.jsonl, and NaN here once the file was read."""
         return list(self._rows)
 
     def commit_row(
@@ -276,7 +277,7 @@ class Run:
         """Append a step's row to metrics.jsonl, and return the row."""
         self.keep_data()
         row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
-        append(self.directory / "metrics.jsonl", row)
+        append(self.directory / "metrics.jsonl", finite(row))
         self._rows.append(row)
         return row
 
@@ -285,28 +286,28 @@ class Run:
         entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
         if self._evaluated is not None:
             self._evaluated = len(self._rows) + 1
-        append(self.directory / "evaluations.jsonl", entry)
+        append(self.directory / "evaluations.jsonl", finite(entry))
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
         path = self.directory / "evaluations.jsonl"
-        return list(whole_lines(path)) if path.exists() else []
+        return list(figures(path)) if path.exists() else []
 
     def cut_back(self, rows: int) -> None:
         """Remove rows and evaluations after a checkpoint; the run will make them again, bit for bit."""
         if self._evaluated is not None and self._evaluated <= rows == len(self._rows):
             return  # this process has already read or written the files
         path = self.directory / "metrics.jsonl"
-        kept = [row for row in (whole_lines(path, ("row",)) if path.exists() else []) if row["row"] < rows]
+        kept = [row for row in (figures(path, ("row",)) if path.exists() else []) if row["row"] < rows]
         if len(kept) < rows:
             raise CheckpointError(
                 f"{path} has {len(kept)} rows, but the checkpoint was made after {rows}", "restore the file"
             )
-        rewrite(path, kept)
+        rewrite(path, finite(kept))
         self._rows, self._evaluated = kept, 0
         evaluations = self.directory / "evaluations.jsonl"
         if evaluations.exists():
-            rewrite(evaluations, [entry for entry in whole_lines(evaluations, ("row",)) if entry["row"] < rows])
+            rewrite(evaluations, finite([entry for entry in whole_lines(evaluations, ("row",)) if entry["row"] < rows]))
 
     def sync(self) -> None:
         """Flush rows to the disk, before a checkpoint that depends on them is written."""

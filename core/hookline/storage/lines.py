@@ -1,8 +1,13 @@
-"""Files of one JSON object per line: append a line, read the complete lines, and rewrite the file."""
+"""Files of one JSON object per line: append a line, read the complete lines, and rewrite the file.
+
+JSON has no NaN and no infinity (RFC 8259, section 6), so figures that are not finite are `null` in a file; `figures` reads
+such lines with NaN in their places.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +16,7 @@ from typing import Any
 from hookline.errors import CheckpointError
 from hookline.storage import folders
 
-__all__ = ["append", "cut_torn_line", "rewrite", "whole_lines"]
+__all__ = ["append", "cut_torn_line", "figures", "finite", "rewrite", "whole_lines"]
 
 
 def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
@@ -44,6 +49,24 @@ def whole_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]
         raise CheckpointError(f"{path} cannot be read: {err.strerror}", "check the folder and the disk") from None
     except ValueError:
         raise CheckpointError(f"{path} line {number} is damaged", "restore the file") from None
+
+
+def finite(value: Any) -> Any:
+    """The same value with None in place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def figures(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """`whole_lines` of rows or evaluations, in which `null` was a figure that is not finite."""
+    for line in whole_lines(path, keys):
+        for holder in (line, *line.get("samples", ())):
+            for name in {"metrics", "terms", "without"} & holder.keys():
+                holder[name] = {key: math.nan if value is None else value for key, value in holder[name].items()}
+        yield line
 
 
 def cut_torn_line(path: Path) -> None:

@@ -58,7 +58,11 @@ class Tail:
             if phase != self.phase:
                 self.phase, self.first, self.last = phase, {}, {}
             self.step = self.before.get(phase, 0) + step
-            seen = {name.removeprefix("eval/"): value for name, value in metrics.items() if name.startswith("eval/")}
+            seen = {
+                name.removeprefix("eval/"): value
+                for name, value in metrics.items()
+                if name.startswith("eval/") and value is not None
+            }
             self.first = {**seen, **self.first}
             self.last |= seen
 

@@ -195,7 +195,8 @@ class Follow(Component):
         elif isinstance(batch, Scored):
             weight_BT = batch.reward_BT.flip(1).cumsum(1).flip(1) * batch.mask_BT
         ctx.train(
-            batch.with_extra(weight_BT=weight_BT), lambda mb: mb.token_mean(-mb["weight_BT"] * mb.stats().logprobs_BT)
+            batch.with_extra(weight_BT=weight_BT),
+            lambda mb: mb.token_mean(-mb["weight_BT"] * mb.stats(support="kept").logprobs_BT),
         )
 
 

@@ -31,13 +31,26 @@ def learning_rate(config: UpdateConfig, taken: int, at: int, total: int) -> floa
     return config.final_lr + (1.0 - config.final_lr) * fall
 
 
+HALF = (torch.bfloat16, torch.float16)
+
+
 class Optimiser:
-    """AdamW or plain gradient descent for everything, or Muon for hidden matrices and AdamW for the rest."""
+    """AdamW or plain gradient descent for everything, or Muon for hidden matrices and AdamW for the rest.
+
+    Weights in bfloat16 are trained through a master copy in float32, which the optimiser changes and which is then
+    rounded into the weights. Without it a step of less than half of bfloat16's spacing, |w|/512, would be lost.
+    """
 
     def __init__(self, config: UpdateConfig, parameters: Mapping[str, nn.Parameter], hidden_matrices: set[str]) -> None:
         self.config = config
+        self.weights = dict(parameters)
+        self.masters = {name: nn.Parameter(p.detach().float()) for name, p in parameters.items() if p.dtype in HALF}
+        """The float32 copies of the weights in half precision."""
+        self._written = {name: self.weights[name]._version for name in self.masters}
+        """torch's count of writes into each of these weights when it was last equal to its rounded master."""
+        parameters = {**parameters, **self.masters}
         self.names = {id(parameter): name for name, parameter in parameters.items()}
-        self.parameters = dict(parameters)
+        self.parameters = parameters
         muon = {name for name in parameters if config.optimizer == "muon" and name in hidden_matrices}
         scale = (config.matrix_lr or config.lr) / config.lr
         adamw_groups: list[dict[str, Any]] = []
@@ -68,19 +81,42 @@ class Optimiser:
         for part, peaks in zip(self.parts, self.peaks):
             for group, peak in zip(part.param_groups, peaks):
                 group["lr"] = peak * share
+        self._to_masters()
+        for part in self.parts:
             part.step()
+        self._to_weights()
         return self.config.lr * share
 
+    @torch.no_grad()
+    def _to_masters(self) -> None:
+        """Move gradients to the masters, one at a time; a weight that something else has changed is read again."""
+        for name, master in self.masters.items():
+            weight = self.weights[name]
+            if weight._version != self._written[name]:
+                master.copy_(torch.where(master.to(weight.dtype) == weight, master, weight.float()))
+            master.grad = None if weight.grad is None else weight.grad.float()
+            weight.grad = None
+
+    @torch.no_grad()
+    def _to_weights(self) -> None:
+        """Round the masters into the weights."""
+        for name, master in self.masters.items():
+            weight = self.weights[name]
+            if master.grad is not None:
+                weight.copy_(master)
+                master.grad = None
+            self._written[name] = weight._version
+
     def zero(self) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
+        for parameter in (*self.weights.values(), *self.masters.values()):
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            self.names[id(parameter)]: dict(values.items())
-            for part in self.parts
-            for parameter, values in part.state.items()
-        }
+        found: dict[str, Any] = {name: {"master": master.detach()} for name, master in self.masters.items()}
+        for part in self.parts:
+            for parameter, values in part.state.items():
+                found.setdefault(self.names[id(parameter)], {}).update(values)
+        return found
 
     def load_state_dict(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         unknown = sorted(set(saved) - set(self.parameters))
@@ -92,10 +128,17 @@ class Optimiser:
         owner = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
         for name, values in saved.items():
             parameter = self.parameters[name]
-            owner[id(parameter)].state[parameter] = {
-                key: value.to(parameter.device).clone() if isinstance(value, Tensor) else value
+            state = {
+                key: value.to(parameter.device, torch.float32 if value.dtype in HALF else value.dtype).clone()
+                if isinstance(value, Tensor)
+                else value
                 for key, value in values.items()
             }
+            if name in self.masters:  # a checkpoint of before masters were kept has none
+                parameter.data.copy_(state.pop("master", self.weights[name]))
+                self._written[name] = -1
+            if state:
+                owner[id(parameter)].state[parameter] = state
 
 
 def hidden_matrices(net: nn.Module, output: Tensor | None, prefix: str) -> set[str]:

@@ -11,11 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from hookline import kernels
 from hookline.batch.stages import Batch, KeptIds, Rollout
-from hookline.contract.loss import Stats
+from hookline.contract.loss import Stats, Support
 from hookline.errors import PluginError, nearest
 from hookline.models.role import ReadHead, Role
 
-__all__ = ["forward", "split_by_tokens", "statistics"]
+__all__ = ["forward", "split_by_tokens", "statistics", "truncated"]
 
 ENOUGH, SHORTER = 1024, 7 / 8
 """Tokens that keep a processor busy, and the share of a part's width below which a row is not padded to it."""
@@ -44,7 +44,13 @@ def split_by_tokens(batch: Batch, micro_tokens: int, units: Sequence[Sequence[in
     return parts
 
 
-def forward(role: Role, batch: Batch, want: Sequence[str]) -> dict[str, Tensor]:
+def truncated(batch: Batch, want: Sequence[str]) -> bool:
+    """Whether one of the figures depends on the tokens that top-k or top-p kept."""
+    behaviour = batch.behaviour if isinstance(batch, Rollout) else None
+    return behaviour is not None and behaviour.support is not None and any(name in TOKEN_STATISTICS for name in want)
+
+
+def forward(role: Role, batch: Batch, want: Sequence[str], support: Support = "kept") -> dict[str, Tensor]:
     """One pass of a role over a batch. Statistics come as [B, T]."""
     tokens = tuple(name for name in want if name in TOKEN_STATISTICS)
     heads = [name for name in want if name not in TOKEN_STATISTICS]
@@ -73,14 +79,14 @@ def forward(role: Role, batch: Batch, want: Sequence[str]) -> dict[str, Tensor]:
         weight, bias = role.head
         if weight.dtype != states["before"].dtype:
             states["before"], weight = states["before"].float(), weight.float()
-        temperature, support = _definition(batch, rows_N, at_N)
+        temperature, kept = _definition(batch, rows_N, at_N, support)
         stats = kernels.linear_token_stats(
             states["before"],
             weight,
             batch.token_ids_BT[rows_N, at_N],
             bias=bias,
             temperature=temperature,
-            support=support,
+            support=kept,
             want=tokens,
         )
         found |= {name: place(getattr(stats, name)) for name in tokens}
@@ -95,7 +101,7 @@ def forward(role: Role, batch: Batch, want: Sequence[str]) -> dict[str, Tensor]:
             own = _vocabulary_stats(head, states[head.reads], batch.token_ids_BT[rows_N, at_N], figures, head_name)
             found |= {f"{head_name}.{figure}": place(getattr(own, figure)) for figure in figures}
     if tokens and not fused:
-        parts = [_logits_part(role, batch, row, tokens) for row in range(len(batch))]
+        parts = [_logits_part(role, batch, row, tokens, support) for row in range(len(batch))]
         joined = [torch.cat(column) for column in zip(*parts)]
         found |= {name: place(values) for name, values in zip(tokens, joined)}
     return found
@@ -137,16 +143,16 @@ def _vocabulary_stats(head: ReadHead, read_NH: Tensor, ids_N: Tensor, want: tupl
     return kernels.linear_token_stats(hidden_NH, last.weight, ids_N, bias=last.bias, want=want)
 
 
-def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...]) -> tuple[Tensor, ...]:
+def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...], support: Support) -> tuple[Tensor, ...]:
     """One row through the model's own output layer, recomputed in the backward pass so that no logits stay."""
     some = batch.rows([row])
     rows_N, at_N = some.mask_BT.nonzero(as_tuple=True)
-    temperature, support = _definition(some, rows_N, at_N)
+    temperature, kept = _definition(some, rows_N, at_N, support)
 
     def compute() -> tuple[Tensor, ...]:
         logits_NV = role.logits(some)
         stats = kernels.token_stats(
-            logits_NV, some.token_ids_BT[rows_N, at_N], temperature=temperature, support=support, want=want
+            logits_NV, some.token_ids_BT[rows_N, at_N], temperature=temperature, support=kept, want=want
         )
         return tuple(getattr(stats, name) for name in want)
 
@@ -155,25 +161,27 @@ def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...]) -> t
     return compute()
 
 
-def _definition(batch: Batch, rows_N: Tensor, at_N: Tensor) -> tuple[float, tuple[Tensor, Tensor] | None]:
-    """Temperature and kept ids with which the batch's tokens were drawn; all their log-probs use the same."""
+def _definition(
+    batch: Batch, rows_N: Tensor, at_N: Tensor, support: Support
+) -> tuple[float, tuple[Tensor, Tensor] | None]:
+    """Temperature with which the batch's tokens were drawn, and the ids among which their log-probs are taken."""
     behaviour = batch.behaviour if isinstance(batch, Rollout) else None
     if behaviour is None:
         return 1.0, None
-    support: KeptIds | None = behaviour.support
-    if support is not None:
-        support = support.select(rows_N * batch.token_ids_BT.shape[1] + at_N)
-    return behaviour.sampling.temperature, None if support is None else (support.ids, support.offsets)
+    kept: KeptIds | None = behaviour.support if support == "kept" else None
+    if kept is not None:
+        kept = kept.select(rows_N * batch.token_ids_BT.shape[1] + at_N)
+    return behaviour.sampling.temperature, None if kept is None else (kept.ids, kept.offsets)
 
 
 @torch.no_grad()
-def statistics(role: Role, batch: Batch, want: Sequence[str], micro_tokens: int) -> Stats:
+def statistics(role: Role, batch: Batch, want: Sequence[str], micro_tokens: int, support: Support = "kept") -> Stats:
     """The figures without gradient, on the CPU, computed on the role's device in parts of at most `micro_tokens` tokens."""
     T = batch.token_ids_BT.shape[1]
     found: dict[str, Tensor] = {}
     for part in split_by_tokens(batch, micro_tokens):
         some = batch.rows(part)
-        for name, on_device in forward(role, some.to(role.device), want).items():
+        for name, on_device in forward(role, some.to(role.device), want, support).items():
             value = on_device.cpu()
             whole = found.setdefault(name, value.new_zeros(len(batch), T, *value.shape[2:]))
             whole[torch.tensor(part), : value.shape[1]] = value

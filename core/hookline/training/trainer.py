@@ -11,13 +11,13 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 
 from hookline import rng
-from hookline.batch.stages import Batch
+from hookline.batch.stages import Advantaged, Batch
 from hookline.contract.fields import UpdateConfig
-from hookline.contract.loss import Loss, MicroBatch, Stats
+from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.errors import NumbersError, PluginError
 from hookline.models.role import Role
 from hookline.training.optim import Optimiser, hidden_matrices, learning_rate
-from hookline.training.statistics import forward, split_by_tokens
+from hookline.training.statistics import forward, split_by_tokens, truncated
 from hookline.world.world import World
 
 __all__ = ["Trainer"]
@@ -154,9 +154,15 @@ class Trainer:
             answer.value.backward()  # type: ignore[no-untyped-call]
         return total
 
-    def _read(self, model: str, batch: Batch, want: Sequence[str]) -> Stats:
+    def _read(self, model: str, batch: Batch, want: Sequence[str], support: Support | None) -> Stats:
         role = self.roles(model)
-        return Stats(forward(role, batch.to(role.device), want))
+        if support is None and model == "policy" and not isinstance(batch, Advantaged) and truncated(batch, want):
+            raise PluginError(
+                f"mb.stats was asked for {', '.join(want)} of rows drawn with top-k or top-p, but not among which tokens",
+                "state support='whole' for a likelihood, or 'kept' for a ratio to the behaviour or a policy gradient",
+            )
+        support = support or ("kept" if model == "policy" else "whole")
+        return Stats(forward(role, batch.to(role.device), want, support))
 
     def _clip(self) -> float:
         grads = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}

@@ -66,7 +66,7 @@ class BestOfN(Component):
         return torch.isin(batch.episode_B, batch.episode_B[last][best]).nonzero()[:, 0]
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
-        nll = mb.token_mean(-mb.stats(want=("logprobs",)).logprobs_BT)
+        nll = mb.token_mean(-mb.stats(support="whole").logprobs_BT)
         mb.log("nll", nll)
         return nll
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch.nn.functional import softplus
 
 from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl, pairs, read_last
+from hookline_plugins.maths import ordered
 
 
 class BradleyTerry(Component):
@@ -20,7 +21,11 @@ class BradleyTerry(Component):
     takes = Scored
     off_policy = True
     metrics = (
-        Metric("accuracy", "share of comparisons that the model orders as the judge did", better="higher"),
+        Metric(
+            "accuracy",
+            "share of comparisons that the model orders as the judge did; equal rewards count ½",
+            better="higher",
+        ),
         Metric("margin", "mean of r_chosen − r_rejected", "nats"),
     )
 
@@ -46,7 +51,7 @@ class BradleyTerry(Component):
         def per_win(x: torch.Tensor) -> torch.Tensor:
             return torch.zeros_like(reward_B).index_add(0, chosen, x) / wins_B
 
-        mb.log("accuracy", mb.mean_over("wins_B", per_win((margin > 0).float())))
+        mb.log("accuracy", mb.mean_over("wins_B", per_win(ordered(margin.detach()))))
         mb.log("margin", mb.mean_over("wins_B", per_win(margin)))
         total: Loss = (
             mb.mean_over("wins_B", per_win(softplus(-margin))) + mb.row_mean(reward_B.square()) * self.config.centre

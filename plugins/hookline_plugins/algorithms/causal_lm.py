@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hookline import Batch, Component, Context, Loss, Metric, MicroBatch, UpdateConfig, hookimpl
+from dataclasses import replace
+
+from hookline import Batch, Component, Context, Loss, Metric, MicroBatch, Rollout, UpdateConfig, hookimpl
 
 
 class CausalLM(Component):
@@ -23,4 +25,5 @@ class CausalLM(Component):
             mb.log("nll", nll)
             return nll
 
-        ctx.train(batch, loss)
+        # drawn rows are data here: normalised over all tokens, not over those that top_k or top_p kept
+        ctx.train(replace(batch, behaviour=None) if isinstance(batch, Rollout) else batch, loss)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hookline import Component, Context, Loss, Metric, MicroBatch, PluginError, Scored, hookimpl, pairs
-from hookline_plugins.maths import compared, places
+from hookline_plugins.maths import compared, ordered, places
 
 Length = Literal["sum", "mean"]
 
@@ -89,7 +89,11 @@ class Comparing(Component):
     off_policy = True
     metrics: Sequence[Metric] = (
         Metric("margin", "mean over comparisons of the chosen answer's implicit reward minus the rejected one's"),
-        Metric("accuracy", "share of comparisons with a positive margin; a tied label counts ½", better="higher"),
+        Metric(
+            "accuracy",
+            "share of comparisons with a positive margin; a margin of 0 and a tied label count ½",
+            better="higher",
+        ),
         Metric("chosen_logprob", "mean over comparisons of Σ_t log π(chosen)", "nats per answer"),
         Metric("rejected_logprob", "mean over comparisons of Σ_t log π(rejected)", "nats per answer"),
         Metric("length_difference", "mean over comparisons of tokens(chosen) − tokens(rejected)", "tokens"),
@@ -106,7 +110,7 @@ class Comparing(Component):
         """Log the figures that all of these methods have in common."""
         total_B = answer_logprob(logprobs_BT.detach(), mb.batch.mask_BT, "sum")
         tokens_B = mb.batch.mask_BT.sum(1).float()
-        right = torch.where(found.preferred > 0.5, (margin.detach() > 0).float(), 0.5)
+        right = torch.where(found.preferred > 0.5, ordered(margin.detach()), 0.5)
         mb.log("margin", mean(mb, found, margin.detach()))
         mb.log("accuracy", mean(mb, found, right))
         mb.log("chosen_logprob", mean(mb, found, total_B[found.chosen]))

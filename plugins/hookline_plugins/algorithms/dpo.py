@@ -81,14 +81,14 @@ class DPO(Comparing):
         if self.config.loss == "plackett-luce" and "preference_B" in batch.extra:
             raise PluginError("plackett-luce needs rankings, but these rows have soft labels", "use loss: sigmoid")
         batch = prepared(batch)
-        reference_BT = ctx.stats(batch, model="reference").logprobs_BT
+        reference_BT = ctx.stats(batch, model="reference", support="whole").logprobs_BT
         beaten_BB = below(batch.group_B, batch.episode_reward_B)
         columns = {"reference_logprobs_BT": reference_BT, "stages_B": beaten_BB.any(1).float()}
         ctx.train(batch.with_extra(**columns), self.loss, unit="group")
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         c, mask_BT = self.config, mb.batch.mask_BT
-        logprobs_BT = mb.stats(want=("logprobs",)).logprobs_BT
+        logprobs_BT = mb.stats(support="whole").logprobs_BT
         gain_B = answer_logprob(logprobs_BT - mb["reference_logprobs_BT"], mask_BT, c.length)
         found = comparisons(mb.batch)
         won, lost = gain_B[found.chosen], gain_B[found.rejected]

@@ -58,7 +58,7 @@ class KTO(Component):
         weight_B = given.get("weight_B", torch.ones(len(batch)))
         good_B = (batch.episode_reward_B > c.threshold).float()
         batch = batch.with_extra(
-            reference_logprobs_BT=ctx.stats(batch, model="reference").logprobs_BT,
+            reference_logprobs_BT=ctx.stats(batch, model="reference", support="whole").logprobs_BT,
             weight_B=weight_B,
             good_B=good_B * weight_B,
             bad_B=(1 - good_B) * weight_B,
@@ -74,14 +74,15 @@ class KTO(Component):
 
     def _kl(self, ctx: Context, other: Scored) -> float:
         """The baseline z/β, under the current policy."""
-        reference_BT = ctx.stats(other, model="reference").logprobs_BT
-        gain_BT = torch.where(reference_BT > UNSAYABLE, ctx.stats(other).logprobs_BT - reference_BT, 0.0)
+        reference_BT = ctx.stats(other, model="reference", support="whole").logprobs_BT
+        own_BT = ctx.stats(other, support="whole").logprobs_BT
+        gain_BT = torch.where(reference_BT > UNSAYABLE, own_BT - reference_BT, 0.0)
         weight_B = other.extra["weight_B"]
         return max(0.0, ctx.sum(weight_B * gain_BT.sum(1)) / max(ctx.sum(weight_B), 1e-12))
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         c = self.config
-        gain_BT = mb.stats(want=("logprobs",)).logprobs_BT - mb["reference_logprobs_BT"]
+        gain_BT = mb.stats(support="whole").logprobs_BT - mb["reference_logprobs_BT"]
         gain_B = answer_logprob(gain_BT, mb.batch.mask_BT, "sum")
         mb.log("good_gain", mb.mean_over("good_B", gain_B.detach()))
         mb.log("bad_gain", mb.mean_over("bad_B", gain_B.detach()))

@@ -54,7 +54,8 @@ class NashMD(Component):
         mine = (batch.extra["weight_B"] > 0) & win_B.isfinite()
         batch, win_B = batch.rows(mine), win_B[mine]
         weight_B = batch.extra["weight_B"]
-        gain_BT = ctx.stats(batch).logprobs_BT - ctx.stats(batch, model="reference").logprobs_BT
+        own_BT = ctx.stats(batch, support="kept").logprobs_BT
+        gain_BT = own_BT - ctx.stats(batch, model="reference", support="whole").logprobs_BT
         gain_BT = torch.where(batch.mask_BT, gain_BT, 0.0)
         to_go_BT = gain_BT.flip(1).cumsum(1).flip(1)
         total = max(ctx.sum(weight_B), 1e-12)
@@ -64,7 +65,7 @@ class NashMD(Component):
         ctx.train(batch.with_extra(credit_BT=credit_BT), self.loss)
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
-        logprobs_BT = mb.stats(want=("logprobs",)).logprobs_BT
+        logprobs_BT = mb.stats(support="kept").logprobs_BT
         gained_BT = torch.where(mb.batch.mask_BT, logprobs_BT * mb["credit_BT"], 0.0)
         return mb.mean_over("weight_B", -gained_BT.sum(1))
 

@@ -32,7 +32,7 @@ class ORPO(Comparing):
         """λ, the weight of the preference term. 0 is fine-tuning on the chosen answers."""
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
-        logprobs_BT = mb.stats(want=("logprobs",)).logprobs_BT
+        logprobs_BT = mb.stats(support="whole").logprobs_BT
         logprob_B = answer_logprob(logprobs_BT, mb.batch.mask_BT, "mean")
         odds_B = log_odds(logprob_B)
         found = comparisons(mb.batch)

@@ -166,9 +166,10 @@ class PolicyGradient(Component):
             batch = batch.with_extra(act_BT=self.actions(ctx, batch).float())
         batch = self.select(ctx, batch)
         if self.config.epochs * self.config.minibatches > 1:  # else the old policy is the one that is being trained
-            batch = batch.with_extra(old_logprobs_BT=ctx.stats(batch).logprobs_BT)
+            batch = batch.with_extra(old_logprobs_BT=ctx.stats(batch, support="kept").logprobs_BT)
         if self.config.kl_loss:
-            batch = batch.with_extra(ref_logprobs_BT=ctx.stats(batch, model="reference").logprobs_BT)
+            reference = ctx.stats(batch, model="reference", support="whole")
+            batch = batch.with_extra(ref_logprobs_BT=reference.logprobs_BT)
         return batch
 
     def actions(self, ctx: Context, batch: Scored) -> Tensor:
@@ -182,7 +183,7 @@ class PolicyGradient(Component):
             case "random":
                 return maths.macro_random(mask, macro.n, ctx.rng("macro"))
             case "perplexity":
-                return maths.macro_perplexity(ctx.stats(batch).logprobs_BT, mask, macro.n)
+                return maths.macro_perplexity(ctx.stats(batch, support="whole").logprobs_BT, mask, macro.n)
             case _:
                 return maths.first_true(mask)
 
@@ -194,7 +195,7 @@ class PolicyGradient(Component):
         return mb.token_mean(x_BT) if self.config.macro is None else mb.mean_over("act_BT", x_BT)
 
     def loss(self, mb: Minibatch) -> Loss:
-        return self.policy_loss(mb, mb.stats(want=("logprobs", "entropy")))
+        return self.policy_loss(mb, mb.stats(want=("logprobs", "entropy"), support="kept"))
 
     def policy_loss(self, mb: Minibatch, stats: Stats) -> Loss:
         c, batch, mask = self.config, mb.batch, mb.batch.mask_BT
@@ -314,7 +315,8 @@ class ActorCritic(PolicyGradient):
         return batch
 
     def loss(self, mb: Minibatch) -> Loss:
-        stats = mb.stats(want=("logprobs", "entropy", "value") if self.shared else ("logprobs", "entropy"))
+        want = ("logprobs", "entropy", "value") if self.shared else ("logprobs", "entropy")
+        stats = mb.stats(want=want, support="kept")
         total = self.policy_loss(mb, stats)
         if self.learns_value:
             value_BT = stats["value"] if self.shared else mb.stats("critic", want=("value",))["value"]

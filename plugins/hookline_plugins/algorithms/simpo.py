@@ -25,7 +25,7 @@ class SimPO(Comparing):
         """γ: by how much the chosen answer should lead. Large also pushes comparisons that are already right."""
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
-        logprobs_BT = mb.stats(want=("logprobs",)).logprobs_BT
+        logprobs_BT = mb.stats(support="whole").logprobs_BT
         reward_B = self.config.beta * answer_logprob(logprobs_BT, mb.batch.mask_BT, "mean")
         found = comparisons(mb.batch)
         h, p, gamma = reward_B[found.chosen] - reward_B[found.rejected], found.preferred, self.config.margin

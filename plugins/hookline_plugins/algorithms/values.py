@@ -119,7 +119,7 @@ class ValueLearner(Component):
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         c, batch = self.config, mb.batch
-        stats = mb.stats(want=self.wants())
+        stats = mb.stats(want=self.wants(), support="whole")
         with torch.no_grad():
             target_BT = targets(
                 batch.reward_BT, self.next_value(mb, stats), batch.mask_BT, mb["taken_BT"], c.gamma, c.lam

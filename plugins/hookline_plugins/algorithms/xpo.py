@@ -32,7 +32,7 @@ class XPO(DPO):
         """α. Large explores more and pulls the policy away from the reference."""
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
-        theirs_B = answer_logprob(mb.stats(want=("logprobs",)).logprobs_BT, mb.batch.mask_BT, "sum")
+        theirs_B = answer_logprob(mb.stats(support="whole").logprobs_BT, mb.batch.mask_BT, "sum")
         optimism = mb.mean_over("opponent_B", theirs_B)
         mb.log("optimism", optimism)
         total: Loss = super().loss(mb) + optimism * self.config.optimism

@@ -11,7 +11,7 @@ from hookline import Component, Context, PhaseName, Rollout, Scored, Term, hooki
 
 
 class Perplexity(Component):
-    """log p(token) under the policy. Over an evaluation: exp of minus the mean per token."""
+    """log p(token) under the policy, among all tokens. Over an evaluation: exp of minus the mean per token."""
 
     better = "lower"
     needs = frozenset({"before"})
@@ -22,7 +22,7 @@ class Perplexity(Component):
 
     @hookimpl
     def hookline_reward(self, ctx: Context, rollout: Rollout) -> Term:
-        return Term(ctx.stats(rollout, model=self.config.role).logprobs_BT)
+        return Term(ctx.stats(rollout, model=self.config.role, support="whole").logprobs_BT)
 
     def summarise(self, term: Term, scored: Scored) -> float:
         tokens = int(scored.mask_BT.sum())
@@ -31,7 +31,10 @@ class Perplexity(Component):
 
 
 class KL(Component):
-    """log π − log π_ref, summed over an answer. This is the KL per answer in nats when the policy drew the answers itself."""
+    """log π − log π_ref, summed over an answer. This is the KL per answer in nats when the policy drew the answers itself.
+
+    With top-k or top-p, π is the truncated policy that drew the answers; π_ref has its whole vocabulary.
+    """
 
     better = "lower"
     needs = frozenset({"before"})
@@ -48,5 +51,6 @@ class KL(Component):
 
     @hookimpl
     def hookline_reward(self, ctx: Context, rollout: Rollout) -> torch.Tensor:
-        difference = ctx.stats(rollout).logprobs_BT - ctx.stats(rollout, model=self.role).logprobs_BT
+        own_BT = ctx.stats(rollout, support="kept").logprobs_BT
+        difference = own_BT - ctx.stats(rollout, model=self.role, support="whole").logprobs_BT
         return torch.where(rollout.mask_BT, difference, 0.0).sum(1)

@@ -9,14 +9,16 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, Rollout, Term, hookimpl, read_last
+from hookline_plugins.maths import ordered
 
 
 class PairAccuracy(Component):
     """Share of a judgement's pairs that the model's head `reward` orders correctly, recorded on the judgement's first row.
 
-    `recorded` compares with the judged order, which contains unpredictable noise. `gold` compares with the order by the gold
-    reward that a simulated annotator recorded, without ties. `ceiling` is the accuracy that the gold reward itself would reach
-    against the judged order: E[σ(|Δgold| / temperature)] for Bradley–Terry noise.
+    A pair to which the model gives equal rewards counts ½, so a model without an opinion has .5; a pair that the judge left
+    tied is not counted. `recorded` compares with the judged order, which contains unpredictable noise. `gold` compares with
+    the order by the gold reward that a simulated annotator recorded, without ties. `ceiling` is the accuracy that the gold
+    reward itself would reach against the judged order: E[σ(|Δgold| / temperature)] for Bradley–Terry noise.
     """
 
     better = property(lambda self: None if self.config.against == "ceiling" else "higher")
@@ -39,12 +41,12 @@ class PairAccuracy(Component):
         for group in dict.fromkeys(rollout.group_B.tolist()):
             rows = (rollout.group_B == group).nonzero()[:, 0]
             a, b = torch.combinations(rows).unbind(1)
-            gold = gold_B[a] - gold_B[b]
+            gold, order = gold_B[a] - gold_B[b], recorded_B[a] - recorded_B[b]
             match self.config.against:
                 case "recorded":
-                    right = ((reward_B[a] - reward_B[b]) * (recorded_B[a] - recorded_B[b]) > 0).float()
+                    right = ordered((reward_B[a] - reward_B[b]) * order.sign())[order != 0]
                 case "gold":
-                    right = ((reward_B[a] - reward_B[b]) * gold > 0).float()[(gold != 0) & gold.isfinite()]
+                    right = ordered((reward_B[a] - reward_B[b]) * gold.sign())[(gold != 0) & gold.isfinite()]
                 case _:
                     right = torch.sigmoid(gold.abs() / self.config.temperature)[gold.isfinite()]
             if len(right):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,5 +58,6 @@ class JSONLines(Component):
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """One row, one line; figures that are not finite are written as NaN or Infinity, which Python's `json` can read."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    """One row, one line; figures that are not finite are `null`, because JSON has no NaN."""
+    metrics = {name: value if math.isfinite(value) else None for name, value in row["metrics"].items()}
+    return json.dumps({**row, "metrics": metrics}, ensure_ascii=False) + "\n"

@@ -9,6 +9,8 @@ d = log π − log π_ref the estimators are k1 = d, k2 = d²/2, k3 = exp(−d) 
 | k2 | biased, ≥ 0              | neither; almost nothing while π is near π_ref           | ∇KL(π‖π_ref)                 |
 | k3 | unbiased, ≥ 0            | ∇KL(π‖π_ref) − ∇KL(π_ref‖π): almost nothing near π_ref  | ∇KL(π_ref‖π), another goal   |
 
+With top-k or top-p, π is the truncated policy that draws and π_ref has its whole vocabulary, so the KL is above 0 from the start:
+what the truncation moves also counts. k3 is then too low, per token by the reference's probability of the tokens left out.
 Therefore use k1 here. A KL term in the loss (such as `kl_loss`) would price the KL a second time; use only one of them in a phase.
 With `target`, β follows the controller of Ziegler et al. (2019, §2.2): e = clip(KL/target − 1, ±0.2),
 β ← β (1 + e · rows / horizon). The KL that is logged and that the controller reads is always the k1 estimate.
@@ -66,7 +68,8 @@ class KLPenalty(Component):
         scored = yield
         if not len(scored):
             return scored
-        own_BT, reference_BT = ctx.stats(scored).logprobs_BT, ctx.stats(scored, model="reference").logprobs_BT
+        own_BT = ctx.stats(scored).logprobs_BT
+        reference_BT = ctx.stats(scored, model="reference").logprobs_BT
         k1_BT = torch.where(scored.mask_BT, own_BT - reference_BT, 0.0)
         drawn_B = torch.tensor(
             [source != "greedy" for source in scored.source]

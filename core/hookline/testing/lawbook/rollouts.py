@@ -52,7 +52,7 @@ def behaviour(subject: Subject) -> str | None:
         raise NotApplicable("the component declares rows of other policies")
     if bool((said.logprobs_BT[~mask] != 0).any()):
         raise Broken("behaviour.logprobs_BT is not 0 where the mask is false")
-    gap_BT = harness.loop.ctx.stats(rollout).logprobs_BT - said.logprobs_BT
+    gap_BT = harness.loop.ctx.stats(rollout, support="kept").logprobs_BT - said.logprobs_BT
     worst = float(gap_BT[mask].abs().max()) if bool(mask.any()) else 0.0
     if worst > 1e-4:
         raise Broken(f"a token's log-prob is {worst:.3g} away from the policy's own under {said.sampling}")

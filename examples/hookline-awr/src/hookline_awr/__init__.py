@@ -41,7 +41,7 @@ class AWR(Component):
         ctx.train(batch.with_extra(weight_BT=weight_BT, return_BT=return_BT), self.loss)
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
-        stats = mb.stats(want=("logprobs", "awr_value"))
+        stats = mb.stats(want=("logprobs", "awr_value"), support="whole")
         imitate = mb.token_mean(-mb["weight_BT"] * stats.logprobs_BT)
         return imitate + mb.token_mean(0.5 * torch.square(stats["awr_value"] - mb["return_BT"]))
 
