@@ -36,7 +36,7 @@ TESTS = {
         "core/test_state",
     ],
     "plan": ["badinput/test_combinations", "badinput/test_config*"],
-    "models": ["core/test_family", "core/test_model_kinds", "badinput/test_models", "tasks/test_tabular"],
+    "models": ["core/test_family", "core/test_networks", "core/test_model_kinds", "badinput/test_models", "tasks/test_tabular"],
     "data": ["data/*", "badinput/test_data"],
     "registry": ["plugins/*"],
     "config": ["badinput/test_config*", "core/test_types"],

@@ -221,7 +221,7 @@ def test_learners_rest_after_their_episodes(lab: Lab) -> None:
 
 
 def test_what_cannot_be_played_is_refused(lab: Lab, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'up' of builtin:cliff is unknown to this tokenizer"):
+    with pytest.raises(DataError, match="the word 'up' is not in the vocabulary of the tokenizer"):
         lab("cliff", tokenizer={"train": "words", "on": "builtin:walks/walks"})
     with pytest.raises(DataError, match=r"is [0-9]+ tokens"):
         lab("cliff", tokenizer={"train": "bpe", "on": "builtin:walks/walks", "vocabulary": 260})

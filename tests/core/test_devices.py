@@ -115,8 +115,8 @@ def apart(loop: PhaseLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
     real = trainer.forward
 
-    def computed(role: Role, batch: Batch, want: Any) -> dict[str, Tensor]:
-        found = real(role, batch, want)
+    def computed(role: Role, batch: Batch, want: Any, *more: Any) -> dict[str, Tensor]:
+        found = real(role, batch, want, *more)
         watch.put(found, "there")
         return found
 

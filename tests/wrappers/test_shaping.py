@@ -139,8 +139,8 @@ def test_clipping_an_answer_s_sum_and_each_token() -> None:
     batch = rows([[3.0, 0.0, -1.0], [0.5, 0.0, 0.0], [-4.0, -4.0, 9.5], [0.0, -2.0, 0.0]], mask=MASK)
     ctx = Ctx()
     said = score(made(ClipReward, limit=1.0), batch, ctx)
-    assert said.reward_B.tolist() == pytest.approx([1.0, 0.5, 1.0, -1.0])
-    assert ctx.figures["reward_clipped"] == 0.75
+    assert said.reward_B.tolist() == pytest.approx([1.0, 0.5, 1.0, 0.0]), "the last row's reward is on a skipped token"
+    assert ctx.figures["reward_clipped"] == 0.5
     assert said.reward_BT[2].tolist() == [-4.0, -4.0, 9.0], "the difference is paid on the last chosen token"
     said = score(made(ClipReward, limit=1.0, each="token"), batch)
     assert torch.equal(said.reward_BT, batch.reward_BT.clamp(-1, 1))
