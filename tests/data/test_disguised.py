@@ -25,9 +25,10 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
     ("raw", "said"),
     [
         (LFS, "is a Git-LFS pointer, not the file itself → fetch the file: git lfs pull"),
-        (gzip.compress(b'{"text": "open"}\n'), "is compressed with gzip → unpack it first"),
+        (gzip.compress(b'{"text": "open"}\n', mtime=0), "is compressed with gzip → unpack it first"),
         (b"PK\x03\x04....", "is compressed with zip"),
     ],
+    ids=["lfs", "gzip", "zip"],
 )
 def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, raw: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(raw)
