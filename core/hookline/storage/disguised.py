@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+
+from hookline.storage.folders import Look, look
 
 __all__ = ["compressed", "pointer"]
 
@@ -30,5 +33,11 @@ def compressed(path: Path) -> tuple[str, str] | None:
 
 
 def _head(path: Path) -> bytes:
+    return _read_head(path, look(path.stat()))
+
+
+@lru_cache(maxsize=256)
+def _read_head(path: Path, unchanged: Look) -> bytes:
+    """unchanged: what the file looks like, so that one that has changed is read again."""
     with path.open("rb") as file:
         return file.read(len(POINTER))
