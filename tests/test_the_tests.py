@@ -137,6 +137,19 @@ def test_what_is_missing_is_skipped_and_on_ci_fails(
         assert "needs no_such_peer: pip install no-such-peer" in done.stdout
 
 
+def test_ci_installs_what_the_tests_ask_for() -> None:
+    """A test that is skipped on CI has failed, so what it asks for is in `.ci/run`, or in the extra `dev`."""
+    ci = (ROOT / ".ci/run").read_text()
+    for path in (ROOT / "tests").rglob("*.py"):
+        if path.name in ("needs.py", Path(__file__).name):  # examples only
+            continue
+        code = path.read_text()
+        assert "importorskip" not in code, f"{path.name}: import it and add it to the extra `dev`, or use needs_package"
+        for packages in re.findall(r"apt-get install ([a-z0-9+\- ]+)", code):
+            missing = [package for package in packages.split() if not re.search(rf"(?<![\w+-]){re.escape(package)}(?![\w+-])", ci)]
+            assert not missing, f"{path.name} needs {', '.join(missing)}, which .ci/run does not install"
+
+
 # -- warm processes
 
 

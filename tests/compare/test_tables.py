@@ -6,7 +6,6 @@ import csv
 import io
 import math
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from hookline import Column, Table
 from hookline.cli.out import Printer
+from needs import needs_program
 
 COLUMNS = (
     Column("label", "configuration"),
@@ -117,7 +117,7 @@ def test_no_cell_breaks_a_latex_table(cells: list[str]) -> None:
     assert bare.count("$") % 2 == 0
 
 
-@pytest.mark.skipif(not (shutil.which("pdflatex") or shutil.which("tectonic")), reason="needs pdflatex or tectonic")
+@needs_program("pdflatex", "apt-get install texlive-latex-base texlive-latex-recommended")
 def test_latex_compiles(tmp_path: Path) -> None:
     made = table()
     made.add(label="λ − σ ± × ≤ ≥ → ∞ ² – \" ` '' Ω *")
@@ -125,8 +125,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
     (tmp_path / "t.tex").write_text(
         f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\\end{{document}}\n"
     )
-    tex = shutil.which("pdflatex")
-    command = [tex, "-halt-on-error", "-interaction=nonstopmode", "t.tex"] if tex else ["tectonic", "t.tex"]
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").exists()
