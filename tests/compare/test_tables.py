@@ -120,7 +120,7 @@ def test_no_cell_breaks_a_latex_table(cells: list[str]) -> None:
 @needs_program("pdflatex", "apt-get install texlive-latex-base texlive-latex-recommended")
 def test_latex_compiles(tmp_path: Path) -> None:
     made = table()
-    made.add(label="λ − σ ± × ≤ ≥ → ∞ ² – \" ` '' Ω *")
+    made.add(label="λ − ± × ≤ ≥ → ∞ ² – \" ` '' * ΓΔΘΛΞΠΣΦΨΩ αβγδεζηθικλμνξπρςστυφχψω é ß ñ")
     body = made.latex()
     (tmp_path / "t.tex").write_text(
         f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\\end{{document}}\n"

@@ -107,8 +107,21 @@ def test_its_state_is_saved_by_name_and_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(p, q) for p, q in zip(its.values(), others.values()))
 
 
-def test_the_processor_s_flags_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    assert devices.computes_in_bfloat16(torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("name", "flags", "fast"),
+    [
+        ("Intel Xeon", ["amx_bf16", "avx512_bf16"], True),
+        ("Intel Xeon", ["avx512_bf16"], False),  # half the rate of float32
+        ("AMD EPYC", ["avx512_bf16"], True),  # twice the rate
+        ("AMD EPYC", [], False),
+    ],
+)
+def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch, name: str, flags: list[str], fast: bool) -> None:
+    there = {"cpu_name": name, **dict.fromkeys(flags, True)}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there, raising=False)
+    assert devices.computes_in_bfloat16(torch.device("cpu")) is fast
+
+
+def test_a_torch_that_does_not_know_the_processor_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert not devices.computes_in_bfloat16(torch.device("cpu"))

@@ -60,7 +60,7 @@ class ModelSpec(Strict):
     as float32 weights do, and 4 more during an optimiser step. Frozen models and adapters' bases take 2 instead of 4."""
     autocast: Literal["auto", "bfloat16", "none"] | None = None
     """The type in which matrix products are computed, if it differs from dtype. `auto`: bfloat16 where the device supports it
-    (GPUs from sm80, processors with avx512_bf16 or amx_bf16), none elsewhere, where bfloat16 is several times slower."""
+    (GPUs from sm80, processors with amx_bf16, AMD's with avx512_bf16), none elsewhere, where bfloat16 is several times slower."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, a third more time."""
 

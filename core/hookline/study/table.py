@@ -191,14 +191,15 @@ _SPECIAL = {
     "ß": r"\ss{}",
     **dict(
         zip(
-            "αβγδεζηθικλμνξπρςτυφχψω",
+            "αβγδεζηθικλμνξπρςστυφχψω",
             (
                 rf"$\{name}$"
                 for name in (
-                    "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma tau "
+                    "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma sigma tau "
                     "upsilon varphi chi psi omega"
                 ).split()
             ),
+            strict=True,
         )
     ),
     **{

@@ -35,19 +35,19 @@ def resolve(name: str) -> torch.device:
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are fast: on GPUs from compute capability 8.0, and on CPUs with bfloat16
-    instructions.
+    """Whether matrix products in bfloat16 are faster than in float32: on GPUs from compute capability 8.0, on CPUs with
+    AMX, and on AMD's with AVX-512's bfloat16.
 
-    On other devices torch converts each operand, so that bfloat16 is several times slower than float32.
+    Intel's processors with AVX-512's bfloat16 but without AMX need twice float32's time for a product. On other devices
+    torch converts each operand, so that bfloat16 is several times slower.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    flags: Mapping[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # not in torch 2.10, which then computes in float32
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+    # torch 2.10 does not have the function, and then computes in float32
+    cpu: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and "Intel" not in str(cpu.get("cpu_name"))))
 
 
 def note(name: str) -> str:
