@@ -118,6 +118,7 @@ def test_they_pass_the_checker(environment: Environment) -> None:
         assert said.code == 0, said.out + said.err
 
 
+@pytest.mark.slow(20)
 def test_one_is_compared_with_a_built_in(environment: Environment, desk: Path) -> None:
     values = {**TRIO, "matrix": {"phases.0.update": [AWR, PPO]}}
     values["phases"] = [{k: v for k, v in TRIO["phases"][1].items() if k != "advantage"}]

@@ -84,7 +84,7 @@ def program_of(offer: Offer) -> tuple[str, Callable[..., int]]:
     def program(**given: Any) -> int:
         out = Printer(bool(given.pop("json", False)), str(offer))
         values = {field.key: field.read(given[name]) for name, field in fields.items() if given[name] is not None}
-        command: Any = construct(cls, _config(cls, values, fields, offer.name), str(offer), offer.target)
+        command: Any = construct(cls, _config(cls, values, fields, offer.name), str(offer))
         command.instance = offer.name
         return _answer(command, out, offer)
 

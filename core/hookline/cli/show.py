@@ -261,6 +261,7 @@ def _about(cls: type[Component]) -> dict[str, Any]:
         for name, field in config.items()
     }
     from hookline.contract.component import docstring_of
+    from hookline.registry.construct import source_of
 
     module = inspect.getmodule(cls)
     example: Component | None
@@ -271,7 +272,7 @@ def _about(cls: type[Component]) -> dict[str, Any]:
     return {
         "does": " ".join(docstring_of(cls).split("\n\n")[0].split()),
         "story": (inspect.getdoc(module) or "") if module else "",
-        "source": _short(f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"),
+        "source": _short(source_of(cls)),
         "hook_api": cls.hook_api,
         "options": options,
         "needs": sorted(example.needs) if example else "depends on its options",

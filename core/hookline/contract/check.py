@@ -33,12 +33,9 @@ KIND_OF_HOOK = {
 
 def hook_methods(cls: type[Component]) -> dict[str, dict[str, Any]]:
     """Hook name → pluggy's options, for each `@hookimpl` method of a class."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in dir(cls):
-        options = getattr(inspect.getattr_static(cls, name), "hookline_impl", None)
-        if isinstance(options, dict):
-            found[name] = options
-    return found
+    methods = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+    found = {name: getattr(value, "hookline_impl", None) for name, value in sorted(methods.items())}
+    return {name: options for name, options in found.items() if isinstance(options, dict)}
 
 
 def kind_of(cls: type[Component]) -> str:

@@ -194,7 +194,7 @@ def _make(offer: Offer) -> Format:
         raise PluginError(
             f"{offer} refuses its own defaults: {err.errors()[0]['msg']}", "change the defaults"
         ) from None
-    made = construct(cls, config, str(offer), offer.target)
+    made = construct(cls, config, str(offer))
     made.instance = offer.name
     assert isinstance(made, Format)
     return made

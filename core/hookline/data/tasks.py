@@ -43,7 +43,7 @@ def _make_task(offer: Offer, options: tuple[tuple[str, str], ...]) -> Task:
         if first["type"] == "extra_forbidden":
             raise DataError(f"'{offer.name}' has no option '{shorten(key)}'{nearest(key, known)}", has) from None
         raise DataError(f"{key} is {shorten(str(first['input']))}: {first['msg']}", has) from None
-    made = construct(cls, config, str(offer), offer.target)
+    made = construct(cls, config, str(offer))
     made.instance = offer.name
     assert isinstance(made, Task)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import sys
 import threading
@@ -14,7 +15,7 @@ from hookline.contract.component import Component
 from hookline.contract.fields import Config
 from hookline.errors import HooklineError, PluginError, cause
 
-__all__ = ["construct"]
+__all__ = ["construct", "source_of"]
 
 _OPENS = {
     "open": "a file",
@@ -43,11 +44,16 @@ class _Watch(threading.local):
 _watch = _Watch()
 
 
-def construct(cls: type[Component], config: Config, who: str, source: str) -> Component:
-    """A component of a class. Raises PluginError naming `who` when the constructor fails or opens something.
+def source_of(cls: type) -> str:
+    """file:line of a class, or its module and name. Takes far longer than a constructor, since `inspect` parses the file."""
+    try:
+        return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+    except (OSError, TypeError):
+        return f"{cls.__module__}:{cls.__qualname__}"
 
-    source: the place of the class, for the hint.
-    """
+
+def construct(cls: type[Component], config: Config, who: str) -> Component:
+    """A component of a class. Raises PluginError naming `who` when the constructor fails or opens something."""
     try:
         with _watched() as found:
             component = cls(config)
@@ -59,7 +65,7 @@ def construct(cls: type[Component], config: Config, who: str, source: str) -> Co
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # SystemExit too: a component does not end the process
-        raise PluginError(f"{who} failed in its constructor: {cause(err)}", f"its source: {source}") from err
+        raise PluginError(f"{who} failed in its constructor: {cause(err)}", f"its source: {source_of(cls)}") from err
     if found:
         raise _refusal(who, found)
     component.config = config

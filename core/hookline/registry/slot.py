@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from hookline.contract.component import Component
 from hookline.contract.fields import Config
 from hookline.contract.metrics import Metric
 from hookline.errors import HooklineError, PluginError, cause
-from hookline.registry.construct import construct
+from hookline.registry.construct import construct, source_of
 from hookline.registry.offers import Offer
 
 __all__ = ["Slot"]
@@ -42,7 +41,7 @@ class Slot:
     @functools.cached_property
     def component(self) -> Component:
         """The component, constructed when first asked for and then kept. Raises PluginError when that fails."""
-        component = construct(self.cls, self.config, str(self.offer), self.source)
+        component = construct(self.cls, self.config, str(self.offer))
         component.instance = self.instance
         component.parts = {key: slot.component for key, slot in self.inner.items()}
         return component
@@ -68,10 +67,7 @@ class Slot:
     @property
     def source(self) -> str:
         """file:line of the class."""
-        try:
-            return f"{inspect.getsourcefile(self.cls)}:{inspect.getsourcelines(self.cls)[1]}"
-        except (OSError, TypeError):
-            return self.offer.target
+        return source_of(self.cls)
 
     @functools.cached_property
     def needs(self) -> frozenset[str]:

@@ -167,17 +167,22 @@ def ceiling(process: Process, kl: float) -> float:
 
 
 def _height(process: Process, beta: float, kl: float) -> float:
-    reward, at = evaluate(process, soft_optimum(process, beta))
+    reward, at = _touches(process, beta)
     return reward + beta * (kl - at)
+
+
+@lru_cache(maxsize=512)
+def _touches(process: Process, beta: float) -> tuple[float, float]:
+    """(reward, KL) where the tangent of slope β touches the frontier."""
+    return evaluate(process, soft_optimum(process, beta))
 
 
 @lru_cache(maxsize=8)
 def tangents(process: Process, betas: Sequence[float] = BETAS) -> list[tuple[float, float, float]]:
     """(slope β, KL, reward) of the frontier's tangents, by rising β; the first has the level of the best policy."""
-    reward, kl = evaluate(process, soft_optimum(process, 0.0))
-    found = [(0.0, kl, reward)]
-    for beta in betas:
-        reward, kl = evaluate(process, soft_optimum(process, beta))
+    found = []
+    for beta in (0.0, *betas):
+        reward, kl = _touches(process, beta)
         found.append((beta, kl, reward))
     return found
 

@@ -28,7 +28,7 @@ def made(subject: Subject) -> Component:
         config = subject.cls.Config.model_validate({**options, **subject.options})
     except ValidationError as err:
         raise NotApplicable(str(unfilled(subject.offer, err))) from None
-    component = construct(subject.cls, config, str(subject.offer), subject.offer.target)
+    component = construct(subject.cls, config, str(subject.offer))
     component.instance = subject.offer.name
     return component
 
