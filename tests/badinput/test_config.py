@@ -39,6 +39,23 @@ def test_CF1_unknown_key_gets_the_nearest_name_and_its_line(lab: Lab, verb: str)
     refused(lab.hookline(verb, path), 2, "'sede'; did you mean 'seed'?", problems=1)
 
 
+@pytest.mark.parametrize(
+    ("at", "owner"),
+    [
+        ("options", "an experiment"),
+        ("tokenizer.options", "tokenizer"),
+        ("phases.0.options", "phases.sft"),
+        ("phases.0.save.options", "phases.sft.save"),
+        ("phases.0.update.options", "phases.sft.update"),
+    ],
+)
+def test_CF1_a_key_called_options_is_wrong_like_any_other(lab: Lab, verb: str, at: str, owner: str) -> None:
+    for value in (1, {"lr": 1}):
+        path = lab.write(changed(lab.sft(), at, value))
+        said = refused(lab.hookline(verb, path), 2, f"{owner} has no option 'options'", problems=1)
+        assert said.problems[0].startswith(f"line {line_of(path, 'options')}: ")
+
+
 def test_CF2_duplicate_key_names_both_lines(lab: Lab, verb: str) -> None:
     text = yaml.safe_dump(lab.sft(), sort_keys=False)
     path = lab.write(text.replace("    lr: 0.001\n", "    lr: 0.001\n      lr: 0.002\n".replace("      lr", "    lr")))

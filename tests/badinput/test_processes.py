@@ -154,3 +154,29 @@ def test_PR_a_reader_who_leaves_is_no_bug(lab: Lab) -> None:
     err = process.stderr.read()
     process.wait(timeout=60)
     assert "Traceback" not in err
+
+
+SHELL = "import os, sys; from hookline.cli import main; {prepare}; sys.exit(main(sys.argv[1:]))"
+FULL = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+ASCII = "sys.stdout = open(1, 'w', encoding='ascii', closefd=False)"
+
+
+@pytest.mark.parametrize("prepare", [FULL, "sys.stdout = None", ASCII], ids=["full", "closed", "ascii"])
+def test_PR12_a_run_needs_no_standard_output(lab: Lab, prepare: str) -> None:
+    lab.write({**lab.sft(2), "trackers": ["console"]})
+    assert lab.warm
+    command = ("-c", SHELL.format(prepare=prepare), "run", "tiny.yaml", "--out", "run")
+    done = lab.warm.run(*command, cwd=lab.folder)
+    assert done.returncode == 0, done.stderr
+    assert (lab.folder / "run/phases/sft").is_dir()
+    told = "standard output cannot be written: No space left on device"
+    assert done.stderr.count(told) == (1 if prepare == FULL else 0), done.stderr
+    assert ("hookline 0" in done.stdout) is (prepare == ASCII)
+
+
+@pytest.mark.parametrize("command", [["plugins", "list"], ["explain", "tiny.yaml", "--json"], ["--help"]])
+def test_a_command_whose_answer_cannot_be_written_says_so(lab: Lab, command: list[str]) -> None:
+    lab.write(lab.sft(2))
+    assert lab.warm
+    done = lab.warm.run("-c", SHELL.format(prepare=FULL), *command, cwd=lab.folder)
+    assert (done.returncode, done.stderr) == (2, "standard output cannot be written: No space left on device\n")

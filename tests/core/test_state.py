@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hookline import CheckpointError
 from hookline.storage import folders, trees
@@ -48,6 +52,28 @@ def test_trees_come_back_as_they_were(tmp_path: Path) -> None:
     assert tree["list"][0] == 1
     assert tree["list"][1]["nan"] != tree["list"][1]["nan"]
     assert tree["none"] is None
+
+
+KEYS = st.text("/~ab_", max_size=4) | st.sampled_from(["__tensor__", "__float__", "__dict__"])
+TREES = st.recursive(
+    st.integers() | st.floats() | st.text(max_size=3) | st.none() | st.integers(0, 9).map(lambda n: torch.full((2,), n)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(KEYS, TREES, max_size=4))
+def test_any_tree_comes_back_whatever_its_keys(tree: dict[str, Any]) -> None:
+    """Keys with slashes, empty ones, and those that look like what stands for a tensor."""
+    with tempfile.TemporaryDirectory() as folder:
+        trees.save_tree(Path(folder), "tree", tree)
+        assert repr(trees.load_tree(Path(folder), "tree")) == repr(tree)
+
+
+def test_a_tensor_without_values_is_refused(tmp_path: Path) -> None:
+    for tensor in (torch.zeros(2, device="meta"), torch.zeros(2, 2).to_sparse()):
+        with pytest.raises(CheckpointError, match=r"keeps 'a/b' in its state, a tensor on meta or in the layout"):
+            trees.save_tree(tmp_path, "tree", {"a": {"b": tensor}})
 
 
 def test_a_manifest_names_the_file_that_changed(tmp_path: Path) -> None:

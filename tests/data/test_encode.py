@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
+from tokenizers.models import WordLevel
 
 from hookline import Behaviour, DataError, Encoded, Rollout, Sampling, Tokenizer
 from hookline.data.encode import encode, encode_turn
@@ -172,3 +174,10 @@ def test_no_rows_are_a_batch_too() -> None:
     built = Rollout.build(Ctx(), [], source="x", group=[], episode=[], columns={"recorded_B": torch.zeros(0)})
     assert len(built) == len(built.rows([])) == 0
     assert built.prompt_ids_BP.shape[1] >= 1
+
+
+def test_a_vocabulary_reaches_to_the_largest_id_where_ids_have_gaps() -> None:
+    words = {"<|pad|>": 0, "<|end|>": 1, "open": 5, "close": 9}
+    tokenizer = Tokenizer(tokenizers.Tokenizer(WordLevel(words, unk_token="<|pad|>")))
+    assert tokenizer.vocabulary == 10
+    assert tokenizer.decode(tokenizer.encode("close")) == "close"

@@ -73,6 +73,8 @@ def test_an_unknown_word_is_refused_with_its_row(tmp_path: Path) -> None:
         (["open", None, 1.0], "the shown text of a turn is null, not text"),
         ([{"tool": "x"}, "", 1.0], "the action of a turn is dict, not text"),
         (["open", 3, 1.0], "the shown text of a turn is int, not text"),
+        (["open", "", 1e39], r"the reward 1e\+39 is beyond float32"),
+        (["open", "", -3e38 * 2], r"the reward -6e\+38 is beyond float32"),
     ],
 )
 def test_a_turn_that_is_no_text_is_refused_with_its_row(tmp_path: Path, turn: list[Any], said: str) -> None:

@@ -186,3 +186,35 @@ def test_build_info_says_what_runs_and_why():
     info = build_info()
     assert info["kernels"].startswith("native (cpu ") if native.module else info["why"]
     assert info["threads"] == torch.get_num_threads()
+
+
+WHERE = {
+    "token_stats": (token_stats, {"logits": LOGITS, "token_ids": IDS}),
+    "linear_token_stats": (linear_token_stats, {"hidden": HIDDEN, "weight": WEIGHT, "token_ids": IDS, "bias": torch.zeros(10)}),
+    "gae": (gae, {"rewards": REWARDS, "values": VALUES, "mask": REWARDS > 0, "bootstrap": torch.zeros(2)}),
+    "packed gae": (gae, {"rewards": REWARDS[0], "values": VALUES[0], "offsets": torch.tensor([0, 8])}),
+    "kl_estimate": (kl_estimate, {"logprobs": REWARDS, "ref_logprobs": VALUES}),
+    "kl_divergence": (kl_divergence, {"logits": LOGITS, "ref_logits": LOGITS}),
+    "linear_kl_divergence": (
+        linear_kl_divergence,
+        {"hidden": HIDDEN, "weight": WEIGHT, "ref_hidden": HIDDEN, "ref_weight": WEIGHT, "ref_bias": torch.zeros(10)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", WHERE)
+def test_no_argument_lies_elsewhere_or_is_sparse(op):
+    """A kernel of the meta device would answer with memory that nobody has written."""
+    call, arguments = WHERE[op]
+    call(**arguments)
+    for name, tensor in arguments.items():
+        with pytest.raises(ValueError, match=r"is on (meta|cpu) but .* is on (cpu|meta); give both on one device"):
+            call(**arguments | {name: tensor.to("meta")})
+        with pytest.raises(ValueError, match=f"{name} is sparse_coo; give a dense tensor"):
+            call(**arguments | {name: tensor.to_sparse()})
+    with pytest.raises(ValueError, match="support offsets is on meta but logits is on cpu"):
+        token_stats(LOGITS, IDS, support=(IDS.flatten(), torch.arange(7, device="meta")))
+
+
+def test_all_on_meta_is_a_shape():
+    assert token_stats(LOGITS.to("meta"), IDS.to("meta")).logprobs.device.type == "meta"

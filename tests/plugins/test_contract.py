@@ -191,6 +191,49 @@ def test_names_that_are_no_names_are_listed_as_such(name: str, distribution: Any
 ONE = "class Mine(Component):\n    @hookimpl\n    def hookline_advantage(self, scored): return scored.advantaged(scored.reward_B)"
 
 
+@pytest.mark.parametrize(
+    ("metadata", "points", "why"),
+    [
+        (None, "[hookline.update]\nx = y:Z\n", "METADATA is missing or has no Name"),
+        ("Version: 1.0\n", "[hookline.update]\nx = y:Z\n", "METADATA is missing or has no Name"),
+        (b"\xff\xfeName: hookline-torn\n", "[hookline.update]\nx = y:Z\n", "UnicodeDecodeError"),
+        ("Name: hookline-torn\nVersion: 1.0\n", b"\xff\xfe[hookline.update]\n", "UnicodeDecodeError"),
+    ],
+    ids=["missing", "nameless", "binary", "binary-entry-points"],
+)
+def test_unreadable_metadata_is_listed_as_broken_and_breaks_nothing_else(
+    metadata: Any, points: Any, why: str, distribution: Any, tiny: Tiny, tmp_path: Path
+) -> None:
+    distribution("hookline-fine", "0.7", {"advantage": "fine"}, CLASSES["no hookimpl"][0])
+    info = tmp_path / "site/hookline_torn-1.0.dist-info"
+    info.mkdir()
+    for name, text in (("METADATA", metadata), ("entry_points.txt", points)):
+        if text is not None:
+            (info / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    [torn] = [offer for offer in offers.offers() if offer.distribution == "hookline-torn"]
+    assert torn.problem.startswith("its metadata cannot be read: ")
+    assert why in torn.problem
+    assert any(offer.name == "fine" and not offer.problem for offer in offers.offers())
+    assert plan(tiny())
+
+
+def test_metadata_on_which_other_libraries_fail_is_named(tmp_path: Path) -> None:
+    """torch and pydantic read the entry points of all distributions while they are imported."""
+    info = tmp_path / "anybodys-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: anybodys\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_bytes(b"\xff\xfe")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from hookline.cli import main; sys.exit(main(['run', 'x.yaml']))"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 5
+    assert re.fullmatch(r"PluginError: \S+anybodys-1\.0\.dist-info/entry_points\.txt cannot be read: .*\n", done.stderr)
+
+
 def test_two_distributions_with_one_name_must_be_told_apart(distribution: Any, tiny: Tiny) -> None:
     for name in ("hookline-one", "hookline-two"):
         distribution(name, "1.0", {"advantage": "same"}, ONE)
@@ -353,6 +396,13 @@ def judge(body: str) -> str:
         ("return None", PluginError, r"returned nothing → return a float tensor \[8\]"),
         ("return good.requires_grad_()", PluginError, r"carries a gradient"),
         ("return Term(good, torch.ones(3, dtype=torch.bool))", PluginError, r"ok_B is \[3\] for 8 rows"),
+        ("return Term(good, [True] * 8)", PluginError, r"ok_B is a list, not a bool tensor → return Term\(value, ok_B\)"),
+        ("return Term(good, torch.ones(8))", PluginError, r"ok_B is torch.float32, not a bool tensor"),
+        ("return Term(good, good > 9).value.to_sparse()", PluginError, r"returned a tensor that is sparse"),
+        ("return Term(good.to('meta'))", PluginError, r"returned a tensor that is on meta, without values"),
+        ("return good + 1j", PluginError, r"returned a tensor that is complex"),
+        ("return next(iter([]))", PluginError, r"failed in hookline_reward: StopIteration"),
+        ("raise GeneratorExit", PluginError, r"failed in hookline_reward: GeneratorExit"),
         ("good[5] = float('nan')\nreturn good", NumbersError, r"gave nan to sample 5 \('[^']*'\); the weights are as before"),
         ("good[5] = float('-inf')\nreturn good", NumbersError, r"gave -inf to sample 5"),
         ("return torch.full(rollout.token_ids_BT.shape, float('inf'))", NumbersError, r"gave inf to sample 0"),
@@ -364,7 +414,8 @@ def judge(body: str) -> str:
         ("ctx.role('new')\nreturn good", PluginError, r"after the phase has begun → make it in setup"),
         ("ctx.train(rollout, None)", PluginError, r"'judge' calls ctx.train, which only an update may do"),
     ],
-    ids=["short", "column", "list", "none", "gradient", "ok-shape", "nan", "minus-inf", "inf-tokens", "in-place",
+    ids=["short", "column", "list", "none", "gradient", "ok-shape", "ok-list", "ok-float",
+         "sparse", "meta", "complex", "stop-iteration", "generator-exit", "nan", "minus-inf", "inf-tokens", "in-place",
          "in-place-behaviour", "raises", "exits", "undeclared", "late-role", "trains"],
 )  # fmt: skip
 def test_a_reward_that_breaks_its_promise(
@@ -472,9 +523,28 @@ def test_a_nan_advantage_names_row_and_plugin(plugin: Write, tiny: Tiny, tmp_pat
         ),
         ("return {'los': 1.0}", r"'mine' logs 'los', which no component declares; did you mean 'loss'\?"),
         ("return 1.0", r"returned a float, not figures by name"),
+        ("return {'loss': 'x'}", r"update 'mine' .*: 'loss' is a str, not a number → give one number for each figure"),
+        ("return {'loss': None}", r"'loss' is nothing, not a number"),
+        ("return {'loss': torch.ones(2)}", r"'loss' is a tensor \[2\], not a number"),
+        ("return {'loss': 1j}", r"'loss' is a complex, not a number"),
+        ("return {'loss': 10 ** 400}", r"'loss' is a number beyond floating point"),
+        ("return {1: 1.0}", r"a figure is called 1 → name figures with text"),
         ("ctx.stats(batch, model='polcy')", r"asks for role 'polcy', which does not exist; did you mean 'policy'\?"),
     ],
-    ids=["bare-loss", "column", "statistic", "undeclared", "figures", "role"],
+    ids=[
+        "bare-loss",
+        "column",
+        "statistic",
+        "undeclared",
+        "figures",
+        "text",
+        "none",
+        "vector",
+        "complex",
+        "huge",
+        "key",
+        "role",
+    ],
 )
 def test_an_update_that_breaks_its_promise(body: str, sentence: str, plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     path = plugin(
@@ -483,6 +553,21 @@ def test_an_update_that_breaks_its_promise(body: str, sentence: str, plugin: Wri
     err = refusal(PluginError, tiny(update="mine"), path, run=tmp_path / "run")
     assert re.search(sentence, str(err)), err
     assert "mine" in str(err)
+
+
+def test_a_figure_may_be_any_one_number(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
+    path = plugin("""
+    import numpy
+    class Mine(Component):
+        class Config(UpdateConfig): ...
+        metrics = tuple(Metric(name, name) for name in "abcde")
+        @hookimpl
+        def hookline_update(self, ctx, batch):
+            ctx.train(batch, lambda mb: mb.token_mean(-mb.stats().logprobs_BT))
+            return {"a": True, "b": 2, "c": numpy.float32(3), "d": torch.tensor([4]), "e": numpy.array([[5]])}
+    """)
+    run = hookline.run(tiny(update="mine", steps=1), plugins=[path], out=tmp_path / "run")
+    assert [rows(run)[-1][2][name] for name in "abcde"] == [1, 2, 3, 4, 5]
 
 
 # -- wrappers
@@ -528,8 +613,13 @@ def test_wrappers_act_in_the_listed_order_and_see_numbers(plugin: Write, tiny: T
             r"reward_BT is (nan|inf) in sample",
         ),
         ("raise KeyError('before')\n            yield", r"failed in hookline_score: KeyError"),
+        (
+            "yield\n            raise StopIteration",
+            r"failed in hookline_score: RuntimeError: generator raised StopIteration",
+        ),
+        ("yield\n            raise GeneratorExit", r"failed in hookline_score: GeneratorExit"),
     ],
-    ids=["forgets-to-return", "twice", "returns-early", "in-place", "not-finite", "raises"],
+    ids=["forgets-to-return", "twice", "returns-early", "in-place", "not-finite", "raises", "stops", "exits"],
 )
 def test_a_wrapper_that_breaks_its_promise(body: str, sentence: str, plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     path = plugin(
@@ -648,6 +738,8 @@ def test_an_async_reward_is_held_to_the_same_promises(plugin: Write, tiny: Tiny,
     for name, body, sentence in (
         ("raises", "raise ValueError('out')", "reward 'judge' .* failed in hookline_reward: ValueError: out"),
         ("short", "return torch.zeros(3)", r"returned \[3\] for 8 rows"),
+        ("sparse", "return torch.zeros(8).to_sparse()", r"returned a tensor that is sparse"),
+        ("ends", "return next(iter([]))", r"failed in hookline_reward: RuntimeError: coroutine raised StopIteration"),
         ("in-place", "rollout.token_ids_BT.zero_(); return torch.zeros(8)", "changed 'token_ids_BT' in place"),
     ):
         path = plugin(late.format(body), "judge")

@@ -63,7 +63,9 @@ def problems_of(
         inside = [p for p in everything if p is not problem and p["loc"][: len(problem["loc"])] == problem["loc"]]
         if problem["type"] == "too_short" and inside:  # pydantic counts only the items that are right
             continue
-        loc = [part for part in problem["loc"] if part != "options"]
+        # a component's options are kept under `options`, which the user's file does not have, unless as a wrong key
+        named = len(problem["loc"]) - 1 if problem["type"] == "extra_forbidden" else -1
+        loc = [part for i, part in enumerate(problem["loc"]) if part != "options" or i == named]
         path = [*at, *loc]
         name = shown(path)
         value = problem["input"]

@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocabulary(self) -> int:
-        """The number of tokens."""
+        """One more than the largest token id, i.e. the rows that an embedding needs; ids may have gaps."""
 
     @property
     def special(self) -> dict[str, int]:

@@ -103,7 +103,8 @@ class Use(Strict, Generic[UsedT]):
     def _short(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"use": value}
-        if isinstance(value, Mapping) and "options" not in value:
+        resolved = isinstance(value, Mapping) and isinstance(value.get("options"), Mapping)
+        if isinstance(value, Mapping) and not (resolved and value.keys() <= cls.model_fields.keys()):
             own = {key: value[key] for key in ("use", "name", "weight") if key in value}
             return {**own, "options": {key: item for key, item in value.items() if key not in own}}
         return value

@@ -3,6 +3,7 @@ downloaded."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -49,10 +50,10 @@ class Tokenizer:
             raise DataError("the tokenizer has no token that ends a text", f"add one of {', '.join(names)} to it")
         return int(found)
 
-    @property
+    @functools.cached_property
     def vocabulary(self) -> int:
-        """The number of tokens."""
-        return int(self.inner.get_vocab_size())
+        """One more than the largest token id, i.e. the rows that an embedding needs; ids may have gaps."""
+        return 1 + max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @property
     def special(self) -> dict[str, int]:

@@ -86,7 +86,7 @@ class Drawing:
 
     def blamed(self, what: str) -> AbstractContextManager[None]:
         """Within the block, an error names the engine and what it was doing."""
-        return blame(self.slot, what) if self.slot else nullcontext()
+        return blame(self.slot, what, late=True) if self.slot else nullcontext()
 
     def draw(
         self,

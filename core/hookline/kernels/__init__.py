@@ -110,6 +110,7 @@ def token_stats(
     Source: log-softmax with an online normaliser (Milakov & Gimelshein 2018, arXiv:1805.02867).
     """
     bits = _want("token_stats", want)
+    _check_place("token_stats", logits=logits, token_ids=token_ids, **_kept(support))
     _check_logits("token_stats", "logits", logits)
     _check_token_ids("token_stats", token_ids, logits.shape[:-1], "logits", logits.shape)
     temperature, cap = _temperature("token_stats", temperature), _softcap("token_stats", softcap)
@@ -143,6 +144,7 @@ def linear_token_stats(
     are summed in float32 and are rounded to their dtype once. Raises ValueError as `token_stats` does.
     """
     bits = _want("linear_token_stats", want)
+    _check_place("linear_token_stats", hidden=hidden, weight=weight, bias=bias, token_ids=token_ids, **_kept(support))
     _check_head("linear_token_stats", hidden, weight, bias, "")
     _check_token_ids("linear_token_stats", token_ids, hidden.shape[:-1], "hidden", hidden.shape)
     temperature, cap = _temperature("linear_token_stats", temperature), _softcap("linear_token_stats", softcap)
@@ -178,6 +180,7 @@ def gae(
 
     Source: Schulman et al. 2016, eq. 16 (arXiv:1506.02438).
     """
+    _check_place("gae", rewards=rewards, values=values, mask=mask, bootstrap=bootstrap, offsets=offsets)
     for name, tensor in (("rewards", rewards), ("values", values)):
         _check_float("gae", name, tensor)
     if values.shape != rewards.shape:
@@ -241,6 +244,7 @@ def kl_estimate(
             raise ValueError(f"kl_estimate: estimator {name!r} does not exist; choose from {', '.join(ESTIMATORS)}")
     if not names:
         raise ValueError(f"kl_estimate: estimator is empty; choose from {', '.join(ESTIMATORS)}")
+    _check_place("kl_estimate", logprobs=logprobs, ref_logprobs=ref_logprobs)
     for what, tensor in (("logprobs", logprobs), ("ref_logprobs", ref_logprobs)):
         _check_float("kl_estimate", what, tensor)
     if logprobs.shape != ref_logprobs.shape:
@@ -265,6 +269,7 @@ def kl_divergence(logits: Tensor, ref_logits: Tensor, *, temperature: float = 1.
     Gradients go to both: p (log p - log q - KL) / temperature, and (q - p) / temperature. A token that p cannot draw
     adds nothing, for any q. Raises ValueError for wrong shapes and dtypes.
     """
+    _check_place("kl_divergence", logits=logits, ref_logits=ref_logits)
     _check_logits("kl_divergence", "logits", logits)
     _check_logits("kl_divergence", "ref_logits", ref_logits)
     if logits.shape != ref_logits.shape:
@@ -294,6 +299,8 @@ def linear_kl_divergence(
     Gradients go to all six, as in `linear_token_stats`. Raises ValueError for wrong shapes and dtypes.
     """
     op = "linear_kl_divergence"
+    policy = {"hidden": hidden, "weight": weight, "bias": bias}
+    _check_place(op, **policy, ref_hidden=ref_hidden, ref_weight=ref_weight, ref_bias=ref_bias)
     _check_head(op, hidden, weight, bias, "")
     _check_head(op, ref_hidden, ref_weight, ref_bias, "ref_")
     if hidden.shape[:-1] != ref_hidden.shape[:-1]:
@@ -330,6 +337,24 @@ def _want(op: str, want: Iterable[str]) -> int:
             raise ValueError(f"{op}: want names {name!r}; choose from {', '.join(STATISTICS)}")
         bits |= _WANT[name]
     return bits
+
+
+def _check_place(op: str, **tensors: Tensor | None) -> None:
+    """All tensors are dense and on one device. Otherwise torch may call the kernel of the wrong device."""
+    first = ""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{op}: {name} is {str(tensor.layout).removeprefix('torch.')}; give a dense tensor")
+        home = tensors[first] if first else None
+        if home is not None and tensor.device != home.device:
+            raise ValueError(f"{op}: {name} is on {tensor.device} but {first} is on {home.device}; give both on one device")
+        first = first or name
+
+
+def _kept(support: KeptIds | None) -> dict[str, Tensor]:
+    return {} if support is None else {"support ids": support[0], "support offsets": support[1]}
 
 
 def _check_float(op: str, name: str, tensor: Tensor) -> None:

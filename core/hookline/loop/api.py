@@ -86,7 +86,7 @@ def run(
         begin(opened, planned)
         finished = complete(opened, planned)
         if finished:
-            print(finished, flush=True)
+            _say(opened, finished)
         # a complete run takes no step; its trackers still write what a kill or a missing library prevented
         run_experiment(planned, opened)
     except HooklineError as err:
@@ -201,13 +201,23 @@ def begin(opened: Run, planned: Plan) -> None:
     """Print the first line of a run: its kernels, plugins, seed and directory."""
     third = sorted({f"{o.name} ({o.distribution} {o.version})" for o in planned.offers if not o.built_in})
     what = "goes on in" if opened.resumed else "→"
-    print(
+    _say(
+        opened,
         f"hookline {__version__}   kernels: {kernels.build_info()['kernels']}   "
         f"plugins: {', '.join(third) or 'built-in'}   seed {planned.experiment.seed}   {what} {opened.directory}",
-        flush=True,
     )
     for text in planned.notes:
-        print(f"note: {text}", flush=True)
+        _say(opened, f"note: {text}")
+
+
+def _say(run: Run, line: str) -> None:
+    """Print a line; a run goes on where standard output is full or closed."""
+    try:
+        print(line, flush=True)
+    except (OSError, ValueError) as err:
+        told = f"standard output cannot be written: {getattr(err, 'strerror', None) or err}"
+        if told not in run.notices:
+            run.notice(told)
 
 
 def fresh_directory(name: str, root: Path | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored,
 from hookline.errors import NumbersError, PluginError, a
 from hookline.registry.slot import Slot
 
-__all__ = ["check_batch", "check_term", "checked"]
+__all__ = ["check_batch", "check_term", "checked", "figure"]
 
 
 def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) -> Any:
@@ -35,20 +36,56 @@ def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) ->
                 f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not a list of Judgement",
                 "return [] for no judgement",
             )
-        rows = len(arguments["scored"])
         for judgement in answer:
-            ranked = judgement.ranking
-            if len(ranked) < 2 or len(set(ranked)) < len(ranked) or not all(0 <= i < rows for i in ranked):
-                raise PluginError(
-                    f"{slot.offer}: a judgement ranks rows {list(ranked)} of {rows}",
-                    "name at least two rows, each once",
-                )
+            _check_judgement(judgement, slot, len(arguments["scored"]))
         return [(slot.instance, judgement) for judgement in answer]
-    if hook == "hookline_update" and not (answer is None or isinstance(answer, Mapping)):
-        raise PluginError(
-            f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not figures by name", "return a dict or nothing"
-        )
+    if hook == "hookline_update":
+        if not (answer is None or isinstance(answer, Mapping)):
+            raise PluginError(
+                f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not figures by name",
+                "return a dict or nothing",
+            )
+        return {
+            figure_key(name, slot): figure(value, f"{slot.offer}: '{name}'") for name, value in (answer or {}).items()
+        }
     return answer
+
+
+def figure_key(name: Any, slot: Slot) -> str:
+    """The name of a figure, which must be text."""
+    if not isinstance(name, str):
+        raise PluginError(f"{slot.offer}: a figure is called {name!r:.40}", "name figures with text")
+    return name
+
+
+def figure(value: Any, whose: str) -> float:
+    """A figure as a float: a number, or a tensor or array with one."""
+    try:
+        one = value.item() if hasattr(value, "item") else value
+        if isinstance(one, str | bytes):
+            raise TypeError
+        return float(one)
+    except OverflowError:
+        raise PluginError(f"{whose} is a number beyond floating point", "log its logarithm") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise PluginError(
+            f"{whose} is {kind_of_answer(value)}, not a number", "give one number for each figure"
+        ) from None
+
+
+def _check_judgement(judgement: Judgement, slot: Slot, rows: int) -> None:
+    ranked = judgement.ranking
+    if len(ranked) < 2 or len(set(ranked)) < len(ranked) or not all(0 <= i < rows for i in ranked):
+        raise PluginError(
+            f"{slot.offer}: a judgement ranks rows {list(ranked)} of {rows}", "name at least two rows, each once"
+        )
+    try:
+        json.dumps([judgement.annotator, list(judgement.gold or ()), dict(judgement.detail)])
+    except (TypeError, ValueError) as err:
+        raise PluginError(
+            f"{slot.offer}: a judgement cannot be stored as JSON: {err}",
+            "keep text and numbers in its annotator, gold and detail",
+        ) from None
 
 
 _RETURNS = {
@@ -137,11 +174,26 @@ def check_term(answer: Any, slot: Slot, rollout: Rollout) -> Term:
             f"{slot.offer} returned {kind_of_answer(answer)}", f"return a float tensor [{len(rollout)}], or a Term"
         )
     B, T = rollout.token_ids_BT.shape
+    if value.device.type == "meta" or value.layout != torch.strided or value.is_complex():
+        what = (
+            "complex"
+            if value.is_complex()
+            else "sparse"
+            if value.layout != torch.strided
+            else "on meta, without values"
+        )
+        raise PluginError(f"{slot.offer} returned a tensor that is {what}", f"return a float tensor [{B}]")
     if tuple(value.shape) not in ((B,), (B, T)):
         raise PluginError(f"{slot.offer} returned {list(value.shape)} for {B} rows", f"return [{B}] or [{B}, {T}]")
     if value.requires_grad:
         raise PluginError(f"{slot.offer} returned a reward that carries a gradient", "compute it under torch.no_grad()")
     ok_B = torch.ones(B, dtype=torch.bool) if term.ok_B is None else term.ok_B
+    if not isinstance(ok_B, Tensor) or ok_B.dtype != torch.bool:
+        what = str(ok_B.dtype) if isinstance(ok_B, Tensor) else kind_of_answer(ok_B)
+        raise PluginError(
+            f"{slot.offer}: ok_B is {what}, not a bool tensor",
+            f"return Term(value, ok_B) with a bool [{B}], true where the row was judged",
+        )
     if tuple(ok_B.shape) != (B,):
         raise PluginError(f"{slot.offer}: ok_B is {list(ok_B.shape)} for {B} rows", f"return [{B}]")
     value = value.detach().float()

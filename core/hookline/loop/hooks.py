@@ -112,7 +112,7 @@ def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any
 
 async def _late(answer: Awaitable[Any], lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> Any:
     """A coroutine's answer, with the same checks once it arrives."""
-    with blame(slot, hook):
+    with blame(slot, hook, late=True):
         said = await answer
         _refuse_changes(lent, slot, hook)
         return said
@@ -139,14 +139,13 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
             generator.close()
             raise
         lent += _versions({"result": result})
-        try:
-            with blame(slot, hook):
+        with blame(slot, hook):
+            try:
                 generator.send(result)
-        except StopIteration as stop:
-            with blame(slot, hook):
+            except StopIteration as stop:
                 _refuse_changes(lent, slot, hook)
                 return checked(stop.value, hook, slot, given | {"result": result})
-        raise PluginError(f"{slot.offer}: {hook} yields twice", "a wrapper must yield once, then return the result")
+            raise PluginError(f"{slot.offer}: {hook} yields twice", "a wrapper must yield once, then return the result")
 
     return adapter
 

@@ -129,7 +129,7 @@ class PhaseLoop:
             guards.policy_age(phase, batch, self.phase.roles["policy"].version)
             with _timed(metrics, "update"):
                 for name, value in hooks.update(ctx, batch).items():
-                    metrics.add(name, float(value), who=f"'{phase.update.instance}'")
+                    metrics.add(name, value, who=f"'{phase.update.instance}'")
         return guards.count(batch, metrics)
 
     def score(self, ctx: PhaseContext, rollout: Rollout) -> Scored:

@@ -29,10 +29,14 @@ def ask_rewards(ctx: PhaseContext, rewards: Mapping[str, tuple[Component, Slot]]
 
         async def wait() -> list[Any]:
             async def one(name: str, answer: Any) -> Any:
-                with blame(rewards[name][1], "hookline_reward"):
+                with blame(rewards[name][1], "hookline_reward", late=True):
                     return await answer
 
             return await asyncio.gather(*(one(name, answer) for name, answer in late.items()))
 
         answers |= dict(zip(late, ctx.wait(wait())))
-    return {name: check_term(answer, rewards[name][1], rollout) for name, answer in answers.items()}
+    terms = {}
+    for name, answer in answers.items():
+        with blame(rewards[name][1], "hookline_reward"):
+            terms[name] = check_term(answer, rewards[name][1], rollout)
+    return terms

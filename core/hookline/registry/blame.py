@@ -14,15 +14,17 @@ __all__ = ["blame"]
 class blame:
     """Adds a component's name to its errors: in front of a HooklineError; any other one becomes a PluginError's cause."""
 
-    def __init__(self, slot: Slot, what: str) -> None:
-        """what: the method that runs inside the block, for the message."""
-        self.slot, self.what = slot, what
+    def __init__(self, slot: Slot, what: str, *, late: bool = False) -> None:
+        """what: the method that runs inside the block, for the message. late: the block awaits, so Python may close it."""
+        self.slot, self.what, self.late = slot, what, late
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, err: BaseException | None, trace: Any) -> None:
-        if err is None or isinstance(err, StopIteration | KeyboardInterrupt | GeneratorExit) or _cancelled(err):
+        if err is None or isinstance(err, KeyboardInterrupt) or _cancelled(err):
+            return
+        if self.late and isinstance(err, GeneratorExit):
             return
         if isinstance(err, HooklineError):
             if not getattr(err, "blamed", False):

@@ -22,7 +22,7 @@ from hookline._version import __version__
 from hookline.contract.kinds import KINDS
 from hookline.errors import HooklineError, PluginError, cause, nearest
 
-__all__ = ["BUILT_IN", "VERBS", "Offer", "available", "by_name", "find", "is_loose", "loose", "loose_of", "offers"]
+__all__ = ["BUILT_IN", "VERBS", "Offer", "available", "by_name", "find", "is_loose", "loose", "loose_of", "offers", "unreadable"]
 
 BUILT_IN = "hookline_plugins"
 VERBS = ("run", "explain", "doctor", "plugins")
@@ -99,13 +99,11 @@ def _installed() -> tuple[Offer, ...]:
     found = [*_built_in()]
     ours = frozenset((offer.kind, offer.name) for offer in found)
     seen: set[tuple[str, str, str]] = set()
-    for group in metadata.entry_points().groups:
-        if not group.startswith("hookline."):
-            continue
-        kind = group.removeprefix("hookline.")
-        for point in metadata.entry_points(group=group):
-            dist = point.dist
-            distribution, version = (dist.name, dist.version) if dist else ("unknown", "?")
+    for distribution, version, points, problem in _distributions():
+        if problem:
+            found.append(Offer("unknown", distribution, "", distribution, version, problem))
+        for point in points:
+            kind = point.group.removeprefix("hookline.")
             if (kind, point.name, distribution) in seen:
                 continue
             seen.add((kind, point.name, distribution))
@@ -118,6 +116,44 @@ def _installed() -> tuple[Offer, ...]:
                 problem = _taken(kind, point.name, ours)
             found.append(Offer(kind, point.name, point.value, distribution, version, problem))
     return tuple(found)
+
+
+def _distributions() -> Iterator[tuple[str, str, list[metadata.EntryPoint], str]]:
+    """(name, version, our entry points, problem) of every installed distribution, the first on the path of each name.
+
+    A distribution whose metadata cannot be read may be anybody's: it has a problem only if it names a group of ours.
+    """
+    seen: set[str] = set()
+    for dist in metadata.distributions():
+        text, label = "", Path(str(getattr(dist, "_path", ""))).stem
+        try:
+            text = dist.read_text("entry_points.txt") or ""
+            if "hookline." not in text:
+                continue
+            points = [point for point in dist.entry_points if point.group.startswith("hookline.")]
+            if points and _normal(dist.name) not in seen:
+                seen.add(_normal(dist.name))
+                yield dist.name, str(dist.version), points, ""
+        except Exception as err:
+            name, _, version = label.partition("-")
+            if "hookline" in text + label and _normal(name) not in seen:
+                seen.add(_normal(name))
+                why = cause(err) if isinstance(err, OSError | ValueError) else "METADATA is missing or has no Name"
+                yield name.replace("_", "-"), version or "?", [], f"its metadata cannot be read: {why}"
+
+
+def unreadable() -> PluginError | None:
+    """An installed distribution whose entry points cannot be read, as an error; None if there is none.
+
+    Other libraries read the entry points of all distributions while they are imported, and fail on such a one.
+    """
+    for dist in metadata.distributions():
+        try:
+            _ = dist.entry_points
+        except Exception as err:
+            path = getattr(dist, "_path", "unknown")
+            return PluginError(f"{path}/entry_points.txt cannot be read: {cause(err)}", "reinstall that distribution")
+    return None
 
 
 def _taken(kind: str, name: str, built_in: frozenset[tuple[str, str]]) -> str:

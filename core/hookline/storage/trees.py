@@ -36,15 +36,25 @@ class Unsavable(TypeError):
         self.path, self.what = path, what
 
 
+MARKERS = ("__tensor__", "__float__", "__dict__")
+"""Keys of the small dicts that stand in JSON for what JSON does not have."""
+
+
 def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
-    """Convert a tree to JSON values; its tensors are added to `tensors` by path, on the CPU. Raises Unsavable."""
+    """Convert a tree to JSON values; its tensors are added to `tensors` by path, on the CPU. Raises Unsavable.
+
+    A dict of the user's that has the key of a marker is itself marked, so that `unflatten` returns it unchanged.
+    """
     if isinstance(tree, Tensor):
+        if tree.layout != torch.strided or tree.device.type == "meta":
+            raise Unsavable(path, f"a tensor on meta or in the layout {tree.layout}")
         tensors[path] = tree.detach().contiguous().cpu().clone()
         return {"__tensor__": path}
     if isinstance(tree, Mapping):
         if not all(isinstance(key, str) for key in tree):
             raise Unsavable(path, "a dict whose keys are not all text")
-        return {key: flatten(item, tensors, f"{path}/{key}" if path else str(key)) for key, item in tree.items()}
+        flat = {key: flatten(item, tensors, _below(path, key)) for key, item in tree.items()}
+        return {"__dict__": flat} if any(key in flat for key in MARKERS) else flat
     if isinstance(tree, list | tuple):
         return [flatten(item, tensors, f"{path}/{i}") for i, item in enumerate(tree)]
     if isinstance(tree, float) and not math.isfinite(tree):
@@ -54,9 +64,17 @@ def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     raise Unsavable(path, a(type(tree).__name__))
 
 
+def _below(path: str, key: str) -> str:
+    """The path of an item, with keys escaped as in JSON pointers, so that no two items have the same path."""
+    key = key.replace("~", "~0").replace("/", "~1") or "~"
+    return f"{path}/{key}" if path else key
+
+
 def unflatten(values: Any, tensors: Mapping[str, Tensor]) -> Any:
     """Rebuild the tree from the output of `flatten`; tuples become lists."""
     if isinstance(values, dict):
+        if "__dict__" in values:
+            return {key: unflatten(item, tensors) for key, item in values["__dict__"].items()}
         if "__tensor__" in values:
             return tensors[values["__tensor__"]]
         if "__float__" in values:

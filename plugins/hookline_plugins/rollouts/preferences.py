@@ -113,4 +113,8 @@ def _sampled(ctx: Context, record: Any, where: str) -> list[Encoded]:
             f"{where}: its prompt_ids and token_ids are not all lists of this tokenizer's ids",
             "give `prompt`, `chosen` and `rejected` as text instead",
         )
+    for answer in ranking:
+        gold = answer.get("gold", 0.0)
+        if isinstance(gold, bool) or not isinstance(gold, int | float) or abs(gold) > torch.finfo(torch.float32).max:
+            raise DataError(f"{where}: the gold reward {gold!r:.40} is not a float32", "write a number, or leave it out")
     return [Encoded(prompt_ids=record["prompt_ids"], answer_ids=answer, record=record) for answer in answers]

@@ -43,6 +43,8 @@ class Transcripts(Component):
                 raise DataError(
                     f"{where}: the turn {turn!r:.60} is not [action, shown, reward]", "write it as such a list"
                 )
+            if not abs(turn[2]) <= torch.finfo(torch.float32).max:
+                raise DataError(f"{where}: the reward {turn[2]:g} is beyond float32", "scale the rewards of the file")
             said = _encoded(ctx, turn[0], f"{where}: the action of a turn")
             shown = _encoded(ctx, turn[1], f"{where}: the shown text of a turn")
             if not said:
