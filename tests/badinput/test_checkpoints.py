@@ -380,6 +380,53 @@ def test_CK_rows_that_a_kill_cut_off_are_made_again(stopped: Lab, whole: dict[st
     same(stopped, whole)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace('"rows": 4.0', '"rows": 5.0', 1),
+        lambda text: "".join(sorted(text.splitlines(keepends=True), reverse=True)),
+        lambda text: text + text.splitlines(keepends=True)[0],
+    ],
+    ids=["a-figure", "order", "a-line-twice"],
+)
+def test_CK_rows_that_were_edited_are_not_believed(stopped: Lab, edit: Callable[[str], str]) -> None:
+    """The manifest of a save holds the hash of the rows before it; nothing is cut or written."""
+    path = stopped.run_folder / "metrics.jsonl"
+    path.write_text(edit(path.read_text()))
+    edited = path.read_bytes()
+    refused(stopped.run(), 4, "metrics.jsonl is not as this run wrote it: lines before the newest save have changed")
+    assert path.read_bytes() == edited
+
+
+def test_CK_edited_evaluations_are_not_believed(lab: Lab) -> None:
+    lab.plugin(STOPS, "stops.py")
+    made = lab.sft()
+    made["plugins"] = ["./stops.py"]
+    evaluate = [{"every": 1, "prompts": "pairs.jsonl", "rows": 4, "reward": ["length"]}]
+    made["phases"][0] |= {"wrap": "stops", "evaluate": evaluate}
+    assert lab.run(made).code == 5
+    path = lab.run_folder / "evaluations.jsonl"
+    path.write_text(path.read_text().replace("To ", "Go ", 1))
+    refused(lab.run(), 4, "evaluations.jsonl is not as this run wrote it")
+
+
+def test_CK_a_phase_that_was_lost_cuts_nothing(lab: Lab) -> None:
+    """Not even where the later phase has neither ended nor saved."""
+    lab.plugin(STOPS.replace("else 3", "else 0"), "stops.py")
+    made = lab.sft()
+    made["plugins"] = ["./stops.py"]
+    made["phases"].append({**made["phases"][0], "name": "more", "wrap": "stops", "evaluate": [
+        {"every": 1, "prompts": "pairs.jsonl", "rows": 4, "reward": ["length"]}
+    ]})  # fmt: skip
+    assert lab.run(made).code == 5
+    assert not [path for path in lab.checkpoints() if path.name.startswith("more")]
+    shutil.rmtree(lab.run_folder / "phases/sft")
+    before = {path: path.read_bytes() for path in lab.run_folder.glob("*.jsonl")}
+    assert len(before) == 2
+    refused(lab.run(), 4, "phases/sft is missing, but the later phase 'more' has begun")
+    assert {path: path.read_bytes() for path in lab.run_folder.glob("*.jsonl")} == before
+
+
 def test_CK_an_answer_behind_a_torn_journal_line_is_kept(tmp_path: Path) -> None:
     from hookline.storage.journal import Journal
     from hookline.storage.lines import cut_torn_line

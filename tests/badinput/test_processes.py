@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -97,10 +98,114 @@ def test_PR2_a_second_signal_stops_at_once_and_loses_no_save(slow: Lab, number: 
     process.send_signal(number)
     said = ended(process)
     assert time.monotonic() - began < 15
-    assert said.code == 130, said.err
+    assert said.code == 128 + number, said.err
     assert "interrupted; run the same command with this run" in said.err
-    assert len([line for line in said.err.splitlines() if line.strip()]) == 2, said.err
+    lines = [line for line in said.err.splitlines() if line.strip()]
+    if number == signal.SIGTERM:  # nobody sits at the keyboard: the log says where the run was
+        assert lines[1] == "stopping at once, without a save; the run is here:"
+        assert re.search(r'File ".*slow\.py", line \d+ in hookline_update', said.err)
+    else:
+        assert len(lines) == 2, said.err
     same_end(slow)
+
+
+STUBBORN = """
+import time
+from pathlib import Path
+from hookline import Component, hookimpl
+
+class Slow(Component):
+    @hookimpl(wrapper=True)
+    def hookline_update(self, ctx, batch):
+        Path("reached").write_text(str(ctx.step))
+        while ctx.step == 1:
+            try:
+                time.sleep(0.05)
+            except BaseException:
+                pass
+        return (yield)
+"""
+
+
+def test_PR2_a_hook_that_swallows_the_interrupt_is_ended(slow: Lab) -> None:
+    slow.plugin(STUBBORN, "slow.py")
+    assert slow.warm
+    code = "import sys; from hookline.world import signals; signals.LAST = 0.5; from hookline.cli import main; "
+    command = ("-c", code + "sys.exit(main(sys.argv[1:]))", "run", "tiny.yaml", "--out", "run")
+    process = slow.warm.start(*command, cwd=slow.folder)
+    for _ in range(600):
+        if (slow.folder / "reached").exists() and (slow.folder / "reached").read_text() == "1":
+            break
+        time.sleep(0.05)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.7)
+    said = ended(process)
+    assert said.code == 143, said.err
+    assert "the run did not stop within 0.5 s after the second signal, and is ended here:" in said.err
+
+
+THREAD = """
+import threading, time
+from hookline import Component, hookimpl
+
+def forever():
+    time.sleep(600)
+
+class Slow(Component):
+    def setup(self, ctx):
+        threading.Thread(target=forever, name="the poller").start()
+    @hookimpl(wrapper=True)
+    def hookline_update(self, ctx, batch):
+        return (yield)
+"""
+
+
+def test_a_thread_that_a_plugin_leaves_behind_does_not_keep_a_finished_run_alive(slow: Lab) -> None:
+    slow.plugin(THREAD, "slow.py")
+    assert slow.warm
+    code = "import sys; from hookline.world import exits; exits.leave.__defaults__ = (0.2,); sys.argv[0] = 'hookline'; "
+    command = ("-c", code + "from hookline.cli import main; sys.exit(main())", "run", "tiny.yaml", "--out", "run")
+    said = ended(slow.warm.start(*command, cwd=slow.folder))
+    assert said.code == 0, said.err
+    assert re.search(r"note: a thread is still running and will be left: 'the poller' \(.*slow\.py:5\)\n", said.err)
+
+
+@pytest.mark.parametrize(("where", "code"), [("hook", 0), ("hook", 3), ("import", 0), ("thread", 0), ("tracker", 0)])
+def test_PL2_a_component_that_ends_the_process_makes_no_finished_run(slow: Lab, where: str, code: int) -> None:
+    """Forked children, which end like this, may."""
+    call = f"os._exit({code})"
+    slow.plugin(
+        f"""
+import multiprocessing, os, threading
+from hookline import Component, hookimpl
+{call if where == "import" else ""}
+class Slow(Component):
+    @hookimpl(wrapper=True)
+    def hookline_update(self, ctx, batch):
+        if os.fork() == 0:
+            os._exit(0)
+        os.wait()
+        if ctx.step == 1 and {where == "hook"}:
+            {call}
+        if ctx.step == 1 and {where == "thread"}:
+            threading.Thread(target=os._exit, args=({code},)).start()
+        return (yield)
+class Told(Component):
+    name = "told"
+    @hookimpl
+    def hookline_row(self, row):
+        if {where == "tracker"}:
+            {call}
+""",
+        "slow.py",
+    )
+    said = ended(slow.process("run", "tiny.yaml", "--out", "run", "trackers=[told]"))
+    assert said.code == (code or 5), said.err
+    assert re.search(
+        r"PluginError: os\._exit\(\d\) was called at .*(slow|threading)\.py:\d+, which ends the run", said.err
+    )
+    assert not (slow.folder / "run/phases").exists()
 
 
 def test_PR2_an_interrupt_before_anything_runs_is_one_line(lab: Lab) -> None:

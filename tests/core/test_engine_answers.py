@@ -16,8 +16,8 @@ import torch
 import hookline
 from hookline import HooklineError, PluginError
 from hookline.inference import completions, drawing
-from hookline.loop import waiting
 from hookline.loop.api import plan
+from hookline.world import waiting
 
 Tiny = Callable[..., dict[str, Any]]
 Write = Callable[..., str]

@@ -92,7 +92,7 @@ def test_a_local_folder_is_loaded_as_it_was_exported(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loop = lab(update={"use": "sft", "lr": 1e-3}, steps=2)
-    from hookline.loop.signals import Stopping
+    from hookline.world.signals import Stopping
 
     loop.run(Stopping())
     loop.session.run.close()

@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 
+from hookline.world.exits import leave
+
 __all__ = ["main"]
 
 
@@ -15,10 +17,14 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _prepare_output()
+    code = 1
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        return code
     finally:
         _unwritable()
+        if arguments is None:
+            leave(code)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -54,6 +60,9 @@ def _run(arguments: list[str] | None) -> int:
         print(usage, file=sys.stderr)
         return 2
     if code == 130:
+        from hookline.world.signals import interrupted_by
+
+        code = 128 + interrupted_by[0]
         given = sys.argv[1:] if arguments is None else arguments
         more = "; run the same command with this run's --out to continue from its last checkpoint"
         print(f"interrupted{more if given[:1] == ['run'] else ''}", file=sys.stderr)

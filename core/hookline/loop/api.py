@@ -20,6 +20,7 @@ from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.planner import make_plan, other_problems
 from hookline.registry import offers
 from hookline.runs.run import Run
+from hookline.world.exits import guarded
 from hookline.world.notebook import beside_event_loops
 
 __all__ = [
@@ -67,6 +68,13 @@ def run(
     experiment: a YAML file, or its contents as a mapping; overrides: `key=value`; plugins: loose files or installed
     names; group: a name shared by runs that belong together, for trackers that show it.
     """
+    with guarded():
+        return _run(experiment, overrides, out, plugins, group)
+
+
+def _run(
+    experiment: Source, overrides: Sequence[str], out: str | Path | None, plugins: Sequence[str], group: str | None
+) -> Run:
     try:
         planned = plan(experiment, overrides, plugins, out)
     except (PluginError, ExperimentError) as err:  # several missing plugins are one ExperimentError

@@ -29,7 +29,7 @@ class Checkpoint:
         phase, run = self.phase, self.run
         folder = run.checkpoint_folder(self.name, phase.scope.step)
         run.sync()
-        about = {"phase": self.name, "step": phase.scope.step, "rows": len(run.rows())}
+        about = {"phase": self.name, "step": phase.scope.step, "rows": len(run.rows()), "written": run.written()}
         with folders.write_aside(folder, about) as aside:
             for name, role in phase.roles.kept.items():
                 trees.save_tree(aside, f"role-{name}", {"tensors": role.tensors(), "version": role.version})
@@ -53,7 +53,7 @@ class Checkpoint:
             last = plans.index(phase.planned) - 1
             previous = run.finished(plans[last].spec.name) if last >= 0 else None
             phase.scope.samples = int(previous["samples"]) if previous else 0
-            run.cut_back(int(previous["rows"]) if previous else 0)
+            run.cut_back(int(previous["rows"]) if previous else 0, previous.get("written") if previous else None)
             run.cut_collected(self.name, 0)
             return
         folder, manifest = found
@@ -73,7 +73,7 @@ class Checkpoint:
                 )
         phase.scope.step, phase.scope.samples = int(manifest["step"]), int(core.pop("samples"))
         phase.counters = Counters(**core)
-        run.cut_back(int(manifest["rows"]))
+        run.cut_back(int(manifest["rows"]), manifest.get("written"))
         run.cut_collected(self.name, phase.counters.collected)
 
     def keep_best(self, figures: Mapping[str, float]) -> None:
@@ -103,6 +103,7 @@ class Checkpoint:
             "phase": self.name,
             "steps": phase.scope.step,
             "rows": len(run.rows()),
+            "written": run.written(),
             "samples": phase.scope.samples,
             "adapter": policy.adapter,
             "data": dict(run.about.get("data", {})),
@@ -142,19 +143,26 @@ def newest(run: Run, phase: str) -> tuple[Path, dict[str, Any]] | None:
 
 def cut_to_newest_save(plan: Plan, run: Run) -> None:
     """Cut rows back to the newest save, before trackers read them: later steps are repeated, bit for bit."""
-    rows = 0
-    for phase, later in zip(plan.phases, plan.phases[1:]):
-        gone, after = run.phase_folder(phase.spec.name), run.phase_folder(later.spec.name)
-        if after.exists() and not gone.exists():
-            raise CheckpointError(
-                f"{gone} is missing, but the later phase '{later.spec.name}' exists",
-                "restore it, or remove the later phases too to repeat them",
-            )
+    _refuse_lost_phases(plan, run)
+    newest_save: Mapping[str, Any] = {"rows": 0}
     for phase in plan.phases:
         ended = run.finished(phase.spec.name)
         found = None if ended else newest(run, phase.spec.name)
-        saved = ended or (found and found[1])
-        rows = int(saved["rows"]) if saved else rows
+        newest_save = ended or (found[1] if found else newest_save)
         if ended is None:
             break
-    run.cut_back(rows)
+    run.cut_back(int(newest_save["rows"]), newest_save.get("written"))
+
+
+def _refuse_lost_phases(plan: Plan, run: Run) -> None:
+    """Raises CheckpointError if a later phase has begun but an earlier one is missing: repeating that would cut its rows."""
+    names = [phase.spec.name for phase in plan.phases]
+    begun = {name for name in names if run.phase_folder(name).exists() or run.checkpoints(name)}
+    begun |= {row["phase"] for row in run.committed()}
+    for at, name in enumerate(names):
+        later = next((other for other in names[at + 1 :] if other in begun), None)
+        if later and not run.phase_folder(name).exists():
+            raise CheckpointError(
+                f"{run.phase_folder(name)} is missing, but the later phase '{later}' has begun",
+                "restore it, or start a new run with --out",
+            )

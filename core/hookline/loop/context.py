@@ -27,7 +27,6 @@ from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import PluginError, ServiceError, renamed
 from hookline.inference.drawing import Drawing
-from hookline.loop import waiting
 from hookline.loop.scope import Scope, Training
 from hookline.models.role import Role
 from hookline.models.roles import Roles
@@ -36,6 +35,7 @@ from hookline.runs.run import Run
 from hookline.storage import trees
 from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
+from hookline.world import waiting
 from hookline.world.world import World
 
 __all__ = ["PhaseContext", "Resources"]

@@ -19,10 +19,10 @@ from hookline.loop.context import PhaseContext
 from hookline.loop.phase import Phase
 from hookline.loop.rewards import ask_rewards
 from hookline.loop.session import Session
-from hookline.loop.signals import Stopping, stop_signals
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.runs.figures import MetricLog
 from hookline.runs.run import Run
+from hookline.world.signals import Stopping, stop_signals
 
 __all__ = ["PhaseLoop", "run_experiment"]
 

@@ -16,7 +16,6 @@ from hookline.contract.fields import UpdateConfig
 from hookline.contract.model import Head
 from hookline.errors import DataError, ExperimentError, PluginError, a
 from hookline.inference.drawing import Drawing
-from hookline.loop.closing import close_all
 from hookline.loop.context import PhaseContext, Resources
 from hookline.loop.evaluation import Evaluator
 from hookline.loop.hooks import Hooks
@@ -28,6 +27,7 @@ from hookline.models.role import Role
 from hookline.models.roles import Roles
 from hookline.plan.plan import PlannedPhase
 from hookline.registry.blame import blame
+from hookline.registry.closing import close_all
 from hookline.registry.slot import Slot
 from hookline.runs.figures import MetricLog
 from hookline.storage import folders, trees

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hookline.data.tokenizer import Tokenizer
-from hookline.loop.closing import close_all
 from hookline.loop.trackers import Trackers
 from hookline.plan.plan import Plan
 from hookline.plan.work import works_of
+from hookline.registry.closing import close_all
 from hookline.runs.figures import Figures
 from hookline.runs.outlook import Outlook
 from hookline.runs.run import Run

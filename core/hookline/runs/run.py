@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from hookline.runs.outlook import Outlook
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import take_lock, verify, write_error
 from hookline.storage.journal import Journal
-from hookline.storage.lines import append, cut_torn_line, figures, finite, rewrite, whole_lines
+from hookline.storage.lines import append, cut_torn_line, digest, figures, finite, rewrite, whole_lines
 
 __all__ = ["Run"]
 
 JOURNAL = "journal.jsonl"
+ROWS = ("metrics.jsonl", "evaluations.jsonl")
+"""The files to which a run appends, and which a resume cuts back to the newest save."""
 
 
 def _print(notice: str) -> None:
@@ -52,6 +54,7 @@ class Run:
         self._notices: list[str] = []
         self._say = say
         self._rows: list[dict[str, Any]] = []
+        self._written = {name: digest(()) for name in ROWS}
         self._evaluated: int | None = None
         """The number of rows before the newest evaluation; None until this process has read the files."""
         self._data: dict[str, datasets.Rows] = {}
@@ -138,6 +141,11 @@ class Run:
     def is_one(directory: str | Path) -> bool:
         """Whether a run has begun there. False for every name that cannot be one."""
         return os.path.isfile(Path(directory) / "run.json")  # unlike Path.is_file, also for a name that is too long
+
+    @staticmethod
+    def ended(directory: str | Path, phases: Sequence[str]) -> bool:
+        """Whether these phases of the run in a directory have ended, by what the directory holds."""
+        return all((Path(directory) / "phases" / phase).is_dir() for phase in phases)
 
     @classmethod
     def read(cls, directory: str | Path) -> Run:
@@ -271,47 +279,75 @@ class Run:
         is `null` in metrics.jsonl, and NaN here once the file was read."""
         return list(self._rows)
 
+    def committed(self) -> Iterator[dict[str, Any]]:
+        """The rows in metrics.jsonl, those after the newest save included."""
+        path = self.directory / "metrics.jsonl"
+        return whole_lines(path, ("row", "phase")) if path.exists() else iter(())
+
     def commit_row(
         self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]
     ) -> dict[str, Any]:
         """Append a step's row to metrics.jsonl, and return the row."""
         self.keep_data()
         row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
-        append(self.directory / "metrics.jsonl", finite(row))
+        self._append("metrics.jsonl", row)
         self._rows.append(row)
         return row
+
+    def _append(self, name: str, entry: Mapping[str, Any]) -> None:
+        self._written[name].update(append(self.directory / name, finite(entry)))
+
+    def written(self) -> dict[str, str]:
+        """The hash of each file of rows as this run wrote it, for the manifest of a save."""
+        return {name: sha.hexdigest() for name, sha in self._written.items()}
 
     def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
         """Append an evaluation's samples to evaluations.jsonl."""
         entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
         if self._evaluated is not None:
             self._evaluated = len(self._rows) + 1
-        append(self.directory / "evaluations.jsonl", finite(entry))
+        self._append("evaluations.jsonl", entry)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
         path = self.directory / "evaluations.jsonl"
         return list(figures(path)) if path.exists() else []
 
-    def cut_back(self, rows: int) -> None:
-        """Remove rows and evaluations after a checkpoint; the run will make them again, bit for bit."""
+    def cut_back(self, rows: int, written: Mapping[str, str] | None = None) -> None:
+        """Remove rows and evaluations after a save; the run will make them again, bit for bit.
+
+        written: the hashes in the save's manifest. Raises CheckpointError, before any file changes, if what the run wrote
+        before the save is no longer there, or is different.
+        """
         if self._evaluated is not None and self._evaluated <= rows == len(self._rows):
             return  # this process has already read or written the files
+        kept, hashes = {}, {}
+        for name in ROWS:
+            path = self.directory / name
+            found = whole_lines(path, ("row",)) if path.exists() else iter(())
+            kept[name] = [line for line in found if line["row"] < rows]
+            hashes[name] = digest(kept[name])
         path = self.directory / "metrics.jsonl"
-        kept = [row for row in (figures(path, ("row",)) if path.exists() else []) if row["row"] < rows]
-        if len(kept) < rows:
+        if len(kept["metrics.jsonl"]) < rows:
             raise CheckpointError(
-                f"{path} has {len(kept)} rows, but the checkpoint was made after {rows}", "restore the file"
+                f"{path} has {len(kept['metrics.jsonl'])} rows, but the checkpoint was made after {rows}",
+                "restore the file",
             )
-        rewrite(path, finite(kept))
-        self._rows, self._evaluated = kept, 0
-        evaluations = self.directory / "evaluations.jsonl"
-        if evaluations.exists():
-            rewrite(evaluations, finite([entry for entry in whole_lines(evaluations, ("row",)) if entry["row"] < rows]))
+        for name, sha in (written or {}).items():
+            if hashes[name].hexdigest() != sha:
+                raise CheckpointError(
+                    f"{self.directory / name} is not as this run wrote it: lines before the newest save have changed",
+                    "restore the file; every later result of the run would stand beside figures that it did not compute",
+                )
+        for name, lines in kept.items():
+            if (self.directory / name).exists():
+                rewrite(self.directory / name, lines)
+        self._rows = list(figures(path)) if path.exists() else []
+        self._evaluated, self._written = 0, hashes
 
     def sync(self) -> None:
         """Flush rows to the disk, before a checkpoint that depends on them is written."""
-        for path in (self.directory / "metrics.jsonl", self.directory / "evaluations.jsonl", *self._collecting()):
+        for path in (*(self.directory / name for name in ROWS), *self._collecting()):
             if path.exists():
                 try:
                     with path.open("rb") as file:
@@ -358,7 +394,11 @@ class Run:
     def finished(self, phase: str) -> dict[str, Any] | None:
         """The verified manifest of a finished phase; None if the phase has not finished."""
         folder = self.phase_folder(phase)
-        return verify(folder) if folder.exists() else None
+        try:
+            return verify(folder) if folder.exists() else None
+        except CheckpointError as err:
+            err.hint = f"restore it; without it, phase '{phase}' and all later ones would have to be run again"
+            raise
 
     def checkpoint_folder(self, phase: str, step: int) -> Path:
         """The folder of a phase's checkpoint after `step` steps."""

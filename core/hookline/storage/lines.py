@@ -6,30 +6,45 @@ such lines with NaN in their places.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hookline.errors import CheckpointError
 from hookline.storage import folders
 
-__all__ = ["append", "cut_torn_line", "figures", "finite", "rewrite", "whole_lines"]
+__all__ = ["append", "cut_torn_line", "digest", "figures", "finite", "rewrite", "whole_lines"]
 
 
-def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> None:
-    """Append one line. sync: flush it to the disk before returning, and escape non-ASCII characters, because text from
-    a service may contain lone surrogates, which UTF-8 cannot encode."""
+def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> bytes:
+    """Append one line and return it. sync: flush it to the disk before returning, and escape non-ASCII characters,
+    because text from a service may contain lone surrogates, which UTF-8 cannot encode."""
+    line = _line(entry, sync)
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=sync, default=float) + "\n")
+        with path.open("ab") as file:
+            file.write(line)
             file.flush()
             if sync:
                 os.fsync(file.fileno())
     except OSError as err:
         raise folders.write_error(path, err) from err
+    return line
+
+
+def _line(entry: Mapping[str, Any], escaped: bool) -> bytes:
+    return json.dumps(entry, ensure_ascii=escaped, default=float).encode() + b"\n"
+
+
+def digest(entries: Iterable[Mapping[str, Any]]) -> hashlib._Hash:
+    """SHA-256 of the lines that `append` writes for these entries; it can be updated with further lines."""
+    sha = hashlib.sha256()
+    for entry in entries:
+        sha.update(_line(entry, False))
+    return sha
 
 
 def whole_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
@@ -81,7 +96,7 @@ def cut_torn_line(path: Path) -> None:
 def rewrite(path: Path, entries: Sequence[Mapping[str, Any]], escaped: bool = False) -> None:
     """Replace a file by these lines. escaped: escape non-ASCII characters, as `append` does with `sync`."""
     aside = path.with_name(f".{path.name}.aside")
-    raw = "".join(json.dumps(entry, ensure_ascii=escaped) + "\n" for entry in entries).encode()
+    raw = b"".join(_line(entry, escaped) for entry in entries)
     try:
         if path.exists() and path.read_bytes() == raw:
             return

@@ -46,9 +46,9 @@ def sweep(
     all others have finished, if some runs failed.
     """
     from hookline.loop.api import fresh_directory
-    from hookline.loop.signals import stop_signals
     from hookline.runs.run import Run
     from hookline.study.progress import Progress
+    from hookline.world.signals import stop_signals
 
     if jobs < 1:
         raise ExperimentError(f"--jobs {jobs} would run nothing", "set it to 1 or more")
@@ -78,7 +78,16 @@ def sweep(
         codes: dict[str, int] = {}
         try:
             with stop_signals() as stopping:
-                work(requests, min(jobs, len(requests)), lock, stopping, progress, codes)
+                phases = {member.name: [phase.spec.name for phase in member.plan.phases] for member in waiting}
+                work(
+                    requests,
+                    min(jobs, len(requests)),
+                    lock,
+                    stopping,
+                    progress,
+                    codes,
+                    lambda name: Run.ended(directory / name, phases[name]),
+                )
         finally:
             progress.end()
     whole = done + sum(code == 0 for code in codes.values())

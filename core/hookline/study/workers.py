@@ -12,17 +12,31 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hookline.data import sources
 from hookline.errors import HooklineError, shorten, told
+from hookline.world.signals import interrupted_by
+
+UNFINISHED = 5
+"""The exit code of a run whose process ended with 0 before all phases had ended."""
 
 
 def work(
-    requests: list[dict[str, Any]], jobs: int, lock: int, stopping: Any, progress: Any, codes: dict[str, int]
+    requests: list[dict[str, Any]],
+    jobs: int,
+    lock: int,
+    stopping: Any,
+    progress: Any,
+    codes: dict[str, int],
+    ended: Callable[[str], bool],
 ) -> None:
-    """Give every request to a worker; when asked to stop, let running ones save, and begin no others."""
+    """Give every request to a worker; when asked to stop, let running ones save, and begin no others.
+
+    ended: whether a run's directory shows that the run has ended; an exit code of 0 alone is not believed.
+    """
     workers = [Worker(lock, jobs > 1) for _ in range(jobs)]
     queue, told = list(requests), False
     try:
@@ -43,6 +57,7 @@ def work(
                     worker = key.data
                     for code in worker.hear():
                         name = worker.request["name"]
+                        code = code if code or ended(name) else UNFINISHED
                         codes[name] = code
                         worker.request = None
                         progress.ended(name, code, bool(stopping.code))
@@ -177,7 +192,7 @@ def _child(request: dict[str, Any]) -> int:
     except HooklineError as err:
         return told(err)
     except KeyboardInterrupt:
-        return 130
+        return 128 + interrupted_by[0]
     return 0
 
 
@@ -189,4 +204,6 @@ def why(log: Path, code: int) -> str:
         return f"killed by signal {known}" + (" (out of memory?)" if number == signal.SIGKILL else "")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt|Stopped)\b", line)]
+    if not named and code == UNFINISHED:
+        return f"its process ended before its phases did; see {log}"
     return f"exit code {code}: {shorten(named[-1], 300) if named else f'see {log}'}"

@@ -34,11 +34,11 @@ from hookline.loop.hooks import ask
 from hookline.loop.loop import PhaseLoop
 from hookline.loop.phase import Counters
 from hookline.loop.session import Session
-from hookline.loop.signals import Stopping
 from hookline.plan.planner import make_plan
 from hookline.runs.figures import MetricLog
 from hookline.testing.surroundings import Setting, any_completion, earlier, neighbours, stand_in_offers
 from hookline.training.trainer import Trainer
+from hookline.world.signals import Stopping
 
 if TYPE_CHECKING:
     from hookline.testing.subject import Subject

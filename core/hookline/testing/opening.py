@@ -11,7 +11,7 @@ from typing import Any
 from hookline.loop.api import open_phase as open_phase_of
 from hookline.loop.api import open_run, phase_named, plan
 from hookline.loop.loop import PhaseLoop
-from hookline.loop.signals import Stopping
+from hookline.world.signals import Stopping
 
 __all__ = ["open_phase"]
 

@@ -1,7 +1,8 @@
-"""Stop signals: the step is finished and saved first."""
+"""Stop signals: the step is finished and saved first; a second signal stops at once, with the last save as it is."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Stopping", "stop_signals"]
+__all__ = ["Stopping", "interrupted_by", "stop_signals"]
 
 
 class Stopping:
@@ -23,24 +24,49 @@ class Stopping:
 
 ONE_REQUEST = 0.5
 """Seconds within which two SIGTERM count as one: `timeout` sends the signal to a process and to its group."""
+LAST = 10.0
+"""Seconds after a second signal in which the hook has to end; then the process is ended."""
+
+
+interrupted_by = [int(signal.SIGINT)]
+"""The signal behind the last KeyboardInterrupt, for the exit code: the libraries in between keep only the exception."""
+_exit = os._exit
+"""Ends the process; `exits.guarded` replaces the name in `os` for components."""
+
+
+def _end(code: int) -> None:
+    os.write(2, f"the run did not stop within {LAST:g} s after the second signal, and is ended here:\n".encode())
+    faulthandler.dump_traceback(2, all_threads=True)
+    _exit(code)
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stopping]:
-    """The first SIGTERM or SIGINT lets the step finish and save; a second one interrupts at once, even a wait."""
+    """The first SIGTERM or SIGINT lets the step finish and save; a second one interrupts at once, even a wait.
+
+    A second SIGTERM prints where the run is. Code that does not let itself be interrupted is ended after ten seconds.
+    """
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
 
     asked = 0.0
+    last: threading.Timer | None = None
 
     def ask_to_stop(number: int, frame: Any) -> None:
-        nonlocal asked
+        nonlocal asked, last
         now = time.monotonic()
         if stopping.code and number == signal.SIGTERM and now - asked < ONE_REQUEST:
             return
         if stopping.code:
+            if number == signal.SIGTERM:
+                os.write(2, b"\nstopping at once, without a save; the run is here:\n")
+                faulthandler.dump_traceback(2, all_threads=False)
+            last = threading.Timer(LAST, _end, (stopping.code,))
+            last.daemon = True
+            last.start()
+            interrupted_by[0] = number
             raise KeyboardInterrupt
         stopping.code, asked = 128 + number, now
         when = "this step is" if stopping.in_step else "as soon as the next step is"
@@ -51,5 +77,7 @@ def stop_signals() -> Iterator[Stopping]:
     try:
         yield stopping
     finally:
+        if last:
+            last.cancel()
         for number, handler in old.items():
             signal.signal(number, handler)
