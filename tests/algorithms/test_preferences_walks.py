@@ -88,7 +88,7 @@ def test_sharp_comparisons_lead_to_the_best_walks(tmp_path: Path, least: float, 
     assert end["eval/gap"] > -1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.slow(50)
 def test_a_fixed_set_of_comparisons_drifts_and_the_alarm_says_so(tmp_path: Path) -> None:
     run = hookline.run(DRIFT, ["trackers=[]"], out=tmp_path / "run")
     rows = [row["metrics"] for row in run.rows() if row["phase"] == "dpo"]

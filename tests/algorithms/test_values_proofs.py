@@ -77,7 +77,7 @@ def test_sarsa_in_the_tabular_limit(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(120)
 @pytest.mark.parametrize(
     ("algorithm", "online", "error", "greedy"), [("q-learning", -50.1, 1.3, -13.0), ("sarsa", -26.9, 1.15, -17.0)]
 )
@@ -97,7 +97,7 @@ def test_cliff_walking(tmp_path: Path, algorithm: str, online: float, error: flo
         assert set(ways) == {-13.0}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(50)
 def test_wordle_needs_more_than_one_step(tmp_path: Path) -> None:
     """Cloning < one step of improvement < multi-step values ≤ the optimum, −2.70."""
     ilql = figures(run("wordle.yaml", tmp_path / "ilql"), "learn")
@@ -108,7 +108,7 @@ def test_wordle_needs_more_than_one_step(tmp_path: Path) -> None:
     assert -2.9 < ilql["eval/greedy"] <= -2.7 + 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.slow(50)
 def test_a_tiny_gpt2_guided_by_its_values(tmp_path: Path) -> None:
     done = run("walks-ilql-gpt2.yaml", tmp_path)
     assert figures(done, "values")["eval/guided/task"] >= 0.95

@@ -153,7 +153,7 @@ def test_cuda_kernels_that_are_not_wanted_are_not_built_and_it_is_known(copy):
     assert info["cuda_why"] == "no CUDA kernels are built in (HOOKLINE_CUDA=0 left the CUDA kernels out)"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(50)
 def test_cuda_kernels_build_and_load_without_a_gpu(copy, nvcc):
     done = install(copy, HOOKLINE_CUDA="1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr

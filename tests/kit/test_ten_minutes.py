@@ -55,7 +55,7 @@ def shown_in(line: str, output: str) -> bool:
     return any(re.search(pattern, " ".join(printed.split())) for printed in output.splitlines())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(90)
 def test_the_page_from_top_to_bottom(environment: Environment, tmp_path: Path) -> None:
     output = ""
     done = {"files": 0, "commands": 0, "lines": 0}

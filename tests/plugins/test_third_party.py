@@ -223,7 +223,7 @@ def test_uninstalled_it_is_what_to_install_and_the_run_still_can_be_read(
     assert said.out.startswith("6 ")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(120)
 def test_a_clean_install_of_everything(tmp_path: Path, experiment: Callable[..., Path], desk: Path) -> None:
     """`pip install .` with all dependencies and nothing else: isolated build, compiled kernels, a run with the plugin."""
     venv.create(tmp_path / "venv", with_pip=True)
