@@ -86,7 +86,7 @@ BUGS = {
     # bug: (the plugin, every law it breaks, the one that names it first)
     "ms-swift#10117": (PerMicroBatch, ["micro-batches"]),
     "verl-tool#128": (AdvantagesAsMask, ["mask-kept"]),
-    "trl#3750": (PaidOnPad, ["paid-where-chosen", "padding", "other-rows"]),
+    "trl#3750": (PaidOnPad, ["paid-where-chosen", "padding"]),
     "slime#399": (IgnoredCoefficient, ["options"]),
     "SkyRL": (MaskedSum, ["padding", "micro-batches"]),
 }

@@ -231,14 +231,6 @@ class AboveAverage(Component):
         return length_B - length_B.mean() if len(rollout) else length_B  # of whoever else is there
 
 
-class Moody(Component):
-    """A reward that draws from the global generator."""
-
-    @hookimpl
-    def hookline_reward(self, rollout):
-        return torch.rand(len(rollout))  # not ctx.rng
-
-
 class LastColumn(Component):
     """A reward read at the last column, whoever's it is."""
 
@@ -442,7 +434,7 @@ BREAKERS: dict[str, tuple[type[Component], ...]] = {
     "mask-kept": (Spills,),
     "padding": (PerColumn, LastColumn),
     "other-rows": (AboveAverage,),
-    "deterministic": (Moody, Whims),
+    "own-randomness": (Whims,),
     "numbers": (Renumbers,),
     "behaviour": (Misremembers,),
     "gives-kept": (Promises,),

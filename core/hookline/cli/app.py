@@ -222,5 +222,5 @@ def plugins_check(
 
     reports = check(name, options or [], plugin or [])
     typer.echo(as_json([report.as_json() for report in reports]) if json else "\n\n".join(map(str, reports)))
-    if any(not report.passed for report in reports):
-        raise typer.Exit(5)
+    if codes := [report.exit_code for report in reports if report.exit_code]:
+        raise typer.Exit(min(codes))

@@ -26,6 +26,8 @@ class Roles(Mapping[str, Role]):
         self._seed, self._load_phase = seed, load_phase
         self.settling = True
         """True during setup."""
+        self.makers: dict[tuple[str, str], str] = {}
+        """(role, head) → the component that made the head."""
         self.derived: list[str] = []
         """Frozen roles that components made: they are rebuilt on resume, and their hashes are compared."""
         self._hashes: dict[str, str] = {}
@@ -86,6 +88,8 @@ class Roles(Mapping[str, Role]):
 
     def add_head(self, name: str, who: str, make: Callable[[int], nn.Module], role: str, reads: Side) -> None:
         self._only_in_setup(f"head '{name}'", who)
+        if name not in self.named(role, who).heads:
+            self.makers[role, name] = who
         self.named(role, who).add_head(name, make, reads, (*self._seed, role))
 
     def add_target(self, name: str, who: str, of: str, role: str) -> None:

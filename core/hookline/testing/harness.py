@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from hookline.batch.stages import Batch, Rollout
+from hookline.batch.stages import Batch, Rollout, Term
 from hookline.config import experiment
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
@@ -30,12 +30,15 @@ from hookline.data import names
 from hookline.data.tasks import task
 from hookline.errors import PluginError
 from hookline.loop.api import open_run
+from hookline.loop.checks import check_term
 from hookline.loop.hooks import ask
 from hookline.loop.loop import PhaseLoop
 from hookline.loop.phase import Counters
 from hookline.loop.session import Session
 from hookline.plan.planner import make_plan
 from hookline.runs.figures import MetricLog
+from hookline.storage.journal import Journal
+from hookline.testing.asking import Asking, Service
 from hookline.testing.surroundings import Setting, any_completion, earlier, neighbours, stand_in_offers
 from hookline.training.trainer import Trainer
 from hookline.world.signals import Stopping
@@ -96,6 +99,8 @@ class Harness:
         """The resolved experiment."""
         self.run = open_run(folder, self.plan)
         """The run in `folder`."""
+        self.service = Service()
+        """What happens to the questions that components ask through `ctx.each`."""
         self.runner = asyncio.Runner()
         """The event loop that runs coroutines which hooks return."""
         self._opened: list[PhaseLoop] = []
@@ -155,6 +160,8 @@ class Harness:
         metrics = loop.phase.metrics
         metrics.__class__ = Lenient
         cast(Lenient, metrics).undeclared = set()
+        loop.ctx.__class__ = Asking
+        cast(Asking, loop.ctx).service = self.service
         return loop
 
     def resumed(self) -> PhaseLoop:
@@ -201,9 +208,18 @@ class Harness:
                 found[name] = value
         return found
 
+    def forget(self, keep: int = 0) -> None:
+        """Drop the answers of `ctx.once` and `ctx.each` from the run's journal, except the first ones."""
+        journal = self.run.journal
+        if len(journal) > keep:
+            kept = journal.path.read_bytes().splitlines(keepends=True)[:keep]
+            journal.path.write_bytes(b"".join(kept))
+            self.run.journal = Journal(journal.path)
+
     def restore(self) -> None:
-        """Return to the start: weights, optimiser, counters, and the state of every component."""
+        """Return to the start: weights, optimiser, counters, journal, and the state of every component."""
         phase = self.loop.phase
+        self.forget()
         with torch.no_grad():
             for name, role in phase.roles.items():
                 for n, tensor in role.tensors().items():
@@ -264,8 +280,20 @@ class Harness:
     def ask(self, hook: str, **arguments: Any) -> Any:
         """The component's answer to a hook, from the start, called as the engine calls it."""
         self.restore()
+        return self.again(hook, **arguments)
+
+    def again(self, hook: str, **arguments: Any) -> Any:
+        """The component's answer to a hook, from where it is: the component remembers its earlier answers."""
         answer = ask(self.component, self.slot, hook, {"ctx": self.loop.ctx, **arguments})
         return self.runner.run(waited(answer)) if inspect.isawaitable(answer) else answer
+
+    def term(self, rollout: Batch, fresh: bool = True) -> Term:
+        """The answer of a reward under test, checked as the core checks it: a value per row or token, and `ok_B` [B].
+
+        fresh: whether the phase is reset to its start first.
+        """
+        answer = (self.ask if fresh else self.again)("hookline_reward", rollout=rollout)
+        return check_term(answer, self.slot, cast(Rollout, rollout))
 
     def around(self, hook: str, inner: Batch, **arguments: Any) -> Any:
         """What the component returns when its wrapper of a hook receives the answer `inner`, from the start."""

@@ -68,6 +68,10 @@ class Subject:
         """The data, phases and neighbours in which the component takes a step; None until the first harness is made."""
         self.fails: str | None = None
         """Why the component fails to take a step; empty if it takes one, None before the first attempt."""
+        self.judges: str | None = None
+        """Why a reward judges no row; empty if it judges one, None before the first question."""
+        self.drawn: list[str] | None = None
+        """The global random generators that the component has used; None before the first attempt."""
         self._harnesses: dict[str, Harness] = {}
         self._made = 0
         rows = folder / "rows.jsonl"
@@ -102,6 +106,15 @@ class Subject:
             self.settle()
         assert self.setting is not None
         return self._open(self.setting, options)
+
+    @contextlib.contextmanager
+    def fresh(self, **options: Any) -> Iterator[Harness]:
+        """A new harness, closed at the end of the `with` block."""
+        harness = self.new(**options)
+        try:
+            yield harness
+        finally:
+            harness.close()
 
     def settle(self) -> None:
         """Find a setting in which the component takes a step, else the first setting that at least opens.

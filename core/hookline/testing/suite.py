@@ -17,13 +17,20 @@ import torch
 from hookline.contract.check import KIND_OF_HOOK, check_class, hook_methods, kind_of
 from hookline.contract.component import Component
 from hookline.contract.kinds import KINDS, taught
-from hookline.errors import HooklineError, nearest
+from hookline.errors import HooklineError, PluginError, ServiceError, nearest
 from hookline.registry.offers import Offer
+from hookline.testing import generators
 from hookline.testing.subject import Subject, offer_of
 
-__all__ = ["Broken", "Law", "NotApplicable", "Report", "Verdict", "check", "conformance", "law", "laws"]
+__all__ = ["Broken", "Law", "NotApplicable", "NotTried", "Report", "Verdict", "check", "conformance", "law", "laws"]
 
 UNREACHED = "see `stands`: the component takes no step here"
+SHARED = "see `own-randomness`: two answers of the component cannot be compared"
+WAITING = {
+    UNREACHED: "a component that completes a step; see `stands`",
+    SHARED: "a component that leaves the global random generators alone; see `own-randomness`",
+}
+"""Why a law waits for another law, and what it needs."""
 
 
 class Broken(AssertionError):
@@ -32,6 +39,10 @@ class Broken(AssertionError):
 
 class NotApplicable(Exception):
     """Raised if a law does not apply to this component; the message says why."""
+
+
+class NotTried(Exception):
+    """Raised if a law applies to this component but could not be tested; the message says what was missing."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +56,11 @@ class Law:
     meaning: str
     """What the law requires, in a line."""
     test: Callable[[Subject], str | None]
-    """Tests a subject; may return a remark, and raises `Broken` or `NotApplicable`."""
+    """Tests a subject; may return a remark, and raises `Broken`, `NotApplicable` or `NotTried`."""
     claimed: bool = False
     """Whether the law applies only to components that name it in `promises`."""
     alone: bool = False
-    """Whether the law also applies to a component that takes no step."""
+    """Whether the law also applies to a component that takes no step, or draws from global random generators."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,10 @@ class Verdict:
     """The law's name."""
     meaning: str
     """What the law requires, in a line."""
-    outcome: Literal["pass", "fail", "not applicable"]
-    """Whether the component keeps the law."""
+    outcome: Literal["pass", "fail", "not applicable", "not tried"]
+    """Whether the component keeps the law; `not tried` if the law applies but nothing could be tested."""
     detail: str = ""
-    """What differed and by how much, or why the law does not apply."""
+    """What differed and by how much, or why the law does not apply or was not tried."""
 
 
 _laws: list[Law] = []
@@ -86,7 +97,8 @@ def law(*groups: str, name: str = "", claimed: bool = False, alone: bool = False
 
 def every_law() -> list[Law]:
     """All laws, in the order in which they are tested; importing their modules declares them."""
-    from hookline.testing.lawbook import common, apart, updates, columns, rewards, rollouts, feedback  # noqa: F401, I001
+    from hookline.testing.lawbook import common, randomness, apart, updates, learning, columns, credit  # noqa: F401, I001
+    from hookline.testing.lawbook import rewards, services, rollouts, feedback  # noqa: F401
     from hookline.testing.lawbook import trackers, tasks, engines, environments, formats, commands  # noqa: F401
 
     return _laws
@@ -132,9 +144,19 @@ class Report:
         return [verdict for verdict in self.verdicts if verdict.outcome == "fail"]
 
     @property
+    def untried(self) -> list[Verdict]:
+        """The verdicts of the laws that apply but could not be tested."""
+        return [verdict for verdict in self.verdicts if verdict.outcome == "not tried"]
+
+    @property
     def passed(self) -> bool:
-        """Whether no law is broken."""
-        return not self.broken
+        """Whether every law that applies was tested, and none is broken."""
+        return not self.broken and not self.untried
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `hookline plugins check`: 5 if a law is broken, 7 if a service did not answer, else 0."""
+        return PluginError.exit_code if self.broken else ServiceError.exit_code if self.untried else 0
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -149,20 +171,23 @@ class Report:
         }
 
     def __str__(self) -> str:
-        marks = {"pass": "✓", "fail": "✗", "not applicable": "·"}
+        marks = {"pass": "✓", "fail": "✗", "not applicable": "·", "not tried": "?"}
         width = max(len(verdict.law) for verdict in self.verdicts)
         lines = [str(self.offer), ""]
-        reached = [verdict for verdict in self.verdicts if verdict.detail != UNREACHED]
+        reached = [verdict for verdict in self.verdicts if verdict.detail not in WAITING]
+        said: set[str] = set()
         for verdict in reached:
             lines.append(f"{marks[verdict.outcome]} {verdict.law:<{width}}  {verdict.meaning}")
-            if verdict.detail and verdict.outcome != "pass":
+            if verdict.detail and verdict.outcome != "pass" and verdict.detail not in said:
                 lines.append(f"  {'':<{width}}  {verdict.detail}")
-        counts = [sum(v.outcome == outcome for v in self.verdicts) for outcome in marks]
-        waiting = len(self.verdicts) - len(reached)
-        kept = f"{counts[0]} law{'' if counts[0] == 1 else 's'} kept"
-        lines += ["", f"{kept}, {counts[1]} broken, {counts[2] - waiting} not applicable"]
-        more = "1 more law needs" if waiting == 1 else f"{waiting} more laws need"
-        lines += [f"{more} a component that completes a step; see `stands`"] if waiting else []
+            said |= {verdict.detail} if verdict.outcome == "not tried" else set()
+        counts = {outcome: sum(v.outcome == outcome for v in reached) for outcome in marks}
+        kept = f"{counts['pass']} law{'' if counts['pass'] == 1 else 's'} kept"
+        lines += ["", f"{kept}, {counts['fail']} broken, {counts['not applicable']} not applicable"]
+        lines[-1] += f", {counts['not tried']} not tried" if counts["not tried"] else ""
+        for why, what in WAITING.items():
+            if waiting := sum(verdict.detail == why for verdict in self.verdicts):
+                lines.append(f"{waiting} more law{' needs' if waiting == 1 else 's need'} {what}")
         return "\n".join(lines)
 
 
@@ -195,9 +220,15 @@ def judge(one: Law, subject: Subject) -> Verdict:
         try:
             if not one.alone and stands(subject):
                 raise NotApplicable(UNREACHED)
+            if "every" not in one.groups and (why := unjudged(subject)):
+                raise NotTried(why)
+            if not one.alone and "own-randomness" not in exempt and shared_generators(subject):
+                raise NotApplicable(SHARED)
             return Verdict(one.name, one.meaning, "pass", one.test(subject) or "")
         except NotApplicable as why_not:
             return Verdict(one.name, one.meaning, "not applicable", str(why_not))
+        except NotTried as missing:
+            return Verdict(one.name, one.meaning, "not tried", str(missing))
         except (Broken, HooklineError) as err:
             return Verdict(one.name, one.meaning, "fail", str(err))
         except Exception as err:
@@ -216,6 +247,34 @@ def stands(subject: Subject) -> str:
             except HooklineError as err:
                 subject.fails = str(err)
     return subject.fails
+
+
+def unjudged(subject: Subject) -> str:
+    """Why nothing can be said about a reward: it judged no row. Empty if it judged one, and for other components."""
+    if subject.judges is None:
+        subject.judges = ""
+        if subject.kind == "reward" and not stands(subject):
+            harness = subject.harness()
+            rollout = harness.batch("rollout")
+            ok_B = harness.term(rollout).ok_B
+            if ok_B is not None and len(rollout) and not bool(ok_B.any()):
+                asked = " through ctx.each: no service answered" if harness.service.asked else ""
+                subject.judges = (
+                    f"the reward judged none of {len(rollout)} rows{asked}; start what it asks, then repeat"
+                )
+    return subject.judges
+
+
+def shared_generators(subject: Subject) -> list[str]:
+    """The global random generators that a component's setup or steps have used, of `random`, NumPy and torch."""
+    if subject.drawn is None:
+        subject.drawn = []
+        if "loop" in KINDS[subject.kind].laws and not stands(subject):
+            before = generators.states()
+            with subject.fresh() as harness:
+                harness.step(2)
+            subject.drawn = generators.differing(before, generators.states())
+    return subject.drawn
 
 
 def check(target: type[Component] | Offer, **options: Any) -> Report:
@@ -250,6 +309,8 @@ def conformance(cls: type[Component], **options: Any) -> Any:
             pytest.skip(verdict.detail)
         if verdict.outcome == "fail":
             pytest.fail(f"{offer} breaks the law '{law.name}': {law.meaning}\n{verdict.detail}", pytrace=False)
+        if verdict.outcome == "not tried":
+            pytest.fail(f"the law '{law.name}' was not tried on {offer}: {verdict.detail}", pytrace=False)
 
     return pytest.mark.parametrize("law", mine, ids=[one.name for one in mine])(test)
 

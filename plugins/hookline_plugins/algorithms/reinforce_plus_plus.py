@@ -12,6 +12,8 @@ the rows of the batch agree.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from hookline import Context, Scored
@@ -35,6 +37,9 @@ class ReinforcePlusPlusBaseline(ReinforcePlusPlus):
     """REINFORCE++ on each answer's reward minus the mean reward of its prompt's answers."""
 
     needs = ReinforcePlusPlus.needs | {"groups"}
+    exempt: Mapping[str, str] = {
+        "own-group": "groups give the baseline, and advantages are then scaled over the whole batch"
+    }
 
     def rewards(self, scored: Scored) -> Tensor:
         mean_B = maths.over_episodes(maths.group_mean, scored.reward_B, scored.group_B, scored.episode_B)

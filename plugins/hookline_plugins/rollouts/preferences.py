@@ -61,7 +61,9 @@ class Preferences(Component):
         if left:
             ctx.run.notice(f"{source.name}: {left} judgements are longer than {longest} tokens and were left out")
         if same:
-            ctx.run.notice(f"{source.name}: {same} of {len(source)} judgements compare identical answers and were left out")
+            ctx.run.notice(
+                f"{source.name}: {same} of {len(source)} judgements compare identical answers and were left out"
+            )
         if empty:
             ctx.run.notice(f"{source.name}: {empty} of {len(source)} judgements have an empty answer")
 

@@ -139,19 +139,32 @@ def no_rows(subject: Subject) -> str | None:
 @law("loop")
 def resume(subject: Subject) -> str | None:
     """Saved after two steps and loaded into a new process, the run goes on bit for bit as without interruption."""
-    harness = subject.new()
-    try:
+    with subject.fresh() as harness:
         harness.step(2)
         harness.loop.checkpoint.save()
-        straight = after(harness, harness.loop)
-        again = after(harness, harness.resumed())
-    finally:
-        harness.close()
-    different = [
-        f"{name} by {apart(value, again[name]):.1g} of its largest" if isinstance(value, Tensor) else name
-        for name, value in straight.items()
-        if not equal(value, again.get(name))
-    ]
+        answers = [len(harness.run.journal)]
+        straight = after(harness, harness.loop, answers)
+
+        def differing(keep: int) -> list[str]:
+            """What differs if a process was killed when the journal held that many answers."""
+            harness.forget(keep)
+            again = after(harness, harness.resumed())
+            return [
+                f"{name} by {apart(value, again[name]):.1g} of its largest" if isinstance(value, Tensor) else name
+                for name, value in straight.items()
+                if not equal(value, again.get(name))
+            ]
+
+        at_save, midway, at_end = answers
+        different, from_journal = differing(at_end), False
+        if at_end > at_save and not differing(at_save):  # with every question asked again, all is equal
+            different = different or differing(midway)  # killed between two steps: the second is asked again
+            from_journal = bool(different)
+    if from_journal:
+        raise Broken(
+            f"after a resume these differ: {', '.join(different[:4])}; ctx.each and ctx.once read the answers of lost steps from the "
+            "journal and do not ask again, so what `ask` itself remembers is missing; remember it from the Term that ctx.each returns"
+        )
     if different:
         raise Broken(
             f"after a resume these differ: {', '.join(different[:4])}; return the component's whole state from state_dict"
@@ -159,9 +172,16 @@ def resume(subject: Subject) -> str | None:
     return None
 
 
-def after(harness: Harness, loop: PhaseLoop) -> dict[str, Any]:
-    """Two steps later: figures, weights, every component's state, and the judgements that were collected."""
-    figures = harness.step(2, loop)
+def after(harness: Harness, loop: PhaseLoop, answers: list[int] | None = None) -> dict[str, Any]:
+    """Two steps later: figures, weights, every component's state, and the judgements that were collected.
+
+    answers: a list to which the length of the journal after each step is added.
+    """
+    figures: dict[str, float] = {}
+    for _ in range(2):
+        figures = harness.step(1, loop)
+        if answers is not None:
+            answers.append(len(harness.run.journal))
     collected = harness.run.collecting("harness")
     return {
         **figures,

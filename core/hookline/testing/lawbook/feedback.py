@@ -11,7 +11,7 @@ from hookline.batch.stages import Batch, Judgement
 from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import groups_of
 from hookline.testing.subject import Subject
-from hookline.testing.suite import Broken, law
+from hookline.testing.suite import Broken, NotApplicable, law
 
 
 def judged(harness: Harness, scored: Batch) -> list[Judgement]:
@@ -54,6 +54,10 @@ def permutation(subject: Subject) -> str | None:
     scored = harness.batch("score")
     groups = groups_of(scored)[::-1]
     shuffled = scored.rows(torch.cat([(scored.group_B == group).nonzero()[:, 0] for group in groups]))
+    if by_sample(scored, judged(harness, scored)) != by_sample(scored, judged(harness, scored)):
+        raise NotApplicable(
+            "two equal questions get different answers, so two answers cannot be compared; see `deterministic`"
+        )
     one, other = by_sample(scored, judged(harness, scored)), by_sample(shuffled, judged(harness, shuffled))
     if one != other:
         changed = len(set(one) ^ set(other))

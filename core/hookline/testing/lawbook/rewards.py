@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from hookline.batch.stages import Batch, Term
-from hookline.loop.checks import check_term
 from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import apart, groups_of, order_of, widened
 from hookline.testing.subject import Subject
-from hookline.testing.suite import Broken, law
+from hookline.testing.suite import Broken, NotApplicable, law
 
 LIMIT = 5e-6
+Answers = tuple[Tensor, Tensor]
+"""The reward of each row [B], and whether the row was judged [B]."""
 
 
 def said(harness: Harness, rollout: Batch) -> Any:
@@ -23,15 +24,29 @@ def said(harness: Harness, rollout: Batch) -> Any:
     return answer.value if isinstance(answer, Term) else answer
 
 
-def worth(harness: Harness, rollout: Any) -> tuple[Tensor, Tensor]:
-    """The reward of each row, and whether the row was judged."""
-    term = check_term(harness.ask("hookline_reward", rollout=rollout), harness.slot, rollout)
+def worth(harness: Harness, rollout: Any, fresh: bool = True) -> Answers:
+    """The reward of each row, and whether the row was judged. fresh: as in `Harness.term`."""
+    term = harness.term(rollout, fresh)
     value = term.value if term.value.dim() == 1 else term.value.sum(1)
     assert term.ok_B is not None
     return value, term.ok_B
 
 
-def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], what: str) -> None:
+def steady(harness: Harness, rollout: Any) -> Answers:
+    """`worth`, of a reward that gives equal rows equal answers; raises NotApplicable for other rewards."""
+    one, two = worth(harness, rollout), worth(harness, rollout)
+    if not alike(one, two, 0.0):
+        raise NotApplicable(
+            "two equal questions get different answers, so two answers cannot be compared; see `deterministic`"
+        )
+    return one
+
+
+def alike(one: Answers, other: Answers, limit: float = LIMIT) -> bool:
+    return torch.equal(one[1], other[1]) and apart(one[0], other[0]) <= limit
+
+
+def same(one: Answers, other: Answers, what: str) -> None:
     if not torch.equal(one[1], other[1]):
         raise Broken(f"{what}, {int(other[1].sum())} rows are judged instead of {int(one[1].sum())}, or different rows")
     distance = apart(one[0], other[0])
@@ -66,13 +81,24 @@ def paid_where_chosen(subject: Subject) -> str | None:
     return "one number per row, which the core puts on the last chosen token"
 
 
+def by_padding(harness: Harness, rollout: Batch) -> Answers:
+    """The rewards with more padding, full of junk."""
+    return worth(harness, widened(rollout, harness.tokenizer.vocabulary))
+
+
+def by_order(harness: Harness, rollout: Batch, plain: Answers) -> tuple[Answers, Answers]:
+    """The rewards of shuffled rows: those expected, and those given."""
+    order = order_of(rollout, within_groups=not relative(harness))
+    return (plain[0][order], plain[1][order]), worth(harness, rollout.rows(order))
+
+
 @law("reward")
 def padding(subject: Subject) -> str | None:
     """Nothing depends on padding: more padding, or junk in it, changes no reward."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
-    wide = widened(rollout, harness.tokenizer.vocabulary)
-    same(worth(harness, rollout), worth(harness, wide), "with three more columns of padding, full of junk")
+    plain = steady(harness, rollout)
+    same(plain, by_padding(harness, rollout), "with three more columns of padding, full of junk")
     return None
 
 
@@ -81,9 +107,7 @@ def permutation(subject: Subject) -> str | None:
     """The order of rows does not matter: each row keeps its own reward."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
-    order = order_of(rollout, within_groups=not relative(harness))
-    value, ok = worth(harness, rollout)
-    same((value[order], ok[order]), worth(harness, rollout.rows(order)), "with the rows in another order")
+    same(*by_order(harness, rollout, steady(harness, rollout)), "with the rows in another order")
     return None
 
 
@@ -92,7 +116,11 @@ def other_rows(subject: Subject) -> str | None:
     """A row's reward does not depend on other prompts: without their rows it is the same."""
     harness = subject.harness()
     rollout = harness.batch("rollout")
-    value, ok = worth(harness, rollout)
+    value, ok = steady(harness, rollout)
+    if not alike((value, ok), by_padding(harness, rollout)):
+        raise NotApplicable("fewer rows have less padding, which changes rewards here; see `padding`")
+    if not alike(*by_order(harness, rollout, (value, ok))):
+        raise NotApplicable("fewer rows are in other places, which changes rewards here; see `permutation`")
     rows = [[row] for row in range(len(rollout))]
     if relative(harness):
         rows = [(rollout.group_B == group).nonzero()[:, 0].tolist() for group in groups_of(rollout)]
@@ -107,8 +135,9 @@ def deterministic(subject: Subject) -> str | None:
     harness = subject.harness()
     rollout = harness.batch("rollout")
     one, two = worth(harness, rollout), worth(harness, rollout)
-    if apart(one[0], two[0]) or not torch.equal(one[1], two[1]):
+    if not alike(one, two, 0.0):
         raise Broken(
-            f"the second answer differs by {apart(one[0], two[0]):.2g} of the largest; draw from ctx.rng(purpose, sample id)"
+            f"the second answer differs by {apart(one[0], two[0]):.2g} of the largest; draw from ctx.rng(purpose, sample id), or give "
+            "`exempt` the reason why a service answers differently each time"
         )
     return None
