@@ -70,13 +70,22 @@ def test_perplexity_is_per_token_not_the_mean_of_its_terms(whole: Run) -> None:
     figure = phase(numbers(whole), "pretrain")["evaluations"][0]["figures"]["perplexity"]
     assert figure["summary"] == "perplexity"
     for point, side in zip((figure["points"][0], figure["points"][-1]), samples(whole, "pretrain")):
-        total, tokens = sum(s["terms"]["perplexity"] for s in side), sum(s["tokens"] for s in side)
-        assert point["value"] == pytest.approx(math.exp(-total / tokens), rel=1e-5)
+        total, tokens = (
+            sum(s["tokens"] * math.log(s["terms"]["perplexity"]) for s in side),
+            sum(s["tokens"] for s in side),
+        )
+        assert point["value"] == pytest.approx(math.exp(total / tokens), rel=1e-5)
+        assert (
+            min(s["terms"]["perplexity"] for s in side) <= point["value"] <= max(s["terms"]["perplexity"] for s in side)
+        )
         assert point["low"] < point["value"] < point["high"]
     assert figure["ratio"]["value"] == pytest.approx(
         figure["points"][-1]["value"] / figure["points"][0]["value"], rel=1e-4
     )
     assert figure["change"]["high"] < 0, "training on eight kinds of sentence lowers it, surely"
+    first, *_, last = samples(whole, "pretrain")
+    fell = [float(after["terms"]["perplexity"] < before["terms"]["perplexity"]) for before, after in zip(first, last)]
+    assert figure["wins"]["value"] == pytest.approx(np.mean(fell)), "whose text became likelier"
 
 
 def test_accuracy_counts_comparisons_not_rows(whole: Run) -> None:

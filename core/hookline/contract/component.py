@@ -136,7 +136,10 @@ class Component(Generic[ConfigT]):
             raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
 
     def summarise(self, term: Term, scored: Scored) -> float:
-        """Rewards only: return one figure for the rows of an evaluation; by default the mean over judged rows."""
+        """Rewards only: return one figure for the rows of an evaluation; by default the mean over judged rows.
+
+        Called for all rows, for each row alone, whose figure is kept in evaluations.jsonl, and without each prompt's rows.
+        """
         value_B = term.value if term.value.dim() == 1 else term.value.sum(1)
         if term.ok_B is not None:
             value_B = value_B[term.ok_B]

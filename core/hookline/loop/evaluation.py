@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
@@ -69,10 +70,10 @@ class Evaluator:
                 figures[name] = float(component.summarise(term, scored))
         said: list[dict[str, float]] = [{} for _ in judged.records]
         for name, term in terms.items():
-            totals = (term.value if term.value.dim() == 1 else term.value.sum(1)).tolist()
+            figure_B = self._of_rows(name, term, scored)
             for row, ok in enumerate(term.ok_B.tolist() if term.ok_B is not None else ()):
                 if ok:
-                    said[row][name] = totals[row]
+                    said[row][name] = figure_B[row]
         of_row = dict(zip(ok_B.nonzero()[:, 0].tolist(), said))
         samples = [
             {
@@ -87,6 +88,14 @@ class Evaluator:
         ]
         self._leave_out(figures, samples, scored, terms)
         return figures, samples
+
+    def _of_rows(self, name: str, term: Term, scored: Scored) -> list[float]:
+        """The figure of each row alone; with the default mean, that is the row's reward."""
+        component, slot = self.rewards[name]
+        if type(component).summarise is Component.summarise:
+            return cast("list[float]", (term.value if term.value.dim() == 1 else term.value.sum(1)).tolist())
+        with blame(slot, "summarise"):
+            return [float(component.summarise(*_some(term, scored, [row]))) for row in range(len(scored))]
 
     def _leave_out(
         self, figures: dict[str, float], samples: list[dict[str, Any]], scored: Scored, terms: dict[str, Term]
@@ -103,10 +112,15 @@ class Evaluator:
             if summary_of([(prompt_sums(samples, name), figure)]):
                 continue
             for group in dict.fromkeys(scored.group_B.tolist()):
-                rows = (scored.group_B != group).nonzero()[:, 0]
-                some = scored.rows(rows)
-                value = term.value[rows] if term.value.dim() == 1 else term.value[rows][:, : some.token_ids_BT.shape[1]]
-                left = type(term)(value, None if term.ok_B is None else term.ok_B[rows])
+                rows = (scored.group_B != group).nonzero()[:, 0].tolist()
                 with blame(slot, "summarise"):
-                    figure = float(component.summarise(left, some)) if len(rows) else math.nan
+                    figure = float(component.summarise(*_some(term, scored, rows))) if rows else math.nan
                 first[group].setdefault("without", {})[name] = figure
+
+
+def _some(term: Term, scored: Scored, rows: Sequence[int]) -> tuple[Term, Scored]:
+    """The term and the batch of some rows."""
+    some = scored.rows(rows)
+    value = term.value[list(rows)]
+    value = value if value.dim() == 1 else value[:, : some.token_ids_BT.shape[1]]
+    return Term(value, None if term.ok_B is None else term.ok_B[list(rows)]), some

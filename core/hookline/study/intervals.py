@@ -122,8 +122,9 @@ def prompt_parts(sums_S: Sequence[PromptSums], value_S: Floats, summary: str | N
     if (np.stack([sums.count_G for sums in sums_S]).sum(0) > 0).sum() < 2:
         return None
     if summary:
+        above_SG = np.stack([sums.above_G(summary) for sums in sums_S])
         below_SG = np.stack([sums.below_G(summary) for sums in sums_S])
-        return contributions(np.stack([sums.value_G for sums in sums_S]), below_SG, summary)
+        return contributions(above_SG, below_SG, summary)
     without_SG = [np.where(sums.count_G > 0, sums.without_G, value) for sums, value in zip(sums_S, value_S)]
     parts = [jackknife(float(value), without_G) for value, without_G in zip(value_S, without_SG)]
     return None if any(part is None for part in parts) else np.concatenate(parts)  # type: ignore[arg-type]

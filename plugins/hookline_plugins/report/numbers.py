@@ -123,7 +123,10 @@ def _evaluation(spec: words.Spec, entries: Sequence[Json], rows: Sequence[Json],
 def _figure(
     term: str, component: str, entries: Sequence[Json], said: Mapping[int, float | None], resamples: int
 ) -> Json:
-    """One figure at every evaluation, its change from the first to the last, and the share of rows that rose."""
+    """One figure at every evaluation, its change from the first to the last, and the share of rows that rose.
+
+    The share of a perplexity is that of rows whose perplexity fell.
+    """
     tables = [Table(entry["samples"], term) for entry in entries]
     summary = _summary(tables, [said.get(entry["step"]) for entry in entries])
     points = []
@@ -141,7 +144,8 @@ def _figure(
         if summary == "perplexity":
             found["ratio"] = ratio(first, last, resamples)
         if component not in NO_CONTEST:
-            found["wins"] = last.against(first).estimate("mean", resamples)
+            better, worse = (first, last) if summary == "perplexity" else (last, first)
+            found["wins"] = better.against(worse).estimate("mean", resamples)
     return found
 
 
@@ -184,7 +188,9 @@ class Table:
         order = {group: i for i, group in enumerate(dict.fromkeys(self.groups))}
         where = np.array([order[group] for group in self.groups], np.intp)
         above, below = np.zeros(len(order)), np.zeros(len(order))
-        np.add.at(above, where, self.value)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logprob = -self.tokens * np.log(self.value)  # of a row whose value is its perplexity
+        np.add.at(above, where, logprob if summary == "perplexity" else self.value)
         np.add.at(below, where, self.tokens if summary == "perplexity" else np.ones(self.count))
         return above, below
 

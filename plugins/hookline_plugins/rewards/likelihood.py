@@ -11,7 +11,7 @@ from hookline import Component, Context, PhaseName, Rollout, Scored, Term, hooki
 
 
 class Perplexity(Component):
-    """log p(token) under the policy, among all tokens. Over an evaluation: exp of minus the mean per token."""
+    """log p(token) under the policy, among all tokens. Over an evaluation, and for each row: exp of minus the mean per token."""
 
     better = "lower"
     needs = frozenset({"before"})
