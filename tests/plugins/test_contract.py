@@ -343,6 +343,22 @@ def test_a_missing_column_is_named(plugin: Write, tiny: Tiny) -> None:
     assert problems(tiny(update="mine"), path) == ("'mine' needs 'margin_B', which nothing in phase 'rl' gives",)
 
 
+@pytest.mark.parametrize(("need", "meant"), [("behavior", "behaviour"), ("group", "groups"), ("critics", "critic")])
+def test_a_misspelt_need_gets_the_nearest_word(need: str, meant: str, plugin: Write, tiny: Tiny) -> None:
+    path = plugin(
+        f"class Mine(Component):\n    needs = {{'{need}'}}\n    @hookimpl\n    def hookline_update(self, batch): ..."
+    )
+    [problem] = problems(tiny(update="mine"), path)
+    assert problem == f"'mine' needs '{need}', which nothing in phase 'rl' gives; did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize(("hook", "kind"), [("hookline_updat", "update"), ("hookline_rewrad", "reward")])
+def test_a_loose_file_whose_only_hook_is_misspelt(hook: str, kind: str, plugin: Write, tiny: Tiny) -> None:
+    path = plugin(f"class Mine(Component):\n    @hookimpl\n    def {hook}(self): ...")
+    err = refusal(PluginError, tiny(**{kind: "mine"}), path)
+    assert f"unknown hook '{hook}'; did you mean 'hookline_{kind}'?" in str(err)
+
+
 def test_another_advantage_takes_gaes_place_by_one_word(tiny: Tiny, tmp_path: Path) -> None:
     found = {}
     for advantage in ("gae", "loo"):
@@ -516,6 +532,15 @@ def test_a_nan_advantage_names_row_and_plugin(plugin: Write, tiny: Tiny, tmp_pat
     ("body", "sentence"),
     [
         ("ctx.train(batch, lambda mb: mb.batch.advantage_BT.mean())", r"the loss function returned a Tensor"),
+        (
+            "ctx.train(batch, lambda mb: mb.batch.advantage_BT + mb.token_mean(mb.batch.advantage_BT))",
+            r"torch's add was given a loss",
+        ),
+        ("ctx.train(batch, lambda mb: 1.0 - mb.token_mean(mb.batch.advantage_BT))", r"a loss was added to a float"),
+        (
+            "ctx.train(batch, lambda mb: torch.exp(mb.token_mean(mb.batch.advantage_BT)))",
+            r"torch's exp was given a loss",
+        ),
         ("ctx.train(batch, lambda mb: mb.token_mean(mb['old_BT']))", r"no column 'old_BT'"),
         (
             "ctx.train(batch, lambda mb: mb.token_mean(mb.stats(want=('entropi',))['entropi']))",
@@ -533,6 +558,9 @@ def test_a_nan_advantage_names_row_and_plugin(plugin: Write, tiny: Tiny, tmp_pat
     ],
     ids=[
         "bare-loss",
+        "tensor-and-loss",
+        "number-and-loss",
+        "function-of-loss",
         "column",
         "statistic",
         "undeclared",

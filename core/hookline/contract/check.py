@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
 
 from hookline.contract.component import Component
@@ -39,12 +40,16 @@ def hook_methods(cls: type[Component]) -> dict[str, dict[str, Any]]:
 
 
 def kind_of(cls: type[Component]) -> str:
-    """The kind of a class, from the hooks that it answers or the base class that it derives from."""
+    """The kind of a class, from the hooks that it answers or the base class that it derives from.
+
+    A hook that does not exist counts as the one with the most similar name, so that the misspelt name is what is reported.
+    """
     if based := kind_of_base(cls):
         return based
     hooks = hook_methods(cls)
     answers = [name for name, options in hooks.items() if not options.get("wrapper")]
-    found = [KIND_OF_HOOK[name] for name in answers if name in KIND_OF_HOOK]
+    meant = (name for word in answers if word not in SPECS for name in get_close_matches(word, KIND_OF_HOOK, n=1))
+    found = [KIND_OF_HOOK[name] for name in (*answers, *meant) if name in KIND_OF_HOOK]
     told = [kind for kind in found if KINDS[kind].scope != "phase"]
     more = [kind for kind in found if set(answers) & set(KINDS[kind].also)]
     return next(iter([*told, *more, *found]), "wrapper" if hooks else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,9 +40,14 @@ class Loss:
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
             raise PluginError(
-                "a loss was added to a number or tensor", "use mb.token_mean, mb.row_mean or mb.mean_over"
+                f"a loss was added to {a(type(other).__name__)}", "use mb.token_mean, mb.row_mean or mb.mean_over"
             )
         return Loss(self.value + other.value, self.parts + other.parts)
+
+    def __radd__(self, other: Any) -> Loss:
+        if isinstance(other, int) and other == 0:  # `sum` of losses begins with 0
+            return self
+        return self.__add__(other)
 
     def __mul__(self, factor: float) -> Loss:
         if not isinstance(factor, int | float):
@@ -62,6 +67,24 @@ class Loss:
 
     def __sub__(self, other: Loss) -> Loss:
         return self + -other
+
+    def __rsub__(self, other: Any) -> Loss:
+        return (-self).__add__(other)
+
+    def __rtruediv__(self, other: object) -> Loss:
+        raise PluginError(f"{a(type(other).__name__)} was divided by a loss", "divide inside the mean")
+
+    def __pow__(self, power: object) -> Loss:
+        raise PluginError("a loss was raised to a power", "apply the power inside the mean: mb.token_mean(x_BT**2)")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: object) -> Any:
+        """Called by torch for any of its functions and operators that is given a loss, e.g. `tensor + loss`."""
+        name = str(getattr(function, "__name__", function))
+        raise PluginError(
+            f"torch's {name} was given a loss, whose value is for a part of a batch only",
+            "compute with tensors inside mb.token_mean, mb.row_mean or mb.mean_over",
+        )
 
 
 @dataclass

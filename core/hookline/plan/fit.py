@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from hookline.batch.stages import Advantaged, Scored
 from hookline.contract.family import SIDES
 from hookline.contract.kinds import KINDS
-from hookline.errors import ExperimentError
+from hookline.errors import ExperimentError, nearest
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.slots import Problem
 from hookline.registry.slot import Slot
@@ -142,7 +142,10 @@ def missing(need: str, slot: Slot, phase: PlannedPhase, source: Slot | None = No
         "critic": "a critic, but nothing in this phase provides one; name an update that does",
         "greedy": f"a greedy answer to each prompt besides the sampled ones, but '{rollout}' gives none; e.g. greedy: true",
     }
-    return f"'{slot.instance}' needs {known.get(need, f'{need!r}, which nothing in phase {phase.spec.name!r} gives')}"
+    if need in known:
+        return f"'{slot.instance}' needs {known[need]}"
+    close = nearest(need, {*known, *phase.gives, *SIDES, "feedback"})
+    return f"'{slot.instance}' needs {need!r}, which nothing in phase {phase.spec.name!r} gives{close}"
 
 
 FIT = (
