@@ -73,6 +73,8 @@ def test_every_experiment_runs(desk: Path, ask: Ask) -> None:
     for name in tried:
         [rows] = [[json.loads(line) for line in (desk / f"run-{name}/metrics.jsonl").read_text().splitlines()]]
         assert len(rows) == 10, name
+        learned = [row["metrics"].get("grad_norm") for row in rows]
+        assert name == NAMES["feedback"] or all(norm and norm > 1e-3 for norm in learned), "answers to a prompt differ"
         plugins = json.loads((desk / f"run-{name}/run.json").read_text())["plugins"]
         data = json.loads((desk / f"run-{name}/run.json").read_text())["data"]
         assert f"hookline-{name}" in {p["distribution"] for p in plugins} or f"task:{name}" in data

@@ -178,7 +178,7 @@ def experiment(name: str, kind: str) -> str:
     text = (
         f"# Some seconds on a laptop: hookline run try-{name}.yaml\n"
         f"name: try-{name}\nseed: 1\n"
-        f"tokenizer: {{train: bpe, on: '{'task:NAME' if kind == 'task' else 'builtin:keywords'}', vocabulary: 300}}\n"
+        f"tokenizer: {{train: words, on: '{'task:NAME' if kind == 'task' else 'builtin:keywords'}', vocabulary: 300}}\n"
         "model: {build: gpt2, layers: 1, width: 32, context: 64}\n"
         "phases:\n  - name: try\n"
         f"{phase}    steps: 10\n"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 
 class Example(Task):
-    """Repeat the word that occurs twice in the prompt."""
+    """Repeat the word that occurs twice in the prompt, and say nothing else."""
 
     class Config(hookline.Config):
         words: int = Field(4, ge=2, le=12)
@@ -25,7 +25,8 @@ class Example(Task):
         return {"prompt": " ".join([*words, twice]), "completion": twice}
 
     def reward(self, record, response):
-        return float(response.split() == [record["completion"]])
+        words = response.split()
+        return words.count(record["completion"]) / len(words) if words else 0.0
 
 
 def held_out(prompt: str) -> bool:
