@@ -39,6 +39,18 @@ for name, examples in {"quick": 20, "thorough": 200}.items():
     )
 settings.load_profile("quick")
 ROOT = Path(__file__).resolve().parents[1]
+TOKENS = '''
+from hookline import Component, hookimpl
+
+class Tokens(Component):
+    """The sum of the token ids, in thousands: rewards that differ from the first step on, so that a run learns something."""
+
+    name = "tokens"
+
+    @hookimpl
+    def hookline_reward(self, rollout):
+        return (rollout.token_ids_BT * rollout.mask_BT).float().sum(1) / 1000
+'''
 IMPORTS = "import torch\nfrom hookline import Component, Config, Metric, Term, UpdateConfig, hookimpl\n"
 
 
@@ -81,7 +93,7 @@ def warm_workers(warm: Warm) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prompts, and the example plugins as loose files: loo.py, vanilla.py."""
+    """Prompts, the example plugins as loose files (loo.py, vanilla.py), and tokens.py, a reward that always differs."""
     folder = tmp_path_factory.mktemp("shelf")
     letters = "abcdefghijklmnopqrstuvwxyz"
     rows = [
@@ -91,6 +103,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shutil.copy(ROOT / "examples/hookline-loo/src/hookline_loo/__init__.py", folder / "loo.py")
     shutil.copy(ROOT / "examples/vanilla.py", folder)
+    (folder / "tokens.py").write_text(TOKENS)
     return folder
 
 
@@ -119,7 +132,7 @@ def tiny(shelf: Path) -> Callable[..., dict[str, Any]]:
             "model": {"build": "gpt2", "layers": 1, "width": 16, "context": 32},
             "phases": [{key: value for key, value in phase.items() if value is not None}],
             "trackers": [],
-            "plugins": [str(shelf / "loo.py"), str(shelf / "vanilla.py")],
+            "plugins": [str(shelf / "loo.py"), str(shelf / "vanilla.py"), str(shelf / "tokens.py")],
         }
 
     return make

@@ -212,15 +212,15 @@ class Wide(Component):
 
 @pytest.mark.parametrize("new", [1, 2])
 def test_NU16_the_shortest_answers_are_defined(lab: Lab, new: int) -> None:
-    made = lab.rl({"use": "keyword-coverage"}, steps=1, patience=9)
-    words = [{"prompt": "open", "keywords": ["open"]}, {"prompt": "close", "keywords": ["close"]}]
-    lab.rows("pairs.jsonl", words)
+    source = "from hookline import Component, hookimpl\nclass First(Component):\n    name = 'first'\n    @hookimpl\n"
+    source += "    def hookline_reward(self, rollout):\n        return rollout.token_ids_BT[:, 0].float()\n"
+    made = lab.rl("first", steps=1, patience=9)
+    lab.rows("pairs.jsonl", [{"prompt": "open"}, {"prompt": "close"}])
     made["phases"][0]["rollout"]["max_new_tokens"] = new
-    said = lab.run(made)
+    said = lab.plugin_run(source, made)
     assert said.code == 0, said.err
-    refused(
-        lab.run(made, "phases.rl.rollout.max_new_tokens=0"), 2, "max_new_tokens is 0; it must be at least 1", problems=1
-    )
+    said = lab.run(made, "-p", "./mine.py", "phases.rl.rollout.max_new_tokens=0")
+    refused(said, 2, "max_new_tokens is 0; it must be at least 1", problems=1)
 
 
 def test_NU19_a_figure_that_is_nan_stays_visible(lab: Lab) -> None:

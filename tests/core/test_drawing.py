@@ -321,7 +321,7 @@ def test_a_run_names_its_engine_and_draws_with_it(tiny: Any, shelf: Path, tmp_pa
     (tmp_path / "filed.py").write_text(FILED)
     rows = [json.loads(line) for line in (shelf / "prompts.jsonl").read_text().splitlines()]
     (tmp_path / "answers.json").write_text(json.dumps({row["prompt"]: row["completion"] for row in rows}))
-    described = tiny(engine={"use": "filed", "answers": str(tmp_path / "answers.json")})
+    described = tiny(engine={"use": "filed", "answers": str(tmp_path / "answers.json")}, advantage="reward-to-go", reward="tokens")
     described["phases"][0]["rollout"]["max_new_tokens"] = 9
     described["phases"][0]["evaluate"] = [{"reward": "keyword-coverage", "rows": 4}]
     described["plugins"].append(str(tmp_path / "filed.py"))

@@ -65,7 +65,7 @@ def draws(plugin: Write, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(drawing, "EXACT", float("inf"))
 
     def run(how: str = "pass", **rollout: Any) -> hookline.Run:
-        described = tiny(engine={"use": "broken", "how": how}, reward="length")
+        described = tiny(engine={"use": "broken", "how": how}, reward="tokens")
         described["phases"][0]["rollout"] |= rollout
         described["phases"][0]["patience"] = 9
         return hookline.run(described, plugins=[plugin(BROKEN, "broken")], out=tmp_path / "run")
@@ -265,10 +265,17 @@ def test_a_phase_without_rows_says_so(plugin: Write, tiny: Tiny, tmp_path: Path,
         @hookimpl
         def hookline_reward(self, rollout):
             return Term(rollout.length_B.float(), torch.full((len(rollout),), {judged}))
+
+    class Nobody(Component):
+        name = "nobody"
+
+        @hookimpl
+        def hookline_judge(self, scored):
+            return []
     """)
-    run = hookline.run(tiny(reward="mine"), plugins=[path], out=tmp_path / "run")
-    said = [notice for notice in run.notices if "so nothing was trained" in notice]
-    assert said == ([f"phase 'rl' {sentence}, so nothing was trained"] if sentence else [])
+    described = tiny(reward="mine", advantage=None, update=None, feedback="nobody")
+    run = hookline.run(described, plugins=[path], out=tmp_path / "run")
+    assert list(run.notices) == ([f"phase 'rl' {sentence}"] if sentence else [])
 
 
 def test_what_reads_a_data_file_stands_in_the_manifest(
@@ -285,7 +292,7 @@ def test_what_reads_a_data_file_stands_in_the_manifest(
                 yield {"prompt": line}
     """, "lines")  # fmt: skip
     (tmp_path / "prompts.lines").write_text("a b\nb c\nc d\n")
-    described = tiny(reward="length")
+    described = tiny(reward="tokens")
     described["phases"][0]["rollout"]["prompts"] = str(tmp_path / "prompts.lines")
     run = hookline.run(described, plugins=[path], out=tmp_path / "run")
     used = {(offer["kind"], offer["name"]) for offer in run.about["plugins"]}
@@ -339,6 +346,6 @@ def test_an_answer_of_once_may_be_awaited_in_each_way(plugin: Write, tiny: Tiny,
             a = await ctx.once("a", ask)
             b = await asyncio.create_task(ctx.once("b", ask))
             [c] = await asyncio.gather(ctx.once("c", ask))
-            return rollout.length_B.float() + a + b + c
+            return rollout.token_ids_BT.float().sum(1) + a + b + c
     """)
     assert len(hookline.run(tiny(reward="mine"), plugins=[path], out=tmp_path / "run").rows()) == 2

@@ -14,9 +14,9 @@ import torch
 
 import hookline
 from hookline import CheckpointError, PluginError
-from hookline.loop import closing
 from hookline.loop.api import open_run, plan
 from hookline.models.role import Role
+from hookline.registry import closing
 from hookline.storage import folders, journal
 from hookline.storage.journal import Journal
 from hookline.testing import open_phase
@@ -200,7 +200,7 @@ def test_wait_runs_on_one_loop_all_through_the_run(plugin: Write, tiny: Tiny, tm
             @hookimpl
             async def hookline_reward(self, ctx, rollout):
                 assert asyncio.get_running_loop() is self.loop
-                return torch.zeros(len(rollout))
+                return rollout.token_ids_BT.float().sum(1)
 
         class Around(Component):
             @hookimpl(wrapper=True)

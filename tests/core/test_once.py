@@ -187,7 +187,7 @@ def test_the_experiment_file_of_a_sweep_is_read_once(opened: Opened, monkeypatch
     read = calls_of(monkeypatch, yaml, "parse")
     requests: list[dict[str, Any]] = []
 
-    def work(given: list[dict[str, Any]], jobs: int, lock: int, stopping: Any, progress: Any, codes: Any) -> None:
+    def work(given: list[dict[str, Any]], jobs: int, lock: int, stopping: Any, progress: Any, codes: Any, ended: Any) -> None:
         requests.extend(given)
         codes.update(dict.fromkeys((request["name"] for request in given), 7))
 

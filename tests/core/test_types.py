@@ -31,7 +31,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def auto(tiny: Any, **model: Any) -> dict[str, Any]:
-    experiment: dict[str, Any] = tiny(reward="length", advantage="loo", steps=2, save={"every": 1})
+    experiment: dict[str, Any] = tiny(reward="tokens", advantage="loo", steps=2, save={"every": 1})
     experiment["model"] |= {"autocast": "auto", "dtype": "auto", **model}
     return experiment
 

@@ -28,7 +28,7 @@ model: {build: gpt2, layers: 1, width: 32, context: 64}
 phases:
   - name: rl
     rollout: {use: generate, prompts: builtin:keywords, rows: 8, samples_per_prompt: 4, max_new_tokens: 6}
-    reward: {use: length, per: 1}
+    reward: {use: format, pattern: "[aeiou]", whole: false}
     wrap: clip-reward
     filter: [USE]
     advantage: leave-one-out
@@ -189,7 +189,7 @@ def test_it_is_explained_where_it_stands(said: dict[str, Any]) -> None:
     assert (found["hook"], found["name"], found["options"]) == ("reward", "spread", {"least": 0.5})
     lines = [line.split()[:3] for line in answer(said, "text").splitlines() if line.startswith("  reward")]
     assert [line[1:] for line in lines] == [
-        ["answers", "length"], ["wraps", "clip-reward"], ["filters", "spread"], ["filters", "third"],
+        ["answers", "format"], ["wraps", "clip-reward"], ["filters", "spread"], ["filters", "third"],
     ]  # fmt: skip
 
 

@@ -471,8 +471,9 @@ def test_rows_that_could_not_be_judged_are_dropped_and_counted(plugin: Write, ti
 def test_a_step_in_which_nobody_was_judged_is_a_step_without_update(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     source = judge("return Term(good, torch.zeros(8, dtype=torch.bool))")
     paths = plugin(PROBE, "probe"), plugin(source, "judge")
-    run = hookline.run(tiny(reward="judge", wrap="probe", steps=1), plugins=paths, out=tmp_path / "run")
-    [(_, _, figures)] = rows(run)
+    err = refusal(NumbersError, tiny(reward="judge", wrap="probe", steps=1), *paths, run=tmp_path / "run")
+    assert "nothing was learned in the only step of phase 'rl', because no row was judged" in str(err)
+    [(_, _, figures)] = rows(hookline.Run.read(tmp_path / "run"))
     assert (figures["unjudged"], figures["rows"]) == (8, 0)
     seen = module(paths[0]).SEEN
     assert seen["policy"].hash() == seen["before"]

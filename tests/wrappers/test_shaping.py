@@ -122,10 +122,10 @@ def test_equal_rewards_have_no_scale(over: str) -> None:
     assert said.abs().max() < 1e-5
 
 
-def test_evaluations_neither_use_nor_move_the_memory(tiny_run: Any, tmp_path: Path) -> None:
+def test_evaluations_neither_use_nor_move_the_memory(tiny_run: Any, shelf: Path, tmp_path: Path) -> None:
     judged = [{"every": 1, "prompts": str(tmp_path / "prompts.jsonl"), "rows": 3, "reward": "length"}]
-    plain = tiny_run(wrap=[{"use": "normalise", "over": "running"}])
-    watched = tiny_run(wrap=[{"use": "normalise", "over": "running"}], evaluate=judged)
+    phase = {"reward": "tokens", "plugins": (str(shelf / "tokens.py"),), "wrap": [{"use": "normalise", "over": "running"}]}
+    plain, watched = tiny_run(**phase), tiny_run(**phase, evaluate=judged)
     own = [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in watched if "reward" in row]
     assert own == plain
     raw = [row["eval/length"] for row in watched]

@@ -29,7 +29,7 @@ class Checkpoint:
         phase, run = self.phase, self.run
         folder = run.checkpoint_folder(self.name, phase.scope.step)
         run.sync()
-        about = {"phase": self.name, "step": phase.scope.step, "rows": len(run.rows()), "written": run.written()}
+        about = {"phase": self.name, "step": phase.scope.step, "rows": len(run.rows()), "written": run.ledger.written()}
         with folders.write_aside(folder, about) as aside:
             for name, role in phase.roles.kept.items():
                 trees.save_tree(aside, f"role-{name}", {"tensors": role.tensors(), "version": role.version})
@@ -103,7 +103,7 @@ class Checkpoint:
             "phase": self.name,
             "steps": phase.scope.step,
             "rows": len(run.rows()),
-            "written": run.written(),
+            "written": run.ledger.written(),
             "samples": phase.scope.samples,
             "adapter": policy.adapter,
             "data": dict(run.about.get("data", {})),
@@ -158,7 +158,7 @@ def _refuse_lost_phases(plan: Plan, run: Run) -> None:
     """Raises CheckpointError if a later phase has begun but an earlier one is missing: repeating that would cut its rows."""
     names = [phase.spec.name for phase in plan.phases]
     begun = {name for name in names if run.phase_folder(name).exists() or run.checkpoints(name)}
-    begun |= {row["phase"] for row in run.committed()}
+    begun |= {row["phase"] for row in run.ledger.on_disk()}
     for at, name in enumerate(names):
         later = next((other for other in names[at + 1 :] if other in begun), None)
         if later and not run.phase_folder(name).exists():

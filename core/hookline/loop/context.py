@@ -25,7 +25,7 @@ from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.contract.task import Task
 from hookline.data import encode, sources, tasks
 from hookline.data.tokenizer import Tokenizer
-from hookline.errors import PluginError, ServiceError, renamed
+from hookline.errors import PluginError, ServiceError, cause, renamed
 from hookline.inference.drawing import Drawing
 from hookline.loop.scope import Scope, Training
 from hookline.models.role import Role
@@ -67,6 +67,8 @@ class Resources:
     trainer: Trainer | None = None
     late: set[str] = field(default_factory=set)
     """The names that a notice about late answers has already mentioned."""
+    failed: list[str] = field(default_factory=list)
+    """The first failure of an answer that `ctx.each` asked for: which component asked, and the error."""
 
 
 class PhaseContext:
@@ -88,6 +90,11 @@ class PhaseContext:
         view = copy.copy(self)
         view._scope = scope
         return view
+
+    @property
+    def failed(self) -> str:
+        """The first failure of a service in this phase, since this process began; empty if there was none."""
+        return next(iter(self._resources.failed), "")
 
     def forget(self) -> None:
         """Drop the cached statistics of finished rows."""
@@ -341,8 +348,10 @@ class PhaseContext:
                 for _ in range(retries + 1):
                     try:
                         return float(await asyncio.wait_for(ask(row), timeout))
-                    except (TimeoutError, OSError, ServiceError):
-                        continue
+                    except (TimeoutError, OSError, ServiceError) as err:
+                        if not self._resources.failed:
+                            why = f"no answer within {timeout:g} s" if isinstance(err, TimeoutError) else cause(err)
+                            self._resources.failed.append(f"'{self.instance}': {why}")
                 return None
 
             place = self._place("each", int(rollout.sample_B[row]), call)

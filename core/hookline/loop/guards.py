@@ -16,7 +16,7 @@ from hookline.loop.phase import Counters
 from hookline.plan.plan import PlannedPhase
 from hookline.runs.figures import MetricLog
 
-__all__ = ["count", "judged", "learning_signal", "policy_age", "without_rows"]
+__all__ = ["count", "judged", "learning_signal", "one_prompt_per_group", "policy_age", "without_rows"]
 
 
 def count(batch: Rollout, metrics: MetricLog) -> int:
@@ -80,6 +80,31 @@ def learning_signal(
         f"no learning signal: in {counters.quiet_steps} steps of phase '{phase.spec.name}' {alike}",
         "check the reward and a few answers; `patience` sets how many such steps are tolerated",
     )
+
+
+def one_prompt_per_group(phase: PlannedPhase, batch: Rollout) -> None:
+    """Refuse groups whose episodes begin with different prompts, for an update that compares the answers to one."""
+    if phase.update is None or not {"groups", "pairs"} & phase.update.needs or not len(batch):
+        return
+    first_B, opens_B = _first_of(batch.group_B), _first_of(batch.episode_B) == torch.arange(len(batch))
+    ids_BP, length_B = batch.prompt_ids_BP, batch.prompt_length_B
+    inside_BP = torch.arange(ids_BP.shape[1]) < length_B[:, None]
+    differs_B = (length_B != length_B[first_B]) | ((ids_BP != ids_BP[first_B]) & inside_BP).any(1)
+    wrong = (differs_B & opens_B).nonzero()[:, 0]  # later rows of an episode begin with what was said before
+    if len(wrong):
+        row, first = int(wrong[0]), int(first_B[wrong[0]])
+        raise PluginError(
+            f"{phase.rollout.offer} put samples {int(batch.sample_B[first])} and {int(batch.sample_B[row])} into one "
+            f"group, but their prompts differ, and {phase.update.offer} compares the answers to one prompt",
+            "give a group to each prompt",
+        )
+
+
+def _first_of(id_B: Tensor) -> Tensor:
+    """For each row the index of the first row with the same id."""
+    ids, where_B = torch.unique(id_B, return_inverse=True)
+    first: Tensor = where_B.new_full((len(ids),), len(id_B))
+    return first.scatter_reduce(0, where_B, torch.arange(len(id_B)), "amin")[where_B]
 
 
 def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:

@@ -17,6 +17,7 @@ from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
 from hookline.loop.context import PhaseContext
 from hookline.loop.phase import Phase
+from hookline.loop.progress import nothing_learned
 from hookline.loop.rewards import ask_rewards
 from hookline.loop.session import Session
 from hookline.plan.plan import Plan, PlannedPhase
@@ -91,6 +92,7 @@ class PhaseLoop:
             self._evaluate()
             figures, timings = metrics.collect()
             session.commit_row(name, scope.step, figures, timings)
+            self._learned()
             self.checkpoint.keep_best(figures)
             stop = stopping.code if scope.step < self.spec.steps else 0
             if stop or (scope.step % self.spec.save.every == 0 and scope.step < self.spec.steps):
@@ -108,12 +110,22 @@ class PhaseLoop:
         if stopping.code and self.planned is not session.plan.phases[-1]:
             raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", stopping.code)
 
+    def _learned(self) -> None:
+        """End a phase that has learned nothing, after `patience` steps or at its end."""
+        trainer, step, counters = self.phase.trainer, self.phase.scope.step, self.phase.counters
+        counters.failed = counters.failed or self.ctx.failed
+        if trainer is None or trainer.learned or step < min(self.spec.patience, self.spec.steps):
+            return
+        rows = [row for row in self.session.run.rows() if row["phase"] == self.spec.name and row["step"]]
+        raise nothing_learned(self.planned, [row["metrics"] for row in rows], counters.failed)
+
     def step(self) -> int:
         """One pass through the hooks. Returns the number of tokens the policy chose."""
         ctx, hooks, phase, metrics = self.ctx, self.hooks, self.planned, self.phase.metrics
         self.phase.begin_step()
         with _timed(metrics, "rollout"):
             batch: Rollout = hooks.rollout(ctx)
+            guards.one_prompt_per_group(phase, batch)
         if "ok_B" in batch.extra:
             batch = batch.rows(guards.judged(batch, batch.extra["ok_B"], metrics))
         if phase.rewards or {"recorded_B", "recorded_BT"} & batch.extra.keys():

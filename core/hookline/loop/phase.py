@@ -51,6 +51,8 @@ class Counters:
     """The best value so far of the figure that `save.best` names; larger is better."""
     collected: int = 0
     """Judgements written into the phase's data."""
+    failed: str = ""
+    """The first failure of a service that a component asked; empty if there was none."""
 
 
 class Phase:

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,16 @@ from hookline.data import sources as datasets
 from hookline.errors import CheckpointError, DataError, a
 from hookline.registry.offers import Offer
 from hookline.runs.figures import Figures
+from hookline.runs.ledger import Ledger
 from hookline.runs.outlook import Outlook
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import take_lock, verify, write_error
 from hookline.storage.journal import Journal
-from hookline.storage.lines import append, cut_torn_line, digest, figures, finite, rewrite, whole_lines
+from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
 
 __all__ = ["Run"]
 
 JOURNAL = "journal.jsonl"
-ROWS = ("metrics.jsonl", "evaluations.jsonl")
-"""The files to which a run appends, and which a resume cuts back to the newest save."""
 
 
 def _print(notice: str) -> None:
@@ -53,10 +52,8 @@ class Run:
         self.journal: Journal  # The answers that `ctx.once` and `ctx.each` have stored.
         self._notices: list[str] = []
         self._say = say
-        self._rows: list[dict[str, Any]] = []
-        self._written = {name: digest(()) for name in ROWS}
-        self._evaluated: int | None = None
-        """The number of rows before the newest evaluation; None until this process has read the files."""
+        self.ledger = Ledger(directory)
+        """The rows and evaluations on disk."""
         self._data: dict[str, datasets.Rows] = {}
         self._data_kept = True
         self._lock: Any = None
@@ -159,7 +156,7 @@ class Run:
         run = cls(path)
         run.journal = Journal(path / JOURNAL)
         run.about = _json(path / "run.json")
-        run._rows = list(figures(path / "metrics.jsonl")) if (path / "metrics.jsonl").exists() else []
+        run.ledger.read()
         return run
 
     @property
@@ -277,77 +274,34 @@ class Run:
     def rows(self) -> list[dict[str, Any]]:
         """Every committed row, oldest first: {"row", "phase", "step", "metrics", "timings"}. A figure that is not finite
         is `null` in metrics.jsonl, and NaN here once the file was read."""
-        return list(self._rows)
-
-    def committed(self) -> Iterator[dict[str, Any]]:
-        """The rows in metrics.jsonl, those after the newest save included."""
-        path = self.directory / "metrics.jsonl"
-        return whole_lines(path, ("row", "phase")) if path.exists() else iter(())
+        return list(self.ledger.rows)
 
     def commit_row(
         self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]
     ) -> dict[str, Any]:
         """Append a step's row to metrics.jsonl, and return the row."""
         self.keep_data()
-        row = {"row": len(self._rows), "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
-        self._append("metrics.jsonl", row)
-        self._rows.append(row)
+        number = len(self.ledger.rows)
+        row = {"row": number, "phase": phase, "step": step, "metrics": dict(metrics), "timings": dict(timings)}
+        self.ledger.add_row(row)
         return row
-
-    def _append(self, name: str, entry: Mapping[str, Any]) -> None:
-        self._written[name].update(append(self.directory / name, finite(entry)))
-
-    def written(self) -> dict[str, str]:
-        """The hash of each file of rows as this run wrote it, for the manifest of a save."""
-        return {name: sha.hexdigest() for name, sha in self._written.items()}
 
     def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
         """Append an evaluation's samples to evaluations.jsonl."""
-        entry = {"row": len(self._rows), "phase": phase, "step": step, "name": name, "samples": list(samples)}
-        if self._evaluated is not None:
-            self._evaluated = len(self._rows) + 1
-        self._append("evaluations.jsonl", entry)
+        number = len(self.ledger.rows)
+        self.ledger.add_evaluation({"row": number, "phase": phase, "step": step, "name": name, "samples": list(samples)})
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
-        path = self.directory / "evaluations.jsonl"
-        return list(figures(path)) if path.exists() else []
+        return self.ledger.evaluations()
 
     def cut_back(self, rows: int, written: Mapping[str, str] | None = None) -> None:
-        """Remove rows and evaluations after a save; the run will make them again, bit for bit.
-
-        written: the hashes in the save's manifest. Raises CheckpointError, before any file changes, if what the run wrote
-        before the save is no longer there, or is different.
-        """
-        if self._evaluated is not None and self._evaluated <= rows == len(self._rows):
-            return  # this process has already read or written the files
-        kept, hashes = {}, {}
-        for name in ROWS:
-            path = self.directory / name
-            found = whole_lines(path, ("row",)) if path.exists() else iter(())
-            kept[name] = [line for line in found if line["row"] < rows]
-            hashes[name] = digest(kept[name])
-        path = self.directory / "metrics.jsonl"
-        if len(kept["metrics.jsonl"]) < rows:
-            raise CheckpointError(
-                f"{path} has {len(kept['metrics.jsonl'])} rows, but the checkpoint was made after {rows}",
-                "restore the file",
-            )
-        for name, sha in (written or {}).items():
-            if hashes[name].hexdigest() != sha:
-                raise CheckpointError(
-                    f"{self.directory / name} is not as this run wrote it: lines before the newest save have changed",
-                    "restore the file; every later result of the run would stand beside figures that it did not compute",
-                )
-        for name, lines in kept.items():
-            if (self.directory / name).exists():
-                rewrite(self.directory / name, lines)
-        self._rows = list(figures(path)) if path.exists() else []
-        self._evaluated, self._written = 0, hashes
+        """Remove rows and evaluations after a save, as `Ledger.cut_back` does."""
+        self.ledger.cut_back(rows, written)
 
     def sync(self) -> None:
         """Flush rows to the disk, before a checkpoint that depends on them is written."""
-        for path in (*(self.directory / name for name in ROWS), *self._collecting()):
+        for path in (*self.ledger.paths, *self._collecting()):
             if path.exists():
                 try:
                     with path.open("rb") as file:
@@ -430,7 +384,7 @@ class Run:
 
         0 for a phase that has ended; empty before the run's first step, and for a run that is only read.
         """
-        return self.outlook.seconds_left(self._rows) if self.outlook else {}
+        return self.outlook.seconds_left(self.ledger.rows) if self.outlook else {}
 
     def metric(self, phase: str, name: str) -> Metric | None:
         """The meaning of a logged figure, as declared by the core or a component of the phase; None if it is not

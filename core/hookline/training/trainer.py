@@ -70,6 +70,8 @@ class Trainer:
         self.optimiser = Optimiser(config, named, matrices)
         self.parameters = named
         self.taken = 0
+        self.learned = False
+        """Whether an optimiser step has followed a gradient that was not zero."""
 
     def train(
         self,
@@ -114,6 +116,7 @@ class Trainer:
         self.ctx.log("optimiser_seconds", time.perf_counter() - began)
         self.optimiser.zero()
         self.taken += 1
+        self.learned = self.learned or (norm > 0 and rate > 0)
         for role in self.trained:
             role.version += 1
         log = self.ctx.log
@@ -181,10 +184,11 @@ class Trainer:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        return {"taken": self.taken, "optimiser": self.optimiser.state_dict()}
+        return {"taken": self.taken, "learned": self.learned, "optimiser": self.optimiser.state_dict()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.taken = int(saved["taken"])
+        self.learned = bool(saved.get("learned", True))  # what an earlier release saved does not say
         self.optimiser.load_state_dict(saved["optimiser"])
 
 
