@@ -26,7 +26,7 @@ TESTS = {
     "testing": ["kit/*", "core/test_open_phase", "kernels/test_bench"],
     "study": ["compare/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
     "loop": [
-        "core/test_best_and_roles", "core/test_context", "core/test_life", "core/test_nothing_learned",
+        "core/test_best_and_roles", "core/test_context", "core/test_lent", "core/test_life", "core/test_nothing_learned",
         "core/test_promises", "core/test_rollouts",
         "core/test_rounds", "core/test_unjudged", "resume/*", "badinput/test_numbers", "badinput/test_processes",
     ],

@@ -352,14 +352,6 @@ class Repeats(Component):
             file.write(f"{row['step']}\n")  # rows behind a save come again
 
 
-class Meddles(Component):
-    """A tracker that tidies the row it was shown."""
-
-    @hookimpl
-    def hookline_row(self, row):
-        row["metrics"].pop("loss", None)
-
-
 class Fickle(Task):
     """Other rows at each call."""
 
@@ -444,7 +436,6 @@ BREAKERS: dict[str, tuple[type[Component], ...]] = {
     "survives": (Fragile,),
     "own-folder": (Litters,),
     "every-row-once": (Repeats,),
-    "row-lent": (Meddles,),
     "repeatable": (Fickle,),
     "readable": (Bare,),
     "held-out": (Leaks,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Encoded", "Record", "learned", "stacked"]
+__all__ = ["Encoded", "Record", "learned", "own", "stacked"]
 
 Record = Mapping[str, Any]
 """One row of a dataset, as its file or task returned it: keywords, reference answer, tests, …"""
@@ -34,6 +35,14 @@ class Encoded:
     def __len__(self) -> int:
         """The number of tokens of prompt and answer together."""
         return len(self.prompt_ids) + len(self.answer_ids)
+
+
+def own(record: Record) -> Record:
+    """A copy of a record, with what it holds, for one batch: what is changed there does not reach the dataset."""
+    try:
+        return copy.deepcopy(record)
+    except Exception:  # something that a format made and that cannot be copied
+        return dict(record)
 
 
 def learned(rows: Sequence[Encoded], length_B: Tensor, width: int) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hookline.batch.columns import check_column, pad_rows, put_last, sum_shared
-from hookline.batch.encoded import Encoded, Record, learned, stacked
+from hookline.batch.encoded import Encoded, Record, learned, own, stacked
 
 __all__ = [
     "Advantaged",
@@ -312,7 +312,7 @@ class Rollout(Batch):
             mask_BT=mask_BT,
             group_B=numbered(group),
             sample_B=sample_B,
-            records=tuple(row.record for row in rows),
+            records=tuple(own(row.record) for row in rows),
             decode=ctx.tokenizer.decode,
             finish_reason=(finish_reason,) * B if isinstance(finish_reason, str) else tuple(finish_reason),
             source=(source,) * B if isinstance(source, str) else tuple(source),

@@ -8,7 +8,7 @@ import copy
 import inspect
 import json
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hookline import rng
 from hookline.batch.encoded import Encoded
+from hookline.batch.lent import Lent
 from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
 from hookline.contract import context as contract
 from hookline.contract.engine import Completions
@@ -41,6 +42,8 @@ from hookline.world.world import World
 __all__ = ["PhaseContext", "Resources"]
 
 B = TypeVar("B", bound=Batch)
+CLOSELY = 3
+"""The number of steps in which the contents of what hooks are lent are compared."""
 Answer = TypeVar("Answer")
 
 
@@ -67,6 +70,8 @@ class Resources:
     trainer: Trainer | None = None
     late: set[str] = field(default_factory=set)
     """The names that a notice about late answers has already mentioned."""
+    begun: int = 0
+    """Steps that this process has begun in this phase."""
     failed: list[str] = field(default_factory=list)
     """The first failure of an answer that `ctx.each` asked for: which component asked, and the error."""
 
@@ -90,6 +95,13 @@ class PhaseContext:
         view = copy.copy(self)
         view._scope = scope
         return view
+
+    def lend(self, values: Iterable[Any], hook: str) -> Lent:
+        """Watch what a hook is lent; contents are compared in the first steps, where a component that changes them does so
+        as it does later."""
+        closely = self._resources.begun <= CLOSELY
+        kept = self._resources.roles.kept if closely and hook != "hookline_update" else {}
+        return Lent(values, {name: list(role.tensors().values()) for name, role in kept.items()}, closely)
 
     @property
     def failed(self) -> str:

@@ -47,7 +47,7 @@ class Evaluator:
         parts: list[Rollout] = []
         try:
             while sum(map(len, parts)) < self.spec.rows:
-                part = ask(self.rollout, self.planned.rollout, "hookline_rollout", {"ctx": ctx})
+                part = ask(self.rollout, self.planned.rollout, "hookline_rollout", {"ctx": ctx}, ctx.lend)
                 if not len(part):
                     break
                 parts.append(part)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, cast
 
 import pluggy
-from torch import Tensor
 
+from hookline.batch.lent import Lent
 from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
@@ -28,11 +28,15 @@ from hookline.registry.slot import Slot
 
 __all__ = ["Hooks", "ask"]
 
+Lend = Callable[[Iterable[Any], str], Lent]
+"""From a hook's arguments, and its name, to what it was lent."""
+
 
 class Hooks:
     """The hooks of one phase, as typed calls."""
 
-    def __init__(self, phase: PlannedPhase, score: Callable[[PhaseContext, Rollout], Scored]) -> None:
+    def __init__(self, phase: PlannedPhase, score: Callable[[PhaseContext, Rollout], Scored], lend: Lend) -> None:
+        """score: the core's answer to hookline_score. lend: watches what each hook is lent."""
         self.components: dict[str, Component] = {}
         self.rewards: dict[str, tuple[Component, Slot]] = {}
         """The named rewards, which are called one by one."""
@@ -47,7 +51,7 @@ class Hooks:
                 self.rewards[slot.instance] = (component, slot)
             else:
                 brings = slot is not phase.update or phase.advantage_by is slot
-                self.manager.register(_adapted(component, slot, "" if brings else "hookline_advantage"), name)
+                self.manager.register(_adapted(component, slot, lend, "" if brings else "hookline_advantage"), name)
         self.call: Any = self.manager.hook
 
     def rollout(self, ctx: PhaseContext) -> Rollout:
@@ -74,34 +78,34 @@ def _core_score(score: Callable[[PhaseContext, Rollout], Scored]) -> object:
     return types.SimpleNamespace(hookline_score=hookline_score)
 
 
-def _adapted(component: Component, slot: Slot, without: str = "") -> object:
+def _adapted(component: Component, slot: Slot, lend: Lend, without: str = "") -> object:
     """An object with one adapter per hook method, for pluggy to register; `without`: a hook that another component answers."""
     found = types.SimpleNamespace()
     for name, options in hook_methods(type(component)).items():
         if name == without and not options.get("wrapper"):
             continue
-        adapter = _wrapper(component, slot, name) if options.get("wrapper") else _answer(component, slot, name)
-        setattr(found, name, adapter)
+        adapted = _wrapper if options.get("wrapper") else _answer
+        setattr(found, name, adapted(component, slot, name, lend))
     return found
 
 
-def _answer(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
+def _answer(component: Component, slot: Slot, hook: str, lend: Lend) -> Callable[..., Any]:
     method = getattr(component, hook)
     names = _arguments(method)
 
     @functools.wraps(method)
     def adapter(*arguments: Any) -> Any:
-        return ask(component, slot, hook, dict(zip(names, arguments)))
+        return ask(component, slot, hook, dict(zip(names, arguments)), lend)
 
     return adapter
 
 
-def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any]) -> Any:
-    """Call one implementation with the arguments it names; check its return value."""
+def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any], lend: Lend) -> Any:
+    """Call one implementation with the arguments it names; check its return value, and that what it was lent is unchanged."""
     method = getattr(component, hook)
     names = _arguments(method)
     given = {name: _bound(value, slot) for name, value in arguments.items() if name in names}
-    lent = _versions(arguments)
+    lent = lend(arguments.values(), hook)
     with blame(slot, hook):
         answer = method(**given)
         _refuse_changes(lent, slot, hook)
@@ -110,7 +114,7 @@ def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any
         )
 
 
-async def _late(answer: Awaitable[Any], lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> Any:
+async def _late(answer: Awaitable[Any], lent: Lent, slot: Slot, hook: str) -> Any:
     """A coroutine's answer, with the same checks once it arrives."""
     with blame(slot, hook, late=True):
         said = await answer
@@ -118,14 +122,14 @@ async def _late(answer: Awaitable[Any], lent: Sequence[tuple[str, Tensor, int]],
         return said
 
 
-def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
+def _wrapper(component: Component, slot: Slot, hook: str, lend: Lend) -> Callable[..., Any]:
     method = getattr(component, hook)
     names = _arguments(method)
 
     @functools.wraps(method)
     def adapter(*arguments: Any) -> Generator[None, Any, Any]:
         given = {name: _bound(value, slot) for name, value in zip(names, arguments)}
-        lent = _versions(given)
+        lent = lend(given.values(), hook)
         with blame(slot, hook):
             generator = method(**given)
             if next(generator, generator) is generator:
@@ -138,7 +142,7 @@ def _wrapper(component: Component, slot: Slot, hook: str) -> Callable[..., Any]:
         except BaseException:
             generator.close()
             raise
-        lent += _versions({"result": result})
+        lent.lend([result])
         with blame(slot, hook):
             try:
                 generator.send(result)
@@ -165,19 +169,9 @@ def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
-def _versions(arguments: Mapping[str, Any]) -> list[tuple[str, Tensor, int]]:
-    return [
-        (name, tensor, tensor._version)
-        for value in arguments.values()
-        if isinstance(value, Batch)
-        for name, tensor in value.tensors().items()
-    ]
-
-
-def _refuse_changes(lent: Sequence[tuple[str, Tensor, int]], slot: Slot, hook: str) -> None:
-    changed = next((name for name, tensor, version in lent if tensor._version != version), None)
-    if changed:
+def _refuse_changes(lent: Lent, slot: Slot, hook: str) -> None:
+    if changed := lent.changed():
         raise PluginError(
-            f"{slot.offer} changed '{changed}' in place during {hook}; later hooks read the same batch",
+            f"{slot.offer} changed {changed} in place during {hook}; later hooks read the same",
             "work on a copy, or return a new column",
         )

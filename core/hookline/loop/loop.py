@@ -17,11 +17,11 @@ from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
 from hookline.loop.context import PhaseContext
 from hookline.loop.phase import Phase
-from hookline.loop.progress import nothing_learned
 from hookline.loop.rewards import ask_rewards
 from hookline.loop.session import Session
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.runs.figures import MetricLog
+from hookline.runs.progress import nothing_learned
 from hookline.runs.run import Run
 from hookline.world.signals import Stopping, stop_signals
 

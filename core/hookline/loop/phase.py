@@ -68,7 +68,7 @@ class Phase:
         """score: the core's answer to hookline_score. finished: the phase has ended; its own model replaces the base model."""
         self.session, self.planned, self.spec, self.finished = session, planned, planned.spec, finished
         seed, name = session.plan.experiment.seed, planned.spec.name
-        self.hooks = Hooks(planned, score)
+        self.hooks = Hooks(planned, score, lambda values, hook: self.ctx.lend(values, hook))
         self.evaluators = [Evaluator(evaluation) for evaluation in planned.evaluations]
         self.metrics = MetricLog(session.figures.of(name))
         self.scope = Training(seed, name, self.metrics)
@@ -142,6 +142,11 @@ class Phase:
         """Forget everything about the last step's rows."""
         self.stats.clear()
         self.scope.asked.clear()
+        self._resources.begun += 1
+
+    def watch_closely(self) -> None:
+        """Compare the contents of what hooks are lent, as in the phase's first steps."""
+        self._resources.begun = 0
 
     def stateful(self) -> Iterator[tuple[str, Slot]]:
         """(file name of its state, slot) of every component, in the order of setup: nested ones before their owner."""

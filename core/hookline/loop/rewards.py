@@ -21,7 +21,7 @@ __all__ = ["ask_rewards"]
 def ask_rewards(ctx: PhaseContext, rewards: Mapping[str, tuple[Component, Slot]], rollout: Rollout) -> dict[str, Term]:
     """Call every reward separately; coroutines are awaited together. Returns the terms by reward name."""
     answers = {
-        name: ask(component, slot, "hookline_reward", {"ctx": ctx, "rollout": rollout})
+        name: ask(component, slot, "hookline_reward", {"ctx": ctx, "rollout": rollout}, ctx.lend)
         for name, (component, slot) in rewards.items()
     }
     late = {name: answer for name, answer in answers.items() if inspect.isawaitable(answer)}

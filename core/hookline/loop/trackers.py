@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +36,7 @@ class Trackers:
             method: Callable[..., Any] | None = getattr(slot.component, f"hookline_{what}", None)
             if method is None or slot.instance in self._failed:
                 continue
-            given = {"run": self.run, **about}
+            given = {"run": self.run, **copy.deepcopy(about)}  # a tracker that changes its row changes no other tracker's
             try:
                 method(**{key: given[key] for key in inspect.signature(method).parameters})
             except (Exception, SystemExit) as err:

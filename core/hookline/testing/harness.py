@@ -230,6 +230,7 @@ class Harness:
             vars(component).update(self._copied(self._states[name]))
         phase.scope.step, phase.scope.samples = self._counters
         phase.begin_step()
+        phase.watch_closely()
         phase.metrics.collect()
         phase.counters = Counters()
         if phase.trainer:
@@ -284,7 +285,7 @@ class Harness:
 
     def again(self, hook: str, **arguments: Any) -> Any:
         """The component's answer to a hook, from where it is: the component remembers its earlier answers."""
-        answer = ask(self.component, self.slot, hook, {"ctx": self.loop.ctx, **arguments})
+        answer = ask(self.component, self.slot, hook, {"ctx": self.loop.ctx, **arguments}, self.loop.ctx.lend)
         return self.runner.run(waited(answer)) if inspect.isawaitable(answer) else answer
 
     def term(self, rollout: Batch, fresh: bool = True) -> Term:

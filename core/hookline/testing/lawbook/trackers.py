@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import io
 import math
 import os
@@ -20,7 +19,6 @@ from hookline.config import experiment
 from hookline.loop.api import open_run
 from hookline.loop.loop import run_experiment
 from hookline.loop.session import Session
-from hookline.loop.trackers import Trackers
 from hookline.plan.plan import Plan
 from hookline.plan.planner import make_plan
 from hookline.runs.run import Run
@@ -209,22 +207,3 @@ def lines(run: Run) -> dict[str, int]:
             with contextlib.suppress(UnicodeDecodeError):
                 found[name] = found.get(name, 0) + path.read_text(encoding="utf-8").count("\n")
     return found
-
-
-@law("tracker")
-def row_lent(subject: Subject) -> str | None:
-    """The tracker does not change rows and samples: other trackers receive the same objects."""
-    with watched(subject) as (run, plan, _):
-        told: list[tuple[Any, Any]] = []
-        tell = Trackers.tell
-
-        def telling(trackers: Trackers, what: str, **about: Any) -> None:
-            before = copy.deepcopy(about)
-            tell(trackers, what, **about)
-            told.append((before, about))
-
-        with mock.patch.object(Trackers, "tell", telling):
-            finish(run, plan)
-        if any(before != after for before, after in told):
-            raise Broken("the tracker changed a row or a sample; work on a copy")
-    return None
