@@ -25,6 +25,7 @@ class Lent:
     def __init__(self, values: Iterable[Any], weights: Mapping[str, Sequence[Tensor]] | None = None, closely: bool = True):
         """values: of these, batches are watched. weights: tensors of each role, which are only read."""
         self.closely = closely
+        """Whether contents are compared too."""
         self._tensors: list[tuple[str, Tensor, int, int]] = []
         self._records: list[tuple[Sequence[Record], Sequence[Record]]] = []
         self._weights = {name: (tensors, _norms(tensors)) for name, tensors in (weights or {}).items()}
