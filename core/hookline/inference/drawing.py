@@ -218,6 +218,15 @@ class Drawing:
                     f"'{who}' needs {ABILITIES[ability]} ('{ability}'), but engine '{self.engine.instance}' is not one",
                     "name another engine, e.g. engine: local",
                 )
+        most = role.family.vocabulary(role.base) - 1
+        for row, prompt in enumerate(prompts):
+            if len(prompt) and not 0 <= min(prompt) <= max(prompt) <= most:
+                odd = next(one for one in prompt if not 0 <= one <= most)
+                raise PluginError(
+                    f"'{who}' draws from role '{role.name}' with the token id {odd} in prompt {row}, but the model's ids "
+                    f"go from 0 to {most}",
+                    "give ids of ctx.tokenizer",
+                )
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest + max_new_tokens > role.context:
             raise ExperimentError(
