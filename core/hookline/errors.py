@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable
 
 __all__ = [
+    "CLOSE",
     "CheckpointError",
     "DataError",
     "ExperimentError",
@@ -162,9 +163,13 @@ def a(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in ('a', 'e', 'i', 'o') else 'a'} {noun}"
 
 
-def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
+CLOSE = 0.7
+"""How alike two words are, from 0 to 1, so that one may be a misspelling of the other."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
     """`"; did you mean 'gamma'?"`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=CLOSE)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
