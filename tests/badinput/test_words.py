@@ -147,6 +147,12 @@ def test_what_only_a_phase_can_ask_of_a_model_is_not_ignored(lab: Lab, key: str,
     refused(lab.hookline("explain", lab.write(changed(lab.sft(), f"model.{key}", value))), 2, f"`{key}`", problems=1)
 
 
+def test_an_evaluation_without_a_name_is_overridden_by_the_name_that_messages_show(lab: Lab) -> None:
+    made = changed(lab.rl(), "phases.0.evaluate", [{"prompts": "heldout.jsonl", "reward": "length"}])
+    said = lab.hookline("explain", lab.write(made), "phases.rl.evaluate.heldout.rowz=3")
+    assert "phases.rl.evaluate.heldout has no option 'rowz'; did you mean 'rows'?" in said.err
+
+
 # -- ids from other people's components
 
 GIVES = """

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers as tf
 
+import hookline
 from hookline import ExperimentError, Sampling
 from hookline.config.experiment import ModelSpec
 from hookline.inference.local import decode
@@ -16,7 +17,6 @@ from hookline.models import load
 from hookline.models.causal import Causal
 from hookline.models.role import Role, recomputing
 from hookline_plugins.models.lora import LoRA
-from warm import Warm
 
 V = 48
 SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -218,7 +218,9 @@ def test_a_weight_that_is_not_finite_is_named_at_load(tmp_path: Path, value: flo
 # -- logs
 
 
-def test_transformers_prints_nothing_into_a_run(tmp_path: Path, warm: Warm) -> None:
+def test_transformers_prints_nothing_into_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     """A folder of another program is loaded, trained with recomputation and an adapter, exported and loaded again."""
     from hookline.data.tokenizer import Tokenizer
 
@@ -231,10 +233,14 @@ def test_transformers_prints_nothing_into_a_run(tmp_path: Path, warm: Warm) -> N
     model = {"path": "m", "gradient_checkpointing": True, "adapter": {"lora": {"rank": 2}}}
     phase = {"name": "p", "steps": 1, "rollout": {"use": "dataset", "path": "rows.jsonl", "rows": 2}, "update": "sft"}
     experiment = {"name": "x", "threads": 1, "model": model, "trackers": [], "phases": [phase]}
-    code = f"import hookline\nhookline.export(hookline.run({experiment!r}, out='run'), 'out')\n"
-    out, err = warm.start("-c", code, cwd=tmp_path).communicate(timeout=60)
+    monkeypatch.chdir(tmp_path)
+    recwarn.clear()
+    capfd.readouterr()
+    hookline.export(hookline.run(experiment, out="run"), "out")
+    out, err = capfd.readouterr()
     assert [line for line in err.splitlines() if not line.startswith("note: ")] == []
     assert "\r" not in out
+    assert [str(one.message) for one in recwarn] == []
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 

@@ -134,9 +134,7 @@ class Drawing:
                     self.engine.sync(name, version)
                 self.told[name] = version
         found = self._answers(asking, requests, caller)
-        output = role.family.output(role.base)
-        vocabulary = len(output[0]) if output else role.family.vocabulary(role.base)
-        asked = Asked(sampling, max_new_tokens, self.eos, vocabulary, role.version)
+        asked = Asked(sampling, max_new_tokens, self.eos, role.vocabulary, role.version)
         with self.blamed("draw"):
             drawn = join(found, asked, self.who)
         if any(one.logprobs is None for one in found):
@@ -218,7 +216,7 @@ class Drawing:
                     f"'{who}' needs {ABILITIES[ability]} ('{ability}'), but engine '{self.engine.instance}' is not one",
                     "name another engine, e.g. engine: local",
                 )
-        most = role.family.vocabulary(role.base) - 1
+        most = role.vocabulary - 1
         for row, prompt in enumerate(prompts):
             if len(prompt) and not 0 <= min(prompt) <= max(prompt) <= most:
                 odd = next(one for one in prompt if not 0 <= one <= most)

@@ -91,6 +91,12 @@ class Role:
             )
         return found
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids: of the output layer, if the network has one."""
+        found = self.family.output(self.base)
+        return len(found[0]) if found else self.family.vocabulary(self.base)
+
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """Within the block, autocast, adapter and recomputation are set as this role needs them."""
@@ -129,7 +135,7 @@ class Role:
 
     def check_ids(self, batch: Batch, who: str) -> None:
         """Refuse token ids that the network does not have. who: the component that gave them, for the message."""
-        most = self.family.vocabulary(self.base) - 1
+        most = self.vocabulary - 1
         for name, ids_BL, length_B in (
             ("prompt_ids_BP", batch.prompt_ids_BP, batch.prompt_length_B),
             ("token_ids_BT", batch.token_ids_BT, batch.length_B),

@@ -206,7 +206,8 @@ def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     absent = distribution and not any(_normal(o.distribution) == _normal(distribution) for o in offers(loose))
     hint = f"install {distribution if absent else 'the distribution that offers it'}, if there is one"
     raise PluginError(
-        f"no {kind} '{name}' is installed{closest}", f"{hint}, or name one offered here: {', '.join(known) or 'none'}"
+        f"no {kind} '{name}' is installed{closest}",
+        f"{hint}, give its file with -p, or name one offered here: {', '.join(known) or 'none'}",
     )
 
 
