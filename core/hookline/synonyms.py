@@ -83,16 +83,18 @@ MEANINGS = {
 def suggestion(word: str, known: Iterable[str], fitting: Iterable[str] | None = None) -> str:
     """`"; did you mean 'lr'?"`, `"; in Hookline that is 'steps' of a phase"`, or nothing.
 
-    known: the options where the word was written. fitting: those that may be meant where only the spelling is alike.
+    known: the options where the word was written. fitting: those of them that can hold its value, for a word that is
+    only spelled alike.
     """
     known = list(known)
     meant = [ours for ours, words in MEANINGS.items() if word in words.split()] or _placed(word)
     here = next((ours for ours in meant if ours.option in known), None)
     if here:
         return f"; did you mean '{here.option}'{f' ({here.note})' if here.note else ''}?"
-    if meant:
-        return "; in Hookline that is " + " or ".join(f"'{ours.option}' of {ours.place}" for ours in meant)
-    return nearest(word, known if fitting is None else fitting)
+    alike = nearest(word, (() if meant else known) if fitting is None else fitting)
+    if alike or not meant:
+        return alike
+    return "; in Hookline that is " + " or ".join(f"'{ours.option}' of {ours.place}" for ours in meant)
 
 
 def _placed(word: str) -> list[Ours]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 
 from hookline.config.yaml import Document
-from hookline.errors import CLOSE, shorten
+from hookline.errors import alike, shorten
 from hookline.synonyms import suggestion
 
 __all__ = ["count", "in_order", "problems_of", "same_of"]
@@ -138,8 +137,7 @@ def label_of(item: Any, key: str) -> str:
 
 def _fitting(word: str, fields: Mapping[str, FieldInfo], value: Any) -> list[str]:
     """The fields with a name close to a word that can hold a value; a mapping may fit once its own options are right."""
-    close = difflib.get_close_matches(word, fields, n=3, cutoff=CLOSE)
-    return [name for name in close if isinstance(value, Mapping) or _fits(fields[name], value)]
+    return [name for name in alike(word, fields) if isinstance(value, Mapping) or _fits(fields[name], value)]
 
 
 def _fits(field: FieldInfo, value: Any) -> bool:
