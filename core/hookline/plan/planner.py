@@ -156,8 +156,7 @@ def _adapter_path(document: Document, model: Place) -> Place:
     for key in model:
         place = place[key]
     named = place.get("adapter")
-    short = isinstance(named, dict) and len(named) == 1 and "use" not in named
-    return (*model, "adapter", *(named if short else ()))
+    return (*model, "adapter", *(named if isinstance(named, dict) and len(named) == 1 and "use" not in named else ()))
 
 
 def other_problems(document: Document, plugins: Sequence[str] = ()) -> list[str]:
