@@ -8,7 +8,7 @@ OUT    ?= runs/demo
 WORKERS ?= -n 2
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
-.PHONY: demo demo-oracle test test-slow lint fix docs changelog audit cuda-check bench proof setup clean
+.PHONY: demo demo-oracle test test-slow lint fix docs models changelog audit cuda-check bench proof setup clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@echo "setting up $(VENV) (once; a few minutes)"
@@ -46,6 +46,10 @@ fix: $(READY)
 
 docs: $(READY)
 	@$(BIN)/python docs/make_api.py
+
+# docs/models.md: every causal model type of transformers, compared with its own forward pass. About ten minutes.
+models: $(READY)
+	@nice $(BIN)/python docs/make_models.py $(ARGS)
 
 # make changelog VERSION=0.2.0; without VERSION it prints what would be written
 changelog: $(READY)

@@ -37,7 +37,10 @@ TESTS = {
         "core/test_state",
     ],
     "plan": ["badinput/test_combinations", "badinput/test_config*"],
-    "models": ["core/test_family", "core/test_networks", "core/test_model_kinds", "badinput/test_models", "tasks/test_tabular"],
+    "models": [
+        "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "badinput/test_models",
+        "tasks/test_tabular",
+    ],
     "data": ["data/*", "badinput/test_data"],
     "registry": ["plugins/*"],
     "config": ["badinput/test_config*", "core/test_types"],
@@ -47,6 +50,7 @@ TESTS = {
     "world": ["core/test_devices"],
     "kernels": ["kernels/*"],
     "errors": ["badinput/*"],
+    "synonyms": ["badinput/test_words"],
     # folders of plugins/hookline_plugins
     "advantages": ["advantages/*"],
     "algorithms": ["algorithms/*"],

@@ -30,7 +30,15 @@ _HOMES = {
     "hookline.contract.engine": ("Completion", "Completions", "Engine", "Request"),
     "hookline.contract.environment": ("Environment", "Turn"),
     "hookline.contract.family": ("Decoding", "Family"),
-    "hookline.contract.fields": ("Config", "DataName", "PhaseName", "UpdateConfig", "Use", "instance_name"),
+    "hookline.contract.fields": (
+        "Config",
+        "DataName",
+        "LocalPath",
+        "PhaseName",
+        "UpdateConfig",
+        "Use",
+        "instance_name",
+    ),
     "hookline.contract.format": ("Format",),
     "hookline.contract.context": ("Context", "NextToken"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
@@ -90,6 +98,7 @@ __all__ = [
     "HooklineError",
     "Judgement",
     "KeptIds",
+    "LocalPath",
     "Loss",
     "Metric",
     "MicroBatch",
@@ -158,7 +167,7 @@ if TYPE_CHECKING:
     from hookline.contract.engine import Completion, Completions, Engine, Request
     from hookline.contract.environment import Environment, Turn
     from hookline.contract.family import Decoding, Family
-    from hookline.contract.fields import Config, DataName, PhaseName, UpdateConfig, Use, instance_name
+    from hookline.contract.fields import Config, DataName, LocalPath, PhaseName, UpdateConfig, Use, instance_name
     from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats

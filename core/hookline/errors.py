@@ -18,6 +18,7 @@ __all__ = [
     "ServiceError",
     "Stopped",
     "a",
+    "alike",
     "cause",
     "nearest",
     "renamed",
@@ -162,10 +163,19 @@ def a(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in ('a', 'e', 'i', 'o') else 'a'} {noun}"
 
 
-def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
+ALIKE, CLOSE = 0.6, 0.7
+"""How alike two words are, from 0 to 1, so that one may be a misspelling of the other: with the same first letter, or not."""
+
+
+def alike(word: str, words: Iterable[str]) -> list[str]:
+    """The known words of which a word may be a misspelling, the likeliest first."""
+    close = difflib.get_close_matches(word, list(words), n=5, cutoff=ALIKE)
+    return [one for one in close if one[:1] == word[:1] or difflib.SequenceMatcher(None, one, word).ratio() >= CLOSE]
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
     """`"; did you mean 'gamma'?"`, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return next((f"; did you mean '{one}'?" for one in alike(word, words)), "")
 
 
 def shorten(value: object, most: int = 60) -> str:

@@ -602,8 +602,8 @@ def test_CK23_and_PR8_a_full_disk_at_every_write_leaves_the_last_save_whole(
                 said,
                 4,
                 "disk full while writing",
-                "bytes are free",
-                "the last complete save is untouched",
+                "bytes were free",
+                "what was saved before is untouched",
                 "free some space",
             )
             assert str(lab.run_folder) in said.sentence
@@ -660,7 +660,7 @@ def test_PR8_other_failures_of_the_disk_are_one_sentence_too(
             shutil.rmtree(lab.run_folder, ignore_errors=True)
             disk.left = n
             words = ["disk full"] if number == errno.EDQUOT else ["cannot be written", os.strerror(number)]
-            refused(lab.run(made), 4, *words, "the last complete save is untouched")
+            refused(lab.run(made), 4, *words, "what was saved before is untouched")
             disk.armed = False
 
 
@@ -676,7 +676,7 @@ def test_CK23_a_disk_that_is_really_full(lab: Lab) -> None:
     try:
         path = lab.write(changed(lab.sft(9), "model.width", 128))
         said = refused(
-            lab.hookline("run", path, "--out", "disk/run"), 4, "disk full while writing disk/run", "bytes are free"
+            lab.hookline("run", path, "--out", "disk/run"), 4, "disk full while writing disk/run", "bytes were free"
         )
         from hookline.storage import folders
 

@@ -363,7 +363,7 @@ def test_CF_save_best_names_a_figure_that_exists(lab: Lab, verb: str) -> None:
         ("phases.0.evaluate", 3, "must be a list"),
         ("model", "gpt2", "must be a mapping"),
         ("model", {}, "either model.build or model.path"),
-        ("model.adapter", {"lora": 3}, "the options of 'lora' must be a mapping"),
+        ("model.adapter", {"lora": 3}, "must have the options of 'lora' in a mapping"),
         ("model.adapter", {"use": "sft"}, "no model 'sft'"),
         ("model.dtype", "float8", "'float32'"),
         ("tokenizer", {"train": "wordpiece", "on": "texts.jsonl"}, "'bpe'"),

@@ -9,8 +9,10 @@ import pytest
 import torch
 import transformers as tf
 
-from hookline import ExperimentError
+import hookline
+from hookline import ExperimentError, Sampling
 from hookline.config.experiment import ModelSpec
+from hookline.inference.local import decode
 from hookline.models import load
 from hookline.models.causal import Causal
 from hookline.models.role import Role, recomputing
@@ -19,6 +21,12 @@ from hookline_plugins.models.lora import LoRA
 V = 48
 SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = {**SMALL, "num_key_value_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64, "head_dim": 16}
+LINEAR = {
+    **TEXT, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 2,
+    "num_experts_per_tok": 1, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+    "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+}  # fmt: skip
 TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 
 
@@ -133,8 +141,9 @@ def test_recomputation_leaves_layer_drop_and_router_noise_off() -> None:
         tf.OpenAIGPTConfig(vocab_size=V, n_embd=32, n_layer=1, n_head=2, n_positions=64),
         tf.RecurrentGemmaConfig(**{**SMALL, "num_hidden_layers": 3}, intermediate_size=32, lru_width=32, **TOKENS),
         tf.GPT2Config(vocab_size=V, n_embd=32, n_layer=1, n_head=2, **TOKENS),
+        tf.Qwen3NextConfig(**LINEAR),
     ],
-    ids=["bart", "roberta", "openai-gpt", "recurrent-gemma", "gpt2"],
+    ids=["bart", "roberta", "openai-gpt", "recurrent-gemma", "gpt2", "qwen3-next"],
 )
 @torch.no_grad()
 def test_a_short_row_beside_a_longer_one_decodes_as_it_does_alone(config: Any) -> None:
@@ -146,6 +155,8 @@ def test_a_short_row_beside_a_longer_one_decodes_as_it_does_alone(config: Any) -
         row.append(token)
         alone = role.net(input_ids=torch.tensor([row])).logits[0, -1]
         assert torch.allclose(state.logits_BV[0], alone, atol=1e-5)
+    if not state.movable:  # its rows stay together until all have ended
+        return
     moved = state.rows(torch.tensor([0]))
     role.step(moved, torch.tensor([13]))
     alone = role.net(input_ids=torch.tensor([[*row, 13]])).logits[0, -1]
@@ -157,14 +168,33 @@ def test_a_short_row_beside_a_longer_one_decodes_as_it_does_alone(config: Any) -
     [
         tf.BertConfig(**SMALL, intermediate_size=32, max_position_embeddings=64),
         tf.XLNetConfig(vocab_size=V, d_model=32, n_layer=1, n_head=2, d_inner=32),
+        tf.XLMConfig(vocab_size=V, emb_dim=32, n_layers=1, n_heads=2, max_position_embeddings=64),
     ],
-    ids=["bert", "xlnet"],
+    ids=["bert", "xlnet", "xlm"],
 )
 def test_a_model_that_sees_later_tokens_is_refused_at_load(tmp_path: Path, config: Any) -> None:
     role = role_of(config)
     role.net.save_pretrained(tmp_path)
     with pytest.raises(ExperimentError, match="sees later tokens"):
         role.family.load(tmp_path)
+
+
+def test_a_model_that_needs_more_than_tokens_is_refused_at_load(tmp_path: Path) -> None:
+    role = role_of(tf.XmodConfig(**SMALL, intermediate_size=32, max_position_embeddings=64, is_decoder=True))
+    role.net.save_pretrained(tmp_path)
+    with pytest.raises(ExperimentError, match="cannot read a row of tokens: ValueError: Input language unknown"):
+        role.family.load(tmp_path)
+
+
+def test_answers_that_end_early_are_drawn_from_a_state_whose_rows_cannot_be_selected() -> None:
+    """Linear attention of Qwen3-Next keeps a state that has no way to drop a row."""
+    role = role_of(tf.Qwen3NextConfig(**LINEAR))
+    prompts, every = [[5 + row] for row in range(6)], torch.arange(6)
+    options: dict[str, Any] = {"sampling": Sampling(temperature=2.0), "max_new_tokens": 8, "seed": 1}
+    greedy_B = torch.zeros(6, dtype=torch.bool)
+    eos = int(decode({"policy": role}, prompts, every, greedy_B, eos=V - 1, **options)[0].token_ids[0])
+    drawn = decode({"policy": role}, prompts, every, greedy_B, eos=eos, **options)
+    assert len({len(one.token_ids) for one in drawn}) > 1, "some end early"
 
 
 # -- weights
@@ -183,3 +213,47 @@ def test_a_weight_that_is_not_finite_is_named_at_load(tmp_path: Path, value: flo
 
     with pytest.raises(ExperimentError, match=rf"transformer\.h\.0\.ln_2\.bias in .* holds {said}"):
         load.build_policy(ModelSpec(path=str(tmp_path)), None, None, Words(), 0, load.family_of(None))
+
+
+# -- logs
+
+
+def test_transformers_prints_nothing_into_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    """A folder of another program is loaded, trained with recomputation and an adapter, exported and loaded again."""
+    from hookline.data.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.train(["open close read write list"], 270)
+    (tmp_path / "m").mkdir()
+    tokenizer.save(tmp_path / "m")
+    config = tf.GPT2Config(vocab_size=tokenizer.vocabulary, n_embd=16, n_layer=1, n_head=2, n_positions=32, **TOKENS)
+    tf.GPT2LMHeadModel(config).save_pretrained(tmp_path / "m")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "open", "completion": " close"}\n' * 4)
+    model = {"path": "m", "gradient_checkpointing": True, "adapter": {"lora": {"rank": 2}}}
+    phase = {"name": "p", "steps": 1, "rollout": {"use": "dataset", "path": "rows.jsonl", "rows": 2}, "update": "sft"}
+    experiment = {"name": "x", "threads": 1, "model": model, "trackers": [], "phases": [phase]}
+    monkeypatch.chdir(tmp_path)
+    recwarn.clear()
+    capfd.readouterr()
+    hookline.export(hookline.run(experiment, out="run"), "out")
+    out, err = capfd.readouterr()
+    assert [line for line in err.splitlines() if not line.startswith("note: ")] == []
+    assert "\r" not in out
+    assert [str(one.message) for one in recwarn] == []
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_an_exported_adapter_on_untied_outer_layers_is_the_model_that_was_trained(tmp_path: Path) -> None:
+    config = tf.GPTNeoXConfig(**SMALL, intermediate_size=32, tie_word_embeddings=False, **TOKENS)
+    role = role_of(config)
+    role.net, role.adapter = lora(("embed_in", "query_key_value", "lm_head")).attach(role.net), True
+    for parameter in role.trainable().values():
+        torch.nn.init.normal_(parameter, std=0.2)
+    role.export(tmp_path)
+    ids = torch.arange(9)[None]
+    with torch.no_grad():
+        theirs = tf.AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits
+        ours, plain = role.net(ids).logits, role_of(config).net(ids).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
+    assert float((ours - plain).abs().max()) > 0.1

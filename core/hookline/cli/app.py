@@ -11,6 +11,7 @@ from hookline.cli.commands import listed, named, program_of
 from hookline.cli.out import as_json
 from hookline.contract.kinds import taught
 from hookline.registry.offers import VERBS, Offer, loose_of
+from hookline.storage.paths import expanded
 
 __all__ = ["app"]
 
@@ -205,7 +206,7 @@ def plugins_new(
     """Create a distribution with a small working component, its tests, and an experiment that uses it."""
     from hookline.cli.kit import create
 
-    typer.echo(create(name, kind, Path(parent)))
+    typer.echo(create(name, kind, expanded(Path(parent))))
 
 
 @plugins_app.command("check")

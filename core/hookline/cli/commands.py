@@ -17,6 +17,7 @@ from hookline.cli.out import Printer
 from hookline.errors import ExperimentError, HooklineError, PluginError, shorten
 from hookline.registry import offers
 from hookline.registry.offers import Offer
+from hookline.storage.paths import expanded
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -141,6 +142,7 @@ class Field:
                 f"{who}: its option '{self.key}' has the type {shorten(getattr(item, '__name__', item))}, which a command line cannot give",
                 "use text, a number, true or false, a path, a Literal, or a list of these",
             )
+        self.path = item is Path
         self.flag = item is bool and not self.many and not self.positional
         self.word = "|".join(map(str, self.choices)) if self.choices else str(getattr(item, "__name__", "text"))
 
@@ -178,7 +180,9 @@ class Field:
         )
 
     def read(self, given: Any) -> Any:
-        """The given value; a word that names a choice is replaced by that choice."""
+        """The given value; a word that names a choice is replaced by that choice, and `~` by the home folder."""
+        if self.path and given is not None:
+            return [expanded(item) for item in given] if self.many else expanded(given)
         meant = {str(choice): choice for choice in self.choices}
         return [meant.get(item, item) for item in given] if self.many else meant.get(given, given)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     ValidationError,
     create_model,
@@ -21,10 +22,11 @@ from hookline.config.overrides import override
 from hookline.config.problems import UNNAMED, count, in_order, problems_of
 from hookline.config.rounds import unroll
 from hookline.config.yaml import Document
-from hookline.contract.fields import DataName, Identifier, PhaseIdentifier, Strict, Use
+from hookline.contract.fields import DataName, Identifier, LocalPath, PhaseIdentifier, Strict, Use
 from hookline.contract.kinds import KINDS, Kind, of_phase
 from hookline.contract.metrics import plain_figure
 from hookline.errors import ExperimentError, shorten
+from hookline.storage.paths import expanded
 
 __all__ = [
     "Evaluation",
@@ -39,18 +41,32 @@ __all__ = [
 ]
 
 
+def _adapter(value: Any) -> Any:
+    """`{lora: {rank: 8}}` as `{use: lora, rank: 8}`."""
+    if not isinstance(value, Mapping) or "use" in value:
+        return value
+    if len(value) != 1:
+        raise ValueError(
+            f"must name one adapter, e.g. {{lora: {{rank: 8}}}}; it has {', '.join(map(str, value)) or 'none'}"
+        )
+    [(name, options)] = value.items()
+    if not isinstance(options, Mapping | None):
+        raise ValueError(f"must have the options of '{name}' in a mapping, e.g. {{{name}: {{rank: 8}}}}")
+    return {**(options or {}), "use": name}
+
+
 class ModelSpec(Strict):
     """Where a model comes from and how it computes."""
 
     build: Use | None = None
     """An architecture with its options: `{build: gpt2, layers: 4, width: 256}`."""
-    path: str | None = None
+    path: LocalPath | None = None
     """A local transformers folder."""
     start: str | None = Field(None, alias="from")
     """Phases only: the phase whose model this phase starts from. Default: the last phase that trained the policy."""
     head: Use | None = None
     """Phases only: a head that predicts numbers instead of tokens, e.g. `reward`; the phase then trains a reward model."""
-    adapter: Use | None = None
+    adapter: Annotated[Use, BeforeValidator(_adapter)] | None = None
     """Train this adapter and keep the rest of the model frozen: `{lora: {rank: 8}}`."""
     family: Use | None = None
     """The experiment's model only: how its network computes. Default: `causal`, a language model read from left to right."""
@@ -70,12 +86,6 @@ class ModelSpec(Strict):
         if not isinstance(value, Mapping):
             return value
         value = dict(value)
-        adapter = value.get("adapter")
-        if isinstance(adapter, Mapping) and "use" not in adapter and len(adapter) == 1:
-            [(name, options)] = adapter.items()
-            if not isinstance(options, Mapping | None):
-                raise ValueError(f"adapter: the options of '{name}' must be a mapping, e.g. {{{name}: {{rank: 8}}}}")
-            value["adapter"] = {**(options or {}), "use": name}
         if isinstance(value.get("build"), str):
             own = {name for key, field in cls.model_fields.items() for name in (key, field.alias)}
             options = {key: value.pop(key) for key in list(value) if key not in own}
@@ -92,7 +102,7 @@ class TokenizerSpec(Strict):
     """The texts that the tokenizer is trained on."""
     vocabulary: int = Field(4096, ge=260, le=1_000_000)
     """The number of tokens. More tokens make texts shorter and the output layer larger. `words` uses fewer if the texts have fewer."""
-    path: str | None = None
+    path: LocalPath | None = None
     """A folder with tokenizer.json."""
 
     @model_validator(mode="after")
@@ -215,7 +225,7 @@ class Experiment(Strict):
     model: ModelSpec
     phases: tuple[Phase, ...] = Field(min_length=1)
     trackers: tuple[Use, ...] = (Use(use="console"),)
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[LocalPath, ...] = ()
     """Loose files to make available, as with `-p`."""
     device: str = "auto"
     """The device of the networks: `cpu`, `cuda`, `cuda:1`, `mps` (untried), or `auto`: the first GPU, if there is one."""
@@ -229,6 +239,14 @@ class Experiment(Strict):
     def _known_device(cls, value: str) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
             raise ValueError(f"is '{shorten(value)}'; it must be auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _begins_here(cls, value: ModelSpec) -> ModelSpec:
+        of_a_phase = [key for key, given in (("head", value.head), ("from", value.start)) if given is not None]
+        if of_a_phase:
+            raise ValueError(f"has `{of_a_phase[0]}`, which only the model of a phase can have; move it there")
         return value
 
     @field_validator("trackers", "plugins", mode="before")
@@ -277,7 +295,7 @@ def document_of(source: Source) -> Document:
         return copy.deepcopy(source)
     if isinstance(source, Mapping):
         return Document("the experiment", _plain(source))
-    return yaml.read(Path(source))
+    return yaml.read(expanded(Path(source)))
 
 
 def load(

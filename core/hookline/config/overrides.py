@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from hookline.config.problems import UNNAMED
 from hookline.config.yaml import COMPONENTS, MOST_DEPTH, Document, Loader, TooMuch, build
 from hookline.errors import ExperimentError, shorten
 
@@ -92,9 +93,10 @@ def enter(place: Any, part: str, shown: str) -> list[Any]:
 
     A phase inside a `repeat` is found by its name alone, so an override reaches all of its rounds.
     """
+    unnamed = UNNAMED.get(shown.split(".")[-2]) if "." in shown else None
     shown = shorten(shown)
     if isinstance(place, list):
-        names = [item.get("name") or item.get("use") if isinstance(item, dict) else item for item in place]
+        names = [item.get("name") or item.get("use") or unnamed if isinstance(item, dict) else item for item in place]
         short = [name.rpartition(":")[2] if isinstance(name, str) else name for name in names]
         for known in (names, short):
             if part in known:

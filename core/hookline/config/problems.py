@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,7 +12,8 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 
 from hookline.config.yaml import Document
-from hookline.errors import nearest, shorten
+from hookline.errors import alike, shorten
+from hookline.synonyms import suggestion
 
 __all__ = ["count", "in_order", "problems_of", "same_of"]
 
@@ -75,9 +75,10 @@ def problems_of(
         if kind == "extra_forbidden":
             known = _known_fields(model, loc[:-1])
             owner = shown(path[:-1]) or "an experiment"
-            text = f"{owner} has no option '{shorten(loc[-1])}'{nearest(str(loc[-1]), _fitting(str(loc[-1]), known, value), 0.7)}"
-            if not text.endswith("?"):
-                text += f"; it has: {', '.join(sorted(known))}" if known else ""
+            word = str(loc[-1])
+            meant = suggestion(word, known, _fitting(word, known, value))
+            has = f"; it has: {', '.join(sorted(known))}" if known else ""
+            text = f"{owner} has no option '{shorten(word)}'{meant or has}"
         elif kind == "missing":
             text = f"{name} is missing"
         elif kind == "value_error":
@@ -136,8 +137,7 @@ def label_of(item: Any, key: str) -> str:
 
 def _fitting(word: str, fields: Mapping[str, FieldInfo], value: Any) -> list[str]:
     """The fields with a name close to a word that can hold a value; a mapping may fit once its own options are right."""
-    close = difflib.get_close_matches(word, fields, n=3, cutoff=0.7)
-    return [name for name in close if isinstance(value, Mapping) or _fits(fields[name], value)]
+    return [name for name in alike(word, fields) if isinstance(value, Mapping) or _fits(fields[name], value)]
 
 
 def _fits(field: FieldInfo, value: Any) -> bool:

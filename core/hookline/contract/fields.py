@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,11 +21,13 @@ from typing_extensions import TypeVar
 
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.errors import nearest
+from hookline.storage.paths import expanded
 
 __all__ = [
     "Config",
     "DataName",
     "Identifier",
+    "LocalPath",
     "Nested",
     "PhaseIdentifier",
     "PhaseName",
@@ -47,7 +50,9 @@ class _Marker:
 
 PhaseName = Annotated[str, _Marker("phase")]
 """A config field that names an earlier phase; checked before the run starts."""
-DataName = Annotated[str, _Marker("data")]
+LocalPath = Annotated[str, AfterValidator(expanded)]
+"""A config field that names a file or folder; a `~` at its beginning is the home folder."""
+DataName = Annotated[str, AfterValidator(expanded), _Marker("data")]
 """A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
 PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]
 """A phase's name; `repeat` unrolls a phase into phases called NAME@ROUND."""

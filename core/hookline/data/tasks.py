@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from hookline.contract.check import check_class
 from hookline.contract.task import Task
 from hookline.data.names import is_task, parts
-from hookline.errors import DataError, nearest, shorten
+from hookline.errors import DataError, shorten
 from hookline.registry.construct import construct
 from hookline.registry.offers import Offer, find
+from hookline.synonyms import suggestion
 
 __all__ = ["task", "task_and_split"]
 
@@ -41,7 +42,7 @@ def _make_task(offer: Offer, options: tuple[tuple[str, str], ...]) -> Task:
         key = str(first["loc"][0]) if first["loc"] else ""
         has = f"it has: {', '.join(known)}" if known else "it has no options"
         if first["type"] == "extra_forbidden":
-            raise DataError(f"'{offer.name}' has no option '{shorten(key)}'{nearest(key, known)}", has) from None
+            raise DataError(f"'{offer.name}' has no option '{shorten(key)}'{suggestion(key, known)}", has) from None
         raise DataError(f"{key} is {shorten(str(first['input']))}: {first['msg']}", has) from None
     made = construct(cls, config, str(offer))
     made.instance = offer.name

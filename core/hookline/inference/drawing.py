@@ -134,9 +134,7 @@ class Drawing:
                     self.engine.sync(name, version)
                 self.told[name] = version
         found = self._answers(asking, requests, caller)
-        output = role.family.output(role.base)
-        vocabulary = len(output[0]) if output else role.family.vocabulary(role.base)
-        asked = Asked(sampling, max_new_tokens, self.eos, vocabulary, role.version)
+        asked = Asked(sampling, max_new_tokens, self.eos, role.vocabulary, role.version)
         with self.blamed("draw"):
             drawn = join(found, asked, self.who)
         if any(one.logprobs is None for one in found):
@@ -217,6 +215,15 @@ class Drawing:
                 raise PluginError(
                     f"'{who}' needs {ABILITIES[ability]} ('{ability}'), but engine '{self.engine.instance}' is not one",
                     "name another engine, e.g. engine: local",
+                )
+        most = role.vocabulary - 1
+        for row, prompt in enumerate(prompts):
+            if len(prompt) and not 0 <= min(prompt) <= max(prompt) <= most:
+                odd = next(one for one in prompt if not 0 <= one <= most)
+                raise PluginError(
+                    f"'{who}' draws from role '{role.name}' with the token id {odd} in prompt {row}, but the model's ids "
+                    f"go from 0 to {most}",
+                    "give ids of ctx.tokenizer",
                 )
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest + max_new_tokens > role.context:

@@ -20,6 +20,7 @@ from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.planner import make_plan, other_problems
 from hookline.registry import offers
 from hookline.runs.run import Run
+from hookline.storage.paths import expanded
 from hookline.world.exits import guarded
 from hookline.world.notebook import beside_event_loops
 
@@ -50,7 +51,7 @@ def plan(
     Raises ExperimentError, PluginError.
     """
     parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
-    begun = Run.read(out).experiment if out is not None and Run.is_one(out) else None
+    begun = Run.read(out).experiment if out is not None and Run.is_one(expanded(Path(out))) else None
     return make_plan(parsed, document, plugins, begun)
 
 
@@ -86,7 +87,7 @@ def _run(
             "the experiment has a `matrix`, so it describes several runs",
             "use hookline.sweep(…), or override matrix={} to make one run",
         )
-    directory = Path(out) if out else fresh_directory(planned.experiment.name)
+    directory = expanded(Path(out)) if out else fresh_directory(planned.experiment.name)
     opened = open_run(directory, planned)
     try:
         if group:
@@ -197,7 +198,7 @@ def plan_of(run: Run, kinds: Sequence[str] = tuple(KINDS)) -> Plan:
 
 def _gone_since(out: str | Path | None) -> str:
     """How to install the plugins that a run began with and that are missing now; empty if none is missing."""
-    if out is None or not Run.is_one(out):
+    if out is None or not Run.is_one(expanded(Path(out))):
         return ""
     here = {offer.distribution for offer in offers.offers()}
     then = [p for p in Run.read(out).about["plugins"] if not p["distribution"].endswith(".py")]

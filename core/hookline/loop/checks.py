@@ -30,6 +30,8 @@ def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) ->
                 f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not {stage.__name__}", _RETURNS[hook]
             )
         check_batch(answer, f"{slot.offer}: {hook}")
+        if stage is Rollout and "ctx" in arguments:
+            arguments["ctx"].role_named("policy").check_ids(answer, f"{slot.offer}: {hook}")
     if hook == "hookline_judge":
         if not isinstance(answer, Sequence) or not all(isinstance(j, Judgement) for j in answer):
             raise PluginError(

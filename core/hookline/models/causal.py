@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,18 +14,19 @@ from torch import Tensor
 
 from hookline.batch.stages import Batch
 from hookline.contract.family import Decoding, Family
-from hookline.errors import ExperimentError
+from hookline.errors import ExperimentError, cause
 from hookline.models.folder import check_folder
 
-__all__ = ["Causal", "sequences"]
+__all__ = ["Causal", "quiet", "sequences"]
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep transformers' progress bars and warnings out of logs; its errors are raised."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
 
 
 class Causal(Family):
@@ -35,7 +37,7 @@ class Causal(Family):
     # -- networks
 
     def empty(self, folder: str | Path) -> Any:
-        _quiet()
+        quiet()
         from transformers import AutoConfig, AutoModelForCausalLM
 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -45,7 +47,7 @@ class Causal(Family):
         from transformers import AutoModelForCausalLM
 
         check_folder(str(folder))
-        _quiet()
+        quiet()
         try:
             net, about = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -75,7 +77,16 @@ class Causal(Family):
                 f"the weights in {folder} lack {', '.join(missing[:3])}{more}",
                 "restore the files; missing weights would start at random values",
             )
-        if _sees_later_tokens(net, self.vocabulary(net)):
+        try:
+            later = _sees_later_tokens(net, self.vocabulary(net))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as err:
+            raise ExperimentError(
+                f"the model in {folder} cannot read a row of tokens: {cause(err)[:200]}",
+                "use a model that predicts the next token of a text and needs nothing else",
+            ) from err
+        if later:
             raise ExperimentError(
                 f"the model in {folder} sees later tokens: {type(net).__name__} reads a row from both sides, so it predicts "
                 "no next token",
@@ -87,7 +98,7 @@ class Causal(Family):
         net.config.to_json_file(folder / "config.json")
 
     def export(self, net: Any, folder: Path) -> None:
-        _quiet()
+        quiet()
         net.save_pretrained(folder, safe_serialization=True)
 
     def context(self, net: Any) -> int:
@@ -230,7 +241,8 @@ class CausalDecoding(Decoding):
 
     @property
     def movable(self) -> bool:  # type: ignore[override]
-        return self.ids_BL is not None or hasattr(self.cache, "batch_select_indices")
+        parts = getattr(self.cache, "layers", ())
+        return self.ids_BL is not None or all(hasattr(part, "batch_select_indices") for part in (self.cache, *parts))
 
     def rows(self, index_N: Tensor) -> CausalDecoding:
         made = copy.copy(self)
@@ -257,10 +269,17 @@ def trunk(net: Any, **inputs: Any) -> Any:
 
 @torch.no_grad()
 def _sees_later_tokens(net: Any, vocabulary: int) -> bool:
-    """Whether what the network predicts in a row depends on the row's last token."""
-    rows_BL = torch.arange(6, device=next(net.parameters()).device)[None].repeat(2, 1) % vocabulary
+    """Whether what the network predicts in a row depends on the row's last token.
+
+    The tokens are from the middle of the vocabulary: the first ones are often padding, which some networks count.
+    """
+    at_L = torch.arange(6, device=next(net.parameters()).device)
+    rows_BL = (vocabulary // 2 + at_L)[None].repeat(2, 1) % vocabulary
     rows_BL[1, -1] = (rows_BL[0, -1] + 1) % vocabulary
-    one, other = (net(input_ids=row[None], use_cache=False).logits[0, :-1].float() for row in rows_BL)
+    ones_1L = torch.ones_like(at_L)[None]
+    one, other = (
+        net(input_ids=row[None], attention_mask=ones_1L, use_cache=False).logits[0, :-1].float() for row in rows_BL
+    )
     exact = all(p.dtype == torch.float32 for p in net.parameters())
     return bool((one - other).abs().max() > (1e-5 if exact else 1e-2) * one.abs().max())
 

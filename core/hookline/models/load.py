@@ -18,7 +18,7 @@ from hookline.contract.context import Heads
 from hookline.contract.family import Family
 from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
 from hookline.errors import ExperimentError
-from hookline.models.causal import Causal
+from hookline.models.causal import Causal, quiet
 from hookline.models.role import Role
 from hookline.registry.slot import Slot
 from hookline.storage import trees
@@ -47,6 +47,7 @@ def _made(slot: Slot, kind: type[C]) -> C:
 
 
 def _settle(net: Any, spec: ModelSpec) -> Any:
+    quiet()  # also where a network was built
     kept = net.state_dict().keys()
     exact = {name: buffer for name, buffer in net.named_buffers() if name not in kept}
     net = net.to(DTYPES[spec.dtype or "float32"])

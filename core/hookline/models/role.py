@@ -91,6 +91,12 @@ class Role:
             )
         return found
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids: of the output layer, if the network has one."""
+        found = self.family.output(self.base)
+        return len(found[0]) if found else self.family.vocabulary(self.base)
+
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """Within the block, autocast, adapter and recomputation are set as this role needs them."""
@@ -126,6 +132,23 @@ class Role:
         """Read one more token per row; returns the logits of the next token, [B, V] float32."""
         with self.computing():
             return self.family.step(self.base, state, ids_B)
+
+    def check_ids(self, batch: Batch, who: str) -> None:
+        """Refuse token ids that the network does not have. who: the component that gave them, for the message."""
+        most = self.vocabulary - 1
+        for name, ids_BL, length_B in (
+            ("prompt_ids_BP", batch.prompt_ids_BP, batch.prompt_length_B),
+            ("token_ids_BT", batch.token_ids_BT, batch.length_B),
+        ):
+            inside_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device) < length_B[:, None]
+            bad_BL = ((ids_BL < 0) | (ids_BL > most)) & inside_BL
+            if bool(bad_BL.any()):
+                row, at = (int(i) for i in bad_BL.nonzero()[0])
+                raise PluginError(
+                    f"{who}: {name} holds the token id {int(ids_BL[row, at])} in row {row}, but the model's ids go "
+                    f"from 0 to {most}",
+                    "give ids of ctx.tokenizer",
+                )
 
     def check_fused(self) -> bool:
         """Whether output layer × state equals the network's own logits, tried once on a few tokens."""

@@ -261,7 +261,8 @@ def model_is_large_enough(plan: Plan) -> Iterator[Problem]:
         try:
             check_adapter(plan.architecture, path, adapter, family_of(plan.family))
         except HooklineError as err:
-            yield Problem(adapter.path, err)
+            option = [key for key, _ in adapter.config if err.message.startswith(f"{adapter.instance}.{key}: ")]
+            yield Problem((*adapter.path, *option), err)
 
 
 def phases_of(plan: Plan) -> Iterator[tuple[Phase, Place]]:

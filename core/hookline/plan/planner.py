@@ -101,7 +101,8 @@ def _plan_phase(
     evaluations = [_plan_evaluation(planner, spec, each, (*at, "evaluate", i)) for i, each in enumerate(spec.evaluate)]
     head = planner.slot("model", spec.model.head, (*at, "model", "head"), base=Head)
     adapter = spec.model.adapter or experiment.model.adapter
-    adapter_slot = planner.slot("model", adapter, (*at, "model", "adapter"), base=Adapter)
+    holder = (*at, "model") if spec.model.adapter else ("model",)
+    adapter_slot = planner.slot("model", adapter, _adapter_path(planner.document, holder), base=Adapter)
     if not named["rollout"] and "rollout" in planner.only:
         return None
     return PlannedPhase(
@@ -149,6 +150,15 @@ def _build_path(document: Document) -> Place:
     return ("model",) if beside else ("model", "build")
 
 
+def _adapter_path(document: Document, model: Place) -> Place:
+    """The place of an adapter's options: in `adapter: {use: NAME, …}`, or inside `adapter: {NAME: {…}}`."""
+    place: Any = document.values
+    for key in model:
+        place = place[key]
+    named = place.get("adapter")
+    return (*model, "adapter", *(named if isinstance(named, dict) and len(named) == 1 and "use" not in named else ()))
+
+
 def other_problems(document: Document, plugins: Sequence[str] = ()) -> list[str]:
     """What is wrong with the components that a file names, for a file whose own errors rule out a plan."""
     own = document.values.get("plugins") or []
@@ -178,5 +188,5 @@ def other_problems(document: Document, plugins: Sequence[str] = ()) -> list[str]
     with contextlib.suppress(ValidationError):
         model = ModelSpec.model_validate(document.values.get("model"))
         planner.slot("model", model.build, _build_path(document))
-        planner.slot("model", model.adapter, ("model", "adapter"))
+        planner.slot("model", model.adapter, _adapter_path(document, ("model",)))
     return planner.problems

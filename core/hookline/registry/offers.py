@@ -21,6 +21,7 @@ from typing import Any
 from hookline._version import __version__
 from hookline.contract.kinds import KINDS
 from hookline.errors import HooklineError, PluginError, cause, nearest
+from hookline.storage.paths import expanded
 
 __all__ = ["BUILT_IN", "VERBS", "Offer", "available", "by_name", "find", "is_loose", "loose", "loose_of", "offers", "unreadable"]
 
@@ -205,7 +206,8 @@ def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     absent = distribution and not any(_normal(o.distribution) == _normal(distribution) for o in offers(loose))
     hint = f"install {distribution if absent else 'the distribution that offers it'}, if there is one"
     raise PluginError(
-        f"no {kind} '{name}' is installed{closest}", f"{hint}, or name one offered here: {', '.join(known) or 'none'}"
+        f"no {kind} '{name}' is installed{closest}",
+        f"{hint}, give its file with -p, or name one offered here: {', '.join(known) or 'none'}",
     )
 
 
@@ -222,7 +224,7 @@ def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
     """The offers of the references that are loose files, each file once; other references are names of installed plugins."""
     files: dict[Path, str] = {}
     for reference in filter(is_loose, references):
-        files.setdefault(Path(reference).resolve(), reference)
+        files.setdefault(expanded(Path(reference)).resolve(), reference)
     return tuple(offer for reference in files.values() for offer in loose(reference))
 
 
@@ -244,7 +246,7 @@ def is_loose(reference: str) -> bool:
 
 def loose(reference: str) -> tuple[Offer, ...]:
     """Make the components of a loose file available: `-p ./file.py`. The file is imported to find its components."""
-    path = Path(reference)
+    path = expanded(Path(reference))
     if path.is_file() and path.suffix != ".py":
         raise PluginError(f"{reference} is not a Python file", "a loose plugin is a .py file")
     if not path.is_file():

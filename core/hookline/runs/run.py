@@ -25,6 +25,7 @@ from hookline.runs.surroundings import Surroundings, experiment_changes, experim
 from hookline.storage.folders import take_lock, verify, write_error
 from hookline.storage.journal import Journal
 from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
+from hookline.storage.paths import expanded
 
 __all__ = ["Run"]
 
@@ -147,7 +148,7 @@ class Run:
     @classmethod
     def read(cls, directory: str | Path) -> Run:
         """Open a run for reading, without the lock. Raises CheckpointError if the directory is not a run directory."""
-        path = Path(directory)
+        path = expanded(Path(directory))
         if not cls.is_one(path):
             raise CheckpointError(
                 f"{directory} is not a run directory: it contains no run.json",

@@ -114,26 +114,33 @@ def write_aside(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
         _sync(target.parent)
         _remember(target, seen, json.loads(json.dumps(values)))
     except BaseException as err:
+        failed = write_error(target, err, aside) if isinstance(err, WRITE_ERRORS) else None
         shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(err, WRITE_ERRORS):
-            raise write_error(target, err) from err
+        if failed:
+            raise failed from err
         raise
 
 
-def write_error(target: Path, err: BaseException) -> CheckpointError:
-    """The error for a failed write; for a full disk, with the number of free bytes."""
+def write_error(target: Path, err: BaseException, aside: Path | None = None) -> CheckpointError:
+    """The error for a failed write; for a full disk, with the space that is free now: ask before anything is removed.
+
+    aside: the folder that was being written. What it holds tells how much fitted.
+    """
     text = getattr(err, "strerror", None) or str(err)
-    full = getattr(err, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    if not full and "No space left" not in text and "os error 28" not in text:
+    number = getattr(err, "errno", None)
+    if number == errno.EDQUOT:
+        what = f"disk full while writing {target}: this user's quota is used up"
+    elif number == errno.ENOSPC or "No space left" in text or "os error 28" in text:
+        free = shutil.disk_usage(next((p for p in (target, *target.parents) if p.exists()), Path.cwd())).free
+        what = f"disk full while writing {target}: {free} bytes were free"
+        what += f" after {sum(look[0] for _, look in _looks(aside))} of its bytes" if aside else ""
+    else:
         return CheckpointError(
-            f"{target} cannot be written: {text}; the last complete save is untouched",
+            f"{target} cannot be written: {text}; what was saved before is untouched",
             "check the folder and the disk, then run the same command again",
         )
-    place = next((p for p in (target, *target.parents) if p.exists()), Path.cwd())
     return CheckpointError(
-        f"disk full while writing {target}: {shutil.disk_usage(place).free} bytes are free; "
-        "the last complete save is untouched",
-        "free some space, then run the same command again",
+        f"{what}; what was saved before is untouched", "free some space, then run the same command again"
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookline.errors import CheckpointError, ExperimentError, PluginError
 from hookline.runs.run import Run
+from hookline.storage.paths import expanded
 from hookline.study.intervals import figure_interval
 from hookline.world.notebook import beside_event_loops
 
@@ -89,7 +90,7 @@ def export(
     from hookline.storage import folders
 
     run, plan, chosen = _read(run, phase, kinds=("model",))
-    name, folder = chosen.spec.name, Path(folder)
+    name, folder = chosen.spec.name, expanded(Path(folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} is not an empty folder", "choose a new one")
     source = run.directory / "best" / name if best else run.phase_folder(name)

@@ -14,6 +14,7 @@ from hookline.config.uses import normal_form
 from hookline.contract.fields import instance_name
 from hookline.errors import CheckpointError, ExperimentError
 from hookline.runs.run import Run
+from hookline.storage.paths import expanded
 
 Json = dict[str, Any]
 NOT_CONFIGURATION = ("seed", "name", "trackers", "plugins", "threads", "matrix")
@@ -78,7 +79,8 @@ def _argument(argument: str | Path) -> tuple[str, Path, bool]:
     path = Path(argument)
     label, equals, rest = str(argument).partition("=")
     if equals and label and "/" not in label and not os.path.exists(path):
-        return label, Path(rest), True
+        return label, expanded(Path(rest)), True
+    path = expanded(path)
     return path.resolve().name, path, False
 
 

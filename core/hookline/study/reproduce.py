@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookline.errors import CheckpointError, DataError, shorten
 from hookline.runs.run import Run
+from hookline.storage.paths import expanded
 from hookline.study.finished import threads
 from hookline.world.notebook import beside_event_loops
 
@@ -80,7 +81,7 @@ def reproduce(
         )
     for sentence, rules_out in changes.items():
         told(f"changed: {sentence}; {'equal results cannot be expected' if rules_out else 'this may change results'}")
-    directory = Path(out) if out else _beside(first.directory)
+    directory = expanded(Path(out)) if out else _beside(first.directory)
     if directory.exists() and directory.samefile(first.directory):
         raise CheckpointError(f"{directory} is the run itself", "choose another directory with --out")
     again = open_run(directory, plan)

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from hookline.config.experiment import Source, document_of
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, Stopped
+from hookline.storage.paths import expanded
 from hookline.study.matrix import Member, axes_of, left_out, members_of
 from hookline.study.workers import why, work
 
@@ -55,7 +56,7 @@ def sweep(
     experiment = document_of(experiment)
     members = members_of(experiment, overrides, seeds, plugins)
     name = members[0].plan.experiment.name
-    directory = Path(out) if out else fresh_directory(f"{name}-sweep")
+    directory = expanded(Path(out)) if out else fresh_directory(f"{name}-sweep")
     with _opened(directory) as lock:
         waiting, notices = _to_do(members, directory)
         about = _note(directory, members, plugins)

@@ -11,6 +11,7 @@ from typing import Any
 from hookline.loop.api import open_phase as open_phase_of
 from hookline.loop.api import open_run, phase_named, plan
 from hookline.loop.loop import PhaseLoop
+from hookline.storage.paths import expanded
 from hookline.world.signals import Stopping
 
 __all__ = ["open_phase"]
@@ -34,7 +35,11 @@ def open_phase(
     planned = plan(experiment, overrides, plugins)
     chosen = phase_named(planned, phase)
     with contextlib.ExitStack() as stack:
-        where = Path(folder) if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        where = (
+            expanded(Path(folder))
+            if folder is not None
+            else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        )
         run = open_run(where, planned)
         stack.callback(run.close)
         for earlier in planned.phases[: planned.phases.index(chosen)]:

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from hookline.contract.check import check_class, kind_of
 from hookline.contract.component import Component
-from hookline.errors import ExperimentError, HooklineError, PluginError, nearest
+from hookline.errors import ExperimentError, HooklineError, PluginError
 from hookline.registry import offers
 from hookline.registry.offers import Offer
+from hookline.synonyms import suggestion
 from hookline.testing import stand_ins
 from hookline.testing.harness import Harness
 from hookline.testing.stand_ins import STAND_INS
@@ -61,7 +62,7 @@ class Subject:
         unknown = next((name for name in options if name not in known), None)
         if unknown:
             raise ExperimentError(
-                f"'{offer.name}' has no option '{unknown}'{nearest(unknown, known)}",
+                f"'{offer.name}' has no option '{unknown}'{suggestion(unknown, known)}",
                 f"it has: {', '.join(known) or 'none'}",
             )
         self.setting: Setting | None = None

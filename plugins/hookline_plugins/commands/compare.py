@@ -29,11 +29,11 @@ class Compare(Command):
         """The phase to compare; default: the last phase that has the figure."""
         baseline: str | None = None
         """The label of the configuration that the others are compared with; default: the first."""
-        out: str | None = None
+        out: hookline.LocalPath | None = None
         """Folder for compare.json, .md, .html and figures."""
-        csv: str | None = None
+        csv: hookline.LocalPath | None = None
         """Write the comparison with the baseline as CSV with all digits; - is the terminal."""
-        latex: str | None = None
+        latex: hookline.LocalPath | None = None
         """Write the comparison with the baseline as a LaTeX table (booktabs); - is the terminal."""
 
     def run(self, out: Out) -> int:

@@ -82,7 +82,11 @@ class Console(Component):
         took = words.duration(time.monotonic() - self.began)
         rows = run.rows()
         steps = sum(row["step"] > 0 for row in rows)
-        tail = "" if status == "finished" else "; run the same command again to continue from the newest save"
+        tail = ""
+        if status != "finished":
+            saves = (save for folder in ("checkpoints", "phases") for save in (run.directory / folder).glob("[!.]*"))
+            goes_on = "run the same command again to continue from the newest save"
+            tail = f"; {goes_on if any(saves) else 'nothing was saved, so the same command begins again'}"
         self.screen.say(f"{status} in {took}, {steps} steps in all{tail}", "bold")
         phases = list(dict.fromkeys(row["phase"] for row in rows))
         shown = [(phase, self.first_and_last(rows, phase)) for phase in phases]

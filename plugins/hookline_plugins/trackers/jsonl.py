@@ -25,7 +25,7 @@ class JSONLines(Component):
     """
 
     class Config(hookline.Config):
-        path: str = Field("rows.jsonl", min_length=1)
+        path: hookline.LocalPath = Field("rows.jsonl", min_length=1)
         """A file, relative to the run directory, or `-` for standard output."""
 
         @field_validator("path")

@@ -1,0 +1,103 @@
+"""What other trainers call an option: a word that a user brings from TRL, verl, OpenRLHF or transformers, and ours for it.
+
+A word's meaning goes before its spelling: `beta` is close to `betas`, but means the price of a KL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from hookline.errors import nearest
+
+__all__ = ["suggestion"]
+
+
+class Ours(NamedTuple):
+    """An option, by its name here."""
+
+    option: str
+    place: str
+    """Whose option it is."""
+    note: str = ""
+    """How the meaning differs."""
+
+
+MEANINGS = {
+    Ours("lr", "an update"): "learning_rate actor_lr policy_lr actor_learning_rate",
+    Ours("critic_lr", "an update"): "critic_learning_rate value_lr",
+    Ours("schedule", "an update"): "lr_scheduler_type lr_scheduler scheduler",
+    Ours("warmup", "an update", "in optimiser steps"): "warmup_steps lr_warmup_steps warmup_ratio lr_warmup_ratio",
+    Ours("final_lr", "an update", "a fraction of the peak"): "min_lr min_lr_ratio",
+    Ours("grad_clip", "an update"): "max_grad_norm max_norm clip_grad gradient_clipping",
+    Ours("betas", "an update"): "adam_beta1 adam_beta2 adam_betas",
+    Ours("weight_decay", "an update"): "wd",
+    Ours("optimizer", "an update"): "optim optimiser optimizer_type",
+    Ours("epochs", "an update", "passes over the rows of one step"): "num_iterations ppo_epochs num_ppo_epochs",
+    Ours("minibatches", "an update", "their number, not their size"): "mini_batch_size ppo_mini_batch_size "
+    "num_mini_batches train_global_batch_size",
+    Ours("micro_tokens", "an update", "counted in tokens"): "micro_batch_size train_micro_batch_size max_tokens_per_gpu "
+    "gradient_accumulation_steps ppo_micro_batch_size_per_gpu ppo_max_token_len_per_gpu",
+    Ours("clip_range", "an update"): "epsilon eps_clip cliprange clip_ratio clip_eps clip_ratio_low epsilon_low",
+    Ours("clip_high", "an update"): "epsilon_high clip_ratio_high eps_clip_high",
+    Ours("value_clip", "an update"): "cliprange_value vf_clip value_clip_range",
+    Ours("value_weight", "an update"): "vf_coef value_coef value_loss_coef",
+    Ours("entropy_bonus", "an update"): "entropy_coef entropy_coeff ent_coef entropy_weight",
+    Ours("kl_loss", "an update", "the price of KL in the loss"): "beta kl_coef kl_beta init_kl_coef kl_loss_coef init_coef",
+    Ours("beta", "a wrapper", "the price of KL in the reward"): "kl_coef init_kl_coef kl_beta init_coef",
+    Ours("lam", "an advantage"): "lambda gae_lambda",
+    Ours("gamma", "an advantage"): "discount discount_factor",
+    Ours("scale", "an advantage"): "scale_rewards norm_adv_by_std_in_grpo",
+    Ours("rows", "a rollout", "prompts of a step"): "batch_size train_batch_size per_device_train_batch_size "
+    "per_device_batch_size generation_batch_size rollout_batch_size num_prompts_per_step",
+    Ours("samples_per_prompt", "a rollout"): "num_generations n_samples_per_prompt num_generations_per_prompt group_size n "
+    "num_return_sequences num_samples",
+    Ours("max_new_tokens", "a rollout"): "max_completion_length response_length max_response_length max_tokens "
+    "generate_max_len max_gen_len max_length",
+    Ours("longest", "a rollout", "prompt and answer together"): "max_length max_seq_length max_seq_len max_len",
+    Ours("prompts", "a rollout"): "dataset train_dataset dataset_name prompt_data data prompts_path",
+    Ours("path", "a rollout"): "dataset train_dataset dataset_name data data_path file",
+    Ours("path", "the model"): "model_name_or_path model_name pretrained model_path base_model",
+    Ours("adapter", "the model"): "lora peft peft_config use_peft lora_config",
+    Ours("rank", "an adapter"): "lora_r r lora_rank",
+    Ours("alpha", "an adapter"): "lora_alpha",
+    Ours("modules", "an adapter"): "target_modules lora_target_modules",
+    Ours("dtype", "the model"): "torch_dtype precision bf16 fp16 fp32",
+    Ours("autocast", "the model"): "bf16 fp16 amp mixed_precision",
+    Ours("gradient_checkpointing", "the model"): "enable_gradient_checkpointing use_gradient_checkpointing",
+    Ours("layers", "model.build"): "num_hidden_layers num_layers n_layer n_layers",
+    Ours("width", "model.build"): "hidden_size n_embd d_model",
+    Ours("heads", "model.build"): "num_attention_heads num_heads n_head n_heads",
+    Ours("context", "model.build"): "max_position_embeddings n_positions block_size",
+    Ours("vocabulary", "the tokenizer"): "vocab_size",
+    Ours("steps", "a phase"): "max_steps num_train_epochs num_episodes total_epochs total_episodes num_epochs max_epochs "
+    "max_num_steps num_train_steps",
+    Ours("reward", "a phase"): "reward_funcs reward_func reward_fn reward_function rewards",
+    Ours("evaluate", "a phase"): "eval_steps eval_strategy eval_dataset test_freq evaluation",
+    Ours("save", "a phase"): "save_steps save_interval save_freq save_total_limit save_strategy checkpoint_dir",
+    Ours("trackers", "the experiment"): "report_to logger loggers log_with tracker",
+    Ours("--out", "the command `run`"): "output_dir out_dir save_dir default_local_dir out",
+}  # fmt: skip
+
+
+def suggestion(word: str, known: Iterable[str], fitting: Iterable[str] | None = None) -> str:
+    """`"; did you mean 'lr'?"`, `"; in Hookline that is 'steps' of a phase"`, or nothing.
+
+    known: the options where the word was written. fitting: those of them that can hold its value, for a word that is
+    only spelled alike.
+    """
+    known = list(known)
+    meant = [ours for ours, words in MEANINGS.items() if word in words.split()] or _placed(word)
+    here = next((ours for ours in meant if ours.option in known), None)
+    if here:
+        return f"; did you mean '{here.option}'{f' ({here.note})' if here.note else ''}?"
+    alike = nearest(word, (() if meant else known) if fitting is None else fitting)
+    if alike or not meant:
+        return alike
+    return "; in Hookline that is " + " or ".join(f"'{ours.option}' of {ours.place}" for ours in meant)
+
+
+def _placed(word: str) -> list[Ours]:
+    """The place of an option of ours that was written elsewhere, where only one has an option of this name."""
+    found = [ours for ours in MEANINGS if ours.option == word]
+    return found if len(found) == 1 and found[0].place in ("a phase", "an update", "a rollout") else []

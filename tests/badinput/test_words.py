@@ -1,0 +1,239 @@
+"""What a run says is true and leads on: other trainers' words, home folders, lines of adapters, ids, and full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from badinput_lab import Lab, changed, refused
+
+from hookline.config.experiment import Experiment, ModelSpec, Phase, TokenizerSpec
+from hookline.errors import CheckpointError, nearest
+from hookline.storage import folders
+from hookline.storage.paths import expanded
+from hookline.synonyms import MEANINGS, suggestion
+
+# -- words of other trainers
+
+
+@pytest.mark.parametrize(
+    ("place", "word", "value", "said"),
+    [
+        ("update", "learning_rate", 1e-5, "did you mean 'lr'?"),
+        ("update", "beta", 0.1, "did you mean 'kl_loss' (the price of KL in the loss)?"),
+        ("update", "eps_clip", 0.2, "did you mean 'clip_range'?"),
+        ("update", "clip_grad", 1.0, "did you mean 'grad_clip'?"),
+        ("update", "cliprange_value", 0.2, "did you mean 'value_clip'?"),
+        ("update", "ppo_mini_batch_size", 8, "did you mean 'minibatches' (their number, not their size)?"),
+        ("update", "num_train_epochs", 3, "in Hookline that is 'steps' of a phase"),
+        ("update", "max_completion_length", 64, "in Hookline that is 'max_new_tokens' of a rollout"),
+        ("update", "samples_per_prompt", 4, "in Hookline that is 'samples_per_prompt' of a rollout"),
+        ("rollout", "num_generations", 8, "did you mean 'samples_per_prompt'?"),
+        ("rollout", "per_device_train_batch_size", 8, "did you mean 'rows' (prompts of a step)?"),
+        ("rollout", "stop", "x", "it has: "),
+    ],
+)
+def test_a_word_of_another_trainer_leads_to_what_means_the_same(
+    lab: Lab, place: str, word: str, value: Any, said: str
+) -> None:
+    path = lab.write(changed(lab.rl(), f"phases.0.{place}.{word}", value))
+    refused(lab.hookline("explain", path), 2, f"phases.rl.{place} has no option '{word}'; {said}", problems=1)
+
+
+def test_an_option_of_a_phase_at_the_top_is_sent_to_its_place(lab: Lab) -> None:
+    for word in ("reward", "lr", "output_dir"):
+        said = lab.hookline("explain", lab.write({**lab.rl(), word: "x"}))
+        assert f"an experiment has no option '{word}'; in Hookline that is '" in said.err
+
+
+def _options() -> set[str]:
+    """The name of every option that an experiment can have, with those of the built-in components."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "components.md").read_text(encoding="utf-8")
+    found = {"--out", *re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)}
+    for model in (Experiment, ModelSpec, TokenizerSpec, Phase):
+        found |= {field.alias or name for name, field in model.model_fields.items()}
+    return found
+
+
+def test_every_meaning_is_an_option_that_exists() -> None:
+    assert {ours.option for ours in MEANINGS} <= _options()
+
+
+def test_no_word_that_means_something_is_guessed_by_its_spelling() -> None:
+    assert "betas" not in suggestion("beta", ["betas", "lr"])
+    assert nearest("stop", ["top_p", "top_k", "rows"]) == ""
+    assert nearest("stepz", ["steps", "rows"]) == "; did you mean 'steps'?"
+
+
+# -- home folders
+
+
+def test_a_home_folder_is_meant_wherever_a_path_can_be_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = lab.folder / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("texts.jsonl", "pairs.jsonl"):
+        shutil.move(lab.folder / name, home / name)
+    (home / "counts.py").write_text(
+        "from hookline import Component, hookimpl\n"
+        "class Counts(Component):\n"
+        "    @hookimpl\n"
+        "    def hookline_reward(self, rollout):\n"
+        "        return rollout.token_ids_BT[:, 0].float()\n"
+    )
+    made = lab.rl("counts", 1)
+    made["tokenizer"]["on"] = "~/texts.jsonl"
+    made["phases"][0]["rollout"]["prompts"] = "jsonl:~/pairs.jsonl"
+    made["phases"][0]["evaluate"] = {"prompts": "~/pairs.jsonl", "rows": 2, "reward": "counts"}
+    made["trackers"] = [{"use": "jsonl", "path": "~/rows.jsonl"}]
+    path = lab.write(made)
+    assert lab.hookline("run", path, "--out", "~/run", "-p", "~/counts.py").code == 0
+    assert lab.hookline("export", "~/run", "~/model").code == 0
+    assert lab.hookline("eval", "~/run").code == 0
+    assert lab.hookline("compare", "one=~/run", "--csv", "~/table.csv").code == 0
+    made |= {"plugins": ["~/counts.py"], "model": {"path": "~/model"}, "tokenizer": {"path": "~/model"}}
+    assert lab.hookline("explain", lab.write(made)).code == 0
+    assert {"run", "model", "rows.jsonl", "table.csv"} <= {one.name for one in home.iterdir()}
+    assert not Path("~").exists()
+
+
+def test_a_tilde_elsewhere_in_a_path_is_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/a:b.jsonl") == "/home/me/a:b.jsonl"
+    for same in ("a~b", "a/~/b", "builtin:keywords/train?x=~", "x:y~"):
+        assert expanded(same) == same
+
+
+# -- lines
+
+
+@pytest.mark.parametrize(
+    ("adapter", "wrong", "said"),
+    [
+        ("{lora: {ranks: 2}}", "{lora", "model.adapter.lora has no option 'ranks'; did you mean 'rank'?"),
+        ("\n    lora:\n      rank: 2\n      modules: [nothing]", "modules", "no linear layer 'nothing'"),
+        ("\n    use: lora\n    alpha: x", "alpha", "model.adapter.alpha must be a number, not 'x'"),
+        ("\n    lora:\n      rank: 0", "rank", "model.adapter.lora.rank is 0; it must be at least 1"),
+        ("{lora: 3}", "{lora", "model.adapter must have the options of 'lora' in a mapping"),
+        ("\n    lora: {rank: 2}\n    alpha: 3", "adapter", "model.adapter must name one adapter"),
+        ("\n    lroa:\n      rank: 2", "lroa", "did you mean 'lora'?"),
+    ],
+)
+@pytest.mark.parametrize("of", ["experiment", "phase"])
+def test_an_adapter_s_error_is_at_the_line_of_the_wrong_key(
+    lab: Lab, adapter: str, wrong: str, said: str, of: str
+) -> None:
+    made = lab.sft()
+    place = made["model"] if of == "experiment" else made["phases"][0].setdefault("model", {})
+    place["adapter"] = "HERE"
+    text = lab.write(made).read_text()
+    indent = "" if of == "experiment" else "    "
+    text = text.replace("HERE", adapter.replace("\n", f"\n{indent}"))
+    found = lab.hookline("explain", lab.write(text))
+    at = next(i for i, line in enumerate(text.splitlines(), 1) if wrong in line)
+    assert found.code in (2, 5)
+    where = "" if of == "experiment" else "phases.sft."
+    assert f"line {at}: " in found.err, found.err
+    assert (said if not said.startswith("model.") else f"{where}{said}") in found.err
+
+
+@pytest.mark.parametrize(("key", "value"), [("head", "reward"), ("from", "sft")])
+def test_what_only_a_phase_can_ask_of_a_model_is_not_ignored(lab: Lab, key: str, value: str) -> None:
+    refused(lab.hookline("explain", lab.write(changed(lab.sft(), f"model.{key}", value))), 2, f"`{key}`", problems=1)
+
+
+def test_an_evaluation_without_a_name_is_overridden_by_the_name_that_messages_show(lab: Lab) -> None:
+    made = changed(lab.rl(), "phases.0.evaluate", [{"prompts": "heldout.jsonl", "reward": "length"}])
+    said = lab.hookline("explain", lab.write(made), "phases.rl.evaluate.heldout.rowz=3")
+    assert "phases.rl.evaluate.heldout has no option 'rowz'; did you mean 'rows'?" in said.err
+
+
+# -- ids from other people's components
+
+GIVES = """
+import torch
+from hookline import Component, Encoded, Rollout, Sampling, hookimpl
+
+class Gives(Component):
+    name = "gives"
+
+    @hookimpl
+    def hookline_rollout(self, ctx):
+        rows = [Encoded(prompt_ids=[5], answer_ids=[6]), Encoded(prompt_ids={prompt}, answer_ids={answer})]
+        {draw}
+        return Rollout.build(ctx, rows, source="theirs")
+"""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "draw", "said"),
+    [
+        ([5, 9999], [6], "", "prompt_ids_BP holds the token id 9999 in row 1, but the model's ids go from 0 to 279"),
+        ([5], [6, -1], "", "token_ids_BT holds the token id -1 in row 1"),
+        ([5], [6, 280], "", "token_ids_BT holds the token id 280 in row 1"),
+        (
+            [5],
+            [6],
+            "ctx.draw([[5], [7, 999]], ctx.sample_ids(2), max_new_tokens=2, sampling_=Sampling())",
+            "'gives' draws from role 'policy' with the token id 999 in prompt 1",
+        ),
+    ],
+    ids=["prompt", "negative", "one beyond", "drawn from"],
+)
+def test_ids_that_the_model_does_not_have_are_blamed_on_who_gave_them(
+    lab: Lab, prompt: list[int], answer: list[int], draw: str, said: str
+) -> None:
+    made = changed(lab.sft(1), "phases.0.rollout", "gives")
+    found = lab.plugin_run(GIVES.format(prompt=prompt, answer=answer, draw=draw), made)
+    assert found.code == 5, found.err
+    assert said in found.err
+    assert "rollout 'gives' (mine.py" in found.err
+    assert "update" not in found.sentence
+
+
+# -- a full disk
+
+
+def test_a_full_disk_is_measured_before_what_was_written_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "save"
+    free = 1000
+
+    def usage(place: Path) -> Any:
+        used = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        return shutil._ntuple_diskusage(free, used, free - used)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    full = pytest.raises(CheckpointError, match="40 bytes were free after 960 of its bytes; what was saved before")
+    with full, folders.write_aside(target, {}) as aside:
+        (aside / "weights").write_bytes(b"x" * 960)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_save_does_not_promise_to_continue_from_one(lab: Lab) -> None:
+    fails = (
+        "from hookline import Component, hookimpl\n"
+        "class Fails(Component):\n"
+        "    name = 'fails'\n"
+        "    @hookimpl\n"
+        "    def hookline_reward(self, ctx, rollout):\n"
+        "        if ctx.step >= int(open('when').read()):\n"
+        "            raise ValueError('no')\n"
+        "        return rollout.token_ids_BT[:, 0].float()\n"
+    )
+    made = lab.rl("fails", 3)
+    made["trackers"] = ["console"]
+    (lab.folder / "when").write_text("0")
+    out = lab.plugin_run(fails, made).out
+    assert "nothing was saved, so the same command begins again" in out
+    (lab.folder / "when").write_text("2")
+    out = lab.plugin_run(fails, made).out
+    assert "run the same command again to continue from the newest save" in out
+    assert json.loads((lab.run_folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] >= 1
