@@ -191,6 +191,20 @@ def test_names_that_are_no_names_are_listed_as_such(name: str, distribution: Any
 ONE = "class Mine(Component):\n    @hookimpl\n    def hookline_advantage(self, scored): return scored.advantaged(scored.reward_B)"
 
 
+@pytest.mark.parametrize("failure", ["RuntimeError('why')", "SystemExit(0)"])
+def test_a_config_whose_own_code_fails_is_named(failure: str, plugin: Write, tiny: Tiny) -> None:
+    path = plugin(f"""
+    class Mine(Component):
+        class Config(Config):
+            def model_post_init(self, context):
+                raise {failure}
+        @hookimpl
+        def hookline_advantage(self, scored): ...
+    """)
+    err = refusal(PluginError, tiny(advantage="mine"), path)
+    assert re.search(r"advantage 'mine' \(mine.py \w+\) failed in its Config: (RuntimeError: why|SystemExit)", str(err)), err
+
+
 @pytest.mark.parametrize(
     ("metadata", "points", "why"),
     [

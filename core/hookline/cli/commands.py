@@ -243,6 +243,7 @@ def _config(cls: type[Command], values: dict[str, Any], fields: dict[str, Field]
 
     from hookline.config.problems import problems_of
     from hookline.config.yaml import Document
+    from hookline.registry.construct import configure
 
     words = {field.key: field.shown for field in fields.values()}
 
@@ -250,7 +251,7 @@ def _config(cls: type[Command], values: dict[str, Any], fields: dict[str, Field]
         return words.get(str(path[0]), str(path[0])) if path else f"hookline {name}"
 
     try:
-        return cls.Config.model_validate(values)
+        return configure(cls, values, f"command '{name}'")
     except ValidationError as err:
         found = err.errors(include_url=False)
         by_key = {field.key: field for field in fields.values()}

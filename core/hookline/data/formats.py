@@ -20,7 +20,7 @@ from hookline.contract.format import Format
 from hookline.data import jsonl
 from hookline.data.stretches import Stretches
 from hookline.errors import DataError, PluginError
-from hookline.registry.construct import construct
+from hookline.registry.construct import configure, construct
 from hookline.registry.offers import Offer, find, offers
 
 __all__ = ["JSONLines", "Text", "by_suffix", "format_and_file"]
@@ -189,7 +189,7 @@ def _make(offer: Offer) -> Format:
             f"give '{required[0]}' a default",
         )
     try:
-        config = cls.Config()
+        config = configure(cls, {}, str(offer))
     except ValidationError as err:
         raise PluginError(
             f"{offer} refuses its own defaults: {err.errors()[0]['msg']}", "change the defaults"

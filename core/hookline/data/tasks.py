@@ -10,7 +10,7 @@ from hookline.contract.check import check_class
 from hookline.contract.task import Task
 from hookline.data.names import is_task, parts
 from hookline.errors import DataError, shorten
-from hookline.registry.construct import construct
+from hookline.registry.construct import configure, construct
 from hookline.registry.offers import Offer, find
 from hookline.synonyms import suggestion
 
@@ -36,7 +36,7 @@ def _make_task(offer: Offer, options: tuple[tuple[str, str], ...]) -> Task:
     cls = check_class(offer.load(), "task", str(offer))
     known = cls.Config.model_fields
     try:
-        config = cls.Config.model_validate(dict(options))
+        config = configure(cls, dict(options), str(offer))
     except ValidationError as err:
         first = err.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""

@@ -13,9 +13,10 @@ from hookline.contract.check import check_class
 from hookline.contract.component import Component
 from hookline.contract.fields import Use, nested
 from hookline.contract.kinds import KINDS
-from hookline.errors import ExperimentError, HooklineError, PluginError
+from hookline.errors import ExperimentError, HooklineError, PluginError, a
 from hookline.plan.plan import Place
 from hookline.registry import offers
+from hookline.registry.construct import configure
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
 
@@ -63,20 +64,18 @@ class Planner:
             self.say(Problem((*path, "use"), err))
             return None
         if base is not None and not issubclass(cls, base):
-            what = base.__name__.lower()
-            an = "an" if what[0] in "aeiou" else "a"
-            self.say(
-                Problem(
-                    path,
-                    ExperimentError(f"'{use.instance}' is not {an} {what}", f"name {an} {what}: hookline plugins list"),
-                )
-            )
+            what = a(base.__name__.lower())
+            text = ExperimentError(f"'{use.instance}' is not {what}", f"name {what}: hookline plugins list")
+            self.say(Problem(path, text))
             return None
         try:
-            config = cls.Config.model_validate(use.options)
+            config = configure(cls, use.options, str(offer))
         except ValidationError as err:
             # the user's name for the component precedes its options
             self.problems += problems_of(err, self.document, cls.Config, path)
+            return None
+        except PluginError as err:
+            self.say(Problem(path, err))
             return None
         label = label or f"{kind}/{use.instance}"
         inner = {

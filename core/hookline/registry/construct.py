@@ -6,16 +6,18 @@ import inspect
 import linecache
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from pydantic import ValidationError
 
 from hookline.contract.component import Component
 from hookline.contract.fields import Config
 from hookline.errors import HooklineError, PluginError, cause
 
-__all__ = ["construct", "source_of"]
+__all__ = ["configure", "construct", "source_of"]
 
 _OPENS = {
     "open": "a file",
@@ -50,6 +52,17 @@ def source_of(cls: type) -> str:
         return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):
         return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def configure(cls: type[Component], options: Mapping[str, Any], who: str) -> Config:
+    """The validated config of a class. Raises pydantic's ValidationError for wrong options, and PluginError naming `who`
+    for a Config whose own code fails."""
+    try:
+        return cls.Config.model_validate(options)
+    except (ValidationError, HooklineError, KeyboardInterrupt):
+        raise
+    except BaseException as err:  # SystemExit too
+        raise PluginError(f"{who} failed in its Config: {cause(err)}", f"its source: {source_of(cls)}") from err
 
 
 def construct(cls: type[Component], config: Config, who: str) -> Component:

@@ -41,9 +41,12 @@ def nothing_learned(phase: PlannedPhase, rows: Sequence[Mapping[str, Any]], fail
     why = f"{head}, because every gradient of '{update}' was 0"
     compares = phase.rewards and {"groups", "pairs"} & phase.update.needs
     if compares and not any("equal_groups" in row for row in rows):
+        dropped = total("unjudged")
         return NumbersError(
-            f"{why}: no group had two rows, and '{update}' compares the answers to one prompt",
-            "draw several answers per prompt, and give them one group",
+            f"{why}: no group had two {'judged ' if dropped else ''}rows, and '{update}' compares the answers to one prompt",
+            "draw more answers per prompt, or let more of them be judged"
+            if dropped
+            else "draw several answers per prompt, and give them one group",
         )
     if rows and all(row.get("reward_std", 1.0) == 0 for row in rows):
         return NumbersError(f"{why}, and every reward was equal", "check the reward and a few answers")
