@@ -427,6 +427,22 @@ def test_CK_a_phase_that_was_lost_cuts_nothing(lab: Lab) -> None:
     assert {path: path.read_bytes() for path in lab.run_folder.glob("*.jsonl")} == before
 
 
+def test_CK_a_run_that_had_ended_is_not_made_again_over_its_rows(lab: Lab) -> None:
+    assert lab.run(lab.sft(2)).code == 0
+    shutil.rmtree(lab.run_folder / "phases")
+    before = (lab.run_folder / "metrics.jsonl").read_bytes()
+    refused(lab.run(), 4, "phases/sft is missing, but the phase had ended", "start a new run with --out")
+    assert (lab.run_folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["eval", "export", "compare", "reproduce"])
+def test_CK_a_run_without_an_identity_is_refused_by_every_command(lab: Lab, command: str) -> None:
+    assert lab.run(lab.sft(2)).code == 0
+    (lab.run_folder / "run.json").write_text("{}")
+    said = lab.hookline(command, "run", *{"export": ["out"], "reproduce": ["--out", "out"]}.get(command, []))
+    refused(said, 4, "run.json lacks 'id'")
+
+
 def test_CK_an_answer_behind_a_torn_journal_line_is_kept(tmp_path: Path) -> None:
     from hookline.storage.journal import Journal
     from hookline.storage.lines import cut_torn_line

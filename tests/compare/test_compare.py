@@ -270,6 +270,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("[]")
     refused([tmp_path], 4, "cannot be read")
     (tmp_path / "run.json").write_text("{}")
+    refused([tmp_path], 4, "run.json lacks 'id'")
+    (tmp_path / "run.json").write_text('{"id": "0", "data": {}, "plugins": []}')
     refused([tmp_path], 4, "experiment.json")
     (tmp_path / "experiment.json").write_text('{"phases": 3}')
     refused([tmp_path], 4, "not a resolved experiment")

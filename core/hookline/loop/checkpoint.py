@@ -117,6 +117,7 @@ class Checkpoint:
             collected = run.collecting(self.name)
             if collected.exists():
                 shutil.copy(collected, aside / "data.jsonl")
+        run.note(ended=[*run.about.get("ended", ()), self.name])
         for folder in run.checkpoints(self.name):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -155,14 +156,15 @@ def cut_to_newest_save(plan: Plan, run: Run) -> None:
 
 
 def _refuse_lost_phases(plan: Plan, run: Run) -> None:
-    """Raises CheckpointError if a later phase has begun but an earlier one is missing: repeating that would cut its rows."""
+    """Raises CheckpointError if a phase that had ended is missing, or one before a phase that has begun: repeating it would
+    cut rows that nothing replaces."""
     names = [phase.spec.name for phase in plan.phases]
     begun = {name for name in names if run.phase_folder(name).exists() or run.checkpoints(name)}
     begun |= {row["phase"] for row in run.ledger.on_disk()}
     for at, name in enumerate(names):
         later = next((other for other in names[at + 1 :] if other in begun), None)
-        if later and not run.phase_folder(name).exists():
+        if (later or name in run.about.get("ended", ())) and not run.phase_folder(name).exists():
+            why = f"the later phase '{later}' has begun" if later else "the phase had ended"
             raise CheckpointError(
-                f"{run.phase_folder(name)} is missing, but the later phase '{later}' has begun",
-                "restore it, or start a new run with --out",
+                f"{run.phase_folder(name)} is missing, but {why}", "restore it, or start a new run with --out"
             )

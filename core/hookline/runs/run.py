@@ -156,7 +156,7 @@ class Run:
             )
         run = cls(path)
         run.journal = Journal(path / JOURNAL)
-        run.about = _json(path / "run.json")
+        run.about = _about(path)
         run.ledger.read()
         return run
 
@@ -172,12 +172,7 @@ class Run:
             self._lock = None
 
     def _resume(self, experiment: Experiment, now: Surroundings) -> None:
-        self.about = _json(self.directory / "run.json")
-        missing = [key for key in ("id", "data", "plugins") if key not in self.about]
-        if missing:
-            raise CheckpointError(
-                f"{self.directory / 'run.json'} lacks '{missing[0]}'", "the run directory is damaged; restore the file"
-            )
+        self.about = _about(self.directory)
         changed = experiment_changes(self.experiment, experiment.resolved())
         if self._holds_nothing():
             for name in ("tokenizer", "plugins"):
@@ -207,7 +202,7 @@ class Run:
         except OSError as err:
             raise write_error(self.directory / name, err) from err
 
-    def note(self, **facts: str) -> None:
+    def note(self, **facts: Any) -> None:
         """Write facts about this run into run.json, e.g. `group`: which runs it belongs to; trackers may show them."""
         if any(self.about.get(key) != value for key, value in facts.items()):
             self.about |= facts
@@ -391,6 +386,17 @@ class Run:
         """The meaning of a logged figure, as declared by the core or a component of the phase; None if it is not
         declared."""
         return self.figures.find(phase, name) if self.figures else None
+
+
+def _about(directory: Path) -> dict[str, Any]:
+    """What run.json holds."""
+    about = _json(directory / "run.json")
+    missing = [key for key in ("id", "data", "plugins") if key not in about]
+    if missing:
+        raise CheckpointError(
+            f"{directory / 'run.json'} lacks '{missing[0]}'", "the run directory is damaged; restore the file"
+        )
+    return about
 
 
 def _json(path: Path) -> dict[str, Any]:
