@@ -82,7 +82,7 @@ class Ledger:
             if hashes[name].hexdigest() != sha:
                 raise CheckpointError(
                     f"{self.directory / name} is not as this run wrote it: lines before the newest save have changed",
-                    "restore the file; every later result of the run would stand beside figures that it did not compute",
+                    "restore the file, or start a new run with --out",
                 )
         for path, lines in kept.items():
             if path.name == ROWS or path.exists():
