@@ -304,6 +304,8 @@ class Rollout(Batch):
                 return sample_B
             return torch.as_tensor(numbers, dtype=torch.long) + sample_B[0]
 
+        distinct = {id(row.record): row.record for row in rows}  # several answers to one prompt share its record
+        copies = {key: own(record) for key, record in distinct.items()}
         built = Rollout(
             prompt_ids_BP=prompt_ids_BP,
             prompt_length_B=prompt_length_B,
@@ -312,7 +314,7 @@ class Rollout(Batch):
             mask_BT=mask_BT,
             group_B=numbered(group),
             sample_B=sample_B,
-            records=tuple(own(row.record) for row in rows),
+            records=tuple(copies[id(row.record)] for row in rows),
             decode=ctx.tokenizer.decode,
             finish_reason=(finish_reason,) * B if isinstance(finish_reason, str) else tuple(finish_reason),
             source=(source,) * B if isinstance(source, str) else tuple(source),
