@@ -375,3 +375,9 @@ def test_figures_that_are_not_numbers_are_null_under_json() -> None:
 
     found = {"rows": [{"value": math.nan, "low": -math.inf, "n": 3}], "ends": (1.0, math.inf), "name": "kl"}
     assert plain(found) == {"rows": [{"value": None, "low": None, "n": 3}], "ends": [1.0, None], "name": "kl"}
+
+
+def test_the_package_is_a_program(warm: Warm, tmp_path: Path) -> None:
+    done = warm.run("-m", "hookline", "plugins", "list", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "grpo" in {offer["name"] for offer in json.loads(done.stdout)}
