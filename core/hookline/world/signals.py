@@ -47,6 +47,7 @@ def stop_signals() -> Iterator[Stopping]:
     A second SIGTERM prints where the run is. Code that does not let itself be interrupted is ended after ten seconds.
     """
     stopping = Stopping()
+    interrupted_by[0] = int(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
