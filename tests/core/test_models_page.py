@@ -72,7 +72,7 @@ def test_a_network_that_decodes_otherwise_than_it_reads_is_called_wrong_or_refus
     assert models.check("gpt2").verdict == "wrong"
 
 
-@pytest.mark.slow(600)
+@pytest.mark.slow(150)
 def test_every_type_is_still_what_the_page_says(models: ModuleType, page: str) -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT, *models.kinds()], capture_output=True, text=True, check=False, timeout=3600
