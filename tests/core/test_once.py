@@ -134,6 +134,8 @@ def test_a_folder_of_an_earlier_process_is_verified_once(opened: Opened, monkeyp
     experiment = written(PHASES)
     hookline.run(experiment, out="run")
     Path("run/phases/rl").rename("gone")
+    about = json.loads(Path("run/run.json").read_text())  # as if the process had been killed just before the phase ended
+    Path("run/run.json").write_text(json.dumps({**about, "ended": about["ended"][:-1]}))
     folders._verified.clear()
     verified = calls_of(monkeypatch, folders, "_verify")
     hashed = calls_of(monkeypatch, folders, "file_hash")
