@@ -33,6 +33,26 @@ PARTS = """
         def hookline_reward(self, rollout):
             return torch.ones(len(rollout))
 
+    class Odd(Component):
+        @hookimpl
+        def hookline_reward(self, rollout):
+            return torch.full((len(rollout),), 0.1)
+
+    class ByPrompt(Component):
+        @hookimpl
+        def hookline_reward(self, rollout):
+            return rollout.group_B.float()
+
+    class Bare(Component):
+        @hookimpl
+        def hookline_update(self, ctx, batch):
+            return None
+
+    class Nobody(Component):
+        @hookimpl
+        def hookline_judge(self, scored):
+            return []
+
     class Idle(Component):
         Config = UpdateConfig
 
@@ -64,6 +84,21 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no training": ({"update": "idle"}, "r", "'idle' took no optimiser step → call ctx.train"),
     "no advantage": ({"advantage": "zero"}, "r", "every gradient of 'vanilla' was 0 → check what 'vanilla' multiplies"),
     "equal rewards": ({"reward": "equal"}, "r", "every reward was equal → check the reward"),
+    "equal groups": (
+        {"advantage": None, "update": "grpo", "reward": "by-prompt"},
+        "r",
+        "'grpo' was 0, and the rewards of each prompt's answers were equal",
+    ),
+    "equal groups left out": (
+        {"advantage": None, "update": "dapo", "reward": "by-prompt"},
+        "r",
+        "because the rewards of each prompt's answers were equal → check the reward",
+    ),
+    "equal rewards left out": (
+        {"advantage": None, "update": "dapo", "reward": "equal"},
+        "r",
+        "because every reward was equal → check the reward",
+    ),
     "groups of one": (
         {"advantage": None, "update": "grpo", "wrap": "mine"},
         "replace(r, group_B=r.sample_B.clone())",
@@ -136,3 +171,26 @@ def test_a_group_holds_answers_to_one_prompt(plugin: Write, tiny: Tiny, tmp_path
         hookline.run(described, plugins=[path], out=tmp_path / "run")
     assert caught.value.exit_code == 5
     assert hookline.run(tiny(reward="tokens", wrap="mine"), plugins=[path], out=tmp_path / "fine").rows()
+
+
+@pytest.mark.parametrize("answers", [3, 7])
+def test_rewards_are_equal_whatever_their_mean_rounds_to(
+    answers: int, plugin: Write, tiny: Tiny, tmp_path: Path
+) -> None:
+    described = tiny(reward="odd", advantage=None, update="grpo", steps=1)
+    described["phases"][0]["rollout"].update(rows=2, samples_per_prompt=answers)
+    with pytest.raises(NumbersError, match="every reward was equal"):
+        hookline.run(described, plugins=[parts(plugin)], out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("patience", [2, 20])
+def test_a_phase_that_collects_needs_its_service_too(patience: int, plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
+    described = tiny(reward="silent", advantage=None, update=None, feedback="nobody", steps=3, patience=patience)
+    with pytest.raises(ServiceError, match="first failure is of 'silent': ConnectionError: port 8000") as caught:
+        hookline.run(described, plugins=[parts(plugin)], out=tmp_path / "run")
+    assert f"nothing was collected in {min(patience, 3)} steps of phase 'rl'" in str(caught.value)
+
+
+def test_an_update_without_a_learning_rate_is_told(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
+    run = hookline.run(tiny(reward="tokens", update="bare"), plugins=[parts(plugin)], out=tmp_path / "run")
+    assert run.notices == ("phase 'rl' took no optimiser step, because 'bare' has no learning rate",)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from hookline.loop.phase import Counters
 from hookline.plan.plan import PlannedPhase
 from hookline.runs.figures import MetricLog
 
-__all__ = ["count", "judged", "learning_signal", "one_prompt_per_group", "policy_age", "without_rows"]
+__all__ = ["count", "judged", "learning_signal", "one_prompt_per_group", "policy_age"]
 
 
 def count(batch: Rollout, metrics: MetricLog) -> int:
@@ -31,7 +30,7 @@ def count(batch: Rollout, metrics: MetricLog) -> int:
             metrics.add("truncated", sampled.count("length") / len(sampled), len(sampled))
     if isinstance(batch, Scored) and rows:
         metrics.add("reward", float(batch.reward_B.double().mean()), rows)
-        metrics.add("reward_std", float(batch.reward_B.std(correction=0)))
+        metrics.add("reward_std", float(batch.reward_B.double().std(correction=0)))
     return tokens
 
 
@@ -127,14 +126,3 @@ def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
             f"and {update.offer} needs ratios",
             "record Behaviour.support, or sample without top_k and top_p",
         )
-
-
-def without_rows(phase: PlannedPhase, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The notice for a phase in which no step had a row; empty if a step had one. rows: the run's committed rows."""
-    name = phase.spec.name
-    steps = [row["metrics"] for row in rows if row["phase"] == name and row["step"]]
-    if not steps or any(metrics.get("rows", 0) for metrics in steps):
-        return ""
-    judged = any(metrics.get("unjudged", 0) for metrics in steps)
-    had = f"phase '{name}' had {'judged rows in none' if judged else 'no rows in any'} of its {len(steps)} steps"
-    return f"{had}, so nothing was trained" if phase.update else had

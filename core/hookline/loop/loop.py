@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -21,8 +22,8 @@ from hookline.loop.rewards import ask_rewards
 from hookline.loop.session import Session
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.runs.figures import MetricLog
-from hookline.runs.progress import nothing_learned
 from hookline.runs.run import Run
+from hookline.training.progress import nothing_learned, nothing_to_train, unanswered
 from hookline.world.signals import Stopping, stop_signals
 
 __all__ = ["PhaseLoop", "run_experiment"]
@@ -104,20 +105,27 @@ class PhaseLoop:
                     "run the same command to continue",
                     stop,
                 )
-        if said := guards.without_rows(self.planned, session.run.rows()):
+        if said := nothing_to_train(self.planned, self._figures()):
             session.run.notice(said)
         self.checkpoint.finish()
         if stopping.code and self.planned is not session.plan.phases[-1]:
             raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", stopping.code)
 
     def _learned(self) -> None:
-        """End a phase that has learned nothing, after `patience` steps or at its end."""
+        """End a phase that has learned or collected nothing, after `patience` steps or at its end."""
         trainer, step, counters = self.phase.trainer, self.phase.scope.step, self.phase.counters
         counters.failed = counters.failed or self.ctx.failed
-        if trainer is None or trainer.learned or step < min(self.spec.patience, self.spec.steps):
+        if step < min(self.spec.patience, self.spec.steps):
             return
-        rows = [row for row in self.session.run.rows() if row["phase"] == self.spec.name and row["step"]]
-        raise nothing_learned(self.planned, [row["metrics"] for row in rows], counters.failed)
+        if trainer and not trainer.learned:
+            raise nothing_learned(self.planned, self._figures(), counters.failed)
+        idle = not trainer and counters.failed and not counters.collected
+        if idle and (service := unanswered(self.planned, self._figures(), counters.failed)):
+            raise service
+
+    def _figures(self) -> list[dict[str, Any]]:
+        """The figures of the phase's steps so far."""
+        return [r["metrics"] for r in self.session.run.rows() if r["phase"] == self.spec.name and r["step"]]
 
     def step(self) -> int:
         """One pass through the hooks. Returns the number of tokens the policy chose."""
