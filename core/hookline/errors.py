@@ -20,6 +20,7 @@ __all__ = [
     "a",
     "alike",
     "cause",
+    "frames_of",
     "nearest",
     "renamed",
     "shorten",
@@ -32,6 +33,14 @@ class HooklineError(Exception):
 
     exit_code = 2
     """The exit code of the command line."""
+    everywhere = False
+    """Whether every process of the run raises this error."""
+    frames = ""
+    """The frames to show below the error, if it was raised in another process."""
+    teller = 0
+    """The rank that tells the user, in a run with several processes."""
+    elsewhere = False
+    """Whether another process of the same run tells the user about this error."""
 
     def __init__(self, message: str, hint: str = "", *, mend: str | None = None) -> None:
         super().__init__(message)
@@ -133,24 +142,23 @@ def renamed(old: str, new: str) -> None:
 
 def told(err: HooklineError) -> int:
     """Print an error that a user can fix on standard error, and return the error's exit code."""
-    print(f"{type(err).__name__}: {err}", file=sys.stderr)
-    _frames(err)
+    if not err.elsewhere:
+        print(f"{type(err).__name__}: {err}\n{frames_of(err)}", file=sys.stderr, end="")
     return err.exit_code
 
 
-def _frames(err: BaseException) -> None:
-    """Print the plugin's own stack frames below the message, without Hookline's frames."""
+def frames_of(err: BaseException) -> str:
+    """The plugin's own stack frames, as they are shown below the message, without Hookline's frames."""
     import importlib
     import traceback
 
     cause = err.__cause__
     if cause is None or not isinstance(err, PluginError):
-        return
+        return err.frames if isinstance(err, HooklineError) else ""
     home = os.path.dirname(os.path.abspath(__file__)) + os.sep  # beside it lie hookline_foo's
     ours = (home, os.path.dirname(str(importlib.__file__)), "<frozen")
     frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(ours)]
-    if frames:
-        print("".join(traceback.format_list(frames[-4:])), file=sys.stderr, end="")
+    return "".join(traceback.format_list(frames[-4:]))
 
 
 def cause(err: BaseException) -> str:

@@ -279,10 +279,14 @@ def macro_ngram(mask_BT: Tensor, n: int) -> Tensor:
     return mask_BT & ((mask_BT.cumsum(1) - 1) % n == 0)
 
 
-def macro_random(mask_BT: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """First tokens of macros whose lengths are drawn evenly from 1 … n."""
+def macro_random(mask_BT: Tensor, n: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """First tokens of macros whose lengths are drawn evenly from 1 … n. generators: one for each row."""
     B, T = mask_BT.shape
-    length_BT = torch.randint(1, n + 1, (B, T), generator=generator).to(mask_BT.device)
+    length_BT = torch.ones(B, T, dtype=torch.long)
+    for row, generator in enumerate(generators):
+        chosen = int(mask_BT[row].sum())
+        length_BT[row, :chosen] = torch.randint(1, n + 1, (chosen,), generator=generator)
+    length_BT = length_BT.to(mask_BT.device)
     ends_BT = length_BT.cumsum(1).clamp(max=T)
     starts = torch.zeros(B, T + 1, dtype=torch.bool, device=mask_BT.device).scatter(1, ends_BT, True)
     starts[:, 0] = True

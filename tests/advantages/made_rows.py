@@ -69,8 +69,11 @@ class Ctx:
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         self.figures[name] = float(value)
 
-    def sum(self, x: Tensor) -> float:
-        return float(x.double().sum())
+    def sum(self, x: Tensor | float) -> float:
+        return float(x.double().sum()) if isinstance(x, Tensor) else float(x)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
 
     def mean(self, x: Tensor) -> float:
         return self.sum(x) / max(1, x.numel())

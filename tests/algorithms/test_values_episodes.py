@@ -193,7 +193,7 @@ def test_a_kill_between_steps_changes_nothing(lab: Lab) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     games = [loop.hooks.components["rollout/episodes"].state_dict() for loop in (whole, second)]
     assert json.dumps(games[0]) == json.dumps(games[1])
-    assert any(game["path"] for game in games[0]["games"])
+    assert any(place["game"]["path"] for place in games[0]["places"].values() if place["game"])
 
 
 def test_learners_do_not_disturb_each_other(lab: Lab) -> None:

@@ -259,6 +259,10 @@ def test_auto_is_the_first_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatc
     assert devices.resolve("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert devices.resolve("auto") == torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.resolve("auto", 1) == torch.device("cuda", 1)
+    with pytest.raises(ExperimentError, match="torch finds cuda:0 to cuda:1"):  # one rank per GPU
+        devices.resolve("auto", 2)
 
 
 def test_explain_shows_the_device(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +281,7 @@ def test_mps_comes_with_a_notice(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_run_on_mps_prints_the_notice_once_and_one_on_the_cpu_does_not(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(devices, "resolve", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(devices, "resolve", lambda name, local=0: torch.device("cpu"))
     for name, times in (("mps", 1), ("cpu", 0)):
         hookline.run({**tiny(steps=1), "device": name}, out=tmp_path / name).close()
         said = "note: device: mps is untested; compare a short run with device: cpu before relying on it"
@@ -289,10 +293,10 @@ def test_a_world_of_one_is_the_identity() -> None:
     assert (world.rank, world.size, world.device) == (0, 1, torch.device("cpu"))
     assert (world.sum(2.5), world.max(-1.0), world.any(True), world.any(False)) == (2.5, -1.0, True, False)
     assert world.shard(rows) is rows
-    assert world.broadcast(rows) is rows
     assert world.main(lambda: rows) is rows
-    with pytest.raises(ValueError, match="one process"):
-        World(rank=1, size=2)
+    assert world.gather(rows) == [rows]
+    assert world.before(3) == (0, 3)
+    assert world.order([7, 3, 5]) == ([2, 0, 1], 3)
 
 
 @pytest.mark.gpu

@@ -165,7 +165,7 @@ def test_one_step_that_learns_is_enough_and_is_remembered(plugin: Write, tiny: T
 
 
 def test_a_group_holds_answers_to_one_prompt(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
-    path = parts(plugin, "replace(r, group_B=r.group_B // 2)")
+    path = parts(plugin, "replace(r, group_B=r.group_B // 4)")
     described = tiny(reward="tokens", advantage=None, update="grpo", wrap="mine")
     with pytest.raises(HooklineError, match=r"put samples 0 and 2 into one group, but their prompts differ") as caught:
         hookline.run(described, plugins=[path], out=tmp_path / "run")

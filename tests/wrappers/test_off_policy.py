@@ -195,7 +195,8 @@ def test_the_worthiest_come_back_most(choose: str) -> None:
     else:
         around(replay, "hookline_advantage", batch.advantaged(worth), ctx)
         ranked = [0, 1, 3, 2]
-    drawn = Counter(replay._chosen(ctx)[0] for _ in range(4000))
+    worths = {group: stored.worth for group, stored in replay.stored.items()}
+    drawn = Counter(replay._chosen(ctx, worths)[0] for _ in range(4000))
     chance = torch.tensor([rank**-3.0 for rank in (1, 2, 3, 4)])
     for group, p in zip(ranked, chance / chance.sum()):
         assert drawn[group] / 4000 == pytest.approx(float(p), abs=4 * float((p * (1 - p) / 4000) ** 0.5))

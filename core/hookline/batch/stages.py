@@ -282,8 +282,8 @@ class Rollout(Batch):
         rows: the rows of the batch, possibly none. drawn: the answers of `ctx.draw` to their prompts, in the same
         order; the rollout has their finish reasons and behaviour, and every drawn token is in the mask. source: the
         producer of the rows, one name for all or one per row. sample_B: sample ids that were used for drawing; default:
-        new ids. group, episode: a number per row, less than the number of rows, shared by the rows of one prompt or one
-        episode; the numbers are made unique within the run; default: each row is its own group and episode.
+        new ids. group, episode: a number per row, shared by the rows of one prompt or one
+        episode, whose id becomes the sample id of their first row; default: each row is its own group and episode.
         finish_reason: one for all or one per row. columns: extra columns, in addition to those of the encoded rows.
         Raises ValueError if counts or shapes do not match.
         """
@@ -302,7 +302,10 @@ class Rollout(Batch):
         def numbered(numbers: Sequence[int] | None) -> Tensor:
             if numbers is None or not B:
                 return sample_B
-            return torch.as_tensor(numbers, dtype=torch.long) + sample_B[0]
+            first: dict[int, int] = {}
+            for row, number in enumerate(numbers):
+                first.setdefault(int(number), row)
+            return sample_B[[first[int(number)] for number in numbers]]
 
         distinct = {id(row.record): row.record for row in rows}  # several answers to one prompt share its record
         copies = {key: own(record) for key, record in distinct.items()}

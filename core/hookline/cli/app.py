@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,26 +123,48 @@ def run(
         str | None, typer.Option("--seeds", help="Make several runs: a count (5: seeds 1 to 5) or the seeds (3,7,11).")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="How many of several runs to run at once.")] = 1,
-) -> None:
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Make one run with several processes on this machine.")
+    ] = 1,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, help="Seconds that the processes of a run wait for one another.")
+    ] = 1800.0,
+) -> int:
     """Run an experiment; with --out of an earlier run, continue that run where it stopped, bit for bit.
 
-    With --seeds, or a `matrix:` in the file, make several runs, each in a directory under --out.
+    With --seeds, or a `matrix:` in the file, make several runs, each in a directory under --out. With --processes, or
+    under torchrun, accelerate launch or srun, several processes make one run together.
     """
     from hookline.config.experiment import document_of
+    from hookline.errors import ExperimentError
     from hookline.loop import api
     from hookline.study import matrix, sweep
+    from hookline.world.launch import launch
+    from hookline.world.place import Place
 
-    document = document_of(experiment)
-    if matrix.axes_of(document, overrides or [], seeds) is None:
-        if jobs > 1:
-            from hookline.errors import ExperimentError
-
+    document, size = document_of(experiment), Place.here().size
+    if matrix.axes_of(document, overrides or [], seeds) is not None:
+        if max(size, processes) > 1:
             raise ExperimentError(
-                f"--jobs {jobs} is for several runs, but this is a single run", "add --seeds, or a matrix"
+                "several processes make one run together, but these are several runs",
+                "leave out --processes and the launcher; --jobs sets how many of several runs run at once",
             )
-        api.run(document, overrides or [], out=out, plugins=plugin or [])
-    else:
         sweep.sweep(document, overrides or [], seeds=seeds, jobs=jobs, out=out, plugins=plugin or [])
+        return 0
+    if jobs > 1:
+        raise ExperimentError(
+            f"--jobs {jobs} is for several runs, but this is a single run", "add --seeds, or a matrix"
+        )
+    if processes not in (1, size) and size > 1:
+        raise ExperimentError(
+            f"--processes is {processes}, but the launcher has started {size}", "leave out --processes under a launcher"
+        )
+    if processes > 1 and size == 1:
+        options = [*(("--out", out) if out else ()), *(word for name in plugin or () for word in ("-p", name))]
+        command = ["run", experiment, *(overrides or ()), *options, "--timeout", str(timeout)]
+        return launch([sys.executable, "-m", "hookline", *command], processes)
+    api.run(document, overrides or [], out=out, plugins=plugin or [], timeout=timeout)
+    return 0
 
 
 @app.command()
@@ -217,11 +240,14 @@ def plugins_check(
     ] = None,
     plugin: Plugins = None,
     json: AsJson = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Also compare its steps on so many processes with those on one.")
+    ] = 1,
 ) -> None:
     """Check a component against the contract, law by law, in a real phase with a tiny model; takes seconds, CPU only."""
     from hookline.cli.kit import check
 
-    reports = check(name, options or [], plugin or [])
+    reports = check(name, options or [], plugin or [], processes)
     typer.echo(as_json([report.as_json() for report in reports]) if json else "\n\n".join(map(str, reports)))
     if codes := [report.exit_code for report in reports if report.exit_code]:
         raise typer.Exit(min(codes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -187,7 +188,7 @@ def experiment(name: str, kind: str) -> str:
     return text.replace("NAME", name)
 
 
-def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[Report]:
+def check(name: str, overrides: Sequence[str], plugins: Sequence[str], processes: int = 1) -> list[Report]:
     """The reports on every component of that name or distribution. Raises HooklineError if there is none."""
     from hookline.config.overrides import parse_value
     from hookline.testing import check as judge
@@ -204,4 +205,14 @@ def check(name: str, overrides: Sequence[str], plugins: Sequence[str]) -> list[R
     if barred:
         raise PluginError(f"{barred} cannot be used: {barred.problem}", "hookline plugins list shows all")
     found = [offer for offer in found if not offer.problem]
-    return [judge(offer, **options) for offer in found if KINDS[offer.kind].laws or len(found) == 1]
+    reports = [judge(offer, **options) for offer in found if KINDS[offer.kind].laws or len(found) == 1]
+    if processes == 1:
+        return reports
+    from hookline.testing.ranks import Candidate, compared
+
+    steps = [report for report in reports if "loop" in KINDS[report.offer.kind].laws]
+    if not steps:
+        raise ExperimentError(f"'{name}' takes no steps, so --processes has nothing to compare", "leave it out")
+    verdicts = compared([Candidate(report.offer, report.options) for report in steps], processes)
+    more = {id(report): (verdict,) for report, (verdict, _) in zip(steps, verdicts)}
+    return [dataclasses.replace(report, verdicts=(*report.verdicts, *more.get(id(report), ()))) for report in reports]

@@ -84,6 +84,10 @@ class Component(Generic[ConfigT]):
     off_policy: ClassVar[bool] = False
     """Updates only: true if rows sampled by older weights are allowed."""
 
+    sharded: ClassVar[Collection[str]] = frozenset()
+    """With several processes, the state is the same on all, except for the keys of `state_dict` that are named here: each
+    holds a dict by group id, as text, of which a rank has the groups that it drew."""
+
     def __init__(self, config: ConfigT) -> None:
         self.config: ConfigT = config
         """The component's options, validated."""

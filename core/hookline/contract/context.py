@@ -24,6 +24,7 @@ __all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
 
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int], nn.Module] | None]
@@ -219,7 +220,7 @@ class Context(Protocol):
         """A new generator that depends only on the key, so that no generator state has to be saved."""
 
     def sample_ids(self, n: int) -> Tensor:
-        """`n` new sample ids, int64 [n]; no id is used twice in a run."""
+        """`n` new sample ids, int64 [n]; no id is used twice in a run. Every rank asks for those of its own rows."""
 
     def rows(self, name: str) -> Rows:
         """All rows of a data name. Their hash is recorded with the run, and resuming with other data is refused."""
@@ -252,6 +253,8 @@ class Context(Protocol):
 
     def take(self, total: int, n: int) -> list[int]:
         """The indices of the `n` rows, out of `total`, that belong to this step; each epoch has a new order.
+
+        With several processes, each gets its own part of these, possibly none.
 
         The indices are a function of the step, so nothing has to be saved.
 
@@ -380,14 +383,30 @@ class Context(Protocol):
         Does nothing in an evaluation. Raises PluginError for a figure that the component has not declared in `metrics`.
         """
 
-    def sum(self, x: Tensor) -> float:
-        """Sum over all entries of a tensor of any shape, on all ranks."""
+    # Every rank calls these in the same order, whether it has rows or not, and never inside a loss.
+
+    def sum(self, x: Tensor | float) -> float:
+        """Sum over all entries of a tensor of any shape, or of a number, on all ranks."""
 
     def mean(self, x: Tensor) -> float:
         """Mean over all entries of a tensor of any shape, on all ranks; 0 when there are none."""
 
     def max(self, x: Tensor) -> float:
-        """Maximum over all entries of a tensor of any shape, on all ranks."""
+        """Maximum over all entries of a tensor of any shape, on all ranks; -inf when there are none."""
+
+    def gather(self, value: Item) -> list[Item]:
+        """The values that all ranks give, by rank, on every rank. They are copied with pickle."""
+
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The items that are this rank's, e.g. prompts that do not come from `ctx.take`, which shards already.
+
+        With one process these are all items. Each item is on exactly one rank, and the rows of a group must be on one.
+        """
+
+    def main(self, ask: Callable[[], Answer]) -> Answer:
+        """Call `ask()` on rank 0 alone and return its answer on every rank; for whatever touches the outside of the run
+        and is not about one row. The answer is copied with pickle.
+        """
 
     # -- answers from outside the run: clocks, services, people
 

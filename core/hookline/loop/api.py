@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hookline import kernels
 from hookline._version import __version__
@@ -23,6 +24,7 @@ from hookline.runs.run import Run
 from hookline.storage.paths import expanded
 from hookline.world.exits import guarded
 from hookline.world.notebook import beside_event_loops
+from hookline.world.world import TIMEOUT, World, together
 
 __all__ = [
     "begin",
@@ -63,18 +65,27 @@ def run(
     out: str | Path | None = None,
     plugins: Sequence[str] = (),
     group: str | None = None,
+    timeout: float = TIMEOUT,
 ) -> Run:
     """Run an experiment, or resume it when `out` already holds its run. Raises a HooklineError with cause and hint.
 
     experiment: a YAML file, or its contents as a mapping; overrides: `key=value`; plugins: loose files or installed
     names; group: a name shared by runs that belong together, for trackers that show it.
+
+    Where a launcher such as torchrun has started several processes, each of them calls this, and together they make one
+    run; timeout: the seconds that they wait for one another.
     """
-    with guarded():
-        return _run(experiment, overrides, out, plugins, group)
+    with guarded(), together(timeout) as link:
+        return _run(experiment, overrides, out, plugins, group, World(link=link))
 
 
 def _run(
-    experiment: Source, overrides: Sequence[str], out: str | Path | None, plugins: Sequence[str], group: str | None
+    experiment: Source,
+    overrides: Sequence[str],
+    out: str | Path | None,
+    plugins: Sequence[str],
+    group: str | None,
+    world: World,
 ) -> Run:
     try:
         planned = plan(experiment, overrides, plugins, out)
@@ -87,13 +98,13 @@ def _run(
             "the experiment has a `matrix`, so it describes several runs",
             "use hookline.sweep(…), or override matrix={} to make one run",
         )
-    directory = expanded(Path(out)) if out else fresh_directory(planned.experiment.name)
-    opened = open_run(directory, planned)
+    directory = expanded(Path(out)) if out else world.main(lambda: fresh_directory(planned.experiment.name))
+    opened = open_run(directory, planned, world=world)
     try:
         if group:
             opened.note(group=group)
         begin(opened, planned)
-        finished = complete(opened, planned)
+        finished = world.main(lambda: complete(opened, planned), "the run's phases")
         if finished:
             _say(opened, finished)
         # a complete run takes no step; its trackers still write what a kill or a missing library prevented
@@ -107,12 +118,14 @@ def _run(
     return opened
 
 
-def open_run(directory: Path, planned: Plan, say: Callable[[str], None] | None = None) -> Run:
+def open_run(
+    directory: Path, planned: Plan, say: Callable[[str], None] | None = None, world: World | None = None
+) -> Run:
     """Start the run of a plan in a directory, or resume the run that is there; the caller closes it with `close`.
 
-    say: receives the run's notices; by default they go to standard error.
+    say: receives the run's notices; by default they go to standard error. world: the processes that open it together.
     """
-    more = {"say": say} if say else {}
+    more: dict[str, Any] = {"world": world, **({"say": say} if say else {})}
     return Run.open(directory, planned.experiment, loose=planned.loose, used=planned.offers, **more)
 
 
@@ -213,7 +226,8 @@ def begin(opened: Run, planned: Plan) -> None:
     _say(
         opened,
         f"hookline {__version__}   kernels: {kernels.build_info()['kernels']}   "
-        f"plugins: {', '.join(third) or 'built-in'}   seed {planned.experiment.seed}   {what} {opened.directory}",
+        f"plugins: {', '.join(third) or 'built-in'}   seed {planned.experiment.seed}   "
+        f"{f'{opened.world.size} processes   ' if opened.world.size > 1 else ''}{what} {opened.directory}",
     )
     for text in planned.notes:
         _say(opened, f"note: {text}")
@@ -221,6 +235,8 @@ def begin(opened: Run, planned: Plan) -> None:
 
 def _say(run: Run, line: str) -> None:
     """Print a line; a run goes on where standard output is full or closed."""
+    if not run.world.leads:
+        return
     try:
         print(line, flush=True)
     except (OSError, ValueError) as err:

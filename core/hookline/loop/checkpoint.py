@@ -11,6 +11,7 @@ from typing import Any
 
 from hookline.errors import CheckpointError
 from hookline.loop.phase import Counters, Phase
+from hookline.loop.shares import States, gathered, refuse_parted
 from hookline.plan.plan import Plan
 from hookline.runs.run import Run
 from hookline.storage import folders, trees
@@ -26,6 +27,22 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write the phase as it is after this step; then remove all but the newest `save.keep` checkpoints."""
+        self._refuse_parted()
+        states, dealt = gathered(self.phase.component_states(), self.run.world)
+        self.phase.roles.check_frozen(self.name, whole=False)
+        self.run.world.main(lambda: self._write(states, dealt), "a save")
+
+    def _refuse_parted(self) -> None:
+        """Raises an error if weights, optimiser or data differ between ranks."""
+        phase, world = self.phase, self.run.world
+        if world.size > 1:
+            data = self.run.about.get("data", {})
+            refuse_parted(data, "give every machine the same files, and start a new run with --out", world)
+            parts: dict[str, Any] = {f"role '{name}'": role.hash() for name, role in phase.roles.kept.items()}
+            parts["the optimiser"] = phase.trainer.state_dict() if phase.trainer else {}
+            refuse_parted(parts, "nothing but ctx.train may change weights; and use machines of one kind", world)
+
+    def _write(self, states: States, dealt: Mapping[str, Any]) -> None:
         phase, run = self.phase, self.run
         folder = run.checkpoint_folder(self.name, phase.scope.step)
         run.sync()
@@ -33,10 +50,9 @@ class Checkpoint:
         with folders.write_aside(folder, about) as aside:
             for name, role in phase.roles.kept.items():
                 trees.save_tree(aside, f"role-{name}", {"tensors": role.tensors(), "version": role.version})
-            phase.save_components(aside)
+            phase.save_components(aside, states)
             trees.save_tree(aside, "trainer", phase.trainer.state_dict() if phase.trainer else {})
-            phase.roles.check_frozen(self.name, whole=False)
-            core = {"samples": phase.scope.samples, "frozen": phase.frozen, **asdict(phase.counters)}
+            core = {"samples": phase.scope.samples, "frozen": phase.frozen, "dealt": dealt, **asdict(phase.counters)}
             trees.save_tree(aside, "core", core)
         # newer checkpoints are damaged or from an abandoned branch: they must not push out the one just made
         older = [other for other in run.checkpoints(self.name) if other.name < folder.name]
@@ -47,11 +63,11 @@ class Checkpoint:
     def restore(self) -> None:
         """Restore the phase from its newest whole checkpoint, or to its start, and cut the run's files back to that."""
         phase, run = self.phase, self.run
-        found = newest(run, self.name)
+        found = run.world.main(lambda: newest(run, self.name), "the newest save")
         if found is None:
             plans = phase.session.plan.phases
             last = plans.index(phase.planned) - 1
-            previous = run.finished(plans[last].spec.name) if last >= 0 else None
+            previous = run.world.main(lambda: run.finished(plans[last].spec.name) if last >= 0 else None)
             phase.scope.samples = int(previous["samples"]) if previous else 0
             run.cut_back(int(previous["rows"]) if previous else 0, previous.get("written") if previous else None)
             run.cut_collected(self.name, 0)
@@ -61,10 +77,10 @@ class Checkpoint:
             saved = trees.load_tree(folder, f"role-{name}")
             role.load_tensors(saved["tensors"], str(folder))
             role.version = int(saved["version"])
-        phase.load_components(folder)
+        core = trees.load_tree(folder, "core")
+        phase.load_components(folder, core.pop("dealt", {}))
         if phase.trainer:
             phase.trainer.load_state_dict(trees.load_tree(folder, "trainer"))
-        core = trees.load_tree(folder, "core")
         for name, expected in core.pop("frozen").items():
             if phase.frozen[name] != expected:
                 raise CheckpointError(
@@ -85,18 +101,26 @@ class Checkpoint:
         worth = -value if best.lowest else value
         if worth > phase.counters.best:
             phase.counters.best = worth
-            about = {"step": phase.scope.step, best.figure: value}
-            with folders.write_aside(self.run.directory / "best" / self.name, about) as aside:
-                phase.roles["policy"].save(aside / "model")
+            self.run.world.main(lambda: self._write_best({"step": phase.scope.step, best.figure: value}), "a save")
         elif phase.scope.step == phase.spec.steps and phase.counters.best == -math.inf:
             self.run.notice(
                 f"save.best: '{best.figure}' was never a number in phase '{self.name}', so nothing was kept"
             )
 
+    def _write_best(self, about: Mapping[str, Any]) -> None:
+        with folders.write_aside(self.run.directory / "best" / self.name, about) as aside:
+            self.phase.roles["policy"].save(aside / "model")
+
     def finish(self) -> None:
         """Write the phase's end: model, collected data, hashes. Then remove the phase's checkpoints."""
+        self.phase.roles.check_frozen(self.name, whole=True)
+        self._refuse_parted()
+        ended = [*self.run.about.get("ended", ()), self.name]
+        self.run.world.main(lambda: self._write_end(ended), "the phase's end")
+        self.run.note(ended=ended)
+
+    def _write_end(self, ended: list[str]) -> None:
         phase, run = self.phase, self.run
-        phase.roles.check_frozen(self.name, whole=True)
         policy = phase.roles["policy"]
         run.sync()
         about: dict[str, Any] = {
@@ -117,7 +141,7 @@ class Checkpoint:
             collected = run.collecting(self.name)
             if collected.exists():
                 shutil.copy(collected, aside / "data.jsonl")
-        run.note(ended=[*run.about.get("ended", ()), self.name])
+        run.note(ended=ended)
         for folder in run.checkpoints(self.name):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -144,6 +168,12 @@ def newest(run: Run, phase: str) -> tuple[Path, dict[str, Any]] | None:
 
 def cut_to_newest_save(plan: Plan, run: Run) -> None:
     """Cut rows back to the newest save, before trackers read them: later steps are repeated, bit for bit."""
+    newest_save = run.world.main(lambda: _newest_save(plan, run), "the newest save")
+    run.cut_back(int(newest_save["rows"]), newest_save.get("written"))
+
+
+def _newest_save(plan: Plan, run: Run) -> Mapping[str, Any]:
+    """The manifest of the newest save of a run."""
     _refuse_lost_phases(plan, run)
     newest_save: Mapping[str, Any] = {"rows": 0}
     for phase in plan.phases:
@@ -152,7 +182,7 @@ def cut_to_newest_save(plan: Plan, run: Run) -> None:
         newest_save = ended or (found[1] if found else newest_save)
         if ended is None:
             break
-    run.cut_back(int(newest_save["rows"]), newest_save.get("written"))
+    return newest_save
 
 
 def _refuse_lost_phases(plan: Plan, run: Run) -> None:

@@ -45,6 +45,7 @@ B = TypeVar("B", bound=Batch)
 CLOSELY = 3
 """The number of steps in which the contents of what hooks are lent are compared."""
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -299,14 +300,24 @@ class PhaseContext:
     def log(self, name: str, value: float, count: float = 1.0) -> None:
         self._scope.log(name, float(value), count, f"'{self.instance}'")
 
-    def sum(self, x: Tensor) -> float:
-        return self.world.sum(float(x.double().sum()))
+    def sum(self, x: Tensor | float) -> float:
+        return self.world.sum(float(x.double().sum()) if isinstance(x, Tensor) else float(x), "ctx.sum")
 
     def mean(self, x: Tensor) -> float:
-        return self.sum(x) / max(1, self.world.sum(x.numel()))
+        parts = self.world.gather((float(x.double().sum()), x.numel()), "ctx.mean")
+        return sum(total for total, _ in parts) / max(1, sum(count for _, count in parts))
 
     def max(self, x: Tensor) -> float:
-        return self.world.max(float(x.max()))
+        return self.world.max(float(x.max()) if x.numel() else -math.inf, "ctx.max")
+
+    def gather(self, value: Item) -> list[Item]:
+        return self.world.gather(value, "ctx.gather")
+
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+        return self.world.shard(items)
+
+    def main(self, ask: Callable[[], Answer]) -> Answer:
+        return self.world.main(ask, "ctx.main")
 
     # -- what comes from outside
 
@@ -319,7 +330,8 @@ class PhaseContext:
             asyncio.get_running_loop()
         except RuntimeError:
             told = waiting.told_when_late(coroutine, who, self.run.notice, self._resources.late)
-            return self._resources.answers.run(told, context=contextvars.copy_context())
+            with self.world.patient():
+                return self._resources.answers.run(told, context=contextvars.copy_context())
         coroutine.close()
         raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "use await there")
 

@@ -16,6 +16,7 @@ from hookline.loop.context import PhaseContext
 from hookline.loop.hooks import ask
 from hookline.loop.rewards import ask_rewards
 from hookline.loop.scope import Evaluation
+from hookline.loop.shares import level, whole
 from hookline.plan.plan import PlannedEvaluation
 from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
@@ -44,24 +45,15 @@ class Evaluator:
         """(figures by reward name, one sample per row). The phase's own counters do not change."""
         scope = Evaluation(ctx.training, self.spec.name)
         ctx = ctx.scoped(scope)
-        parts: list[Rollout] = []
         try:
-            while sum(map(len, parts)) < self.spec.rows:
-                part = ask(self.rollout, self.planned.rollout, "hookline_rollout", {"ctx": ctx}, ctx.lend)
-                if not len(part):
-                    break
-                parts.append(part)
-                scope.step += 1
-            if not parts:
-                raise DataError(f"evaluation '{self.spec.name}' has no rows", "choose a split that has rows")
-            rollout = concat(parts)
-            if len(rollout) > self.spec.rows:
-                rollout = rollout.rows(range(self.spec.rows))
+            rollout = self._rows(ctx, scope)
             ok_B = rollout.extra.get("ok_B", torch.ones(len(rollout), dtype=torch.bool))
             judged = rollout if bool(ok_B.all()) else rollout.rows(ok_B)
             terms = ask_rewards(ctx, self.rewards, judged)
         finally:
             ctx.forget()
+        rollout, ok_B, terms = whole(rollout, ok_B, terms, ctx.world)
+        judged = rollout if bool(ok_B.all()) else rollout.rows(ok_B)
         scored = judged.scored(judged.token_ids_BT.new_zeros(judged.token_ids_BT.shape), {})
         figures = {}
         for name, term in terms.items():
@@ -88,6 +80,26 @@ class Evaluator:
         ]
         self._leave_out(figures, samples, scored, terms)
         return figures, samples
+
+    def _rows(self, ctx: PhaseContext, scope: Evaluation) -> Rollout:
+        """This rank's part of the rows of the evaluation."""
+        parts: list[Rollout] = []
+        drawn = 0.0
+        while drawn < self.spec.rows:
+            part = ask(self.rollout, self.planned.rollout, "hookline_rollout", {"ctx": ctx}, ctx.lend)
+            count = ctx.world.sum(len(part), "the rows of an evaluation")
+            if not count:
+                break
+            drawn += count
+            parts.append(part)
+            scope.step += 1
+        if not parts:
+            raise DataError(f"evaluation '{self.spec.name}' has no rows", "choose a split that has rows")
+        rollout = level(concat([part for part in parts if len(part)] or parts[:1]), ctx.world)
+        if drawn <= self.spec.rows:
+            return rollout
+        places, _ = ctx.world.order(rollout.sample_B.tolist(), "the order of an evaluation")
+        return rollout.rows([row for row, place in enumerate(places) if place < self.spec.rows])
 
     def _of_rows(self, name: str, term: Term, scored: Scored) -> list[float]:
         """The figure of each row alone; with the default mean, that is the row's reward."""

@@ -19,7 +19,7 @@ __all__ = ["count", "judged", "learning_signal", "one_prompt_per_group", "policy
 
 
 def count(batch: Rollout, metrics: MetricLog) -> int:
-    """Rows, tokens, lengths and rewards of a step. Returns the tokens the policy chose."""
+    """Rows, tokens, lengths and rewards of a step. Returns the tokens the policy chose on this rank."""
     rows, tokens = len(batch), int(batch.mask_BT.sum())
     metrics.add("rows", rows)
     metrics.add("tokens", tokens)
@@ -28,9 +28,11 @@ def count(batch: Rollout, metrics: MetricLog) -> int:
         sampled = [reason for reason in batch.finish_reason if reason != "recorded"]
         if sampled:
             metrics.add("truncated", sampled.count("length") / len(sampled), len(sampled))
-    if isinstance(batch, Scored) and rows:
-        metrics.add("reward", float(batch.reward_B.double().mean()), rows)
-        metrics.add("reward_std", float(batch.reward_B.double().std(correction=0)))
+    if isinstance(batch, Scored):
+        every_B = metrics.world.cat(batch.reward_B, "the step's rewards").double()
+        if len(every_B):
+            metrics.add("reward", float(every_B.mean()))
+            metrics.add("reward_std", float(every_B.std(correction=0)))
     return tokens
 
 
@@ -53,14 +55,20 @@ def learning_signal(
     advantage, learns nothing where the rewards of each prompt's answers are equal.
     """
     compares = phase.update is not None and bool({"groups", "pairs"} & phase.update.needs)
-    if not (phase.advantage_by or compares) or not len(scored):
+    if not (phase.advantage_by or compares):
         return
     weights = {slot.instance: slot.weight for slot in phase.rewards}
     total_B = (
         sum((w * scored.terms[n] for n, w in weights.items()), torch.zeros(len(scored))) if weights else scored.reward_B
     )
-    total_B, episodes = sum_shared(total_B, scored.episode_B), len(torch.unique(scored.episode_B))
-    groups, where = torch.unique(scored.group_B, return_inverse=True)
+    total_B = sum_shared(total_B, scored.episode_B)
+    total_B, episode_B, group_B = (
+        metrics.world.cat(x_B, "the step's rewards") for x_B in (total_B, scored.episode_B, scored.group_B)
+    )
+    if not len(total_B):
+        return
+    episodes = len(torch.unique(episode_B))
+    groups, where = torch.unique(group_B, return_inverse=True)
     high = total_B.new_full((len(groups),), -math.inf).scatter_reduce(0, where, total_B, "amax")
     low = total_B.new_full((len(groups),), math.inf).scatter_reduce(0, where, total_B, "amin")
     if len(groups) < episodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from hookline.loop.context import PhaseContext
 from hookline.loop.phase import Phase
 from hookline.loop.rewards import ask_rewards
 from hookline.loop.session import Session
+from hookline.loop.shares import level
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.runs.figures import MetricLog
 from hookline.runs.run import Run
@@ -34,17 +36,18 @@ def run_experiment(plan: Plan, run: Run) -> None:
     if plan.experiment.threads:
         torch.set_num_threads(plan.experiment.threads)
     status = "failed"
-    with stop_signals() as stopping, asyncio.Runner() as answers:
+    with stop_signals(run.world.leads) as stopping, asyncio.Runner() as answers:
         session = Session(plan, run, answers)
         trackers = session.trackers
         try:
             cut_to_newest_save(plan, run)
             trackers.tell("run_started")
             for phase in plan.phases:
-                if run.finished(phase.spec.name) is None:
+                if not run.has_finished(phase.spec.name):
                     with PhaseLoop(session, phase) as loop:
                         loop.run(stopping)
             status = "finished"
+            run.share_notices()
         except (Stopped, KeyboardInterrupt):
             status = "stopped"
             raise
@@ -87,7 +90,7 @@ class PhaseLoop:
         while scope.step < self.spec.steps:
             stopping.in_step = True
             began = time.perf_counter()
-            tokens = self.step()
+            tokens = session.world.sum(self.step(), "the step's tokens")
             scope.step += 1
             metrics.add("tokens_per_second", tokens / max(time.perf_counter() - began, 1e-9))
             self._evaluate()
@@ -95,7 +98,8 @@ class PhaseLoop:
             session.commit_row(name, scope.step, figures, timings)
             self._learned()
             self.checkpoint.keep_best(figures)
-            stop = stopping.code if scope.step < self.spec.steps else 0
+            asked = int(session.world.max(stopping.code, "the signals"))
+            stop = asked if scope.step < self.spec.steps else 0
             if stop or (scope.step % self.spec.save.every == 0 and scope.step < self.spec.steps):
                 self.checkpoint.save()
             stopping.in_step = False
@@ -108,13 +112,16 @@ class PhaseLoop:
         if said := nothing_to_train(self.planned, self._figures()):
             session.run.notice(said)
         self.checkpoint.finish()
-        if stopping.code and self.planned is not session.plan.phases[-1]:
-            raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", stopping.code)
+        asked = int(session.world.max(stopping.code, "the signals"))
+        if asked and self.planned is not session.plan.phases[-1]:
+            raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", asked)
 
     def _learned(self) -> None:
         """End a phase that has learned or collected nothing, after `patience` steps or at its end."""
         trainer, step, counters = self.phase.trainer, self.phase.scope.step, self.phase.counters
-        counters.failed = counters.failed or self.ctx.failed
+        found = self.session.world.gather(self.ctx.failed, "the failures of services")
+        counters.failed = counters.failed or next(filter(None, found), "")
+        self.session.run.share_notices()
         if step < min(self.spec.patience, self.spec.steps):
             return
         if trainer and not trainer.learned:
@@ -133,6 +140,7 @@ class PhaseLoop:
         self.phase.begin_step()
         with _timed(metrics, "rollout"):
             batch: Rollout = hooks.rollout(ctx)
+            batch = level(batch, self.session.world)
             guards.one_prompt_per_group(phase, batch)
         if "ok_B" in batch.extra:
             batch = batch.rows(guards.judged(batch, batch.extra["ok_B"], metrics))
@@ -173,8 +181,7 @@ class PhaseLoop:
             one = rollout.scored(term.value)
             totals[name] = one.reward_B
             total_BT += rewards[name][1].weight * one.reward_BT
-            if len(rollout):
-                self.phase.metrics.add(f"reward/{name}", ctx.mean(totals[name]), len(rollout))
+            self.phase.metrics.add(f"reward/{name}", ctx.mean(totals[name]), len(rollout))
         scored = rollout.scored(total_BT, totals)
         weighed = " + ".join(f"{rewards[name][1].weight:g} × {name}" for name in terms)
         check_batch(scored, f"the sum of rewards, {weighed}")
@@ -193,7 +200,8 @@ class PhaseLoop:
     def _collect(self, scored: Scored) -> None:
         """Write the annotators' judgements into the phase's data, with the token ids as they were sampled."""
         entries = []
-        for source, judgement in self.hooks.judge(self.ctx, scored):
+        judgements = self.hooks.judge(self.ctx, scored)
+        for source, judgement in judgements:
             rows = judgement.ranking
             answers = [
                 {
@@ -216,8 +224,12 @@ class PhaseLoop:
                     "detail": dict(judgement.detail),
                 }
             )
-        self.session.run.collect(self.spec.name, entries)
-        self.phase.counters.collected += len(entries)
+        every = self.session.world.gather(entries, "the judgements")
+        if len(every) > 1:
+            sources = [slot.instance for slot in reversed(self.planned.feedback)]  # as pluggy asks them
+            every = [sorted(itertools.chain(*every), key=lambda entry: sources.index(str(entry["source"])))]
+        self.session.run.collect(self.spec.name, every[0])
+        self.phase.counters.collected += len(every[0])
         self.phase.metrics.add("judgements", len(entries))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hookline.batch.stages import Rollout, Scored
 from hookline.contract.component import Component
@@ -21,6 +22,7 @@ from hookline.loop.evaluation import Evaluator
 from hookline.loop.hooks import Hooks
 from hookline.loop.scope import Training
 from hookline.loop.session import Session
+from hookline.loop.shares import own_share
 from hookline.models import load
 from hookline.models.folder import folder_hash
 from hookline.models.role import Role
@@ -33,8 +35,6 @@ from hookline.runs.figures import MetricLog
 from hookline.storage import folders, trees
 from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
-from hookline.world import devices
-from hookline.world.world import World
 
 __all__ = ["Counters", "Phase"]
 
@@ -70,8 +70,8 @@ class Phase:
         seed, name = session.plan.experiment.seed, planned.spec.name
         self.hooks = Hooks(planned, score, lambda values, hook: self.ctx.lend(values, hook))
         self.evaluators = [Evaluator(evaluation) for evaluation in planned.evaluations]
-        self.metrics = MetricLog(session.figures.of(name))
-        self.scope = Training(seed, name, self.metrics)
+        self.metrics = MetricLog(session.figures.of(name), session.world)
+        self.scope = Training(seed, name, self.metrics, session.world)
         self.counters = Counters()
         self.stats = StatsCache()
         self.roles = Roles(_policy(session, planned, finished), (seed, name), self._load)
@@ -85,7 +85,7 @@ class Phase:
             rounds=planned.rounds,
             answers=session.answers,
             drawing=Drawing(engine_of(planned), session.tokenizer.eos, slot=planned.engine),
-            world=World(device=devices.resolve(session.plan.experiment.device)),
+            world=session.world,
             given=planned.gives,
             advantage_by=planned.advantage_by.instance if planned.advantage_by else "",
         )
@@ -136,7 +136,7 @@ class Phase:
         if self.finished:
             return
         with tempfile.TemporaryDirectory() as trial:  # a state that cannot be saved fails now, not at the first save
-            self.save_components(Path(trial))
+            self.save_components(Path(trial), self.component_states())
 
     def begin_step(self) -> None:
         """Forget everything about the last step's rows."""
@@ -155,15 +155,23 @@ class Phase:
             for inner in reversed(list(slot.every())):
                 yield inner.label.replace("/", "-"), inner
 
-    def save_components(self, folder: Path) -> None:
-        """Write every component's state. Raises PluginError for a state that cannot be saved or loaded."""
+    def component_states(self) -> dict[str, tuple[Slot, dict[str, Any]]]:
+        """File name → the component and its state on this rank."""
+        found = {}
         for name, slot in self.stateful():
+            with blame(slot, "state_dict"):
+                saved = slot.component.state_dict()
+                if not isinstance(saved, dict):
+                    raise PluginError(f"state_dict returned {a(type(saved).__name__)}", "return a dict with text keys")
+            found[name] = slot, saved
+        return found
+
+    def save_components(self, folder: Path, states: Mapping[str, tuple[Slot, dict[str, Any]]]) -> None:
+        """Write every component's state. Raises PluginError for a state that cannot be saved or loaded."""
+        for name, (slot, saved) in states.items():
             component = slot.component
             full: Exception | None = None
             with blame(slot, "state_dict"):
-                saved = component.state_dict()
-                if not isinstance(saved, dict):
-                    raise PluginError(f"state_dict returned {a(type(saved).__name__)}", "return a dict with text keys")
                 try:
                     trees.save_tree(folder, f"component-{name}", saved, f"'{component.instance}'")
                 except folders.WRITE_ERRORS as err:  # the disk's fault, not the component's
@@ -173,15 +181,17 @@ class Phase:
             if full is not None:
                 raise full
 
-    def load_components(self, folder: Path) -> None:
-        """Load every component's state from a checkpoint.
+    def load_components(self, folder: Path, dealt: Mapping[str, Any]) -> None:
+        """Load every component's state from a checkpoint. dealt: which groups each rank had, as `shares.gathered` says.
 
         A stateless component may be missing there, if the release that wrote the checkpoint did not have its kind yet.
         """
         for name, slot in self.stateful():
             if not (folder / f"component-{name}.json").exists() and not slot.component.state_dict():
                 continue
-            saved = trees.load_tree(folder, f"component-{name}")
+            saved = own_share(
+                trees.load_tree(folder, f"component-{name}"), dealt.get(name, {}), slot, self.session.world
+            )
             with blame(slot, "load_state_dict"):
                 slot.component.load_state_dict(saved)
 
@@ -214,7 +224,7 @@ def _policy(session: Session, phase: PlannedPhase, finished: bool) -> Role:
         session.tokenizer,
         plan.experiment.seed,
         load.family_of(plan.family),
-        devices.resolve(plan.experiment.device),
+        session.world.device,
     )
 
 
@@ -237,7 +247,7 @@ def load_phase(
         plan.experiment.seed,
         heads or {},
         family=load.family_of(plan.family),
-        device=devices.resolve(plan.experiment.device),
+        device=session.world.device,
     )
 
 

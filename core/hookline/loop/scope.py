@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hookline import rng
 from hookline.runs.figures import MetricLog
+from hookline.world.world import World
 
 __all__ = ["Evaluation", "Scope", "Training"]
 
@@ -19,9 +20,10 @@ class Scope(ABC):
 
     evaluating: bool
 
-    def __init__(self, seed: int, phase: str) -> None:
+    def __init__(self, seed: int, phase: str, world: World) -> None:
         self.seed = seed
         self.phase = phase
+        self.world = world
         self.step = 0
         """In training, the steps done; in an evaluation, the batches drawn."""
         self.samples = 0
@@ -41,7 +43,7 @@ class Scope(ABC):
 
     @abstractmethod
     def take(self, instance: str, total: int, n: int) -> list[int]:
-        """Which `n` of `total` rows belong to this step."""
+        """Which of the `n` rows, out of `total`, that belong to this step are this rank's."""
 
     @abstractmethod
     def log(self, name: str, value: float, count: float, who: str) -> None:
@@ -57,9 +59,11 @@ class Scope(ABC):
         return rng.key(self.seed, *self.place, "draw")
 
     def sample_ids(self, n: int) -> Tensor:
-        """The next `n` sample ids, int64 [n]."""
-        self.samples += n
-        return torch.arange(self.samples - n, self.samples)
+        """The next `n` sample ids of this rank, int64 [n]; those of lower ranks come before them."""
+        before, all_of_them = self.world.before(n, "sample_ids")
+        first = self.samples + before
+        self.samples += all_of_them
+        return torch.arange(first, first + n)
 
 
 class Training(Scope):
@@ -67,8 +71,8 @@ class Training(Scope):
 
     evaluating = False
 
-    def __init__(self, seed: int, phase: str, metrics: MetricLog) -> None:
-        super().__init__(seed, phase)
+    def __init__(self, seed: int, phase: str, metrics: MetricLog, world: World) -> None:
+        super().__init__(seed, phase, world)
         self.metrics = metrics
         self._orders: dict[tuple[str, int, int], list[int]] = {}
 
@@ -90,7 +94,7 @@ class Training(Scope):
                 generator = rng.generator(self.seed, self.phase, instance, "order", epoch)
                 self._orders[where] = torch.randperm(total, generator=generator).tolist()
             found.append(self._orders[where][at])
-        return found
+        return list(self.world.shard(found))
 
     def log(self, name: str, value: float, count: float, who: str) -> None:
         self.metrics.add(name, value, count, who)
@@ -102,7 +106,7 @@ class Evaluation(Scope):
     evaluating = True
 
     def __init__(self, of: Training, name: str) -> None:
-        super().__init__(of.seed, of.phase)
+        super().__init__(of.seed, of.phase, of.world)
         self.name = name
         self.after = of.step
         """The steps of the phase after which the evaluation is made."""
@@ -117,7 +121,7 @@ class Evaluation(Scope):
 
     def take(self, instance: str, total: int, n: int) -> list[int]:
         start = self.step * n
-        return list(range(start, min(start + n, total)))
+        return list(self.world.shard(range(start, max(start, min(start + n, total)))))
 
     def log(self, name: str, value: float, count: float, who: str) -> None:
         """Do nothing: an evaluation's figures come from its rewards alone."""

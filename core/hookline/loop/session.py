@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hookline.data.tokenizer import Tokenizer
 from hookline.loop.trackers import Trackers
 from hookline.plan.plan import Plan
 from hookline.plan.work import works_of
+from hookline.registry.blame import doing
 from hookline.registry.closing import close_all
 from hookline.runs.figures import Figures
 from hookline.runs.outlook import Outlook
 from hookline.runs.run import Run
 from hookline.storage import folders
+from hookline.world import devices
 
 __all__ = ["Session"]
 
@@ -25,9 +28,13 @@ class Session:
 
     def __init__(self, plan: Plan, run: Run, answers: asyncio.Runner) -> None:
         self.plan, self.run, self.answers = plan, run, answers
+        self.world = run.world.on(devices.resolve(plan.experiment.device, run.world.local))
+        self.world.follow(doing)
         self.figures = run.figures = Figures(plan.phases)
         run.outlook = Outlook(run.directory, run.experiment, lambda: works_of(plan, self.tokenizer))
-        self.trackers = Trackers(run, plan.trackers)
+        self.trackers = Trackers(run, plan.trackers if self.world.leads else ())
+        if self.world.size > 1:
+            _ = self.tokenizer  # which rank 0 makes for all
 
     def commit_row(self, phase: str, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Write a step's row, then tell the trackers."""
@@ -45,14 +52,17 @@ class Session:
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: the one in its directory, or a new one, saved there."""
+        folder = self.run.directory / "tokenizer"
+        self.world.main(lambda: self._make_tokenizer(folder), "the tokenizer")
+        return Tokenizer.load(folder)
+
+    def _make_tokenizer(self, folder: Path) -> None:
         run, spec = self.run, self.plan.experiment.tokenizer
-        folder = run.directory / "tokenizer"
         if folder.exists():
             folders.verify(folder)
-            return Tokenizer.load(folder)
+            return
         rows = run.data(spec.on) if spec and spec.on else None
         made = Tokenizer.make(spec, self.plan.experiment.model.path, rows)
         run.keep_data()
         with folders.write_aside(folder, {}) as aside:
             made.save(aside)
-        return Tokenizer.load(folder)

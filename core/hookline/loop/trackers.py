@@ -36,7 +36,10 @@ class Trackers:
             method: Callable[..., Any] | None = getattr(slot.component, f"hookline_{what}", None)
             if method is None or slot.instance in self._failed:
                 continue
-            given = {"run": self.run, **copy.deepcopy(about)}  # a tracker that changes its row changes no other tracker's
+            given = {
+                "run": self.run,
+                **copy.deepcopy(about),
+            }  # a tracker that changes its row changes no other tracker's
             try:
                 method(**{key: given[key] for key in inspect.signature(method).parameters})
             except (Exception, SystemExit) as err:

@@ -8,7 +8,15 @@ from typing import Any
 from hookline.errors import HooklineError, PluginError, cause
 from hookline.registry.slot import Slot
 
-__all__ = ["blame"]
+__all__ = ["blame", "doing"]
+
+_open: list[blame] = []
+"""The blocks that run now, the innermost last."""
+
+
+def doing() -> str:
+    """The method of a component that runs now, for messages; `the core` outside of components."""
+    return f"{_open[-1].what} of {_open[-1].slot.instance}" if _open else "the core"
 
 
 class blame:
@@ -19,9 +27,10 @@ class blame:
         self.slot, self.what, self.late = slot, what, late
 
     def __enter__(self) -> None:
-        return None
+        _open.append(self)
 
     def __exit__(self, kind: Any, err: BaseException | None, trace: Any) -> None:
+        _open.remove(self)
         if err is None or isinstance(err, KeyboardInterrupt) or _cancelled(err):
             return
         if self.late and isinstance(err, GeneratorExit):

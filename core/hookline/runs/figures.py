@@ -11,6 +11,7 @@ from hookline.contract.metrics import CORE_METRICS, Metric, figure_name
 from hookline.errors import PluginError, nearest
 from hookline.plan.plan import PlannedPhase
 from hookline.registry.slot import Slot
+from hookline.world.world import World
 
 __all__ = ["Dictionary", "Figures", "MetricLog"]
 
@@ -42,10 +43,10 @@ class Dictionary:
 
 
 class MetricLog:
-    """Collects the figures of one step for a row."""
+    """Collects the figures of one step for a row, on all ranks."""
 
-    def __init__(self, dictionary: Dictionary) -> None:
-        self.dictionary = dictionary
+    def __init__(self, dictionary: Dictionary, world: World | None = None) -> None:
+        self.dictionary, self.world = dictionary, world or World()
         self._values: dict[str, tuple[float, float]] = {}
 
     def find(self, name: str, who: str) -> Metric:
@@ -68,14 +69,35 @@ class MetricLog:
         self._values[name] = (total, weight)
 
     def collect(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return (figures, timings) and reset the log. Values that are not finite are returned unchanged."""
+        """Return (figures, timings) of all ranks and reset the log. Values that are not finite are returned unchanged."""
         figures: dict[str, float] = {}
         timings: dict[str, float] = {}
-        for name, (total, weight) in self._values.items():
+        first, *others = self.world.gather(self._values, "the step's figures")
+        for name, (total, weight) in _joined(self, first, others).items():
             value = total / weight if weight else math.nan
             (timings if self.find(name, "the core").timing else figures)[name] = value
         self._values = {}
         return figures, timings
+
+
+def _joined(
+    log: MetricLog, values: dict[str, tuple[float, float]], others: Iterable[dict[str, tuple[float, float]]]
+) -> dict[str, tuple[float, float]]:
+    """The values of rank 0 and of the others, by each figure's own aggregation; a timing is that of the slowest rank."""
+    values = dict(values)
+    for more in others:
+        for name, (total, weight) in more.items():
+            metric = log.find(name, "the core")
+            known = values.setdefault(name, (0.0, 0.0) if metric.aggregate in ("mean", "sum") else (total, weight))
+            if metric.timing:
+                values[name] = max(known, (total, weight), key=lambda value: value[0] / value[1] if value[1] else 0.0)
+            elif metric.aggregate == "mean":
+                values[name] = known[0] + total, known[1] + weight
+            elif metric.aggregate == "sum":
+                values[name] = known[0] + total, 1.0
+            elif metric.aggregate == "max":
+                values[name] = max(known[0], total), 1.0
+    return values
 
 
 class Figures:

@@ -17,8 +17,9 @@ ROWS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"
 class Ledger:
     """The two files of a run. `rows` holds what was committed; only `cut_back` removes anything."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, writes: bool = True) -> None:
+        """writes: whether this process writes the files; otherwise it keeps the rows in memory alone."""
+        self.directory, self.writes = directory, writes
         self.rows: list[dict[str, Any]] = []
         """Every committed row, oldest first, as far as this process has read or written them."""
         self._hashes = {name: digest(()) for name in (ROWS, EVALUATIONS)}
@@ -54,7 +55,8 @@ class Ledger:
         self._append(EVALUATIONS, entry)
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
-        self._hashes[name].update(append(self.directory / name, finite(entry)))
+        if self.writes:
+            self._hashes[name].update(append(self.directory / name, finite(entry)))
 
     def written(self) -> dict[str, str]:
         """The hash of each file as this run wrote it, for the manifest of a save."""

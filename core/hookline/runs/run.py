@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import platform
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,29 +19,38 @@ from hookline.contract.metrics import Metric
 from hookline.data import sources as datasets
 from hookline.errors import CheckpointError, DataError, a
 from hookline.registry.offers import Offer
+from hookline.runs.directory import Directory
 from hookline.runs.figures import Figures
 from hookline.runs.ledger import Ledger
 from hookline.runs.outlook import Outlook
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
-from hookline.storage.folders import take_lock, verify, write_error
+from hookline.storage.folders import take_lock, write_error
 from hookline.storage.journal import Journal
-from hookline.storage.lines import append, cut_torn_line, rewrite, whole_lines
+from hookline.storage.lines import cut_torn_line
 from hookline.storage.paths import expanded
+from hookline.world.world import World
 
 __all__ = ["Run"]
 
-JOURNAL = "journal.jsonl"
+SEEN = 30.0
+"""Seconds within which a shared file system shows what another machine wrote."""
 
 
 def _print(notice: str) -> None:
     print(f"note: {notice}", file=sys.stderr, flush=True)
 
 
-class Run:
+class Run(Directory):
     """One run on disk: open for writing while it holds the directory's lock, otherwise read-only."""
 
-    def __init__(self, directory: Path, loose: Sequence[Offer] = (), say: Callable[[str], None] = _print) -> None:
-        self.directory = directory  # The run's directory.
+    def __init__(
+        self,
+        directory: Path,
+        loose: Sequence[Offer] = (),
+        say: Callable[[str], None] = _print,
+        world: World | None = None,
+    ) -> None:
+        super().__init__(directory, world or World())
         self.loose = tuple(loose)
         """Loose plugins whose tasks and formats may be used in data names."""
         self.figures: Figures | None = None
@@ -53,11 +63,14 @@ class Run:
         self.journal: Journal  # The answers that `ctx.once` and `ctx.each` have stored.
         self._notices: list[str] = []
         self._say = say
-        self.ledger = Ledger(directory)
+        self.ledger = Ledger(directory, self.world.leads)
         """The rows and evaluations on disk."""
         self._data: dict[str, datasets.Rows] = {}
         self._data_kept = True
         self._lock: Any = None
+        self._open = False
+        self._shared = 0
+        """The notices of which rank 0 knows."""
 
     # -- opening
 
@@ -70,39 +83,66 @@ class Run:
         loose: Sequence[Offer] = (),
         used: Sequence[Offer] = (),
         say: Callable[[str], None] = _print,
+        world: World | None = None,
     ) -> Run:
         """Start a run in an empty or new directory, or continue the run of an existing directory.
 
         loose: plugins that are files; they are copied into the directory. used: all components that the experiment
-        names; their code is hashed. say: prints a notice. Raises CheckpointError if the directory is in use, cannot be
-        written, or contains other files.
+        names; their code is hashed. say: prints a notice. world: the processes that open it together. Raises
+        CheckpointError if the directory is in use, cannot be written, or contains other files.
         """
-        run: Run | None = None
+        world = world or World()
+        now = Surroundings.now(used, experiment.threads, experiment.device, world)
+        now.refuse_others(world, experiment_hash(experiment.resolved()))
+        run = cls(directory, loose, say, world)
+        run._take(experiment, now) if world.leads else None
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            run = cls(directory, loose, say)
-            run._lock = take_lock(directory)
-            probe = directory / ".probe"
-            probe.write_text("")
-            probe.unlink()
-            cut_torn_line(directory / JOURNAL)
-        except (OSError, ValueError) as err:
-            if run:
-                run.close()
-            why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
-            raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
-        try:
-            run.journal = Journal(directory / JOURNAL)  # after taking the lock, so that no other process writes it
-            now = Surroundings.now(used, experiment.threads, experiment.device)
-            if (directory / "run.json").exists():
-                run._resume(experiment, now)
-            else:
-                run._refuse_strangers()
-                run._begin(experiment, now)
+            opened = world.gather((run.about, run.resumed), "the run's directory")[0]
+            if not world.leads:
+                run._join(*opened)
+            run.journal = Journal(run.journal_of(world.rank), run.journals(world.rank))
+            world.gather(None, "the run's journals")  # nobody writes before all have read
         except BaseException:
             run.close()
             raise
         return run
+
+    def _take(self, experiment: Experiment, now: Surroundings) -> None:
+        """Lock the directory, and start or continue its run."""
+        directory = self.directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock, self._open = take_lock(directory), True
+            probe = directory / ".probe"
+            probe.write_text("")
+            probe.unlink()
+            for journal in self.journals():
+                cut_torn_line(journal)
+        except (OSError, ValueError) as err:
+            self.close()
+            why = "it is a file" if isinstance(err, FileExistsError) else getattr(err, "strerror", None) or err
+            raise CheckpointError(f"{directory} cannot be written: {why}", "choose another with --out") from None
+        try:
+            if (directory / "run.json").exists():
+                self._resume(experiment, now)
+            else:
+                self._refuse_strangers()
+                self._begin(experiment, now)
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self, about: dict[str, Any], resumed: bool) -> None:
+        """Take part in the run that rank 0 has opened. Raises CheckpointError if its directory is not seen here."""
+        self.about, self.resumed, self._open = about, resumed, True
+        until = time.monotonic() + SEEN
+        while not self.is_one(self.directory) or _about(self.directory)["id"] != self.id:
+            if time.monotonic() > until:
+                raise CheckpointError(
+                    f"{self.directory} of rank 0 is not seen on {platform.node()}",
+                    "put --out on a file system that all machines share",
+                )
+            time.sleep(0.1)
 
     def _refuse_strangers(self) -> None:
         ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", "plugins"}
@@ -118,22 +158,21 @@ class Run:
         resolved = experiment.resolved()
         digest = experiment_hash(resolved)
         self.about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, **now.values, "data": {}}
-        self._write("experiment.json", resolved)
+        self.write("experiment.json", resolved)
         for loose in {o.path for o in self.loose if o.path}:
             try:
                 (self.directory / "plugins").mkdir(exist_ok=True)
                 shutil.copy(loose, self.directory / "plugins")
             except OSError as err:
                 raise write_error(self.directory / "plugins", err) from err
-        self._write("run.json", self.about)
+        self.write("run.json", self.about)
 
     def _holds_nothing(self) -> bool:
         """True if no step was taken in this directory, so that nothing depends on the data or options of the first
         start."""
-        kept = ("metrics.jsonl", "evaluations.jsonl", JOURNAL)
         return not any(
             (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
-        ) and (not any(path.exists() and path.stat().st_size for path in map(self.directory.joinpath, kept)))
+        ) and (not any(path.exists() and path.stat().st_size for path in (*self.ledger.paths, *self.journals())))
 
     @staticmethod
     def is_one(directory: str | Path) -> bool:
@@ -155,18 +194,19 @@ class Run:
                 "give the folder that `hookline run` printed",
             )
         run = cls(path)
-        run.journal = Journal(path / JOURNAL)
+        run.journal = Journal(run.journal_of(0), run.journals(0))
         run.about = _about(path)
         run.ledger.read()
         return run
 
     @property
     def locked(self) -> bool:
-        """True if this process holds the lock and may write."""
-        return self._lock is not None
+        """True if this process, or rank 0 for it, holds the directory's lock."""
+        return self._open
 
     def close(self) -> None:
         """Release the directory's lock; the run can still be read."""
+        self._open = False
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -192,21 +232,11 @@ class Run:
             self._data_kept = False  # written with the next row, so that only reading a run does not change it
         self.resumed = True
 
-    def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        aside = self.directory / f".{name}.aside"
-        try:
-            aside.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            aside.replace(self.directory / name)
-        except OSError as err:
-            raise write_error(self.directory / name, err) from err
-
     def note(self, **facts: Any) -> None:
         """Write facts about this run into run.json, e.g. `group`: which runs it belongs to; trackers may show them."""
         if any(self.about.get(key) != value for key, value in facts.items()):
             self.about |= facts
-            self._write("run.json", self.about)
+            self.write("run.json", self.about)
 
     @property
     def id(self) -> str:
@@ -254,8 +284,8 @@ class Run:
     def keep_data(self) -> None:
         """Write the hashes of the data before the first result that depends on it; until then, the data may be
         corrected."""
-        if not self._data_kept and self._lock:
-            self._write("run.json", self.about)
+        if not self._data_kept and self._open:
+            self.write("run.json", self.about)
             self._data_kept = True
 
     def collected(self, phase: str) -> datasets.Rows:
@@ -285,7 +315,9 @@ class Run:
     def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
         """Append an evaluation's samples to evaluations.jsonl."""
         number = len(self.ledger.rows)
-        self.ledger.add_evaluation({"row": number, "phase": phase, "step": step, "name": name, "samples": list(samples)})
+        self.ledger.add_evaluation(
+            {"row": number, "phase": phase, "step": step, "name": name, "samples": list(samples)}
+        )
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
@@ -293,77 +325,30 @@ class Run:
 
     def cut_back(self, rows: int, written: Mapping[str, str] | None = None) -> None:
         """Remove rows and evaluations after a save, as `Ledger.cut_back` does."""
-        self.ledger.cut_back(rows, written)
+        self.world.main(lambda: self.ledger.cut_back(rows, written), "cutting rows back")
+        if not self.world.leads:
+            self.ledger.read()
 
     def sync(self) -> None:
         """Flush rows to the disk, before a checkpoint that depends on them is written."""
-        for path in (*self.ledger.paths, *self._collecting()):
-            if path.exists():
+        for path in (*self.ledger.paths, *self.collections()):
+            if self.world.leads and path.exists():
                 try:
                     with path.open("rb") as file:
                         os.fsync(file.fileno())
                 except OSError as err:
                     raise write_error(path, err) from err
 
-    # -- judgements of a phase that collects
-
-    def collecting(self, phase: str) -> Path:
-        """The file of the judgements that a phase has collected so far."""
-        return self.directory / "collecting" / f"{phase}.jsonl"
-
-    def collect(self, phase: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Append judgements to the file of a phase."""
-        path = self.collecting(phase)
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as err:
-            raise write_error(path, err) from err
-        for entry in entries:
-            append(path, entry)
-
-    def _collecting(self) -> list[Path]:
-        return sorted((self.directory / "collecting").glob("*.jsonl"))
-
-    def cut_collected(self, phase: str, count: int) -> None:
-        """Remove judgements after a checkpoint; the run will make them again."""
-        path = self.collecting(phase)
-        kept = list(whole_lines(path))[:count] if path.exists() else []
-        if len(kept) < count:
-            raise CheckpointError(
-                f"{path} has {len(kept)} judgements, but the checkpoint was made after {count}", "restore the file"
-            )
-        if path.exists():
-            rewrite(path, kept)
-
-    # -- phases and checkpoints
-
-    def phase_folder(self, phase: str) -> Path:
-        """The folder with the model, data and hashes of a finished phase."""
-        return self.directory / "phases" / phase
-
-    def finished(self, phase: str) -> dict[str, Any] | None:
-        """The verified manifest of a finished phase; None if the phase has not finished."""
-        folder = self.phase_folder(phase)
-        try:
-            return verify(folder) if folder.exists() else None
-        except CheckpointError as err:
-            err.hint = f"restore it; without it, phase '{phase}' and all later ones would have to be run again"
-            raise
-
-    def checkpoint_folder(self, phase: str, step: int) -> Path:
-        """The folder of a phase's checkpoint after `step` steps."""
-        return self.directory / "checkpoints" / f"{phase}-{step:08d}"
-
-    def checkpoints(self, phase: str) -> list[Path]:
-        """The folders of a phase's checkpoints, newest first by name; the step in the manifest is authoritative."""
-        found = [
-            p
-            for p in (self.directory / "checkpoints").glob(f"{phase}-*")
-            if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])
-        ]
-        return sorted(found, key=lambda p: p.name, reverse=True)
-
     # -- notices and figures
+
+    def share_notices(self) -> None:
+        """Let rank 0 print what only other ranks had to say."""
+        _, *others = self.world.gather(self._notices[self._shared :], "the step's notices")
+        for rank, some in enumerate(others, 1):
+            for text in some:
+                if self.world.leads and text not in self._notices:
+                    self.notice(f"rank {rank}: {text}")
+        self._shared = len(self._notices)
 
     @property
     def notices(self) -> Sequence[str]:
@@ -373,7 +358,8 @@ class Run:
     def notice(self, text: str) -> None:
         """Print a one-line notice, and add it to `notices`."""
         self._notices.append(text)
-        self._say(text)
+        if self.world.leads:
+            self._say(text)
 
     def seconds_left(self) -> dict[str, float]:
         """Phase → estimated seconds left, from the steps so far or from an earlier run in the same parent directory.

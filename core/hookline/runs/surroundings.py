@@ -20,15 +20,16 @@ from hookline import kernels
 from hookline._version import __version__
 from hookline.config.problems import label_of
 from hookline.config.uses import normal_form
-from hookline.errors import shorten
+from hookline.errors import ExperimentError, shorten
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.world import devices
+from hookline.world.world import World
 
 __all__ = ["Surroundings", "experiment_changes", "experiment_hash"]
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
-MACHINE = ("machine", "processor", "arithmetic", "device", "threads", "kernels")
+MACHINE = ("machine", "processor", "arithmetic", "device", "processes", "threads", "kernels")
 FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device)\b|^phases\.\d+\.save\b")
 
 
@@ -39,9 +40,11 @@ class Surroundings:
     values: Mapping[str, Any]
 
     @classmethod
-    def now(cls, used: Sequence[Offer], threads: int | None, device: str) -> Surroundings:
+    def now(cls, used: Sequence[Offer], threads: int | None, device: str, world: World | None = None) -> Surroundings:
         """The surroundings of this process. used: the components that the experiment names; threads: the threads that
         the experiment sets, default those of torch; device: the device that the experiment sets, e.g. `auto`."""
+        world = world or World()
+        where = devices.resolve(device, world.local)
         plugins = [
             {
                 "kind": o.kind,
@@ -58,9 +61,10 @@ class Surroundings:
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
                 "machine": platform.machine(),
-                "processor": _processor(devices.resolve(device)),
+                "processor": _processor(where),
                 "arithmetic": _arithmetic(),
-                "device": str(devices.resolve(device)),
+                "device": str(where),
+                "processes": world.size,
                 **{name: _version_of(name) for name in ("transformers", "tokenizers", "peft")},
                 "sources": _sources_hash(),
                 "threads": threads or torch.get_num_threads(),
@@ -68,6 +72,22 @@ class Surroundings:
                 "plugins": plugins,
             }
         )
+
+    def refuse_others(self, world: World, experiment: str) -> None:
+        """Raises ExperimentError if the ranks have different versions, code or experiments. experiment: its hash."""
+        mine = {"experiment": experiment, **{key: self.values[key] for key in (*VERSIONS, "sources")}}
+        mine |= {f"{o['kind']} '{o['name']}'": (o["version"], o["sha256"]) for o in self.values["plugins"]}
+        first, *others = world.gather(mine, "the start")
+        for rank, other in enumerate(others, 1):
+            for key in dict.fromkeys([*first, *other]):
+                if first.get(key) != other.get(key):
+                    shown = f": {first.get(key)} and {other.get(key)}" if key in VERSIONS else ""
+                    err = ExperimentError(
+                        f"rank 0 and rank {rank} differ in {key}{shown}",
+                        "start every process with the same command, files and packages",
+                    )
+                    err.everywhere = True
+                    raise err
 
     def differences(self, then: Mapping[str, Any]) -> dict[str, str]:
         """The differences since the run began: key → a short text. Trackers are ignored, because they change no

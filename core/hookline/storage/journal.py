@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,17 @@ class Journal:
     """One line per answer, `{"key", "value"}`; the first answer to a key is valid. Tensors are in a folder of the same
     name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
+        """others: the journals of the run's other processes, which are only read."""
         self.path = path
-        self._beside = path.with_suffix("")
         self._known: dict[str, dict[str, Any]] = {}
-        if path.exists():
-            for line in whole_lines(path, ("key", "value")):
-                self._known.setdefault(json.dumps(line["key"]), line)
+        self._beside: dict[str, Path] = {}
+        """By key, the folder of the answer's tensors."""
+        for file in (path, *others):
+            for line in whole_lines(file, ("key", "value")) if file.exists() else ():
+                key = json.dumps(line["key"])
+                self._known.setdefault(key, line)
+                self._beside.setdefault(key, file.with_suffix("") / line.get("tensors", ""))
 
     def __len__(self) -> int:
         return len(self._known)
@@ -44,19 +48,21 @@ class Journal:
         for key, line in other._known.items():
             other.find(json.loads(key))
             if "tensors" in line:
-                with folders.write_aside(self._beside / line["tensors"], {}) as aside:
-                    shutil.copy(other._beside / line["tensors"] / "answer.safetensors", aside)
+                self._beside[key] = self.path.with_suffix("") / line["tensors"]
+                with folders.write_aside(self._beside[key], {}) as aside:
+                    shutil.copy(other._beside[key] / "answer.safetensors", aside)
         rewrite(self.path, list(other._known.values()), escaped=True)
         self._known = dict(other._known)
 
     def find(self, key: Sequence[Any]) -> tuple[bool, Any]:
         """(whether there is an answer, the answer). Raises CheckpointError if its tensors are missing or damaged."""
-        line = self._known.get(json.dumps(list(key)))
+        text = json.dumps(list(key))
+        line = self._known.get(text)
         if line is None:
             return False, None
         tensors: dict[str, Tensor] = {}
         if "tensors" in line:
-            folder = self._beside / line["tensors"]
+            folder = self._beside[text]
             try:
                 folders.verify(folder)
             except CheckpointError as err:
@@ -78,7 +84,8 @@ class Journal:
             line: dict[str, Any] = {"key": list(key), "value": trees.flatten(value, tensors)}
             if tensors:
                 line["tensors"] = hashlib.sha256(text.encode()).hexdigest()[:32]
-                with folders.write_aside(self._beside / line["tensors"], {}) as aside:
+                self._beside[text] = self.path.with_suffix("") / line["tensors"]
+                with folders.write_aside(self._beside[text], {}) as aside:
                     trees.save_tensors(aside / "answer.safetensors", tensors)
             append(self.path, line, sync=True)
             self._known[text] = json.loads(json.dumps(line))

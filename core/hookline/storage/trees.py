@@ -17,6 +17,7 @@ from hookline.errors import CheckpointError, a
 
 __all__ = [
     "Unsavable",
+    "digest",
     "flatten",
     "hash_tensors",
     "load_tensors",
@@ -62,6 +63,16 @@ def flatten(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     if tree is None or isinstance(tree, str | int | float | bool):
         return tree
     raise Unsavable(path, a(type(tree).__name__))
+
+
+def digest(tree: Any) -> str:
+    """The hash of a tree; of one that cannot be saved, its problem."""
+    tensors: dict[str, Tensor] = {}
+    try:
+        values = flatten(tree, tensors)
+    except Unsavable as err:
+        return str(err)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest() + hash_tensors(tensors)
 
 
 def _below(path: str, key: str) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,12 +36,15 @@ from hookline.loop.loop import PhaseLoop
 from hookline.loop.phase import Counters
 from hookline.loop.session import Session
 from hookline.plan.planner import make_plan
+from hookline.registry import offers
+from hookline.registry.offers import Offer
 from hookline.runs.figures import MetricLog
 from hookline.storage.journal import Journal
 from hookline.testing.asking import Asking, Service
 from hookline.testing.surroundings import Setting, any_completion, earlier, neighbours, stand_in_offers
 from hookline.training.trainer import Trainer
 from hookline.world.signals import Stopping
+from hookline.world.world import World
 
 if TYPE_CHECKING:
     from hookline.testing.subject import Subject
@@ -83,7 +86,15 @@ class Lenient(MetricLog):
 class Harness:
     """One phase that contains the component. The phase is at its start until `step()`; `restore()` resets it."""
 
-    def __init__(self, subject: Subject, setting: Setting, options: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        setting: Setting,
+        options: Mapping[str, Any],
+        folder: Path,
+        world: World | None = None,
+    ) -> None:
+        """world: the processes that open the harness together."""
         self.subject = subject
         """The component under test."""
         self.setting = setting
@@ -92,12 +103,12 @@ class Harness:
         """The run's directory."""
         self.options = {**setting.filled, **setting.named, **setting.phases, **subject.options, **options}
         """The component's options, including those that the setting fills in."""
-        parsed, document = experiment.load(self._experiment())
         loose = [*stand_in_offers(), *([subject.offer] if subject.offer.path else [])]
+        parsed, document = experiment.load(self._experiment(loose))
         self._planned = functools.partial(make_plan, parsed, document, loose)
         self.plan = self._planned()
         """The resolved experiment."""
-        self.run = open_run(folder, self.plan)
+        self.run = open_run(folder, self.plan, world=world)
         """The run in `folder`."""
         self.service = Service()
         """What happens to the questions that components ask through `ctx.each`."""
@@ -127,7 +138,7 @@ class Harness:
 
     # -- the experiment and the component
 
-    def _experiment(self) -> dict[str, Any]:
+    def _experiment(self, loose: Sequence[Offer]) -> dict[str, Any]:
         wishes = {"epochs": self.setting.epochs, "minibatches": 1, "grad_clip": 1e9, "lr": 1e-2}
         s = self.subject
         if s.kind == "update" and issubclass(s.cls.Config, UpdateConfig):
@@ -135,6 +146,8 @@ class Harness:
         own = {"use": s.offer.name if s.offer.path else f"{s.offer.distribution}:{s.offer.name}", **self.options}
         probe = s.cls(s.cls.Config.model_validate(self.options))
         parts = neighbours(s.kind, s.cls, probe, own, self.setting)
+        if self.setting.groups:
+            parts["rollout"] = sized(parts["rollout"], self.setting.groups, loose)
         head = {"model": {"head": self.setting.head}} if self.setting.head else {}
         phases = [{"name": "harness", "steps": STEPS, "patience": 1000, **parts, **head}]
         if self.setting.phases:
@@ -380,6 +393,13 @@ class Harness:
             with torch.no_grad():
                 for name, p in trainer.parameters.items():
                     p.copy_(old[name])
+
+
+def sized(rollout: str | Mapping[str, Any], groups: int, loose: Sequence[Offer]) -> dict[str, Any]:
+    """A rollout that takes `groups` prompts per step, if it has the option `rows`."""
+    use = {"use": rollout} if isinstance(rollout, str) else dict(rollout)
+    found = offers.find("rollout", use["use"], tuple(loose))
+    return {**use, "rows": groups} if "rows" in found.load().Config.model_fields else use
 
 
 async def waited(answer: Any) -> Any:

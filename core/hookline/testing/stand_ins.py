@@ -108,9 +108,9 @@ class Uneven(Component):
         if not len(rollout):
             return rollout
         B, T = rollout.token_ids_BT.shape
-        row_B, at_T = torch.arange(B), torch.arange(T)
-        keep_B = torch.minimum(rollout.length_B, 3 + row_B * 5 % 7)
-        hole_BT = (row_B % 3 == 1)[:, None] & (at_T == 1)
+        sample_B, at_T = rollout.sample_B, torch.arange(T)  # by sample, so that a row is the same in any batch
+        keep_B = torch.minimum(rollout.length_B, 3 + sample_B * 5 % 7)
+        hole_BT = (sample_B % 3 == 1)[:, None] & (at_T == 1)
         mask_BT = rollout.mask_BT & (at_T < keep_B[:, None]) & ~hole_BT
         cut_B = (keep_B < rollout.length_B).tolist()
         behaviour = rollout.behaviour
@@ -130,7 +130,7 @@ class Uneven(Component):
                 for name, column in rollout.extra.items()
             },
         )
-        return uneven.rows(row_B)
+        return uneven.rows(range(B))
 
 
 class Stale(Component):

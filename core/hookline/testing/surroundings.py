@@ -69,6 +69,8 @@ class Setting:
     """Options without a default, and counts that are too large for the harness's few rows."""
     epochs: int = 2
     """Epochs of an update: in the second, ratios differ from 1. Updates that allow only one epoch get one."""
+    groups: int = 0
+    """Prompts per step; 0: as many as the rollout takes by default."""
     partner: str = ""
     """The update beside another component, if that component reads what only some updates give."""
 

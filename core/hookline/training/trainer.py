@@ -23,6 +23,8 @@ from hookline.world.world import World
 __all__ = ["Trainer"]
 
 B = TypeVar("B", bound=Batch)
+KINDS = ("tokens", "rows", "groups")
+"""What every batch has, to average over."""
 Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 """Rows and their loss."""
 
@@ -81,35 +83,39 @@ class Trainer:
         after: Callable[[], None] | None = None,
         beside: Joined | None = None,
     ) -> None:
-        if len(batch) == 0 or not bool(batch.mask_BT.any()):
+        if not self.ctx.world.any(len(batch) > 0 and bool(batch.mask_BT.any()), "ctx.train"):
             return
         done = 0
         for epoch in range(self.config.epochs):
             parts = self._minibatches(batch, unit, epoch)
             others = self._minibatches(beside[0], "row", epoch, len(parts)) if beside else []
-            nothing: list[int] = []
             many = self.config.epochs * max(len(parts), len(others))
-            for part, other in itertools.zip_longest(parts, others, fillvalue=nothing):
-                joined = [(beside[0].rows(other), beside[1])] if beside and other else []
+            for part, other in itertools.zip_longest(parts, others):
+                joined = [(beside[0].rows(other), beside[1])] if beside and other is not None else []
                 self.progress = (self.ctx.step * many + done, self.steps * many)
-                self._step(batch.rows(part), loss, unit, *joined)
+                self._step(batch.rows(part or []), loss, unit, *joined)
                 done += 1
                 if after:
                     after()
 
     def _minibatches(self, batch: Batch, unit: str, epoch: int, most: int | None = None) -> list[list[int]]:
+        """The rows of this rank in each optimiser step; the units of all ranks are shuffled as one."""
         units = _units(batch, unit)
+        first = [int(batch.sample_B[rows[0]]) for rows in units]
+        places, total = self.ctx.world.order(first, "the minibatches")
+        own = dict(zip(places, units))
         key = self.ctx.key("minibatches", epoch, *(("beside",) if most else ()))
-        order = torch.randperm(len(units), generator=rng.generator(*key)).tolist()
-        many = min(most or self.config.minibatches, len(units))
-        cuts = [round(i * len(units) / many) for i in range(many + 1)]
-        return [[row for u in order[a:b] for row in units[u]] for a, b in itertools.pairwise(cuts)]
+        order = torch.randperm(total, generator=rng.generator(*key)).tolist()
+        many = max(1, min(most or self.config.minibatches, total))
+        cuts = [round(i * total / many) for i in range(many + 1)]
+        return [[row for u in order[a:b] for row in own.get(u, ())] for a, b in itertools.pairwise(cuts)]
 
     def _step(self, mini: B, loss: Callable[[MicroBatch[B]], Loss], unit: str, *beside: Joined) -> None:
         self.optimiser.zero()
         logged: dict[str, float] = {}
         total = self._gradient(mini, loss, unit, logged)
         total += sum(self._gradient(*joined, "row", logged) for joined in beside)
+        total, logged = self._add_up(total, logged)
         norm = self._clip()
         began = time.perf_counter()
         rate = self.optimiser.step(learning_rate(self.config, self.taken, *self.progress))
@@ -120,18 +126,19 @@ class Trainer:
         for role in self.trained:
             role.version += 1
         log = self.ctx.log
-        for name, figure in (("loss", total), ("grad_norm", norm), ("learning_rate", rate), ("optimiser_steps", 1)):
+        once = float(self.ctx.world.leads)
+        for name, figure in (("loss", total), ("grad_norm", norm), ("learning_rate", rate), ("optimiser_steps", once)):
             log(name, figure)
         for name, figure in logged.items():
             log(name, figure)
 
     def _gradient(self, mini: B, loss: Callable[[MicroBatch[B]], Loss], unit: str, logged: dict[str, float]) -> float:
         """Add the gradient of a loss over some rows, part by part; returns the loss."""
-        known: dict[str, float] = {}
+        known = self._counts(mini)
 
         def count(kind: str) -> float:
             if kind not in known:
-                known[kind] = self.ctx.world.sum(_count(mini, kind))
+                known[kind] = _count(mini, kind)
             return known[kind]
 
         total = 0.0
@@ -156,6 +163,30 @@ class Trainer:
                 )
             answer.value.backward()  # type: ignore[no-untyped-call]
         return total
+
+    def _counts(self, mini: Batch) -> dict[str, float]:
+        """What all ranks have in this optimiser step, by kind; empty if this is the only process, which counts on demand."""
+        world = self.ctx.world
+        if world.size == 1:
+            return {}
+        columns = [name for name, column in mini.extra.items() if not column.is_complex()]
+        parts = world.gather({kind: _count(mini, kind) for kind in (*KINDS, *columns)}, "the counts of a step")
+        return {kind: sum(part.get(kind, 0.0) for part in parts) for part in parts for kind in part}
+
+    def _add_up(self, total: float, logged: dict[str, float]) -> tuple[float, dict[str, float]]:
+        """Sum gradients, loss and figures over all ranks."""
+        world = self.ctx.world
+        if world.size == 1:
+            return total, logged
+        mine = [name for name, p in self.parameters.items() if p.grad is not None]
+        parts = world.gather((mine, total, logged), "the loss of a step")
+        somewhere = set().union(*(names for names, _, _ in parts))
+        for name, p in self.parameters.items():
+            if name in somewhere and p.grad is None:
+                p.grad = torch.zeros_like(p)
+        world.add_up([p.grad for name, p in self.parameters.items() if name in somewhere and p.grad is not None])
+        names = dict.fromkeys(name for _, _, figures in parts for name in figures)
+        return sum(t for _, t, _ in parts), {n: sum(figures.get(n, 0.0) for _, _, figures in parts) for n in names}
 
     def _read(self, model: str, batch: Batch, want: Sequence[str], support: Support | None) -> Stats:
         role = self.roles(model)

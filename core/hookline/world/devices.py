@@ -11,13 +11,18 @@ from hookline.errors import ExperimentError
 __all__ = ["computes_in_bfloat16", "note", "resolve"]
 
 
-def resolve(name: str) -> torch.device:
+def resolve(name: str, local: int = 0) -> torch.device:
     """The device that `auto`, `cpu`, `cuda`, `cuda:N` or `mps` means on this machine.
 
-    `auto` is the first GPU if there is one, else the CPU. Raises ExperimentError if the device is not available.
+    `auto` is the GPU with the number `local`, the rank among this machine's processes, or the CPU if there is none.
+    Raises ExperimentError if the device is not available.
     """
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if not local:
+            return torch.device("cuda", 0)
+        name = f"cuda:{local}"
     if name == "mps" and not torch.backends.mps.is_available():
         raise ExperimentError("device: mps is not available in this process", "use device: auto")
     if name.startswith("cuda"):

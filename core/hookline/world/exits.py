@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 __all__ = ["guarded", "leave"]
 
+at_once = [False]
+"""Whether the process has to end without tidying up: other ranks, which torch would wait for, may be gone."""
 CODE = 5
 """The exit code of a run that a component ended: that of PluginError."""
 
@@ -42,6 +44,9 @@ def leave(code: int, wait: float = 5.0) -> None:
 
     Python would wait for them for ever. wait: seconds that they have to end by themselves.
     """
+    if at_once[0]:
+        _say("")
+        os._exit(code)
     until = time.monotonic() + wait
     for thread in _others():
         thread.join(max(0.0, until - time.monotonic()))
@@ -64,11 +69,14 @@ def _begun_by(thread: threading.Thread) -> str:
 
 
 def _say(line: str) -> None:
+    """Flush both streams, and print a line if there is one."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             continue
+    if not line:
+        return
     try:
         os.write(2, f"{line}\n".encode())
     except OSError:

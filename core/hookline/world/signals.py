@@ -41,10 +41,11 @@ def _end(code: int) -> None:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Stopping]:
+def stop_signals(says: bool = True) -> Iterator[Stopping]:
     """The first SIGTERM or SIGINT lets the step finish and save; a second one interrupts at once, even a wait.
 
     A second SIGTERM prints where the run is. Code that does not let itself be interrupted is ended after ten seconds.
+    says: whether this process tells the user that it was asked to stop.
     """
     stopping = Stopping()
     interrupted_by[0] = int(signal.SIGINT)
@@ -72,7 +73,8 @@ def stop_signals() -> Iterator[Stopping]:
         stopping.code, asked = 128 + number, now
         when = "this step is" if stopping.in_step else "as soon as the next step is"
         first = " first" if stopping.in_step else ""
-        os.write(2, f"\nstopping: {when} finished and saved{first}; a second signal stops at once\n".encode())
+        if says:
+            os.write(2, f"\nstopping: {when} finished and saved{first}; a second signal stops at once\n".encode())
 
     old = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

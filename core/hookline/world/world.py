@@ -1,56 +1,171 @@
 """Ranks and devices: the rank of this process, the number of processes, and the device of its networks.
 
-All communication between processes belongs here; no other module may import torch.distributed. Today a run is one
-process, so each of these methods is the identity. Hooks are written for several processes: statistics of a batch go
-through `sum`, `max` and `any`, unconditionally and in the same order on all ranks, and access to the outside goes
-through `main`.
+All communication between processes belongs to this folder; no other module may import torch.distributed. With one
+process each method is the identity. Hooks are written for several: statistics of a batch go through `sum`, `max` and
+`any`, unconditionally and in the same order on all ranks, and access to the outside goes through `main`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["World"]
+from hookline.errors import HooklineError, PluginError, Stopped
+from hookline.world.link import Link
+from hookline.world.place import Place
+from hookline.world.signals import interrupted_by
+
+__all__ = ["TIMEOUT", "World", "together"]
 
 T = TypeVar("T")
+TIMEOUT = 1800.0
+"""Seconds that ranks wait for one another."""
 
 
-@dataclass(frozen=True)
 class World:
-    """Rank `rank` of `size`, with its networks on `device`."""
+    """Rank `rank` of `size`, with its networks on `device`.
 
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    Every exchange has a name, and the hook that makes it. If ranks meet in different ones, each rank raises PluginError;
+    a rank that was lost, or does not come, is named by the `Link`.
+    """
 
-    def __post_init__(self) -> None:
-        if (self.rank, self.size) != (0, 1):
-            raise ValueError(f"rank {self.rank} of {self.size}: a run is one process")
+    def __init__(self, device: torch.device | None = None, link: Link | None = None) -> None:
+        """link: the connection to the other processes; None for a single process."""
+        self.device = device or torch.device("cpu")
+        self._link = link
+        self.rank, self.size = (link.rank, link.size) if link else (0, 1)
+        self.local = link.local if link else 0
+        """The rank among the processes of this machine."""
 
-    def sum(self, value: float) -> float:
+    def on(self, device: torch.device) -> World:
+        """The same processes, with networks on another device."""
+        return World(device, self._link)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which writes files and speaks to trackers and to the terminal."""
+        return self.rank == 0
+
+    def follow(self, doing: Callable[[], str]) -> None:
+        """doing: says what the main thread is doing, e.g. a component's hook, for errors about ranks that do not come."""
+        if self._link:
+            self._link.watch.doing = doing
+
+    def patient(self) -> Any:
+        """A block in which this rank waits for somebody outside the run; the others then wait for it without limit."""
+        return self._link.watch.patient() if self._link else nullcontext()
+
+    # -- exchanges: every rank calls them in the same order
+
+    def gather(self, value: T, name: str = "gather") -> list[T]:
+        """The values of all ranks, by rank, on every rank."""
+        if self._link is None:
+            return [value]
+        mine = f"{name} of {self._link.watch.doing()}"
+        found: list[tuple[str, T]] = self._link.exchange((mine, value), mine)
+        places = [place for place, _ in found]
+        if len(set(places)) > 1:
+            told = "; ".join(f"rank {rank} is in {place}" for rank, place in enumerate(places))
+            err = PluginError(
+                f"the ranks made different exchanges at the same time: {told}",
+                "call ctx.sum, ctx.mean, ctx.max and ctx.main on every rank, in the same order and under no condition on rows",
+            )
+            err.everywhere = True
+            raise err
+        return [value for _, value in found]
+
+    def sum(self, value: float, name: str = "sum") -> float:
         """The sum over all ranks."""
-        return value
+        return value if self._link is None else sum(self.gather(value, name))
 
-    def max(self, value: float) -> float:
+    def max(self, value: float, name: str = "max") -> float:
         """The largest value of any rank."""
-        return value
+        return value if self._link is None else max(self.gather(value, name))
 
-    def any(self, flag: bool) -> bool:
+    def any(self, flag: bool, name: str = "any") -> bool:
         """Whether `flag` is true on any rank."""
-        return flag
+        return flag if self._link is None else any(self.gather(flag, name))
 
-    def broadcast(self, value: T) -> T:
-        """The value of rank 0, on every rank."""
-        return value
+    def cat(self, x: Tensor, name: str = "cat") -> Tensor:
+        """The tensors of all ranks joined along their first dimension, in the order of ranks."""
+        if self._link is None:
+            return x
+        parts = self.gather(x.detach().cpu().numpy(), name)
+        return torch.from_numpy(np.concatenate(parts)).to(x.device)
+
+    def main(self, ask: Callable[[], T], name: str = "main") -> T:
+        """Call `ask` on rank 0 only, and return its answer on every rank. An error of `ask` ends every rank."""
+        if self._link is None:
+            return ask()
+        return self.gather(ask() if self.leads else None, name)[0]  # type: ignore[return-value]
+
+    def before(self, count: int, name: str = "before") -> tuple[int, int]:
+        """(the sum of `count` over lower ranks, its sum over all): where this rank's items lie among all items."""
+        if self._link is None:
+            return 0, count
+        counts = self.gather(count, name)
+        return sum(counts[: self.rank]), sum(counts)
+
+    def order(self, keys: Sequence[int], name: str = "order") -> tuple[list[int], int]:
+        """(the places of this rank's items among the items of all ranks, sorted by key; the number of all items)."""
+        every = self.gather(list(keys), name)
+        placed = sorted((key, rank, i) for rank, some in enumerate(every) for i, key in enumerate(some))
+        own = {i: place for place, (_, rank, i) in enumerate(placed) if rank == self.rank}
+        return [own[i] for i in range(len(keys))], len(placed)
+
+    def add_up(self, tensors: Sequence[Tensor], name: str = "the sum of gradients") -> None:
+        """Replace each tensor by its sum over all ranks, in place, directly after another exchange. The ranks pass
+        tensors of the same shapes and types."""
+        if self._link is not None and tensors:
+            self._link.reduce(tensors, name)
+
+    # -- shares
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """The items that belong to this rank, e.g. whole groups of prompts; each item belongs to exactly one rank."""
-        return items
+        """The items that belong to this rank, e.g. the prompts of a step: neighbours, each item on exactly one rank."""
+        if self._link is None:
+            return items
+        return items[len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size]
 
-    def main(self, ask: Callable[[], T]) -> T:
-        """Call `ask` on rank 0 only, and return its answer on every rank."""
-        return ask()
+
+@contextmanager
+def together(timeout: float = TIMEOUT) -> Iterator[Link | None]:
+    """Within the block, this process is connected to the others of its run; None if it is the only one.
+
+    The process of rank 0 tells the user how a run ended; errors of other ranks have `elsewhere` set.
+    """
+    place = Place.here()
+    if place.size == 1:
+        yield None
+        return
+    try:
+        link = Link(place, timeout)
+    except HooklineError as err:
+        err.elsewhere = place.rank > 0 and place.local > 0  # each machine tells
+        raise
+    try:
+        yield link
+        link.close()
+    except Stopped as err:
+        err.elsewhere = link.rank > 0
+        link.close()
+        raise
+    except KeyboardInterrupt:
+        stopped = Stopped(
+            "stopped at once, without a save", "run the same command to continue", 128 + interrupted_by[0]
+        )
+        link.fail(stopped)
+        if link.rank == 0:
+            raise
+        stopped.elsewhere = True
+        raise stopped from None
+    except BaseException as err:
+        link.fail(err, known=isinstance(err, HooklineError) and err.everywhere)
+        if isinstance(err, HooklineError):
+            err.elsewhere = err.elsewhere or link.rank != err.teller
+        raise

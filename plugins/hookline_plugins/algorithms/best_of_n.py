@@ -43,24 +43,28 @@ class BestOfN(Component):
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
-        kept = batch.rows(self.rows(batch))
-        if len(batch):
-            ctx.log("kept", len(kept) / len(batch))
-        if len(kept):
-            ctx.log("kept_reward", ctx.mean(per_episode(kept.reward_B, kept.episode_B)), len(kept))
+        kept = batch.rows(self.rows(ctx, batch))
+        ctx.log("kept", len(kept) / max(1, len(batch)), len(batch))
+        ctx.log("kept_reward", ctx.mean(per_episode(kept.reward_B, kept.episode_B)), len(kept))
         # normalise over all tokens: normalised over those that top_k or top_p kept, the other tokens would keep their probability
         ctx.train(replace(kept, behaviour=None), self.loss)
 
-    def rows(self, batch: Scored) -> Tensor:
-        """Rows to keep, in order. An answer of several rows (an episode) is kept or left out as a whole."""
+    def rows(self, ctx: Context, batch: Scored) -> Tensor:
+        """Rows of this rank to keep, in order. An answer of several rows (an episode) is kept or left out as a whole."""
         c, last = self.config, ends_episode(batch.episode_B, batch.sample_B).nonzero()[:, 0]
         reward_E = batch.episode_reward_B[last]
         match c.keep:
             case "best":
                 best = best_of_groups(reward_E, batch.group_B[last])
             case "share":
-                many = max(1, round(c.share * len(last)))
-                best = reward_E.argsort(descending=True, stable=True)[:many]
+                every = [
+                    (-reward, sample)
+                    for part in ctx.gather(keys(reward_E, batch.sample_B[last]))
+                    for reward, sample in part
+                ]
+                many = max(1, round(c.share * len(every)))
+                chosen = {sample for _, sample in sorted(every)[:many]}
+                best = torch.tensor([sample in chosen for sample in batch.sample_B[last].tolist()], dtype=torch.bool)
             case _:
                 best = reward_E > c.threshold
         return torch.isin(batch.episode_B, batch.episode_B[last][best]).nonzero()[:, 0]
@@ -69,6 +73,11 @@ class BestOfN(Component):
         nll = mb.token_mean(-mb.stats(support="whole").logprobs_BT)
         mb.log("nll", nll)
         return nll
+
+
+def keys(reward_E: Tensor, sample_E: Tensor) -> list[tuple[float, int]]:
+    """(reward, sample id) of each answer."""
+    return list(zip(reward_E.tolist(), sample_E.tolist()))
 
 
 def best_of_groups(reward_B: Tensor, group_B: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class BradleyTerry(Component):
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
         chosen, _rejected = pairs(batch)
-        if not len(chosen):
+        if not ctx.sum(len(chosen)):
             batch = batch.rows([])
         # the rows of a group stay in one micro-batch, so that each comparison is complete there
         count_B = torch.zeros(len(batch)).index_add(0, chosen, torch.ones(len(chosen)))

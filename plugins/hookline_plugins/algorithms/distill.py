@@ -40,9 +40,8 @@ class Distill(Component):
         assert batch.behaviour is not None
         # normalise over all tokens: normalised over those that top_k or top_p kept, the other tokens would keep their probability
         plain = replace(batch, behaviour=None)
-        if len(batch):
-            gap_BT = batch.behaviour.logprobs_BT - ctx.stats(plain).logprobs_BT
-            ctx.log("teacher_kl", ctx.mean(torch.where(batch.mask_BT, gap_BT, 0.0).sum(1)), len(batch))
+        gap_BT = batch.behaviour.logprobs_BT - ctx.stats(plain).logprobs_BT
+        ctx.log("teacher_kl", ctx.mean(torch.where(batch.mask_BT, gap_BT, 0.0).sum(1)), len(batch))
 
         def loss(mb: MicroBatch[Rollout]) -> Loss:
             nll = mb.token_mean(-mb.stats(want=("logprobs",)).logprobs_BT)

@@ -11,6 +11,9 @@ Healthy: `good_gain` is above `bad_gain`, and `kl` grows slowly. If there are fe
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,6 +23,8 @@ from torch import Tensor
 from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl
 from hookline_plugins.algorithms.comparisons import answer_logprob
 
+Row = tuple[int, int, list[int]]
+"""Group, sample id and prompt."""
 UNSAYABLE = -1e4
 """A token below this log-prob under the reference counts as impossible; its log-ratio is then meaningless."""
 
@@ -63,7 +68,7 @@ class KTO(Component):
             good_B=good_B * weight_B,
             bad_B=(1 - good_B) * weight_B,
         )
-        other = mismatched(batch, ctx.role_named("policy").context)
+        other = mismatched(batch, ctx.role_named("policy").context, ctx.gather)
 
         def look() -> None:
             self.kl = self._kl(ctx, other)
@@ -96,13 +101,29 @@ def kto_loss(gain_B: Tensor, baseline: float, good_B: Tensor, good: float, bad: 
     return torch.where(good_B, good * torch.sigmoid(baseline - gain_B), bad * torch.sigmoid(gain_B - baseline))
 
 
-def mismatched(batch: Scored, context: int) -> Scored:
-    """The same answers after other prompts, where another prompt exists and fits; with a single prompt, the unchanged rows."""
-    order = batch.group_B.argsort(stable=True)
-    largest = int(torch.unique(batch.group_B, return_counts=True)[1].max()) if len(batch) else 0
-    answers, prompts = batch.rows(order), batch.rows(order.roll(largest))
-    moved = replace(answers, prompt_ids_BP=prompts.prompt_ids_BP, prompt_length_B=prompts.prompt_length_B)
-    other_B = torch.tensor([answers.prompt_ids(i) != moved.prompt_ids(i) for i in range(len(moved))], dtype=torch.bool)
-    if not other_B.any():
+def mismatched(
+    batch: Scored, context: int, gather: Callable[[list[Row]], list[list[Row]]] = lambda own: [own]
+) -> Scored:
+    """The same answers after other prompts, where another prompt exists and fits; with a single prompt, the unchanged rows.
+
+    The rows of all ranks, ordered by group, get the prompts of rows that are one group, the largest, further back. context:
+    the tokens that fit. gather: `ctx.gather`, for rows that are spread over several ranks.
+    """
+    ids = [batch.prompt_ids(row) for row in range(len(batch))]
+    parts = gather(list(zip(batch.group_B.tolist(), batch.sample_B.tolist(), ids)))
+    every = sorted(itertools.chain(*parts), key=lambda row: row[0])
+    largest = max(Counter(group for group, _, _ in every).values(), default=0)
+    prompts = {sample: every[at - largest][2] for at, (_, sample, _) in enumerate(every)}
+    if all(prompts[sample] == prompt for _, sample, prompt in every):
         return batch
-    return moved.rows(other_B & (moved.prompt_length_B + moved.length_B <= context))
+    given = [prompts[sample] for sample in batch.sample_B.tolist()]
+    kept = [i for i, new in enumerate(given) if new != ids[i] and len(new) + int(batch.length_B[i]) <= context]
+    ids_BP, length_B = padded([given[i] for i in kept])
+    return replace(batch.rows(kept), prompt_ids_BP=ids_BP, prompt_length_B=length_B)
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids right-padded with 0, [B, P], and their lengths [B]."""
+    length_B = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    width = max(map(len, rows), default=1)
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long).view(-1, width), length_B

@@ -181,7 +181,7 @@ class PolicyGradient(Component):
             case "ngram":
                 return maths.macro_ngram(mask, macro.n)
             case "random":
-                return maths.macro_random(mask, macro.n, ctx.rng("macro"))
+                return maths.macro_random(mask, macro.n, [ctx.rng("macro", i) for i in batch.sample_B.tolist()])
             case "perplexity":
                 return maths.macro_perplexity(ctx.stats(batch, support="whole").logprobs_BT, mask, macro.n)
             case _:
@@ -307,11 +307,12 @@ class ActorCritic(PolicyGradient):
     def prepared(self, ctx: Context, batch: Advantaged) -> Advantaged:
         batch = super().prepared(ctx, batch)
         acts = batch.extra["act_BT"] != 0 if self.config.macro else batch.mask_BT
-        if self.learns_value and bool(acts.any()):
-            returns, values = batch.extra["return_BT"][acts], batch.extra["value_BT"][acts]
-            spread = float(returns.var(correction=0))
+        if self.learns_value:
+            returns, values = batch.extra["return_BT"][acts].double(), batch.extra["value_BT"][acts]
+            spread = variance(ctx, returns)
+            unexplained = variance(ctx, returns - values)
             if spread > 0:
-                ctx.log("explained_variance", 1 - float((returns - values).var(correction=0)) / spread)
+                ctx.log("explained_variance", 1 - unexplained / spread)
         return batch
 
     def loss(self, mb: Minibatch) -> Loss:
@@ -324,6 +325,11 @@ class ActorCritic(PolicyGradient):
             mb.log("value_loss", value)
             total = total + value * self.config.value_weight
         return total
+
+
+def variance(ctx: Context, x: Tensor) -> float:
+    """The variance over all ranks."""
+    return ctx.mean((x - ctx.mean(x)).square())
 
 
 def value_head(hidden_size: int) -> nn.Module:

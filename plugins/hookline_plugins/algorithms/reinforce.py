@@ -57,7 +57,7 @@ class Reinforce(PolicyGradient):
         reward_B, episode_B = scored.reward_B, scored.episode_B
         if self.config.baseline == "group":
             return maths.over_episodes(maths.group_mean, reward_B, scored.group_B, episode_B)
-        if self.config.baseline == "none" or not len(reward_B):
+        if self.config.baseline == "none" or not ctx.sum(len(reward_B)):
             return reward_B * 0.0
         mean = ctx.mean(maths.per_episode(reward_B, episode_B))
         if self.config.baseline == "mean":

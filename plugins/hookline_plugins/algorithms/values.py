@@ -94,7 +94,7 @@ class ValueLearner(Component):
                     ctx.polyak(slow, name, self.config.polyak)
 
         taken_BT = batch.extra.get("taken_BT", batch.mask_BT.float())
-        self.actions = float(taken_BT.sum())
+        self.actions = ctx.sum(taken_BT)
         reward_BT = on_taken(batch.reward_BT, batch.mask_BT, taken_BT)
         ctx.train(replace(batch, reward_BT=reward_BT).with_extra(taken_BT=taken_BT), self.loss, after=follow)
 

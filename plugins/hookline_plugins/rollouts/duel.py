@@ -44,15 +44,17 @@ class Duel(Generate):
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         own = super().hookline_rollout(ctx)
-        if ctx.evaluating or not len(own):
+        if ctx.evaluating:
             return own
         c, n = self.config, len(own)
+        sample_B = ctx.sample_ids(n)
+        if not n:
+            return own
         a = falling(c.opponent, c.final_opponent, ctx.step, ctx.steps)
 
         def mixed(said: Mapping[str, NextToken]) -> torch.Tensor:
             return (1 - a) * said["policy"].logits_BV + a * said["reference"].logits_BV
 
-        sample_B = ctx.sample_ids(n)
         drawn = ctx.draw(
             [own.prompt_ids(row) for row in range(n)],
             sample_B,

@@ -114,6 +114,8 @@ class Episodes(Component):
         ),
     )
 
+    sharded = frozenset({"places"})
+
     class Config(hookline.Config):
         task: DataName
         """A task with a process, e.g. builtin:cliff."""
@@ -178,6 +180,8 @@ class Episodes(Component):
         self._read_words(ctx)
         self.games: list[Game | None] = [None] * c.rows
         self.played = [0] * c.rows
+        self.places = ctx.shard(range(c.rows))
+        """The rows that are this rank's."""
         self.late = [0.0, 0.0]
 
     def _read_words(self, ctx: Context) -> None:
@@ -208,7 +212,7 @@ class Episodes(Component):
         for row, sample in zip(rows, ctx.sample_ids(len(rows)).tolist()):
             row.sample = sample
         playing = rows
-        while playing:
+        while ctx.sum(len(playing)):  # each turn numbers its samples over all ranks
             self._decide(ctx, [row for row in playing if row.game.pending is None])
             for row in playing:
                 self._act(ctx, row, c.turns if goes_on else c.longest)
@@ -216,6 +220,14 @@ class Episodes(Component):
         for row in rows:
             if row.ended:
                 self._count(ctx, row, goes_on)
+        if goes_on and self.config.episodes:
+            late = [
+                row.game.earned for row in rows if row.ended and self.played[row.place] > 0.8 * self.config.episodes
+            ]
+            count = ctx.sum(len(late))
+            self.late = [self.late[0] + ctx.sum(sum(late)), self.late[1] + count]
+            if count:
+                ctx.log("late_return", self.late[0] / self.late[1])
         return self._batch(ctx, rows)
 
     # -- which episodes
@@ -225,13 +237,14 @@ class Episodes(Component):
         c = self.config
         offset = float(torch.rand((), generator=ctx.rng("starts"), dtype=torch.float64))
         chosen = [pick(self.starts, (i + offset) / c.rows) for i in range(c.rows)]
-        every = [(i, start) for i, start in enumerate(chosen) for _ in range(c.samples_per_start)]
+        every = [(i, chosen[i]) for i in ctx.shard(range(c.rows)) for _ in range(c.samples_per_start)]
         return [self._row(ctx, i, Game(start, self.starts[start][1])) for i, start in every]
 
     def _going_on(self, ctx: Context) -> list[Row]:
         """The running episodes, and a new one where an episode has ended; none for rows that have stopped."""
         rows = []
-        for i, game in enumerate(self.games):
+        for i in self.places:
+            game = self.games[i]
             if self.config.episodes and self.played[i] >= self.config.episodes:
                 continue
             if game is None:
@@ -256,18 +269,15 @@ class Episodes(Component):
         if goes_on:
             self.games[row.place] = None
             self.played[row.place] += 1
-            if self.played[row.place] > 0.8 * self.config.episodes > 0:
-                self.late = [self.late[0] + row.game.earned, self.late[1] + 1]
-                ctx.log("late_return", self.late[0] / self.late[1])
 
     # -- one turn
 
     def _decide(self, ctx: Context, rows: Sequence[Row]) -> None:
         """Let the policy choose the next word of these rows."""
-        if not rows:
-            return
         # every turn has its own sample ids, because the words of a row must not share random numbers
         sample_B = ctx.sample_ids(len(rows))
+        if not rows:
+            return
         room, longest = ctx.role_named(self.guide).context, max(rows, key=lambda row: len(row.prompt + row.ids))
         if len(longest.prompt + longest.ids) >= room:
             raise ExperimentError(
@@ -366,18 +376,27 @@ class Episodes(Component):
     # -- the state that is saved
 
     def state_dict(self) -> dict[str, Any]:
-        games = [None if game is None else {
-            "start": game.start,
-            "path": game.path,
-            "pending": None if game.pending is None else vars(game.pending),
-        } for game in self.games]  # fmt: skip
-        return {"games": games, "played": self.played, "late": self.late} if self.config.turns else {}
+        def packed(game: Game | None) -> dict[str, Any] | None:
+            if game is None:
+                return None
+            pending = None if game.pending is None else vars(game.pending)
+            return {"start": game.start, "path": game.path, "pending": pending}
+
+        if not self.config.turns:
+            return {}
+        places = {str(i): {"game": packed(self.games[i]), "played": self.played[i]} for i in self.places}
+        return {"places": places, "late": self.late}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if not state:
             return
-        self.played, self.late = list(state["played"]), list(state["late"])
-        self.games = [None if saved is None else self._replay(saved) for saved in state["games"]]
+        self.late = list(state["late"])
+        places = state.get("places")
+        if places is None:  # as an earlier release saved them
+            places = {str(i): {"game": game, "played": state["played"][i]} for i, game in enumerate(state["games"])}
+        for place, saved in places.items():
+            self.played[int(place)] = saved["played"]
+            self.games[int(place)] = None if saved["game"] is None else self._replay(saved["game"])
 
     def _replay(self, saved: Mapping[str, Any]) -> Game:
         game = Game(int(saved["start"]), self.starts[int(saved["start"])][1])

@@ -64,11 +64,14 @@ class Population(Component):
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        batch = Rollout.build(ctx, self.rows, source=self.config.task, group=self.groups)
+        mine = ctx.shard(range(max(self.groups) + 1))
+        own = [row for row, group in enumerate(self.groups) if group in mine]
+        rows, groups = [self.rows[row] for row in own], [self.groups[row] for row in own]
+        batch = Rollout.build(ctx, rows, source=self.config.task, group=groups)
         return batch.with_extra(
-            recorded_B=self.reward_B,
-            preference_B=self.preference_BK,
-            weight_B=self._share(ctx, batch, self.config.learner) * torch.tensor(self.start),
+            recorded_B=self.reward_B[own],
+            preference_B=self.preference_BK[own],
+            weight_B=self._share(ctx, batch, self.config.learner) * torch.tensor(self.start)[own],
             opponent_B=self._share(
                 ctx, batch, falling(self.config.opponent, self.config.final_opponent, ctx.step, ctx.steps)
             ),
@@ -78,8 +81,8 @@ class Population(Component):
         """Each answer's probability among its prompt's answers."""
         logprob_B = (1 - mixture) * ctx.stats(batch).logprobs_BT.sum(1)
         logprob_B = logprob_B + mixture * ctx.stats(batch, model="reference").logprobs_BT.sum(1)
-        group_B = batch.group_B - batch.group_B[0]
-        return torch.cat([torch.softmax(logprob_B[group_B == group], 0) for group in torch.unique(group_B)])
+        shares = [torch.softmax(logprob_B[batch.group_B == group], 0) for group in torch.unique(batch.group_B)]
+        return torch.cat([torch.zeros(0), *shares])
 
 
 def _answers(process: Process, start: object, name: str) -> Iterator[str]:

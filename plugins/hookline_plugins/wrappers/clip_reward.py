@@ -31,8 +31,6 @@ class ClipReward(Component[Options]):
     @hookimpl(wrapper=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Generator[None, Scored, Scored]:
         scored = yield
-        if not len(scored):
-            return scored
         limit, reward_BT = self.config.limit, scored.reward_BT
         if self.config.each == "token":
             clipped_BT = reward_BT.clamp(-limit, limit)

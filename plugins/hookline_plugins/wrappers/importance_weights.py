@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 import hookline
-from hookline import Advantaged, Component, Context, Metric, Scored, hookimpl
+from hookline import Advantaged, Component, Context, Metric, PluginError, Scored, hookimpl
 from hookline_plugins.maths import LARGEST_LOG_RATIO, log_ratio
 
 
@@ -64,16 +64,18 @@ class ImportanceWeights(Component):
     @hookimpl(wrapper=True)
     def hookline_advantage(self, ctx: Context, scored: Scored) -> Generator[None, Advantaged, Advantaged]:
         result = yield
-        if not bool(result.mask_BT.any()):
-            return result
-        assert result.behaviour is not None
+        if result.behaviour is None:
+            raise PluginError(
+                f"'{self.instance}' received rows without the sampler's log-probs", "use a rollout that samples"
+            )
         c, mask_BT = self.config, result.mask_BT
         log_BT = log_ratio(ctx.stats(result).logprobs_BT, result.behaviour.logprobs_BT, mask_BT)
         raw_BT = weights(log_BT, mask_BT, c.level)
         kept_BT = cut(raw_BT, c.low, c.high, c.cut)
-        raw = raw_BT[mask_BT] if c.level == "token" else raw_BT.amax(1)[mask_BT.any(1)]
+        raw = raw_BT[mask_BT] if c.level == "token" else torch.where(mask_BT, raw_BT, 0.0).amax(1)[mask_BT.any(1)]
         ctx.log("importance_mean", ctx.mean(raw), len(raw))
-        ctx.log("importance_ess", ctx.sum(raw) ** 2 / (len(raw) * ctx.sum(raw.double().square())), len(raw))
+        spread = ctx.sum(len(raw)) * ctx.sum(raw.double().square())
+        ctx.log("importance_ess", ctx.sum(raw) ** 2 / max(spread, 1e-300), len(raw))
         ctx.log("importance_cut", ctx.mean((raw < c.low) | (raw > c.high)), len(raw))
         return replace(result, advantage_BT=result.advantage_BT * kept_BT)
 

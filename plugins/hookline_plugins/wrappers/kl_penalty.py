@@ -66,23 +66,21 @@ class KLPenalty(Component):
     @hookimpl(wrapper=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Generator[None, Scored, Scored]:
         scored = yield
-        if not len(scored):
-            return scored
         own_BT = ctx.stats(scored).logprobs_BT
         reference_BT = ctx.stats(scored, model="reference").logprobs_BT
         k1_BT = torch.where(scored.mask_BT, own_BT - reference_BT, 0.0)
         drawn_B = torch.tensor(
-            [source != "greedy" for source in scored.source]
+            [source != "greedy" for source in scored.source], dtype=torch.bool
         )  # a greedy answer gives no estimate of the KL
-        kl, rows = ctx.mean(k1_BT.sum(1)[drawn_B]), int(drawn_B.sum())
+        kl, rows = ctx.mean(k1_BT.sum(1)[drawn_B]), ctx.sum(drawn_B)
         kl_BT = k1_BT
         if self.config.estimator != "k1":
             estimated_BT = kernels.kl_estimate(own_BT, reference_BT, estimator=self.config.estimator)
             kl_BT = torch.where(scored.mask_BT, estimated_BT, 0.0)
-        ctx.log("kl", kl, rows)
+        ctx.log("kl", kl, rows)  # rows and mean of all ranks
         ctx.log("kl_coefficient", self.beta)
         priced = scored.with_reward(scored.reward_BT - self.beta * kl_BT, kl_penalty=-self.beta * kl_BT.sum(1))
-        if self.config.target is not None:
+        if self.config.target is not None and rows:
             error = min(0.2, max(-0.2, kl / self.config.target - 1))
             self.beta = max(self.config.least, self.beta * (1 + error * min(1.0, rows / self.config.horizon)))
         return priced

@@ -49,8 +49,6 @@ class Normalise(Component):
     @hookimpl(wrapper=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Generator[None, Scored, Scored]:
         scored = yield
-        if not len(scored):
-            return scored
         c, reward_B = self.config, scored.reward_B
         last_B = ends_episode(scored.episode_B, scored.sample_B)
         if c.over == "group":
@@ -62,7 +60,9 @@ class Normalise(Component):
             mean, std = self._learn(ctx, scored.episode_reward_B[last_B])
             mean_B, std_B = torch.full_like(reward_B, mean), torch.full_like(reward_B, std)
         scale_B = torch.where(std_B > c.floor, std_B, 1.0)
-        ctx.log("reward_scale", ctx.mean(scale_B))
+        scale = ctx.mean(scale_B)
+        if scale:  # 0 where no rank has rows
+            ctx.log("reward_scale", scale)
         scaled_BT = scored.reward_BT / scale_B[:, None]
         if c.shift:
             scaled_BT = scaled_BT + put_last(torch.where(last_B, -mean_B / scale_B, 0.0), scored.mask_BT)
@@ -70,8 +70,10 @@ class Normalise(Component):
 
     def _learn(self, ctx: Context, reward_B: torch.Tensor) -> tuple[float, float]:
         """Mean and standard deviation for this step; `first` and `running` update the saved values."""
-        count, mean = len(reward_B), ctx.mean(reward_B)
+        count, mean = int(ctx.sum(len(reward_B))), ctx.mean(reward_B)
         squares = ctx.sum((reward_B.double() - mean).square())
+        if not count:
+            return self.mean, (self.squares / max(1, self.count)) ** 0.5
         if self.config.over == "first" and self.count:
             count, mean, squares = self.count, self.mean, self.squares
         if self.config.over == "running":

@@ -72,8 +72,6 @@ class Potential(Component):
     @hookimpl(wrapper=True)
     def hookline_score(self, ctx: Context, rollout: Rollout) -> Generator[None, Scored, Scored]:
         scored = yield
-        if not len(scored):
-            return scored
         bonus_BT = shaping(self.potential(ctx, scored), scored.mask_BT, self.config.gamma)
         ctx.log("shaping", ctx.mean(bonus_BT.sum(1)), len(scored))
         return scored.with_reward(scored.reward_BT + bonus_BT, shaping=bonus_BT.sum(1))

@@ -46,10 +46,12 @@ class Preference(Component):
         preference_BK = torch.full((len(scored), width), 0.5)
         a, b = compared(scored.group_B, scored.episode_B).triu(1).nonzero(as_tuple=True)
         p = self._asked(scored, a.tolist(), b.tolist())
-        if len(p):
-            ctx.log("decided", ctx.mean((2 * p - 1).abs()), len(p))
+        ctx.log("decided", ctx.mean((2 * p - 1).abs()), len(p))
         if self.config.labels == "sampled":
-            p = (torch.rand(len(p), generator=ctx.rng("label")) < p).float()
+            counts = ctx.gather((int(scored.sample_B[0]) if len(scored) else -1, len(p)))
+            before = sum(count for first, count in counts if len(scored) and first < int(scored.sample_B[0]))
+            u = torch.rand(sum(count for _, count in counts), generator=ctx.rng("label"))
+            p = (u[before : before + len(p)] < p).float()
         preference_BK[a, place_B[b]] = p
         preference_BK[b, place_B[a]] = 1 - p
         return scored.with_extra(preference_B=preference_BK)

@@ -50,6 +50,7 @@ class Replay(Component):
 
     needs = frozenset({"behaviour"})
     gives = frozenset({"off-policy"})
+    sharded = frozenset({"groups"})
     metrics = (
         Metric("replay_share", "replayed rows over all rows of the step"),
         Metric("replay_age", "mean over replayed rows of optimiser steps since they were drawn", "optimiser steps"),
@@ -83,14 +84,21 @@ class Replay(Component):
         if self.config.max_age is not None:
             young = {g: s for g, s in self.stored.items() if now - version(s.rollout) <= self.config.max_age}
             self.stored = young
-        back = [self.stored[group].rollout for group in self._chosen(ctx)]
-        ctx.log("replay_stored", len(self.stored))
-        self._keep(fresh)
-        if not back:
+        new = rows_by_group(fresh.group_B)
+        parts = ctx.gather(({group: stored.worth for group, stored in self.stored.items()}, list(new)))
+        worths = {group: worth for held, _ in parts for group, worth in held.items()}
+        worths = {group: worths[group] for group in sorted(worths)}  # on all ranks; later groups have larger ids
+        chosen = self._chosen(ctx, worths)
+        back = [self.stored[group].rollout for group in chosen if group in self.stored]
+        ctx.log("replay_stored", len(worths))
+        self._keep(fresh, new)
+        every = [*worths, *sorted(group for _, more in parts for group in more)]
+        self.stored = {group: self.stored[group] for group in every[-self.config.capacity :] if group in self.stored}
+        if not chosen:
             return fresh
-        whole = concat([*([fresh] if len(fresh) else []), *back])
+        whole = concat([*([fresh] if len(fresh) or not back else []), *back])
         ages = torch.tensor([float(now - version(rollout)) for rollout in back for _ in range(len(rollout))])
-        ctx.log("replay_share", len(ages) / len(whole), len(whole))
+        ctx.log("replay_share", len(ages) / max(1, len(whole)), len(whole))
         ctx.log("replay_age", ctx.mean(ages), len(ages))
         return whole
 
@@ -108,28 +116,26 @@ class Replay(Component):
             self._value(result, masked_mean(result.advantage_BT.abs(), result.mask_BT.float(), dim=1))
         return result
 
-    def _chosen(self, ctx: Context) -> list[int]:
-        """The groups to replay: distinct, and stored before this step."""
-        groups, wanted = list(self.stored), min(self.config.groups, len(self.stored))
+    def _chosen(self, ctx: Context, worths: Mapping[int, float]) -> list[int]:
+        """The groups to replay, on all ranks: distinct, and stored before this step. worths: priorities by group."""
+        groups, wanted = list(worths), min(self.config.groups, len(worths))
         if not wanted:
             return []
         chance = torch.ones(len(groups), dtype=torch.float64)
         if self.config.choose != "uniform":
-            worth = torch.tensor([self.stored[group].worth for group in groups], dtype=torch.float64)
+            worth = torch.tensor(list(worths.values()), dtype=torch.float64)
             rank = torch.empty(len(groups), dtype=torch.float64)
             rank[worth.argsort(descending=True, stable=True)] = torch.arange(1, len(groups) + 1, dtype=torch.float64)
             chance = rank**-self.config.sharpness
         picked = torch.multinomial(chance, wanted, replacement=False, generator=ctx.rng("replay"))
         return [groups[i] for i in picked.tolist()]
 
-    def _keep(self, fresh: Rollout) -> None:
-        for group, rows in rows_by_group(fresh.group_B).items():
+    def _keep(self, fresh: Rollout, groups: Mapping[int, list[int]]) -> None:
+        for group, rows in groups.items():
             rollout = fresh.rows(rows)
             held = next(iter(self.stored.values())).rollout if self.stored else rollout
             self._check(held, rollout)
             self.stored[group] = Stored(rollout)
-        while len(self.stored) > self.config.capacity:
-            del self.stored[next(iter(self.stored))]
 
     def _check(self, held: Rollout, fresh: Rollout) -> None:
         ours, theirs = held.behaviour, fresh.behaviour
@@ -152,15 +158,17 @@ class Replay(Component):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "worth": [stored.worth for stored in self.stored.values()],
-            "groups": [packed(stored.rollout) for stored in self.stored.values()],
+            "groups": {str(g): packed(stored.rollout) | {"worth": stored.worth} for g, stored in self.stored.items()}
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        groups = state["groups"]
+        if "worth" in state:  # as an earlier release saved them
+            groups = {str(i): {**group, "worth": state["worth"][i]} for i, group in enumerate(groups)}
         self.stored = {}
-        for worth, group in zip(state["worth"], state["groups"]):
+        for group in groups.values():
             rollout = unpacked(group, self.decode)
-            self.stored[int(rollout.group_B[0])] = Stored(rollout, float(worth))
+            self.stored[int(rollout.group_B[0])] = Stored(rollout, float(group["worth"]))
 
 
 def rows_by_group(group_B: Tensor) -> dict[int, list[int]]:

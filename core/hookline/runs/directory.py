@@ -1,0 +1,117 @@
+"""The files and folders of a run: where they are, and which process writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import CheckpointError
+from hookline.storage.folders import verify, write_error
+from hookline.storage.lines import append, rewrite, whole_lines
+from hookline.world.world import World
+
+__all__ = ["Directory"]
+
+JOURNAL = "journal.jsonl"
+
+
+class Directory:
+    """The directory of a run. With several processes, that of rank 0 writes everything but the journals of the others."""
+
+    def __init__(self, directory: Path, world: World) -> None:
+        self.directory = directory  # The run's directory.
+        self.world = world
+        """The processes of the run."""
+
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a JSON file of the directory, completely or not at all."""
+        if not self.world.leads:
+            return
+        aside = self.directory / f".{name}.aside"
+        try:
+            aside.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.replace(self.directory / name)
+        except OSError as err:
+            raise write_error(self.directory / name, err) from err
+
+    def journal_of(self, rank: int) -> Path:
+        """The journal that a process writes."""
+        return self.directory / (f"journal-{rank}.jsonl" if rank else JOURNAL)
+
+    def journals(self, without: int | None = None) -> list[Path]:
+        """The journals of all ranks, whatever the number of processes was; `without`: a rank whose journal is left out."""
+        found = [self.journal_of(0), *sorted(self.directory.glob("journal-*.jsonl"))]
+        return [path for path in found if without is None or path != self.journal_of(without)]
+
+    # -- judgements of a phase that collects
+
+    def collecting(self, phase: str) -> Path:
+        """The file of the judgements that a phase has collected so far."""
+        return self.directory / "collecting" / f"{phase}.jsonl"
+
+    def collect(self, phase: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Append judgements to the file of a phase."""
+        path = self.collecting(phase)
+        if not self.world.leads:
+            return
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as err:
+            raise write_error(path, err) from err
+        for entry in entries:
+            append(path, entry)
+
+    def collections(self) -> list[Path]:
+        """The files of judgements that phases have collected so far."""
+        return sorted((self.directory / "collecting").glob("*.jsonl"))
+
+    def cut_collected(self, phase: str, count: int) -> None:
+        """Remove judgements after a checkpoint; the run will make them again."""
+        path = self.collecting(phase)
+        if not self.world.leads:
+            return
+        kept = list(whole_lines(path))[:count] if path.exists() else []
+        if len(kept) < count:
+            raise CheckpointError(
+                f"{path} has {len(kept)} judgements, but the checkpoint was made after {count}", "restore the file"
+            )
+        if path.exists():
+            rewrite(path, kept)
+
+    # -- phases and checkpoints
+
+    def phase_folder(self, phase: str) -> Path:
+        """The folder with the model, data and hashes of a finished phase."""
+        return self.directory / "phases" / phase
+
+    def finished(self, phase: str) -> dict[str, Any] | None:
+        """The verified manifest of a finished phase; None if the phase has not finished."""
+        folder = self.phase_folder(phase)
+        try:
+            return verify(folder) if folder.exists() else None
+        except CheckpointError as err:
+            err.hint = f"restore it; without it, phase '{phase}' and all later ones would have to be run again"
+            raise
+
+    def has_finished(self, phase: str) -> bool:
+        """Whether a phase has finished, as rank 0 sees it."""
+        return self.world.main(lambda: self.finished(phase) is not None, "the phase's folder")
+
+    def checkpoint_folder(self, phase: str, step: int) -> Path:
+        """The folder of a phase's checkpoint after `step` steps."""
+        return self.directory / "checkpoints" / f"{phase}-{step:08d}"
+
+    def checkpoints(self, phase: str) -> list[Path]:
+        """The folders of a phase's checkpoints, newest first by name; the step in the manifest is authoritative."""
+        found = [
+            p
+            for p in (self.directory / "checkpoints").glob(f"{phase}-*")
+            if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])
+        ]
+        return sorted(found, key=lambda p: p.name, reverse=True)
