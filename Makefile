@@ -8,7 +8,7 @@ OUT    ?= runs/demo
 WORKERS ?= -n 2
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
-.PHONY: demo demo-oracle test test-slow lint fix docs models changelog audit cuda-check bench proof setup clean
+.PHONY: demo demo-oracle test test-slow lint fix docs models processes changelog audit cuda-check bench proof setup clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@echo "setting up $(VENV) (once; a few minutes)"
@@ -50,6 +50,10 @@ docs: $(READY)
 # docs/models.md: every causal model type of transformers, compared with its own forward pass. About ten minutes.
 models: $(READY)
 	@nice $(BIN)/python docs/make_models.py $(ARGS)
+
+# docs/processes.md: the steps of components on two processes, compared with those on one. About a minute.
+processes: $(READY)
+	@nice $(BIN)/python docs/make_processes.py $(ARGS)
 
 # make changelog VERSION=0.2.0; without VERSION it prints what would be written
 changelog: $(READY)

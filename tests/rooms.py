@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 BUDGET = {
-    "core": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30, "resume": 20, "compare": 20,
+    "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30, "resume": 20, "compare": 20,
     "trackers": 20, "pages": 15, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
@@ -23,7 +23,7 @@ BUDGET = {
 TESTS = {
     # rooms of core/hookline
     "cli": ["core/test_commands", "core/test_examples", "core/test_experiments_page", "badinput/test_strangers"],
-    "testing": ["kit/*", "core/test_open_phase", "kernels/test_bench"],
+    "testing": ["kit/*", "processes/test_same_steps", "core/test_open_phase", "kernels/test_bench"],
     "study": ["compare/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
     "loop": [
         "core/test_best_and_roles", "core/test_context", "core/test_lent", "core/test_life", "core/test_nothing_learned",
@@ -47,7 +47,7 @@ TESTS = {
     "contract": ["plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
     "storage": ["core/test_state", "core/test_once", "badinput/test_checkpoints", "resume/*"],
     "batch": ["advantages/*", "core/test_engine", "core/test_rollouts"],
-    "world": ["core/test_devices"],
+    "world": ["core/test_devices", "processes/*", "resume/test_two_processes"],
     "kernels": ["kernels/*"],
     "errors": ["badinput/*"],
     "synonyms": ["badinput/test_words"],

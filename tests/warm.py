@@ -94,8 +94,9 @@ class Child:
         for reader in readers:
             reader.start()
         with contextlib.suppress(BrokenPipeError):
-            self.stdin.write(input or "")
-            self.stdin.close()
+            if not self.stdin.closed:
+                self.stdin.write(input or "")
+                self.stdin.close()
         self.wait(timeout)
         for reader in readers:
             reader.join()

@@ -69,7 +69,8 @@ def main() -> None:
     counts: Counter[str] = Counter()
     _instrument(tuple(request["kill"]) if request["kill"] else None, counts)
     hookline.run(request["experiment"], out=request["out"])
-    Path(request["out"]).with_suffix(".counts").write_text(json.dumps(counts))
+    rank = os.environ.get("RANK", "0")
+    Path(request["out"]).with_suffix(".counts" if rank == "0" else f".counts-{rank}").write_text(json.dumps(counts))
 
 
 if __name__ == "__main__":

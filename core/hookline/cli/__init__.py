@@ -16,6 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if {"WORLD_SIZE", "SLURM_NTASKS"} & os.environ.keys():
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # torch prints stacks where ranks do not meet
     _prepare_output()
     code = 1
     try:

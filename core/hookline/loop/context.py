@@ -322,7 +322,8 @@ class PhaseContext:
     # -- what comes from outside
 
     def wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        return self.wait_for(coroutine, f"'{self.instance}'")
+        with self.world.patient():
+            return self.wait_for(coroutine, f"'{self.instance}'")
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Answer], who: str) -> Answer:
         """Like `wait`; who: the name that a notice shows when the answer takes long."""
@@ -330,8 +331,7 @@ class PhaseContext:
             asyncio.get_running_loop()
         except RuntimeError:
             told = waiting.told_when_late(coroutine, who, self.run.notice, self._resources.late)
-            with self.world.patient():
-                return self._resources.answers.run(told, context=contextvars.copy_context())
+            return self._resources.answers.run(told, context=contextvars.copy_context())
         coroutine.close()
         raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "use await there")
 

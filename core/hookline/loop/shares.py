@@ -71,7 +71,7 @@ def gathered(states: States, world: World) -> tuple[dict[str, tuple[Slot, dict[s
     if world.size == 1:
         return dict(states), {}
     hint = "compute it from ctx.sum, ctx.mean, ctx.max or ctx.main, or keep it by group and declare it in `sharded`"
-    own = {f"the state of '{slot.label}'": _unsharded(slot, state) for slot, state in states.values()}
+    own = {f"the state of '{slot.instance}'": _unsharded(slot, state) for slot, state in states.values()}
     refuse_parted(own, hint, world)
     joined: dict[str, tuple[Slot, dict[str, Any]]] = {}
     dealt: dict[str, Any] = {}

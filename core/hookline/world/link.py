@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from hookline.errors import HooklineError, ServiceError
+from hookline.errors import HooklineError, PluginError, ServiceError
 from hookline.world.exits import at_once
 from hookline.world.place import Place
 from hookline.world.watch import AGAIN, Watch, line
@@ -38,6 +38,8 @@ LATER = 0.5
 """Seconds by which the other ranks wait longer than rank 0, which knows best who is missing."""
 BLOCK = 1 << 24
 """Entries of tensors that are summed in one message."""
+_opened = [0]
+"""How many links this process has opened."""
 LAUNCHER = "HOOKLINE_LAUNCHER"
 """The environment's name for the pipe that closes when the launcher has ended."""
 
@@ -52,7 +54,8 @@ class Link:
         join = min(JOIN, timeout)
         try:
             os.environ.update(place.environment())  # SLURM's names become torch's
-            self._store, _, _ = next(rendezvous("env://", timeout=datetime.timedelta(seconds=join)))
+            store, _, _ = next(rendezvous("env://", timeout=datetime.timedelta(seconds=join)))
+            self._store = PrefixStore(_place_of_store(), store)
             token = self._shared("token", secrets.token_hex(16))
             if self.rank == 0:
                 self._channels, watched = self._accept(place, token, join)
@@ -70,9 +73,9 @@ class Link:
     def _shared(self, key: str, mine: str) -> str:
         """The text that rank 0 gives."""
         if self.rank == 0:
-            self._store.set(f"hookline/{key}", mine)
+            self._store.set(key, mine)
             return mine
-        return str(self._store.get(f"hookline/{key}").decode())
+        return str(self._store.get(key).decode())
 
     def _accept(
         self, place: Place, token: str, seconds: float
@@ -95,12 +98,12 @@ class Link:
     # -- values
 
     def exchange(self, value: Any, what: str) -> list[Any]:
-        """The values of all ranks, by rank. `what` names the exchange in errors."""
+        """The values of all ranks, by rank. `what` names the exchange; each rank raises PluginError if these differ."""
         if cause := self.watch.cause():
             raise cause
         self._count += 1
         self.watch.at(self._count, what)
-        mine = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        mine = pickle.dumps((what, value), pickle.HIGHEST_PROTOCOL)
         try:
             if self.rank == 0:
                 parts = {0: mine, **self._receive(self._channels, what)}
@@ -115,7 +118,16 @@ class Link:
             raise self.watch.cause(2.0) or ServiceError(
                 f"the connection between the ranks was lost: {err}", AGAIN
             ) from None
-        return [pickle.loads(part) for part in every]
+        found = [pickle.loads(part) for part in every]
+        if any(place != what for place, _ in found):
+            told = "; ".join(f"rank {rank} is in {place}" for rank, (place, _) in enumerate(found))
+            parted = PluginError(
+                f"the ranks made different exchanges at the same time: {told}",
+                "call ctx.sum, ctx.mean, ctx.max and ctx.main on every rank, in the same order and under no condition on rows",
+            )
+            parted.everywhere = True
+            raise parted
+        return [value for _, value in found]
 
     def _receive(self, channels: Mapping[int, socket.socket], what: str) -> dict[int, bytes]:
         """One message from each rank; waits for those who are with people, and for others `timeout` seconds."""
@@ -174,7 +186,7 @@ class Link:
         if not dist.is_initialized():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if tensors[0].is_cuda else "gloo",
-                store=PrefixStore("hookline/sums", self._store),
+                store=PrefixStore("sums", self._store),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=datetime.timedelta(seconds=self.timeout),
@@ -191,13 +203,19 @@ class Link:
 
     def close(self) -> None:
         """Leave, after every rank has come this far."""
-        self.exchange(None, "the end")
+        self.exchange(None, "the end of the run")
         self.watch.close()
         for channel in self._channels.values():
             channel.close()
         if self._summing:
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+def _place_of_store() -> str:
+    """Where the run keeps its keys, in a store that outlives runs: a process may make several, and torchrun restarts them."""
+    _opened[0] += 1
+    return f"hookline/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{_opened[0]}"
 
 
 def _blocks(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

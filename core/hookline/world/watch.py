@@ -27,6 +27,8 @@ __all__ = ["AGAIN", "Watch", "line", "reason"]
 AGAIN = "run the same command again; it goes on from the newest save"
 BEAT = 0.2
 """Seconds between two looks."""
+SILENT = 10.0
+"""Seconds after which a rank that says nothing no longer counts as waiting."""
 FORCE = 1.5
 """Seconds after which a rank that does not end by itself is ended."""
 SIGNAL = signal.SIGUSR1
@@ -48,6 +50,8 @@ class Watch:
         self._place = (0, "the start", False)
         """This rank's exchanges so far, the last one's name, and whether it waits for somebody outside the run."""
         self._seen: dict[int, tuple[int, str, bool]] = {}
+        self._spoke: dict[int, float] = {}
+        """When each rank last said something."""
         self._cause: HooklineError | None = None
         self._left: set[int] = set()
         self._closed = threading.Event()
@@ -77,8 +81,9 @@ class Watch:
             self._tell()
 
     def waits(self, ranks: Iterable[int]) -> bool:
-        """Whether one of these ranks waits for somebody outside the run."""
-        return any(self._seen.get(rank, (0, "", False))[2] for rank in ranks)
+        """Whether one of these ranks waits for somebody outside the run, and has just said so."""
+        lately = time.monotonic() - SILENT
+        return any(self._seen.get(rank, (0, "", False))[2] and self._spoke[rank] > lately for rank in ranks)
 
     def where(self, rank: int) -> str:
         """Where a rank was seen last."""
@@ -119,7 +124,8 @@ class Watch:
             if self._launcher is not None:
                 selector.register(self._launcher, selectors.EVENT_READ, None)
             while not self._closed.is_set() and self._cause is None:
-                if told != (now := (*self._place, self.doing())):
+                now = (*self._place, self.doing(), time.monotonic() // 1)
+                if told != now:  # at least once a second
                     told = now
                     self._tell()
                 for key, _ in selector.select(BEAT):
@@ -146,7 +152,7 @@ class Watch:
         *lines, rest[rank] = (rest[rank] + data).split(b"\n")
         for message in map(json.loads, lines):
             if "at" in message:
-                self._seen[rank] = tuple(message["at"])
+                self._seen[rank], self._spoke[rank] = tuple(message["at"]), time.monotonic()
             elif "bye" in message:
                 self._left.add(message["bye"])
             elif "failed" in message:

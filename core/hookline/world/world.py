@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookline.errors import HooklineError, PluginError, Stopped
+from hookline.errors import HooklineError, Stopped
 from hookline.world.link import Link
 from hookline.world.place import Place
 from hookline.world.signals import interrupted_by
@@ -66,18 +66,8 @@ class World:
         """The values of all ranks, by rank, on every rank."""
         if self._link is None:
             return [value]
-        mine = f"{name} of {self._link.watch.doing()}"
-        found: list[tuple[str, T]] = self._link.exchange((mine, value), mine)
-        places = [place for place, _ in found]
-        if len(set(places)) > 1:
-            told = "; ".join(f"rank {rank} is in {place}" for rank, place in enumerate(places))
-            err = PluginError(
-                f"the ranks made different exchanges at the same time: {told}",
-                "call ctx.sum, ctx.mean, ctx.max and ctx.main on every rank, in the same order and under no condition on rows",
-            )
-            err.everywhere = True
-            raise err
-        return [value for _, value in found]
+        found: list[T] = self._link.exchange(value, f"{name} of {self._link.watch.doing()}")
+        return found
 
     def sum(self, value: float, name: str = "sum") -> float:
         """The sum over all ranks."""
