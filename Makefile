@@ -8,7 +8,7 @@ OUT    ?= runs/demo
 WORKERS ?= -n 2
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
-.PHONY: demo demo-oracle test test-slow lint fix docs models processes changelog audit cuda-check bench proof setup clean
+.PHONY: demo demo-oracle test test-slow test-peers lint fix docs models processes changelog audit cuda-check bench proof setup clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@echo "setting up $(VENV) (once; a few minutes)"
@@ -46,6 +46,13 @@ fix: $(READY)
 
 docs: $(READY)
 	@$(BIN)/python docs/make_api.py
+
+# tests/peers/trl.json: TRL's losses on a folder and rows of ours, from an environment of its own; `make test` compares ours with them.
+test-peers:
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/pip install -q torch==2.13.0 transformers==5.23.0 trl==1.16.0
+	@mkdir -p build/peers && HF_HUB_OFFLINE=1 .venv-peers/bin/python tests/peers/trl_losses.py build/peers tests/peers/trl.json
+	@$(BIN)/python -m pytest tests/peers
 
 # docs/models.md: every causal model type of transformers, compared with its own forward pass. About ten minutes.
 models: $(READY)

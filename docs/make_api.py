@@ -89,7 +89,7 @@ SECTIONS = (
         "Running and studying",
         "The functions behind the commands.",
         (
-            "run", "sweep", "compare", "reproduce", "evaluate", "export", "interval", "figure_interval", "Estimate",
+            "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval", "figure_interval", "Estimate",
             "Table", "Column", "task", "__version__",
         ),
     ),

@@ -230,7 +230,7 @@ def _compare(role: Role, net: Any, row: Row) -> None:
         engine.instance = "local"
         asking = Asking(role)
         engine.setup(asking)
-        drawing = Drawing(engine, eos)  # compares what it draws first, as a phase does
+        drawing = Drawing(engine, (eos,))  # compares what it draws first, as a phase does
         return drawing.draw(asking, prompts, sample_B, sampling=sampling, max_new_tokens=12, seed=7, greedy_B=greedy_B)
 
     eos = int(draw(V - 1).token_ids_BT[2, 2])  # so that some rows end early, and leave the others

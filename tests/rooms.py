@@ -15,8 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 BUDGET = {
-    "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30, "resume": 20, "compare": 20,
-    "trackers": 20, "pages": 15, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5,
+    "real": 50, "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30,
+    "resume": 20, "compare": 20,
+    "trackers": 20, "pages": 15, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
 
@@ -24,7 +25,7 @@ TESTS = {
     # rooms of core/hookline
     "cli": ["core/test_commands", "core/test_examples", "core/test_experiments_page", "badinput/test_strangers"],
     "testing": ["kit/*", "processes/test_same_steps", "core/test_open_phase", "kernels/test_bench"],
-    "study": ["compare/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
+    "study": ["compare/*", "real/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
     "loop": [
         "core/test_best_and_roles", "core/test_context", "core/test_lent", "core/test_life", "core/test_nothing_learned",
         "core/test_promises", "core/test_rollouts",
@@ -33,15 +34,16 @@ TESTS = {
     "runs": ["core/test_life", "core/test_outlook", "resume/*", "trackers/test_jsonl", "badinput/test_processes"],
     "inference": ["core/test_compared", "core/test_drawing", "core/test_engine_answers"],
     "training": [
+        "peers/*",
         "core/test_engine", "core/test_likelihoods", "core/test_master_copies", "core/test_muon", "core/test_schedule",
         "core/test_state",
     ],
     "plan": ["badinput/test_combinations", "badinput/test_config*"],
     "models": [
         "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "badinput/test_models",
-        "tasks/test_tabular",
+        "tasks/test_tabular", "real/*",
     ],
-    "data": ["data/*", "badinput/test_data"],
+    "data": ["data/*", "badinput/test_data", "real/*"],
     "registry": ["plugins/*"],
     "config": ["badinput/test_config*", "core/test_types"],
     "contract": ["plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],

@@ -62,6 +62,7 @@ _HOMES = {
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
     "hookline.study.finished": ("evaluate", "export"),
+    "hookline.study.speak": ("chat", "generate"),
     "hookline.study.intervals": ("Estimate", "figure_interval", "interval"),
     "hookline.study.reproduce": ("reproduce",),
     "hookline.study.sweep": ("sweep",),
@@ -126,12 +127,14 @@ __all__ = [
     "Use",
     "Vocabulary",
     "__version__",
+    "chat",
     "compare",
     "concat",
     "evaluate",
     "export",
     "figure_interval",
     "figure_name",
+    "generate",
     "hookimpl",
     "instance_name",
     "interval",
@@ -192,6 +195,7 @@ if TYPE_CHECKING:
     from hookline.study.finished import evaluate, export
     from hookline.study.intervals import Estimate, figure_interval, interval
     from hookline.study.reproduce import reproduce
+    from hookline.study.speak import chat, generate
     from hookline.study.sweep import sweep
     from hookline.study.table import Column, Table
 

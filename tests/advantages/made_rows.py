@@ -45,7 +45,7 @@ def answers(
         group_B=torch.arange(B) if group is None else torch.tensor(group),
         sample_B=torch.arange(B) + first,
         records=tuple(records or [{"prompt": f"row {i}"} for i in range(B)]),
-        decode=lambda ids: " ".join(map(str, ids)),
+        decode=lambda ids, special=False: " ".join(map(str, ids)),
         finish_reason=tuple(finish or ["stop"] * B),
         source=("policy",) * B,
         behaviour=Behaviour(

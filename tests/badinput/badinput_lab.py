@@ -151,7 +151,7 @@ class Lab:
         }
 
     def weights(self, phase: str = "sft") -> bytes:
-        return (self.run_folder / "phases" / phase / "model" / "weights.safetensors").read_bytes()
+        return (self.run_folder / "phases" / phase / "model" / "model.safetensors").read_bytes()
 
     def checkpoints(self) -> list[Path]:
         return sorted((self.run_folder / "checkpoints").glob("*-*"))

@@ -246,9 +246,9 @@ def test_CK19_a_finished_run_says_so_and_stays_as_it_is(lab: Lab) -> None:
 
 def test_CK19_a_finished_run_whose_model_was_damaged_is_not_called_complete(lab: Lab) -> None:
     assert lab.run(lab.sft(1)).code == 0
-    flip(lab.run_folder / "phases" / "sft" / "model" / "weights.safetensors", 99_999)
-    refused(lab.run(), 4, "weights.safetensors does not match its hash")
-    refused(lab.hookline("export", lab.run_folder, "out"), 4, "weights.safetensors does not match its hash")
+    flip(lab.run_folder / "phases" / "sft" / "model" / "model.safetensors", 99_999)
+    refused(lab.run(), 4, "model.safetensors does not match its hash")
+    refused(lab.hookline("export", lab.run_folder, "out"), 4, "model.safetensors does not match its hash")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_DS2_a_whole_last_line_needs_no_newline(lab: Lab) -> None:
     ("row", "words"),
     [
         ({"completion": "x"}, "'prompt' is missing"),
-        ({"prompt": ["a"], "completion": "x"}, "'prompt' is list, not text"),
+        ({"prompt": ["a"], "completion": "x"}, "it is a conversation, but the model's tokenizer has no chat template"),
         ({"prompt": None, "completion": "x"}, "'prompt' is NoneType, not text"),
         ({"prompt": "a", "completion": 3}, "'completion' is int, not text"),
         ({}, "'prompt' is missing"),

@@ -180,6 +180,9 @@ def test_MT_a_tokenizer_larger_than_the_model_shows_both_sizes(lab: Lab, folder:
 
 def test_MT_a_tokenizer_that_ends_no_text_is_refused(lab: Lab, folder: Path) -> None:
     tokenizer(folder, ["<odd>"])
+    configured(folder, eos_token_id=None)
+    for name in ("generation_config.json", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
     refused(lab.run(on(lab)), 3, "tokenizer.json: the tokenizer has no token that ends a text", "<|endoftext|>")
 
 
@@ -274,7 +277,7 @@ class Stops(Component):
     phase = lab.run_folder / "phases" / "sft"
     manifest = folders.verify(phase)
     kept = {p.relative_to(phase): p.read_bytes() for p in phase.rglob("*") if p.is_file()}
-    tree = copy.deepcopy(trees.load_tree(phase / "model", "weights"))
+    tree = copy.deepcopy(trees.load_tree(phase / "model", "model"))
     next(iter(tree.values())).add_(0.5)
     about = {k: v for k, v in manifest.items() if k not in ("format", "files")}
     with folders.write_aside(phase, about) as aside:
@@ -282,5 +285,5 @@ class Stops(Component):
             if name.name != "manifest.json":
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 (aside / name).write_bytes(raw)
-        trees.save_tree(aside / "model", "weights", tree)
+        trees.save_tree(aside / "model", "model", tree)
     refused(lab.run(), 4, "frozen role 'reference' of phase 'rl' has changed since the checkpoint was made")

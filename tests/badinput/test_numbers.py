@@ -140,7 +140,7 @@ def test_NU1_mended_it_goes_on_as_if_nothing_had_been(lab: Lab) -> None:
     mended = lab.weights()
     said = lab.hookline("run", "tiny.yaml", "--out", "fresh", "-p", "./mine.py")
     assert said.code == 0, said.err
-    assert (lab.folder / "fresh/phases/sft/model/weights.safetensors").read_bytes() == mended
+    assert (lab.folder / "fresh/phases/sft/model/model.safetensors").read_bytes() == mended
 
 
 @pytest.mark.parametrize("patience", [1, 3])

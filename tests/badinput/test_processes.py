@@ -66,7 +66,7 @@ def same_end(lab: Lab) -> None:
     assert said.code == 0, said.err
     whole = lab.hookline("run", "tiny.yaml", "--out", "whole")
     assert whole.code == 0
-    assert lab.weights() == (lab.folder / "whole/phases/sft/model/weights.safetensors").read_bytes()
+    assert lab.weights() == (lab.folder / "whole/phases/sft/model/model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

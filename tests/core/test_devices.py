@@ -174,7 +174,7 @@ def ends_early(loop: PhaseLoop) -> None:
     """Answers differ in length, so that their rewards differ and there are comparisons."""
     prompts = [[i] for i in range(12)]
     said = loop.ctx.draw(prompts, torch.arange(12), sampling_=Sampling(), max_new_tokens=7).token_ids_BT
-    loop.phase._resources.drawing.eos = int(said.flatten().mode().values)
+    loop.phase._resources.drawing.ends = (int(said.flatten().mode().values),)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_the_watch_sees_what_a_gpu_would_refuse(lab: Lab, monkeypatch: pytest.Mo
 
 def test_what_an_engine_gives_lies_here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = lab(update={"use": "sft", "lr": 1e-3})
-    asked: dict[str, Any] = {"role": "policy", "prompt": [1, 2], "sample": 3, "seed": 1, "max_new_tokens": 4, "eos": 0}
+    asked: dict[str, Any] = {"role": "policy", "prompt": [1, 2], "sample": 3, "seed": 1, "max_new_tokens": 4, "ends": (0,)}
     with apart(loop, monkeypatch) as watch:
         given = loop.ctx.wait(loop.phase._resources.drawing.engine.draw(Request(**asked, sampling=Sampling(top_k=4))))
         assert all(watch.place(tensor) <= {"here"} for tensor in tensors_in(given))

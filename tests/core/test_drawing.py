@@ -29,7 +29,7 @@ def peaked(loop: PhaseLoop) -> list[list[int]]:
     weight.data.mul_(8)
     prompts = [[(7 * i + 3 * j) % 290 for j in range(n)] for i, n in enumerate(LENGTHS)]
     said = loop.ctx.draw(prompts, torch.arange(10), sampling_=Sampling(), max_new_tokens=12).token_ids_BT
-    tokenizer.eos = loop.phase._resources.drawing.eos = int(said.flatten().mode().values)
+    tokenizer.ends = loop.phase._resources.drawing.ends = (int(said.flatten().mode().values),)
     return prompts
 
 
@@ -110,7 +110,7 @@ def test_all_that_waits_in_one_turn_is_one_batch_and_what_differs_is_not(
 
     def request(sample: int, temperature: float) -> Request:
         sampling = Sampling(temperature=temperature)
-        return Request(role="policy", prompt=[1, 2], sample=sample, seed=3, sampling=sampling, max_new_tokens=2, eos=0)
+        return Request(role="policy", prompt=[1, 2], sample=sample, seed=3, sampling=sampling, max_new_tokens=2, ends=(0,))
 
     async def both() -> list[Completion]:
         asked = [request(0, 1.0), request(1, 0.5), request(2, 1.0), request(3, 0.5)]

@@ -309,7 +309,7 @@ def test_the_checks_change_no_figure() -> None:
         return Completion(token_ids=ids, finish_reason="length", logprobs=logprobs, versions=torch.full((T,), 4))
 
     found = [one(3), one(5)]
-    asked = completions.Asked(Sampling(), max_new_tokens=5, eos=9, vocabulary=10, version=4)
+    asked = completions.Asked(Sampling(), max_new_tokens=5, ends=(9,), vocabulary=10, version=4)
     drawn = completions.join(found, asked, "engine 'x'")
     assert drawn.token_ids_BT.tolist() == [[1, 2, 3, 0, 0], [1, 2, 3, 4, 5]]
     assert found[1].logprobs is not None

@@ -192,8 +192,8 @@ def test_answers_that_end_early_are_drawn_from_a_state_whose_rows_cannot_be_sele
     prompts, every = [[5 + row] for row in range(6)], torch.arange(6)
     options: dict[str, Any] = {"sampling": Sampling(temperature=2.0), "max_new_tokens": 8, "seed": 1}
     greedy_B = torch.zeros(6, dtype=torch.bool)
-    eos = int(decode({"policy": role}, prompts, every, greedy_B, eos=V - 1, **options)[0].token_ids[0])
-    drawn = decode({"policy": role}, prompts, every, greedy_B, eos=eos, **options)
+    eos = int(decode({"policy": role}, prompts, every, greedy_B, ends=(V - 1,), **options)[0].token_ids[0])
+    drawn = decode({"policy": role}, prompts, every, greedy_B, ends=(eos,), **options)
     assert len({len(one.token_ids) for one in drawn}) > 1, "some end early"
 
 

@@ -27,7 +27,7 @@ MAY_BE_READ_AGAIN = {
     "config.json": "of a model folder, for each role that is made from it",
     "generation_config.json": "the same",
     "role.json": "the same",
-    "weights.json": "the same; the weights themselves are opened by safetensors",
+    "model.json": "the same; the weights themselves are opened by safetensors",
 }
 """File name → why it is opened more than once."""
 

@@ -112,7 +112,7 @@ def test_without_the_journal_the_answers_differ_and_the_first_figure_is_named(ru
     assert evaluations.startswith(
         "3 of 3 evaluations differ; first evaluation 'heldout' after step 0 of phase 'rl', sample 0: judge was 0."
     )
-    assert weights.startswith("phase 'rl' ends with different contents of model/weights.safetensors, roles/critic/")
+    assert weights.startswith("phase 'rl' ends with different contents of model/model.safetensors, roles/critic/")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_another_seed_made_anyway_names_the_first_figure_that_differs(run: Path,
     out = capsys.readouterr().out
     assert "changed: experiment.json has changed since the run began; equal results cannot be expected\n" in out
     assert re.search(r"^different: \d of 6 rows differ; first row 0 \(phase 'sft', step 1\): loss was \d", out, re.M)
-    assert "different: phase 'sft' ends with different contents of model/weights.safetensors\n" in out
+    assert "different: phase 'sft' ends with different contents of model/model.safetensors\n" in out
 
 
 def test_what_may_change_a_result_is_said_and_then_measured(run: Path, capsys) -> None:

@@ -60,9 +60,9 @@ def test_the_answer_is_in_the_field_that_is_named_or_still_to_be_drawn() -> None
         ({"prompt": None}, "'prompt' is NoneType, not text"),
         ({"prompt": "open"}, "'completion' is missing"),
         ({"prompt": "open", "completion": 3}, "'completion' is int, not text"),
-        ({"messages": [{"role": "user", "content": "hi"}]}, "'messages' cannot be encoded: rows are plain text"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "it is a conversation, but the model's tokenizer has no chat template"),
         ({"prompt": "open", "completion": "x", "images": ["a.png"]}, "'images' cannot be encoded"),
-        ({"prompt": "open", "completion": "x", "tools": [{"name": "f"}]}, "'tools' cannot be encoded"),
+        ({"prompt": "open", "completion": "open", "tools": [{"name": "f"}]}, "'tools' cannot be encoded"),
     ],
 )
 def test_a_record_that_cannot_be_encoded_is_named_with_its_row_and_field(record: dict[str, Any], words: str) -> None:
@@ -90,9 +90,9 @@ def test_a_record_is_refused_from_one_token_too_many_on() -> None:
 def test_a_turn_of_plain_text_adds_its_own_ids_and_chat_messages_are_refused() -> None:
     assert encode_turn(WORDS, (), "close the list") == WORDS.encode("close the list")
     assert encode_turn(WORDS, (), "") == []
-    with pytest.raises(DataError, match="no chat template"):
+    with pytest.raises(DataError, match="cannot be continued"):
         encode_turn(WORDS, [{"role": "user", "content": "open"}], "close")
-    with pytest.raises(DataError, match="no chat template"):
+    with pytest.raises(DataError, match="cannot be continued"):
         encode_turn(WORDS, (), {"role": "user", "content": "open"})  # type: ignore[arg-type]
 
 

@@ -266,5 +266,5 @@ def test_a_run_that_broke_goes_on_with_the_same_replays(tiny_run: Any, tmp_path:
     whole = tiny_run(out=tmp_path / "whole", **phase)
     assert again == whole
     assert {row.get("replay_share") for row in whole[1:]} == {0.4}
-    ends = [(tmp_path / name / "phases/rl/model/weights.safetensors").read_bytes() for name in ("broken", "whole")]
+    ends = [(tmp_path / name / "phases/rl/model/model.safetensors").read_bytes() for name in ("broken", "whole")]
     assert ends[0] == ends[1]

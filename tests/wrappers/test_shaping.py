@@ -166,7 +166,7 @@ def test_overlong_is_dapo_s_equation_13() -> None:
 
 
 def test_format_matches_the_whole_answer_or_a_part() -> None:
-    batch = rows(torch.zeros(3, 2), tokens=torch.tensor([[11, 7], [7, 11], [5, 5]]))
+    batch = rows(torch.zeros(3, 2), tokens=torch.tensor([[11, 7], [7, 11], [5, 5]]), finish=["length"] * 3)
     assert made(Format, pattern="11 .*").hookline_reward(batch).tolist() == [1, 0, 0]
     assert made(Format, pattern="11", whole=False).hookline_reward(batch).tolist() == [1, 1, 0]
     with pytest.raises(ValidationError, match="is not a regular expression"):

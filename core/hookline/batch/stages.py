@@ -123,13 +123,16 @@ class Batch:
         ids: list[int] = self.token_ids_BT[row, : int(self.length_B[row])].tolist()
         return ids
 
-    def prompt_text(self, row: int) -> str:
-        """One row's prompt as text, without special tokens."""
-        return self.decode(self.prompt_ids(row))
+    def prompt_text(self, row: int, special: bool = False) -> str:
+        """One row's prompt as text; special: with special tokens, such as those that a chat template writes."""
+        return self._text(self.prompt_ids(row), special)
 
-    def response_text(self, row: int) -> str:
-        """One row's response as text, without special tokens such as the ending token."""
-        return self.decode(self.response_ids(row))
+    def response_text(self, row: int, special: bool = False) -> str:
+        """One row's response as text; special: with special tokens, such as the ending token."""
+        return self._text(self.response_ids(row), special)
+
+    def _text(self, ids: Sequence[int], special: bool) -> str:
+        return self.decode(ids, special=True) if special else self.decode(ids)  # type: ignore[call-arg]
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of this stage by name, each [B, …], e.g. `mask_BT`, `behaviour.logprobs_BT`,
@@ -325,6 +328,13 @@ class Rollout(Batch):
             episode_B=numbered(episode),
         )
         return built.with_extra(**extra, **(columns or {}))
+
+    def response_text(self, row: int, special: bool = False) -> str:
+        """One row's response as text; special: with special tokens, except for the one that ends it."""
+        ids = self.response_ids(row)
+        if special and self.finish_reason[row] != "length":
+            ids = ids[:-1]
+        return self._text(ids, special)
 
     def scored(self, reward_BT: Tensor, terms: Mapping[str, Tensor] | None = None) -> Scored:
         """Add rewards: [B, T] per token, or [B] per answer, which are put on the last token in the mask.

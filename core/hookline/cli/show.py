@@ -30,6 +30,7 @@ def explain_json(plan: Plan) -> dict[str, Any]:
         "name": plan.experiment.name,
         "seed": plan.experiment.seed,
         "device": _device(plan),
+        "tokenizer": list(_tokenizer(plan)),
         "phases": [
             {
                 "name": phase.spec.name,
@@ -62,6 +63,23 @@ def _device(plan: Plan) -> str:
     from hookline.world import devices
 
     return str(devices.resolve(plan.experiment.device))
+
+
+def _tokenizer(plan: Plan) -> Iterator[str]:
+    """What was decided about the tokenizer of a folder, and the first row of data as the model sees it."""
+    spec, path = plan.experiment.tokenizer, plan.experiment.model.path
+    if spec and spec.train:
+        return
+    from hookline.data.peek import as_seen
+    from hookline.data.tokenizer import Tokenizer, choices_of
+
+    made = Tokenizer.load(Path((spec.path if spec else path) or ""), choices_of(spec))
+    for text in made.decided:
+        yield f"tokenizer  {text}"
+    for _, name in plan.data():
+        if seen := as_seen(name, made, plan.loose):
+            yield f"first row  {name}: {seen!r}"
+            return
 
 
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:
@@ -143,6 +161,7 @@ def _short(source: str) -> str:
 def explain_text(plan: Plan) -> str:
     """One block per phase, one line per hook."""
     lines = [f"{plan.experiment.name}   seed {plan.experiment.seed}   device {_device(plan)}"]
+    lines += [f"  {line}" for line in _tokenizer(plan)]
     for phase in plan.phases:
         lines += ["", f"{phase.spec.name}   {phase.spec.steps} steps   {_model(plan, phase)}"]
         lines += [f"  {role}" for role in _roles(phase)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ValidationError,
@@ -26,7 +27,7 @@ from hookline.contract.fields import DataName, Identifier, LocalPath, PhaseIdent
 from hookline.contract.kinds import KINDS, Kind, of_phase
 from hookline.contract.metrics import plain_figure
 from hookline.errors import ExperimentError, shorten
-from hookline.storage.paths import expanded
+from hookline.storage.paths import expanded, model_folder
 
 __all__ = [
     "Evaluation",
@@ -60,8 +61,8 @@ class ModelSpec(Strict):
 
     build: Use | None = None
     """An architecture with its options: `{build: gpt2, layers: 4, width: 256}`."""
-    path: LocalPath | None = None
-    """A local transformers folder."""
+    path: Annotated[LocalPath, AfterValidator(model_folder)] | None = None
+    """A local transformers folder; or an earlier run, `RUN` or `RUN/phases/NAME`, whose model is taken."""
     start: str | None = Field(None, alias="from")
     """Phases only: the phase whose model this phase starts from. Default: the last phase that trained the policy."""
     head: Use | None = None
@@ -104,11 +105,19 @@ class TokenizerSpec(Strict):
     """The number of tokens. More tokens make texts shorter and the output layer larger. `words` uses fewer if the texts have fewer."""
     path: LocalPath | None = None
     """A folder with tokenizer.json."""
+    eos: tuple[str, ...] = ()
+    """With `path`: the tokens that end an answer, instead of those that the folder names; the first ends a text."""
+    pad: str | None = None
+    """With `path`: the padding token, instead of the folder's. It must be in the vocabulary."""
+    chat_template: LocalPath | None = None
+    """With `path`: a file with a chat template in Jinja, instead of the folder's."""
 
     @model_validator(mode="after")
     def _one(self) -> TokenizerSpec:
         if (self.train is None) == (self.path is None):
             raise ValueError("must say where the tokenizer comes from: either `train: bpe` with `on:`, or `path:`")
+        if self.train and (self.eos or self.pad or self.chat_template):
+            raise ValueError("`eos`, `pad` and `chat_template` are for the tokenizer of a folder; give its `path`")
         if self.train and not self.on:
             raise ValueError("`train` needs `on:`, the texts to train on, e.g. builtin:stdlib-docs")
         return self

@@ -24,6 +24,8 @@ __all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
 
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
+Learn = Literal["all", "last"]
+"""Which turns of an assistant are learned."""
 Item = TypeVar("Item")
 T = TypeVar("T")
 
@@ -34,14 +36,18 @@ Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int
 class Tokenizer(Protocol):
     """Text to token ids and back. Ids are ints; `bos` begins a text and `eos` ends one."""
 
-    bos: int
-    """The id of the token that begins a text."""
-    eos: int
-    """The id of the token that ends one."""
+    bos: int | None
+    """The id of the token that begins a text; None if nothing does."""
+    ends: tuple[int, ...]
+    """The ids of the tokens that end an answer; the first ends a text."""
     separator: int | None
     """The id of the token between a prompt and its answer; None for tokenizers without one."""
     inner: Any
     """The `tokenizers.Tokenizer` itself."""
+
+    @property
+    def eos(self) -> int:
+        """The id of the token that ends a text."""
 
     @property
     def vocabulary(self) -> int:
@@ -58,13 +64,13 @@ class Tokenizer(Protocol):
         """Token ids of each of many texts; faster than calling `encode` for each."""
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt as the model sees it: `bos`, the text, and the separator before the answer."""
+        """Token ids of a prompt as the model sees it: what begins a text, the text, and the separator before the answer."""
 
     def answer(self, text: str) -> list[int]:
         """Token ids of a response as the model should give it, including the ending token."""
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, without special tokens."""
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """The text of token ids; special: with the special tokens, such as those that a chat template writes."""
 
 
 class Rows(Protocol):
@@ -236,8 +242,14 @@ class Context(Protocol):
         where: str = "",
         longest: int | None = None,
         new_tokens: int = 0,
+        learn: Learn = "all",
     ) -> Encoded:
         """Encode a record as token ids: its `prompt`, and the answer in the field `answer` (None: no answer yet).
+
+        A record is a conversation if it has `messages` (or `conversations`), or if its `prompt`, or an answer without a prompt,
+        is a list of messages. It is rendered by the model's own chat template, with the record's `tools` and
+        `chat_template_kwargs`; what the assistant chose is learned: of `all` its turns in the answer, or of the `last` one
+        (`learn`).
 
         where: the position of the record, as `Rows.placed` gives it; error messages begin with it. longest: the maximum
         number of tokens of prompt, answer and the `new_tokens` to be drawn. Raises DataError for a field that is

@@ -40,14 +40,19 @@ class Request:
     """Temperature, top-k and top-p."""
     max_new_tokens: int
     """The maximum number of tokens of an answer, including the ending token."""
-    eos: int
-    """The id of the token that ends an answer; it is included as the last token."""
+    ends: tuple[int, ...]
+    """The ids of the tokens that end an answer, at least one; the one that was drawn is included as the last token."""
     greedy: bool = False
     """Always take the likeliest token; the log-probs are still those under `sampling`."""
     beside: tuple[str, ...] = ()
     """Additional roles whose next-token predictions are passed to `combine`."""
     combine: Callable[[Mapping[str, Any]], Tensor] | None = None
     """From the `NextToken` of each role, by name, to the logits [B, V] to sample; for engines that give `combine`."""
+
+    @property
+    def eos(self) -> int:
+        """The first of `ends`, which ends a text."""
+        return self.ends[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

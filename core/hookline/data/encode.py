@@ -1,20 +1,25 @@
 """Encodes records as tokens; no other module reads their fields. Plain text: `prompt`, and an answer by its field's
-name."""
+name. Conversations: `messages`, or lists of messages in these fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from hookline.batch.encoded import Encoded, Record
+from hookline.data.chat import ChatTemplate, Learn, messages_of
 from hookline.data.sources import at, text_of
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError
 
-__all__ = ["encode", "encode_turn"]
+__all__ = ["Learn", "encode", "encode_turn", "is_chat"]
 
-NOT_READ = ("messages", "tools", "images")
-"""Fields of chat and vision data that plain text cannot represent."""
+NOT_READ = ("images",)
+"""Fields of vision data that text cannot represent."""
+WHOLE = ("messages", "conversations")
+"""The fields that hold a whole conversation."""
+COMPARED = ("chosen", "rejected")
 
 
 def encode(
@@ -25,19 +30,26 @@ def encode(
     where: str = "",
     longest: int | None = None,
     new_tokens: int = 0,
+    learn: Learn = "all",
 ) -> Encoded:
     """Encode a record's `prompt`, and the answer in the field `answer`, as token ids; see `hookline.Context.encode`.
 
-    Also raises DataError for a record with fields that plain text cannot represent: `messages`, `tools`, `images`.
+    Also raises DataError for a record with fields that text cannot represent: `images`.
     """
     refuse_unread(record, where)
-    prompt, text = text_of(record, "prompt", where), text_of(record, answer, where) if answer is not None else None
-    try:
-        prompt_ids = tokenizer.prompt(prompt)
-        answer_ids = tokenizer.answer(text) if text is not None else []
-    except DataError as err:
-        raise DataError(at(where, err.message), err.hint) from None
-    encoded = Encoded(prompt_ids=prompt_ids, answer_ids=answer_ids, record=record)
+    if is_chat(record, answer):
+        encoded = _conversation(tokenizer, record, answer, where, learn)
+    else:
+        prompt, text = text_of(record, "prompt", where), text_of(record, answer, where) if answer is not None else None
+        try:
+            prompt_ids, answer_ids = (tokenizer.prompt(prompt), []) if text is None else tokenizer.pair(prompt, text)
+        except DataError as err:
+            raise DataError(at(where, err.message), err.hint) from None
+        if not prompt_ids:
+            raise DataError(
+                at(where, "its prompt is empty, and the model's tokenizer puts nothing before a text"), "write a prompt"
+            )
+        encoded = Encoded(prompt_ids=prompt_ids, answer_ids=answer_ids, record=record)
     if longest is not None and len(encoded) + new_tokens > longest:
         what = "prompt and answer have" if answer is not None else "prompt has"
         new = f", with {new_tokens} new ones" if new_tokens else ","
@@ -48,21 +60,90 @@ def encode(
     return encoded
 
 
+def is_chat(record: Record, answer: str | None = None) -> bool:
+    """Whether a record is a conversation."""
+    if isinstance(record.get("prompt"), list):
+        return True
+    if "prompt" in record:
+        return False
+    return any(record.get(name) for name in WHOLE) or isinstance(record.get(answer or "chosen"), list)
+
+
+def _conversation(tokenizer: Tokenizer, record: Record, answer: str | None, where: str, learn: Learn) -> Encoded:
+    chat = _template(tokenizer, where)
+    options = {**(record.get("chat_template_kwargs") or {})}
+    if not isinstance(options, dict):
+        raise DataError(at(where, "`chat_template_kwargs` is not an object"), "write {name: value}")
+    if record.get("tools"):
+        options["tools"] = record["tools"]
+    before, said = _parts(record, answer, where)
+    place = where or "the row"
+    if not said:
+        return Encoded(prompt_ids=chat.prompt(before, place, **options), record=record)
+    ids, chosen = chat.turns([*before, *said], place, learn, len(before), **options)
+    first, last = chosen.index(True), len(chosen) - chosen[::-1].index(True)
+    return Encoded(prompt_ids=ids[:first], answer_ids=ids[first:last], learn=chosen[first:last], record=record)
+
+
+def _parts(record: Record, answer: str | None, where: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The messages before an answer, and those of the answer; without an answer, the last ones of an assistant are left out."""
+    whole = next((name for name in WHOLE if record.get(name) and "prompt" not in record), None)
+    if whole:
+        messages = messages_of(record[whole], at(where, f"`{whole}`"))
+        if answer is not None:
+            return [], messages
+        while messages and messages[-1]["role"] == "assistant":
+            messages.pop()
+        if not messages:
+            raise DataError(at(where, f"`{whole}` holds only an assistant's messages"), "begin with a user's message")
+        return messages, []
+    if "prompt" in record:
+        before = messages_of(record["prompt"], at(where, "`prompt`"))
+        return before, [] if answer is None else _answer(record, answer, where)
+    # chosen and rejected are whole conversations: what they have in common is the prompt
+    both = [messages_of(record.get(name), at(where, f"`{name}`")) for name in COMPARED if name in record]
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*both)))) if len(both) == 2 else 0
+    shared = min(shared, *(len(messages) - 1 for messages in both))
+    if not shared:
+        raise DataError(at(where, "`chosen` and `rejected` do not begin with the same messages"), "write a `prompt`")
+    if answer is None:
+        return both[0][:shared], []
+    return both[0][:shared], both[COMPARED.index(answer) if answer in COMPARED else 0][shared:]
+
+
+def _answer(record: Record, answer: str, where: str) -> list[dict[str, Any]]:
+    value = record.get(answer)
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    return messages_of(value, at(where, f"`{answer}`"))
+
+
+def _template(tokenizer: Tokenizer, where: str) -> ChatTemplate:
+    if tokenizer.chat is None:
+        raise DataError(
+            at(where, "it is a conversation, but the model's tokenizer has no chat template"),
+            "name one: tokenizer: {path: …, chat_template: FILE}; or write `prompt` and `completion` as text",
+        )
+    return tokenizer.chat
+
+
 def encode_turn(tokenizer: Tokenizer, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
     """The token ids that one more turn adds after those of `previous`; plain text adds no tokens around the text.
 
     previous: the chat messages so far, which determine what a chat template adds; empty for plain text. message: the
-    text of the turn. Raises DataError for chat messages, because these tokenizers have no chat template.
+    text of the turn. Raises DataError for chat messages: turns of a conversation follow with environments.
     """
     if previous or not isinstance(message, str):
-        raise DataError("chat messages cannot be encoded: there is no chat template", "give the turn as plain text")
+        raise DataError("chat messages cannot be continued yet", "give the turn as plain text")
     return tokenizer.encode(message)
 
 
 def refuse_unread(record: Record, where: str = "") -> None:
     """Refuse a record with fields that plain text cannot represent, instead of ignoring these fields."""
-    unread = next((name for name in NOT_READ if record.get(name)), None)
-    if unread and not (unread == "messages" and "prompt" in record):
+    plain = () if is_chat(record) else ("tools",)
+    unread = next((name for name in (*NOT_READ, *plain) if record.get(name)), None)
+    if unread:
         raise DataError(
-            at(where, f"'{unread}' cannot be encoded: rows are plain text"), "write `prompt` and `completion` as text"
+            at(where, f"'{unread}' cannot be encoded: rows are text"),
+            "leave the field out, or write the prompt as messages",
         )

@@ -26,7 +26,7 @@ class Asked:
 
     sampling: Sampling
     max_new_tokens: int
-    eos: int
+    ends: tuple[int, ...]
     vocabulary: int
     """The number of token ids of the role."""
     version: int
@@ -135,14 +135,14 @@ def _check_block(drawn: Completions, asked: Asked, who: str) -> None:
     hint = f"set versions to the version passed to sync(), here at most {asked.version}"
     _refuse(bad_BT, behaviour.version_BT, who, "version", hint)
     stopped_B = torch.tensor([reason == "stop" for reason in drawn.finish_reason])
-    ends_BT = (ids_BT == asked.eos) & inside_BT
+    ends_BT = torch.isin(ids_BT, torch.tensor(asked.ends)) & inside_BT
     first_B = torch.where(ends_BT.any(1), ends_BT.int().argmax(1), -1)
     bad_B = stopped_B & (first_B != length_B - 1)
     if bool(bad_B.any()):
         row = int(bad_B.nonzero()[0])
         where = "not in it" if int(first_B[row]) < 0 else f"token {int(first_B[row]) + 1} of {int(length_B[row])}"
         raise PluginError(
-            f"{who} returned an answer with finish_reason 'stop', but its ending token {asked.eos} is {where}",
+            f"{who} returned an answer with finish_reason 'stop', but its ending token {' or '.join(map(str, asked.ends))} is {where}",
             "that token must come last, and only once; otherwise set finish_reason to 'length'",
         )
     if behaviour.support is not None:

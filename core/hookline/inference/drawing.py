@@ -67,8 +67,8 @@ class Drawing:
     """A phase's engine, and the versions of the weights it was last told of."""
 
     engine: Engine
-    eos: int
-    """The token that ends an answer."""
+    ends: tuple[int, ...]
+    """The tokens that end an answer."""
     micro_tokens: int = 16384
     """The most tokens in one forward pass for log-probs, if the engine returns none."""
     told: dict[str, int] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Drawing:
                 seed=seed,
                 sampling=sampling,
                 max_new_tokens=max_new_tokens,
-                eos=self.eos,
+                ends=self.ends,
                 greedy=likeliest,
                 beside=tuple(beside),
                 combine=caller.combine if combine else None,
@@ -134,7 +134,7 @@ class Drawing:
                     self.engine.sync(name, version)
                 self.told[name] = version
         found = self._answers(asking, requests, caller)
-        asked = Asked(sampling, max_new_tokens, self.eos, role.vocabulary, role.version)
+        asked = Asked(sampling, max_new_tokens, self.ends, role.vocabulary, role.version)
         with self.blamed("draw"):
             drawn = join(found, asked, self.who)
         if any(one.logprobs is None for one in found):

@@ -27,7 +27,7 @@ class NextToken:
 
     def __init__(self, role: Role, state: Decoding) -> None:
         self._role, self._hidden_BH = role, state.hidden_BH
-        self.logits_BV = state.logits_BV
+        self.logits_BV = role.only_tokens(state.logits_BV)
         """About the next token, float32."""
 
     def head(self, name: str) -> Tensor:
@@ -63,7 +63,7 @@ class Local(Engine):
         batches: dict[tuple[object, ...], list[tuple[Request, asyncio.Future[Completion]]]] = {}
         for request, answer in waiting:
             r = request
-            alike = (r.role, r.beside, r.combine, r.sampling, r.max_new_tokens, r.eos, r.seed)
+            alike = (r.role, r.beside, r.combine, r.sampling, r.max_new_tokens, r.ends, r.seed)
             batches.setdefault(alike, []).append((request, answer))
         for together in batches.values():
             try:
@@ -86,7 +86,7 @@ class Local(Engine):
             torch.tensor([request.greedy for request in requests]),
             sampling=first.sampling,
             max_new_tokens=first.max_new_tokens,
-            eos=first.eos,
+            ends=first.ends,
             seed=first.seed,
             combine=first.combine,
         )
@@ -119,7 +119,7 @@ def decode(
     *,
     sampling: Sampling,
     max_new_tokens: int,
-    eos: int,
+    ends: tuple[int, ...],
     seed: int,
     combine: Callable[[Mapping[str, NextToken]], Tensor] | None = None,
 ) -> list[Completion]:
@@ -136,9 +136,10 @@ def decode(
     length_B = torch.full((B,), T, dtype=torch.long, device=device)
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     live = torch.arange(B, device=device)
+    last = torch.tensor(ends, device=device)
     done_B = torch.zeros(B, dtype=torch.bool, device=device)
     any_greedy, greedy_B = bool(greedy_B.any()), greedy_B.to(device)
-    states = {name: role.prefill(prompts, eos) for name, role in roles.items()}
+    states = {name: role.prefill(prompts, ends[0]) for name, role in roles.items()}
     for t in range(T):
         said = {name: NextToken(role, states[name]) for name, role in roles.items()}
         logits = combine(said).float() if combine else next(iter(said.values())).logits_BV
@@ -159,7 +160,7 @@ def decode(
         if support is not None:
             counts = support.offsets.diff()
             kept.append((live, torch.where(running, counts, 0), support.select(running.nonzero()[:, 0]).ids))
-        ended = rows[ids[running] == eos]
+        ended = rows[torch.isin(ids[running], last)]
         length_B[ended] = t + 1
         done_B[ended] = True
         if bool(done_B.all()) or t + 1 == T:

@@ -134,6 +134,7 @@ class Checkpoint:
         }
         with folders.write_aside(run.phase_folder(self.name), about) as aside:
             about["weights"] = policy.save(aside / "model")
+            phase.session.tokenizer.export(aside / "model")  # so that transformers loads the folder
             phase.session.tokenizer.save(aside)
             for name, role in phase.roles.kept.items():
                 if name != "policy":

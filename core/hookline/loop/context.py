@@ -186,8 +186,11 @@ class PhaseContext:
         where: str = "",
         longest: int | None = None,
         new_tokens: int = 0,
+        learn: encode.Learn = "all",
     ) -> Encoded:
-        return encode.encode(self.tokenizer, record, answer=answer, where=where, longest=longest, new_tokens=new_tokens)
+        return encode.encode(
+            self.tokenizer, record, answer=answer, where=where, longest=longest, new_tokens=new_tokens, learn=learn
+        )
 
     def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
         return encode.encode_turn(self.tokenizer, previous, message)

@@ -25,7 +25,7 @@ from hookline.loop.session import Session
 from hookline.loop.shares import own_share
 from hookline.models import load
 from hookline.models.folder import folder_hash
-from hookline.models.role import Role
+from hookline.models.role import Role, saved_tensors
 from hookline.models.roles import Roles
 from hookline.plan.plan import PlannedPhase
 from hookline.registry.blame import blame
@@ -74,7 +74,8 @@ class Phase:
         self.scope = Training(seed, name, self.metrics, session.world)
         self.counters = Counters()
         self.stats = StatsCache()
-        self.roles = Roles(_policy(session, planned, finished), (seed, name), self._load)
+        policy = _knowing(_policy(session, planned, finished), session)
+        self.roles = Roles(policy, (seed, name), self._load)
         self._resources = Resources(
             run=session.run,
             tokenizer=session.tokenizer,
@@ -84,7 +85,7 @@ class Phase:
             stats=self.stats,
             rounds=planned.rounds,
             answers=session.answers,
-            drawing=Drawing(engine_of(planned), session.tokenizer.eos, slot=planned.engine),
+            drawing=Drawing(engine_of(planned), session.tokenizer.ends, slot=planned.engine),
             world=session.world,
             given=planned.gives,
             advantage_by=planned.advantage_by.instance if planned.advantage_by else "",
@@ -99,7 +100,7 @@ class Phase:
 
     def _load(self, name: str, role: str, heads: Heads) -> Role:
         """The model with which an earlier phase, or its latest round, ended."""
-        return load_phase(self.session, self.planned.latest(name), role, heads)
+        return _knowing(load_phase(self.session, self.planned.latest(name), role, heads), self.session)
 
     @property
     def trainer(self) -> Trainer | None:
@@ -198,7 +199,7 @@ class Phase:
     def load_end(self) -> None:
         """Load the weights with which the phase ended."""
         folder = self.session.run.phase_folder(self.spec.name) / "model"
-        policy, tensors = self.roles["policy"], trees.load_tree(folder, "weights")
+        policy, tensors = self.roles["policy"], saved_tensors(folder)
         mine = policy.tensors()  # an update that is no longer installed has not made its heads
         kept = {key: value for key, value in tensors.items() if key in mine or not key.startswith("heads.")}
         policy.load_tensors(kept, str(folder))
@@ -207,6 +208,12 @@ class Phase:
     def close(self) -> None:
         """Close every component whose setup began, the last one first. Errors of a component become notices."""
         close_all(self._begun, self.session.answers, self.session.run.notice)
+
+
+def _knowing(role: Role, session: Session) -> Role:
+    """The role, told which of its ids are tokens."""
+    role.knows(session.tokenizer.vocabulary, session.tokenizer.gaps)
+    return role
 
 
 def _policy(session: Session, phase: PlannedPhase, finished: bool) -> Role:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ class Session:
         """The run's tokenizer: the one in its directory, or a new one, saved there."""
         folder = self.run.directory / "tokenizer"
         self.world.main(lambda: self._make_tokenizer(folder), "the tokenizer")
-        return Tokenizer.load(folder)
+        made = Tokenizer.load(folder)
+        if made.chat and "clock" in self.run.about:  # a template may write the date
+            made.chat.clock = datetime.fromisoformat(self.run.about["clock"])
+        return made
 
     def _make_tokenizer(self, folder: Path) -> None:
         run, spec = self.run, self.plan.experiment.tokenizer

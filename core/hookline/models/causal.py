@@ -101,6 +101,19 @@ class Causal(Family):
         quiet()
         net.save_pretrained(folder, safe_serialization=True)
 
+    def export_scores(self, net: Any, weight: Tensor, pad: int | None, folder: Path) -> None:
+        """Write the network with a linear score [1, H] of the last token, as AutoModelForSequenceClassification reads it."""
+        from transformers import AutoModelForSequenceClassification
+
+        quiet()
+        config = copy.deepcopy(net.config)
+        config.num_labels, config.pad_token_id = 1, pad
+        with torch.random.fork_rng(devices=[]):
+            scores = AutoModelForSequenceClassification.from_config(config)
+        getattr(scores, scores.base_model_prefix).load_state_dict(getattr(net, net.base_model_prefix).state_dict())
+        scores.score.weight.data.copy_(weight)
+        scores.to(net.dtype).save_pretrained(folder, safe_serialization=True)
+
     def context(self, net: Any) -> int:
         c = net.config.get_text_config(decoder=True)
         return int(getattr(c, "max_position_embeddings", 0) or getattr(c, "n_positions", 0) or 1 << 30)

@@ -19,9 +19,8 @@ from hookline.contract.family import Family
 from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
 from hookline.errors import ExperimentError
 from hookline.models.causal import Causal, quiet
-from hookline.models.role import Role
+from hookline.models.role import Role, saved_tensors
 from hookline.registry.slot import Slot
-from hookline.storage import trees
 
 __all__ = ["build_policy", "check_adapter", "family_of", "load_role"]
 
@@ -184,7 +183,7 @@ def load_role(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = _settle(family.empty(folder), spec)
-    tensors = trees.load_tree(folder, "weights")
+    tensors = saved_tensors(folder)
     if adapter is not None and saved_adapter:
         net, adapted = _attach(net, adapter, seed)
     else:

@@ -18,7 +18,10 @@ from hookline.contract.family import Decoding, Family, Side
 from hookline.errors import CheckpointError, PluginError
 from hookline.storage import trees
 
-__all__ = ["ReadHead", "Role"]
+__all__ = ["ReadHead", "Role", "saved_tensors"]
+
+NEVER = -1e9
+"""The logit of an id that no token has: its probability is 0 in every type, and 0 times it is 0."""
 
 
 class ReadHead(nn.Module):
@@ -60,7 +63,21 @@ class Role:
         self.version = 0
         self.fused: bool | None = None
         """True if output layer × state equals the network's own logits; None until checked."""
+        self.unknown: Tensor | None = None
+        """The ids of the output layer that no token has, bool [V]; None if every id is a token's."""
         net.eval()
+
+    def knows(self, tokens: int, gaps: Sequence[int]) -> None:
+        """Tell the role which ids are tokens: those below `tokens`, except the gaps. Others are never drawn or counted."""
+        found = self.family.output(self.base)
+        if found is None or (tokens >= len(found[0]) and not gaps):
+            return
+        self.unknown = torch.arange(len(found[0]), device=self.device) >= tokens
+        self.unknown[list(gaps)] = True
+
+    def only_tokens(self, logits: Tensor) -> Tensor:
+        """Logits [..., V] with those of ids that no token has far below all others."""
+        return logits if self.unknown is None else logits.masked_fill(self.unknown, NEVER)
 
     @property
     def base(self) -> Any:
@@ -90,6 +107,14 @@ class Role:
                 "read one of its heads, or choose a model with log-probs",
             )
         return found
+
+    @property
+    def head_over_tokens(self) -> tuple[Tensor, Tensor | None]:
+        """Like `head`, with a bias that keeps ids without a token from having any probability."""
+        weight, bias = self.head
+        if self.unknown is None:
+            return weight, bias
+        return weight, (weight.new_zeros(len(weight)) if bias is None else bias).masked_fill(self.unknown, NEVER)
 
     @property
     def vocabulary(self) -> int:
@@ -232,21 +257,21 @@ class Role:
             adapter=self.adapter,
             recompute=self.recompute,
         )
-        made.fused = self.fused
+        made.fused, made.unknown = self.fused, self.unknown
         return made
 
     def without_adapter(self, name: str) -> Role:
         """The same network with its adapter off: a reference that costs no memory."""
         made = Role(name, self.net, self.family, autocast=self.autocast, adapter=True, recompute=self.recompute)
         made.adapter_off = True
-        made.fused = self.fused
+        made.fused, made.unknown = self.fused, self.unknown
         return made
 
     def save(self, folder: Path) -> str:
         """Write the model into a folder. Returns its hash."""
         folder.mkdir(parents=True, exist_ok=True)
         self.family.save_config(self.base, folder)
-        trees.save_tree(folder, "weights", self.tensors())
+        trees.save_tree(folder, "model", self.tensors())  # model.safetensors, as transformers calls it
         about = {
             "role": self.name,
             "architecture": type(self.base).__name__,
@@ -257,10 +282,29 @@ class Role:
         (folder / "role.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         return digest
 
+    def exports_scores(self, head: str) -> bool:
+        """Whether a head can be written as transformers' score of a row: one linear number from the state after a token."""
+        found = cast(ReadHead, self.heads[head]) if head in self.heads else None
+        plain = found is not None and isinstance(found.inner, nn.Linear) and found.inner.out_features == 1
+        return plain and found is not None and found.reads == "after" and hasattr(self.family, "export_scores")
+
+    def export_scores(self, head: str, pad: int | None, folder: Path) -> float:
+        """Write a folder for AutoModelForSequenceClassification; adapters are merged. Returns the head's bias, which
+        transformers' class does not have."""
+        layer = cast(nn.Linear, cast(ReadHead, self.heads[head]).inner)
+        net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
+        cast(Any, self.family).export_scores(net, layer.weight.detach(), pad, folder)
+        return 0.0 if layer.bias is None else float(layer.bias)
+
     def export(self, folder: Path) -> None:
         """Write a folder that other programs can load, plain transformers for family `causal`; adapters are merged."""
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
         self.family.export(net, folder)
+
+
+def saved_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors that `Role.save` wrote; an earlier release called them weights."""
+    return trees.load_tree(folder, "weights" if (folder / "weights.json").exists() else "model")
 
 
 def recomputing(net: nn.Module, on: bool) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,9 @@ class Run(Directory):
         """Begin a new run, in a directory that is empty or was left behind by a failed start."""
         resolved = experiment.resolved()
         digest = experiment_hash(resolved)
-        self.about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, **now.values, "data": {}}
+        begun = datetime.now().isoformat(timespec="seconds")
+        about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, "clock": begun}
+        self.about = {**about, **now.values, "data": {}}
         self.write("experiment.json", resolved)
         for loose in {o.path for o in self.loose if o.path}:
             try:

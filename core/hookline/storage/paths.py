@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["expanded"]
+__all__ = ["expanded", "model_folder"]
 
 P = TypeVar("P", str, Path)
 
@@ -20,3 +21,18 @@ def expanded(path: P) -> P:
     if form and rest.startswith("~") and not form.startswith("~"):
         return type(path)(f"{form}{colon}{os.path.expanduser(rest)}")
     return type(path)(os.path.expanduser(path))
+
+
+def model_folder(path: str) -> str:
+    """The folder of a model's files: the path itself, or, for a run or a phase of one, that of its last or that phase."""
+    folder = Path(expanded(path))
+    try:
+        if (folder / "run.json").is_file():
+            ended = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("ended") or ()
+            found = [name for name in ended if (folder / "phases" / name / "model" / "config.json").is_file()]
+            return str(folder / "phases" / found[-1] / "model") if found else str(folder)
+        if (folder / "manifest.json").is_file() and (folder / "model" / "config.json").is_file():
+            return str(folder / "model")
+    except (OSError, ValueError, AttributeError):
+        pass  # it is read again, and named, where a model is loaded
+    return str(folder)

@@ -113,7 +113,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     if tensors:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata={"format": "pt"})  # which transformers asks for
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from hookline.errors import CheckpointError, ExperimentError, PluginError
 from hookline.runs.run import Run
 from hookline.storage.paths import expanded
+from hookline.study.card import model_card
 from hookline.study.intervals import figure_interval
 from hookline.world.notebook import beside_event_loops
 
 if TYPE_CHECKING:
+    from hookline.loop.loop import PhaseLoop
     from hookline.plan.plan import Plan, PlannedPhase
 
 __all__ = ["evaluate", "export", "threads"]
@@ -24,11 +27,17 @@ EVALUATES = ("rollout", "reward", "engine", "model")
 
 
 @beside_event_loops
-def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None = None) -> list[dict[str, Any]]:
+def evaluate(
+    run: Run | str | Path,
+    phase: str | None = None,
+    rows: int | None = None,
+    experiment: str | Path | Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
     """Judge a finished phase's model again on that phase's evaluations: what `hookline eval RUN --json` prints.
 
-    run: a run, or its directory; it is not changed. phase: by default the last finished one. rows: the number of
-    rows of each evaluation, by default as in the experiment.
+    run: a run, or its directory; it is not changed. With `experiment` it may be any model folder, which is then asked the
+    evaluations of a phase of that experiment. phase: by default the last finished one, or the last of the experiment. rows:
+    the number of rows of each evaluation, by default as in the experiment.
 
     Returns a dict per figure, {"evaluation", "figure", "value", "low", "high", "rows"}, ready for JSON: low and high
     are the ends of its 95 % interval over prompts, None if there are too few prompts; value is None if it is not
@@ -44,6 +53,8 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
         raise ExperimentError(
             f"rows is {rows}; an evaluation needs at least 1", "leave rows out to use the experiment's number"
         )
+    if experiment is not None:
+        return _evaluate_folder(run, experiment, phase, rows)
     try:
         run, plan, chosen = _read(run, phase)
     except (PluginError, ExperimentError):  # what trained the policy may no longer be installed
@@ -52,19 +63,54 @@ def evaluate(run: Run | str | Path, phase: str | None = None, rows: int | None =
         raise ExperimentError(
             f"phase '{chosen.spec.name}' has no evaluation", "add `evaluate:` to the phase, or choose --phase"
         )
-    found = []
     with threads(plan.experiment.threads), open_phase(run, plan, chosen.spec.name, finished=True) as loop:
-        for evaluator in loop.evaluators:
-            if rows:
-                evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
-            figures, samples = evaluator.run(loop.ctx)
-            for name, value in figures.items():
-                ends = figure_interval(samples, name, value)
-                numbers = {
-                    key: number if math.isfinite(number) else None
-                    for key, number in (("value", value), ("low", ends.low), ("high", ends.high))
-                }
-                found.append({"evaluation": evaluator.spec.name, "figure": name, **numbers, "rows": len(samples)})
+        return _judged(loop, rows)
+
+
+def _evaluate_folder(
+    model: Run | str | Path, experiment: str | Path | Mapping[str, Any], phase: str | None, rows: int | None
+) -> list[dict[str, Any]]:
+    """The evaluations of a phase of an experiment, asked of a model that the experiment did not train."""
+    from hookline.config.experiment import document_of
+    from hookline.loop.api import open_phase, open_run, plan
+
+    values = document_of(experiment).values
+    phases = [each for each in values.get("phases") or () if isinstance(each, dict)]
+    named = [each for each in phases if phase in (None, each.get("name"))]
+    if not named:
+        names = ", ".join(str(each.get("name")) for each in phases)
+        raise ExperimentError(f"the experiment has no phase '{phase}'", f"phases: {names or 'none'}")
+    kept = {key: value for key, value in named[-1].items() if key != "model"}
+    if not kept.get("evaluate"):
+        raise ExperimentError(
+            f"phase '{kept.get('name')}' has no evaluation", "add `evaluate:` to it, or choose --phase"
+        )
+    path = str(model.directory if isinstance(model, Run) else model)
+    alone = {**values, "model": {"path": path}, "phases": [{**kept, "steps": 1}], "trackers": []}
+    alone.pop("tokenizer", None)
+    alone.pop("matrix", None)
+    planned = plan(alone)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(threads(planned.experiment.threads))
+        run = open_run(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run", planned)
+        stack.callback(run.close)
+        return _judged(stack.enter_context(open_phase(run, planned)), rows)
+
+
+def _judged(loop: PhaseLoop, rows: int | None) -> list[dict[str, Any]]:
+    """Every figure of a phase's evaluations, with its interval."""
+    found = []
+    for evaluator in loop.evaluators:
+        if rows:
+            evaluator.spec = evaluator.spec.model_copy(update={"rows": rows})
+        figures, samples = evaluator.run(loop.ctx)
+        for name, value in figures.items():
+            ends = figure_interval(samples, name, value)
+            numbers = {
+                key: number if math.isfinite(number) else None
+                for key, number in (("value", value), ("low", ends.low), ("high", ends.high))
+            }
+            found.append({"evaluation": evaluator.spec.name, "figure": name, **numbers, "rows": len(samples)})
     return found
 
 
@@ -105,16 +151,35 @@ def export(
     role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapter, seed, family=family)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        role.export(folder)
-        Tokenizer.load(run.directory / "tokenizer").export(folder)
+        tokenizer = Tokenizer.load(run.directory / "tokenizer")
+        scored = chosen.head is not None and role.exports_scores(chosen.head.instance)
+        if scored and chosen.head:
+            bias = role.export_scores(chosen.head.instance, _filler(tokenizer, role.vocabulary), folder)
+        else:
+            role.export(folder)
+        tokenizer.export(folder)
+        (folder / "README.md").write_text(model_card(run, plan, chosen), encoding="utf-8")
     except folders.WRITE_ERRORS as err:
         raise folders.write_error(folder, err) from err
     if say:
         step = f" (step {manifest['step']})" if best else ""
-        left_out = f", without its head '{chosen.head.instance}'" if chosen.head else ""
+        left_out = f", without its head '{chosen.head.instance}'" if chosen.head and not scored else ""
         what = f"the policy of phase '{name}'{step}{left_out}, weights {role.hash()[:12]}"
-        say(f"{folder}: {what}; for AutoModelForCausalLM")
+        if scored:
+            what = f"the reward model of phase '{name}'{step}, weights {role.hash()[:12]}"
+            say(
+                f"{folder}: {what}; for AutoModelForSequenceClassification, whose scores are lower by {bias:g}, the head's bias"
+            )
+        else:
+            say(f"{folder}: {what}; for AutoModelForCausalLM")
     return folder
+
+
+def _filler(tokenizer: Any, vocabulary: int) -> int | None:
+    """A padding id that ends no answer: transformers reads the score before the first one; None if there is none."""
+    if tokenizer.pad not in tokenizer.ends:
+        return int(tokenizer.pad)
+    return next((i for i in (*tokenizer.gaps, *range(tokenizer.vocabulary, vocabulary))), None)
 
 
 def _read(run: Run | str | Path, phase: str | None, **kinds: Sequence[str]) -> tuple[Run, Plan, PlannedPhase]:

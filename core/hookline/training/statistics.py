@@ -76,7 +76,7 @@ def forward(role: Role, batch: Batch, want: Sequence[str], support: Support = "k
         return torch.zeros(shape, dtype=torch.float32, device=values.device).index_put(at, values.float())
 
     if fused:
-        weight, bias = role.head
+        weight, bias = role.head_over_tokens
         if weight.dtype != states["before"].dtype:
             states["before"], weight = states["before"].float(), weight.float()
         temperature, kept = _definition(batch, rows_N, at_N, support)
@@ -150,7 +150,7 @@ def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...], supp
     temperature, kept = _definition(some, rows_N, at_N, support)
 
     def compute() -> tuple[Tensor, ...]:
-        logits_NV = role.logits(some)
+        logits_NV = role.only_tokens(role.logits(some))
         stats = kernels.token_stats(
             logits_NV, some.token_ids_BT[rows_N, at_N], temperature=temperature, support=kept, want=want
         )

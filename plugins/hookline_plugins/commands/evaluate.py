@@ -11,18 +11,20 @@ from hookline import Argument, Command, Out
 
 
 class Evaluate(Command):
-    """Evaluate a finished phase's model again on the experiment's evaluations, with bootstrap intervals."""
+    """Evaluate a run's model again, or any model folder with --experiment, with bootstrap intervals."""
 
     class Config(hookline.Config):
         run: Annotated[str, Argument("RUN")]
-        """A run directory."""
+        """A run directory; with --experiment, a run or a transformers folder."""
         phase: str | None = None
         """The phase whose model is evaluated; default: the last finished phase."""
         rows: int | None = Field(None, ge=1)
         """Number of rows; default: as in the experiment."""
+        experiment: str | None = None
+        """An experiment file, whose evaluations are asked instead of the run's own."""
 
     def run(self, out: Out) -> int:
-        found = hookline.evaluate(self.config.run, self.config.phase, self.config.rows)
+        found = hookline.evaluate(self.config.run, self.config.phase, self.config.rows, self.config.experiment)
         out.value(found)
         out.text(f"{'evaluation':<16} {'figure':<24} {'value':>10}   95 % interval       rows")
         for f in found:

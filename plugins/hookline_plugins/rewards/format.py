@@ -16,7 +16,7 @@ from hookline import Component, Rollout, hookimpl
 
 
 class Format(Component):
-    """Matches a pattern against each answer, without the token that ended it."""
+    """Matches a pattern against each answer with its special tokens, such as `<think>`, without the token that ended it."""
 
     better = "higher"
 
@@ -39,5 +39,5 @@ class Format(Component):
     def hookline_reward(self, rollout: Rollout) -> torch.Tensor:
         match = re.compile(self.config.pattern)
         matches = match.fullmatch if self.config.whole else match.search
-        said = [matches(rollout.response_text(i)) is not None for i in range(len(rollout))]
+        said = [matches(rollout.response_text(i, special=True)) is not None for i in range(len(rollout))]
         return torch.tensor(said, dtype=torch.float32)

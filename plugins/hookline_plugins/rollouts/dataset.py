@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from array import array
+from dataclasses import replace
+from typing import Literal
 
+import torch
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, Rollout, hookimpl
+from hookline import Component, Context, DataError, DataName, Encoded, Record, Rollout, hookimpl
 
 
 class Dataset(Component):
-    """Rows of `prompt` and `completion`."""
+    """Rows of `prompt` and `completion`, as text or as messages, or of `messages`."""
+
+    gives = property(lambda self: frozenset({"recorded_B"} if self.config.label else ()))
 
     class Config(hookline.Config):
         path: DataName
-        """Rows with `prompt` and `completion`: a .jsonl file, or builtin:NAME/SPLIT."""
+        """Rows with `prompt` and `completion`, or `messages`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(32, ge=1)
         """Rows per step."""
         longest: int = Field(0, ge=0)
         """Leave out rows with more tokens than this in prompt and answer together; 0: the model's context."""
+        learn: Literal["all", "last"] = "all"
+        """Which turns of the assistant in `messages`, or in a completion of several messages, are learned."""
+        label: str = ""
+        """The field with a label, true or false, or a number, which is paid as the row's reward, e.g. `label` for KTO."""
 
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
-        self.row = source.made(lambda record, where: ctx.encode(record, where=where))
+        self.row = source.made(lambda record, where: self._read(ctx, record, where))
         self.rows, empty = array("q"), 0
         for i in range(len(source)):
             row = self.row(i)
@@ -46,7 +56,19 @@ class Dataset(Component):
                 f"{source.name}: {empty} of {len(self.rows)} rows have an empty completion; they teach only to end at once"
             )
 
+    def _read(self, ctx: Context, record: Record, where: str) -> Encoded:
+        row = ctx.encode(record, where=where, learn=self.config.learn)
+        if not self.config.label:
+            return row
+        label = record.get(self.config.label)
+        if not isinstance(label, bool | int | float) or not math.isfinite(label):
+            raise DataError(
+                f"{where}: '{self.config.label}' is {label!r:.40}, not a label", "write true, false or a number"
+            )
+        return replace(row, columns={"recorded_B": torch.tensor(float(label))})
+
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         rows = [self.row(self.rows[i]) for i in ctx.take(len(self.rows), self.config.rows)]
-        return Rollout.build(ctx, rows, source=self.config.path)
+        none = {"recorded_B": torch.zeros(0)} if self.config.label and not rows else {}
+        return Rollout.build(ctx, rows, source=self.config.path, columns=none)

@@ -24,11 +24,11 @@ def drawn(subject: Subject, harness: Harness, samples: Sequence[int], **wishes: 
     [prompt, *_] = [harness.tokenizer.prompt("a b c")]
     engine = harness.slot.component.another()
     assert isinstance(engine, Engine)
-    asked, eos = {"sampling": Sampling(), **wishes}, harness.tokenizer.eos
+    asked, ends = {"sampling": Sampling(), **wishes}, harness.tokenizer.ends
 
     async def all_of_them() -> list[Completion]:
         requests = [
-            Request(role="policy", prompt=prompt, sample=sample, seed=7, max_new_tokens=LONGEST, eos=eos, **asked)
+            Request(role="policy", prompt=prompt, sample=sample, seed=7, max_new_tokens=LONGEST, ends=ends, **asked)
             for sample in samples
         ]
         return list(await asyncio.gather(*map(engine.draw, requests)))

@@ -1,0 +1,237 @@
+"""Conversations as tokens, through the model's own chat template, with the tokens that each assistant turn chose.
+
+Which tokens of a conversation are an assistant's is found in one of two ways. Where the template marks them (`{% generation %}`) and
+each mark ends with a turn's last token, the marks decide. Otherwise the conversation is rendered up to each assistant turn and
+through it, and the difference is that turn, as long as the tokens before it stay the same; else the conversation is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from hookline.errors import DataError, nearest
+
+__all__ = ["ChatTemplate", "Learn", "Message", "messages_of"]
+
+Message = Mapping[str, Any]
+Learn = Literal["all", "last"]
+"""Which assistant turns of a conversation are learned."""
+SENDERS = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "observation": "tool"}
+"""ShareGPT's names of roles."""
+ALWAYS = {"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"}
+"""Names in a template that are not options."""
+
+
+def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
+    """A conversation with the keys `role` and `content`; keys without a value are dropped, arguments of calls are dicts.
+
+    Raises DataError for a value that is not a conversation.
+    """
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{where} is not a conversation", "write a list of messages with `role` and `content`")
+    found = []
+    for turn, message in enumerate(value):
+        if not isinstance(message, Mapping):
+            raise DataError(f"{where}, message {turn + 1} is not an object", "write {role: …, content: …}")
+        own = _without_none(message)
+        if "from" in own and "value" in own:
+            sender = own.pop("from")
+            own = {"role": SENDERS.get(sender, sender), "content": own.pop("value"), **own}
+        if not isinstance(own.get("role"), str):
+            raise DataError(
+                f"{where}, message {turn + 1} has no `role`; it has: {', '.join(map(str, message)) or 'nothing'}",
+                "name who speaks: system, user, assistant or tool",
+            )
+        if not {"content", "tool_calls", "reasoning_content", "reasoning", "thinking"} & own.keys():
+            raise DataError(f"{where}, message {turn + 1} of '{own['role']}' has no `content`", "write its text")
+        for call in own.get("tool_calls") or ():
+            function = call.get("function", call) if isinstance(call, dict) else {}
+            if isinstance(function.get("arguments"), str):
+                try:
+                    function["arguments"] = json.loads(function["arguments"])
+                except ValueError:
+                    continue  # a template that reads text gets it
+        found.append(own)
+    return found
+
+
+def _without_none(value: Any) -> Any:
+    """A copy without the keys whose value is None, which columnar formats add to every row; lists keep their items."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass
+class ChatTemplate:
+    """A template, and the tokens of what it renders."""
+
+    text: str
+    """The template's source, in Jinja."""
+    source: str
+    """The file that it is from, for messages."""
+    special: Mapping[str, Any]
+    """The tokenizer's special tokens, as templates name them: `bos_token`, …"""
+    encode: Callable[[str], tuple[list[int], list[tuple[int, int]]]]
+    """From a rendered text to ids, and the place of each in the text."""
+    ends: Collection[int]
+    """Ids that end an answer."""
+    control: Collection[int]
+    """Ids of all special tokens."""
+    clock: datetime | None = None
+    """The time that the template sees, the same for a whole run; None: now."""
+
+    def render(
+        self, messages: Sequence[Message], where: str, start: bool = False, **options: Any
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """A conversation as text, and the places that the template marks as an assistant's. start: begin the next answer."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        self._check(options, where)
+        template, clock = self._timed()
+        tools = options.pop("tools", None) or None
+        try:
+            texts, marks = render_jinja_template(
+                [list(messages)],
+                tools=tools,
+                chat_template=template,
+                add_generation_prompt=start,
+                return_assistant_tokens_mask=self.marks,
+                **{**self.special, **clock, **options},
+            )
+        except Exception as err:
+            why = " ".join(str(err).split())[:200] or type(err).__name__
+            raise DataError(
+                f"{where}: {self.source} refuses the conversation: {why}",
+                "write the conversation as the template expects it, or name another: tokenizer: {chat_template: FILE}",
+            ) from None
+        return texts[0], [tuple(mark) for mark in marks[0]] if marks else []
+
+    @property
+    def marks(self) -> bool:
+        """Whether the template marks what an assistant says."""
+        return re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
+
+    def prompt(self, messages: Sequence[Message], where: str, **options: Any) -> list[int]:
+        """The token ids of a conversation to which the model answers next."""
+        return self.encode(self.render(messages, where, start=True, **options)[0])[0]
+
+    def turns(
+        self, messages: Sequence[Message], where: str, learn: Learn = "all", since: int = 0, **options: Any
+    ) -> tuple[list[int], list[bool]]:
+        """The token ids of a conversation, and which of them an assistant chose: what it says, and one token that ends it.
+
+        since: the first message from which on turns are learned. Raises DataError if the template does not allow to tell.
+        """
+        text, marks = self.render(messages, where, **options)
+        ids, places = self.encode(text)
+        every = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+        asked = [turn for turn in every if turn >= since][-1 if learn == "last" else 0 :]
+        if not asked:
+            raise DataError(f"{where} has no message of an assistant to learn from", "leave the row out")
+        marked = self._marked(ids, places, marks) if len(marks) == len(every) else None
+        if marked is None:
+            spans = [self._difference(messages, turn, ids, where, options) for turn in asked]
+        else:
+            spans = [marked[every.index(turn)] for turn in asked]
+        chosen = [False] * len(ids)
+        for start, end in spans:
+            chosen[start:end] = [True] * (end - start)
+        return ids, chosen
+
+    def _marked(
+        self, ids: Sequence[int], places: Sequence[tuple[int, int]], marks: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int]] | None:
+        """The tokens of each mark; None if a mark cuts a token, or does not end with a turn's
+        last token."""
+        spans = []
+        for start, end in marks:
+            inside = [at for at, (a, b) in enumerate(places) if a >= start and b <= end and b > a]
+            if not inside or any(a < edge < b for a, b in places for edge in (start, end)):
+                return None  # a token reaches over the mark
+            span = inside[0], inside[-1] + 1
+            stop = self._end_of(ids[span[0] : span[1]])
+            if stop is None:
+                return None
+            spans.append((span[0], span[0] + stop))
+        return spans
+
+    def _difference(
+        self, messages: Sequence[Message], turn: int, ids: Sequence[int], where: str, options: Mapping[str, Any]
+    ) -> tuple[int, int]:
+        """Where a turn stands in a conversation, by rendering the conversation up to the turn and through it."""
+        before = self.prompt(messages[:turn], where, **options)
+        through = self.encode(self.render(messages[: turn + 1], where, **options)[0])[0]
+        for shown, longer in ((before, through), (before, ids)):
+            at = next((i for i, (a, b) in enumerate(zip(shown, longer)) if a != b), min(len(shown), len(longer)))
+            if at < len(shown):
+                raise self._unlike(turn, at, where)
+        said = through[len(before) :]
+        stop = self._end_of(said)
+        if stop is None:  # the next speaker's token ends the turn
+            follows = ids[len(before) + len(said) :]
+            stop = len(said) + 1 if follows and follows[0] in self.ends else len(said)
+            said = [*said, *follows[:1]]
+        here = ids[len(before) : len(before) + stop]
+        unlike = next((i for i, (a, b) in enumerate(zip(said[:stop], here)) if a != b), None)
+        if unlike is not None or len(here) < stop:
+            raise self._unlike(turn, len(before) + (unlike or 0), where)
+        return len(before), len(before) + stop
+
+    def _end_of(self, said: Sequence[int]) -> int | None:
+        """How many of a turn's tokens end with its last one: the first that ends an answer, else the first special token,
+        after which there is nothing but special tokens and space."""
+        for kinds in (self.ends, self.control):
+            for at, token in enumerate(said):
+                if token in kinds and all(later in self.control or self._blank(later) for later in said[at + 1 :]):
+                    return at + 1
+        return None
+
+    def _blank(self, token: int) -> bool:
+        return not self.shown([token]).strip()
+
+    shown: Callable[[Sequence[int]], str] = lambda ids: ""
+    """From ids to text; set by the tokenizer."""
+
+    def _unlike(self, turn: int, at: int, where: str) -> DataError:
+        return DataError(
+            f"{where}: {self.source} renders the tokens before message {turn + 1} in another way once it follows, from token "
+            f"{at} on, so what the assistant chose there cannot be told apart",
+            "learn from the last turn only (learn: last), or give a template that marks turns with {% generation %}",
+        )
+
+    def _check(self, options: Mapping[str, Any], where: str) -> None:
+        """Refuse options that the template does not read, such as a misspelt one."""
+        unknown = next((name for name in options if name not in {"tools", "documents", *self.options}), None)
+        if unknown is not None:
+            raise DataError(
+                f"{where}: {self.source} has no option '{unknown}'{nearest(unknown, self.options)}",
+                f"it reads: {', '.join(sorted(self.options)) or 'none'}",
+            )
+
+    @property
+    def options(self) -> set[str]:
+        """The names that the template reads besides the conversation."""
+        import jinja2
+        from jinja2 import meta
+
+        plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", self.text)
+        try:
+            tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+        except jinja2.TemplateError:
+            return set()
+        return meta.find_undeclared_variables(tree) - ALWAYS - set(self.special)
+
+    def _timed(self) -> tuple[str, dict[str, Any]]:
+        """The template with a fixed clock, and what it reads of that."""
+        if "strftime_now" not in self.text:
+            return self.text, {}
+        now = self.clock or datetime.now()
+        formats = re.findall(r"strftime_now\(\s*([\"'])(.*?)\1", self.text)
+        macro = "{%- macro strftime_now(format) -%}{{ frozen_clock[format] }}{%- endmacro %}\n"
+        return macro + self.text, {"frozen_clock": {form: now.strftime(form) for _, form in formats}}

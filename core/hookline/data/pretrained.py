@@ -1,0 +1,166 @@
+"""What a model folder says about its tokenizer: its classes, its ends, its chat template; and each decision in words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hookline.errors import DataError, ExperimentError, nearest
+
+__all__ = ["FILES", "OWN", "Pretrained", "pretrained", "template_text"]
+
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json",
+)  # fmt: skip
+"""The files of a folder that say how text becomes tokens, and when an answer ends; an export has them unchanged."""
+OWN = "tokenizer_choices.json"
+"""What the experiment chose instead of what the folder says."""
+NASTY = ("a  b\n\tc", "naïve cafe\u0301", "…🙂", "  x", "A1b2", "日本")
+
+
+@dataclass
+class Pretrained:
+    """A folder's tokenizer."""
+
+    outer: Any
+    """transformers' tokenizer."""
+    prefix: list[int]
+    """What it puts before a text."""
+    ends: list[int]
+    """Ids that end an answer; the first is the one that ends a text."""
+    pad: int | None
+    """None where the folder names none: a text's end then pads."""
+    template: str = ""
+    """The chat template, or empty."""
+    source: str = ""
+    """The file of the template."""
+    decided: list[str] = field(default_factory=list)
+    """One sentence for each decision, with the file that it follows."""
+
+
+def pretrained(folder: Path, choices: Mapping[str, Any]) -> Pretrained:
+    """Read the tokenizer of a folder as transformers does. choices: `eos`, `pad`, `chat_template` of the experiment.
+
+    Raises DataError if the folder names no token that ends a text, or a token that is not in the vocabulary.
+    """
+    outer = _loaded(folder)
+    said: list[str] = []
+    ends = _ends(folder, outer, choices.get("eos"), said)
+    prefix = _prefix(outer)
+    said.append(f"a text begins with {_shown(outer, prefix)}" if prefix else "nothing is put before a text")
+    pad = outer.pad_token_id
+    if choices.get("pad") is not None:
+        pad = _id(outer, choices["pad"], "pad")
+        said.append(f"padding is {choices['pad']}, as the experiment says")
+    found = Pretrained(outer, prefix, ends, None if pad is None else int(pad), decided=said)
+    _find_template(found, folder, choices.get("chat_template"))
+    inner = getattr(outer, "backend_tokenizer", None)
+    if inner is not None:
+        _compare(folder, inner, said)
+    return found
+
+
+def _loaded(folder: Path) -> Any:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    try:
+        if (folder / "tokenizer_config.json").is_file():
+            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    except Exception as err:
+        why = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)[:200]
+        raise DataError(
+            f"{folder} holds a tokenizer that transformers cannot read: {why}", "save it again: save_pretrained(DIR)"
+        ) from err
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _ends(folder: Path, outer: Any, asked: Sequence[str] | None, said: list[str]) -> list[int]:
+    """The experiment's ends, or those of the tokenizer and of generation_config together."""
+    if asked:
+        said.append(f"answers end with {', '.join(asked)}, as the experiment says")
+        return [_id(outer, name, "eos") for name in asked]
+    found: list[int] = [] if outer.eos_token_id is None else [int(outer.eos_token_id)]
+    sources = ["tokenizer_config.json"] if found else []
+    for name in ("generation_config.json", "config.json"):
+        listed = _json(folder / name).get("eos_token_id")
+        more = [
+            i for i in (listed if isinstance(listed, list) else [listed]) if isinstance(i, int) and 0 <= i < len(outer)
+        ]
+        if more and (name == "generation_config.json" or not found):
+            found += [i for i in more if i not in found]
+            sources.append(name)
+    if found:
+        said.append(f"answers end with {_shown(outer, found)}, by {' and '.join(sources)}")
+    return found
+
+
+def _id(outer: Any, name: str, key: str) -> int:
+    vocabulary = outer.get_vocab()
+    if name not in vocabulary:
+        raise DataError(
+            f"tokenizer.{key}: '{name}' is not in the vocabulary{nearest(name, outer.all_special_tokens)}",
+            f"name one of its tokens, e.g. {', '.join(outer.all_special_tokens[:5]) or 'one of tokenizer.json'}",
+        )
+    return int(vocabulary[name])
+
+
+def _prefix(outer: Any) -> list[int]:
+    """What the tokenizer itself puts before a text."""
+    with_all, alone = (outer("a", add_special_tokens=flag)["input_ids"] for flag in (True, False))
+    at = next((i for i in range(len(with_all)) if with_all[i : i + len(alone)] == alone), 0)
+    return [int(i) for i in with_all[:at]]
+
+
+def _find_template(found: Pretrained, folder: Path, asked: str | None) -> None:
+    if asked is not None:
+        found.template, found.source = asked, "the experiment's chat_template"
+    else:
+        template = found.outer.chat_template
+        if isinstance(template, dict):
+            template = template.get("default") or next(iter(template.values()), "")
+        jinja = (folder / "chat_template.jinja").is_file()
+        found.template = template or ""
+        found.source = str(folder / ("chat_template.jinja" if jinja else "tokenizer_config.json"))
+    if found.template:
+        found.decided.append(f"conversations are rendered by {found.source}")
+
+
+def _compare(folder: Path, inner: Any, said: list[str]) -> None:
+    """Say so if transformers reads the folder in another way than tokenizer.json alone."""
+    from tokenizers import Tokenizer as Inner
+
+    plain = Inner.from_file(str(folder / "tokenizer.json"))
+    for text in NASTY:
+        if plain.encode(text, add_special_tokens=False).ids != inner.encode(text, add_special_tokens=False).ids:
+            said.append(
+                f"transformers' class for this folder and tokenizer.json alone disagree, e.g. on {text!r}; the class decides"
+            )
+            return
+
+
+def _shown(outer: Any, ids: Sequence[int]) -> str:
+    return ", ".join(map(str, outer.convert_ids_to_tokens(list(ids))))
+
+
+def template_text(path: str) -> str:
+    """The template in a file. Raises ExperimentError if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ExperimentError(
+            f"the chat template {path} cannot be read: {getattr(err, 'strerror', None) or err}", "name a Jinja file"
+        ) from None

@@ -1,0 +1,207 @@
+"""Answers of a model outside of any run: to prompts and conversations, in batches or word by word."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hookline import rng
+from hookline.batch.stages import Sampling
+from hookline.data.encode import encode
+from hookline.data.tokenizer import Tokenizer
+from hookline.errors import DataError, ExperimentError
+from hookline.runs.run import Run
+from hookline.storage.paths import expanded, model_folder
+from hookline.world import devices
+
+if TYPE_CHECKING:
+    from hookline.models.role import Role
+
+__all__ = ["Speaker", "chat", "generate", "sampling_of", "speaker", "talk"]
+
+Message = Mapping[str, Any]
+BATCH = 32
+"""Prompts that are answered at once."""
+
+
+class Speaker:
+    """A model and its tokenizer, ready to answer; made by `hookline.speaker`."""
+
+    def __init__(self, role: Role, tokenizer: Tokenizer) -> None:
+        self.role, self.tokenizer = role, tokenizer
+
+    def answers(
+        self, records: Sequence[Mapping[str, Any]], sampling: Sampling, max_new_tokens: int, seed: int
+    ) -> list[str]:
+        """One answer for each record, which has a `prompt`, as text or messages, or `messages`."""
+        from hookline.inference.local import decode
+
+        found: list[str] = []
+        for start in range(0, len(records), BATCH):
+            some = records[start : start + BATCH]
+            prompts = [
+                list(self._fitting(record, f"row {start + i + 1}", max_new_tokens)) for i, record in enumerate(some)
+            ]
+            drawn = decode(
+                {"policy": self.role},
+                prompts,
+                torch.arange(start, start + len(some)),
+                torch.zeros(len(some), dtype=torch.bool),
+                sampling=sampling,
+                max_new_tokens=max_new_tokens,
+                ends=self.tokenizer.ends,
+                seed=rng.key(seed, "speak"),
+            )
+            found += [self.tokenizer.decode(one.token_ids.tolist()) for one in drawn]
+        return found
+
+    @torch.no_grad()
+    def stream(self, record: Mapping[str, Any], sampling: Sampling, max_new_tokens: int, seed: int) -> Iterator[str]:
+        """One answer, piece by piece."""
+        from hookline.inference.local import choose
+
+        prompt = self._fitting(record, "the conversation", max_new_tokens)
+        state = self.role.prefill([list(prompt)], self.tokenizer.eos)
+        ids: list[int] = []
+        shown = ""
+        for t in range(max_new_tokens):
+            u = rng.uniform(rng.key(seed, "speak"), torch.tensor([len(prompt)]), t)
+            logits = self.role.only_tokens(state.logits_BV)
+            token = int(choose(logits, sampling, u.to(logits.device))[0])
+            if token in self.tokenizer.ends:
+                return
+            ids.append(token)
+            text = self.tokenizer.decode(ids)
+            if not text.endswith("\ufffd"):  # in the middle of a character
+                yield text[len(shown) :]
+                shown = text
+            if t + 1 < max_new_tokens:
+                self.role.step(state, torch.tensor([token], device=logits.device))
+
+    def _fitting(self, record: Mapping[str, Any], where: str, new_tokens: int) -> Sequence[int]:
+        return encode(
+            self.tokenizer, record, answer=None, where=where, longest=self.role.context, new_tokens=new_tokens
+        ).prompt_ids
+
+
+@contextlib.contextmanager
+def speaker(model: Run | str | Path, device: str = "auto") -> Iterator[Speaker]:
+    """Open a run's last model, that of `RUN/phases/NAME`, or a transformers folder, to ask it.
+
+    Raises ExperimentError for a folder that holds no model, and the errors of `export` for a run.
+    """
+    from hookline.models.causal import Causal
+    from hookline.models.role import Role
+    from hookline.study.finished import export
+
+    path = expanded(Path(model.directory if isinstance(model, Run) else model))
+    with tempfile.TemporaryDirectory() as place:
+        run, phase = _run_of(path)
+        folder = export(run, Path(place) / "model", phase) if run else Path(model_folder(str(path)))
+        family = Causal(Causal.Config())
+        family.instance = "causal"
+        net = family.load(folder)
+        tokenizer = Tokenizer.load(run / "tokenizer" if run else folder)
+        role = Role("policy", net.to(devices.resolve(device)), family)
+        role.knows(tokenizer.vocabulary, tokenizer.gaps)
+        yield Speaker(role, tokenizer)
+
+
+def _run_of(path: Path) -> tuple[Path | None, str | None]:
+    """The run that a path names, and the phase; (None, None) for a folder of another kind."""
+    if Run.is_one(path):
+        return path, None
+    if path.parent.name == "phases" and Run.is_one(path.parent.parent):
+        return path.parent.parent, path.name
+    return None, None
+
+
+def generate(
+    model: Run | str | Path,
+    prompts: Sequence[str | Sequence[Message] | Mapping[str, Any]],
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[str]:
+    """Answer prompts with a run's model or a transformers folder: what `hookline generate` prints.
+
+    model: a run, its directory, `RUN/phases/NAME`, or a folder. prompts: texts, lists of messages, or records with `prompt`
+    or `messages`. temperature: 0 takes the likeliest token. The same seed gives the same answers.
+
+    Returns one text per prompt, without special tokens.
+    """
+    records = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
+    with speaker(model, device) as found:
+        return found.answers(records, sampling_of(temperature, top_k, top_p), max_new_tokens, seed)
+
+
+def sampling_of(temperature: float, top_k: int, top_p: float) -> Sampling:
+    """The distribution that these options describe; temperature 0 is the likeliest token alone."""
+    if temperature < 0:
+        raise ExperimentError(f"temperature is {temperature:g}", "give 0 for the likeliest token, or a number above 0")
+    return Sampling(temperature=temperature or 1.0, top_k=1 if temperature == 0 else top_k, top_p=top_p)
+
+
+def talk(
+    found: Speaker,
+    ask: Callable[[], str | None],
+    say: Callable[[str], None],
+    sampling: Sampling,
+    *,
+    system: str = "",
+    max_new_tokens: int = 256,
+    seed: int = 0,
+) -> list[dict[str, str]]:
+    """Hold a conversation: `ask` gives what the user says, None at its end; `say` receives the pieces of each answer.
+
+    Returns the conversation. Raises DataError for a model without a chat template.
+    """
+    if found.tokenizer.chat is None:
+        raise DataError(
+            "the model's tokenizer has no chat template, so it cannot hold a conversation",
+            "use hookline generate for texts, or a folder with a template",
+        )
+    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    while (text := ask()) is not None:
+        messages.append({"role": "user", "content": text})
+        answer = ""
+        for piece in found.stream({"prompt": messages}, sampling, max_new_tokens, seed):
+            say(piece)
+            answer += piece
+        say("\n")
+        messages.append({"role": "assistant", "content": answer})
+    return messages
+
+
+def chat(
+    model: Run | str | Path,
+    ask: Callable[[], str | None],
+    say: Callable[[str], None],
+    *,
+    system: str = "",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[dict[str, str]]:
+    """Hold a conversation with a run's model or a transformers folder: what `hookline chat` does on the terminal.
+
+    model and sampling: as in `hookline.generate`. ask: gives what the user says, or None at the end. say: receives the
+    pieces of each answer as they are drawn. system: a system prompt.
+
+    Returns the conversation, as messages with `role` and `content`.
+    """
+    with speaker(model, device) as found:
+        sampling = sampling_of(temperature, top_k, top_p)
+        return talk(found, ask, say, sampling, system=system, max_new_tokens=max_new_tokens, seed=seed)

@@ -1,0 +1,48 @@
+"""A run's model is a folder: transformers loads it, and another run starts from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_folders import experiment, phases, rows
+
+import hookline
+from hookline.loop.api import open_finished
+
+
+@pytest.mark.parametrize("shape", ["llama3", "gpt2"])
+def test_the_model_of_a_phase_is_a_folder_that_transformers_loads(
+    shape: str, shelf_of_folders: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    files = rows(tmp_path)
+    run = hookline.run(experiment(shelf_of_folders / shape, "sft", phases(files)["sft"]), out=tmp_path / "first")
+    folder = run.directory / "phases/sft/model"
+    net, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template
+    ids = torch.tensor([tokenizer("open the file")["input_ids"]])
+    with open_finished(hookline.Run.read(run.directory)) as loop, torch.no_grad():
+        torch.testing.assert_close(net(input_ids=ids).logits, loop.phase.roles["policy"].net(input_ids=ids).logits)
+    for path in (run.directory, run.directory / "phases/sft", folder):
+        again = experiment(path, "dpo", phases(files)["dpo"])
+        with hookline.testing.open_phase(again) as opened:
+            here = opened.phase.roles["policy"].tensors()
+            assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in here.items())
+            assert opened.session.tokenizer.chat is not None
+
+
+def test_a_run_that_built_its_model_starts_another_too(tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    run = hookline.run(tiny(reward="tokens"), out=tmp_path / "first")
+    described = tiny(reward="tokens")
+    described["model"] = {"path": str(run.directory)}
+    del described["tokenizer"]
+    again = hookline.run(described, out=tmp_path / "second")
+    assert again.rows()
+    first, second = (hookline.Tokenizer.load(each.directory / "tokenizer") for each in (run, again))
+    assert first.prompt("open the file") == second.prompt("open the file")
+    assert first.ends == second.ends

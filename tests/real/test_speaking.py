@@ -1,0 +1,102 @@
+"""`hookline generate` and `hookline chat`: a run's model or a folder is asked, and stops where it ends its answers."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_folders import ASKED, experiment, phases, rows
+
+import hookline
+from hookline.cli import main
+from hookline.errors import DataError, ExperimentError
+from hookline.study.speak import speaker
+
+
+@pytest.fixture(scope="module")
+def trained(shelf_of_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learned to answer shortly."""
+    folder = tmp_path_factory.mktemp("speaking")
+    phase = phases(rows(folder))["sft"]
+    phase["update"]["lr"] = 2e-2
+    run = hookline.run(experiment(shelf_of_folders / "qwen2", "sft", {**phase, "steps": 60}), out=folder / "run")
+    return run.directory
+
+
+def test_a_run_and_its_export_give_the_same_answers_and_end_them(trained: Path, tmp_path: Path) -> None:
+    asked = [[ask] for ask in ASKED[:3]]
+    one = hookline.generate(trained, asked, max_new_tokens=40, temperature=0)
+    folder = hookline.export(trained, tmp_path / "out")
+    assert hookline.generate(folder, asked, max_new_tokens=40, temperature=0) == one
+    assert hookline.generate(trained / "phases/sft", asked, max_new_tokens=40, temperature=0) == one
+    assert any(answer.startswith("To ") for answer in one)
+    assert not any("<|im" in answer for answer in one)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    net, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer.apply_chat_template(asked[0], add_generation_prompt=True, return_tensors="pt", return_dict=False)
+    theirs = net.generate(ids, max_new_tokens=40, do_sample=False, attention_mask=torch.ones_like(ids))
+    assert tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True) == one[0]
+
+
+def test_pieces_make_up_the_answer_and_a_conversation_grows(trained: Path) -> None:
+    pieces: list[str] = []
+    lines = iter(["open the file", "close", None])
+    talk = hookline.chat(
+        trained, lambda: next(lines), pieces.append, temperature=0, max_new_tokens=30, system="Be short."
+    )
+    assert [message["role"] for message in talk] == ["system", "user", "assistant", "user", "assistant"]
+    assert "".join(pieces) == "".join(f"{message['content']}\n" for message in talk if message["role"] == "assistant")
+    with speaker(trained) as found:
+        [whole] = found.answers([{"prompt": talk[:2]}], hookline.Sampling(top_k=1), 30, 0)
+    assert whole == talk[2]["content"]
+
+
+def test_rows_go_in_and_come_out(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "asked.jsonl").write_text(
+        "".join(json.dumps({"prompt": [ask], "id": i}) + "\n" for i, ask in enumerate(ASKED[:3]))
+    )
+    files = ["--rows", str(tmp_path / "asked.jsonl"), "--out", str(tmp_path / "said.jsonl")]
+    code = main(["generate", str(trained), *files, "--temperature", "0", "--max-new-tokens", "20"])
+    assert code == 0
+    made = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in made] == [0, 1, 2]
+    assert capsys.readouterr().out.splitlines() == [
+        line for row in made for line in row["response"].splitlines() or [""]
+    ]
+
+
+def test_the_command_talks_until_an_empty_line(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("open the file\n\nnever read\n"))
+    assert main(["chat", str(trained), "--temperature", "0", "--max-new-tokens", "20"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_what_cannot_be_asked_is_said(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(trained)]) == 3
+    assert "there is nothing to answer" in capsys.readouterr().err
+    assert main(["generate", str(tmp_path / "none"), "hello"]) == 2
+    assert "there is no model folder" in capsys.readouterr().err
+    with pytest.raises(DataError, match="room for"):
+        hookline.generate(trained, ["open"], max_new_tokens=10_000)
+
+
+def test_a_folder_is_asked_the_evaluations_of_an_experiment(
+    trained: Path, shelf_of_folders: Path, tmp_path: Path
+) -> None:
+    files = rows(tmp_path)
+    held = {"rollout": {"use": "dataset", "path": files["chat"], "rows": 8}, "rows": 8, "reward": "perplexity"}
+    described = experiment(shelf_of_folders / "qwen2", "sft", {**phases(files)["sft"], "evaluate": held})
+    before = hookline.evaluate(shelf_of_folders / "qwen2", experiment=described)
+    after = hookline.evaluate(trained, experiment=described, rows=4)
+    exported = hookline.evaluate(hookline.export(trained, tmp_path / "out"), experiment=described, rows=4)
+    assert [(each["figure"], each["rows"]) for each in (*before, *after)] == [("perplexity", 8), ("perplexity", 4)]
+    assert after[0]["value"] < before[0]["value"] / 2
+    assert exported[0]["value"] == pytest.approx(after[0]["value"], rel=1e-5)
+    with pytest.raises(ExperimentError, match="no phase 'rl'"):
+        hookline.evaluate(trained, "rl", experiment=described)
