@@ -91,7 +91,7 @@ def test_a_run_made_again_is_equal_and_asks_nobody(run: Path, made: tuple[Path, 
         "replayed": 48, "asked": 0, "changes": [], "differences": [],
     }  # fmt: skip
     assert said == [
-        f"replayed: 48 recorded answers, from {run / 'journal.jsonl'}; none is asked for again",
+        f"replayed: 48 recorded answers, from {run}; none is asked for again",
         "equal: 6 rows, 3 evaluations, weights of 2 phases",
     ]
     assert not (run.parent / "asked").exists()

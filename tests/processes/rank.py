@@ -29,6 +29,8 @@ def main(what: str) -> None:
         world = World(link=link)
         world.follow(lambda: "hookline_reward of judge")
         first = world.rank == 0
+        if link:
+            link.stepping = True
         if what == "values":
             tensors = [torch.full((3,), float(world.rank + 1)), torch.ones(2, dtype=torch.bfloat16)]
             world.sum(1.0)

@@ -114,6 +114,28 @@ def test_ranks_whose_launcher_is_killed_save_and_end(file: Path, warm: Warm) -> 
     assert code == 0, err
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_launch_that_is_interrupted_before_it_begins_says_so_once(
+    file: Path, warm: Warm, number: int, code: int
+) -> None:
+    child = launched(warm, file)
+    time.sleep(1.5)  # the ranks are still importing torch
+    child.send_signal(number)
+    ended_with, _, err = ended(child)
+    assert ended_with == code, err
+    assert "Error" not in err
+    assert err.count("interrupted") + err.count("Stopped:") == 1
+
+
+@pytest.mark.slow(20)
+def test_a_run_of_two_processes_is_not_repeated_by_one(file: Path, warm: Warm) -> None:
+    (code, _, err), _ = ranks.finished(ranks.start(warm, [command(file)] * 2))
+    assert code == 0, err
+    done = warm.run("-m", "hookline", "reproduce", str(file.with_suffix("")))
+    assert done.returncode == 4
+    assert "processes was 2 and is now 1" in done.stderr
+
+
 def test_processes_of_several_runs_or_of_another_launcher_are_refused(file: Path, warm: Warm) -> None:
     done = warm.run(*command(file, "--processes", "2", "--seeds", "2"))
     assert done.returncode == 2

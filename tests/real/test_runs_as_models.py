@@ -46,3 +46,21 @@ def test_a_run_that_built_its_model_starts_another_too(tiny: Callable[..., dict[
     first, second = (hookline.Tokenizer.load(each.directory / "tokenizer") for each in (run, again))
     assert first.prompt("open the file") == second.prompt("open the file")
     assert first.ends == second.ends
+
+
+def test_an_adapter_is_exported_alone_or_merged(shelf_of_folders: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    files, base = rows(tmp_path), shelf_of_folders / "qwen2"
+    described = experiment(base, "sft", {**phases(files)["sft"], "model": {"adapter": {"lora": {"rank": 2}}}})
+    run = hookline.run(described, out=tmp_path / "run")
+    merged = AutoModelForCausalLM.from_pretrained(hookline.export(run, tmp_path / "merged"))
+    alone = hookline.export(run, tmp_path / "alone", adapter=True)
+    assert not (alone / "model.safetensors").exists()
+    net = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), alone)
+    ids = torch.tensor([AutoTokenizer.from_pretrained(alone)("open the file")["input_ids"]])
+    torch.testing.assert_close(net(input_ids=ids).logits, merged(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
+    plain = hookline.run(experiment(base, "sft", phases(files)["sft"]), out=tmp_path / "plain")
+    with pytest.raises(hookline.HooklineError, match="has no adapter"):
+        hookline.export(plain, tmp_path / "none", adapter=True)

@@ -67,7 +67,8 @@ def _run(arguments: list[str] | None) -> int:
         code = 128 + interrupted_by[0]
         given = sys.argv[1:] if arguments is None else arguments
         more = "; run the same command with this run's --out to continue from its last checkpoint, if it has one"
-        print(f"interrupted{more if given[:1] == ['run'] else ''}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # one of several processes tells
+            print(f"interrupted{more if given[:1] == ['run'] else ''}", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

@@ -162,7 +162,7 @@ def run(
     if processes > 1 and size == 1:
         options = [*(("--out", out) if out else ()), *(word for name in plugin or () for word in ("-p", name))]
         command = ["run", experiment, *(overrides or ()), *options, "--timeout", str(timeout)]
-        return launch([sys.executable, "-m", "hookline", *command], processes)
+        raise SystemExit(launch([sys.executable, "-m", "hookline", *command], processes))  # the ranks have told
     api.run(document, overrides or [], out=out, plugins=plugin or [], timeout=timeout)
     return 0
 

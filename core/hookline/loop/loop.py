@@ -87,6 +87,18 @@ class PhaseLoop:
         if scope.step == 0 and self.evaluators:
             self._evaluate(at_start=True)
             session.commit_row(name, 0, *metrics.collect())
+        with self.session.world.stepping():
+            self._steps(stopping)
+        if said := nothing_to_train(self.planned, self._figures()):
+            session.run.notice(said)
+        self.checkpoint.finish()
+        asked = int(session.world.max(stopping.code, "the signals"))
+        if asked and self.planned is not session.plan.phases[-1]:
+            raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", asked)
+
+    def _steps(self, stopping: Stopping) -> None:
+        """Take the phase's steps, each with its row and what is due after it."""
+        scope, metrics, session, name = self.phase.scope, self.phase.metrics, self.session, self.spec.name
         while scope.step < self.spec.steps:
             stopping.in_step = True
             began = time.perf_counter()
@@ -109,12 +121,6 @@ class PhaseLoop:
                     "run the same command to continue",
                     stop,
                 )
-        if said := nothing_to_train(self.planned, self._figures()):
-            session.run.notice(said)
-        self.checkpoint.finish()
-        asked = int(session.world.max(stopping.code, "the signals"))
-        if asked and self.planned is not session.plan.phases[-1]:
-            raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", asked)
 
     def _learned(self) -> None:
         """End a phase that has learned or collected nothing, after `patience` steps or at its end."""
@@ -181,7 +187,8 @@ class PhaseLoop:
             one = rollout.scored(term.value)
             totals[name] = one.reward_B
             total_BT += rewards[name][1].weight * one.reward_BT
-            self.phase.metrics.add(f"reward/{name}", ctx.mean(totals[name]), len(rollout))
+            mean = guards.mean(totals[name], self.phase.metrics, f"the mean of reward '{name}'")
+            self.phase.metrics.add(f"reward/{name}", mean, len(rollout))
         scored = rollout.scored(total_BT, totals)
         weighed = " + ".join(f"{rewards[name][1].weight:g} × {name}" for name in terms)
         check_batch(scored, f"the sum of rewards, {weighed}")

@@ -13,7 +13,7 @@ from hookline.data.tokenizer import Tokenizer
 from hookline.loop.trackers import Trackers
 from hookline.plan.plan import Plan
 from hookline.plan.work import works_of
-from hookline.registry.blame import doing
+from hookline.registry.blame import changed, doing
 from hookline.registry.closing import close_all
 from hookline.runs.figures import Figures
 from hookline.runs.outlook import Outlook
@@ -30,7 +30,9 @@ class Session:
     def __init__(self, plan: Plan, run: Run, answers: asyncio.Runner) -> None:
         self.plan, self.run, self.answers = plan, run, answers
         self.world = run.world.on(devices.resolve(plan.experiment.device, run.world.local))
-        self.world.follow(doing)
+        self._told = self.world.follow(doing)
+        if self._told:
+            changed.append(self._told)
         self.figures = run.figures = Figures(plan.phases)
         run.outlook = Outlook(run.directory, run.experiment, lambda: works_of(plan, self.tokenizer))
         self.trackers = Trackers(run, plan.trackers if self.world.leads else ())
@@ -48,6 +50,8 @@ class Session:
 
     def close(self) -> None:
         """Close the trackers."""
+        if self._told in changed:
+            changed.remove(self._told)
         close_all([inner for slot in self.trackers.slots for inner in slot.every()], self.answers, self.run.notice)
 
     @functools.cached_property

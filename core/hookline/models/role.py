@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hookline import rng
 from hookline.batch.stages import Batch
 from hookline.contract.family import Decoding, Family, Side
-from hookline.errors import CheckpointError, PluginError
+from hookline.errors import CheckpointError, ExperimentError, PluginError
 from hookline.storage import trees
 
 __all__ = ["ReadHead", "Role", "saved_tensors"]
@@ -295,6 +295,16 @@ class Role:
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
         cast(Any, self.family).export_scores(net, layer.weight.detach(), pad, folder)
         return 0.0 if layer.bias is None else float(layer.bias)
+
+    def export_adapter(self, folder: Path, base: str | None) -> None:
+        """Write the adapter alone, as peft reads it. base: where the base model is, for the adapter's config."""
+        if not self.adapter:
+            raise ExperimentError(
+                f"role '{self.name}' has no adapter", "leave out --adapter, or train one: adapter: {lora: {rank: 8}}"
+            )
+        for config in self.net.peft_config.values():
+            config.base_model_name_or_path = base
+        self.net.save_pretrained(folder, safe_serialization=True)
 
     def export(self, folder: Path) -> None:
         """Write a folder that other programs can load, plain transformers for family `causal`; adapters are merged."""

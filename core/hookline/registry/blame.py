@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from hookline.errors import HooklineError, PluginError, cause
 from hookline.registry.slot import Slot
 
-__all__ = ["blame", "doing"]
+__all__ = ["blame", "changed", "doing"]
 
 _open: list[blame] = []
 """The blocks that run now, the innermost last."""
+
+
+changed: list[Callable[[], None]] = []
+"""Functions to call when a block begins."""
 
 
 def doing() -> str:
@@ -28,6 +33,8 @@ class blame:
 
     def __enter__(self) -> None:
         _open.append(self)
+        for tell in changed:
+            tell()
 
     def __exit__(self, kind: Any, err: BaseException | None, trace: Any) -> None:
         _open.remove(self)

@@ -120,11 +120,13 @@ def export(
     phase: str | None = None,
     best: bool = False,
     say: Callable[[str], None] | None = None,
+    adapter: bool = False,
 ) -> Path:
     """Write a finished phase's policy and the tokenizer into a folder, as transformers loads them without Hookline.
 
     run: a run, or its directory; it is not changed. folder: a new or empty one. phase: by default the last finished
-    one. best: use the weights that `save.best` kept. say: receives the sentence that `hookline export` prints.
+    one. best: use the weights that `save.best` kept. say: receives the sentence that `hookline export` prints. adapter: write
+    the adapter alone, as peft loads it onto the base model; by default it is merged.
 
     Returns the folder: `AutoModelForCausalLM.from_pretrained(hookline.export(run, "my-model"))`.
 
@@ -146,14 +148,16 @@ def export(
         )
     manifest = folders.verify(source)
     finished: Mapping[str, Any] = run.finished(name) or {}
-    wishes, adapter = plan.model_of(chosen), bool(finished.get("adapter"))
+    wishes, adapted = plan.model_of(chosen), bool(finished.get("adapter"))
     family, seed = load.family_of(plan.family), plan.experiment.seed
-    role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapter, seed, family=family)
+    role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapted, seed, family=family)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer = Tokenizer.load(run.directory / "tokenizer")
         scored = chosen.head is not None and role.exports_scores(chosen.head.instance)
-        if scored and chosen.head:
+        if adapter:
+            role.export_adapter(folder, plan.experiment.model.path)
+        elif scored and chosen.head:
             bias = role.export_scores(chosen.head.instance, _filler(tokenizer, role.vocabulary), folder)
         else:
             role.export(folder)
@@ -165,7 +169,9 @@ def export(
         step = f" (step {manifest['step']})" if best else ""
         left_out = f", without its head '{chosen.head.instance}'" if chosen.head and not scored else ""
         what = f"the policy of phase '{name}'{step}{left_out}, weights {role.hash()[:12]}"
-        if scored:
+        if adapter:
+            say(f"{folder}: the adapter of phase '{name}'{step}, weights {role.hash()[:12]}; for PeftModel")
+        elif scored:
             what = f"the reward model of phase '{name}'{step}, weights {role.hash()[:12]}"
             say(
                 f"{folder}: {what}; for AutoModelForSequenceClassification, whose scores are lower by {bias:g}, the head's bias"

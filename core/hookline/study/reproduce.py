@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reproduce"]
 
-RULES_OUT = frozenset({"torch", "machine", "arithmetic", "device", "threads", "kernels"})
+RULES_OUT = frozenset({"processes", "torch", "machine", "arithmetic", "device", "threads", "kernels"})
 """What must be unchanged for sums to round equally. Another processor or changed code may still give equal bits; the
 comparison shows whether they do."""
 CALLED = {"arithmetic": "the matrix library", "threads": "the number of CPU threads", "machine": "the machine type"}
@@ -90,7 +90,7 @@ def reproduce(
         again.note(reproduces=first.id)
         again.journal.take_over(first.journal)
         if len(first.journal):
-            told(f"replayed: {len(first.journal)} recorded answers, from {first.journal.path}; none is asked for again")
+            told(f"replayed: {len(first.journal)} recorded answers, from {first.directory}; none is asked for again")
         with threads(number):
             begin(again, plan)
             made = [phase for phase in plan.phases if phase.spec.name in phases]
@@ -99,7 +99,7 @@ def reproduce(
         again.close()
     asked = len(again.journal) - len(first.journal)
     if asked:
-        told(f"asked anew: {asked} answers that {first.journal.path} does not hold")
+        told(f"asked anew: {asked} answers that {first.directory} does not hold")
     counts, differences = _compare(first, Run.read(directory), phases)
     kept = f"{_count(counts['rows'], 'row')}, {_count(counts['evaluations'], 'evaluation')}"
     if differences:

@@ -31,7 +31,10 @@ def launch(command: Sequence[str], processes: int) -> int:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     ranks: list[subprocess.Popen[bytes]] = []
 
+    asked: list[int] = []
+
     def pass_on(number: int, frame: Any) -> None:
+        asked.append(number)
         for rank in ranks:
             with contextlib.suppress(OSError):
                 rank.send_signal(number)
@@ -43,7 +46,7 @@ def launch(command: Sequence[str], processes: int) -> int:
             environment = {"OMP_NUM_THREADS": threads, **os.environ, **place, LAUNCHER: str(reads)}
             # a session of its own, so that a terminal's Ctrl-C reaches each rank once, from here
             ranks.append(subprocess.Popen(command, env=environment, pass_fds=[reads], start_new_session=True))
-        return _wait(ranks)
+        return _wait(ranks, asked)
     finally:
         for process in ranks:
             process.kill()
@@ -53,8 +56,8 @@ def launch(command: Sequence[str], processes: int) -> int:
         os.close(writes)
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all ranks, and end those that do not follow one that failed."""
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> int:
+    """Wait for all ranks, and end those that do not follow one that failed. asked: the signals that were passed on."""
     ended_by = float("inf")
     while any(rank.poll() is None for rank in ranks):
         codes = [rank.returncode for rank in ranks if rank.returncode]
@@ -69,6 +72,9 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
             rank.wait()
     codes = [rank.returncode for rank in ranks]
     told = [code for code in codes if code > 0]
+    if min(codes) < 0 and not told and asked:  # before the run had begun, so nothing is lost
+        print("interrupted before the run began", file=sys.stderr)
+        return 128 + asked[0]
     if min(codes) < 0 and not told:
         number = next(i for i, code in enumerate(codes) if code < 0)
         name = signal.Signals(-codes[number]).name

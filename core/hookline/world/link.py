@@ -51,6 +51,8 @@ class Link:
         """timeout: seconds that ranks wait for one another. Raises ServiceError if not all ranks come."""
         self.rank, self.size, self.local, self.timeout = place.rank, place.size, place.local, timeout
         self._count, self._summing = 0, False
+        self.stepping = False
+        """Whether the ranks take steps; while they begin or end a phase, one may work alone for longer than in a step."""
         join = min(JOIN, timeout)
         try:
             os.environ.update(place.environment())  # SLURM's names become torch's
@@ -147,15 +149,20 @@ class Link:
                 raise cause
             if self.watch.waits(missing):
                 asked = now
-            elif missing and now - asked > self.timeout + (LATER if self.rank else 0):
+            elif missing and now - asked > self._limit + (LATER if self.rank else 0):
                 raise self._missing(missing, what)
         return {rank: bytes(message[8:]) for rank, message in got.items()}
+
+    @property
+    def _limit(self) -> float:
+        """Seconds that ranks wait for one another now."""
+        return self.timeout if self.stepping else max(self.timeout, JOIN)
 
     def _missing(self, ranks: Iterable[int], what: str) -> ServiceError:
         """The sentence about an exchange to which not every rank came."""
         told = "; ".join(f"rank {rank} did not come and was last seen in {self.watch.where(rank)}" for rank in ranks)
         err = ServiceError(
-            f"the ranks waited {self.timeout:g} s for {what}: {told}",
+            f"the ranks waited {self._limit:g} s for {what}: {told}",
             "if that may take longer, raise --timeout; otherwise run the same command again",
         )
         err.teller = self.rank  # rank 0 may be the one that hangs

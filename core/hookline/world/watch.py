@@ -73,12 +73,12 @@ class Watch:
         """Within the block, this rank waits for somebody outside the run, for as long as it takes."""
         count, what, _ = self._place
         self._place = (count, what, True)
-        self._tell()
+        self.tell()
         try:
             yield
         finally:
             self._place = (count, what, False)
-            self._tell()
+            self.tell()
 
     def waits(self, ranks: Iterable[int]) -> bool:
         """Whether one of these ranks waits for somebody outside the run, and has just said so."""
@@ -127,7 +127,7 @@ class Watch:
                 now = (*self._place, self.doing(), time.monotonic() // 1)
                 if told != now:  # at least once a second
                     told = now
-                    self._tell()
+                    self.tell()
                 for key, _ in selector.select(BEAT):
                     if key.data is None:
                         selector.unregister(key.fileobj)
@@ -159,7 +159,8 @@ class Watch:
                 self._end(message["failed"])
         return True
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell the others where this rank is."""
         count, what, patient = self._place
         others = self.rank == 0 and self.waits(self._seen)  # the other ranks see only rank 0
         doing = self.doing()

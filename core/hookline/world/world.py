@@ -51,10 +51,26 @@ class World:
         """Whether this is rank 0, which writes files and speaks to trackers and to the terminal."""
         return self.rank == 0
 
-    def follow(self, doing: Callable[[], str]) -> None:
-        """doing: says what the main thread is doing, e.g. a component's hook, for errors about ranks that do not come."""
+    def follow(self, doing: Callable[[], str]) -> Callable[[], None] | None:
+        """doing: says what the main thread is doing, e.g. a component's hook, for errors about ranks that do not come.
+
+        Returns a function to call when that changes; None for a single process.
+        """
+        if self._link is None:
+            return None
+        self._link.watch.doing = doing
+        return self._link.watch.tell
+
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """A block in which the ranks take steps, and wait for one another no longer than the run's timeout."""
         if self._link:
-            self._link.watch.doing = doing
+            self._link.stepping = True
+        try:
+            yield
+        finally:
+            if self._link:
+                self._link.stepping = False
 
     def patient(self) -> Any:
         """A block in which this rank waits for somebody outside the run; the others then wait for it without limit."""

@@ -20,9 +20,12 @@ class Export(Command):
         """The phase whose model is exported; default: the last finished phase."""
         best: bool = False
         """Export the weights that `save.best` kept."""
+        adapter: bool = False
+        """Export the adapter alone, for peft; by default it is merged into the weights."""
 
     has_json = False
 
     def run(self, out: Out) -> int:
-        hookline.export(self.config.run, self.config.folder, self.config.phase, self.config.best, say=out.text)
+        c = self.config
+        hookline.export(c.run, c.folder, c.phase, c.best, say=out.text, adapter=c.adapter)
         return 0
