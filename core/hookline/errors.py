@@ -163,7 +163,11 @@ def frames_of(err: BaseException) -> str:
 
 def cause(err: BaseException) -> str:
     """An exception as part of a message: `ValueError: text`, or the type alone if the exception has no text."""
-    return f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+    try:
+        text = str(err)
+    except Exception:  # the exception's own __str__ fails
+        return f"{type(err).__name__}, whose text cannot be read"
+    return f"{type(err).__name__}: {text}" if text else type(err).__name__
 
 
 def a(noun: str) -> str:

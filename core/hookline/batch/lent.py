@@ -26,6 +26,7 @@ class Lent:
         """values: of these, batches are watched. weights: tensors of each role, which are only read."""
         self.closely = closely
         """Whether contents are compared too."""
+        self._settings = _settings()
         self._tensors: list[tuple[str, Tensor, int, int]] = []
         self._records: list[tuple[Sequence[Record], Sequence[Record]]] = []
         self._weights = {name: (tensors, _norms(tensors)) for name, tensors in (weights or {}).items()}
@@ -40,6 +41,11 @@ class Lent:
                 if self.closely:
                     self._records.append((batch.records, [own(record) for record in batch.records]))
 
+    def setting_changed(self) -> str:
+        """Which of torch's settings for the whole process has changed, as a message names it; empty if none has."""
+        now = _settings()
+        return next((name for name, value in self._settings.items() if now[name] != value), "")
+
     def changed(self) -> str:
         """What has changed, as a message names it; empty if nothing has."""
         for name, tensor, version, before in self._tensors:
@@ -52,6 +58,15 @@ class Lent:
             if not torch.equal(_norms(tensors), norms):
                 return f"the weights of '{name}'"
         return ""
+
+
+def _settings() -> dict[str, object]:
+    """torch's settings for the whole process."""
+    return {
+        "torch's default dtype": torch.get_default_dtype(),
+        "whether torch computes gradients": torch.is_grad_enabled(),
+        "the number of torch's threads": torch.get_num_threads(),
+    }
 
 
 def differ(record: Record, before: Record) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hookline.cli.out import Printer
-from hookline.errors import ExperimentError, HooklineError, PluginError, shorten
+from hookline.errors import ExperimentError, HooklineError, PluginError, cause, shorten
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.storage.paths import expanded
@@ -110,7 +110,7 @@ def _answer(command: Command, out: Printer, offer: Offer) -> int:
     except BaseException as err:
         if offer.built_in or (isinstance(err, BrokenPipeError) and out.unread()):
             raise
-        what = f"{type(err).__name__}: {err}" if str(err) else type(err).__name__
+        what = cause(err)
         raise PluginError(
             f"{offer} failed: {what}", offer.repair if offer.path else f"report it to its authors, or: {offer.repair}"
         ) from err

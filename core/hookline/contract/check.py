@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from hookline.batch.stages import Batch
 from hookline.contract.component import Component
 from hookline.contract.engine import Engine
 from hookline.contract.fields import Config
@@ -78,8 +79,15 @@ def check_class(cls: Any, kind: str, who: str) -> type[Component]:
         plain = isinstance(value, Collection) and not isinstance(value, str)
         if not isinstance(value, property) and not (plain and all(isinstance(item, wanted) for item in value)):
             raise PluginError(
-                f"{who}: {name} is {value!r:.60}", f"write a set or tuple of {wanted.__name__}, even for one item"
+                f"{who}: {name} is {_shown(value)}", f"write a set or tuple of {wanted.__name__}, even for one item"
             )
+    if not (isinstance(cls.takes, type) and issubclass(cls.takes, Batch)):
+        raise PluginError(f"{who}: takes is {_shown(cls.takes)}", "name a stage: Batch, Rollout, Scored or Advantaged")
+    for name, form in (("exempt", Mapping), ("promises", Collection)):
+        value = getattr(cls, name)
+        if not isinstance(value, form) or isinstance(value, str):
+            what = "a dict of law: reason" if name == "exempt" else "a set of names of laws"
+            raise PluginError(f"{who}: {name} is {_shown(value)}", f"write {what}")
     for name in dir(cls):
         if not name.startswith("hookline_"):
             continue
@@ -151,6 +159,14 @@ def _check_methods(cls: type[Component], who: str) -> None:
     gives = inspect.getattr_static(cls, "gives")
     if issubclass(cls, Engine) and not isinstance(gives, property) and "score" in gives and cls.score is Engine.score:
         raise PluginError(f"{who} gives 'score' and has no method score", "define it, or remove 'score' from gives")
+
+
+def _shown(value: object) -> str:
+    """A plugin's value as part of a message, also where its own __repr__ fails."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _what(thing: Any) -> str:

@@ -23,7 +23,7 @@ from hookline.data import formats
 from hookline.data.formats import by_suffix, format_and_file
 from hookline.data.names import is_task
 from hookline.data.tasks import task_and_split, task_offer
-from hookline.errors import DataError, HooklineError, PluginError, nearest, shorten
+from hookline.errors import DataError, HooklineError, PluginError, cause, nearest, shorten
 from hookline.registry.offers import Offer
 from hookline.storage.disguised import compressed, pointer
 from hookline.storage.folders import look
@@ -194,7 +194,7 @@ def _read(reader: Format, path: Path) -> tuple[Sequence[Record], str]:
         raise
     except Exception as err:
         raise PluginError(
-            f"format '{reader.instance}' failed on {path}: {type(err).__name__}: {err}",
+            f"format '{reader.instance}' failed on {path}: {cause(err)}",
             "raise DataError for a bad file",
         ) from err
 

@@ -109,8 +109,14 @@ def ask(component: Component, slot: Slot, hook: str, arguments: Mapping[str, Any
     with blame(slot, hook):
         answer = method(**given)
         _refuse_changes(lent, slot, hook)
-        return (
-            _late(answer, lent, slot, hook) if inspect.isawaitable(answer) else checked(answer, hook, slot, arguments)
+        if not inspect.isawaitable(answer):
+            return checked(answer, hook, slot, arguments)
+        if hook == "hookline_reward":
+            return _late(answer, lent, slot, hook)
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise PluginError(
+            f"{slot.offer}: {hook} returned a coroutine, which only hookline_reward may", "use ctx.wait(…) inside the hook"
         )
 
 
@@ -170,6 +176,11 @@ def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def _refuse_changes(lent: Lent, slot: Slot, hook: str) -> None:
+    if setting := lent.setting_changed():
+        raise PluginError(
+            f"{slot.offer} changed {setting} during {hook}, for every other component too",
+            "set it in a `with` block, or set it back before returning",
+        )
     if changed := lent.changed():
         raise PluginError(
             f"{slot.offer} changed {changed} in place during {hook}; later hooks read the same",

@@ -91,6 +91,8 @@ class PhaseLoop:
             self._steps(stopping)
         if said := nothing_to_train(self.planned, self._figures()):
             session.run.notice(said)
+        if self.planned.feedback and not self.phase.counters.collected:
+            session.run.notice(f"phase '{name}' collected no judgement in {self.spec.steps} steps")
         self.checkpoint.finish()
         asked = int(session.world.max(stopping.code, "the signals"))
         if asked and self.planned is not session.plan.phases[-1]:

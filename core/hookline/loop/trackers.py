@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hookline.contract.component import Component
+from hookline.errors import cause
 from hookline.registry.slot import Slot
 from hookline.runs.run import Run
 
@@ -45,5 +46,5 @@ class Trackers:
             except (Exception, SystemExit) as err:
                 self._failed.add(slot.instance)
                 self.run.notice(
-                    f"tracker '{slot.instance}' failed and is no longer called: {type(err).__name__}: {err}"
+                    f"tracker '{slot.instance}' failed and is no longer called: {cause(err)}"
                 )

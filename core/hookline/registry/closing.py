@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from hookline.errors import cause
 from hookline.registry.slot import Slot
 
 __all__ = ["close_all"]
@@ -40,7 +41,7 @@ def close_all(slots: Sequence[Slot], answers: asyncio.Runner, notice: Callable[[
                 f"{slot.offer} was not closed: close() took longer than {seconds:.2g} s, its share of the {all_have}"
             )
         except (Exception, SystemExit) as err:
-            notice(f"{slot.offer} failed to close: {type(err).__name__}: {err}")
+            notice(f"{slot.offer} failed to close: {cause(err)}")
 
 
 class _TooLong(BaseException):

@@ -17,7 +17,7 @@ import torch
 from hookline.contract.check import KIND_OF_HOOK, check_class, hook_methods, kind_of
 from hookline.contract.component import Component
 from hookline.contract.kinds import KINDS, taught
-from hookline.errors import HooklineError, PluginError, ServiceError, nearest
+from hookline.errors import HooklineError, PluginError, ServiceError, cause, nearest
 from hookline.registry.offers import Offer
 from hookline.testing import generators
 from hookline.testing.subject import Subject, offer_of
@@ -234,7 +234,7 @@ def judge(one: Law, subject: Subject) -> Verdict:
         except Exception as err:
             at = traceback.extract_tb(err.__traceback__)[-1]
             where = f"{Path(at.filename).name}:{at.lineno}"
-            return Verdict(one.name, one.meaning, "fail", f"{type(err).__name__}: {err} ({where}, in {at.name})")
+            return Verdict(one.name, one.meaning, "fail", f"{cause(err)} ({where}, in {at.name})")
 
 
 def stands(subject: Subject) -> str:

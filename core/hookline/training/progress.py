@@ -51,6 +51,9 @@ def nothing_learned(phase: PlannedPhase, rows: Sequence[Mapping[str, Any]], fail
         return NumbersError(f"{head}, because '{update}' took no optimiser step", "call ctx.train in hookline_update")
     if not any(row.get("learning_rate", 0.0) for row in rows):
         return NumbersError(f"{head}, because the learning rate of '{update}' was 0", "raise lr")
+    if any(row.get("grad_norm", 0.0) and row.get("learning_rate", 0.0) for row in rows):
+        rate = max(row.get("learning_rate", 0.0) for row in rows)
+        return NumbersError(f"{head}, because no weight changed at a learning rate of {rate:g}", "raise lr")
     why = f"{head}, because every gradient of '{update}' was 0"
     if compares and not any("equal_groups" in row for row in rows):
         dropped = _total(rows, "unjudged")

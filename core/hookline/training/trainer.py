@@ -73,7 +73,7 @@ class Trainer:
         self.parameters = named
         self.taken = 0
         self.learned = False
-        """Whether an optimiser step has followed a gradient that was not zero."""
+        """Whether an optimiser step that followed a gradient has changed a weight."""
 
     def train(
         self,
@@ -118,11 +118,13 @@ class Trainer:
         total, logged = self._add_up(total, logged)
         norm = self._clip()
         began = time.perf_counter()
+        before = None if self.learned else [p.detach().clone() for p in self.parameters.values()]
         rate = self.optimiser.step(learning_rate(self.config, self.taken, *self.progress))
         self.ctx.log("optimiser_seconds", time.perf_counter() - began)
         self.optimiser.zero()
         self.taken += 1
-        self.learned = self.learned or (norm > 0 and rate > 0)
+        if before is not None and norm > 0 and rate > 0:
+            self.learned = any(not torch.equal(old, p) for old, p in zip(before, self.parameters.values()))
         for role in self.trained:
             role.version += 1
         log = self.ctx.log

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from hookline.errors import HooklineError, PluginError, ServiceError
+from hookline.errors import HooklineError, PluginError, ServiceError, cause
 from hookline.world.exits import at_once
 from hookline.world.place import Place
 from hookline.world.watch import AGAIN, Watch, line
@@ -204,7 +204,7 @@ class Link:
 
     def fail(self, err: BaseException, known: bool = False) -> None:
         """Tell the other ranks why this one ends, so that they end with the same sentence. known: they raise it too."""
-        told = err if isinstance(err, HooklineError) else HooklineError(f"{type(err).__name__}: {err}")
+        told = err if isinstance(err, HooklineError) else HooklineError(cause(err))
         self.watch.fail(None if known else told)
         at_once[0] = True
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hookline.contract.component import Component
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, cause
 from hookline.registry.construct import construct
 from hookline.testing.harness import waited
 from hookline.testing.subject import Subject
@@ -53,5 +53,5 @@ def closes(subject: Subject) -> str | None:
             if inspect.isawaitable(answer):
                 asyncio.run(waited(answer))
         except Exception as err:
-            raise Broken(f"close() {time} raises {type(err).__name__}: {err}") from None
+            raise Broken(f"close() {time} raises {cause(err)}") from None
     return None

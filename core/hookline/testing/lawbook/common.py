@@ -12,7 +12,7 @@ from torch import Tensor
 from hookline.contract.check import hook_methods
 from hookline.contract.component import docstring_of
 from hookline.contract.fields import UpdateConfig
-from hookline.errors import HooklineError
+from hookline.errors import HooklineError, cause
 from hookline.loop.loop import PhaseLoop
 from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import apart
@@ -122,7 +122,7 @@ def no_rows(subject: Subject) -> str | None:
         try:
             answer = harness.around(hook, inner, **{name: empty}) if wraps else harness.ask(hook, **{name: empty})
         except Exception as err:
-            raise Broken(f"{hook} fails on a batch without rows: {type(err).__name__}: {err}") from None
+            raise Broken(f"{hook} fails on a batch without rows: {cause(err)}") from None
         if wraps and hook != "hookline_update" and not isinstance(answer, type(inner)):
             raise Broken(f"{hook} makes a {type(answer).__name__} of a {type(inner).__name__} without rows")
         figures, _ = harness.loop.phase.metrics.collect()
@@ -231,7 +231,7 @@ def options_do_something(subject: Subject) -> str | None:
                 harness.step(3)
                 known[key] = {**handed, **harness.weights()}
             except Exception as err:  # a failure is an effect, too
-                known[key] = f"{type(err).__name__}: {err}"
+                known[key] = cause(err)
             finally:
                 harness.close()
         return known[key]

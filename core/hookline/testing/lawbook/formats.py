@@ -11,7 +11,7 @@ from hookline.batch.stages import Record
 from hookline.contract.format import Format
 from hookline.data.formats import needed
 from hookline.data.sources import digest
-from hookline.errors import DataError
+from hookline.errors import DataError, cause
 from hookline.testing.lawbook.apart import made
 from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
@@ -100,5 +100,5 @@ def refuses(subject: Subject) -> str | None:
             if path.name not in str(err):
                 raise Broken(f"a file with {what}: '{err.message}' does not name the file") from None
         except Exception as err:
-            raise Broken(f"a file with {what} raises {type(err).__name__}: {err}") from None
+            raise Broken(f"a file with {what} raises {cause(err)}") from None
     return None
