@@ -47,8 +47,12 @@ def test_a_coroutine_from_a_hook_that_is_not_awaited_is_named(
 
 @pytest.mark.parametrize(
     ("attribute", "said"),
-    [("takes = 3", "takes is 3"), ("exempt = 3", "exempt is 3"), ("needs = {type('R', (), {'__repr__': lambda s: 1/0})()}", "cannot be shown")],
-)  # fmt: skip
+    [
+        ("takes = 3", "takes is 3"),
+        ("exempt = 3", "exempt is 3"),
+        ("needs = {type('R', (), {'__repr__': lambda s: 1 / 0})()}", "cannot be shown"),
+    ],
+)
 def test_what_a_class_declares_is_checked(attribute: str, said: str, plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     path = plugin(
         f"""
