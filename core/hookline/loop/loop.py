@@ -91,7 +91,7 @@ class PhaseLoop:
             self._steps(stopping)
         if said := nothing_to_train(self.planned, self._figures()):
             session.run.notice(said)
-        if self.planned.feedback and not self.phase.counters.collected:
+        elif self.planned.feedback and not self.phase.counters.collected:
             session.run.notice(f"phase '{name}' collected no judgement in {self.spec.steps} steps")
         self.checkpoint.finish()
         asked = int(session.world.max(stopping.code, "the signals"))
