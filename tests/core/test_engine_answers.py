@@ -258,7 +258,10 @@ def test_a_constructor_may_read_code(plugin: Write, tiny: Tiny) -> None:
         plan(tiny(reward={"use": "mine", "reads": "/etc/hostname"}), plugins=[path])
 
 
-@pytest.mark.parametrize(("judged", "sentence"), [(True, "collected no judgement in 2 steps"), (False, "had judged rows in none of its 2 steps")])
+@pytest.mark.parametrize(
+    ("judged", "sentence"),
+    [(True, "collected no judgement in 2 steps"), (False, "had judged rows in none of its 2 steps")],
+)
 def test_a_phase_without_rows_says_so(plugin: Write, tiny: Tiny, tmp_path: Path, judged: bool, sentence: str) -> None:
     path = plugin(f"""
     class Mine(Component):

@@ -181,6 +181,60 @@ def test_the_clock_stands_still_for_a_run(shelf: Path) -> None:
     assert "Today is 29 Feb 2020." in seen(made, {"messages": TALK})
 
 
+@pytest.mark.parametrize("asked", ["strftime_now('%d %b ' ~ '%Y')", "strftime_now(form)", "strftime_now(format='%-d %B %Y')"])
+def test_a_template_may_ask_the_clock_in_any_way(asked: str, shelf: Path) -> None:
+    made = having(shelf, "{% set form = '%d.%m.%Y' %}{{ " + asked + " }} " + MARKED)
+    assert made.chat is not None
+    made.chat.clock = datetime(2020, 2, 9)
+    assert seen(made, {"messages": TALK}).startswith(("09 Feb 2020 ", "09.02.2020 ", "9 February 2020 "))
+
+
+def test_a_folders_template_for_tools_is_used_where_a_row_has_some(shelf: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "named"
+    shutil.copytree(shelf / "qwen2", folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool_use.jinja").write_text("TOOLS {{ tools | length }} " + MARKED)
+    made = Tokenizer.load(folder)
+    assert seen(made, {"messages": TALK, "tools": [{"type": "function"}]}).startswith("TOOLS 1 open")
+    assert seen(made, {"messages": TALK}).startswith("<|im_start|>system")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    made.save(kept)
+    assert seen(Tokenizer.load(kept), {"messages": TALK, "tools": [{"type": "function"}]}).startswith("TOOLS 1")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("tokenizer_config.json", '{"eos_token": "<|nope|>"}', "names the eos_token '<|nope|>', which tokenizer.json does not have"),
+        ("generation_config.json", "{", "generation_config.json cannot be read"),
+        ("generation_config.json", "[]", "generation_config.json does not hold an object"),
+    ],
+)
+def test_files_of_a_folder_that_are_wrong_are_named(file: str, text: str, said: str, shelf: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "wrong"
+    shutil.copytree(shelf / "qwen2", folder)
+    (folder / file).write_text(text)
+    with pytest.raises(DataError) as caught:
+        Tokenizer.load(folder)
+    assert said in str(caught.value)
+
+
+def test_a_template_beside_tokenizer_json_alone_is_read_and_null_is_no_prompt(shelf: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(shelf / "qwen2" / name, folder)
+    made = Tokenizer.load(folder)
+    assert seen(made, {"messages": TALK, "prompt": None}) == seen(Tokenizer.load(shelf / "qwen2"), {"messages": TALK})
+
+
 def test_share_gpts_names_are_read(shelf: Path) -> None:
     made = Tokenizer.load(shelf / "qwen2")
     turns = [{"from": "human", "value": "open"}, {"from": "gpt", "value": "read it"}]
@@ -192,9 +246,15 @@ def test_share_gpts_names_are_read(shelf: Path) -> None:
     [
         ({"messages": "open"}, "`messages` is not a conversation"),
         ({"messages": [["user", "open"]]}, "message 1 is not an object"),
-        ({"messages": [{"content": "open"}]}, "message 1 has no `role`; it has: content"),
+        ({"messages": [{"content": "open"}]}, "message 1 has no text as `role`; it has: content"),
         ({"messages": [{"role": "user"}]}, "message 1 of 'user' has no `content`"),
         ({"messages": [USER]}, "no message of an assistant to learn from"),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": 5}]}, "`tool_calls` is not a list of objects"),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": [{"function": "open"}]}]}, "the function of a call is not"),
+        ({"conversations": [{"from": ["x"], "value": "a"}]}, "message 1 has no text as `role`"),
+        ({"messages": TALK, "chat_template_kwargs": [1]}, "`chat_template_kwargs` is not an object"),
+        ({"messages": TALK, "tools": [{"type": "function"}]}, "has no option 'tools'"),
+        ({"messages": [USER, {"role": "assistant", "content": "a<|im_end|>b"}]}, "message 2 holds '<|im_end|>'"),
         ({"prompt": [USER], "completion": 3}, "`completion` is not a conversation"),
         ({"prompt": [USER], "completion": [ANSWER], "images": ["a.png"]}, "'images' cannot be encoded"),
         ({"chosen": [USER], "rejected": [ANSWER]}, "do not begin with the same messages"),

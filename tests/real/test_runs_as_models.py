@@ -64,3 +64,11 @@ def test_an_adapter_is_exported_alone_or_merged(shelf_of_folders: Path, tmp_path
     plain = hookline.run(experiment(base, "sft", phases(files)["sft"]), out=tmp_path / "plain")
     with pytest.raises(hookline.HooklineError, match="has no adapter"):
         hookline.export(plain, tmp_path / "none", adapter=True)
+    with pytest.raises(hookline.HooklineError, match="holds an adapter beside the weights of its base"):
+        hookline.run(experiment(run.directory, "dpo", phases(files)["dpo"]), out=tmp_path / "again")
+
+
+def test_a_reward_model_gives_no_answers(shelf_of_folders: Path, tmp_path: Path) -> None:
+    run = hookline.run(experiment(shelf_of_folders / "qwen2", "rm", phases(rows(tmp_path))["rm"]), out=tmp_path / "run")
+    with pytest.raises(hookline.HooklineError, match="is a reward model, which gives no answers"):
+        hookline.generate(run, ["open"])

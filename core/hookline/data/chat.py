@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -23,7 +23,9 @@ Learn = Literal["all", "last"]
 """Which assistant turns of a conversation are learned."""
 SENDERS = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "observation": "tool"}
 """ShareGPT's names of roles."""
-ALWAYS = {"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"}
+DIRECTIVES = [f"%{flag}{one}" for flag in ("-", "") for one in "aAbBcdHIjmMpSuUwWxXyYeDFT"]
+"""What a template may ask of the clock."""
+ALWAYS = {"messages", "add_generation_prompt", "strftime_now", "raise_exception"}
 """Names in a template that are not options."""
 
 
@@ -41,16 +43,28 @@ def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
         own = _without_none(message)
         if "from" in own and "value" in own:
             sender = own.pop("from")
-            own = {"role": SENDERS.get(sender, sender), "content": own.pop("value"), **own}
+            own = {
+                "role": SENDERS.get(sender, sender) if isinstance(sender, str) else sender,
+                "content": own.pop("value"),
+                **own,
+            }
         if not isinstance(own.get("role"), str):
             raise DataError(
-                f"{where}, message {turn + 1} has no `role`; it has: {', '.join(map(str, message)) or 'nothing'}",
+                f"{where}, message {turn + 1} has no text as `role`; it has: {', '.join(map(str, message)) or 'nothing'}",
                 "name who speaks: system, user, assistant or tool",
             )
         if not {"content", "tool_calls", "reasoning_content", "reasoning", "thinking"} & own.keys():
             raise DataError(f"{where}, message {turn + 1} of '{own['role']}' has no `content`", "write its text")
-        for call in own.get("tool_calls") or ():
-            function = call.get("function", call) if isinstance(call, dict) else {}
+        calls = own.get("tool_calls") or ()
+        if not isinstance(calls, list | tuple) or not all(isinstance(call, dict) for call in calls):
+            raise DataError(f"{where}, message {turn + 1}: `tool_calls` is not a list of objects", "write one per call")
+        for call in calls:
+            function = call.get("function", call)
+            if not isinstance(function, dict):
+                raise DataError(
+                    f"{where}, message {turn + 1}: the function of a call is not an object",
+                    "write {name: …, arguments: …}",
+                )
             if isinstance(function.get("arguments"), str):
                 try:
                     function["arguments"] = json.loads(function["arguments"])
@@ -83,6 +97,8 @@ class ChatTemplate:
     """Ids that end an answer."""
     control: Collection[int]
     """Ids of all special tokens."""
+    for_tools: str = ""
+    """The template for conversations with tools, if the folder has one of its own."""
     clock: datetime | None = None
     """The time that the template sees, the same for a whole run; None: now."""
 
@@ -92,9 +108,11 @@ class ChatTemplate:
         """A conversation as text, and the places that the template marks as an assistant's. start: begin the next answer."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        self._check(options, where)
-        template, clock = self._timed()
         tools = options.pop("tools", None) or None
+        if tools and self.for_tools and self.text != self.for_tools:
+            return replace(self, text=self.for_tools).render(messages, where, start, tools=tools, **options)
+        self._check({**options, **({"tools": tools} if tools else {})}, where)
+        template, clock = self._timed()
         try:
             texts, marks = render_jinja_template(
                 [list(messages)],
@@ -140,7 +158,13 @@ class ChatTemplate:
         else:
             spans = [marked[every.index(turn)] for turn in asked]
         chosen = [False] * len(ids)
-        for start, end in spans:
+        for turn, (start, end) in zip(asked, spans):
+            inside = next((token for token in ids[start : end - 1] if token in self.ends), None)
+            if inside is not None:
+                raise DataError(
+                    f"{where}: message {turn + 1} holds '{self.token(inside)}', a token that ends answers",
+                    "write the text without it",
+                )
             chosen[start:end] = [True] * (end - start)
         return ids, chosen
 
@@ -197,6 +221,8 @@ class ChatTemplate:
 
     shown: Callable[[Sequence[int]], str] = lambda ids: ""
     """From ids to text; set by the tokenizer."""
+    token: Callable[[int], str] = str
+    """From an id to its token; set by the tokenizer."""
 
     def _unlike(self, turn: int, at: int, where: str) -> DataError:
         return DataError(
@@ -207,7 +233,7 @@ class ChatTemplate:
 
     def _check(self, options: Mapping[str, Any], where: str) -> None:
         """Refuse options that the template does not read, such as a misspelt one."""
-        unknown = next((name for name in options if name not in {"tools", "documents", *self.options}), None)
+        unknown = next((name for name in options if name not in self.options), None)
         if unknown is not None:
             raise DataError(
                 f"{where}: {self.source} has no option '{unknown}'{nearest(unknown, self.options)}",
@@ -225,13 +251,13 @@ class ChatTemplate:
             tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
         except jinja2.TemplateError:
             return set()
-        return meta.find_undeclared_variables(tree) - ALWAYS - set(self.special)
+        return {*meta.find_undeclared_variables(tree), "documents"} - ALWAYS - set(self.special)
 
     def _timed(self) -> tuple[str, dict[str, Any]]:
         """The template with a fixed clock, and what it reads of that."""
         if "strftime_now" not in self.text:
             return self.text, {}
         now = self.clock or datetime.now()
-        formats = re.findall(r"strftime_now\(\s*([\"'])(.*?)\1", self.text)
-        macro = "{%- macro strftime_now(format) -%}{{ frozen_clock[format] }}{%- endmacro %}\n"
-        return macro + self.text, {"frozen_clock": {form: now.strftime(form) for _, form in formats}}
+        filters = "".join(f" | replace('{one}', frozen_clock['{one}'])" for one in DIRECTIVES)
+        macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro %}}\n"
+        return macro + self.text, {"frozen_clock": {one: now.strftime(one) for one in DIRECTIVES}}

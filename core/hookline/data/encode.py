@@ -64,16 +64,17 @@ def is_chat(record: Record, answer: str | None = None) -> bool:
     """Whether a record is a conversation."""
     if isinstance(record.get("prompt"), list):
         return True
-    if "prompt" in record:
+    if record.get("prompt") is not None:
         return False
     return any(record.get(name) for name in WHOLE) or isinstance(record.get(answer or "chosen"), list)
 
 
 def _conversation(tokenizer: Tokenizer, record: Record, answer: str | None, where: str, learn: Learn) -> Encoded:
     chat = _template(tokenizer, where)
-    options = {**(record.get("chat_template_kwargs") or {})}
-    if not isinstance(options, dict):
+    given = record.get("chat_template_kwargs") or {}
+    if not isinstance(given, Mapping):
         raise DataError(at(where, "`chat_template_kwargs` is not an object"), "write {name: value}")
+    options = dict(given)
     if record.get("tools"):
         options["tools"] = record["tools"]
     before, said = _parts(record, answer, where)
@@ -87,7 +88,7 @@ def _conversation(tokenizer: Tokenizer, record: Record, answer: str | None, wher
 
 def _parts(record: Record, answer: str | None, where: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The messages before an answer, and those of the answer; without an answer, the last ones of an assistant are left out."""
-    whole = next((name for name in WHOLE if record.get(name) and "prompt" not in record), None)
+    whole = next((name for name in WHOLE if record.get(name) and record.get("prompt") is None), None)
     if whole:
         messages = messages_of(record[whole], at(where, f"`{whole}`"))
         if answer is not None:
@@ -97,7 +98,7 @@ def _parts(record: Record, answer: str | None, where: str) -> tuple[list[dict[st
         if not messages:
             raise DataError(at(where, f"`{whole}` holds only an assistant's messages"), "begin with a user's message")
         return messages, []
-    if "prompt" in record:
+    if record.get("prompt") is not None:
         before = messages_of(record["prompt"], at(where, "`prompt`"))
         return before, [] if answer is None else _answer(record, answer, where)
     # chosen and rejected are whole conversations: what they have in common is the prompt

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Record
-from hookline.data.encode import encode
+from hookline.data.encode import encode, is_chat
 from hookline.data.formats import by_suffix, format_and_file
 from hookline.data.names import is_task
 from hookline.data.tasks import task_and_split
@@ -50,6 +50,11 @@ def as_seen(name: str, tokenizer: Tokenizer, loose: tuple[Offer, ...] = ()) -> s
         return ""
     keys = ("chosen", "completion", "messages", None)
     found = None if record is None else next(filter(None, (_encoded(tokenizer, record, key) for key in keys)), None)
+    if record is not None and is_chat(record) and (found is None or (not found.answer_ids and "prompt" not in record)):
+        try:
+            encode(tokenizer, record, answer="chosen" if "chosen" in record else "completion", where="the first row")
+        except HooklineError as err:
+            return str(err)
     if found is None:
         return ""
     text = tokenizer.decode(found.prompt_ids, special=True)

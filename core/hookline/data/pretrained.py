@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ __all__ = ["FILES", "OWN", "Pretrained", "pretrained", "template_text"]
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
-    "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "additional_chat_templates", "generation_config.json",
 )  # fmt: skip
 """The files of a folder that say how text becomes tokens, and when an answer ends; an export has them unchanged."""
 OWN = "tokenizer_choices.json"
@@ -37,6 +36,8 @@ class Pretrained:
     """None where the folder names none: a text's end then pads."""
     template: str = ""
     """The chat template, or empty."""
+    for_tools: str = ""
+    """The template that the folder has for conversations with tools, or empty."""
     source: str = ""
     """The file of the template."""
     decided: list[str] = field(default_factory=list)
@@ -53,7 +54,7 @@ def pretrained(folder: Path, choices: Mapping[str, Any]) -> Pretrained:
     ends = _ends(folder, outer, choices.get("eos"), said)
     prefix = _prefix(outer)
     said.append(f"a text begins with {_shown(outer, prefix)}" if prefix else "nothing is put before a text")
-    pad = outer.pad_token_id
+    pad = outer.pad_token_id if outer.pad_token in _vocabulary(folder) else None
     if choices.get("pad") is not None:
         pad = _id(outer, choices["pad"], "pad")
         said.append(f"padding is {choices['pad']}, as the experiment says")
@@ -82,10 +83,16 @@ def _loaded(folder: Path) -> Any:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
+    if not path.is_file():
+        return {}
+    try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    except (OSError, ValueError, RecursionError) as err:
+        why = getattr(err, "strerror", None) or " ".join(str(err).split())
+        raise DataError(f"{path} cannot be read: {why}", "restore the file") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} does not hold an object", "restore the file")
+    return found
 
 
 def _ends(folder: Path, outer: Any, asked: Sequence[str] | None, said: list[str]) -> list[int]:
@@ -93,19 +100,33 @@ def _ends(folder: Path, outer: Any, asked: Sequence[str] | None, said: list[str]
     if asked:
         said.append(f"answers end with {', '.join(asked)}, as the experiment says")
         return [_id(outer, name, "eos") for name in asked]
-    found: list[int] = [] if outer.eos_token_id is None else [int(outer.eos_token_id)]
-    sources = ["tokenizer_config.json"] if found else []
+    named, known = _json(folder / "tokenizer_config.json"), _vocabulary(folder)
+    for key in ("eos_token", "bos_token", "pad_token"):
+        token = named.get(key)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and token not in known:
+            raise DataError(
+                f"{folder / 'tokenizer_config.json'} names the {key} '{token}', which tokenizer.json does not have",
+                "correct the name in that file",
+            )
+    own = outer.eos_token_id is not None and outer.eos_token in known  # a class may name one that the folder lacks
+    found: list[int] = [int(outer.eos_token_id)] if own else []
+    sources = (["tokenizer_config.json"] if "eos_token" in named else ["transformers' class"]) if found else []
     for name in ("generation_config.json", "config.json"):
         listed = _json(folder / name).get("eos_token_id")
-        more = [
-            i for i in (listed if isinstance(listed, list) else [listed]) if isinstance(i, int) and 0 <= i < len(outer)
-        ]
+        more = [i for i in (listed if isinstance(listed, list) else [listed]) if type(i) is int and 0 <= i < len(outer)]
         if more and (name == "generation_config.json" or not found):
             found += [i for i in more if i not in found]
             sources.append(name)
     if found:
         said.append(f"answers end with {_shown(outer, found)}, by {' and '.join(sources)}")
     return found
+
+
+def _vocabulary(folder: Path) -> set[str]:
+    from tokenizers import Tokenizer as Inner
+
+    return set(Inner.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True))
 
 
 def _id(outer: Any, name: str, key: str) -> int:
@@ -129,10 +150,15 @@ def _find_template(found: Pretrained, folder: Path, asked: str | None) -> None:
     if asked is not None:
         found.template, found.source = asked, "the experiment's chat_template"
     else:
-        template = found.outer.chat_template
+        template, jinja = found.outer.chat_template, (folder / "chat_template.jinja").is_file()
         if isinstance(template, dict):
-            template = template.get("default") or next(iter(template.values()), "")
-        jinja = (folder / "chat_template.jinja").is_file()
+            found.for_tools = template.get("tool_use", "")
+            name = "default" if "default" in template else next(iter(template), "")
+            template = template.get(name, "")
+            if name != "default":
+                found.decided.append(f"of the folder's chat templates, '{name}' is used, as none is called default")
+        if not template and jinja:
+            template = template_text(str(folder / "chat_template.jinja"))
         found.template = template or ""
         found.source = str(folder / ("chat_template.jinja" if jinja else "tokenizer_config.json"))
     if found.template:

@@ -113,8 +113,9 @@ class Tokenizer:
             encode,
             ends,
             {i for i, token in rendered.get_added_tokens_decoder().items() if token.special},
+            found.for_tools,
         )
-        self.chat.shown = lambda ids: self.decode(ids)
+        self.chat.shown, self.chat.token = self.decode, rendered.id_to_token
         try:
             ids, chosen = self.chat.turns(PROBE, "a probe")
         except DataError:
@@ -221,8 +222,7 @@ class Tokenizer:
             self.inner.save(str(folder / "tokenizer.json"), pretty=False)
             return
         for name in (*FILES, "config.json"):
-            if (self.folder / name).is_file():
-                shutil.copy(self.folder / name, folder / name)
+            self._copy(name, folder)
         if self.choices:
             (folder / OWN).write_text(json.dumps(self.choices), encoding="utf-8")
 
@@ -240,9 +240,16 @@ class Tokenizer:
             PreTrainedTokenizerFast(tokenizer_object=self.inner, pad_token=pad, **words).save_pretrained(folder)
             return
         for name in FILES:
-            if (self.folder / name).is_file():
-                shutil.copy(self.folder / name, folder / name)
+            self._copy(name, folder)
         self._write_choices(folder)
+
+    def _copy(self, name: str, folder: Path) -> None:
+        """Copy a file, or a folder of files, of the folder that the tokenizer is from."""
+        assert self.folder is not None
+        if (self.folder / name).is_file():
+            shutil.copy(self.folder / name, folder / name)
+        elif (self.folder / name).is_dir():
+            shutil.copytree(self.folder / name, folder / name, dirs_exist_ok=True)
 
     def _write_choices(self, folder: Path) -> None:
         settings, generation = folder / "tokenizer_config.json", folder / "generation_config.json"

@@ -47,6 +47,7 @@ class Causal(Family):
         from transformers import AutoModelForCausalLM
 
         check_folder(str(folder))
+        _refuse_adapter(Path(folder))
         quiet()
         try:
             net, about = AutoModelForCausalLM.from_pretrained(
@@ -235,6 +236,15 @@ class Causal(Family):
         weight, bias = self.output(net)
         state.hidden_BH = hidden_BH
         state.logits_BV = torch.nn.functional.linear(hidden_BH.to(weight.dtype), weight, bias).float()
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Refuse the folder of a phase that trained an adapter, whose weights are beside those of the base."""
+    about = folder / "role.json"
+    if about.is_file() and '"base_model.model.' in about.read_text(encoding="utf-8"):
+        raise ExperimentError(
+            f"{folder} holds an adapter beside the weights of its base", "merge it first: hookline export RUN DIR; then name DIR"
+        )
 
 
 _CACHES_AGREE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()

@@ -85,14 +85,16 @@ def _evaluate_folder(
         raise ExperimentError(
             f"phase '{kept.get('name')}' has no evaluation", "add `evaluate:` to it, or choose --phase"
         )
-    path = str(model.directory if isinstance(model, Run) else model)
-    alone = {**values, "model": {"path": path}, "phases": [{**kept, "steps": 1}], "trackers": []}
-    alone.pop("tokenizer", None)
-    alone.pop("matrix", None)
-    planned = plan(alone)
     with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = Path(model.directory if isinstance(model, Run) else model)
+        folder = export(path, place / "model") if Run.is_one(expanded(path)) else path
+        alone = {**values, "model": {"path": str(folder)}, "phases": [{**kept, "steps": 1}], "trackers": []}
+        alone.pop("tokenizer", None)
+        alone.pop("matrix", None)
+        planned = plan(alone)
         stack.enter_context(threads(planned.experiment.threads))
-        run = open_run(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run", planned)
+        run = open_run(place / "run", planned)
         stack.callback(run.close)
         return _judged(stack.enter_context(open_phase(run, planned)), rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,8 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Iterator[Speaker]:
     with tempfile.TemporaryDirectory() as place:
         run, phase = _run_of(path)
         folder = export(run, Path(place) / "model", phase) if run else Path(model_folder(str(path)))
+        if "ForSequenceClassification" in str(_json_of(folder / "config.json").get("architectures")):
+            raise ExperimentError(f"{path} is a reward model, which gives no answers", "name a run or phase that draws")
         family = Causal(Causal.Config())
         family.instance = "causal"
         net = family.load(folder)
@@ -110,6 +113,15 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Iterator[Speaker]:
         role = Role("policy", net.to(devices.resolve(device)), family)
         role.knows(tokenizer.vocabulary, tokenizer.gaps)
         yield Speaker(role, tokenizer)
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty if it cannot be read, which whoever loads the model says."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _run_of(path: Path) -> tuple[Path | None, str | None]:
