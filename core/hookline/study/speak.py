@@ -116,7 +116,7 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Iterator[Speaker]:
 
 
 def _json_of(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty if it cannot be read, which whoever loads the model says."""
+    """What a JSON file holds; empty if it cannot be read, which loading the model reports."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
