@@ -337,3 +337,22 @@ def test_truncation_padding_and_dropout_that_a_file_stores_are_off(shelf: Path, 
     made, plain = Tokenizer.load(odd), Tokenizer.load(shelf / "qwen2")
     assert made.encode("open the file and close it") == plain.encode("open the file and close it")
     assert seen(made, {"messages": TALK}) == seen(plain, {"messages": TALK})
+
+
+def test_text_that_looks_like_a_token_is_divided_or_refused(tmp_path: Path) -> None:
+    """A model of whole pieces has special tokens among its pieces, so the text itself becomes one."""
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    unigram = Inner(models.Unigram())
+    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="<unk>", show_progress=False)
+    unigram.train_from_iterator(["a b c d say the end </ s> <"] * 9, trainer)
+    unigram.save(str(tmp_path / "tokenizer.json"))
+    made = Tokenizer.load(tmp_path)
+    assert made.eos not in made.encode("a </s> b")
+    assert made.encode_many(["a </s> b"]) == [made.encode("a </s> b")]
+    words = Tokenizer.words(["a <|end|> b"], 100)
+    with pytest.raises(DataError, match=r"the word '<\|end\|>' is a special token"):
+        words.encode("a <|end|> b")

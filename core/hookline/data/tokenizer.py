@@ -166,6 +166,8 @@ class Tokenizer:
         looks = next((name for token in taken if (name := self.inner.id_to_token(token)) in text), None)
         if looks is None or len(looks) < 2:
             return ids  # the text's own, e.g. an unknown character
+        if self._words:
+            raise DataError(f"the word '{looks}' is a special token of the tokenizer of words", "write it otherwise, or use bpe")
         at = text.index(looks) + 1
         return self.encode(text[:at]) + self.encode(text[at:])
 
