@@ -80,6 +80,8 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> int
         name = signal.Signals(-codes[number]).name
         print(f"ServiceError: rank {number} was ended by {name} → run the same command again", file=sys.stderr)
         return 7
+    if asked and told:
+        return 128 + asked[0]
     return told[0] if told else 0
 
 
