@@ -12,8 +12,8 @@ from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.testing import check
 
-OPTIONS: dict[str, dict[str, Any]] = {"format": {"pattern": "a"}}
-"""Options that nobody could guess."""
+OPTIONS: dict[str, dict[str, Any]] = {"format": {"pattern": "a"}, "replay": {"groups": 1, "choose": "reward"}}
+"""Options that nobody could guess; where `replay` replays every group it has, their ranks change nothing."""
 QUICK = {
     "rollout": "dataset", "reward": "length", "wrapper": "whiten", "advantage": "leave-one-out", "update": "sft",
     "feedback": "simulated-annotator", "engine": "local", "environment": "process", "task": "arms", "format": "jsonl",
