@@ -36,7 +36,7 @@ test-slow: $(READY)
 	@$(BIN)/python -m pytest $(WORKERS) -m 'slow and not gpu' --hypothesis-profile thorough $(if $(SHARD),--shard $(SHARD)) $(ARGS)
 
 lint: $(READY)
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
@@ -48,7 +48,7 @@ docs: $(READY)
 	@$(BIN)/python docs/make_api.py
 
 # tests/peers/trl.json: TRL's losses on a folder and rows of ours, from an environment of its own; `make test` compares ours with them.
-test-peers:
+test-peers: $(READY)
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/pip install -q torch==2.13.0 transformers==5.23.0 trl==1.16.0
 	@mkdir -p build/peers && HF_HUB_OFFLINE=1 .venv-peers/bin/python tests/peers/trl_losses.py build/peers tests/peers/trl.json

@@ -90,7 +90,7 @@ SECTIONS = (
         "The functions behind the commands.",
         (
             "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval", "figure_interval", "Estimate",
-            "Table", "Column", "task", "__version__",
+            "Table", "Column", "rows", "task", "__version__",
         ),
     ),
     Section(

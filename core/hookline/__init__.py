@@ -47,6 +47,7 @@ _HOMES = {
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
+    "hookline.data.sources": ("rows",),
     "hookline.data.tasks": ("task",),
     "hookline.data.tokenizer": ("Tokenizer",),
     "hookline.errors": (
@@ -143,6 +144,7 @@ __all__ = [
     "put_last",
     "read_last",
     "reproduce",
+    "rows",
     "run",
     "sweep",
     "task",
@@ -178,6 +180,7 @@ if TYPE_CHECKING:
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task
+    from hookline.data.sources import rows
     from hookline.data.tasks import task
     from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,19 @@ def test_text_predicts_every_token_but_the_first_once(lab: Lab, corpus: Path) ->
     tokens = [t for row in range(len(batch)) for t in batch.response_ids(row)]
     component: Any = loop.hooks.components["rollout/text"]
     assert tokens == component.stream[1:].tolist()
+
+
+def test_a_response_shows_its_special_tokens_but_not_the_one_that_ends_it(lab: Lab, corpus: Path) -> None:
+    rollout, update = rollout_of("text", corpus)
+    loop = lab(rollout=rollout, update=update)
+    tokenizer, batch = loop.session.tokenizer, loop.hooks.rollout(loop.ctx).rows([0, 0, 0, 0])
+    mark, end, word = tokenizer.separator, tokenizer.eos, tokenizer.encode("a")[0]
+    ids_BT = torch.zeros_like(batch.token_ids_BT)
+    ids_BT[:, :3] = torch.tensor([[mark, word, end], [word, word, mark], [word, word, word], [end, word, end]])
+    length_B = torch.full((4,), 3)
+    mask_BT = torch.arange(ids_BT.shape[1]) < length_B[:, None]
+    reasons = ("stop", "length", "recorded", "recorded")
+    said = replace(batch, token_ids_BT=ids_BT, length_B=length_B, mask_BT=mask_BT, finish_reason=reasons)
+    shown = [said.response_text(row, special=True) for row in range(4)]
+    assert shown == ["<|answer|>a", "aa<|answer|>", "aaa", "<|end|>a"]
+    assert [said.response_text(row) for row in range(4)] == ["a", "aa", "aaa", "a"]

@@ -48,7 +48,9 @@ def test_a_run_that_built_its_model_starts_another_too(tiny: Callable[..., dict[
     assert first.ends == second.ends
 
 
-def test_an_adapter_is_exported_alone_or_merged(shelf_of_folders: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_exported_alone_or_merged(
+    shelf_of_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -56,6 +58,10 @@ def test_an_adapter_is_exported_alone_or_merged(shelf_of_folders: Path, tmp_path
     described = experiment(base, "sft", {**phases(files)["sft"], "model": {"adapter": {"lora": {"rank": 2}}}})
     run = hookline.run(described, out=tmp_path / "run")
     merged = AutoModelForCausalLM.from_pretrained(hookline.export(run, tmp_path / "merged"))
+    with monkeypatch.context() as alone_on_disk:
+        alone_on_disk.setattr("hookline.study.finished.export", None)  # a run is asked without a copy of its weights
+        said = hookline.generate(run, ["open the file", "close"], max_new_tokens=12, temperature=0)
+    assert hookline.generate(tmp_path / "merged", ["open the file", "close"], max_new_tokens=12, temperature=0) == said
     alone = hookline.export(run, tmp_path / "alone", adapter=True)
     assert not (alone / "model.safetensors").exists()
     net = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), alone)

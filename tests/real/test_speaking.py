@@ -50,8 +50,7 @@ def test_pieces_make_up_the_answer_and_a_conversation_grows(trained: Path) -> No
     )
     assert [message["role"] for message in talk] == ["system", "user", "assistant", "user", "assistant"]
     assert "".join(pieces) == "".join(f"{message['content']}\n" for message in talk if message["role"] == "assistant")
-    with speaker(trained) as found:
-        [whole] = found.answers([{"prompt": talk[:2]}], hookline.Sampling(top_k=1), 30, 0)
+    [whole] = speaker(trained).answers([{"prompt": talk[:2]}], hookline.Sampling(top_k=1), 30, 0)
     assert whole == talk[2]["content"]
 
 
@@ -82,6 +81,10 @@ def test_what_cannot_be_asked_is_said(trained: Path, tmp_path: Path, capsys: pyt
     assert "there is nothing to answer" in capsys.readouterr().err
     assert main(["generate", str(tmp_path / "none"), "hello"]) == 2
     assert "there is no model folder" in capsys.readouterr().err
+    assert main(["generate", str(trained), "--rows", str(tmp_path / "none.jsonl")]) == 3
+    assert "no data file" in capsys.readouterr().err
+    assert main(["generate", str(trained), "hello", "--out", str(tmp_path / "none" / "said.jsonl")]) == 3
+    assert "said.jsonl cannot be written: No such file or directory" in capsys.readouterr().err
     with pytest.raises(DataError, match="room for"):
         hookline.generate(trained, ["open"], max_new_tokens=10_000)
 

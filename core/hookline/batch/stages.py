@@ -332,7 +332,7 @@ class Rollout(Batch):
     def response_text(self, row: int, special: bool = False) -> str:
         """One row's response as text; special: with special tokens, except for the one that ends it."""
         ids = self.response_ids(row)
-        if special and self.finish_reason[row] != "length":
+        if special and self.finish_reason[row] != "length" and not self.decode(ids[-1:]):
             ids = ids[:-1]
         return self._text(ids, special)
 

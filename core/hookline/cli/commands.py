@@ -110,9 +110,8 @@ def _answer(command: Command, out: Printer, offer: Offer) -> int:
     except BaseException as err:
         if offer.built_in or (isinstance(err, BrokenPipeError) and out.unread()):
             raise
-        what = cause(err)
         raise PluginError(
-            f"{offer} failed: {what}", offer.repair if offer.path else f"report it to its authors, or: {offer.repair}"
+            f"{offer} failed: {cause(err)}", offer.repair if offer.path else f"report it to its authors, or: {offer.repair}"
         ) from err
     if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code <= 255:
         raise PluginError(

@@ -12,15 +12,15 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any
 
+from hookline.contract.context import Learn
 from hookline.errors import DataError, nearest
 
-__all__ = ["ChatTemplate", "Learn", "Message", "messages_of"]
+__all__ = ["ChatTemplate", "Message", "messages_of"]
 
 Message = Mapping[str, Any]
-Learn = Literal["all", "last"]
-"""Which assistant turns of a conversation are learned."""
 SENDERS = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "observation": "tool"}
 """ShareGPT's names of roles."""
 DIRECTIVES = [f"%{flag}{one}" for flag in ("-", "") for one in "aAbBcdHIjmMpSuUwWxXyYeDFT"]
@@ -97,6 +97,10 @@ class ChatTemplate:
     """Ids that end an answer."""
     control: Collection[int]
     """Ids of all special tokens."""
+    shown: Callable[[Sequence[int]], str]
+    """From ids to text."""
+    token: Callable[[int], str]
+    """From an id to its token."""
     for_tools: str = ""
     """The template for conversations with tools, if the folder has one of its own."""
     clock: datetime | None = None
@@ -219,11 +223,6 @@ class ChatTemplate:
     def _blank(self, token: int) -> bool:
         return not self.shown([token]).strip()
 
-    shown: Callable[[Sequence[int]], str] = lambda ids: ""
-    """From ids to text; set by the tokenizer."""
-    token: Callable[[int], str] = str
-    """From an id to its token; set by the tokenizer."""
-
     def _unlike(self, turn: int, at: int, where: str) -> DataError:
         return DataError(
             f"{where}: {self.source} renders the tokens before message {turn + 1} in another way once it follows, from token "
@@ -243,15 +242,7 @@ class ChatTemplate:
     @property
     def options(self) -> set[str]:
         """The names that the template reads besides the conversation."""
-        import jinja2
-        from jinja2 import meta
-
-        plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", self.text)
-        try:
-            tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
-        except jinja2.TemplateError:
-            return set()
-        return {*meta.find_undeclared_variables(tree), "documents"} - ALWAYS - set(self.special)
+        return {*_names(self.text), "documents"} - ALWAYS - set(self.special)
 
     def _timed(self) -> tuple[str, dict[str, Any]]:
         """The template with a fixed clock, and what it reads of that."""
@@ -261,3 +252,17 @@ class ChatTemplate:
         filters = "".join(f" | replace('{one}', frozen_clock['{one}'])" for one in DIRECTIVES)
         macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro %}}\n"
         return macro + self.text, {"frozen_clock": {one: now.strftime(one) for one in DIRECTIVES}}
+
+
+@lru_cache(maxsize=16)
+def _names(template: str) -> frozenset[str]:
+    """The names that a template reads; none if it cannot be parsed, which rendering it reports."""
+    import jinja2
+    from jinja2 import meta
+
+    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+    except jinja2.TemplateError:
+        return frozenset()
+    return frozenset(meta.find_undeclared_variables(tree))

@@ -8,12 +8,13 @@ from itertools import takewhile
 from typing import Any
 
 from hookline.batch.encoded import Encoded, Record
-from hookline.data.chat import ChatTemplate, Learn, messages_of
+from hookline.contract.context import Learn
+from hookline.data.chat import ChatTemplate, messages_of
 from hookline.data.sources import at, text_of
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError
 
-__all__ = ["Learn", "encode", "encode_turn", "is_chat"]
+__all__ = ["encode", "encode_turn", "is_chat"]
 
 NOT_READ = ("images",)
 """Fields of vision data that text cannot represent."""

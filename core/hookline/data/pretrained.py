@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hookline.errors import DataError, ExperimentError, nearest
 
-__all__ = ["FILES", "OWN", "Pretrained", "pretrained", "template_text"]
+__all__ = ["FILES", "OWN", "Pretrained", "json_of", "pretrained", "template_text"]
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
@@ -44,17 +44,19 @@ class Pretrained:
     """One sentence for each decision, with the file that it follows."""
 
 
-def pretrained(folder: Path, choices: Mapping[str, Any]) -> Pretrained:
-    """Read the tokenizer of a folder as transformers does. choices: `eos`, `pad`, `chat_template` of the experiment.
+def pretrained(folder: Path, plain: Any, choices: Mapping[str, Any]) -> Pretrained:
+    """Read the tokenizer of a folder as transformers does. plain: its tokenizer.json alone; choices: `eos`, `pad`,
+    `chat_template` of the experiment.
 
     Raises DataError if the folder names no token that ends a text, or a token that is not in the vocabulary.
     """
     outer = _loaded(folder)
     said: list[str] = []
-    ends = _ends(folder, outer, choices.get("eos"), said)
+    known = plain.get_vocab(with_added_tokens=True)
+    ends = _ends(folder, outer, known, choices.get("eos"), said)
     prefix = _prefix(outer)
     said.append(f"a text begins with {_shown(outer, prefix)}" if prefix else "nothing is put before a text")
-    pad = outer.pad_token_id if outer.pad_token in _vocabulary(folder) else None
+    pad = outer.pad_token_id if outer.pad_token in known else None
     if choices.get("pad") is not None:
         pad = _id(outer, choices["pad"], "pad")
         said.append(f"padding is {choices['pad']}, as the experiment says")
@@ -62,7 +64,7 @@ def pretrained(folder: Path, choices: Mapping[str, Any]) -> Pretrained:
     _find_template(found, folder, choices.get("chat_template"))
     inner = getattr(outer, "backend_tokenizer", None)
     if inner is not None:
-        _compare(folder, inner, said)
+        _compare(plain, inner, said)
     return found
 
 
@@ -82,7 +84,8 @@ def _loaded(folder: Path) -> Any:
         ) from err
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_of(path: Path) -> dict[str, Any]:
+    """What a JSON file of a folder holds; empty if there is no such file. Raises DataError for one that cannot be read."""
     if not path.is_file():
         return {}
     try:
@@ -95,12 +98,14 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _ends(folder: Path, outer: Any, asked: Sequence[str] | None, said: list[str]) -> list[int]:
+def _ends(
+    folder: Path, outer: Any, known: Collection[str], asked: Sequence[str] | None, said: list[str]
+) -> list[int]:
     """The experiment's ends, or those of the tokenizer and of generation_config together."""
     if asked:
         said.append(f"answers end with {', '.join(asked)}, as the experiment says")
         return [_id(outer, name, "eos") for name in asked]
-    named, known = _json(folder / "tokenizer_config.json"), _vocabulary(folder)
+    named = json_of(folder / "tokenizer_config.json")
     for key in ("eos_token", "bos_token", "pad_token"):
         token = named.get(key)
         token = token.get("content") if isinstance(token, dict) else token
@@ -113,7 +118,7 @@ def _ends(folder: Path, outer: Any, asked: Sequence[str] | None, said: list[str]
     found: list[int] = [int(outer.eos_token_id)] if own else []
     sources = (["tokenizer_config.json"] if "eos_token" in named else ["transformers' class"]) if found else []
     for name in ("generation_config.json", "config.json"):
-        listed = _json(folder / name).get("eos_token_id")
+        listed = json_of(folder / name).get("eos_token_id")
         more = [i for i in (listed if isinstance(listed, list) else [listed]) if type(i) is int and 0 <= i < len(outer)]
         if more and (name == "generation_config.json" or not found):
             found += [i for i in more if i not in found]
@@ -121,12 +126,6 @@ def _ends(folder: Path, outer: Any, asked: Sequence[str] | None, said: list[str]
     if found:
         said.append(f"answers end with {_shown(outer, found)}, by {' and '.join(sources)}")
     return found
-
-
-def _vocabulary(folder: Path) -> set[str]:
-    from tokenizers import Tokenizer as Inner
-
-    return set(Inner.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True))
 
 
 def _id(outer: Any, name: str, key: str) -> int:
@@ -165,11 +164,8 @@ def _find_template(found: Pretrained, folder: Path, asked: str | None) -> None:
         found.decided.append(f"conversations are rendered by {found.source}")
 
 
-def _compare(folder: Path, inner: Any, said: list[str]) -> None:
+def _compare(plain: Any, inner: Any, said: list[str]) -> None:
     """Say so if transformers reads the folder in another way than tokenizer.json alone."""
-    from tokenizers import Tokenizer as Inner
-
-    plain = Inner.from_file(str(folder / "tokenizer.json"))
     for text in NASTY:
         if plain.encode(text, add_special_tokens=False).ids != inner.encode(text, add_special_tokens=False).ids:
             said.append(

@@ -14,7 +14,7 @@ from typing import Any
 from hookline.batch.encoded import Record
 from hookline.config.experiment import TokenizerSpec
 from hookline.data.chat import ChatTemplate
-from hookline.data.pretrained import FILES, OWN, Pretrained, pretrained, template_text
+from hookline.data.pretrained import FILES, OWN, Pretrained, json_of, pretrained, template_text
 from hookline.data.sources import Rows
 from hookline.errors import DataError, ExperimentError, shorten
 from hookline.storage.disguised import pointer
@@ -83,7 +83,7 @@ class Tokenizer:
 
     def _read(self, folder: Path) -> None:
         """Take over what a folder says."""
-        found = pretrained(folder, self.choices)
+        found = pretrained(folder, self.inner, self.choices)
         self.inner = inner = getattr(found.outer, "backend_tokenizer", self.inner)
         self.prefix, decided = found.prefix, found.decided
         self.bos = found.prefix[0] if found.prefix else found.outer.bos_token_id
@@ -113,9 +113,10 @@ class Tokenizer:
             encode,
             ends,
             {i for i, token in rendered.get_added_tokens_decoder().items() if token.special},
+            self.decode,
+            rendered.id_to_token,
             found.for_tools,
         )
-        self.chat.shown, self.chat.token = self.decode, rendered.id_to_token
         try:
             ids, chosen = self.chat.turns(PROBE, "a probe")
         except DataError:
@@ -255,7 +256,7 @@ class Tokenizer:
 
     def _write_choices(self, folder: Path) -> None:
         settings, generation = folder / "tokenizer_config.json", folder / "generation_config.json"
-        about = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+        about = json_of(settings)
         changed = dict(about)
         if "eos" in self.choices or "eos_token" not in about:
             changed["eos_token"] = self.inner.id_to_token(self.eos)
@@ -268,7 +269,7 @@ class Tokenizer:
             changed["tokenizer_class"] = "PreTrainedTokenizerFast"
         if changed != about:
             settings.write_text(json.dumps(changed, indent=2, ensure_ascii=False), encoding="utf-8")
-        when = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
+        when = json_of(generation)
         listed = when.get("eos_token_id")
         if set(listed if isinstance(listed, list) else [listed]) != set(self.ends):
             ends = list(self.ends) if len(self.ends) > 1 else self.eos
@@ -299,7 +300,7 @@ class Tokenizer:
         if wrong := pointer(path):
             raise DataError(*wrong)
         if choices is None and (folder / OWN).is_file():
-            choices = json.loads((folder / OWN).read_text(encoding="utf-8"))
+            choices = json_of(folder / OWN)
         try:
             return cls(Inner.from_file(str(path)), folder, choices)
         except DataError as err:

@@ -186,7 +186,7 @@ class PhaseContext:
         where: str = "",
         longest: int | None = None,
         new_tokens: int = 0,
-        learn: encode.Learn = "all",
+        learn: contract.Learn = "all",
     ) -> Encoded:
         return encode.encode(
             self.tokenizer, record, answer=answer, where=where, longest=longest, new_tokens=new_tokens, learn=learn
@@ -307,8 +307,7 @@ class PhaseContext:
         return self.world.sum(float(x.double().sum()) if isinstance(x, Tensor) else float(x), "ctx.sum")
 
     def mean(self, x: Tensor) -> float:
-        parts = self.world.gather((float(x.double().sum()), x.numel()), "ctx.mean")
-        return sum(total for total, _ in parts) / max(1, sum(count for _, count in parts))
+        return self.world.mean(x, "ctx.mean")
 
     def max(self, x: Tensor) -> float:
         return self.world.max(float(x.max()) if x.numel() else -math.inf, "ctx.max")

@@ -15,7 +15,7 @@ from hookline.loop.phase import Counters
 from hookline.plan.plan import PlannedPhase
 from hookline.runs.figures import MetricLog
 
-__all__ = ["count", "judged", "learning_signal", "mean", "one_prompt_per_group", "policy_age"]
+__all__ = ["count", "judged", "learning_signal", "one_prompt_per_group", "policy_age"]
 
 
 def count(batch: Rollout, metrics: MetricLog) -> int:
@@ -34,12 +34,6 @@ def count(batch: Rollout, metrics: MetricLog) -> int:
             metrics.add("reward", float(every_B.mean()))
             metrics.add("reward_std", float(every_B.std(correction=0)))
     return tokens
-
-
-def mean(x: Tensor, metrics: MetricLog, what: str) -> float:
-    """The mean over all ranks; 0 when there is nothing. what: names the exchange."""
-    parts = metrics.world.gather((float(x.double().sum()), x.numel()), what)
-    return sum(total for total, _ in parts) / max(1, sum(count for _, count in parts))
 
 
 def judged(rollout: Rollout, ok_B: Tensor, metrics: MetricLog) -> Tensor:

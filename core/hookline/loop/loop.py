@@ -189,7 +189,7 @@ class PhaseLoop:
             one = rollout.scored(term.value)
             totals[name] = one.reward_B
             total_BT += rewards[name][1].weight * one.reward_BT
-            mean = guards.mean(totals[name], self.phase.metrics, f"the mean of reward '{name}'")
+            mean = self.session.world.mean(totals[name], f"the mean of reward '{name}'")
             self.phase.metrics.add(f"reward/{name}", mean, len(rollout))
         scored = rollout.scored(total_BT, totals)
         weighed = " + ".join(f"{rewards[name][1].weight:g} × {name}" for name in terms)
@@ -209,8 +209,7 @@ class PhaseLoop:
     def _collect(self, scored: Scored) -> None:
         """Write the annotators' judgements into the phase's data, with the token ids as they were sampled."""
         entries = []
-        judgements = self.hooks.judge(self.ctx, scored)
-        for source, judgement in judgements:
+        for source, judgement in self.hooks.judge(self.ctx, scored):
             rows = judgement.ranking
             answers = [
                 {
@@ -233,12 +232,12 @@ class PhaseLoop:
                     "detail": dict(judgement.detail),
                 }
             )
-        every = self.session.world.gather(entries, "the judgements")
-        if len(every) > 1:
+        every = list(itertools.chain(*self.session.world.gather(entries, "the judgements")))
+        if self.session.world.size > 1:
             sources = [slot.instance for slot in reversed(self.planned.feedback)]  # as pluggy asks them
-            every = [sorted(itertools.chain(*every), key=lambda entry: sources.index(str(entry["source"])))]
-        self.session.run.collect(self.spec.name, every[0])
-        self.phase.counters.collected += len(every[0])
+            every.sort(key=lambda entry: sources.index(str(entry["source"])))
+        self.session.run.collect(self.spec.name, every)
+        self.phase.counters.collected += len(every)
         self.phase.metrics.add("judgements", len(entries))
 
 

@@ -294,7 +294,7 @@ class Role:
         layer = cast(nn.Linear, cast(ReadHead, self.heads[head]).inner)
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
         cast(Any, self.family).export_scores(net, layer.weight.detach(), pad, folder)
-        return 0.0 if layer.bias is None else float(layer.bias)
+        return 0.0 if layer.bias is None else float(layer.bias.detach())
 
     def export_adapter(self, folder: Path, base: str | None) -> None:
         """Write the adapter alone, as peft reads it. base: where the base model is, for the adapter's config."""

@@ -96,7 +96,8 @@ class Run(Directory):
         now = Surroundings.now(used, experiment.threads, experiment.device, world)
         now.refuse_others(world, experiment_hash(experiment.resolved()))
         run = cls(directory, loose, say, world)
-        run._take(experiment, now) if world.leads else None
+        if world.leads:
+            run._take(experiment, now)
         try:
             opened = world.gather((run.about, run.resumed), "the run's directory")[0]
             if not world.leads:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,14 @@ from hookline.study.intervals import figure_interval
 from hookline.world.notebook import beside_event_loops
 
 if TYPE_CHECKING:
+    import torch
+
+    from hookline.data.tokenizer import Tokenizer
     from hookline.loop.loop import PhaseLoop
+    from hookline.models.role import Role
     from hookline.plan.plan import Plan, PlannedPhase
 
-__all__ = ["evaluate", "export", "threads"]
+__all__ = ["Ended", "ended", "evaluate", "export", "threads"]
 
 EVALUATES = ("rollout", "reward", "engine", "model")
 """The kinds of components without which a finished policy cannot be evaluated."""
@@ -135,52 +140,82 @@ def export(
     Raises ExperimentError for an unknown phase; CheckpointError if the folder is not empty or cannot be written, the
     directory is not a run directory, the phase has not finished or is damaged, or no best weights were kept.
     """
+    from hookline.storage import folders
+
+    folder = expanded(Path(folder))
+    found = ended(run, phase, best)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} is not an empty folder", "choose a new one")
+    role, head = found.role, found.phase.head.instance if found.phase.head else ""
+    what, bias = f"policy of phase '{found.phase.spec.name}'", 0.0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if adapter:
+            what, reader = what.replace("policy", "adapter"), "PeftModel"
+            role.export_adapter(folder, found.plan.experiment.model.path)
+        elif found.scores:
+            what, reader = what.replace("policy", "reward model"), "AutoModelForSequenceClassification"
+            bias = role.export_scores(head, _filler(found.tokenizer, role.vocabulary), folder)
+        else:
+            reader = "AutoModelForCausalLM"
+            role.export(folder)
+        found.tokenizer.export(folder)
+        (folder / "README.md").write_text(model_card(found.run, found.plan, found.phase), encoding="utf-8")
+    except folders.WRITE_ERRORS as err:
+        raise folders.write_error(folder, err) from err
+    if say:
+        step = f" (step {found.step})" if best else ""
+        left_out = f", without its head '{head}'" if head and not found.scores and not adapter else ""
+        lower = f", whose scores are lower by {bias:g}, the head's bias" if bias else ""
+        say(f"{folder}: the {what}{step}{left_out}, weights {role.hash()[:12]}; for {reader}{lower}")
+    return folder
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The model with which a phase ended, or its best one."""
+
+    run: Run
+    plan: Plan
+    phase: PlannedPhase
+    step: int
+    role: Role
+    tokenizer: Tokenizer
+
+    @property
+    def scores(self) -> bool:
+        """Whether the model judges answers, as transformers' models for sequence classification do."""
+        return self.phase.head is not None and self.role.exports_scores(self.phase.head.instance)
+
+
+def ended(
+    run: Run | str | Path, phase: str | None = None, best: bool = False, device: torch.device | None = None
+) -> Ended:
+    """Load the model of a finished phase, by default of the last one. Raises the errors of `export`."""
     from hookline.data.tokenizer import Tokenizer
     from hookline.models import load
     from hookline.storage import folders
 
     run, plan, chosen = _read(run, phase, kinds=("model",))
-    name, folder = chosen.spec.name, expanded(Path(folder))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} is not an empty folder", "choose a new one")
+    name = chosen.spec.name
     source = run.directory / "best" / name if best else run.phase_folder(name)
     if best and not source.exists():
         raise CheckpointError(
             f"phase '{name}' kept no best weights", "set save.best in the experiment, or leave out --best"
         )
-    manifest = folders.verify(source)
-    finished: Mapping[str, Any] = run.finished(name) or {}
-    wishes, adapted = plan.model_of(chosen), bool(finished.get("adapter"))
-    family, seed = load.family_of(plan.family), plan.experiment.seed
-    role = load.load_role("policy", source / "model", wishes, chosen.head, chosen.adapter, adapted, seed, family=family)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = Tokenizer.load(run.directory / "tokenizer")
-        scored = chosen.head is not None and role.exports_scores(chosen.head.instance)
-        if adapter:
-            role.export_adapter(folder, plan.experiment.model.path)
-        elif scored and chosen.head:
-            bias = role.export_scores(chosen.head.instance, _filler(tokenizer, role.vocabulary), folder)
-        else:
-            role.export(folder)
-        tokenizer.export(folder)
-        (folder / "README.md").write_text(model_card(run, plan, chosen), encoding="utf-8")
-    except folders.WRITE_ERRORS as err:
-        raise folders.write_error(folder, err) from err
-    if say:
-        step = f" (step {manifest['step']})" if best else ""
-        left_out = f", without its head '{chosen.head.instance}'" if chosen.head and not scored else ""
-        what = f"the policy of phase '{name}'{step}{left_out}, weights {role.hash()[:12]}"
-        if adapter:
-            say(f"{folder}: the adapter of phase '{name}'{step}, weights {role.hash()[:12]}; for PeftModel")
-        elif scored:
-            what = f"the reward model of phase '{name}'{step}, weights {role.hash()[:12]}"
-            say(
-                f"{folder}: {what}; for AutoModelForSequenceClassification, whose scores are lower by {bias:g}, the head's bias"
-            )
-        else:
-            say(f"{folder}: {what}; for AutoModelForCausalLM")
-    return folder
+    step = int(folders.verify(source)["step"]) if best else chosen.spec.steps
+    role = load.load_role(
+        "policy",
+        source / "model",
+        plan.model_of(chosen),
+        chosen.head,
+        chosen.adapter,
+        bool((run.finished(name) or {}).get("adapter")),
+        plan.experiment.seed,
+        family=load.family_of(plan.family),
+        device=device or load.CPU,
+    )
+    return Ended(run, plan, chosen, step, role, Tokenizer.load(run.directory / "tokenizer"))
 
 
 def _filler(tokenizer: Any, vocabulary: int) -> int | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +11,7 @@ import torch
 from hookline import rng
 from hookline.batch.stages import Sampling
 from hookline.data.encode import encode
+from hookline.data.pretrained import json_of
 from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError, ExperimentError
 from hookline.runs.run import Run
@@ -23,7 +21,7 @@ from hookline.world import devices
 if TYPE_CHECKING:
     from hookline.models.role import Role
 
-__all__ = ["Speaker", "chat", "generate", "sampling_of", "speaker", "talk"]
+__all__ = ["Speaker", "chat", "generate", "speaker"]
 
 Message = Mapping[str, Any]
 BATCH = 32
@@ -90,38 +88,30 @@ class Speaker:
         ).prompt_ids
 
 
-@contextlib.contextmanager
-def speaker(model: Run | str | Path, device: str = "auto") -> Iterator[Speaker]:
+def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
     """Open a run's last model, that of `RUN/phases/NAME`, or a transformers folder, to ask it.
 
     Raises ExperimentError for a folder that holds no model, and the errors of `export` for a run.
     """
     from hookline.models.causal import Causal
     from hookline.models.role import Role
-    from hookline.study.finished import export
+    from hookline.study.finished import ended
 
-    path = expanded(Path(model.directory if isinstance(model, Run) else model))
-    with tempfile.TemporaryDirectory() as place:
-        run, phase = _run_of(path)
-        folder = export(run, Path(place) / "model", phase) if run else Path(model_folder(str(path)))
-        if "ForSequenceClassification" in str(_json_of(folder / "config.json").get("architectures")):
-            raise ExperimentError(f"{path} is a reward model, which gives no answers", "name a run or phase that draws")
+    path, where = expanded(Path(model.directory if isinstance(model, Run) else model)), devices.resolve(device)
+    run, phase = _run_of(path)
+    if run:
+        found = ended(run, phase, device=where)
+        judges, role, tokenizer = found.scores, found.role, found.tokenizer
+    else:
+        path = Path(model_folder(str(path)))
+        judges = "ForSequenceClassification" in str(json_of(path / "config.json").get("architectures"))
         family = Causal(Causal.Config())
         family.instance = "causal"
-        net = family.load(folder)
-        tokenizer = Tokenizer.load(run / "tokenizer" if run else folder)
-        role = Role("policy", net.to(devices.resolve(device)), family)
-        role.knows(tokenizer.vocabulary, tokenizer.gaps)
-        yield Speaker(role, tokenizer)
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty if it cannot be read, which loading the model reports."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        role, tokenizer = Role("policy", family.load(path).to(where), family), Tokenizer.load(path)
+    if judges:
+        raise ExperimentError(f"{path} is a reward model, which gives no answers", "name a run or phase that draws")
+    role.knows(tokenizer.vocabulary, tokenizer.gaps)
+    return Speaker(role, tokenizer)
 
 
 def _run_of(path: Path) -> tuple[Path | None, str | None]:
@@ -137,7 +127,7 @@ def generate(
     model: Run | str | Path,
     prompts: Sequence[str | Sequence[Message] | Mapping[str, Any]],
     *,
-    max_new_tokens: int = 128,
+    max_new_tokens: int = 256,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -152,46 +142,14 @@ def generate(
     Returns one text per prompt, without special tokens.
     """
     records = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
-    with speaker(model, device) as found:
-        return found.answers(records, sampling_of(temperature, top_k, top_p), max_new_tokens, seed)
+    return speaker(model, device).answers(records, _sampling(temperature, top_k, top_p), max_new_tokens, seed)
 
 
-def sampling_of(temperature: float, top_k: int, top_p: float) -> Sampling:
+def _sampling(temperature: float, top_k: int, top_p: float) -> Sampling:
     """The distribution that these options describe; temperature 0 is the likeliest token alone."""
     if temperature < 0:
         raise ExperimentError(f"temperature is {temperature:g}", "give 0 for the likeliest token, or a number above 0")
     return Sampling(temperature=temperature or 1.0, top_k=1 if temperature == 0 else top_k, top_p=top_p)
-
-
-def talk(
-    found: Speaker,
-    ask: Callable[[], str | None],
-    say: Callable[[str], None],
-    sampling: Sampling,
-    *,
-    system: str = "",
-    max_new_tokens: int = 256,
-    seed: int = 0,
-) -> list[dict[str, str]]:
-    """Hold a conversation: `ask` gives what the user says, None at its end; `say` receives the pieces of each answer.
-
-    Returns the conversation. Raises DataError for a model without a chat template.
-    """
-    if found.tokenizer.chat is None:
-        raise DataError(
-            "the model's tokenizer has no chat template, so it cannot hold a conversation",
-            "use hookline generate for texts, or a folder with a template",
-        )
-    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
-    while (text := ask()) is not None:
-        messages.append({"role": "user", "content": text})
-        answer = ""
-        for piece in found.stream({"prompt": messages}, sampling, max_new_tokens, seed):
-            say(piece)
-            answer += piece
-        say("\n")
-        messages.append({"role": "assistant", "content": answer})
-    return messages
 
 
 def chat(
@@ -212,8 +170,21 @@ def chat(
     model and sampling: as in `hookline.generate`. ask: gives what the user says, or None at the end. say: receives the
     pieces of each answer as they are drawn. system: a system prompt.
 
-    Returns the conversation, as messages with `role` and `content`.
+    Returns the conversation, as messages with `role` and `content`. Raises DataError for a model without a chat template.
     """
-    with speaker(model, device) as found:
-        sampling = sampling_of(temperature, top_k, top_p)
-        return talk(found, ask, say, sampling, system=system, max_new_tokens=max_new_tokens, seed=seed)
+    found, sampling = speaker(model, device), _sampling(temperature, top_k, top_p)
+    if found.tokenizer.chat is None:
+        raise DataError(
+            "the model's tokenizer has no chat template, so it cannot hold a conversation",
+            "use hookline generate for texts, or a folder with a template",
+        )
+    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    while (text := ask()) is not None:
+        messages.append({"role": "user", "content": text})
+        answer = ""
+        for piece in found.stream({"prompt": messages}, sampling, max_new_tokens, seed):
+            say(piece)
+            answer += piece
+        say("\n")
+        messages.append({"role": "assistant", "content": answer})
+    return messages

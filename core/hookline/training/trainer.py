@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from hookline import rng
 from hookline.batch.stages import Advantaged, Batch
@@ -25,6 +26,8 @@ __all__ = ["Trainer"]
 B = TypeVar("B", bound=Batch)
 KINDS = ("tokens", "rows", "groups")
 """What every batch has, to average over."""
+SOME = 1 << 16
+"""Entries of a weight that are compared before and after the first step."""
 Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 """Rows and their loss."""
 
@@ -118,13 +121,13 @@ class Trainer:
         total, logged = self._add_up(total, logged)
         norm = self._clip()
         began = time.perf_counter()
-        before = None if self.learned else [p.detach().clone() for p in self.parameters.values()]
+        before = None if self.learned else [part.clone() for part in self._compared()]
         rate = self.optimiser.step(learning_rate(self.config, self.taken, *self.progress))
         self.ctx.log("optimiser_seconds", time.perf_counter() - began)
         self.optimiser.zero()
-        self.taken += 1
         if before is not None and norm > 0 and rate > 0:
-            self.learned = any(not torch.equal(old, p) for old, p in zip(before, self.parameters.values()))
+            self.learned = not all(map(torch.equal, before, self._compared()))
+        self.taken += 1
         for role in self.trained:
             role.version += 1
         log = self.ctx.log
@@ -133,6 +136,11 @@ class Trainer:
             log(name, figure)
         for name, figure in logged.items():
             log(name, figure)
+
+    def _compared(self) -> list[Tensor]:
+        """Some entries of every weight, which nearly always tell whether a step changed anything; all, once they have not."""
+        most = None if self.taken else SOME
+        return [p.detach().reshape(-1)[:most] for p in self.parameters.values()]
 
     def _gradient(self, mini: B, loss: Callable[[MicroBatch[B]], Loss], unit: str, logged: dict[str, float]) -> float:
         """Add the gradient of a loss over some rows, part by part; returns the loss."""
@@ -225,7 +233,7 @@ class Trainer:
         self.optimiser.load_state_dict(saved["optimiser"])
 
 
-def _output(role: Role) -> torch.Tensor | None:
+def _output(role: Role) -> Tensor | None:
     """The weight of a role's output layer, or None."""
     layer = role.family.output(role.base)
     return layer[0] if layer else None

@@ -93,6 +93,11 @@ class World:
         """The largest value of any rank."""
         return value if self._link is None else max(self.gather(value, name))
 
+    def mean(self, x: Tensor, name: str = "mean") -> float:
+        """The mean over all entries of all ranks; 0 when there are none."""
+        parts = self.gather((float(x.double().sum()), x.numel()), name)
+        return sum(total for total, _ in parts) / max(1, sum(count for _, count in parts))
+
     def any(self, flag: bool, name: str = "any") -> bool:
         """Whether `flag` is true on any rank."""
         return flag if self._link is None else any(self.gather(flag, name))

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl
+from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl, pad_rows
 from hookline_plugins.algorithms.comparisons import answer_logprob
 
 Row = tuple[int, int, list[int]]
@@ -118,12 +118,5 @@ def mismatched(
         return batch
     given = [prompts[sample] for sample in batch.sample_B.tolist()]
     kept = [i for i, new in enumerate(given) if new != ids[i] and len(new) + int(batch.length_B[i]) <= context]
-    ids_BP, length_B = padded([given[i] for i in kept])
+    ids_BP, length_B = pad_rows([given[i] for i in kept])
     return replace(batch.rows(kept), prompt_ids_BP=ids_BP, prompt_length_B=length_B)
-
-
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids right-padded with 0, [B, P], and their lengths [B]."""
-    length_B = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    width = max(map(len, rows), default=1)
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long).view(-1, width), length_B

@@ -16,7 +16,7 @@ from hookline import Argument, Command, DataError, Out
 class Asked(hookline.Config):
     """How answers are drawn."""
 
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(256, ge=1)
     """The maximum number of tokens of an answer."""
     temperature: float = Field(1.0, ge=0, le=100)
     """Above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token."""
@@ -39,7 +39,7 @@ class Generate(Command):
         prompt: Annotated[list[str], Argument("PROMPT")] = Field(default_factory=list)
         """Texts to answer."""
         rows: str | None = None
-        """A .jsonl file with `prompt` or `messages` in each row, answered in order."""
+        """A data name, e.g. a .jsonl file, with `prompt` or `messages` in each row, answered in order."""
         beside: str | None = None
         """A second model, asked the same, e.g. the folder that training began with."""
         out: str | None = None
@@ -49,9 +49,11 @@ class Generate(Command):
         c = self.config
         records: list[dict[str, Any]] = [{"prompt": text} for text in c.prompt]
         if c.rows:
-            records += [dict(record) for record in read(c.rows)]
+            records += [dict(record) for record in hookline.rows(c.rows).records]
         if not records:
             raise DataError("there is nothing to answer", "give a PROMPT, or --rows FILE.jsonl")
+        if c.out:
+            write(c.out, "", "a")  # before minutes of drawing
         options = c.model_dump(include=set(Asked.model_fields))
         answers = hookline.generate(c.model, records, **options)
         others = hookline.generate(c.beside, records, **options) if c.beside else []
@@ -64,30 +66,17 @@ class Generate(Command):
                 row["response"] if not c.beside else f"{c.model}: {row['response']}\n{c.beside}: {row['beside']}\n"
             )
         if c.out:
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
-            Path(c.out).expanduser().write_text(lines, encoding="utf-8")
+            write(c.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made))
         return 0
 
 
-def read(path: str) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file."""
-    found = []
+def write(path: str, text: str, mode: str = "w") -> None:
+    """Write a file that the user named."""
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(
-            f"{path} cannot be read: {getattr(err, 'strerror', None) or err}", "give a .jsonl file"
-        ) from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as err:
-                raise DataError(f"{path} line {number} is not JSON: {err}", "write one object per line") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path} line {number} is not an object", "write one object per line")
-            found.append(row)
-    return found
+        with Path(path).expanduser().open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as err:
+        raise DataError(f"{path} cannot be written: {err.strerror}", "choose another file") from None
 
 
 class Chat(Command):
