@@ -49,7 +49,7 @@ _HOMES = {
     "hookline.contract.task": ("Task",),
     "hookline.data.sources": ("rows",),
     "hookline.data.tasks": ("task",),
-    "hookline.data.tokenizer": ("Tokenizer",),
+    "hookline.tokens.tokenizer": ("Tokenizer",),
     "hookline.errors": (
         "CheckpointError",
         "DataError",
@@ -182,7 +182,6 @@ if TYPE_CHECKING:
     from hookline.contract.task import Task
     from hookline.data.sources import rows
     from hookline.data.tasks import task
-    from hookline.data.tokenizer import Tokenizer
     from hookline.errors import (
         CheckpointError,
         DataError,
@@ -201,6 +200,7 @@ if TYPE_CHECKING:
     from hookline.study.speak import chat, generate
     from hookline.study.sweep import sweep
     from hookline.study.table import Column, Table
+    from hookline.tokens.tokenizer import Tokenizer
 
 
 _RENAMED = {"Drawn": "Completions", "Outlook": "NextToken", "Support": "KeptIds"}

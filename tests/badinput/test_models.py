@@ -13,7 +13,7 @@ import torch
 from badinput_lab import WORDS, Lab, refused
 from tokenizers import Tokenizer as Inner
 
-from hookline.data.tokenizer import Tokenizer
+from hookline.tokens.tokenizer import Tokenizer
 
 
 def tokenizer(folder: Path, special: list[str] | None = None) -> Inner:

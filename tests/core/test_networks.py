@@ -222,7 +222,7 @@ def test_transformers_prints_nothing_into_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     """A folder of another program is loaded, trained with recomputation and an adapter, exported and loaded again."""
-    from hookline.data.tokenizer import Tokenizer
+    from hookline.tokens.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.train(["open close read write list"], 270)
     (tmp_path / "m").mkdir()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hookline.data.encode import encode
-from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError
+from hookline.tokens.encode import encode
+from hookline.tokens.tokenizer import Tokenizer
 from shapes import SHAPES, build
 
 USER, ANSWER = {"role": "user", "content": "open"}, {"role": "assistant", "content": "read it"}

@@ -11,7 +11,7 @@ import torch
 from tokenizers.models import WordLevel
 
 from hookline import Behaviour, DataError, Encoded, Rollout, Sampling, Tokenizer
-from hookline.data.encode import encode, encode_turn
+from hookline.tokens.encode import encode, encode_turn
 
 WORDS = Tokenizer.words(["open the file and close the list again"], most=100)
 

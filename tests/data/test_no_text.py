@@ -11,8 +11,8 @@ import pytest
 import hookline
 from hookline import DataError, Tokenizer
 from hookline.config.experiment import TokenizerSpec
-from hookline.data.encode import encode
 from hookline.data.sources import Rows
+from hookline.tokens.encode import encode
 
 ASKED = ["open", "close", "read", "write"]
 

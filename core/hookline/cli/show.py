@@ -70,8 +70,8 @@ def _tokenizer(plan: Plan) -> Iterator[str]:
     spec, path = plan.experiment.tokenizer, plan.experiment.model.path
     if spec and spec.train:
         return
-    from hookline.data.peek import as_seen
-    from hookline.data.tokenizer import Tokenizer, choices_of
+    from hookline.tokens.peek import as_seen
+    from hookline.tokens.tokenizer import Tokenizer, choices_of
 
     made = Tokenizer.load(Path((spec.path if spec else path) or ""), choices_of(spec))
     for text in made.decided:

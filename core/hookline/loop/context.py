@@ -24,8 +24,7 @@ from hookline.contract.engine import Completions
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.contract.task import Task
-from hookline.data import encode, sources, tasks
-from hookline.data.tokenizer import Tokenizer
+from hookline.data import sources, tasks
 from hookline.errors import PluginError, ServiceError, cause, renamed
 from hookline.inference.drawing import Drawing
 from hookline.loop.scope import Scope, Training
@@ -34,6 +33,8 @@ from hookline.models.roles import Roles
 from hookline.registry.slot import Slot
 from hookline.runs.run import Run
 from hookline.storage import trees
+from hookline.tokens import encode
+from hookline.tokens.tokenizer import Tokenizer
 from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
 from hookline.world import waiting

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hookline.data.tokenizer import Tokenizer
 from hookline.loop.trackers import Trackers
 from hookline.plan.plan import Plan
 from hookline.plan.work import works_of
@@ -19,6 +18,7 @@ from hookline.runs.figures import Figures
 from hookline.runs.outlook import Outlook
 from hookline.runs.run import Run
 from hookline.storage import folders
+from hookline.tokens.tokenizer import Tokenizer
 from hookline.world import devices
 
 __all__ = ["Session"]

@@ -15,7 +15,6 @@ from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
 from hookline.contract.metrics import CORE_METRICS, figure_name
 from hookline.data import sources
-from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.models.folder import check_folder, positions
 from hookline.models.load import check_adapter, family_of
@@ -23,6 +22,7 @@ from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
 from hookline.registry.slot import Slot
+from hookline.tokens.tokenizer import Tokenizer
 from hookline.world import devices
 
 __all__ = ["LAWS"]

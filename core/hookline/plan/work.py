@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hookline.contract.fields import Config, UpdateConfig, marked
-from hookline.data.peek import usual_lengths
-from hookline.data.tokenizer import Tokenizer
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.registry.slot import Slot
+from hookline.tokens.peek import usual_lengths
+from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["PhaseWork", "Work", "works_of"]
 

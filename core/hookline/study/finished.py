@@ -20,10 +20,10 @@ from hookline.world.notebook import beside_event_loops
 if TYPE_CHECKING:
     import torch
 
-    from hookline.data.tokenizer import Tokenizer
     from hookline.loop.loop import PhaseLoop
     from hookline.models.role import Role
     from hookline.plan.plan import Plan, PlannedPhase
+    from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["Ended", "ended", "evaluate", "export", "threads"]
 
@@ -192,9 +192,9 @@ def ended(
     run: Run | str | Path, phase: str | None = None, best: bool = False, device: torch.device | None = None
 ) -> Ended:
     """Load the model of a finished phase, by default of the last one. Raises the errors of `export`."""
-    from hookline.data.tokenizer import Tokenizer
     from hookline.models import load
     from hookline.storage import folders
+    from hookline.tokens.tokenizer import Tokenizer
 
     run, plan, chosen = _read(run, phase, kinds=("model",))
     name = chosen.spec.name

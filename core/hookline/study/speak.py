@@ -10,12 +10,12 @@ import torch
 
 from hookline import rng
 from hookline.batch.stages import Sampling
-from hookline.data.encode import encode
-from hookline.data.pretrained import json_of
-from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError, ExperimentError
 from hookline.runs.run import Run
 from hookline.storage.paths import expanded, model_folder
+from hookline.tokens.encode import encode
+from hookline.tokens.pretrained import json_of
+from hookline.tokens.tokenizer import Tokenizer
 from hookline.world import devices
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import Any
 
 from hookline.batch.encoded import Record
 from hookline.config.experiment import TokenizerSpec
-from hookline.data.chat import ChatTemplate
-from hookline.data.pretrained import FILES, OWN, Pretrained, json_of, pretrained, template_text
 from hookline.data.sources import Rows
 from hookline.errors import DataError, ExperimentError, shorten
 from hookline.storage.disguised import pointer
+from hookline.tokens.chat import ChatTemplate
+from hookline.tokens.pretrained import FILES, OWN, Pretrained, json_of, pretrained, template_text
 
 __all__ = ["Tokenizer", "choices_of"]
 

@@ -9,13 +9,13 @@ from statistics import fmean
 
 from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Record
-from hookline.data.encode import encode, is_chat
 from hookline.data.formats import by_suffix, format_and_file
 from hookline.data.names import is_task
 from hookline.data.tasks import task_and_split
-from hookline.data.tokenizer import Tokenizer
 from hookline.errors import HooklineError
 from hookline.registry.offers import Offer
+from hookline.tokens.encode import encode, is_chat
+from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["as_seen", "usual_lengths"]
 

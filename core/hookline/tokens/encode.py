@@ -9,10 +9,10 @@ from typing import Any
 
 from hookline.batch.encoded import Encoded, Record
 from hookline.contract.context import Learn
-from hookline.data.chat import ChatTemplate, messages_of
 from hookline.data.sources import at, text_of
-from hookline.data.tokenizer import Tokenizer
 from hookline.errors import DataError
+from hookline.tokens.chat import ChatTemplate, messages_of
+from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["encode", "encode_turn", "is_chat"]
 
