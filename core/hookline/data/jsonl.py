@@ -1,61 +1,91 @@
-"""JSON lines, read strictly: incomplete lines, duplicate keys and invalid numbers are errors that name the line."""
+"""Rows of JSON, read strictly: one object per line, or the objects of one array. Errors name the line."""
 
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from hookline.batch.stages import Record
-from hookline.errors import DataError, a, shorten
+from hookline.data import arrays
+from hookline.data.strict import DECODER, LONGEST, checked, decode
+from hookline.errors import DataError, shorten
 
 __all__ = ["again", "decode", "scan"]
 
-LONGEST_LINE = 64 << 20
-
-
-def decode(raw: bytes, name: str, start: int = 0) -> str:
-    """Decode UTF-8 bytes. name: the file or line, for error messages; start: the offset of the bytes in it."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as err:
-        byte = f"byte {start + err.start} (0x{raw[err.start]:02x})"
-        raise DataError(f"{name} is not UTF-8 at {byte}", "re-encode it: iconv -f latin1 -t utf-8") from None
+WHITE = b" \t\r\n"
+WRAPPERS = (
+    "data",
+    "dataset",
+    "rows",
+    "records",
+    "examples",
+    "samples",
+    "instances",
+    "items",
+    "train",
+    "test",
+    "validation",
+)
+"""Keys that hold the rows where a file's only object is not a row itself."""
 
 
 def scan(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
-    """The byte at which each line that is not blank begins, and its object.
+    """The byte at which each row begins, or its line, and the row.
 
-    Raises DataError for an incomplete line, a duplicate key, or an invalid number.
+    A file whose first character is `[` holds an array of rows; any other file holds one row per line that is not blank.
+    Raises DataError for incomplete JSON, a duplicate key, or an invalid number.
     """
-    number = start = 0
-    while raw := file.readline(LONGEST_LINE + 1):
+    if _first(file) == b"[":
+        yield from arrays.scan(file, name)
+        return
+    number = start = found = 0
+    only: Record = {}
+    while raw := file.readline(LONGEST + 1):
         number += 1
-        if len(raw) > LONGEST_LINE:
-            raise DataError(f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "write one row per line")
+        if len(raw) > LONGEST:
+            if not found:
+                _refuse_spread(file, name, start)
+            raise DataError(f"{name} line {number} is longer than {LONGEST >> 20} MiB", "write one row per line")
         line = decode(raw, f"{name} line {number}").removeprefix("\ufeff").strip()
-        if number == 1 and line.startswith("["):
-            raise DataError(
-                f"{name} line 1 begins a JSON array; the file must have one object per line",
-                "convert it: jq -c '.[]' FILE > rows.jsonl",
-            )
         if line:
-            yield start, _object(line, raw, f"{name} line {number}")
+            try:
+                record = _object(line, raw, f"{name} line {number}")
+            except DataError:
+                if not found:
+                    _refuse_spread(file, name, start)
+                raise
+            found += 1
+            only = record if found == 1 else {}
+            yield start, record
         start += len(raw)
+    lists = [key for key in WRAPPERS if _is_rows(only.get(key))]
+    if lists:
+        raise _one_object(name, only, lists)
 
 
 def again(raw: bytes) -> Record:
-    """The object of a line that `scan` has already read; blank lines may follow the line."""
-    found: dict[str, Any] = json.loads(raw.partition(b"\n")[0].decode("utf-8-sig").strip())
+    """The row at the beginning of bytes that `scan` has already read; other text may follow it."""
+    found: dict[str, Any] = json.JSONDecoder().raw_decode(raw.decode("utf-8-sig").lstrip())[0]
     return found
+
+
+def _first(file: BinaryIO) -> bytes:
+    """The first character that is not white space. Leaves the file at its beginning."""
+    file.seek(0)
+    if file.read(3) != b"\xef\xbb\xbf":
+        file.seek(0)
+    part = file.read(64)
+    while part and not part.strip(WHITE):
+        part = file.read(1 << 16)
+    file.seek(0)
+    return part.strip(WHITE)[:1]
 
 
 def _object(line: str, raw: bytes, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(
-            line, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
-        )
+        record = DECODER.decode(line)
     except RecursionError:
         raise DataError(f"{where} is nested too deeply", "flatten the row") from None
     except json.JSONDecodeError as err:
@@ -70,41 +100,38 @@ def _object(line: str, raw: bytes, where: str) -> dict[str, Any]:
         ) from None
     except ValueError as err:
         raise DataError(f"{where}: {err}", "fix that row") from None
-    if not isinstance(record, dict):
-        raise DataError(f"{where} holds {a(type(record).__name__)}, not an object", "write one JSON object per line")
-    if "\\u" in line and not _sayable(record):
-        raise DataError(f"{where} holds half a character (a lone surrogate)", "write the whole character")
-    return record
+    return checked(record, line, where)
 
 
-def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(items)
-    if len(found) < len(items):
-        keys = [key for key, _ in items]
-        raise ValueError(f"the key '{shorten(next(k for k in keys if keys.count(k) > 1))}' appears twice")
-    return found
+def _is_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {shorten(text, 20)} is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > 40:
-        raise ValueError(f"the number {shorten(text, 20)} has {len(text)} digits")
-    return int(text)
-
-
-def _sayable(record: Record) -> bool:
+def _refuse_spread(file: BinaryIO, name: str, start: int) -> None:
+    """Raise DataError if the first object of a file goes on over several lines, or is too long for one row."""
+    file.seek(start)
+    text = file.read(LONGEST).decode("utf-8-sig" if not start else "utf-8", "replace").lstrip()
     try:
-        json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        found, end = DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        key = re.match(r'\{\s*("(?:[^"\\]|\\.)*")\s*:\s*\[', text)
+        if key and len(text) > LONGEST // 4:
+            raise _one_object(name, {}, [json.loads(key[1])]) from None
+        return
+    if not isinstance(found, dict) or "\n" not in text[:end]:
+        return
+    if text[end:].strip():
+        raise DataError(f"{name} holds objects of several lines", "write one per line: jq -c . FILE > rows.jsonl")
+    raise _one_object(name, found, [key for key, value in found.items() if isinstance(value, list)])
+
+
+def _one_object(name: str, found: Record, lists: list[str]) -> DataError:
+    """The error for a file that holds one object. lists: its keys whose values are lists, one of which may be the rows."""
+    if not lists:
+        return DataError(f"{name} holds one object of several lines, not rows", "write a list of rows, [{…}, {…}]")
+    named = ", ".join(f"'{shorten(key)}'" + (f" ({len(found[key])})" if key in found else "") for key in lists[:8])
+    path = f".{lists[0]}" if lists[0].isidentifier() else f".[{json.dumps(lists[0])}]"
+    return DataError(
+        f"{name} holds one object, not rows; its lists are {named}",
+        f"write the rows alone: jq '{path}' FILE > rows.json",
+    )
