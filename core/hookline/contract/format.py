@@ -20,10 +20,19 @@ class Format(Component[ConfigT]):
     A data name such as `rows.csv` is read by the format whose `suffixes` contain its ending; `NAME:FILE`, e.g.
     `csv:export.dat`, names the format. Rows must come in file order and be equal each time the file is read, because
     their hash identifies the data.
+
+    A compressed file (`rows.csv.gz`, also `.zst`, `.bz2`, `.xz`) is unpacked first, and the format gets the path of
+    `rows.csv` in a temporary folder; in error messages the user's own path takes its place. A format whose `suffixes`
+    contain an ending such as `.csv.gz` gets the compressed file itself.
     """
 
     suffixes: ClassVar[Sequence[str]] = ()
     """The endings of file names that the format reads, e.g. `(".csv", ".tsv")`."""
+    marks: ClassVar[Sequence[str]] = ()
+    """Names of files that a folder must all contain to be read by this format, e.g. `("state.json",)`; `read` and `open`
+    then get the folder's path."""
+    text: ClassVar[bool] = False
+    """Whether the files are text. Compressed and binary files are then refused by name, before they are read."""
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Record]:
@@ -34,7 +43,7 @@ class Format(Component[ConfigT]):
         """The rows of a file as a sequence; by default everything that `read` yields, kept in memory.
 
         A format for files larger than memory should return a sequence that parses a row when it is accessed. A format
-        for files without random access (e.g. compressed files) may convert the file to JSON lines and return those. The
+        for files without random access may convert the file to JSON lines and return those. The
         sequence is iterated once before any other use; that iteration must raise DataError for any damaged row.
         """
         found: object = self.read(path)

@@ -1,15 +1,18 @@
-"""Finds the format of a file, by the ending of its name or from `NAME:FILE`. Built-in formats are JSON lines and
-text."""
+"""Finds the format of a file or folder, by the ending of its name, the files in it, or from `NAME:FILE`, and opens it.
+
+JSON lines and text are core code; the other built-in formats are plugins.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, cast, overload
 
 from pydantic import ValidationError
 
@@ -17,22 +20,25 @@ from hookline.batch.encoded import Record
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
 from hookline.contract.format import Format
-from hookline.data import jsonl
+from hookline.data import jsonl, packed
 from hookline.data.stretches import Stretches
-from hookline.errors import DataError, PluginError
+from hookline.errors import DataError, HooklineError, PluginError
 from hookline.registry.construct import configure, construct
 from hookline.registry.offers import Offer, find, offers
+from hookline.storage.disguised import foreign, pointer
 
-__all__ = ["JSONLines", "Text", "by_suffix", "format_and_file"]
+__all__ = ["JSONLines", "Text", "by_marks", "by_suffix", "format_and_file", "opened", "peeked"]
 
 SMALL = 8 << 20
 """The maximum size in bytes of a file whose rows are kept in memory; rows of larger files are parsed on each access."""
 
 
 class JSONLines(Format):
-    """One JSON object per line, read strictly: incomplete lines, duplicate keys and invalid numbers are errors."""
+    """One JSON object per line, or one array of objects, read strictly: incomplete rows, duplicate keys and invalid numbers
+    are errors."""
 
     suffixes = (".jsonl", ".json", ".ndjson")
+    text = True
 
     def read(self, path: Path) -> Iterator[Record]:
         with path.open("rb") as file:
@@ -47,6 +53,7 @@ class Text(Format):
     """Plain text: rows with the field `text`, separated by blank lines."""
 
     suffixes = (".txt",)
+    text = True
 
     def read(self, path: Path) -> Iterator[Record]:
         with path.open("rb") as file:
@@ -85,6 +92,8 @@ class Known:
 
     formats: tuple[tuple[Offer, tuple[str, ...]], ...]
     broken: tuple[str, ...]
+    marks: tuple[tuple[Offer, tuple[str, ...]], ...] = ()
+    """The formats that read folders, with the names of the files by which they know one."""
 
     @property
     def suffixes(self) -> set[str]:
@@ -118,6 +127,7 @@ def _no_task(name: str, head: str, rest: str, loose: tuple[Offer, ...]) -> None:
 def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
     """The format that claims the longest ending of a file's name; upper and lower case are equal.
 
+    `rows.csv.gz` is read by the format that claims `.csv.gz`, and if there is none, by the format that claims `.csv`.
     Installed formats cannot take over the ending of a built-in format, and a loose file that claims such an ending is
     refused. Raises DataError if no format or more than one claims the ending, and PluginError if the format is invalid.
     """
@@ -133,15 +143,123 @@ def by_suffix(path: Path, name: str, loose: tuple[Offer, ...] = ()) -> Format:
     suffixes = sorted(ours.suffixes | given.suffixes | others.suffixes)
     broken = "".join(f"; {problem}" for problem in (*given.broken, *others.broken))
     raise DataError(
-        f"{name}: unknown kind of file '{path.suffix}'; known are {', '.join(suffixes)}{broken}",
+        f"{name}: unknown kind of file '{_ending(path)}'; known are {', '.join(suffixes)}{broken}",
         "use .jsonl (one row per line) or .txt (blank line between texts), or write FORMAT:FILE (hookline plugins list)",
     )
 
 
+def _ending(path: Path) -> str:
+    """The ending that says what is in a file: of `rows.dat.gz` it is `.dat`."""
+    bare = packed.inner(path)
+    return bare.suffix if bare and bare.suffix else path.suffix
+
+
+def by_marks(path: Path, loose: tuple[Offer, ...] = ()) -> Format | None:
+    """The format that reads a folder, known by the files in it; None if no format does.
+
+    As for endings, built-in and loose formats come before installed ones. Raises DataError if several know the folder,
+    and PluginError if the format is invalid.
+    """
+    ours = _known(tuple(offer for offer in offers() if offer.built_in))
+    given = _known(tuple(loose))
+    others = _known(tuple(offer for offer in offers() if not offer.built_in))
+    for among in ((*ours.marks, *given.marks), others.marks):
+        found = [offer for offer, marks in among if all(_is_there(str(path / mark)) for mark in marks)]
+        if len(found) > 1:
+            raise DataError(
+                f"{path} is a folder that {' and '.join(map(str, found))} read", f"say which: {found[0].name}:{path}"
+            )
+        if found:
+            return _make(found[0])
+    return None
+
+
+def opened(reader: Format, path: Path) -> Sequence[Record]:
+    """The rows of a file or folder. Errors name the user's file, also where a compressed file was unpacked first.
+
+    Raises DataError for a Git-LFS pointer, and for a compressed or binary file that a format of text should read.
+    """
+    own = _own(reader, path)
+    with _named(own, path):
+        rows = reader.open(own)
+    return rows if own is path or isinstance(rows, tuple) else _Renamed(rows, own, path)
+
+
+def peeked(reader: Format, path: Path) -> Iterator[Record]:
+    """The rows of a file or folder, one after another, for those who need only the first; errors as with `opened`."""
+    own = _own(reader, path)
+    with _named(own, path):
+        yield from reader.read(own)
+
+
+def _own(reader: Format, path: Path) -> Path:
+    """The path that a format gets: of an unpacked file, or the user's."""
+    if path.is_dir():
+        return path
+    bare = packed.inner(path)
+    packs = bool(bare) and not any(path.name.lower().endswith(end.lower()) for end in reader.suffixes)
+    wrong = pointer(path)
+    if not wrong and packs:
+        path = packed.unpacked(path)
+    if not wrong and reader.text:
+        wrong = foreign(path)
+    if wrong:
+        raise DataError(*wrong)
+    return path
+
+
+@contextlib.contextmanager
+def _named(own: Path, path: Path) -> Iterator[None]:
+    """Let errors name the user's path instead of the one that the format got."""
+    try:
+        yield
+    except HooklineError as err:
+        if own is not path:
+            err.message = err.message.replace(str(own), str(path))
+            err.hint = err.hint.replace(str(own), str(path))
+        raise
+
+
+class _Renamed(Sequence[Record]):
+    """Rows of an unpacked file, whose errors name the compressed one."""
+
+    def __init__(self, rows: Sequence[Record], own: Path, path: Path) -> None:
+        self._rows, self._paths = rows, (own, path)
+
+    def __len__(self) -> int:
+        with _named(*self._paths):
+            return len(self._rows)
+
+    def __iter__(self) -> Iterator[Record]:
+        with _named(*self._paths):
+            yield from self._rows
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        with _named(*self._paths):
+            return self._rows[index]
+
+
 def _claims(path: Path, among: tuple[tuple[Offer, tuple[str, ...]], ...]) -> list[tuple[Offer, str]]:
-    """The formats that claim the longest ending of a file's name that any of them claims, with that ending."""
-    name = path.name.lower()
-    found = [(offer, suffix) for offer, claimed in among for suffix in set(claimed) if name.endswith(suffix)]
+    """The formats that claim the longest ending of a file's name that any of them claims, with that ending.
+
+    The ending of a compressed file counts as claimed where the ending before it is.
+    """
+    name, bare = path.name.lower(), packed.inner(path)
+    more = path.suffix.lower() if bare else ""
+    ends = {suffix: (suffix, *([suffix + more] if more else [])) for _, claimed in among for suffix in claimed}
+    found = [
+        (offer, end)
+        for offer, claimed in among
+        for suffix in set(claimed)
+        for end in ends[suffix]
+        if name.endswith(end)
+    ]
     longest = max((len(suffix) for _, suffix in found), default=0)
     return [(offer, suffix) for offer, suffix in found if len(suffix) == longest]
 
@@ -163,18 +281,25 @@ def _only(claims: list[tuple[Offer, str]], name: str) -> Format:
 @lru_cache(maxsize=32)
 def _known(among: tuple[Offer, ...]) -> Known:
     """Import the formats among some offers; formats that cannot be imported are listed with their error message."""
-    found, broken = [], []
+    found, broken, folders = [], [], []
     for offer in among:
         if offer.kind == "format" and not offer.problem:
             try:
-                found.append((offer, tuple(suffix.lower() for suffix in _class(offer).suffixes)))
+                cls = _class(offer)
             except PluginError as err:
                 broken.append(err.message)
-    return Known(tuple(found), tuple(broken))
+                continue
+            found.append((offer, tuple(suffix.lower() for suffix in cls.suffixes)))
+            if cls.marks:
+                folders.append((offer, tuple(cls.marks)))
+    return Known(tuple(found), tuple(broken), tuple(folders))
 
 
 def _class(offer: Offer) -> type[Format]:
-    return cast("type[Format]", check_class(offer.load(), "format", str(offer)))
+    cls = cast("type[Format]", check_class(offer.load(), "format", str(offer)))
+    if not isinstance(cls.marks, tuple | list) or not all(isinstance(mark, str) and mark for mark in cls.marks):
+        raise PluginError(f"{offer}: marks is {cls.marks!r:.60}", 'write a tuple of file names like ("state.json",)')
+    return cls
 
 
 @lru_cache(maxsize=64)
