@@ -11,7 +11,7 @@ import pytest
 from hookline.errors import DataError
 from hookline.tokens.encode import encode
 from hookline.tokens.tokenizer import Tokenizer
-from shapes import SHAPES, build
+from shapes import SHAPES
 
 USER, ANSWER = {"role": "user", "content": "open"}, {"role": "assistant", "content": "read it"}
 TALK = [USER, ANSWER, {"role": "user", "content": "close"}, {"role": "assistant", "content": "write it"}]
@@ -47,14 +47,6 @@ TOOLS = (
     "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments['path'] }}){% endfor %}<|im_end|>\n"
     "{% endfor %}{% if thinking is defined and thinking %}loud{% endif %}" + GENERATES
 )
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("chat")
-    for name in ("qwen2", "llama3", "gemma3", "phi3"):
-        build(name, root / name)
-    return root
 
 
 def having(shelf: Path, template: str, folder: str = "qwen2", **choices: Any) -> Tokenizer:
@@ -110,6 +102,15 @@ def test_comparisons_without_a_prompt_share_their_first_messages(shelf: Path) ->
     assert made.decode(rejected.answer_ids, special=True) == "list<|im_end|>"
 
 
+@pytest.mark.parametrize("folder", ["llama3", "gemma3"])
+def test_MT10_a_text_begins_once_where_template_and_tokenizer_both_begin_it(shelf: Path, folder: str) -> None:
+    made = Tokenizer.load(shelf / folder)
+    row = encode(made, {"messages": TALK})
+    for ids in (row.prompt_ids + row.answer_ids, encode(made, {"prompt": "open"}, answer=None).prompt_ids):
+        assert ids[0] == made.bos
+        assert ids.count(ids[0]) == 1
+
+
 def test_content_that_a_template_trims_is_learned_as_it_renders_it(shelf: Path) -> None:
     made = Tokenizer.load(shelf / "llama3")
     record = {"messages": [USER, {"role": "assistant", "content": "  read it \n"}]}
@@ -131,7 +132,7 @@ def test_a_template_that_refuses_a_conversation_is_quoted(shelf: Path) -> None:
 def test_a_history_that_changes_is_refused_and_its_last_turn_is_not(shelf: Path) -> None:
     made = having(shelf, THINKS)
     with pytest.raises(
-        DataError, match=r"row 7: the experiment's chat_template renders .* message 2 .* from token \d+ on"
+        DataError, match=r"row 7: the experiment's chat_template renders .* message 3 .* from token \d+ on"
     ):
         seen(made, {"messages": TALK})
     assert seen(made, {"messages": TALK}, learn="last").endswith(
@@ -248,6 +249,7 @@ def test_share_gpts_names_are_read(shelf: Path) -> None:
         ({"messages": [["user", "open"]]}, "message 1 is not an object"),
         ({"messages": [{"content": "open"}]}, "message 1 has no text as `role`; it has: content"),
         ({"messages": [{"role": "user"}]}, "message 1 of 'user' has no `content`"),
+        ({"messages": [{"role": "user", "content": 5}]}, "message 1: `content` is int, not text"),
         ({"messages": [USER]}, "no message of an assistant to learn from"),
         ({"messages": [USER, {"role": "assistant", "tool_calls": 5}]}, "`tool_calls` is not a list of objects"),
         ({"messages": [USER, {"role": "assistant", "tool_calls": [{"function": "open"}]}]}, "the function of a call is not"),

@@ -87,13 +87,12 @@ def test_a_record_is_refused_from_one_token_too_many_on() -> None:
         encode(WORDS, record, answer=None, longest=prompt + 3, new_tokens=4)
 
 
-def test_a_turn_of_plain_text_adds_its_own_ids_and_chat_messages_are_refused() -> None:
+def test_a_turn_of_plain_text_adds_its_own_ids_and_messages_need_a_template() -> None:
     assert encode_turn(WORDS, (), "close the list") == WORDS.encode("close the list")
     assert encode_turn(WORDS, (), "") == []
-    with pytest.raises(DataError, match="cannot be continued"):
-        encode_turn(WORDS, [{"role": "user", "content": "open"}], "close")
-    with pytest.raises(DataError, match="cannot be continued"):
-        encode_turn(WORDS, (), {"role": "user", "content": "open"})  # type: ignore[arg-type]
+    for previous, message in (([{"role": "user", "content": "open"}], "close"), ((), {"role": "user", "content": "open"})):
+        with pytest.raises(DataError, match="the model's tokenizer has no chat template"):
+            encode_turn(WORDS, previous, message)
 
 
 # -- build

@@ -257,8 +257,28 @@ class Context(Protocol):
         `len(encoded)`.
         """
 
-    def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
-        """The token ids that one more turn adds after the chat messages `previous`, which is empty for plain text."""
+    def encode_turn(
+        self,
+        previous: Sequence[Mapping[str, Any]],
+        message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        record: Record | None = None,
+        ended: bool = True,
+    ) -> list[int]:
+        """The token ids that one more turn adds after what the policy answered: append them to the ids so far.
+
+        previous: the messages so far, ending with the assistant's, which has the text of what was sampled; empty for plain
+        text, which adds its own ids alone. message: the new messages, e.g. a tool's result; a text is a user's.
+        record: the row that began the episode, whose `tools` and `chat_template_kwargs` the template gets.
+
+        Sampled ids are not encoded again. The conversation is rendered with and without the new messages; the result is
+        what comes behind the token that ends the assistant's turn, up to where it answers next. ended: whether that
+        token was sampled, as after finish reason `stop`; False for an answer that was cut off: the result then begins
+        with it. Where the next speaker's token ends a turn, the sampled one is taken to be that of the new message.
+
+        Raises DataError for a template that renders earlier messages in another way once others follow, e.g. without
+        thoughts, and for new messages of an assistant.
+        """
 
     def collected(self, phase: str) -> Rows:
         """The comparisons that an earlier phase collected, in all its rounds so far or, as `NAME@ROUND`, in one."""

@@ -193,8 +193,15 @@ class PhaseContext:
             self.tokenizer, record, answer=answer, where=where, longest=longest, new_tokens=new_tokens, learn=learn
         )
 
-    def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
-        return encode.encode_turn(self.tokenizer, previous, message)
+    def encode_turn(
+        self,
+        previous: Sequence[Mapping[str, Any]],
+        message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        record: Record | None = None,
+        ended: bool = True,
+    ) -> list[int]:
+        return encode.encode_turn(self.tokenizer, previous, message, record=record, ended=ended)
 
     def collected(self, phase: str) -> sources.Rows:
         return sources.joined([self.run.collected(name) for name in self._resources.rounds(phase)])

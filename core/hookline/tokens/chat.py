@@ -12,21 +12,26 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 from hookline.contract.context import Learn
 from hookline.errors import DataError, nearest
+from hookline.jinja import Endless, names, rendered
 
 __all__ = ["ChatTemplate", "Message", "messages_of"]
 
 Message = Mapping[str, Any]
 SENDERS = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "observation": "tool"}
 """ShareGPT's names of roles."""
-DIRECTIVES = [f"%{flag}{one}" for flag in ("-", "") for one in "aAbBcdHIjmMpSuUwWxXyYeDFT"]
-"""What a template may ask of the clock."""
-ALWAYS = {"messages", "add_generation_prompt", "strftime_now", "raise_exception"}
+ALWAYS = {"messages", "add_generation_prompt", "strftime_now"}
 """Names in a template that are not options."""
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""The names of what an assistant thinks; templates read one of the first two."""
+MEDIA = ("image", "audio", "video", "file")
+PROBE = "hookline-probe"
+LEARN_LESS = "learn from the last turn only (learn: last), or give a template that marks turns with {% generation %}"
+BY_TURN = "make a row of each turn, or give a template that leaves earlier turns as they were"
 
 
 def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
@@ -55,6 +60,11 @@ def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
             )
         if not {"content", "tool_calls", "reasoning_content", "reasoning", "thinking"} & own.keys():
             raise DataError(f"{where}, message {turn + 1} of '{own['role']}' has no `content`", "write its text")
+        if "content" in own:
+            own["content"] = _content(own["content"], own["role"], f"{where}, message {turn + 1}")
+        thought = next((own[name] for name in THOUGHTS if name in own), None)
+        if thought is not None:
+            own = {"thinking": thought, **own, "reasoning_content": thought}
         calls = own.get("tool_calls") or ()
         if not isinstance(calls, list | tuple) or not all(isinstance(call, dict) for call in calls):
             raise DataError(f"{where}, message {turn + 1}: `tool_calls` is not a list of objects", "write one per call")
@@ -79,6 +89,26 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
+def _content(content: Any, role: str, where: str) -> Any:
+    """A message's content; text in parts as `{type: text, text: …}`. Raises DataError for parts of another kind."""
+    if not isinstance(content, str | list | Mapping):
+        raise DataError(f"{where}: `content` is {type(content).__name__}, not text", "write its text")
+    if not isinstance(content, list):
+        return content
+    found = []
+    for part in content:
+        own: Mapping[str, Any] = {"text": part} if isinstance(part, str) else part if isinstance(part, Mapping) else {}
+        kind = own.get("type", "text")
+        if kind == "text" and isinstance(own.get("text"), str):
+            found.append({"type": "text", "text": own["text"]})
+        elif role == "tool" and not any(word in str(kind) for word in MEDIA):
+            return content  # a result that is a list
+        else:
+            what = f"of type '{kind}'" if "type" in own and kind != "text" else "without text"
+            raise DataError(f"{where} has a part {what}, and rows are text", "leave the row out, or write the part as text")
+    return found
 
 
 @dataclass
@@ -110,34 +140,51 @@ class ChatTemplate:
         self, messages: Sequence[Message], where: str, start: bool = False, **options: Any
     ) -> tuple[str, list[tuple[int, int]]]:
         """A conversation as text, and the places that the template marks as an assistant's. start: begin the next answer."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
         tools = options.pop("tools", None) or None
         if tools and self.for_tools and self.text != self.for_tools:
             return replace(self, text=self.for_tools).render(messages, where, start, tools=tools, **options)
         self._check({**options, **({"tools": tools} if tools else {})}, where)
-        template, clock = self._timed()
         try:
-            texts, marks = render_jinja_template(
-                [list(messages)],
-                tools=tools,
-                chat_template=template,
-                add_generation_prompt=start,
-                return_assistant_tokens_mask=self.marks,
-                **{**self.special, **clock, **options},
-            )
+            return self._rendered([self._as_read(message) for message in messages], start, tools=tools, **options)
+        except Endless as err:
+            raise DataError(f"{where}: {self.source} {err}", "correct its loops, or name another template") from None
         except Exception as err:
             why = " ".join(str(err).split())[:200] or type(err).__name__
             raise DataError(
                 f"{where}: {self.source} refuses the conversation: {why}",
                 "write the conversation as the template expects it, or name another: tokenizer: {chat_template: FILE}",
             ) from None
-        return texts[0], [tuple(mark) for mark in marks[0]] if marks else []
 
-    @property
-    def marks(self) -> bool:
-        """Whether the template marks what an assistant says."""
-        return re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
+    def _rendered(
+        self, messages: Sequence[Message], start: bool, tools: Any = None, documents: Any = None, **options: Any
+    ) -> tuple[str, list[tuple[int, int]]]:
+        given = {"messages": messages, "tools": tools, "documents": documents, "add_generation_prompt": start}
+        return rendered(self.text, self.clock, {**given, **self.special, **options})
+
+    def _as_read(self, message: Message) -> Message:
+        """A message with its text as the template reads it: as text, or in parts. Parts that become text are lines."""
+        content = message.get("content")
+        texts, parts = self._reads
+        if isinstance(content, str) and parts and not texts:
+            return {**message, "content": [{"type": "text", "text": content}]}
+        if isinstance(content, list) and not parts and all(_is_text(part) for part in content):
+            return {**message, "content": "\n".join(part["text"] for part in content)}
+        return message
+
+    @cached_property
+    def _reads(self) -> tuple[bool, bool]:
+        """Whether the template shows a content that is text, and one in parts, found by rendering both."""
+
+        def shows(content: Any) -> bool:
+            try:
+                text, _ = self._rendered([{"role": "user", "content": content}], False)
+            except Endless:
+                raise
+            except Exception:  # what it refuses it does not read
+                return False
+            return PROBE in text and not re.search("['\"]text['\"]", text)
+
+        return shows(PROBE), shows([{"type": "text", "text": PROBE}])
 
     def prompt(self, messages: Sequence[Message], where: str, **options: Any) -> list[int]:
         """The token ids of a conversation to which the model answers next."""
@@ -172,6 +219,18 @@ class ChatTemplate:
             chosen[start:end] = [True] * (end - start)
         return ids, chosen
 
+    def following(
+        self, messages: Sequence[Message], turn: int, where: str, ended: bool = True, **options: Any
+    ) -> list[int]:
+        """The ids that the messages after an assistant's turn add behind its last token, up to where it answers next.
+
+        ended: whether the turn's own tokens include the one that ends it; otherwise that comes first.
+        """
+        ids = self.prompt(messages, where, **options)
+        start, end = self._difference(messages, turn, ids, where, options, BY_TURN)
+        closed = end > start and (ids[end - 1] in self.ends or ids[end - 1] in self.control)
+        return ids[end - 1 if closed and not ended else end :]
+
     def _marked(
         self, ids: Sequence[int], places: Sequence[tuple[int, int]], marks: Sequence[tuple[int, int]]
     ) -> list[tuple[int, int]] | None:
@@ -190,7 +249,13 @@ class ChatTemplate:
         return spans
 
     def _difference(
-        self, messages: Sequence[Message], turn: int, ids: Sequence[int], where: str, options: Mapping[str, Any]
+        self,
+        messages: Sequence[Message],
+        turn: int,
+        ids: Sequence[int],
+        where: str,
+        options: Mapping[str, Any],
+        hint: str = LEARN_LESS,
     ) -> tuple[int, int]:
         """Where a turn stands in a conversation, by rendering the conversation up to the turn and through it."""
         before = self.prompt(messages[:turn], where, **options)
@@ -198,7 +263,7 @@ class ChatTemplate:
         for shown, longer in ((before, through), (before, ids)):
             at = next((i for i, (a, b) in enumerate(zip(shown, longer)) if a != b), min(len(shown), len(longer)))
             if at < len(shown):
-                raise self._unlike(turn, at, where)
+                raise self._unlike(turn, at, where, hint)
         said = through[len(before) :]
         stop = self._end_of(said)
         if stop is None:  # the next speaker's token ends the turn
@@ -208,7 +273,7 @@ class ChatTemplate:
         here = ids[len(before) : len(before) + stop]
         unlike = next((i for i, (a, b) in enumerate(zip(said[:stop], here)) if a != b), None)
         if unlike is not None or len(here) < stop:
-            raise self._unlike(turn, len(before) + (unlike or 0), where)
+            raise self._unlike(turn + 1, len(before) + (unlike or 0), where, hint)
         return len(before), len(before) + stop
 
     def _end_of(self, said: Sequence[int]) -> int | None:
@@ -223,11 +288,11 @@ class ChatTemplate:
     def _blank(self, token: int) -> bool:
         return not self.shown([token]).strip()
 
-    def _unlike(self, turn: int, at: int, where: str) -> DataError:
+    def _unlike(self, turn: int, at: int, where: str, hint: str) -> DataError:
         return DataError(
             f"{where}: {self.source} renders the tokens before message {turn + 1} in another way once it follows, from token "
             f"{at} on, so what the assistant chose there cannot be told apart",
-            "learn from the last turn only (learn: last), or give a template that marks turns with {% generation %}",
+            hint,
         )
 
     def _check(self, options: Mapping[str, Any], where: str) -> None:
@@ -242,27 +307,8 @@ class ChatTemplate:
     @property
     def options(self) -> set[str]:
         """The names that the template reads besides the conversation."""
-        return {*_names(self.text), "documents"} - ALWAYS - set(self.special)
-
-    def _timed(self) -> tuple[str, dict[str, Any]]:
-        """The template with a fixed clock, and what it reads of that."""
-        if "strftime_now" not in self.text:
-            return self.text, {}
-        now = self.clock or datetime.now()
-        filters = "".join(f" | replace('{one}', frozen_clock['{one}'])" for one in DIRECTIVES)
-        macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro %}}\n"
-        return macro + self.text, {"frozen_clock": {one: now.strftime(one) for one in DIRECTIVES}}
+        return {*names(self.text), "documents"} - ALWAYS - set(self.special)
 
 
-@lru_cache(maxsize=16)
-def _names(template: str) -> frozenset[str]:
-    """The names that a template reads; none if it cannot be parsed, which rendering it reports."""
-    import jinja2
-    from jinja2 import meta
-
-    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
-    try:
-        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
-    except jinja2.TemplateError:
-        return frozenset()
-    return frozenset(meta.find_undeclared_variables(tree))
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)

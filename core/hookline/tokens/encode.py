@@ -9,7 +9,7 @@ from typing import Any
 
 from hookline.batch.encoded import Encoded, Record
 from hookline.contract.context import Learn
-from hookline.data.sources import at, text_of
+from hookline.data.rows import at, text_of
 from hookline.errors import DataError
 from hookline.tokens.chat import ChatTemplate, messages_of
 from hookline.tokens.tokenizer import Tokenizer
@@ -72,12 +72,7 @@ def is_chat(record: Record, answer: str | None = None) -> bool:
 
 def _conversation(tokenizer: Tokenizer, record: Record, answer: str | None, where: str, learn: Learn) -> Encoded:
     chat = _template(tokenizer, where)
-    given = record.get("chat_template_kwargs") or {}
-    if not isinstance(given, Mapping):
-        raise DataError(at(where, "`chat_template_kwargs` is not an object"), "write {name: value}")
-    options = dict(given)
-    if record.get("tools"):
-        options["tools"] = record["tools"]
+    options = _options(record, where)
     before, said = _parts(record, answer, where)
     place = where or "the row"
     if not said:
@@ -129,15 +124,38 @@ def _template(tokenizer: Tokenizer, where: str) -> ChatTemplate:
     return tokenizer.chat
 
 
-def encode_turn(tokenizer: Tokenizer, previous: Sequence[Mapping[str, Any]], message: str) -> list[int]:
-    """The token ids that one more turn adds after those of `previous`; plain text adds no tokens around the text.
+def encode_turn(
+    tokenizer: Tokenizer,
+    previous: Sequence[Mapping[str, Any]],
+    message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    record: Record | None = None,
+    ended: bool = True,
+    where: str = "the conversation",
+) -> list[int]:
+    """The token ids that one more turn adds after those of `previous`; see `hookline.Context.encode_turn`."""
+    if not previous and isinstance(message, str):
+        return tokenizer.encode(message)
+    chat = _template(tokenizer, where)
+    asked: Any = {"role": "user", "content": message} if isinstance(message, str) else message
+    before = messages_of(list(previous), where)
+    new = messages_of([asked] if isinstance(asked, Mapping) else list(asked), f"{where}, after message {len(before)}")
+    if before[-1]["role"] != "assistant":
+        raise DataError(f"{where} does not end with an assistant's message", "encode it as a prompt: ctx.encode")
+    if any(one["role"] == "assistant" for one in new):
+        raise DataError(
+            f"{where}: a new message is an assistant's, whose tokens are drawn and not encoded",
+            "give what the environment says: a tool's or a user's messages",
+        )
+    return chat.following([*before, *new], len(before) - 1, where, ended, **_options(record or {}, where))
 
-    previous: the chat messages so far, which determine what a chat template adds; empty for plain text. message: the
-    text of the turn. Raises DataError for chat messages: turns of a conversation follow with environments.
-    """
-    if previous or not isinstance(message, str):
-        raise DataError("chat messages cannot be continued yet", "give the turn as plain text")
-    return tokenizer.encode(message)
+
+def _options(record: Record, where: str) -> dict[str, Any]:
+    """What a record passes to the template."""
+    given = record.get("chat_template_kwargs") or {}
+    if not isinstance(given, Mapping):
+        raise DataError(at(where, "`chat_template_kwargs` is not an object"), "write {name: value}")
+    return {**given, **({"tools": record["tools"]} if record.get("tools") else {})}
 
 
 def refuse_unread(record: Record, where: str = "") -> None:
