@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,49 @@ def test_MT17_the_tokenizers_own_code_is_not_even_looked_at(lab: Lab, folder: Pa
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["mine.Evil", None]}}))
     assert lab.run(on(lab)).code == 0
     assert not (lab.folder / "imported").exists()
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat"])
+def test_MT17_a_folder_that_is_asked_does_not_run_its_code_either(lab: Lab, folder: Path, verb: str) -> None:
+    (folder / "mine.py").write_text("open('imported', 'w').close()\n")
+    configured(folder, auto_map={"AutoModelForCausalLM": "mine.Evil"})
+    refused(lab.hookline(verb, "model", *(["open"] if verb == "generate" else [])), 2, "asks to run its own code")
+    assert not (lab.folder / "imported").exists()
+
+
+def test_MT11_a_tokenizer_with_other_ids_than_the_models_own_is_refused(lab: Lab, folder: Path) -> None:
+    tokenizer(lab.folder / "other", ["<odd>", "<|endoftext|>"])
+    refused(
+        lab.run({**on(lab), "tokenizer": {"path": "other"}}), 2, "other is not that of the model in ",
+        "token 0 is '<odd>' in one and '<|endoftext|>' in the other",
+    )  # fmt: skip
+    shutil.copytree(folder, lab.folder / "same")
+    (lab.folder / "same" / "model.safetensors").unlink()
+    said = lab.run({**on(lab), "tokenizer": {"path": "same"}})
+    assert said.code == 0, said.err
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_MT14_an_adapter_is_no_model_and_its_base_is_named(lab: Lab, folder: Path, whole: bool) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base"}')
+    if not whole:
+        (folder / "config.json").unlink()
+    refused(lab.run(on(lab)), 2, "model holds an adapter of the model someone/base, not a model of its own", "merge it")
+
+
+def test_MT14_an_adapter_is_not_exported_for_a_base_that_has_changed(lab: Lab, folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    made = on(lab)
+    made["phases"][0]["model"] = {"adapter": {"lora": {"rank": 2}}}
+    assert lab.run(made).code == 0
+    said = lab.hookline("export", str(lab.run_folder), "before", "--adapter")
+    assert said.code == 0, said.err
+    tensors = load_file(folder / "model.safetensors")
+    save_file({k: v + 1 for k, v in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    said = lab.hookline("export", str(lab.run_folder), "after", "--adapter")
+    refused(said, 2, "model is not the model that this adapter was trained on: it has changed since the run began")
+    assert lab.hookline("export", str(lab.run_folder), "merged").code == 0
 
 
 def test_MT_a_tokenizer_larger_than_the_model_shows_both_sizes(lab: Lab, folder: Path) -> None:

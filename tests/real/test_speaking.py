@@ -76,6 +76,51 @@ def test_the_command_talks_until_an_empty_line(
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_a_conversation_that_has_filled_the_context_begins_anew(
+    shelf_of_folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, pieces, notes = shelf_of_folders / "llama3", list[str](), list[str]()  # untrained: it answers as long as it may
+    lines = iter(["open the file", "close", "read", "word " * 200, "write", None])
+    talk = hookline.chat(folder, lambda: next(lines), pieces.append, system="Be short.", max_new_tokens=100, note=notes.append)
+    assert [message["content"] for message in talk if message["role"] == "user"][-1] == "write"
+    assert talk[0] == {"role": "system", "content": "Be short."}
+    assert any(note == "the conversation has filled the model's context of 256 tokens and begins anew with this message" for note in notes)
+    assert "this message is too long for the model's context of 256 tokens and is left out" in notes
+    ours = speaker(folder)
+    assert ours.room({"prompt": talk[:-1]}) >= 64
+    said: list[str] = []
+    short = iter(["word " * 200, None])
+    assert hookline.chat(folder, lambda: next(short), said.append, max_new_tokens=9) == []
+    assert said == ["[this message is too long for the model's context of 256 tokens and is left out]\n"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("open\n" + "word " * 200 + "\n\n"))
+    assert main(["chat", str(folder), "--max-new-tokens", "1000"]) == 0
+    assert "too long for the model's context" in capsys.readouterr().err
+
+
+def test_what_is_typed_need_not_be_utf_8(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\n"), encoding="utf-8", errors="surrogateescape"))
+    assert main(["chat", str(trained), "--max-new-tokens", "2"]) == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\n"), encoding="utf-8"))
+    assert main(["chat", str(trained), "--max-new-tokens", "2"]) == 3
+    assert "the message is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_template_is_named_by_the_file_that_it_is_from(shelf_of_folders: Path, tmp_path: Path) -> None:
+    files, folder = rows(tmp_path), shelf_of_folders / "gemma3"
+    run = hookline.run(experiment(folder, "sft", {**phases(files)["sft"], "steps": 1}), out=tmp_path / "run")
+    twice = [[ASKED[0], ASKED[0]]]
+    with pytest.raises(DataError, match=f"row 1: {folder}/chat_template.jinja refuses the conversation: roles must alternate"):
+        hookline.generate(run, twice)
+    (tmp_path / "mine.jinja").write_text((folder / "chat_template.jinja").read_text())
+    described = experiment(folder, "sft", {**phases(files)["sft"], "steps": 1})
+    described["tokenizer"] = {"path": str(folder), "chat_template": str(tmp_path / "mine.jinja")}
+    run = hookline.run(described, out=tmp_path / "own")
+    with pytest.raises(DataError, match=f"row 1: {tmp_path}/mine.jinja refuses the conversation"):
+        hookline.generate(run, twice)
+
+
 def test_what_cannot_be_asked_is_said(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(trained)]) == 3
     assert "there is nothing to answer" in capsys.readouterr().err

@@ -24,6 +24,13 @@ def check_folder(path: str) -> None:
     try:
         if not folder.is_dir():
             raise ExperimentError(f"there is no model folder {path}", hint)
+        if (folder / "adapter_config.json").is_file():  # transformers would put it on the weights, or on those of its base
+            about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            base = about.get("base_model_name_or_path") if isinstance(about, dict) else None
+            raise ExperimentError(
+                f"{path} holds an adapter{f' of the model {base}' if base else ''}, not a model of its own",
+                "merge it with that model first (peft: merge_and_unload, save_pretrained) and name the merged folder",
+            )
         if not (folder / "config.json").is_file():
             raise ExperimentError(f"the model folder {path} has no config.json", hint)
         lfs = next(filter(None, map(pointer, sorted(file for file in folder.iterdir() if file.is_file()))), None)

@@ -152,7 +152,7 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
         if adapter:
             what, reader = what.replace("policy", "adapter"), "PeftModel"
-            role.export_adapter(folder, found.plan.experiment.model.path)
+            role.export_adapter(folder, _base(found))
         elif found.scores:
             what, reader = what.replace("policy", "reward model"), "AutoModelForSequenceClassification"
             bias = role.export_scores(head, _filler(found.tokenizer, role.vocabulary), folder)
@@ -169,6 +169,20 @@ def export(
         lower = f", whose scores are lower by {bias:g}, the head's bias" if bias else ""
         say(f"{folder}: the {what}{step}{left_out}, weights {role.hash()[:12]}; for {reader}{lower}")
     return folder
+
+
+def _base(found: Ended) -> str | None:
+    """The model on which an adapter was trained. Raises ExperimentError if its folder holds another one now."""
+    from hookline.models.folder import folder_hash
+
+    base = found.plan.experiment.model.path
+    pinned = found.run.about.get("data", {}).get(f"model:{base}")
+    if base and pinned and Path(base).is_dir() and folder_hash(base) != pinned["sha256"]:
+        raise ExperimentError(
+            f"{base} is not the model that this adapter was trained on: it has changed since the run began",
+            "restore it, or export the merged model: leave out --adapter",
+        )
+    return base
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,10 @@ class Speaker:
             if t + 1 < max_new_tokens:
                 self.role.step(state, torch.tensor([token], device=logits.device))
 
+    def room(self, record: Mapping[str, Any]) -> int:
+        """How many tokens the model's context has left for an answer; negative if the record alone does not fit."""
+        return self.role.context - len(encode(self.tokenizer, record, answer=None, where="the conversation").prompt_ids)
+
     def _fitting(self, record: Mapping[str, Any], where: str, new_tokens: int) -> Sequence[int]:
         return encode(
             self.tokenizer, record, answer=None, where=where, longest=self.role.context, new_tokens=new_tokens
@@ -164,13 +168,20 @@ def chat(
     top_p: float = 1.0,
     seed: int = 0,
     device: str = "auto",
+    note: Callable[[str], None] | None = None,
 ) -> list[dict[str, str]]:
     """Hold a conversation with a run's model or a transformers folder: what `hookline chat` does on the terminal.
 
     model and sampling: as in `hookline.generate`. ask: gives what the user says, or None at the end. say: receives the
-    pieces of each answer as they are drawn. system: a system prompt.
+    pieces of each answer as they are drawn. system: a system prompt. note: receives sentences about the conversation; by
+    default `say` does, in brackets.
 
-    Returns the conversation, as messages with `role` and `content`. Raises DataError for a model without a chat template.
+    An answer has at most `max_new_tokens`, and at most what is left of the model's context. Where less is left than that and than a
+    quarter of the context, the conversation begins anew: earlier messages are forgotten, except the system prompt. A
+    message that is too long by itself is left out.
+
+    Returns the conversation since it last began, as messages with `role` and `content`. Raises DataError for a model
+    without a chat template, and for messages that the template refuses.
     """
     found, sampling = speaker(model, device), _sampling(temperature, top_k, top_p)
     if found.tokenizer.chat is None:
@@ -178,11 +189,24 @@ def chat(
             "the model's tokenizer has no chat template, so it cannot hold a conversation",
             "use hookline generate for texts, or a folder with a template",
         )
-    messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    tell = note or (lambda text: say(f"[{text}]\n"))
+    begins: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+    context, messages = found.role.context, list(begins)
+    least = max(1, min(max_new_tokens, context // 4))
     while (text := ask()) is not None:
-        messages.append({"role": "user", "content": text})
+        asked = {"role": "user", "content": text}
+        left = found.room({"prompt": [*messages, asked]})
+        if left < least and len(messages) > len(begins):
+            left = found.room({"prompt": [*begins, asked]})
+            if left >= least:
+                tell(f"the conversation has filled the model's context of {context} tokens and begins anew with this message")
+                messages = list(begins)
+        if left < least:
+            tell(f"this message is too long for the model's context of {context} tokens and is left out")
+            continue
+        messages.append(asked)
         answer = ""
-        for piece in found.stream({"prompt": messages}, sampling, max_new_tokens, seed):
+        for piece in found.stream({"prompt": messages}, sampling, min(max_new_tokens, left), seed):
             say(piece)
             answer += piece
         say("\n")

@@ -16,6 +16,7 @@ from hookline.config.experiment import TokenizerSpec
 from hookline.data.sources import Rows
 from hookline.errors import DataError, ExperimentError, shorten
 from hookline.storage.disguised import pointer
+from hookline.storage.paths import model_folder
 from hookline.tokens.chat import ChatTemplate
 from hookline.tokens.pretrained import FILES, OWN, Pretrained, json_of, pretrained, template_text
 
@@ -226,8 +227,9 @@ class Tokenizer:
             return
         for name in (*FILES, "config.json"):
             self._copy(name, folder)
-        if self.choices:
-            (folder / OWN).write_text(json.dumps(self.choices), encoding="utf-8")
+        own = {**self.choices, **({"source": self.chat.source} if self.chat else {})}
+        if own:
+            (folder / OWN).write_text(json.dumps(own), encoding="utf-8")
 
     def export(self, folder: Path) -> None:
         """Write the tokenizer in the format that transformers' AutoTokenizer reads.
@@ -301,8 +303,12 @@ class Tokenizer:
             raise DataError(*wrong)
         if choices is None and (folder / OWN).is_file():
             choices = json_of(folder / OWN)
+        source = (choices or {}).get("source", "")  # the user's own file, of which this may be a copy
         try:
-            return cls(Inner.from_file(str(path)), folder, choices)
+            made = cls(Inner.from_file(str(path)), folder, {k: v for k, v in (choices or {}).items() if k != "source"})
+            if made.chat and source:
+                made.chat.source = source
+            return made
         except DataError as err:
             raise DataError(f"{path}: {err.message}", err.hint) from None
         except Exception as err:
@@ -310,6 +316,22 @@ class Tokenizer:
             raise DataError(
                 f"{path} cannot be read: {why}", "check that the file is a complete tokenizer.json"
             ) from err
+
+    def check_model(self, folder: Path) -> None:
+        """Refuse a model whose own tokenizer gives an id to another token. Raises ExperimentError."""
+        from tokenizers import Tokenizer as Inner
+
+        if self.folder is None or not (folder / "tokenizer.json").is_file() or folder.samefile(self.folder):
+            return
+        theirs = Inner.from_file(str(folder / "tokenizer.json"))
+        for token, i in sorted(self.inner.get_vocab(with_added_tokens=True).items(), key=lambda pair: pair[1]):
+            other = theirs.id_to_token(i)
+            if other is not None and other != token:
+                raise ExperimentError(
+                    f"the tokenizer in {self.folder} is not that of the model in {folder}: token {i} is {token!r} in one and "
+                    f"{other!r} in the other",
+                    "use the tokenizer that belongs to the model",
+                )
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -353,7 +375,10 @@ class Tokenizer:
     def make(cls, spec: TokenizerSpec | None, model_path: str | None, rows: Rows | None) -> Tokenizer:
         """Make the experiment's tokenizer. rows: the rows of `spec.on`, if a tokenizer is to be trained."""
         if spec is None or spec.path or rows is None:
-            return cls.load(Path((spec.path if spec else model_path) or ""), choices_of(spec))
+            made = cls.load(Path((spec.path if spec else model_path) or ""), choices_of(spec))
+            if spec and spec.path and model_path:
+                made.check_model(Path(model_folder(model_path)))
+            return made
         words = spec.train == "words"
         texts = (text for record in rows.records for text in _texts(record, words))
         first = next(texts, None)
@@ -374,7 +399,7 @@ def choices_of(spec: TokenizerSpec | None) -> dict[str, Any]:
     if spec.pad is not None:
         found["pad"] = spec.pad
     if spec.chat_template is not None:
-        found["chat_template"] = template_text(spec.chat_template)
+        found |= {"chat_template": template_text(spec.chat_template), "source": str(spec.chat_template)}
     return found
 
 

@@ -80,7 +80,8 @@ def write(path: str, text: str, mode: str = "w") -> None:
 
 
 class Chat(Command):
-    """Talk with a run's model, or with a transformers folder, through its chat template; an empty line ends it."""
+    """Talk with a run's model, or with a transformers folder, through its chat template; an empty line ends it, and a
+    conversation that has filled the model's context begins anew."""
 
     class Config(Asked):
         model: Annotated[str, Argument("MODEL")]
@@ -97,13 +98,19 @@ class Chat(Command):
             if sys.stdin.isatty():
                 sys.stdout.write("> ")
                 sys.stdout.flush()
-            line = sys.stdin.readline().rstrip("\n")
-            return line or None
+            try:
+                line = sys.stdin.readline().rstrip("\n")
+            except UnicodeDecodeError as err:
+                raise DataError(f"the message is not UTF-8 text: {err.reason}", "write it as UTF-8") from None
+            return line.encode(errors="surrogateescape").decode(errors="replace") or None
 
         def say(piece: str) -> None:
             sys.stdout.write(piece)
             sys.stdout.flush()
 
+        def note(text: str) -> None:
+            sys.stderr.write(f"{text}\n")
+
         options = c.model_dump(include=set(Asked.model_fields))
-        hookline.chat(c.model, ask, say, system=c.system, **options)
+        hookline.chat(c.model, ask, say, system=c.system, note=note, **options)
         return 0
