@@ -231,7 +231,7 @@ def _stops(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         ("gone.jsonl", "no data file gone.jsonl"),
         ("pairs.jsonl/x", "no data file pairs.jsonl/x"),
         (".", "is a folder"),
-        ("table.csv", "unknown kind of file '.csv'"),
+        ("table.xlsx", "unknown kind of file '.xlsx'"),
         ("x" * 300 + ".jsonl", "name too long"),
         ("a\x00b.jsonl", "cannot be read"),
         ("pipe.jsonl", "is not a regular file"),
@@ -239,10 +239,10 @@ def _stops(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         ("builtin:nothing", "no task 'hookline:nothing'"),
         ("task:keywords/heldout2", "no split 'heldout2'; did you mean 'heldout'?"),
     ],
-    ids=["gone", "inside", "folder", "csv", "long", "nul", "pipe", "zero", "task", "split"],
+    ids=["gone", "inside", "folder", "xlsx", "long", "nul", "pipe", "zero", "task", "split"],
 )
 def test_DS22_names_that_lead_to_no_file_are_known_early(lab: Lab, name: str, words: str) -> None:
-    (lab.folder / "table.csv").write_text("a,b\n")
+    (lab.folder / "table.xlsx").write_text("a,b\n")
     os.mkfifo(lab.folder / "pipe.jsonl")
     said = lab.run(changed(lab.sft(), "phases.0.rollout.path", name))
     refused(said, 5 if "nothing" in name else 3, words, "tiny.yaml line")

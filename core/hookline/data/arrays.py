@@ -64,7 +64,7 @@ class Window:
                 return ""
 
     def where(self, row: int) -> str:
-        return f"{self.name} row {row} (line {self.line})"
+        return f"{self.name} line {self.line} (row {row})"
 
     def near(self, at: int) -> str:
         return repr(shorten(self.text[max(self.at, at - 10) : at + 20], 30))
@@ -140,5 +140,5 @@ def _wrong(err: ValueError, window: Window, where: str) -> DataError:
     if not _sure(err, window) and not window.text.rstrip().endswith("]"):
         return DataError(f"{where}, the last, is cut off: {err.msg}", "complete or remove that row")
     line = window.line + window.text.count("\n", window.at, err.pos)
-    place = where if line == window.line else f"{where[:-1]}, at line {line})"
-    return DataError(f"{place}: not valid JSON near {window.near(err.pos)}: {err.msg}", "fix that place")
+    place = "" if line == window.line else f", at line {line}"
+    return DataError(f"{where}{place}: not valid JSON near {window.near(err.pos)}: {err.msg}", "fix that place")

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 
 from hookline.batch.stages import Record
 from hookline.data import arrays
-from hookline.data.strict import DECODER, LONGEST, checked, decode
+from hookline.data.strict import DECODER, checked, decode
+from hookline.data.strict import LONGEST as LONGEST_LINE
 from hookline.errors import DataError, shorten
 
 __all__ = ["again", "decode", "scan"]
@@ -42,12 +43,12 @@ def scan(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
         return
     number = start = found = 0
     only: Record = {}
-    while raw := file.readline(LONGEST + 1):
+    while raw := file.readline(LONGEST_LINE + 1):
         number += 1
-        if len(raw) > LONGEST:
+        if len(raw) > LONGEST_LINE:
             if not found:
                 _refuse_spread(file, name, start)
-            raise DataError(f"{name} line {number} is longer than {LONGEST >> 20} MiB", "write one row per line")
+            raise DataError(f"{name} line {number} is longer than {LONGEST_LINE >> 20} MiB", "write one row per line")
         line = decode(raw, f"{name} line {number}").removeprefix("\ufeff").strip()
         if line:
             try:
@@ -110,12 +111,12 @@ def _is_rows(value: object) -> bool:
 def _refuse_spread(file: BinaryIO, name: str, start: int) -> None:
     """Raise DataError if the first object of a file goes on over several lines, or is too long for one row."""
     file.seek(start)
-    text = file.read(LONGEST).decode("utf-8-sig" if not start else "utf-8", "replace").lstrip()
+    text = file.read(LONGEST_LINE).decode("utf-8-sig" if not start else "utf-8", "replace").lstrip()
     try:
         found, end = DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         key = re.match(r'\{\s*("(?:[^"\\]|\\.)*")\s*:\s*\[', text)
-        if key and len(text) > LONGEST // 4:
+        if key and len(text) > LONGEST_LINE // 4:
             raise _one_object(name, {}, [json.loads(key[1])]) from None
         return
     if not isinstance(found, dict) or "\n" not in text[:end]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline import DataError, Format, Record
-from hookline_plugins.formats.columns import SMALL, Batches, Columns, library, reading
+from hookline_plugins.formats.columns import Batches, Columns, library, reading
 
 __all__ = ["Arrow", "SaveToDisk", "copied"]
 
@@ -34,8 +34,7 @@ class Arrow(Format):
         yield from rows_of(path, [path])
 
     def open(self, path: Path) -> Sequence[Record]:
-        found = rows_of(path, [path])
-        return tuple(found) if path.stat().st_size <= SMALL else found
+        return rows_of(path, [path]).kept()
 
 
 class SaveToDisk(Format):
@@ -50,9 +49,7 @@ class SaveToDisk(Format):
         yield from rows_of(path, _files(path))
 
     def open(self, path: Path) -> Sequence[Record]:
-        files = _files(path)
-        found = rows_of(path, files)
-        return tuple(found) if sum(file.stat().st_size for file in files) <= SMALL else found
+        return rows_of(path, _files(path)).kept()
 
 
 def _files(folder: Path) -> list[Path]:
@@ -82,15 +79,16 @@ def _files(folder: Path) -> list[Path]:
 def rows_of(path: Path, files: Sequence[Path]) -> Batches:
     """The rows of Arrow files, one after another. path: what the user named."""
     pyarrow = library(path)
-    columns, counts, loads = None, [], []
+    columns, counts, loads, size = None, [], [], 0
     for file in files:
         with reading(file, KIND):
-            schema, some, load = _opened(pyarrow, file)
+            schema, some, load, more = _opened(pyarrow, file)
         if columns is None:
             columns, first = Columns(path, schema), schema
         elif not schema.equals(first):
             raise DataError(f"{file} has other columns than {files[0].name}", "write the folder again")
         counts += some
+        size += more
         loads += [(load, number) for number in range(len(some))]
     assert columns is not None
 
@@ -98,11 +96,11 @@ def rows_of(path: Path, files: Sequence[Path]) -> Batches:
         load, inside = loads[number]
         return load(inside)
 
-    return Batches(columns, counts, loaded, KIND)
+    return Batches(columns, counts, loaded, size, KIND)
 
 
-Opened = tuple[Any, list[int], Callable[[int], Any]]
-"""A schema, the number of rows of each batch, and a function that loads the batch of a number."""
+Opened = tuple[Any, list[int], Callable[[int], Any], int]
+"""A schema, the number of rows of each batch, a function that loads the batch of a number, and the size of all in bytes."""
 
 
 def _opened(pyarrow: Any, path: Path) -> Opened:
@@ -121,7 +119,7 @@ def _opened(pyarrow: Any, path: Path) -> Opened:
             _ends(path, content)
             batches = iter(reader)
         first = list(islice(batches, 1))
-        if content.size > SMALL and any(_is_compressed(batch, content) for batch in first):
+        if any(_is_compressed(batch, content) for batch in first):
             os.close(handle)
             return copied(reader.schema, chain(first, batches))
         kept = [*first, *batches]  # only their places: the data stays in the file
@@ -136,7 +134,7 @@ def _opened(pyarrow: Any, path: Path) -> Opened:
         return kept[number]
 
     weakref.finalize(load, os.close, handle)
-    return reader.schema, [batch.num_rows for batch in kept], load
+    return reader.schema, [batch.num_rows for batch in kept], load, content.size
 
 
 def _ends(path: Path, content: Any) -> None:
@@ -180,16 +178,18 @@ def copied(schema: Any, batches: Iterable[Any]) -> Opened:
 
     # an Arrow file has one dictionary per column, and the batches may have several
     written = pyarrow.schema([field.with_type(plain(field.type)) for field in schema])
-    counts = []
+    counts, size = [], 0
     with tempfile.NamedTemporaryFile(prefix="hookline-rows-", suffix=".arrow") as file:
         options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
         with pyarrow.ipc.new_file(file.name, written, options=options) as writer:
             for batch in batches:
+                batch.validate(full=True)  # what points beyond the data of a damaged file would be read otherwise
                 columns = [c.dictionary_decode() if pyarrow.types.is_dictionary(c.type) else c for c in batch.columns]
                 whole = pyarrow.record_batch(columns, schema=written)
+                size += whole.nbytes
                 for start in range(0, whole.num_rows, ROWS):
                     part = whole.slice(start, ROWS)
                     writer.write_batch(part)
                     counts.append(part.num_rows)
         reader = pyarrow.ipc.open_file(pyarrow.memory_map(file.name))
-    return written, counts, lru_cache(maxsize=8)(reader.get_batch)
+    return written, counts, lru_cache(maxsize=8)(reader.get_batch), size

@@ -98,11 +98,17 @@ class Columns:
 class Batches(Sequence[Record]):
     """The rows of a file's batches, each made from its batch on each access; the first iteration checks the batches."""
 
-    def __init__(self, columns: Columns, counts: Sequence[int], load: Callable[[int], Any], kind: str) -> None:
-        """counts: the number of rows of each batch; load: the batch of a number."""
+    def __init__(
+        self, columns: Columns, counts: Sequence[int], load: Callable[[int], Any], size: int, kind: str
+    ) -> None:
+        """counts: the number of rows of each batch; load: the batch of a number; size: of all batches, in bytes."""
         self._columns, self._load, self._kind = columns, load, kind
         self._ends = list(accumulate(counts)) or [0]
-        self._checked = False
+        self._size, self._checked = size, False
+
+    def kept(self) -> Sequence[Record]:
+        """These rows, in memory if they are few."""
+        return tuple(self) if self._size <= SMALL else self
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -45,8 +45,8 @@ class Parquet(Format):
             return tuple(self.read(path))
         Columns(path, file.schema_arrow)  # refuses a column before all of them are copied
         with reading(path, KIND):
-            schema, counts, load = copied(file.schema_arrow, _batches(path, file))
-        return Batches(Columns(path, schema), counts, load, KIND)
+            schema, counts, load, size = copied(file.schema_arrow, _batches(path, file))
+        return Batches(Columns(path, schema), counts, load, size, KIND)
 
 
 def _opened(path: Path) -> Any:
