@@ -9,7 +9,7 @@ from typing import Any
 
 from hookline.batch.encoded import Encoded, Record
 from hookline.contract.context import Learn
-from hookline.data.rows import at, text_of
+from hookline.data.sources import at, text_of
 from hookline.errors import DataError
 from hookline.tokens.chat import ChatTemplate, messages_of
 from hookline.tokens.tokenizer import Tokenizer
