@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from hookline.errors import DataError, a, shorten
@@ -12,6 +13,8 @@ __all__ = ["DECODER", "LONGEST", "checked", "decode", "not_utf8"]
 
 LONGEST = 64 << 20
 """The longest row of a file, in bytes."""
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""The escape of half a character; the other half may stand beside it."""
 
 
 def decode(raw: bytes, name: str, start: int = 0) -> str:
@@ -32,7 +35,7 @@ def checked(record: object, text: str, where: str) -> dict[str, Any]:
     """A decoded row that is an object of whole characters. text: what it was decoded from, or more of the file."""
     if not isinstance(record, dict):
         raise DataError(f"{where} holds {a(type(record).__name__)}, not an object", "write one JSON object per row")
-    if "\\u" in text and not _sayable(record):
+    if HALF.search(text) and not _sayable(record):
         raise DataError(f"{where} holds half a character (a lone surrogate)", "write the whole character")
     return record
 

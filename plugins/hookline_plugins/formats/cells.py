@@ -88,7 +88,7 @@ def _refuse_python(cell: str) -> None:
 
 def _json(cell: str) -> Any:
     value = json.loads(cell, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
-    if "\\u" in cell:
+    if re.search(r"\\u[dD][89a-fA-F]", cell):
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a character raises ValueError
     return value
 
