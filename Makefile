@@ -8,7 +8,7 @@ OUT    ?= runs/demo
 WORKERS ?= -n 2
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
-.PHONY: demo demo-oracle test test-slow test-peers lint fix docs models processes changelog audit cuda-check bench proof setup clean
+.PHONY: demo demo-oracle test test-slow test-peers real real-oldest lint fix docs models processes changelog audit cuda-check bench proof setup clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@echo "setting up $(VENV) (once; a few minutes)"
@@ -53,6 +53,20 @@ test-peers: $(READY)
 	@.venv-peers/bin/pip install -q torch==2.13.0 transformers==5.23.0 trl==1.16.0
 	@mkdir -p build/peers && HF_HUB_OFFLINE=1 .venv-peers/bin/python tests/peers/trl_losses.py build/peers tests/peers/trl.json
 	@$(BIN)/python -m pytest tests/peers
+
+# Six shapes of model folders × the experiments of examples/real, run in full, exported, read back and asked. About five minutes.
+real: $(READY)
+	@PYTHONPATH=tests nice $(BIN)/python tests/real/full.py build/real $(ARGS)
+
+# docs/chat.md: exports read by the oldest transformers that we support, from an environment of its own, and by the newest.
+OLDEST ?= 5.3.0
+real-oldest: $(READY)
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/pip install -q torch==2.13.0 transformers==$(OLDEST)
+	@PYTHONPATH=tests nice $(BIN)/python tests/real/full.py build/real sft reward-model
+	@HF_HUB_OFFLINE=1 $(BIN)/python tests/real/readback.py read build/real/exports build/real/newest
+	@HF_HUB_OFFLINE=1 .venv-oldest/bin/python tests/real/readback.py read build/real/exports build/real/oldest
+	@$(BIN)/python tests/real/readback.py compare build/real/newest build/real/oldest docs/chat.md
 
 # docs/models.md: every causal model type of transformers, compared with its own forward pass. About ten minutes.
 models: $(READY)

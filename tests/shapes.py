@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 WORDS = "open close read write file list value name return error string number path time data key".split()
 TEXTS = [f"To {a} the {b}, {c} a {d}." for a, b, c, d in zip(WORDS * 3, WORDS[3:] * 4, WORDS[7:] * 5, WORDS[1:] * 4)]
@@ -36,6 +36,8 @@ class Shape:
     holes: int = 0
     """Ids between tokens that no token has."""
     tied: bool = False
+    nfc: bool = False
+    """Whether the tokenizer composes accents first."""
     config: tuple[tuple[str, Any], ...] = ()
 
 
@@ -71,7 +73,7 @@ MISTRAL = (
 SHAPES = {
     "qwen2": Shape(
         "Qwen2Config", ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), None, "<|im_end|>", "<|endoftext|>",
-        ("<|im_end|>", "<|endoftext|>"), CHATML, spare=13,
+        ("<|im_end|>", "<|endoftext|>"), CHATML, spare=13, nfc=True,
     ),
     "llama3": Shape(
         "LlamaConfig",
@@ -137,6 +139,8 @@ def build(name: str, folder: Path) -> Path:
 
 def _tokenizer(shape: Shape) -> Tokenizer:
     inner = Tokenizer(models.BPE())
+    if shape.nfc:
+        inner.normalizer = normalizers.NFC()
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.train_from_iterator(

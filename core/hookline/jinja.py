@@ -51,7 +51,13 @@ class _Marks(Extension):
             before = token.type
             if repeats and before == "block_end":
                 repeats = False
-                said = (("variable_begin", "{{"), ("name", COUNT), ("lparen", "("), ("rparen", ")"), ("variable_end", "}}"))
+                said = (
+                    ("variable_begin", "{{"),
+                    ("name", COUNT),
+                    ("lparen", "("),
+                    ("rparen", ")"),
+                    ("variable_end", "}}"),
+                )
                 yield from (Token(token.lineno, kind, value) for kind, value in said)
 
 
@@ -109,9 +115,7 @@ def _compiled(template: str) -> Template:
     return _environment().from_string(template)
 
 
-def rendered(
-    template: str, clock: datetime | None, values: Mapping[str, Any]
-) -> tuple[str, list[tuple[int, int]]]:
+def rendered(template: str, clock: datetime | None, values: Mapping[str, Any]) -> tuple[str, list[tuple[int, int]]]:
     """What a template writes, and the places that it marks as an assistant's. Raises the template's error, or Endless."""
     pieces: list[str] = []
     marks: list[tuple[int, int]] = []

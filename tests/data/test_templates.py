@@ -50,7 +50,10 @@ def test_a_template_of_parts_gets_parts_and_one_of_both_what_the_row_has(shelf: 
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ({"type": "image_url", "image_url": {"url": "a.png"}}, "message 1 has a part of type 'image_url', and rows are text"),
+        (
+            {"type": "image_url", "image_url": {"url": "a.png"}},
+            "message 1 has a part of type 'image_url', and rows are text",
+        ),
         ({"type": "input_audio", "input_audio": {}}, "message 1 has a part of type 'input_audio'"),
         ({"type": "text"}, "message 1 has a part without text"),
         (5, "message 1 has a part without text"),
@@ -66,7 +69,10 @@ def test_parts_that_are_no_text_are_refused(shelf: Path, part: Any, said: str) -
 
 
 def test_a_tools_result_that_is_a_list_reaches_the_template(shelf: Path) -> None:
-    made = having(shelf, "{% for m in messages %}{{ m.content | tojson if m.role == 'tool' else m.content }}<|im_end|>{% endfor %}")
+    made = having(
+        shelf,
+        "{% for m in messages %}{{ m.content | tojson if m.role == 'tool' else m.content }}<|im_end|>{% endfor %}",
+    )
     talk = [{"role": "tool", "content": [{"price": 5}, {"type": "sedan"}]}, ANSWER]
     assert '[{"price": 5}, {"type": "sedan"}]<|im_end|>' in seen(made, {"messages": talk})
 
@@ -105,7 +111,11 @@ def test_templates_are_rendered_as_transformers_renders_them(shelf: Path) -> Non
         talk = [{**message, "content": contents, "thinking": "a"} for message in TALK]
         for start in (False, True):
             [theirs], marks = render_jinja_template(
-                [talk], chat_template=template, add_generation_prompt=start, return_assistant_tokens_mask=True, **special
+                [talk],
+                chat_template=template,
+                add_generation_prompt=start,
+                return_assistant_tokens_mask=True,
+                **special,
             )
             given = {"messages": talk, "tools": None, "documents": None, "add_generation_prompt": start, **special}
             ours, places = rendered(template, None, given)

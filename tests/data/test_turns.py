@@ -35,7 +35,8 @@ def grown(made: Tokenizer, previous: list[dict[str, Any]], sampled: str, message
 
 
 @pytest.mark.parametrize(
-    ("folder", "end"), [("qwen2", "<|im_end|>"), ("llama3", "<|eot_id|>"), ("gemma3", "<end_of_turn>"), ("phi3", "<|end|>")]
+    ("folder", "end"),
+    [("qwen2", "<|im_end|>"), ("llama3", "<|eot_id|>"), ("gemma3", "<end_of_turn>"), ("phi3", "<|end|>")],
 )
 def test_a_new_turn_begins_behind_the_token_that_ended_the_answer(shelf: Path, folder: str, end: str) -> None:
     made = Tokenizer.load(shelf / folder)
@@ -60,7 +61,10 @@ def test_several_results_of_tools_are_one_turn_and_the_row_says_what_the_templat
     made = having(shelf, template)
     record = {"tools": [{"name": "f"}], "chat_template_kwargs": {"loud": 1}}
     turn = encode_turn(made, [USER, ANSWER], [RESULT, RESULT], record=record)
-    assert made.decode(turn, special=True) == "\n" + 2 * "<|im_start|>tool!\na list<|im_end|>\n" + "<|im_start|>assistant\n"
+    assert (
+        made.decode(turn, special=True)
+        == "\n" + 2 * "<|im_start|>tool!\na list<|im_end|>\n" + "<|im_start|>assistant\n"
+    )
     with pytest.raises(DataError, match="has no option 'lowd'; did you mean 'loud'"):
         encode_turn(made, [USER, ANSWER], RESULT, record={"chat_template_kwargs": {"lowd": 1}})
 
@@ -78,7 +82,9 @@ def test_thoughts_stay_within_a_turn_and_a_template_that_cuts_them_later_is_refu
     ids, whole = grown(made, thinks, "<think>a file</think>read it<|im_end|>", RESULT)
     assert ids == whole
     for template, talk in ((STRIPS, thinks), (THINKS, [USER, ANSWER])):
-        with pytest.raises(DataError, match=r"before message 3 in another way once it follows, from token \d+ on") as said:
+        with pytest.raises(
+            DataError, match=r"before message 3 in another way once it follows, from token \d+ on"
+        ) as said:
             encode_turn(having(shelf, template), talk, CLOSE)
         assert "make a row of each turn" in str(said.value)
     with pytest.raises(DataError, match="before message 2 in another way"):

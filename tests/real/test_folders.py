@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import hookline
+from hookline.cli import main
 from hookline.loop.api import open_finished
 from shapes import SHAPES, WORDS
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples/real"
 ASKED = [{"role": "user", "content": f"{a} the {b}"} for a, b in zip(WORDS, WORDS[3:])]
 
 
@@ -89,6 +91,18 @@ def experiment(model: Path, method: str, phase: dict[str, Any]) -> dict[str, Any
         "trackers": [],
         "phases": [{"name": method, "steps": 2, **phase}],
     }
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_experiments_of_full_runs_fit_every_folder(
+    path: Path, shelf_of_folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shape in SHAPES:
+        assert main(["explain", str(path), f"model.path={shelf_of_folders / shape}"]) == 0
+        said = capsys.readouterr().out
+        assert f"conversations are rendered by {shelf_of_folders / shape}/chat_template.jinja" in said
+        assert "first row" in said
+        assert path.stem == "grpo" or "[[" in said
 
 
 @pytest.mark.parametrize("shape", SHAPES)
