@@ -43,7 +43,10 @@ TESTS = {
         "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "badinput/test_models",
         "tasks/test_tabular", "real/*",
     ],
-    "tokens": ["data/test_chat", "data/test_encode", "data/test_templates", "data/test_turns", "data/test_no_text", "badinput/test_models", "real/*"],
+    "tokens": [
+        "data/test_chat", "data/test_encode", "data/test_templates", "data/test_turns", "data/test_no_text",
+        "badinput/test_models", "real/*",
+    ],
     "data": ["data/*", "badinput/test_data", "real/*"],
     "registry": ["plugins/*"],
     "config": ["badinput/test_config*", "core/test_types"],
@@ -53,6 +56,7 @@ TESTS = {
     "world": ["core/test_devices", "processes/*", "resume/test_two_processes"],
     "kernels": ["kernels/*"],
     "errors": ["badinput/*"],
+    "messages": ["data/test_chat", "data/test_templates"],
     "jinja": ["data/test_chat", "data/test_templates"],
     "synonyms": ["badinput/test_words"],
     # folders of plugins/hookline_plugins

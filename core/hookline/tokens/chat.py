@@ -7,7 +7,6 @@ through it, and the difference is that turn, as long as the tokens before it sta
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,97 +17,15 @@ from typing import Any
 from hookline.contract.context import Learn
 from hookline.errors import DataError, nearest
 from hookline.jinja import Endless, names, rendered
+from hookline.messages import Message
 
-__all__ = ["ChatTemplate", "Message", "messages_of"]
+__all__ = ["ChatTemplate"]
 
-Message = Mapping[str, Any]
-SENDERS = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "observation": "tool"}
-"""ShareGPT's names of roles."""
 ALWAYS = {"messages", "add_generation_prompt", "strftime_now"}
 """Names in a template that are not options."""
-THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-"""The names of what an assistant thinks; templates read one of the first two."""
-MEDIA = ("image", "audio", "video", "file")
 PROBE = "hookline-probe"
 LEARN_LESS = "learn from the last turn only (learn: last), or give a template that marks turns with {% generation %}"
 BY_TURN = "make a row of each turn, or give a template that leaves earlier turns as they were"
-
-
-def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
-    """A conversation with the keys `role` and `content`; keys without a value are dropped, arguments of calls are dicts.
-
-    Raises DataError for a value that is not a conversation.
-    """
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{where} is not a conversation", "write a list of messages with `role` and `content`")
-    found = []
-    for turn, message in enumerate(value):
-        if not isinstance(message, Mapping):
-            raise DataError(f"{where}, message {turn + 1} is not an object", "write {role: …, content: …}")
-        own = _without_none(message)
-        if "from" in own and "value" in own:
-            sender = own.pop("from")
-            own = {
-                "role": SENDERS.get(sender, sender) if isinstance(sender, str) else sender,
-                "content": own.pop("value"),
-                **own,
-            }
-        if not isinstance(own.get("role"), str):
-            raise DataError(
-                f"{where}, message {turn + 1} has no text as `role`; it has: {', '.join(map(str, message)) or 'nothing'}",
-                "name who speaks: system, user, assistant or tool",
-            )
-        if not {"content", "tool_calls", "reasoning_content", "reasoning", "thinking"} & own.keys():
-            raise DataError(f"{where}, message {turn + 1} of '{own['role']}' has no `content`", "write its text")
-        if "content" in own:
-            own["content"] = _content(own["content"], own["role"], f"{where}, message {turn + 1}")
-        thought = next((own[name] for name in THOUGHTS if name in own), None)
-        if thought is not None:
-            own = {"thinking": thought, **own, "reasoning_content": thought}
-        calls = own.get("tool_calls") or ()
-        if not isinstance(calls, list | tuple) or not all(isinstance(call, dict) for call in calls):
-            raise DataError(f"{where}, message {turn + 1}: `tool_calls` is not a list of objects", "write one per call")
-        for call in calls:
-            function = call.get("function", call)
-            if not isinstance(function, dict):
-                raise DataError(
-                    f"{where}, message {turn + 1}: the function of a call is not an object",
-                    "write {name: …, arguments: …}",
-                )
-            if isinstance(function.get("arguments"), str):
-                try:
-                    function["arguments"] = json.loads(function["arguments"])
-                except ValueError:
-                    continue  # a template that reads text gets it
-        found.append(own)
-    return found
-
-
-def _without_none(value: Any) -> Any:
-    """A copy without the keys whose value is None, which columnar formats add to every row; lists keep their items."""
-    if isinstance(value, Mapping):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list) else value
-
-
-def _content(content: Any, role: str, where: str) -> Any:
-    """A message's content; text in parts as `{type: text, text: …}`. Raises DataError for parts of another kind."""
-    if not isinstance(content, str | list | Mapping):
-        raise DataError(f"{where}: `content` is {type(content).__name__}, not text", "write its text")
-    if not isinstance(content, list):
-        return content
-    found = []
-    for part in content:
-        own: Mapping[str, Any] = {"text": part} if isinstance(part, str) else part if isinstance(part, Mapping) else {}
-        kind = own.get("type", "text")
-        if kind == "text" and isinstance(own.get("text"), str):
-            found.append({"type": "text", "text": own["text"]})
-        elif role == "tool" and not any(word in str(kind) for word in MEDIA):
-            return content  # a result that is a list
-        else:
-            what = f"of type '{kind}'" if "type" in own and kind != "text" else "without text"
-            raise DataError(f"{where} has a part {what}, and rows are text", "leave the row out, or write the part as text")
-    return found
 
 
 @dataclass

@@ -11,7 +11,8 @@ from hookline.batch.encoded import Encoded, Record
 from hookline.contract.context import Learn
 from hookline.data.sources import at, text_of
 from hookline.errors import DataError
-from hookline.tokens.chat import ChatTemplate, messages_of
+from hookline.messages import messages_of
+from hookline.tokens.chat import ChatTemplate
 from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["encode", "encode_turn", "is_chat"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from hookline.errors import DataError, ExperimentError, nearest
 
-__all__ = ["FILES", "OWN", "Pretrained", "json_of", "pretrained", "template_text"]
+__all__ = ["FILES", "OWN", "Pretrained", "check_model", "json_of", "pretrained", "template_text"]
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
@@ -172,6 +172,21 @@ def _compare(plain: Any, inner: Any, said: list[str]) -> None:
                 f"transformers' class for this folder and tokenizer.json alone disagree, e.g. on {text!r}; the class decides"
             )
             return
+
+
+def check_model(folder: Path, inner: Any, model: Path) -> None:
+    """Refuse the tokenizer of a folder for a model whose own tokenizer gives an id to another token. Raises ExperimentError."""
+    if not (model / "tokenizer.json").is_file() or model.samefile(folder):
+        return
+    theirs = type(inner).from_file(str(model / "tokenizer.json"))
+    for token, i in sorted(inner.get_vocab(with_added_tokens=True).items(), key=lambda pair: pair[1]):
+        other = theirs.id_to_token(i)
+        if other is not None and other != token:
+            raise ExperimentError(
+                f"the tokenizer in {folder} is not that of the model in {model}: token {i} is {token!r} in one and "
+                f"{other!r} in the other",
+                "use the tokenizer that belongs to the model",
+            )
 
 
 def _shown(outer: Any, ids: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from hookline.errors import DataError, ExperimentError, shorten
 from hookline.storage.disguised import pointer
 from hookline.storage.paths import model_folder
 from hookline.tokens.chat import ChatTemplate
-from hookline.tokens.pretrained import FILES, OWN, Pretrained, json_of, pretrained, template_text
+from hookline.tokens.pretrained import FILES, OWN, Pretrained, check_model, json_of, pretrained, template_text
 
 __all__ = ["Tokenizer", "choices_of"]
 
@@ -317,22 +317,6 @@ class Tokenizer:
                 f"{path} cannot be read: {why}", "check that the file is a complete tokenizer.json"
             ) from err
 
-    def check_model(self, folder: Path) -> None:
-        """Refuse a model whose own tokenizer gives an id to another token. Raises ExperimentError."""
-        from tokenizers import Tokenizer as Inner
-
-        if self.folder is None or not (folder / "tokenizer.json").is_file() or folder.samefile(self.folder):
-            return
-        theirs = Inner.from_file(str(folder / "tokenizer.json"))
-        for token, i in sorted(self.inner.get_vocab(with_added_tokens=True).items(), key=lambda pair: pair[1]):
-            other = theirs.id_to_token(i)
-            if other is not None and other != token:
-                raise ExperimentError(
-                    f"the tokenizer in {self.folder} is not that of the model in {folder}: token {i} is {token!r} in one and "
-                    f"{other!r} in the other",
-                    "use the tokenizer that belongs to the model",
-                )
-
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
         """Train byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2). The same texts give the same tokenizer.
@@ -377,7 +361,7 @@ class Tokenizer:
         if spec is None or spec.path or rows is None:
             made = cls.load(Path((spec.path if spec else model_path) or ""), choices_of(spec))
             if spec and spec.path and model_path:
-                made.check_model(Path(model_folder(model_path)))
+                check_model(Path(spec.path), made.inner, Path(model_folder(model_path)))
             return made
         words = spec.train == "words"
         texts = (text for record in rows.records for text in _texts(record, words))
