@@ -65,7 +65,7 @@ SECTIONS = (
     Section(
         "What a component gets",
         "`setup` and every hook that asks for `ctx` get a `Context`. Trackers get the `Run`.",
-        ("Context", "hookline.contract.context:Role", "hookline.contract.context:Rows",
+        ("Context", "Encoder", "Overlong", "hookline.contract.context:Role", "hookline.contract.context:Rows",
          "hookline.contract.context:Heads", "hookline.contract.family:Side", "Tokenizer", "Completions", "NextToken", "Run"),
     ),
     Section(

@@ -41,13 +41,13 @@ _HOMES = {
     ),
     "hookline.contract.format": ("Format",),
     "hookline.contract.context": ("Context", "NextToken"),
+    "hookline.contract.encoder": ("Encoder", "Overlong"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
-    "hookline.data.sources": ("rows",),
     "hookline.data.tasks": ("task",),
     "hookline.tokens.tokenizer": ("Tokenizer",),
     "hookline.errors": (
@@ -62,6 +62,7 @@ _HOMES = {
     "hookline.loop.api": ("run",),
     "hookline.runs.run": ("Run",),
     "hookline.study.compare": ("compare",),
+    "hookline.study.dataset": ("convert_data", "inspect_data", "rows", "validate_data"),
     "hookline.study.finished": ("evaluate", "export"),
     "hookline.study.speak": ("chat", "generate"),
     "hookline.study.intervals": ("Estimate", "figure_interval", "interval"),
@@ -90,6 +91,7 @@ __all__ = [
     "DataName",
     "Decoding",
     "Encoded",
+    "Encoder",
     "Engine",
     "Environment",
     "Estimate",
@@ -107,6 +109,7 @@ __all__ = [
     "NextToken",
     "NumbersError",
     "Out",
+    "Overlong",
     "PhaseName",
     "PluginError",
     "Process",
@@ -131,12 +134,14 @@ __all__ = [
     "chat",
     "compare",
     "concat",
+    "convert_data",
     "evaluate",
     "export",
     "figure_interval",
     "figure_name",
     "generate",
     "hookimpl",
+    "inspect_data",
     "instance_name",
     "interval",
     "pad_rows",
@@ -148,6 +153,7 @@ __all__ = [
     "run",
     "sweep",
     "task",
+    "validate_data",
 ]
 
 if TYPE_CHECKING:
@@ -169,6 +175,7 @@ if TYPE_CHECKING:
     from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
     from hookline.contract.context import Context, NextToken
+    from hookline.contract.encoder import Encoder, Overlong
     from hookline.contract.engine import Completion, Completions, Engine, Request
     from hookline.contract.environment import Environment, Turn
     from hookline.contract.family import Decoding, Family
@@ -180,7 +187,6 @@ if TYPE_CHECKING:
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task
-    from hookline.data.sources import rows
     from hookline.data.tasks import task
     from hookline.errors import (
         CheckpointError,
@@ -194,6 +200,7 @@ if TYPE_CHECKING:
     from hookline.loop.api import run
     from hookline.runs.run import Run
     from hookline.study.compare import compare
+    from hookline.study.dataset import convert_data, inspect_data, rows, validate_data
     from hookline.study.finished import evaluate, export
     from hookline.study.intervals import Estimate, figure_interval, interval
     from hookline.study.reproduce import reproduce

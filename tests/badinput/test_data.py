@@ -29,7 +29,7 @@ def test_DS1_an_empty_file_is_known_before_anything_is_made(lab: Lab) -> None:
 @pytest.mark.parametrize("raw", [b"\n\n   \n", b"\r\n\r\n", b"\xef\xbb\xbf\n"])
 def test_DS1_blank_lines_are_no_rows(lab: Lab, raw: bytes) -> None:
     lines(lab, raw)
-    refused(lab.run(lab.sft()), 3, "pairs.jsonl: 0 usable rows", "blank lines")
+    refused(lab.run(lab.sft()), 3, "pairs.jsonl: 0 usable rows", "at least one row")
 
 
 def test_DS1_nothing_left_after_filtering_says_how_many_there_were(lab: Lab) -> None:
@@ -44,7 +44,7 @@ def test_DS1_nothing_left_after_filtering_says_how_many_there_were(lab: Lab) -> 
 def test_DS1_texts_without_text(lab: Lab) -> None:
     made = changed(lab.sft(1), "phases.0.rollout", {"use": "text", "path": "pairs.jsonl", "rows": 2, "length": 8})
     made["phases"][0]["update"] = {"use": "causal-lm"}
-    refused(lab.run(made), 3, "0 of 12 rows have a 'text'")
+    refused(lab.run(made), 3, "'text' can use none of the first 12 rows of pairs.jsonl", "they have: prompt, completion")
     lab.rows("pairs.jsonl", [{"text": "To open the file, close the list."}] * 4 + [{"prompt": "x"}])
     said = lab.run(made)
     assert said.code == 0, said.err
@@ -72,7 +72,7 @@ def test_DS2_a_whole_last_line_needs_no_newline(lab: Lab) -> None:
     [
         ({"completion": "x"}, "'prompt' is missing"),
         ({"prompt": ["a"], "completion": "x"}, "it is a conversation, but the model's tokenizer has no chat template"),
-        ({"prompt": None, "completion": "x"}, "'prompt' is NoneType, not text"),
+        ({"prompt": None, "completion": "x"}, "'prompt' is null"),
         ({"prompt": "a", "completion": 3}, "'completion' is int, not text"),
         ({}, "'prompt' is missing"),
     ],
@@ -142,6 +142,7 @@ def test_DS5_rows_that_are_no_proper_json(lab: Lab, row: bytes, words: str) -> N
 def test_DS10_latin1_bytes_are_placed(lab: Lab) -> None:
     lines(lab, GOOD + '{"prompt": "café", "completion": "x"}\n'.encode("latin-1") + GOOD)
     refused(lab.run(lab.sft()), 3, "pairs.jsonl line 2 is not UTF-8 at byte 15 (0xe9)", "iconv")
+    lines(lab, GOOD * 3)
     (lab.folder / "texts.txt").write_bytes(b"fine\n\ncaf\xe9\n")
     made = changed(lab.sft(), "tokenizer.on", "texts.txt")
     refused(lab.hookline("run", lab.write(made), "--out", "run2"), 3, "texts.txt is not UTF-8 at byte 9", "iconv")
@@ -153,7 +154,7 @@ def test_DS10_a_byte_order_mark_does_no_harm(lab: Lab) -> None:
 
 
 def test_DS11_a_line_without_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hookline.data.jsonl.LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr("hookline.files.jsonl.LONGEST_LINE", 1 << 20)
     lines(lab, GOOD + b'{"prompt": "' + b"x" * (2 << 20) + b'"}\n')
     refused(lab.run(lab.sft()), 3, "pairs.jsonl line 2 is longer than 1 MiB", "one row per line")
 
@@ -230,7 +231,7 @@ def _stops(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("gone.jsonl", "no data file gone.jsonl"),
         ("pairs.jsonl/x", "no data file pairs.jsonl/x"),
-        (".", "is a folder"),
+        ("empty", "the folder has no data file"),
         ("table.xlsx", "unknown kind of file '.xlsx'"),
         ("x" * 300 + ".jsonl", "name too long"),
         ("a\x00b.jsonl", "cannot be read"),
@@ -244,6 +245,7 @@ def _stops(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_DS22_names_that_lead_to_no_file_are_known_early(lab: Lab, name: str, words: str) -> None:
     (lab.folder / "table.xlsx").write_text("a,b\n")
     os.mkfifo(lab.folder / "pipe.jsonl")
+    (lab.folder / "empty").mkdir()
     said = lab.run(changed(lab.sft(), "phases.0.rollout.path", name))
     refused(said, 5 if "nothing" in name else 3, words, "tiny.yaml line")
     assert not lab.run_folder.exists()

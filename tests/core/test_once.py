@@ -15,6 +15,7 @@ import pytest
 import hookline
 from hookline.config import yaml
 from hookline.data import sources
+from hookline.data.sources import Catalogue
 from hookline.models import folder
 from hookline.storage import folders, trees
 from hookline.study import sweep
@@ -123,8 +124,8 @@ def test_every_file_is_opened_once_and_every_input_hashed_once(opened: Opened, m
     hookline.run(written(PHASES), out="run")
     assert {"once.yaml", "words.jsonl", "pairs.jsonl", "run/phases/comparisons/data.jsonl"} <= opened.keys()
     again = {path: n for path, n in opened.items() if n > 1 and Path(path).name not in MAY_BE_READ_AGAIN}
-    looked = {"words.jsonl", "pairs.jsonl", "run/phases/comparisons/data.jsonl"}
-    assert again == dict.fromkeys(looked, 2), "a data file is opened for its first bytes, and then read once"
+    looked = {"words.jsonl": 3, "pairs.jsonl": 3, "run/phases/comparisons/data.jsonl": 2}
+    assert again == looked, "a data file is opened for its first bytes and, before the run, its first rows; then it is read once"
     assert len(digests) == 3  # the words under three names, the pairs, the judgements that were collected
     assert max(Counter(hashed).values()) == 1
     assert not verified, "a folder that this process wrote and hashed is hashed again"
@@ -176,10 +177,10 @@ def test_a_frozen_role_is_hashed_when_the_phase_begins_and_ends_and_not_when_it_
 
 
 def test_data_that_changed_is_read_again(opened: Opened) -> None:
-    first = sources.rows("words.jsonl")
-    assert sources.rows("words.jsonl").records is first.records
+    first = Catalogue().rows("words.jsonl")
+    assert Catalogue().rows("words.jsonl").records is first.records
     Path("words.jsonl").write_text('{"prompt": "one"}\n')
-    assert len(sources.rows("words.jsonl")) == 1
+    assert len(Catalogue().rows("words.jsonl")) == 1
     assert len(first) == 16
 
 
@@ -214,4 +215,4 @@ def test_the_processes_of_a_sweep_read_its_data_once(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     hookline.sweep(written([SFT]), seeds=3, out="runs")
-    assert Path("opened").read_text() == ".."  # its first bytes show what it is, then it is read
+    assert Path("opened").read_text() == "..."  # its first bytes show what it is, its first rows what they hold, then it is read

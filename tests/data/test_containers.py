@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from pyarrow import feather, ipc, parquet
 
 from hookline import DataError, Format, PluginError
-from hookline.data import arrays, formats, jsonl, packed
-from hookline.data.stretches import Stretches
+from hookline.files import arrays, formats, jsonl, packed
+from hookline.files.stretches import Stretches
 from hookline.registry import offers
 from hookline_plugins.formats import arrow, columns, tables
 from hookline_plugins.formats import parquet as parquets
@@ -672,7 +672,7 @@ def test_unpacking_ends_before_the_disk_is_full(tmp_path: Path, monkeypatch: pyt
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from hookline.data import packed
+from hookline.files import packed
 print(packed.unpacked(Path(sys.argv[1])), flush=True)
 if sys.argv[2] == "raise": raise RuntimeError
 if sys.argv[2] == "kill": os.kill(os.getpid(), signal.SIGKILL)

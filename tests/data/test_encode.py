@@ -57,7 +57,7 @@ def test_the_answer_is_in_the_field_that_is_named_or_still_to_be_drawn() -> None
     [
         ({}, "a.jsonl row 3: 'prompt' is missing → the row has: nothing"),
         ({"completion": "x"}, "a.jsonl row 3: 'prompt' is missing → the row has: completion"),
-        ({"prompt": None}, "'prompt' is NoneType, not text"),
+        ({"prompt": None}, "'prompt' is null"),
         ({"prompt": "open"}, "'completion' is missing"),
         ({"prompt": "open", "completion": 3}, "'completion' is int, not text"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "it is a conversation, but the model's tokenizer has no chat template"),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hookline import DataError, Format, PluginError
-from hookline.data import formats, sources
+from hookline.data.sources import Catalogue
+from hookline.files import formats
 from hookline.registry import offers
 
 TABLE = '''
@@ -21,7 +22,7 @@ class Tabs(Format):
     """A table with columns of its own."""
 
     name = "tabs"
-    suffixes = (".tsv", ".tab")
+    suffixes = (".cells", ".tabs")
 
     def read(self, path):
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -40,7 +41,7 @@ def loose(folder: Path, source: str = TABLE, name: str = "tabs.py") -> tuple[off
     return offers.loose(str(path))
 
 
-def table(folder: Path, name: str = "rows.tsv", text: str = "prompt\tworth#\nopen\t1.5\nclose\t2\n") -> str:
+def table(folder: Path, name: str = "rows.cells", text: str = "prompt\tworth#\nopen\t1.5\nclose\t2\n") -> str:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return str(path)
@@ -48,44 +49,44 @@ def table(folder: Path, name: str = "rows.tsv", text: str = "prompt\tworth#\nope
 
 def test_a_format_from_a_loose_file_reads_the_endings_it_claims(tmp_path: Path) -> None:
     tabs = loose(tmp_path)
-    for name in ("rows.tsv", "rows.tab"):
-        found = sources.rows(table(tmp_path, name), tabs)
+    for name in ("rows.cells", "rows.tabs"):
+        found = Catalogue(tabs).rows(table(tmp_path, name))
         assert found.records == ({"prompt": "open", "worth": 1.5}, {"prompt": "close", "worth": 2.0})
 
 
 def test_rows_have_one_hash_whatever_format_they_stood_in(tmp_path: Path) -> None:
     tabs, path = loose(tmp_path), table(tmp_path)
     lines = tmp_path / "rows.jsonl"
-    found = sources.rows(path, tabs)
+    found = Catalogue(tabs).rows(path)
     lines.write_text("".join(json.dumps(record) + "\n" for record in found.records))
-    assert sources.rows(str(lines)).sha256 == found.sha256
+    assert Catalogue().rows(str(lines)).sha256 == found.sha256
 
 
 def test_a_format_is_named_before_a_file_of_any_ending(tmp_path: Path) -> None:
     tabs, path = loose(tmp_path), table(tmp_path, "export.dat")
-    sources.exists(f"tabs:{path}", tabs)
-    assert len(sources.rows(f"tabs:{path}", tabs)) == 2
-    assert len(sources.rows(f"tabs.py:tabs:{path}", tabs)) == 2
+    Catalogue(tabs).exists(f"tabs:{path}")
+    assert len(Catalogue(tabs).rows(f"tabs:{path}")) == 2
+    assert len(Catalogue(tabs).rows(f"tabs.py:tabs:{path}")) == 2
     text = tmp_path / "plain.dat"
     text.write_text("one\n\ntwo\n")
-    assert sources.rows(f"text:{text}").records == ({"text": "one"}, {"text": "two"})
+    assert Catalogue().rows(f"text:{text}").records == ({"text": "one"}, {"text": "two"})
     with pytest.raises(
-        DataError, match=r"unknown kind of file '\.dat'; known are .json, .jsonl, .ndjson, .tab, .tsv, .t"
+        DataError, match=r"unknown kind of file '\.dat'; known are .arrow, .cells, .csv, .*, .tabs, "
     ):
-        sources.exists(path, tabs)
+        Catalogue(tabs).exists(path)
 
 
 def test_a_file_whose_name_holds_a_colon_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text:odd.jsonl").write_text('{"prompt": "a"}\n')
-    assert sources.rows("text:odd.jsonl").records == ({"prompt": "a"},)
+    assert Catalogue().rows("text:odd.jsonl").records == ({"prompt": "a"},)
 
 
 def test_a_format_that_nobody_offers_is_told_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="no format 'tab' is installed; did you mean 'tabs'"):
-        sources.exists(f"tab:{table(tmp_path)}", loose(tmp_path))
+        Catalogue(loose(tmp_path)).exists(f"tab:{table(tmp_path)}")
     with pytest.raises(DataError, match=r"no data file .*gone\.dat"):
-        sources.exists(f"tabs:{tmp_path}/gone.dat", loose(tmp_path))
+        Catalogue(loose(tmp_path)).exists(f"tabs:{tmp_path}/gone.dat")
 
 
 def test_two_formats_that_claim_one_ending_are_both_named(tmp_path: Path) -> None:
@@ -93,72 +94,72 @@ def test_two_formats_that_claim_one_ending_are_both_named(tmp_path: Path) -> Non
     both = (*loose(tmp_path), *loose(tmp_path, other, "columns.py"))
     path = table(tmp_path)
     with pytest.raises(DataError) as said:
-        sources.exists(path, both)
+        Catalogue(both).exists(path)
     assert "format 'tabs'" in str(said.value)
     assert "format 'columns'" in str(said.value)
     assert f"tabs:{path}" in said.value.hint
-    assert len(sources.rows(f"columns:{path}", both)) == 2
+    assert len(Catalogue(both).rows(f"columns:{path}")) == 2
 
 
 def test_a_loose_format_that_claims_a_built_in_ending_is_no_silent_neighbour(tmp_path: Path) -> None:
-    claims = loose(tmp_path, TABLE.replace('".tab"', '".jsonl"'))
+    claims = loose(tmp_path, TABLE.replace('".tabs"', '".jsonl"'))
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a"}\n')
     with pytest.raises(DataError, match=r"'\.jsonl' files are read by format 'jsonl' .* and format 'tabs'"):
-        sources.exists(str(path), claims)
-    assert len(sources.rows(f"jsonl:{path}", claims)) == 1
+        Catalogue(claims).exists(str(path))
+    assert len(Catalogue(claims).rows(f"jsonl:{path}")) == 1
 
 
 def test_what_an_installed_format_claims_does_not_change_a_built_in_ending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Installing a package never changes a run."""
-    [tabs] = loose(tmp_path, TABLE.replace('".tab"', '".jsonl"'))
+    [tabs] = loose(tmp_path, TABLE.replace('".tabs"', '".jsonl"'))
     monkeypatch.setattr(formats, "offers", lambda given=(): (*offers.offers(), tabs, *given))
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a"}\n')
-    assert sources.rows(str(path)).records == ({"prompt": "a"},)
-    assert len(sources.rows(table(tmp_path))) == 2  # an ending that was nobody's
+    assert Catalogue().rows(str(path)).records == ({"prompt": "a"},)
+    assert len(Catalogue().rows(table(tmp_path))) == 2  # an ending that was nobody's
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return None", "format 'tabs' returns None for .*rows.tsv, not rows"),
-        ("yield 3", "format 'tabs' returns int for .*rows.tsv row 1"),
+        ("return None", "format 'tabs' returns None for .*rows.cells, not rows"),
+        ("yield 3", "format 'tabs' returns int for .*rows.cells row 1"),
         ("yield {1: 2}", "format 'tabs' returns keys that are not text for"),
-        ("raise KeyError('x')\n        yield", "format 'tabs' failed on .*rows.tsv: KeyError: 'x'"),
+        ("raise KeyError('x')\n        yield", "format 'tabs' failed on .*rows.cells: KeyError: 'x'"),
     ],
     ids=["nothing", "no-mapping", "keys", "raises"],
 )
 def test_what_a_format_does_wrong_is_said_of_the_format(tmp_path: Path, body: str, words: str) -> None:
     head = TABLE[: TABLE.index("        lines =")]
     with pytest.raises(PluginError, match=words):
-        sources.rows(table(tmp_path), loose(tmp_path, f"{head}        {body}\n"))
+        Catalogue(loose(tmp_path, f"{head}        {body}\n")).rows(table(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("suffixes", "words"),
-    [('".tsv"', "suffixes is '.tsv'"), ('("tsv",)', r"suffixes is \('tsv',\)"), ("(3,)", r"suffixes is \(3,\)")],
+    [('".cells"', "suffixes is '.cells'"), ('("tsv",)', r"suffixes is \('tsv',\)"), ("(3,)", r"suffixes is \(3,\)")],
 )
 def test_endings_are_several_and_begin_with_a_dot(tmp_path: Path, suffixes: str, words: str) -> None:
-    tabs = loose(tmp_path, TABLE.replace('(".tsv", ".tab")', suffixes))
+    tabs = loose(tmp_path, TABLE.replace('(".cells", ".tabs")', suffixes))
     with pytest.raises(PluginError, match=words):
-        sources.exists(f"tabs:{table(tmp_path)}", tabs)
+        Catalogue(tabs).exists(f"tabs:{table(tmp_path)}")
 
 
 def test_the_longest_ending_counts_and_capitals_do_not(tmp_path: Path) -> None:
-    packed = TABLE.replace('name = "tabs"', 'name = "packed"').replace('(".tsv", ".tab")', '(".PACKED.tsv",)')
+    packed = TABLE.replace('name = "tabs"', 'name = "packed"').replace('(".cells", ".tabs")', '(".PACKED.cells",)')
     both = (*loose(tmp_path), *loose(tmp_path, packed.replace("lines[0]", "lines[0].upper()"), "packed.py"))
     for name, key in (
-        ("a.packed.tsv", "PROMPT"),
-        ("a.Packed.TSV", "PROMPT"),
-        ("packed.tsv", "prompt"),
-        ("a.TSV", "prompt"),
+        ("a.packed.cells", "PROMPT"),
+        ("a.Packed.CELLS", "PROMPT"),
+        ("packed.cells", "prompt"),
+        ("a.CELLS", "prompt"),
     ):
-        assert key in sources.rows(table(tmp_path, name), both).records[0], name
-    with pytest.raises(DataError, match=r"known are .*\.packed\.tsv"):
-        sources.exists(table(tmp_path, "rows.dat"), both)
+        assert key in Catalogue(both).rows(table(tmp_path, name)).records[0], name
+    with pytest.raises(DataError, match=r"known are .*\.packed\.cells"):
+        Catalogue(both).exists(table(tmp_path, "rows.dat"))
 
 
 NEEDY = """
@@ -177,14 +178,14 @@ class Needy(Format):
 
 def test_a_format_that_needs_an_option_is_told_only_where_it_is_needed(tmp_path: Path) -> None:
     both = loose(tmp_path, TABLE + NEEDY)
-    assert len(sources.rows(table(tmp_path), both)) == 2
+    assert len(Catalogue(both).rows(table(tmp_path))) == 2
     for name in ("rows.needy", "needy:rows.needy"):
         path = table(tmp_path, "rows.needy").replace("rows.needy", "") + "rows.needy"
         given = path if name == "rows.needy" else f"needy:{path}"
         with pytest.raises(
             PluginError, match=r": format 'needy' .tabs.py .* no default for its option 'width'"
         ) as said:
-            sources.exists(given, both)
+            Catalogue(both).exists(given)
         assert said.value.hint == "give 'width' a default"
 
 
@@ -194,22 +195,22 @@ def test_a_format_that_needs_an_option_is_told_only_where_it_is_needed(tmp_path:
 )
 def test_a_task_named_like_a_component_is_told_how_rows_are_named(name: str, hint: str) -> None:
     with pytest.raises(DataError) as said:
-        sources.exists(name)
+        Catalogue().exists(name)
     assert said.value.hint == f"write {hint}"
 
 
 def test_a_folder_is_no_file_whatever_its_ending(tmp_path: Path) -> None:
-    (tmp_path / "rows.tsv").mkdir()
-    with pytest.raises(DataError, match="is a folder → name a file in it"):
-        sources.exists(str(tmp_path / "rows.tsv"), loose(tmp_path))
+    (tmp_path / "rows.cells").mkdir()
+    with pytest.raises(DataError, match="the folder has no data file → it holds nothing"):
+        Catalogue(loose(tmp_path)).exists(str(tmp_path / "rows.cells"))
 
 
 def test_a_file_that_is_none_of_its_format_is_a_sentence_with_its_line(tmp_path: Path) -> None:
     path = table(tmp_path, text="prompt\tworth#\nopen\t1\nclose\n")
     with pytest.raises(DataError, match="line 3 has 1 cells, not 2"):
-        sources.rows(path, loose(tmp_path))
+        Catalogue(loose(tmp_path)).rows(path)
     with pytest.raises(DataError, match="0 usable rows"):
-        sources.rows(table(tmp_path, text="prompt\tworth#\n"), loose(tmp_path))
+        Catalogue(loose(tmp_path)).rows(table(tmp_path, text="prompt\tworth#\n"))
 
 
 def test_a_broken_format_closes_no_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,14 +218,14 @@ def test_a_broken_format_closes_no_house(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(formats, "offers", lambda given=(): (*offers.offers(), broken, *given))
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a"}\n')
-    assert len(sources.rows(str(path))) == 1
+    assert len(Catalogue().rows(str(path))) == 1
     with pytest.raises(
-        DataError, match=r"unknown kind of file '.csv'.*format 'mine' \(hookline-mine 1.0\) could not be"
+        DataError, match=r"unknown kind of file '.odd'.*format 'mine' \(hookline-mine 1.0\) could not be"
     ):
-        sources.exists(table(tmp_path, "rows.csv"))
+        Catalogue().exists(table(tmp_path, "rows.odd"))
 
 
 def test_built_in_formats_are_components_like_any_other() -> None:
     found = {o.name: o for o in offers.offers() if o.kind == "format" and o.built_in}
-    assert set(found) == {"jsonl", "text"}
+    assert set(found) == {"jsonl", "text", "csv", "tsv", "parquet", "arrow", "save-to-disk"}
     assert all(issubclass(offer.load(), Format) for offer in found.values())

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookline import DataError
-from hookline.data import formats, sources
-from hookline.data.formats import JSONLines, Text
-from hookline.data.stretches import Stretches
+from hookline.data.rows import joined
+from hookline.data.sources import Catalogue
+from hookline.files import formats
+from hookline.files.formats import JSONLines, Text
+from hookline.files.stretches import Stretches
 
 ROWS = [{"prompt": f"row {i} – ü", "worth": i / 7, "words": ["a", None, True]} for i in range(50)]
 
@@ -34,9 +36,9 @@ def written(path: Path, rows: list[dict[str, object]] = ROWS) -> str:
 
 
 def test_a_large_file_has_the_rows_and_the_hash_of_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = sources.rows(written(tmp_path / "a.jsonl"))
+    small = Catalogue().rows(written(tmp_path / "a.jsonl"))
     monkeypatch.setattr(formats, "SMALL", -1)
-    found = sources.rows(written(tmp_path / "b.jsonl"))
+    found = Catalogue().rows(written(tmp_path / "b.jsonl"))
     assert isinstance(found.records, Stretches)
     assert found.sha256 == small.sha256
     assert [found.records[i] for i in reversed(range(50))] == ROWS[::-1]
@@ -68,14 +70,14 @@ def test_a_damaged_line_anywhere_is_refused_at_the_start(tmp_path: Path, large: 
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join([*lines[:row], damage, *lines[row:]]) + "\n")
     with pytest.raises(DataError, match=f"pairs.jsonl line {row + 1}"):
-        sources.rows(str(path))
+        Catalogue().rows(str(path))
 
 
 def test_a_file_that_is_written_over_is_noticed_and_one_that_is_replaced_is_read_on(
     tmp_path: Path, large: None
 ) -> None:
     path = tmp_path / "a.jsonl"
-    found = sources.rows(written(path))
+    found = Catalogue().rows(written(path))
     path.rename(tmp_path / "old.jsonl")
     written(path, ROWS[:3])
     assert found.records[49] == ROWS[49]
@@ -86,21 +88,21 @@ def test_a_file_that_is_written_over_is_noticed_and_one_that_is_replaced_is_read
 
 
 def test_several_sources_are_one_without_being_read_again(tmp_path: Path, large: None) -> None:
-    parts = [sources.rows(written(tmp_path / f"{i}.jsonl", ROWS[: 3 + i])) for i in range(3)]
-    whole = sources.joined(parts)
+    parts = [Catalogue().rows(written(tmp_path / f"{i}.jsonl", ROWS[: 3 + i])) for i in range(3)]
+    whole = joined(parts)
     rows = [row for part in parts for row in part.records]
     assert len(whole) == 12
     assert list(whole.records) == [whole.records[i] for i in range(12)] == rows
     assert whole.records[-1] == rows[-1]
     assert list(whole.records[2:8:2]) == rows[2:8:2]
-    assert whole.sha256 != sources.joined(parts[::-1]).sha256
+    assert whole.sha256 != joined(parts[::-1]).sha256
 
 
 def test_memory_holds_eight_bytes_a_row(tmp_path: Path, large: None) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"prompt": "x" * 5_000, "row": i}) + "\n" for i in range(2_000)))
     tracemalloc.start()
-    found = sources.rows(str(path))
+    found = Catalogue().rows(str(path))
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found) == 2_000

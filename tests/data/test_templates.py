@@ -13,8 +13,8 @@ import test_turns
 from test_chat import ANSWER, GENERATES, TALK, USER, having, seen
 
 from hookline.errors import DataError
-from hookline.jinja import rendered
 from hookline.tokens.encode import encode
+from hookline.tokens.jinja import rendered
 from hookline.tokens.tokenizer import Tokenizer
 from shapes import SHAPES
 
@@ -144,7 +144,7 @@ def test_templates_are_rendered_as_transformers_renders_them(shelf: Path) -> Non
 def test_MT8_a_template_ends_and_stays_inside(
     shelf: Path, template: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookline.jinja.ROUNDS", 30_000)  # a million takes seconds
+    monkeypatch.setattr("hookline.tokens.jinja.ROUNDS", 30_000)  # a million takes seconds
     made = having(shelf, template)
     began = time.monotonic()
     with pytest.raises(DataError, match=r"^row 7: the experiment's chat_template") as caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,21 @@ class Encoded:
     def __len__(self) -> int:
         """The number of tokens of prompt and answer together."""
         return len(self.prompt_ids) + len(self.answer_ids)
+
+    def cut(self, longest: int) -> Encoded:
+        """The row with at most `longest` tokens: without the end of the answer, or, where there is none, without the start of
+        the prompt. Unchanged if nothing to learn would be left."""
+        over = len(self) - longest
+        if over <= 0:
+            return self
+        if not self.answer_ids:
+            return replace(self, prompt_ids=self.prompt_ids[over:]) if longest > 0 else self
+        kept = len(self.answer_ids) - over
+        learn = None if self.learn is None else self.learn[:kept]
+        if kept <= 0 or (learn is not None and not any(learn)):
+            return self
+        columns = {name: value[:kept] if name.endswith("_BT") else value for name, value in self.columns.items()}
+        return replace(self, answer_ids=self.answer_ids[:kept], learn=learn, columns=columns)
 
 
 def own(record: Record) -> Record:

@@ -77,7 +77,7 @@ def _tokenizer(plan: Plan) -> Iterator[str]:
     for text in made.decided:
         yield f"tokenizer  {text}"
     for _, name in plan.data():
-        if seen := as_seen(name, made, plan.loose):
+        if seen := as_seen(name, made, plan.catalogue):
             yield f"first row  {name}: {seen!r}"
             return
 

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from hookline.config import yaml
+from hookline.config.data import DataSpec
 from hookline.config.overrides import override
 from hookline.config.problems import UNNAMED, count, in_order, problems_of
 from hookline.config.rounds import unroll
@@ -236,6 +237,10 @@ class Experiment(Strict):
     trackers: tuple[Use, ...] = (Use(use="console"),)
     plugins: tuple[LocalPath, ...] = ()
     """Loose files to make available, as with `-p`."""
+    data: dict[Identifier, DataSpec] = Field(default_factory=dict)
+    """Names for data that needs more than a path: columns, a split, a mixture, a held-out share."""
+    folder: str = ""
+    """Where relative paths begin. Default: the folder of the experiment's file."""
     device: str = "auto"
     """The device of the networks: `cpu`, `cuda`, `cuda:1`, `mps` (untried), or `auto`: the first GPU, if there is one."""
     threads: int | None = Field(None, ge=1, le=4096)
@@ -287,7 +292,7 @@ def completed(resolved: Mapping[str, Any]) -> dict[str, Any]:
     absent |= {kind.section: Use(use=kind.default).model_dump(mode="json") for kind in of_phase() if kind.default}
     phases = resolved.get("phases")
     whole = isinstance(phases, list) and all(isinstance(phase, Mapping) for phase in phases)
-    return {**resolved, "phases": [{**absent, **phase} for phase in phases or ()]} if whole else dict(resolved)
+    return {"data": {}, "folder": "", **resolved, "phases": [{**absent, **phase} for phase in phases or ()]} if whole else dict(resolved)
 
 
 def _as_list(value: Any) -> Any:
@@ -325,7 +330,9 @@ def load(
             problems.append(str(err))
     unroll(document)
     try:
-        parsed = Experiment.model_validate(document.values)
+        if document.folder:
+            document.values.setdefault("folder", document.folder)
+        parsed = Experiment.model_validate(document.values, context={"folder": document.folder})
     except ValidationError as err:
         problems += problems_of(err, document, Experiment)
     if not problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -154,14 +154,16 @@ def _fits(field: FieldInfo, value: Any) -> bool:
 def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> dict[str, FieldInfo]:
     """The fields, by name, of the model that contains a location."""
     current: Any = model
+    key = False
     for part in loc:
-        if isinstance(part, int):
+        if isinstance(part, int) or key:  # an item of a list, or the user's own name of an entry
+            key = False
             continue
         fields = current.model_fields if isinstance(current, type) and issubclass(current, BaseModel) else {}
         field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
         if field is None:
             return {}
-        current = _model_in(field.annotation)
+        current, key = _model_in(field.annotation), get_origin(field.annotation) is dict
     if not (isinstance(current, type) and issubclass(current, BaseModel)):
         return {}
     return {field.alias or name: field for name, field in current.model_fields.items()}

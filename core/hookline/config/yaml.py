@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Document:
     """What is wrong with the file itself, e.g. a key that appears twice; reported together with all the rest."""
     moved: dict[Place, Place] = field(default_factory=dict)
     """The place of each phase in the file, by its place among the unrolled phases."""
+    folder: str = ""
+    """The folder of the file, as the user wrote it; empty for where the process is."""
     notes: list[str] = field(default_factory=list)
     """Notes about values that are allowed but may be a mistake; printed once."""
 
@@ -101,7 +104,17 @@ def read(path: Path) -> Document:
     except UnicodeDecodeError as err:
         line = raw[: err.start].count(b"\n") + 1
         raise ExperimentError(f"{path} line {line}: not UTF-8 at byte {err.start}", "save it as UTF-8") from None
-    return parse(text, str(path))
+    document = parse(text, str(path))
+    document.folder = _shortly(path.parent)
+    return document
+
+
+def _shortly(folder: Path) -> str:
+    """A folder as a path from where the process is, if it is there or below; empty if it is the same."""
+    here, there = os.path.abspath(os.curdir), os.path.abspath(folder)
+    if there == here:
+        return ""
+    return os.path.relpath(there) if os.path.commonpath([here, there]) == here else str(folder)
 
 
 def parse(text: str, name: str) -> Document:

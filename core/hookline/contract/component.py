@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from hookline.batch.stages import Advantaged, Batch, Scored, Term
+from hookline.batch.stages import Advantaged, Batch, Record, Scored, Term
 from hookline.contract.fields import Config
 from hookline.contract.hookspecs import HOOK_API
 from hookline.contract.metrics import Better, Metric
@@ -19,6 +19,7 @@ from hookline.errors import PluginError
 
 if TYPE_CHECKING:
     from hookline.contract.context import Context
+    from hookline.contract.encoder import Encoder
 
 __all__ = ["Component", "ConfigT", "docstring_of"]
 
@@ -96,6 +97,16 @@ class Component(Generic[ConfigT]):
         self.parts: Mapping[str, Component] = {}
         """The components that the config names in fields of type `Use[…]`, by field; `FIELD/0`, `FIELD/1`, … if a field
         names several. They are set up before this component and closed after it."""
+
+    def read_row(self, ctx: Encoder, record: Record, where: str) -> object:
+        """Rollouts that read a dataset: one row of it, as `setup` reads every row; by default nothing is read.
+
+        `hookline explain` and the start of a run call this for the first rows of the data that the config names, so that a
+        file that `setup` would refuse is refused before a weight is loaded. It must use `self.config` and `ctx` alone.
+        where: the row's position, for error messages. Returns None for a row that `setup` leaves out, and raises DataError for
+        one that it refuses; data whose first rows are all left out is refused, too.
+        """
+        return None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Set `Config` from `Component[MyConfig]`; a class `Config` in the body takes precedence."""

@@ -12,65 +12,23 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
+from hookline.contract.encoder import Encoder
 from hookline.contract.engine import Completions
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.contract.process import Process
 from hookline.contract.run import Run
 
-__all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task", "Tokenizer"]
+__all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task"]
 
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
-Learn = Literal["all", "last"]
-"""Which turns of an assistant are learned."""
 Item = TypeVar("Item")
 T = TypeVar("T")
 
 Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int], nn.Module] | None]
 """Heads to load from an earlier phase: by name, or chosen by a function. Each is built from the hidden size."""
-
-
-class Tokenizer(Protocol):
-    """Text to token ids and back. Ids are ints; `bos` begins a text and `eos` ends one."""
-
-    bos: int | None
-    """The id of the token that begins a text; None if nothing does."""
-    ends: tuple[int, ...]
-    """The ids of the tokens that end an answer; the first ends a text."""
-    separator: int | None
-    """The id of the token between a prompt and its answer; None for tokenizers without one."""
-    inner: Any
-    """The `tokenizers.Tokenizer` itself."""
-
-    @property
-    def eos(self) -> int:
-        """The id of the token that ends a text."""
-
-    @property
-    def vocabulary(self) -> int:
-        """One more than the largest token id, i.e. the rows that an embedding needs; ids may have gaps."""
-
-    @property
-    def special(self) -> dict[str, int]:
-        """`bos_token_id`, `eos_token_id` and `pad_token_id`, as a model's config names them."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens; text that looks like one is encoded as text."""
-
-    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each of many texts; faster than calling `encode` for each."""
-
-    def prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt as the model sees it: what begins a text, the text, and the separator before the answer."""
-
-    def answer(self, text: str) -> list[int]:
-        """Token ids of a response as the model should give it, including the ending token."""
-
-    def decode(self, ids: Sequence[int], special: bool = False) -> str:
-        """The text of token ids; special: with the special tokens, such as those that a chat template writes."""
 
 
 class Rows(Protocol):
@@ -175,7 +133,7 @@ class NextToken(Protocol):
         """The output of a head of the role for the next token, float32 [B] or [B, k]."""
 
 
-class Context(Protocol):
+class Context(Encoder, Protocol):
     """One component's view of the running phase."""
 
     # -- the current phase and step
@@ -210,10 +168,6 @@ class Context(Protocol):
         phase names a separate advantage."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer. To encode a record, use `ctx.encode`."""
-
-    @property
     def instance(self) -> str:
         """The name under which the experiment uses this component."""
 
@@ -233,52 +187,6 @@ class Context(Protocol):
 
     def task(self, name: str) -> Task:
         """The task of a data name such as `builtin:walks`: its rows, its reward, its process."""
-
-    def encode(
-        self,
-        record: Record,
-        *,
-        answer: str | None = "completion",
-        where: str = "",
-        longest: int | None = None,
-        new_tokens: int = 0,
-        learn: Learn = "all",
-    ) -> Encoded:
-        """Encode a record as token ids: its `prompt`, and the answer in the field `answer` (None: no answer yet).
-
-        A record is a conversation if it has `messages` (or `conversations`), or if its `prompt`, or an answer without a prompt,
-        is a list of messages. It is rendered by the model's own chat template, with the record's `tools` and
-        `chat_template_kwargs`; what the assistant chose is learned: of `all` its turns in the answer, or of the `last` one
-        (`learn`).
-
-        where: the position of the record, as `Rows.placed` gives it; error messages begin with it. longest: the maximum
-        number of tokens of prompt, answer and the `new_tokens` to be drawn. Raises DataError for a field that is
-        missing or not text, and for a record that is too long. To skip such records, omit `longest` and check
-        `len(encoded)`.
-        """
-
-    def encode_turn(
-        self,
-        previous: Sequence[Mapping[str, Any]],
-        message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        record: Record | None = None,
-        ended: bool = True,
-    ) -> list[int]:
-        """The token ids that one more turn adds after what the policy answered: append them to the ids so far.
-
-        previous: the messages so far, ending with the assistant's, which has the text of what was sampled; empty for plain
-        text, which adds its own ids alone. message: the new messages, e.g. a tool's result; a text is a user's.
-        record: the row that began the episode, whose `tools` and `chat_template_kwargs` the template gets.
-
-        Sampled ids are not encoded again. The conversation is rendered with and without the new messages; the result is
-        what comes behind the token that ends the assistant's turn, up to where it answers next. ended: whether that
-        token was sampled, as after finish reason `stop`; False for an answer that was cut off: the result then begins
-        with it. Where the next speaker's token ends a turn, the sampled one is taken to be that of the new message.
-
-        Raises DataError for a template that renders earlier messages in another way once others follow, e.g. without
-        thoughts, and for new messages of an assistant.
-        """
 
     def collected(self, phase: str) -> Rows:
         """The comparisons that an earlier phase collected, in all its rounds so far or, as `NAME@ROUND`, in one."""

@@ -21,7 +21,7 @@ from typing_extensions import TypeVar
 
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.errors import nearest
-from hookline.storage.paths import expanded
+from hookline.storage.paths import beside, expanded
 
 __all__ = [
     "Config",
@@ -50,8 +50,12 @@ class _Marker:
 
 PhaseName = Annotated[str, _Marker("phase")]
 """A config field that names an earlier phase; checked before the run starts."""
-LocalPath = Annotated[str, AfterValidator(expanded)]
-"""A config field that names a file or folder; a `~` at its beginning is the home folder."""
+def _beside(path: str, info: ValidationInfo) -> str:
+    return beside(path, (info.context or {}).get("folder", ""))
+
+
+LocalPath = Annotated[str, AfterValidator(_beside)]
+"""A config field that names a file or folder, relative to the experiment's file; a `~` at its beginning is the home folder."""
 DataName = Annotated[str, AfterValidator(expanded), _Marker("data")]
 """A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
 PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]

@@ -1,4 +1,4 @@
-"""A format reads rows from one kind of file."""
+"""A format reads rows from one kind of file, and may write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from hookline.batch.stages import Record
 from hookline.contract.component import Component, ConfigT
-from hookline.errors import PluginError, shorten
+from hookline.errors import DataError, PluginError, shorten
 
 __all__ = ["Format"]
 
@@ -53,3 +53,11 @@ class Format(Component[ConfigT]):
                 "yield a mapping for each row",
             )
         return tuple(found)
+
+    def write(self, path: Path, rows: Iterable[Record]) -> int:
+        """Write rows into a new file, or a new folder if the format has `marks`, and return their number.
+
+        `rows` can be iterated several times, and hold what JSON has. Reading must give the same rows again; raise
+        DataError naming path, row and column otherwise. Hookline compresses the file, and renames it to the user's name.
+        """
+        raise DataError(f"{path} cannot be written: format '{self.instance}' only reads", "name a .jsonl file")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from hookline.batch.stages import Record
-from hookline.data.strict import DECODER, LONGEST, checked, not_utf8
 from hookline.errors import DataError, shorten
+from hookline.files.strict import DECODER, LONGEST, checked, not_utf8
 
 __all__ = ["scan"]
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,14 +21,14 @@ from hookline.batch.encoded import Record
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
 from hookline.contract.format import Format
-from hookline.data import jsonl, packed
-from hookline.data.stretches import Stretches
 from hookline.errors import DataError, HooklineError, PluginError
+from hookline.files import jsonl, packed
+from hookline.files.stretches import Stretches
 from hookline.registry.construct import configure, construct
 from hookline.registry.offers import Offer, find, offers
 from hookline.storage.disguised import foreign, pointer
 
-__all__ = ["JSONLines", "Text", "by_marks", "by_suffix", "format_and_file", "opened", "peeked"]
+__all__ = ["JSONLines", "Text", "by_marks", "by_suffix", "format_and_file", "named", "opened", "packs", "peeked"]
 
 SMALL = 8 << 20
 """The maximum size in bytes of a file whose rows are kept in memory; rows of larger files are parsed on each access."""
@@ -48,6 +49,9 @@ class JSONLines(Format):
     def open(self, path: Path) -> Sequence[Record]:
         return Stretches(path, jsonl.scan, jsonl.again) if path.stat().st_size > SMALL else super().open(path)
 
+    def write(self, path: Path, rows: Iterable[Record]) -> int:
+        return jsonl.write(path, rows)
+
 
 class Text(Format):
     """Plain text: rows with the field `text`, separated by blank lines."""
@@ -62,6 +66,18 @@ class Text(Format):
 
     def open(self, path: Path) -> Sequence[Record]:
         return Stretches(path, _texts, _text) if path.stat().st_size > SMALL else super().open(path)
+
+    def write(self, path: Path, rows: Iterable[Record]) -> int:
+        number = 0
+        with path.open("wb") as file:
+            for number, row in enumerate(rows, 1):
+                raw = row["text"].encode() if isinstance(row.get("text"), str) else b""
+                if [own for _, own in _texts(io.BytesIO(raw), str(path))] != [row]:
+                    raise DataError(
+                        f"{path} row {number} cannot be written as text: {_unwritable(row)}", "name a .jsonl file"
+                    )
+                file.write((b"\n" if number > 1 else b"") + raw + b"\n")
+        return number
 
 
 def _texts(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
@@ -83,6 +99,12 @@ def _texts(file: BinaryIO, name: str) -> Iterator[tuple[int, Record]]:
 
 def _text(raw: bytes) -> Record:
     return {"text": raw.decode().strip()}
+
+
+def _unwritable(row: Record) -> str:
+    if row.keys() != {"text"} or not isinstance(row["text"], str):
+        return f"its columns are {', '.join(map(repr, row)) or 'none'}, not 'text' alone"
+    return "its text is empty, has a blank line, or begins or ends with white space"
 
 
 @dataclass(frozen=True)
@@ -180,7 +202,7 @@ def opened(reader: Format, path: Path) -> Sequence[Record]:
     Raises DataError for a Git-LFS pointer, and for a compressed or binary file that a format of text should read.
     """
     own = _own(reader, path)
-    with _named(own, path):
+    with named(own, path):
         rows = reader.open(own)
     return rows if own is path or isinstance(rows, tuple) else _Renamed(rows, own, path)
 
@@ -188,7 +210,7 @@ def opened(reader: Format, path: Path) -> Sequence[Record]:
 def peeked(reader: Format, path: Path) -> Iterator[Record]:
     """The rows of a file or folder, one after another, for those who need only the first; errors as with `opened`."""
     own = _own(reader, path)
-    with _named(own, path):
+    with named(own, path):
         yield from reader.read(own)
 
 
@@ -196,10 +218,8 @@ def _own(reader: Format, path: Path) -> Path:
     """The path that a format gets: of an unpacked file, or the user's."""
     if path.is_dir():
         return path
-    bare = packed.inner(path)
-    packs = bool(bare) and not any(path.name.lower().endswith(end.lower()) for end in reader.suffixes)
     wrong = pointer(path)
-    if not wrong and packs:
+    if not wrong and packs(reader, path):
         path = packed.unpacked(path)
     if not wrong and reader.text:
         wrong = foreign(path)
@@ -208,8 +228,13 @@ def _own(reader: Format, path: Path) -> Path:
     return path
 
 
+def packs(reader: Format, path: Path) -> bool:
+    """Whether a file is compressed, and its format expects it unpacked."""
+    return bool(packed.inner(path)) and not any(path.name.lower().endswith(end.lower()) for end in reader.suffixes)
+
+
 @contextlib.contextmanager
-def _named(own: Path, path: Path) -> Iterator[None]:
+def named(own: Path, path: Path) -> Iterator[None]:
     """Let errors name the user's path instead of the one that the format got."""
     try:
         yield
@@ -227,11 +252,11 @@ class _Renamed(Sequence[Record]):
         self._rows, self._paths = rows, (own, path)
 
     def __len__(self) -> int:
-        with _named(*self._paths):
+        with named(*self._paths):
             return len(self._rows)
 
     def __iter__(self) -> Iterator[Record]:
-        with _named(*self._paths):
+        with named(*self._paths):
             yield from self._rows
 
     @overload
@@ -241,7 +266,7 @@ class _Renamed(Sequence[Record]):
     def __getitem__(self, index: slice) -> Sequence[Record]: ...
 
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        with _named(*self._paths):
+        with named(*self._paths):
             return self._rows[index]
 
 

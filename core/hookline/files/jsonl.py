@@ -1,19 +1,20 @@
-"""Rows of JSON, read strictly: one object per line, or the objects of one array. Errors name the line."""
+"""Rows of JSON, read strictly: one object per line, or the objects of one array. Errors name the line. Also writes them."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from hookline.batch.stages import Record
-from hookline.data import arrays
-from hookline.data.strict import DECODER, checked, decode
-from hookline.data.strict import LONGEST as LONGEST_LINE
 from hookline.errors import DataError, shorten
+from hookline.files import arrays
+from hookline.files.strict import DECODER, checked, decode
+from hookline.files.strict import LONGEST as LONGEST_LINE
 
-__all__ = ["again", "decode", "scan"]
+__all__ = ["again", "decode", "scan", "write"]
 
 WHITE = b" \t\r\n"
 WRAPPERS = (
@@ -70,6 +71,26 @@ def again(raw: bytes) -> Record:
     """The row at the beginning of bytes that `scan` has already read; other text may follow it."""
     found: dict[str, Any] = json.JSONDecoder().raw_decode(raw.decode("utf-8-sig").lstrip())[0]
     return found
+
+
+def write(path: Path, rows: Iterable[Record]) -> int:
+    """Write one row per line; into `.json`, an array with one row per line. Returns the number of rows."""
+    array, number = path.suffix.lower() == ".json", 0
+    before, after, end = (b",\n", b"", b"\n]\n") if array else (b"", b"\n", b"")
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    row: Record = {}
+    with path.open("wb") as file:
+        file.write(b"[\n" if array else b"")
+        for number, row in enumerate(rows, 1):
+            file.write((before if number > 1 else b"") + encode(row).encode() + after)
+        file.write(end)
+    lists = [] if array or number != 1 else [key for key in WRAPPERS if _is_rows(row.get(key))]
+    if lists:
+        raise DataError(
+            f"{path}: its only row would be read as an object around the rows in '{lists[0]}'",
+            "write .json, or more rows",
+        )
+    return number
 
 
 def _first(file: BinaryIO) -> bytes:

@@ -1,4 +1,4 @@
-"""Compressed files: unpacked once per process into a temporary folder, which is removed when the process ends."""
+"""Compressed files: unpacked once per process into a temporary folder, which is removed when the process ends; and packed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -21,7 +21,7 @@ from hookline.errors import DataError
 from hookline.storage.disguised import packing
 from hookline.storage.folders import Look, look
 
-__all__ = ["KINDS", "inner", "unpacked"]
+__all__ = ["KINDS", "inner", "locked_folder", "pack", "unpacked"]
 
 KINDS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 """The endings of compressed files, and what they are compressed with."""
@@ -113,12 +113,29 @@ def _parts(packed: IO[bytes], kind: str) -> Iterator[bytes]:
             yield part
 
 
-def _zstd_parts(packed: IO[bytes]) -> Iterator[bytes]:
-    """The frames of a file, each to its end: the library's own stream takes a cut-off frame for a whole one."""
+def pack(plain: Path, target: Path) -> None:
+    """Compress a file as the ending of the target says."""
+    openers: dict[str, Callable[[Path, str], Any]] = {
+        ".gz": partial(gzip.GzipFile, compresslevel=6, mtime=0),
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+    }
+    opener = openers.get(target.suffix.lower()) or _zstandard(target).open
+    with plain.open("rb") as file, opener(target, "wb") as packed:
+        shutil.copyfileobj(file, packed, CHUNK)
+
+
+def _zstandard(path: object) -> Any:
     try:
         import zstandard
     except ImportError:
-        raise DataError(f"{packed.name} needs zstandard", "pip install 'hookline[data]'") from None
+        raise DataError(f"{path} needs zstandard", "pip install 'hookline[data]'") from None
+    return zstandard
+
+
+def _zstd_parts(packed: IO[bytes]) -> Iterator[bytes]:
+    """The frames of a file, each to its end: the library's own stream takes a cut-off frame for a whole one."""
+    zstandard = _zstandard(packed.name)
     frame = None
     try:
         while part := packed.read(4096):  # a small part may become 128 MiB
@@ -137,15 +154,24 @@ def _zstd_parts(packed: IO[bytes]) -> Iterator[bytes]:
 @cache
 def _folder(process: int) -> Path:
     """This process's temporary folder. Folders of processes that were killed are removed first."""
-    for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), _locked(old):
-            shutil.rmtree(old, ignore_errors=True)
-    made = Path(tempfile.mkdtemp(prefix=".hookline-"))
-    handle = os.open(made, os.O_RDONLY)  # closed, and the lock with it, when the process ends, however it ends
-    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    folder = made.rename(made.with_name(f"{PREFIX}{process}-{made.name.removeprefix('.hookline-')}"))
+    folder, _ = locked_folder(Path(tempfile.gettempdir()), f"{PREFIX}{process}-", PREFIX)
     atexit.register(_remove, folder, process)
     return folder
+
+
+def locked_folder(within: Path, prefix: str, others: str) -> tuple[Path, int]:
+    """A new folder that is locked as long as the returned handle is open, at most until the process ends.
+
+    Folders whose names begin with `others` and that are not locked were left by killed processes, and are removed.
+    """
+    for old in within.glob(f"{others}*"):
+        with contextlib.suppress(OSError), _locked(old):
+            shutil.rmtree(old, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=".hookline-", dir=within))
+    handle = os.open(made, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # a disk without locks; then nobody else removes the folder either
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return made.rename(made.with_name(prefix + made.name.removeprefix(".hookline-"))), handle
 
 
 def _remove(folder: Path, process: int) -> None:

@@ -205,7 +205,7 @@ def plan_of(run: Run, kinds: Sequence[str] = tuple(KINDS)) -> Plan:
         if err.exit_code == PluginError.exit_code:
             err.hint = _gone_since(run.directory) or err.hint
         raise
-    run.loose = planned.loose
+    run.catalogue = planned.catalogue
     return planned
 
 

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from hookline import rng
-from hookline.batch.encoded import Encoded
 from hookline.batch.lent import Lent
-from hookline.batch.stages import Batch, Record, Rollout, Sampling, Term
+from hookline.batch.stages import Batch, Rollout, Sampling, Term
 from hookline.contract import context as contract
 from hookline.contract.engine import Completions
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.contract.task import Task
-from hookline.data import sources, tasks
+from hookline.data import tasks
+from hookline.data.rows import Rows, joined
 from hookline.errors import PluginError, ServiceError, cause, renamed
 from hookline.inference.drawing import Drawing
 from hookline.loop.scope import Scope, Training
@@ -33,7 +33,7 @@ from hookline.models.roles import Roles
 from hookline.registry.slot import Slot
 from hookline.runs.run import Run
 from hookline.storage import trees
-from hookline.tokens import encode
+from hookline.tokens.encode import Encoding
 from hookline.tokens.tokenizer import Tokenizer
 from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
@@ -78,7 +78,7 @@ class Resources:
     """The first failure of an answer that `ctx.each` asked for: which component asked, and the error."""
 
 
-class PhaseContext:
+class PhaseContext(Encoding):
     """One component's view of the running phase. Its docstrings are those of `hookline.Context`."""
 
     def __init__(self, resources: Resources, scope: Scope | None = None, slot: Slot | None = None) -> None:
@@ -173,38 +173,14 @@ class PhaseContext:
     def sample_ids(self, n: int) -> Tensor:
         return self._scope.sample_ids(n)
 
-    def rows(self, name: str) -> sources.Rows:
+    def rows(self, name: str) -> Rows:
         return self.run.data(name)
 
     def task(self, name: str) -> Task:
-        return tasks.task(name, self.run.loose)
+        return tasks.task(name, self.run.catalogue.loose)
 
-    def encode(
-        self,
-        record: Record,
-        *,
-        answer: str | None = "completion",
-        where: str = "",
-        longest: int | None = None,
-        new_tokens: int = 0,
-        learn: contract.Learn = "all",
-    ) -> Encoded:
-        return encode.encode(
-            self.tokenizer, record, answer=answer, where=where, longest=longest, new_tokens=new_tokens, learn=learn
-        )
-
-    def encode_turn(
-        self,
-        previous: Sequence[Mapping[str, Any]],
-        message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        record: Record | None = None,
-        ended: bool = True,
-    ) -> list[int]:
-        return encode.encode_turn(self.tokenizer, previous, message, record=record, ended=ended)
-
-    def collected(self, phase: str) -> sources.Rows:
-        return sources.joined([self.run.collected(name) for name in self._resources.rounds(phase)])
+    def collected(self, phase: str) -> Rows:
+        return joined([self.run.collected(name) for name in self._resources.rounds(phase)])
 
     def take(self, total: int, n: int) -> list[int]:
         return self._scope.take(self.instance, total, n)

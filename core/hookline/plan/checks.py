@@ -10,18 +10,21 @@ from fnmatch import fnmatchcase
 
 from hookline.config import rounds
 from hookline.config.experiment import Phase
+from hookline.contract.component import Component
 from hookline.contract.family import SIDES
 from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
 from hookline.contract.metrics import CORE_METRICS, figure_name
-from hookline.data import sources
 from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.models.folder import check_folder, positions
 from hookline.models.load import check_adapter, family_of
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
+from hookline.registry.construct import construct
 from hookline.registry.slot import Slot
+from hookline.tokens.encode import Encoding
+from hookline.tokens.peek import stand_in
 from hookline.tokens.tokenizer import Tokenizer
 from hookline.world import devices
 
@@ -58,9 +61,36 @@ def data_exists(plan: Plan) -> Iterator[Problem]:
     """All data that the experiment names exists: the tokenizer's texts, and what components read."""
     for path, name in plan.data():
         try:
-            sources.exists(name, plan.loose)
+            plan.catalogue.exists(name)
         except (DataError, PluginError) as err:
             yield Problem(path, err)
+
+
+def first_rows_can_be_used(plan: Plan) -> Iterator[Problem]:
+    """Components can read the first rows of their data; further rows are read when the run starts."""
+    model, spec = plan.experiment.model.path, plan.experiment.tokenizer
+    for slot in plan.every():
+        names = marked(slot.config, "data") if slot.cls.read_row is not Component.read_row else {}
+        for key, name in names.items():
+            try:
+                rows = plan.catalogue.first(name)
+            except DataError as err:
+                yield Problem((*slot.path, key), err)
+                continue
+            except HooklineError:
+                continue  # `data_exists` reports it
+            try:
+                encoding = Encoding(stand_in(spec, model, [record for _, record in rows]))
+                reader = construct(slot.cls, slot.config, str(slot.offer))
+            except HooklineError:
+                continue  # other laws report what is wrong with the tokenizer or the component
+            try:
+                used = [reader.read_row(encoding, record, where) for where, record in rows]
+                if rows and all(row is None for row in used):
+                    has = f"they have: {', '.join(rows[0][1])}; to read a column of another name, see `columns` in docs/data.md"
+                    raise DataError(f"'{slot.instance}' can use none of the first {len(rows)} rows of {name}", has)
+            except DataError as err:
+                yield Problem((*slot.path, key), err)
 
 
 def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
@@ -280,6 +310,7 @@ LAWS: tuple[Law, ...] = (
     phases_start_from_earlier_ones,
     adapters_go_on,
     data_exists,
+    first_rows_can_be_used,
     *FIT,
     evaluations_have_what_they_need,
     configs_name_earlier_phases,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from hookline.config import rounds
 from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase
 from hookline.config.yaml import Place
 from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
-from hookline.data import sources
+from hookline.data.sources import Catalogue
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
 
@@ -169,5 +170,10 @@ class Plan:
     @property
     def offers(self) -> list[Offer]:
         """The distinct offers the experiment uses: its components, and the offers that its data names use."""
-        behind = [sources.offer_of(name, self.loose) for _, name in self.data()]
-        return list(dict.fromkeys([*(slot.offer for slot in self.every()), *behind]))
+        behind = [self.catalogue.offers(name) for _, name in self.data()]
+        return list(dict.fromkeys([*(slot.offer for slot in self.every()), *chain.from_iterable(behind)]))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Where the experiment's data names lead."""
+        return Catalogue(self.loose, self.experiment.data, self.experiment.folder)

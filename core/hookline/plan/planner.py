@@ -46,7 +46,7 @@ def make_plan(
     components that are needed; what its start has checked, e.g. that data and the base model exist, is not asked again.
     """
     experiment, chosen = settled(experiment, begun)
-    planner = Planner(document, _loose([*experiment.plugins, *plugins]))
+    planner = Planner(document, _loose([*experiment.plugins, *plugins]), experiment.folder)
     if ended is not None:
         planner.only = frozenset(ended)
     architecture = planner.slot("model", experiment.model.build, _build_path(document), base=Architecture)
@@ -98,7 +98,7 @@ def _plan_phase(
         paths = [(*at, kind.section, *((i,) if kind.many else ())) for i in range(len(spec.uses(kind.name)))]
         slots = [planner.slot(kind.name, use, path) for use, path in zip(spec.uses(kind.name), paths)]
         named[kind.name] = tuple(slot for slot in slots if slot)
-    evaluations = [_plan_evaluation(planner, spec, each, (*at, "evaluate", i)) for i, each in enumerate(spec.evaluate)]
+    evaluations = [_plan_evaluation(planner, experiment, spec, each, (*at, "evaluate", i)) for i, each in enumerate(spec.evaluate)]
     head = planner.slot("model", spec.model.head, (*at, "model", "head"), base=Head)
     adapter = spec.model.adapter or experiment.model.adapter
     holder = (*at, "model") if spec.model.adapter else ("model",)
@@ -124,14 +124,14 @@ def _start(model: ModelSpec, before: Sequence[PlannedPhase]) -> str | None:
     return next((p.spec.name for p in reversed(before) if p.update and not p.head), None)
 
 
-def _plan_evaluation(planner: Planner, spec: Phase, evaluation: Evaluation, at: Place) -> PlannedEvaluation | None:
+def _plan_evaluation(planner: Planner, experiment: Experiment, spec: Phase, evaluation: Evaluation, at: Place) -> PlannedEvaluation | None:
     [own] = spec.uses("rollout")
     use = evaluation.rollout
     if use is None:
         options = dict(own.options)
         if evaluation.prompts:
             key = next((k for k in ("prompts", "path") if k in options), "prompts")
-            options[key] = other_split(str(options.get(key, "")), evaluation.prompts)
+            options[key] = other_split(str(options.get(key, "")), evaluation.prompts, experiment.data)
         use = Use(use=own.use, options=options)
     label = f"evaluate/{evaluation.name}"
     path = (*at, "rollout") if evaluation.rollout else at
@@ -164,7 +164,7 @@ def other_problems(document: Document, plugins: Sequence[str] = ()) -> list[str]
     own = document.values.get("plugins") or []
     own = [own] if isinstance(own, str) else own if isinstance(own, list) else []
     try:
-        planner = Planner(document, _loose([*(str(item) for item in own), *plugins]))
+        planner = Planner(document, _loose([*(str(item) for item in own), *plugins]), document.folder)
     except PluginError as err:
         return [str(err)]
 

@@ -36,6 +36,8 @@ class Problem:
 class Planner:
     document: Document
     loose: tuple[Offer, ...]
+    folder: str = ""
+    """Where the relative paths in components' options begin."""
     problems: list[str] = field(default_factory=list)
     errors: list[HooklineError] = field(default_factory=list)
     only: frozenset[str] = frozenset(KINDS)
@@ -69,7 +71,7 @@ class Planner:
             self.say(Problem(path, text))
             return None
         try:
-            config = configure(cls, use.options, str(offer))
+            config = configure(cls, use.options, str(offer), self.folder)
         except ValidationError as err:
             # the user's name for the component precedes its options
             self.problems += problems_of(err, self.document, cls.Config, path)

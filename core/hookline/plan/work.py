@@ -74,7 +74,7 @@ def works_of(plan: Plan, tokenizer: Tokenizer) -> list[PhaseWork]:
 
     @functools.cache
     def lengths(name: str) -> tuple[float, float, int]:
-        return usual_lengths(name, tokenizer, plan.loose) or UNKNOWN
+        return usual_lengths(name, tokenizer, plan.catalogue) or UNKNOWN
 
     brought: dict[str, Rows] = {}
     found = []

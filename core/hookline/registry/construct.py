@@ -54,11 +54,11 @@ def source_of(cls: type) -> str:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def configure(cls: type[Component], options: Mapping[str, Any], who: str) -> Config:
+def configure(cls: type[Component], options: Mapping[str, Any], who: str, folder: str = "") -> Config:
     """The validated config of a class. Raises pydantic's ValidationError for wrong options, and PluginError naming `who`
-    for a Config whose own code fails."""
+    for a Config whose own code fails. folder: where relative paths begin."""
     try:
-        return cls.Config.model_validate(options)
+        return cls.Config.model_validate(options, context={"folder": folder})
     except (ValidationError, HooklineError, KeyboardInterrupt):
         raise
     except BaseException as err:  # SystemExit too

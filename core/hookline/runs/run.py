@@ -17,7 +17,8 @@ from typing import Any
 
 from hookline.config.experiment import Experiment, completed
 from hookline.contract.metrics import Metric
-from hookline.data import sources as datasets
+from hookline.data.rows import Rows
+from hookline.data.sources import Catalogue
 from hookline.errors import CheckpointError, DataError, a
 from hookline.registry.offers import Offer
 from hookline.runs.directory import Directory
@@ -52,7 +53,7 @@ class Run(Directory):
         world: World | None = None,
     ) -> None:
         super().__init__(directory, world or World())
-        self.loose = tuple(loose)
+        self.catalogue = Catalogue(tuple(loose))  # where data names lead, and the loose files
         """Loose plugins whose tasks and formats may be used in data names."""
         self.figures: Figures | None = None
         """The meaning of the figures; set by the loop that logs them."""
@@ -66,7 +67,7 @@ class Run(Directory):
         self._say = say
         self.ledger = Ledger(directory, self.world.leads)
         """The rows and evaluations on disk."""
-        self._data: dict[str, datasets.Rows] = {}
+        self._data: dict[str, Rows] = {}
         self._data_kept = True
         self._lock: Any = None
         self._open = False
@@ -96,6 +97,7 @@ class Run(Directory):
         now = Surroundings.now(used, experiment.threads, experiment.device, world)
         now.refuse_others(world, experiment_hash(experiment.resolved()))
         run = cls(directory, loose, say, world)
+        run.catalogue = Catalogue(tuple(loose), experiment.data, experiment.folder)
         if world.leads:
             run._take(experiment, now)
         try:
@@ -163,7 +165,7 @@ class Run(Directory):
         about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, "clock": begun}
         self.about = {**about, **now.values, "data": {}}
         self.write("experiment.json", resolved)
-        for loose in {o.path for o in self.loose if o.path}:
+        for loose in {o.path for o in self.catalogue.loose if o.path}:
             try:
                 (self.directory / "plugins").mkdir(exist_ok=True)
                 shutil.copy(loose, self.directory / "plugins")
@@ -259,11 +261,12 @@ class Run(Directory):
 
     # -- data
 
-    def data(self, name: str, path: str | None = None) -> datasets.Rows:
-        """The rows of a data name, read once. Raises CheckpointError if their hash differs from the start of the
-        run."""
+    def data(self, name: str, path: str | None = None) -> Rows:
+        """The rows of a data name, read once. Raises CheckpointError if they are not those that the run began with."""
         if name not in self._data:
-            rows = datasets.rows(path or name, self.loose)
+            rows = self.catalogue.rows(name) if path is None else Catalogue().rows(path)
+            for note in rows.notes:
+                self.notice(note)
             known = self.about.setdefault("data", {}).get(name)
             if known is None:
                 self.about["data"][name] = {"rows": len(rows), "sha256": rows.sha256}
@@ -292,7 +295,7 @@ class Run(Directory):
             self.write("run.json", self.about)
             self._data_kept = True
 
-    def collected(self, phase: str) -> datasets.Rows:
+    def collected(self, phase: str) -> Rows:
         """The judgements that a finished phase collected. Raises DataError if there are none."""
         path = self.phase_folder(phase) / "data.jsonl"
         if not path.exists():

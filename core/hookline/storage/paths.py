@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["expanded", "model_folder"]
+__all__ = ["beside", "expanded", "model_folder"]
 
 P = TypeVar("P", str, Path)
 
@@ -21,6 +21,15 @@ def expanded(path: P) -> P:
     if form and rest.startswith("~") and not form.startswith("~"):
         return type(path)(f"{form}{colon}{os.path.expanduser(rest)}")
     return type(path)(os.path.expanduser(path))
+
+
+def beside(path: str, folder: str = "") -> str:
+    """A path of an experiment: relative to the experiment's folder, or, if nothing is there, to where the process is."""
+    given = expanded(path)
+    there = os.path.join(folder, given)
+    if not folder or os.path.isabs(given) or (not os.path.exists(there) and os.path.exists(given)):
+        return given
+    return os.path.normpath(there)
 
 
 def model_folder(path: str) -> str:

@@ -17,7 +17,7 @@ from hookline.runs.run import Run
 from hookline.storage.paths import expanded
 
 Json = dict[str, Any]
-NOT_CONFIGURATION = ("seed", "name", "trackers", "plugins", "threads", "matrix")
+NOT_CONFIGURATION = ("seed", "name", "trackers", "plugins", "threads", "matrix", "folder")
 
 
 @dataclass(eq=False)

@@ -55,7 +55,6 @@ def reproduce(
     unknown phase, DataError for missing data, PluginError for a component that is not installed any more, and
     whatever `hookline.run` raises.
     """
-    from hookline.data import sources
     from hookline.loop.api import begin, open_run, plan_of
     from hookline.loop.loop import run_experiment
     from hookline.runs.surroundings import Surroundings
@@ -65,7 +64,7 @@ def reproduce(
     try:
         plan = plan_of(first)
         for _, name in plan.data():
-            sources.exists(name, plan.loose)
+            plan.catalogue.exists(name)
     except DataError as err:
         err.hint = "restore it; a relative path is looked up from the folder you are in"
         raise

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hookline.data import sources
+from hookline.config.data import DataSpec
+from hookline.data.sources import Catalogue
 from hookline.errors import HooklineError, shorten, told
 from hookline.world.signals import interrupted_by
 
@@ -161,11 +162,14 @@ def nursery() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
+        named = {key: DataSpec.model_validate(spec) for key, spec in request["experiment"].get("data", {}).items()}
+        catalogue = Catalogue((), named, request["experiment"].get("folder", ""))
         for name in request["data"]:
             with contextlib.suppress(
                 Exception
             ):  # only to read the data once for all runs; the run itself reports errors
-                sources.rows(name)
+                catalogue.first(name)
+                catalogue.rows(name)
         process = os.fork()
         if process == 0:
             sys.exit(_child(request))

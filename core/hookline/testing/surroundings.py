@@ -17,7 +17,7 @@ from hookline.contract.component import Component
 from hookline.contract.fields import marked
 from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.model import Head
-from hookline.data import sources
+from hookline.data.sources import Catalogue
 from hookline.errors import HooklineError, PluginError
 from hookline.plan.fit import of_a_phase
 from hookline.registry import offers
@@ -101,7 +101,7 @@ def own_rows() -> list[dict[str, Any]]:
 
 def any_completion(name: str) -> bool:
     try:
-        return any("completion" in row for row in sources.rows(name).records[:1])
+        return any("completion" in row for row in Catalogue().rows(name).records[:1])
     except HooklineError:
         return False
 

@@ -14,10 +14,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from hookline.contract.context import Learn
+from hookline.contract.encoder import Learn
+from hookline.data.messages import Message
 from hookline.errors import DataError, nearest
-from hookline.jinja import Endless, names, rendered
-from hookline.messages import Message
+from hookline.tokens.jinja import Endless, names, rendered
 
 __all__ = ["ChatTemplate"]
 

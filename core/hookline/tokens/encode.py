@@ -8,20 +8,37 @@ from itertools import takewhile
 from typing import Any
 
 from hookline.batch.encoded import Encoded, Record
-from hookline.contract.context import Learn
-from hookline.data.sources import at, text_of
+from hookline.contract.encoder import Learn, Overlong
+from hookline.data.messages import messages_of
+from hookline.data.rows import at, text_of
 from hookline.errors import DataError
-from hookline.messages import messages_of
 from hookline.tokens.chat import ChatTemplate
 from hookline.tokens.tokenizer import Tokenizer
 
-__all__ = ["encode", "encode_turn", "is_chat"]
+__all__ = ["Encoding", "encode", "encode_turn", "is_chat"]
 
 NOT_READ = ("images",)
 """Fields of vision data that text cannot represent."""
 WHOLE = ("messages", "conversations")
 """The fields that hold a whole conversation."""
 COMPARED = ("chosen", "rejected")
+
+
+class Encoding:
+    """What `hookline.Encoder` describes, for a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    def encode(self, record: Record, **how: Any) -> Encoded:
+        return encode(self.tokenizer, record, **how)
+
+    def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: Any, **how: Any) -> list[int]:
+        return encode_turn(self.tokenizer, previous, message, **how)
 
 
 def encode(
@@ -33,8 +50,9 @@ def encode(
     longest: int | None = None,
     new_tokens: int = 0,
     learn: Learn = "all",
+    overlong: Overlong = "refuse",
 ) -> Encoded:
-    """Encode a record's `prompt`, and the answer in the field `answer`, as token ids; see `hookline.Context.encode`.
+    """Encode a record's `prompt`, and the answer in the field `answer`, as token ids; see `hookline.Encoder.encode`.
 
     Also raises DataError for a record with fields that text cannot represent: `images`.
     """
@@ -52,12 +70,14 @@ def encode(
                 at(where, "its prompt is empty, and the model's tokenizer puts nothing before a text"), "write a prompt"
             )
         encoded = Encoded(prompt_ids=prompt_ids, answer_ids=answer_ids, record=record)
-    if longest is not None and len(encoded) + new_tokens > longest:
+    if longest is not None and overlong == "truncate":
+        encoded = encoded.cut(longest - new_tokens)
+    if longest is not None and overlong == "refuse" and len(encoded) + new_tokens > longest:
         what = "prompt and answer have" if answer is not None else "prompt has"
         new = f", with {new_tokens} new ones" if new_tokens else ","
         raise DataError(
             at(where, f"its {what} {len(encoded)} tokens{new} there is room for {longest - new_tokens}"),
-            f"shorten it, {'lower max_new_tokens, ' if new_tokens else ''}or build a longer context",
+            f"shorten it, {'lower max_new_tokens, ' if new_tokens else ''}build a longer context, or set `overlong: leave-out`",
         )
     return encoded
 
@@ -85,7 +105,8 @@ def _conversation(tokenizer: Tokenizer, record: Record, answer: str | None, wher
 
 def _parts(record: Record, answer: str | None, where: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The messages before an answer, and those of the answer; without an answer, the last ones of an assistant are left out."""
-    whole = next((name for name in WHOLE if record.get(name) and record.get("prompt") is None), None)
+    compared = answer in COMPARED and record.get(answer) is not None
+    whole = next((name for name in WHOLE if record.get(name) and record.get("prompt") is None and not compared), None)
     if whole:
         messages = messages_of(record[whole], at(where, f"`{whole}`"))
         if answer is not None:
@@ -134,7 +155,7 @@ def encode_turn(
     ended: bool = True,
     where: str = "the conversation",
 ) -> list[int]:
-    """The token ids that one more turn adds after those of `previous`; see `hookline.Context.encode_turn`."""
+    """The token ids that one more turn adds after those of `previous`; see `hookline.Encoder.encode_turn`."""
     if not previous and isinstance(message, str):
         return tokenizer.encode(message)
     chat = _template(tokenizer, where)

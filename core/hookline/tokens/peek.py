@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from hookline.batch.encoded import Encoded
 from hookline.batch.stages import Record
-from hookline.data.formats import by_suffix, format_and_file
-from hookline.data.names import is_task
-from hookline.data.tasks import task_and_split
+from hookline.config.experiment import TokenizerSpec
+from hookline.data.sources import Catalogue
 from hookline.errors import HooklineError
-from hookline.registry.offers import Offer
+from hookline.storage.folders import look
 from hookline.tokens.encode import encode, is_chat
-from hookline.tokens.tokenizer import Tokenizer
+from hookline.tokens.tokenizer import Tokenizer, choices_of
 
-__all__ = ["as_seen", "usual_lengths"]
-
-ROWS = 64
+__all__ = ["as_seen", "stand_in", "usual_lengths"]
 
 
-def usual_lengths(name: str, tokenizer: Tokenizer, loose: tuple[Offer, ...] = ()) -> tuple[float, float, int] | None:
+def usual_lengths(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> tuple[float, float, int] | None:
     """Usual (tokens of a prompt, tokens of an answer, answers per row) of the first rows; None if they have no
     prompts."""
     try:
-        found = list(itertools.islice(_records(name, loose), ROWS))
+        found = [record for _, record in catalogue.first(name)]
     except (HooklineError, OSError):
         return None  # the code that needs the rows reports the error
     fields = [("chosen", "rejected") if "chosen" in record else ("completion",) for record in found]
@@ -41,11 +40,11 @@ def usual_lengths(name: str, tokenizer: Tokenizer, loose: tuple[Offer, ...] = ()
     return fmean(prompts), fmean(answers) if answers else 0.0, max(map(len, whole)) or 1
 
 
-def as_seen(name: str, tokenizer: Tokenizer, loose: tuple[Offer, ...] = ()) -> str:
+def as_seen(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> str:
     """The first row of a data name as the model sees it, special tokens included, what is learned in [[ ]]; empty if that
     is not known."""
     try:
-        record = next(iter(_records(name, loose)), None)
+        record = next((record for _, record in catalogue.first(name)), None)
     except (HooklineError, OSError):
         return ""
     keys = ("chosen", "completion", "messages", None)
@@ -65,17 +64,31 @@ def as_seen(name: str, tokenizer: Tokenizer, loose: tuple[Offer, ...] = ()) -> s
     return text
 
 
+def stand_in(spec: TokenizerSpec | None, model: str | None, records: Sequence[Record]) -> Tokenizer:
+    """The tokenizer of a folder; for one that is still to be trained, a tokenizer that knows the words of some records."""
+    if spec is None or spec.path:
+        folder = Path((spec.path if spec else model) or "")
+        return _loaded(folder, look(Tokenizer.file(folder).stat()), repr(choices_of(spec)), spec)
+    words = {word for record in records for text in _strings(record) for word in text.split()}
+    return Tokenizer.words(sorted(words), len(words) + 2)
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path, unchanged: object, choices: str, spec: TokenizerSpec | None) -> Tokenizer:
+    return Tokenizer.load(folder, choices_of(spec))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text within a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(item)
+
+
 def _encoded(tokenizer: Tokenizer, record: Record, answer: str | None) -> Encoded | None:
     try:
         return encode(tokenizer, record, answer=answer)
     except (HooklineError, AttributeError, TypeError):
         return None  # the code that needs the row reports the error
-
-
-def _records(name: str, loose: tuple[Offer, ...]) -> Iterable[Record]:
-    if is_task(name):
-        task, split = task_and_split(name, loose)
-        return task.rows(split)
-    reader, file = format_and_file(name, loose)
-    path = Path(file)
-    return (reader or by_suffix(path, name, loose)).read(path)

@@ -13,7 +13,7 @@ from typing import Any
 
 from hookline.batch.encoded import Record
 from hookline.config.experiment import TokenizerSpec
-from hookline.data.sources import Rows
+from hookline.data.rows import Rows
 from hookline.errors import DataError, ExperimentError, shorten
 from hookline.storage.disguised import pointer
 from hookline.storage.paths import model_folder

@@ -1,8 +1,9 @@
-"""Arrow: files, streams, and folders written by `save_to_disk`, mapped into memory and read with pyarrow alone."""
+"""Arrow: files, streams, and folders written by `save_to_disk`, mapped into memory, read and written with pyarrow alone."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -15,18 +16,27 @@ from typing import Any
 
 from hookline import DataError, Format, Record
 from hookline_plugins.formats.columns import Batches, Columns, library, reading
+from hookline_plugins.formats.kinds import Table, features, writing
 
 __all__ = ["Arrow", "SaveToDisk", "copied"]
 
 KIND = "an Arrow file"
 START, END = b"\xff" * 4, b"\xff" * 4 + b"\0" * 4
 """How a stream begins and ends; streams of before 2019 lack the first four bytes of both."""
+STATE: dict[str, Any] = {
+    "_format_columns": None,
+    "_format_kwargs": {},
+    "_format_type": None,
+    "_output_all_columns": False,
+    "_split": None,
+}
+"""What else stands in the state.json of a folder."""
 ROWS = 128
 """Rows per batch of a copy: what must be unpacked to read one row."""
 
 
 class Arrow(Format):
-    """Arrow files and streams, and Feather. Columns are read as `parquet` reads them."""
+    """Arrow files and streams, and Feather. Columns are read and written as `parquet` does; written are files."""
 
     suffixes = (".arrow", ".feather")
 
@@ -36,11 +46,20 @@ class Arrow(Format):
     def open(self, path: Path) -> Sequence[Record]:
         return rows_of(path, [path]).kept()
 
+    def write(self, path: Path, rows: Iterable[Record]) -> int:
+        pyarrow, table = library(path), Table(path, rows)
+        options = pyarrow.ipc.IpcWriteOptions(compression="lz4" if path.suffix.lower() == ".feather" else None)
+        with writing(path, KIND), pyarrow.ipc.new_file(str(path), table.schema, options=options) as writer:
+            for batch in table.batches():
+                writer.write_batch(batch)
+        return table.count
+
 
 class SaveToDisk(Format):
     """A folder written by `Dataset.save_to_disk` of the `datasets` library: its files, in the order of state.json.
 
-    Columns are read as `parquet` reads them. The `datasets` library is not needed.
+    Columns are read and written as `parquet` does. The `datasets` library is not needed; from 4.7 on it reads what
+    Hookline writes.
     """
 
     marks = ("state.json", "dataset_info.json")
@@ -50,6 +69,22 @@ class SaveToDisk(Format):
 
     def open(self, path: Path) -> Sequence[Record]:
         return rows_of(path, _files(path)).kept()
+
+    def write(self, path: Path, rows: Iterable[Record]) -> int:
+        pyarrow, table = library(path), Table(path, rows)
+        file, described = path / "data-00000-of-00001.arrow", features(table.kinds)
+        schema = table.schema.with_metadata({"huggingface": json.dumps({"info": {"features": described}})})
+        path.mkdir()
+        with writing(path, KIND), pyarrow.ipc.new_stream(str(file), schema) as writer:
+            for batch in table.batches():
+                writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+        with file.open("rb") as content:
+            mark = hashlib.file_digest(content, "sha256").hexdigest()[:16]
+        about = {"citation": "", "description": "", "features": described, "homepage": "", "license": ""}
+        (path / "dataset_info.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+        state = {"_data_files": [{"filename": file.name}], "_fingerprint": mark, **STATE}
+        (path / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        return table.count
 
 
 def _files(folder: Path) -> list[Path]:

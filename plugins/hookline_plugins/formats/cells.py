@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Unreadable", "reader_of"]
+__all__ = ["Unreadable", "cell_of", "reader_of"]
 
 TEXTS = {
     *("prompt", "completion", "chosen", "rejected", "text", "instruction", "input", "output", "query", "question"),
@@ -25,8 +25,11 @@ PYTHON = re.compile(r"\s*\[?\s*\{\s*'")
 DIGITS = 40
 
 
+ELSEWHERE = "name a .jsonl or .parquet file, or rename the column"
+
+
 class Unreadable(ValueError):
-    """A cell that cannot be what its column needs. The first argument says why, the second what to do."""
+    """A cell that cannot be what its column needs, or a value that no cell can be. The first argument says why, the second what to do."""
 
 
 def reader_of(column: str) -> Callable[[str], Any]:
@@ -36,6 +39,25 @@ def reader_of(column: str) -> Callable[[str], Any]:
     if column.lower() in TALKS:
         return _talk
     return _text if column.lower() in TEXTS else _free
+
+
+def cell_of(value: Any, read: Callable[[str], Any]) -> str:
+    """The cell that is read as a value. Raises Unreadable if there is none."""
+    cell = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        found = read(cell)
+    except Unreadable:
+        found = None
+    same = isinstance(found, str) if isinstance(value, str) else json.dumps(found) == json.dumps(value)
+    if same and found == value:
+        return cell
+    if value is None:
+        raise Unreadable("is missing, and would be read as an empty text", "give it a text, or name a .jsonl file")
+    shown = cell if len(cell) <= 40 else f"{cell[:39]}…"
+    if isinstance(value, str):
+        kind = "nothing" if found is None else "JSON" if isinstance(found, list | dict) else "a number or a truth value"
+        raise Unreadable(f"holds the text {shown!r}, which would be read as {kind}", ELSEWHERE)
+    raise Unreadable(f"holds {shown}, which would be read as text", ELSEWHERE)
 
 
 def _judged(cell: str) -> Any:

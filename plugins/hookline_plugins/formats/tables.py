@@ -9,12 +9,13 @@ import csv
 import os
 import weakref
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, ClassVar, overload
 
 from hookline import DataError, Format, Record
-from hookline_plugins.formats.cells import Unreadable, reader_of
+from hookline_plugins.formats.cells import Unreadable, cell_of, reader_of
 
 __all__ = ["CSV", "TSV"]
 
@@ -53,6 +54,27 @@ class CSV(Format):
         if path.stat().st_size <= SMALL:
             return tuple(self.read(path))
         return _Rows(path, _Table(str(path), self.delimiter))
+
+    def write(self, path: Path, rows: Iterable[Record]) -> int:
+        """Write rows; a value that would be read as another one is refused."""
+        names, number = list(dict.fromkeys(name for row in rows for name in row)), 0
+        _Table(str(path), self.delimiter).check(names)
+        readers = [(name, reader_of(name)) for name in names]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            # with \n alone as the end of a line, the library would not quote \r
+            lines = SimpleNamespace(write=lambda line: file.write(f"{line[:-2]}\n"))
+            writer = csv.writer(lines, delimiter=self.delimiter, lineterminator="\r\n")
+            writer.writerow(names)
+            for number, row in enumerate(rows, 1):
+                cells = []
+                for name, read in readers:
+                    try:
+                        cells.append(cell_of(row.get(name), read))
+                    except Unreadable as err:
+                        where = f"{path} row {number}: column '{name[:60]}'"
+                        raise DataError(f"{where} {err.args[0]}", err.args[1]) from None
+                writer.writerow(cells)
+        return number
 
 
 class TSV(CSV):
@@ -139,6 +161,15 @@ class _Table:
                 "name the file .tsv" if other == "\t" else f"separate cells by commas, not by {other}",
             )
         return [(name, reader_of(name)) for name in names]
+
+    def check(self, names: list[str]) -> None:
+        """Raise DataError for columns whose names would be read as others, or not at all."""
+        if not names:
+            raise DataError(f"{self.name} cannot be written: its rows have no columns", "give them at least one")
+        odd = next((name for name in names if name != name.strip().removeprefix("\ufeff")), None)
+        if odd is not None:
+            raise DataError(f"{self.name}: column {odd[:60]!r} begins or ends with white space", "rename it")
+        self._header(names, self.name)
 
     def _record(self, cells: list[str], where: str) -> Record:
         if len(cells) != len(self.columns):

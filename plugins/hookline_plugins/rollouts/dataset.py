@@ -11,7 +11,18 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, Encoded, Record, Rollout, hookimpl
+from hookline import (
+    Component,
+    Context,
+    DataError,
+    DataName,
+    Encoded,
+    Encoder,
+    Overlong,
+    Record,
+    Rollout,
+    hookimpl,
+)
 
 
 class Dataset(Component):
@@ -25,7 +36,9 @@ class Dataset(Component):
         rows: int = Field(32, ge=1)
         """Rows per step."""
         longest: int = Field(0, ge=0)
-        """Leave out rows with more tokens than this in prompt and answer together; 0: the model's context."""
+        """The maximum number of tokens of prompt and answer together; 0: the model's context."""
+        overlong: Overlong = "leave-out"
+        """What happens to longer rows: `truncate` cuts the end of the answer, `refuse` ends the run."""
         learn: Literal["all", "last"] = "all"
         """Which turns of the assistant in `messages`, or in a completion of several messages, are learned."""
         label: str = ""
@@ -34,7 +47,7 @@ class Dataset(Component):
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
-        self.row = source.made(lambda record, where: self._read(ctx, record, where))
+        self.row = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
         self.rows, empty = array("q"), 0
         for i in range(len(source)):
             row = self.row(i)
@@ -56,8 +69,9 @@ class Dataset(Component):
                 f"{source.name}: {empty} of {len(self.rows)} rows have an empty completion; they teach only to end at once"
             )
 
-    def _read(self, ctx: Context, record: Record, where: str) -> Encoded:
-        row = ctx.encode(record, where=where, learn=self.config.learn)
+    def read_row(self, ctx: Encoder, record: Record, where: str, longest: int | None = None) -> Encoded:
+        c = self.config
+        row = ctx.encode(record, where=where, learn=c.learn, longest=longest or c.longest or None, overlong=c.overlong)
         if not self.config.label:
             return row
         label = record.get(self.config.label)

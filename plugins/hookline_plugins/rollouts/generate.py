@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +13,13 @@ from hookline import (
     Completions,
     Component,
     Context,
+    DataError,
     DataName,
+    Encoded,
+    Encoder,
     ExperimentError,
+    Overlong,
+    Record,
     Rollout,
     Sampling,
     hookimpl,
@@ -28,6 +34,10 @@ class Generate(Component):
         """Rows with `prompt`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(64, ge=1)
         """Prompts per step."""
+        longest: int = Field(0, ge=0)
+        """The maximum number of tokens of a prompt; 0: what the model's context and max_new_tokens leave."""
+        overlong: Overlong = "refuse"
+        """What happens to longer prompts: `truncate` cuts their start, `leave-out` leaves them out."""
         samples_per_prompt: int = Field(1, ge=1)
         """Answers per prompt. Group methods and comparisons need at least 2."""
         max_new_tokens: int = Field(32, ge=1)
@@ -62,19 +72,38 @@ class Generate(Component):
                 f"max_new_tokens is {new}, but the model has {positions} positions in total, so no prompt fits",
                 "lower max_new_tokens, or build the model with a longer context",
             )
-        self.prompt = source.made(
-            lambda record, where: ctx.encode(record, answer=None, where=where, longest=positions, new_tokens=new)
+        room = min(self.config.longest or positions, positions - new)
+        self.prompt = source.made(lambda record, where: self.read_row(ctx, record, where, room))
+        self.prompts = array("q", (i for i in range(len(source)) if len(self.prompt(i)) <= room))
+        left = len(source) - len(self.prompts)
+        if not self.prompts:
+            raise DataError(
+                f"{source.name}: 0 of {len(source)} prompts fit into {room} tokens",
+                "raise `longest`, or set `overlong: truncate`",
+            )
+        if left:
+            ctx.run.notice(
+                f"{source.name}: {left} of {len(source)} prompts are longer than {room} tokens and were left out"
+            )
+
+    def read_row(self, ctx: Encoder, record: Record, where: str, room: int | None = None) -> Encoded:
+        c, longest = self.config, room or self.config.longest
+        new = c.max_new_tokens if longest else 0
+        return ctx.encode(
+            record,
+            answer=None,
+            where=where,
+            longest=longest + new if longest else None,
+            new_tokens=new,
+            overlong=c.overlong,
         )
-        self.size = len(source)
-        for i in range(self.size):
-            self.prompt(i)  # is shown to fit
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
         c = self.config
         sources = ("policy",) * c.samples_per_prompt + ("greedy",) * (c.greedy and not ctx.evaluating)
-        taken = ctx.take(self.size, c.rows)
-        chosen, source = [i for i in taken for _ in sources], sources * len(taken)
+        taken = ctx.take(len(self.prompts), c.rows)
+        chosen, source = [self.prompts[i] for i in taken for _ in sources], sources * len(taken)
         prompts = [self.prompt(i) for i in chosen]
         if not prompts:
             return Rollout.build(ctx, [], source="policy")

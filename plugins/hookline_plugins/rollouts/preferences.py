@@ -11,7 +11,18 @@ import torch
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, Encoded, PhaseName, Rollout, hookimpl
+from hookline import (
+    Component,
+    Context,
+    DataError,
+    DataName,
+    Encoded,
+    Encoder,
+    Overlong,
+    PhaseName,
+    Rollout,
+    hookimpl,
+)
 
 
 class Preferences(Component):
@@ -30,6 +41,10 @@ class Preferences(Component):
         """Alternatively, a file with `prompt`, `chosen` and `rejected`."""
         split: Literal["all", "train", "heldout"] = "all"
         """`heldout`: about a tenth of the prompts, chosen by a hash, which `train` never contains."""
+        longest: int = Field(0, ge=0)
+        """The maximum number of tokens of prompt and answer together; 0: the model's context."""
+        overlong: Overlong = "leave-out"
+        """What happens to judgements with a longer answer: `truncate` cuts its end, `refuse` ends the run."""
         rows: int = Field(32, ge=1)
         """Judgements per step (each is two rows or more)."""
 
@@ -37,8 +52,8 @@ class Preferences(Component):
         if (self.config.from_ is None) == (self.config.path is None):
             raise DataError("preferences are read either `from` a phase or from a `path`", "give exactly one")
         source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
-        longest = ctx.role_named("policy").context
-        self.judgement = source.made(lambda record, where: self._read(ctx, record, where))
+        longest = self.config.longest or ctx.role_named("policy").context
+        self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
         self.judgements = array("q")
         left = same = empty = 0
         for i, record in enumerate(source.records):
@@ -73,11 +88,12 @@ class Preferences(Component):
         tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
         return tenth is (self.config.split == "heldout")
 
-    def _read(self, ctx: Context, record: Any, where: str) -> list[Encoded]:
+    def read_row(self, ctx: Encoder, record: Any, where: str, longest: int | None = None) -> list[Encoded]:
         """The answers that are compared, best first."""
         if "ranking" in record:
             return _sampled(ctx, record, where)
-        return [ctx.encode(record, answer=answer, where=where) for answer in ("chosen", "rejected")]
+        how: Any = {"where": where, "longest": longest or self.config.longest or None, "overlong": self.config.overlong}
+        return [ctx.encode(record, answer=answer, **how) for answer in ("chosen", "rejected")]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
@@ -97,7 +113,7 @@ class Preferences(Component):
         return Rollout.build(ctx, rows, source=source, group=groups, columns=columns)
 
 
-def _sampled(ctx: Context, record: Any, where: str) -> list[Encoded]:
+def _sampled(ctx: Encoder, record: Any, where: str) -> list[Encoded]:
     """The answers of a judgement with exactly the tokens that were sampled; checks that the ids belong to this tokenizer."""
 
     def fits(ids: Any) -> bool:
@@ -118,5 +134,7 @@ def _sampled(ctx: Context, record: Any, where: str) -> list[Encoded]:
     for answer in ranking:
         gold = answer.get("gold", 0.0)
         if isinstance(gold, bool) or not isinstance(gold, int | float) or abs(gold) > torch.finfo(torch.float32).max:
-            raise DataError(f"{where}: the gold reward {gold!r:.40} is not a float32", "write a number, or leave it out")
+            raise DataError(
+                f"{where}: the gold reward {gold!r:.40} is not a float32", "write a number, or leave it out"
+            )
     return [Encoded(prompt_ids=record["prompt_ids"], answer_ids=answer, record=record) for answer in answers]

@@ -8,7 +8,7 @@ from itertools import islice
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, Encoded, Rollout, hookimpl
+from hookline import Component, Context, DataError, DataName, Encoded, Encoder, Record, Rollout, hookimpl
 
 
 class Text(Component):
@@ -47,6 +47,12 @@ class Text(Component):
                 "lower `length`",
             )
         del self.stream[self.blocks * length + 1 :]
+
+    def read_row(self, ctx: Encoder, record: Record, where: str) -> list[int] | None:
+        text = record.get("text")
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"{where}: 'text' is {type(text).__name__}, not text", "write plain text")
+        return ctx.tokenizer.encode(text) if text else None
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 
 import torch
 from pydantic import Field
 
 import hookline
-from hookline import Component, Context, DataError, DataName, Encoded, Record, Rollout, hookimpl
+from hookline import (
+    Component,
+    Context,
+    DataError,
+    DataName,
+    Encoded,
+    Encoder,
+    Overlong,
+    Record,
+    Rollout,
+    hookimpl,
+)
 
 
 class Transcripts(Component):
@@ -22,16 +34,26 @@ class Transcripts(Component):
         """Rows with `prompt` and `turns`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(32, ge=1)
         """Episodes per step."""
+        overlong: Overlong = "refuse"
+        """What happens to episodes that are longer than the model's context: `truncate` cuts their end."""
 
     def setup(self, ctx: Context) -> None:
         source = ctx.rows(self.config.path)
         longest = ctx.role_named("policy").context
-        self.row = source.made(lambda record, where: self._read(ctx, record, where, longest))
-        self.size = len(source)
-        for i in range(self.size):
-            self.row(i)  # is shown to be an episode
+        self.row = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
+        self.rows = array("q", (i for i in range(len(source)) if len(self.row(i)) <= longest))
+        left = len(source) - len(self.rows)
+        if not self.rows:
+            raise DataError(
+                f"{source.name}: 0 of {len(source)} episodes fit into {longest} tokens",
+                "build the model with a longer context",
+            )
+        if left:
+            ctx.run.notice(
+                f"{source.name}: {left} of {len(source)} episodes are longer than {longest} tokens and were left out"
+            )
 
-    def _read(self, ctx: Context, record: Record, where: str, longest: int) -> Encoded:
+    def read_row(self, ctx: Encoder, record: Record, where: str, longest: int | None = None) -> Encoded:
         turns = record.get("turns")
         if not isinstance(record.get("prompt"), str) or not isinstance(turns, list) or not turns:
             raise DataError(f"{where} is not an episode", f"it needs `prompt` and a list `turns`; it has: {', '.join(record)}")  # fmt: skip
@@ -54,21 +76,23 @@ class Transcripts(Component):
             paid += [0.0] * (len(said) - 1) + [float(turn[2])] + [0.0] * len(shown)
         prompt = ctx.encode(record, answer=None, where=where)
         row = replace(prompt, answer_ids=ids, learn=chosen, columns={"recorded_BT": torch.tensor(paid)})
-        if len(row) > longest:
+        if longest is None or len(row) <= longest:
+            return row
+        if self.config.overlong == "refuse":
             raise DataError(
                 f"{where} has {len(row)} tokens, but the model has {longest} positions",
-                "build the model with a longer context, or leave the row out",
+                "build the model with a longer context, or set `overlong: leave-out`",
             )
-        return row
+        return row.cut(longest) if self.config.overlong == "truncate" else row
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        rows = [self.row(i) for i in ctx.take(self.size, self.config.rows)]
+        rows = [self.row(self.rows[i]) for i in ctx.take(len(self.rows), self.config.rows)]
         none = {} if rows else {"recorded_BT": torch.zeros(0, 1)}
         return Rollout.build(ctx, rows, source=self.config.path, columns=none)
 
 
-def _encoded(ctx: Context, text: object, where: str) -> list[int]:
+def _encoded(ctx: Encoder, text: object, where: str) -> list[int]:
     if not isinstance(text, str):
         raise DataError(
             f"{where} is {'null' if text is None else type(text).__name__}, not text",

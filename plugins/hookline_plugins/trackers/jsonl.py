@@ -25,7 +25,7 @@ class JSONLines(Component):
     """
 
     class Config(hookline.Config):
-        path: hookline.LocalPath = Field("rows.jsonl", min_length=1)
+        path: str = Field("rows.jsonl", min_length=1)
         """A file, relative to the run directory, or `-` for standard output."""
 
         @field_validator("path")
@@ -54,7 +54,7 @@ class JSONLines(Component):
                 file.write(line(row))
 
     def _path(self, run: Run) -> Path:
-        return run.directory / str(self.config.path)
+        return run.directory / Path(self.config.path).expanduser()
 
 
 def line(row: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hookline.batch.stages import Record
 from hookline.contract.format import Format
-from hookline.data.formats import needed
-from hookline.data.sources import digest
+from hookline.data.rows import digest
 from hookline.errors import DataError, cause
+from hookline.files.formats import needed
 from hookline.testing.lawbook.apart import made
 from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law

@@ -10,7 +10,7 @@ from typing import Any
 
 from hookline.batch.stages import Record
 from hookline.contract.task import Task
-from hookline.data.sources import digest
+from hookline.data.rows import digest
 from hookline.errors import PluginError
 from hookline.testing.subject import Subject
 from hookline.testing.suite import Broken, NotApplicable, law
