@@ -38,7 +38,7 @@ class CSV(Format):
     Not text are: a number, `true` or `false` in a column whose name contains the word label, score, reward, margin, weight
     or rating, where an empty cell is a missing value; and a JSON list or object, which is decoded. In columns of text
     (prompt, completion, chosen, rejected, text, instruction, input, output, query, question, response, answer, system)
-    only a list of messages is decoded.
+    only a list of messages is decoded. Values that would be read as others are not written.
     """
 
     suffixes: ClassVar[Sequence[str]] = (".csv",)
