@@ -90,7 +90,8 @@ SECTIONS = (
         "The functions behind the commands.",
         (
             "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval", "figure_interval", "Estimate",
-            "Table", "Column", "rows", "task", "__version__",
+            "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
+            "hookline.study.dataset:Finding", "convert_data", "task", "__version__",
         ),
     ),
     Section(

@@ -15,7 +15,7 @@ from hookline.config.experiment import load
 from hookline.config.problems import problems_of
 from hookline.config.yaml import Document
 from hookline.contract.component import Component
-from hookline.data.sources import rows
+from hookline import rows
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 

@@ -31,6 +31,7 @@ def explain_json(plan: Plan) -> dict[str, Any]:
         "seed": plan.experiment.seed,
         "device": _device(plan),
         "tokenizer": list(_tokenizer(plan)),
+        "data": list(_data(plan)),
         "phases": [
             {
                 "name": phase.spec.name,
@@ -56,6 +57,13 @@ def explain_json(plan: Plan) -> dict[str, Any]:
         ],
         "trackers": [_slot(slot) for slot in plan.trackers],
     }
+
+
+def _data(plan: Plan) -> Iterator[str]:
+    """How data is read, where that is not plain from its name."""
+    for name in dict.fromkeys(name for _, name in plan.data()):
+        if decided := plan.catalogue.decided(name):
+            yield f"data       {name}: {decided}"
 
 
 def _device(plan: Plan) -> str:
@@ -161,7 +169,7 @@ def _short(source: str) -> str:
 def explain_text(plan: Plan) -> str:
     """One block per phase, one line per hook."""
     lines = [f"{plan.experiment.name}   seed {plan.experiment.seed}   device {_device(plan)}"]
-    lines += [f"  {line}" for line in _tokenizer(plan)]
+    lines += [f"  {line}" for line in (*_tokenizer(plan), *_data(plan))]
     for phase in plan.phases:
         lines += ["", f"{phase.spec.name}   {phase.spec.steps} steps   {_model(plan, phase)}"]
         lines += [f"  {role}" for role in _roles(phase)]

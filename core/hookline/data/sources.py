@@ -119,6 +119,25 @@ class Catalogue:
             found += [(where, row) for where, row in read if row is not None and not _unwanted(row, spec, where)]
         return found
 
+    def decided(self, name: str) -> str:
+        """How the rows of a data name are read, where that is not plain from the name; empty where it is."""
+        if is_task(name):
+            return ""
+        spec, held = self._spec(name)
+        shape = self.shape(name)
+        several = [part.path if part.weight is None else f"{part.path} (weight {part.weight:g})" for part in spec.path]
+        found = ["" if is_task(part.path) else self._places(spec, part)[0].note for part in spec.path]
+        said = [
+            " and ".join(several) if spec.path[0].path != name else "",
+            *found,
+            f"columns as '{shape}'" if shape else "",
+            "text as messages" if spec.chat else "",
+            f"filtered by {', '.join(spec.filter)}" if spec.filter else "",
+            "one row per prompt" if spec.unique else "",
+            f"{spec.heldout:.0%} of the prompts {'alone' if held == 'heldout' else 'held out'}" if held else "",
+        ]
+        return "; ".join(filter(None, said))
+
     def shape(self, name: str) -> str:
         """The name of the shape of a data name's rows; empty for rows that have Hookline's fields."""
         if is_task(name):

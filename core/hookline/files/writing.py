@@ -68,7 +68,7 @@ def _refuse(path: Path, writer: Format, overwrite: bool) -> None:
     if path.is_dir() and not (writer.marks and all((path / mark).exists() for mark in writer.marks)):
         raise DataError(f"{path} is a folder with other things in it", f"name a file, e.g. {path / 'rows.jsonl'}")
     if os.path.lexists(path) and not overwrite:
-        raise DataError(f"{path} already exists", "name another file, or say that it may be overwritten")
+        raise DataError(f"{path} already exists", "name another file, or replace it: --overwrite, overwrite=True")
 
 
 def _write(writer: Format, own: Path, rows: Iterable[Record], path: Path) -> int:

@@ -174,7 +174,11 @@ class PhaseContext(Encoding):
         return self._scope.sample_ids(n)
 
     def rows(self, name: str) -> Rows:
-        return self.run.data(name)
+        found = self.run.data(name)
+        for note in found.notes:
+            if note not in self.run.notices:  # two splits of a file leave out the same rows
+                self.run.notice(note)
+        return found
 
     def task(self, name: str) -> Task:
         return tasks.task(name, self.run.catalogue.loose)

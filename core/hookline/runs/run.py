@@ -53,8 +53,8 @@ class Run(Directory):
         world: World | None = None,
     ) -> None:
         super().__init__(directory, world or World())
-        self.catalogue = Catalogue(tuple(loose))  # where data names lead, and the loose files
-        """Loose plugins whose tasks and formats may be used in data names."""
+        self.catalogue = Catalogue(tuple(loose))
+        """Where data names lead, and the loose plugins."""
         self.figures: Figures | None = None
         """The meaning of the figures; set by the loop that logs them."""
         self.outlook: Outlook | None = None
@@ -265,8 +265,6 @@ class Run(Directory):
         """The rows of a data name, read once. Raises CheckpointError if they are not those that the run began with."""
         if name not in self._data:
             rows = self.catalogue.rows(name) if path is None else Catalogue().rows(path)
-            for note in rows.notes:
-                self.notice(note)
             known = self.about.setdefault("data", {}).get(name)
             if known is None:
                 self.about["data"][name] = {"rows": len(rows), "sha256": rows.sha256}

@@ -108,8 +108,17 @@ class Surroundings:
 
 def experiment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """How an experiment differs from the one that a run began with, except for keys that may change during a run."""
-    found = _differences(normal_form(old), normal_form(new))
+    found = _differences(*(normal_form(_as_written(one, str(one.get("folder") or ""))) for one in (old, new)))
     return [text for key, text in found if not FREE_TO_CHANGE.match(key)]
+
+
+def _as_written(value: Any, folder: str) -> Any:
+    """An experiment whose paths begin at its folder again, wherever the process was."""
+    if isinstance(value, Mapping):
+        return {key: _as_written(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_written(item, folder) for item in value]
+    return value.removeprefix(f"{folder}/") if folder and isinstance(value, str) else value
 
 
 def experiment_hash(resolved: Mapping[str, Any]) -> str:

@@ -18,7 +18,9 @@ from hookline.config.data import DataSpec
 from hookline.data.reading import prompt_of
 from hookline.data.rows import Rows
 from hookline.data.sources import Catalogue
+from hookline.data.writing import shaped
 from hookline.errors import ExperimentError, HooklineError
+from hookline.files.writing import written
 from hookline.storage.paths import expanded, model_folder
 from hookline.tokens.encode import encode
 from hookline.tokens.tokenizer import Tokenizer
@@ -138,9 +140,6 @@ def convert_data(name: str, file: str | Path, *, to: str | None = None, overwrit
     to: the shape to write, e.g. `messages` or `alpaca`; default: the rows as they are read. options: as for `inspect_data`.
     Raises DataError for a row that does not have the shape, and for a file that cannot be written.
     """
-    from hookline.data.writing import shaped
-    from hookline.files.formats import written
-
     catalogue, asked = _opened(name, options)
     found = catalogue.rows(asked)
     made = (shaped(record, to, where) if to else record for where, record in found.placed())

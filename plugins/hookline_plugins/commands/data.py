@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -10,7 +12,7 @@ from pydantic import Field, field_validator
 import hookline
 from hookline import Argument, Command, ExperimentError, Out
 
-LEARNED, PLAIN = "\033[32m", "\033[0m"
+GREEN, PLAIN = "\033[32m", "\033[0m"
 
 
 class Data(Command):
@@ -76,8 +78,10 @@ class Data(Command):
         for part, sizes in found.lengths.items():
             out.text(f"{part}: median {sizes['median']}, 95 % up to {sizes['p95']}, longest {sizes['max']} {found.unit}")
         if found.example:
-            out.text("first row, learned in green:")
-            out.text("".join(f"{LEARNED}{text}{PLAIN}" if learned else text for text, learned in found.example))
+            colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            begin, end = (GREEN, PLAIN) if colour else ("[[", "]]")
+            out.text(f"first row, learned {'in green' if colour else 'in [[ ]]'}:")
+            out.text("".join(f"{begin}{text}{end}" if learned else text for text, learned in found.example))
         for note in found.notes:
             out.text(f"note: {note}")
         return 0
