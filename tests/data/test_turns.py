@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_chat import ANSWER, GENERATES, NEXT, OPENS, THINKS, USER, having
 
 from hookline.errors import DataError
+from hookline.tokens.chat import _Whole
 from hookline.tokens.encode import encode, encode_turn
 from hookline.tokens.tokenizer import Tokenizer
 
@@ -99,3 +103,23 @@ def test_only_what_the_environment_says_can_follow_an_answer(shelf: Path) -> Non
         encode_turn(made, [USER, ANSWER], [CLOSE, ANSWER])
     with pytest.raises(DataError, match="message 1 has no text as `role`"):
         encode_turn(made, [USER, ANSWER], {"content": "a"})
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama3", "gemma3", "phi3"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.lists(st.text(" \n\tab'é中<|>.", max_size=12), min_size=2, max_size=6))
+def test_the_ids_of_a_beginning_are_those_of_its_text(name: str, shelf: Path, said: list[str]) -> None:
+    chat = _loaded(shelf / name).chat
+    assert chat is not None
+    turns = [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(said)]
+    text, _ = chat.render(turns, "row")
+    whole = _Whole(text, *chat.encode(text))
+    for end in range(1, len(turns) + 1):
+        for start in (True, False):
+            part = chat.render(turns[:end], "row", start=start)[0]
+            assert list(chat._beginning(part, whole)) == chat.encode(part)[0]
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path) -> Tokenizer:
+    return Tokenizer.load(folder)

@@ -118,7 +118,17 @@ def text(value: Any) -> bool:
 
 
 def number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    """Whether a value is a number or a truth value, or the text of one, as in CSV."""
+    return isinstance(value, int | float) or (isinstance(value, str) and _number(value) is not None)
+
+
+def _number(value: Any) -> float | None:
+    """A number, a truth value, or the text of one; None for anything else."""
+    words = {"true": 1.0, "false": 0.0}
+    try:
+        return words[value.lower()] if isinstance(value, str) and value.lower() in words else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def items(value: Any) -> bool:
@@ -188,7 +198,7 @@ def _liked(record: Record) -> Fields:
     turns = record.get("conversations") or record["messages"]
     if len(turns) < 2:
         raise ValueError("a labelled conversation needs two messages or more")
-    return {"prompt": turns[:-1], "completion": turns[-1:], "label": record["kto_tag"]}
+    return {"prompt": turns[:-1], "completion": turns[-1:], "label": bool(_number(record["kto_tag"]))}
 
 
 def _beside(record: Record) -> Fields:
@@ -282,14 +292,14 @@ def _completions(record: Record) -> Fields | None:
     return _best_and_worst(record["context"], said, [-float(one["rank"]) for one in record["completions"]])
 
 
-def _two(first: str, second: str, better: Callable[[Record], float], prompt: str) -> Callable[[Record], Fields | None]:
-    """Two answers in columns of their own; `better` is above 0 if the second is better, and 0 for a tie."""
+def _two(first: str, second: str, column: str, tie: float, prompt: str, less: bool = False) -> Callable[[Record], Fields | None]:
+    """Two answers in columns of their own: the second is better where the column is above a tie, or below it (less)."""
 
     def make(record: Record) -> Fields | None:
-        sign = better(record)
-        if not sign:
+        worth = _number(record[column])
+        if worth is None or worth == tie:
             return None
-        won, lost = (second, first) if sign > 0 else (first, second)
+        won, lost = (second, first) if (worth < tie) is less else (first, second)
         return {"prompt": record[prompt], "chosen": record[won], "rejected": record[lost]}
 
     return make
@@ -341,13 +351,13 @@ SHAPES: dict[str, Shape] = {
         Shape("nectar", {"prompt": text, "answers": answers}, PAIR, _ranked),
         Shape("nemo", {"context": lambda value: text(value) or items(value), "completions": answers}, COMPARED, _completions),
         Shape("helpsteer", {"context": items, "response1": text, "response2": text, "overall_preference": number}, COMPARED,
-              _two("response1", "response2", lambda r: r["overall_preference"], "context")),
+              _two("response1", "response2", "overall_preference", 0, "context")),
         Shape("shp", {"history": text, "human_ref_A": text, "human_ref_B": text, "labels": number}, COMPARED,
-              _two("human_ref_A", "human_ref_B", lambda r: 0.5 - r["labels"], "history")),
+              _two("human_ref_A", "human_ref_B", "labels", 0.5, "history", less=True)),
         Shape("pku-better", {"prompt": text, "response_0": text, "response_1": text, "better_response_id": number}, PAIR,
-              _two("response_0", "response_1", lambda r: r["better_response_id"] - 0.5, "prompt")),
+              _two("response_0", "response_1", "better_response_id", 0.5, "prompt")),
         Shape("pku-safer", {"prompt": text, "response_0": text, "response_1": text, "safer_response_id": number}, PAIR,
-              _two("response_0", "response_1", lambda r: r["safer_response_id"] - 0.5, "prompt")),
+              _two("response_0", "response_1", "safer_response_id", 0.5, "prompt")),
         Shape("hh-messages", {"chosen": dialogue, "rejected": dialogue}, COMPARED, _human_assistant_messages, ("prompt",), True),
         Shape("arena", {"conversation_a": items, "conversation_b": items, "winner": text}, PAIR, _fought),
     )

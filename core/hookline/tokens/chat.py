@@ -8,10 +8,11 @@ through it, and the difference is that turn, as long as the tokens before it sta
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from hookline.contract.encoder import Learn
@@ -26,6 +27,15 @@ ALWAYS = {"messages", "add_generation_prompt", "strftime_now"}
 PROBE = "hookline-probe"
 LEARN_LESS = "learn from the last turn only (learn: last), or give a template that marks turns with {% generation %}"
 BY_TURN = "make a row of each turn, or give a template that leaves earlier turns as they were"
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A rendered conversation, from which the ids of its beginnings are known without encoding them again."""
+
+    text: str
+    ids: Sequence[int]
+    places: Sequence[tuple[int, int]]
 
 
 @dataclass
@@ -116,13 +126,14 @@ class ChatTemplate:
         """
         text, marks = self.render(messages, where, **options)
         ids, places = self.encode(text)
+        whole = _Whole(text, ids, places)
         every = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
         asked = [turn for turn in every if turn >= since][-1 if learn == "last" else 0 :]
         if not asked:
             raise DataError(f"{where} has no message of an assistant to learn from", "leave the row out")
         marked = self._marked(ids, places, marks) if len(marks) == len(every) else None
         if marked is None:
-            spans = [self._difference(messages, turn, ids, where, options) for turn in asked]
+            spans = [self._difference(messages, turn, whole, where, options) for turn in asked]
         else:
             spans = [marked[every.index(turn)] for turn in asked]
         chosen = [False] * len(ids)
@@ -143,8 +154,9 @@ class ChatTemplate:
 
         ended: whether the turn's own tokens include the one that ends it; otherwise that comes first.
         """
-        ids = self.prompt(messages, where, **options)
-        start, end = self._difference(messages, turn, ids, where, options, BY_TURN)
+        text = self.render(messages, where, start=True, **options)[0]
+        ids, places = self.encode(text)
+        start, end = self._difference(messages, turn, _Whole(text, ids, places), where, options, BY_TURN)
         closed = end > start and (ids[end - 1] in self.ends or ids[end - 1] in self.control)
         return ids[end - 1 if closed and not ended else end :]
 
@@ -169,14 +181,16 @@ class ChatTemplate:
         self,
         messages: Sequence[Message],
         turn: int,
-        ids: Sequence[int],
+        whole: _Whole,
         where: str,
         options: Mapping[str, Any],
         hint: str = LEARN_LESS,
     ) -> tuple[int, int]:
         """Where a turn stands in a conversation, by rendering the conversation up to the turn and through it."""
-        before = self.prompt(messages[:turn], where, **options)
-        through = self.encode(self.render(messages[: turn + 1], where, **options)[0])[0]
+        ids = whole.ids
+        before = self._beginning(self.render(messages[:turn], where, start=True, **options)[0], whole)
+        last = turn + 1 == len(messages)
+        through = ids if last else self._beginning(self.render(messages[: turn + 1], where, **options)[0], whole)
         for shown, longer in ((before, through), (before, ids)):
             at = next((i for i, (a, b) in enumerate(zip(shown, longer)) if a != b), min(len(shown), len(longer)))
             if at < len(shown):
@@ -192,6 +206,23 @@ class ChatTemplate:
         if unlike is not None or len(here) < stop:
             raise self._unlike(turn + 1, len(before) + (unlike or 0), where, hint)
         return len(before), len(before) + stop
+
+    def _beginning(self, text: str, whole: _Whole) -> Sequence[int]:
+        """The ids of a text. Where it begins a longer one, only what follows its last special token is encoded: text between
+        special tokens is encoded by itself."""
+        if text == whole.text:
+            return whole.ids
+        last = bisect_right(whole.places, len(text), key=lambda place: place[1]) if whole.text.startswith(text) else 0
+        while last and whole.ids[last - 1] not in self.control:
+            last -= 1
+        if not last:
+            return self.encode(text)[0]
+        return [*whole.ids[: last - 1], *self._encoded(text[whole.places[last - 1][0] :])]
+
+    @cached_property
+    def _encoded(self) -> Callable[[str], Sequence[int]]:
+        """The ids of what begins a turn, which most rows share."""
+        return lru_cache(maxsize=1024)(lambda text: self.encode(text)[0])
 
     def _end_of(self, said: Sequence[int]) -> int | None:
         """How many of a turn's tokens end with its last one: the first that ends an answer, else the first special token,

@@ -83,7 +83,10 @@ def _talk(cell: str) -> Any:
 
 def _text(cell: str) -> Any:
     value = _free(cell)
-    return value if isinstance(value, list) and value and all(map(_is_message, value)) else cell
+    if isinstance(value, dict):  # one message, or the `input` of OpenAI's comparisons
+        value = [value] if _is_message(value) else value.get("messages")
+    messages = isinstance(value, list) and value and all(map(_is_message, value))
+    return _free(cell) if messages else cell
 
 
 def _is_message(item: object) -> bool:
