@@ -57,6 +57,7 @@ test-peers: $(READY)
 # Six shapes of model folders × the experiments of examples/real, run in full, exported, read back and asked. About five minutes.
 real: $(READY)
 	@PYTHONPATH=tests nice $(BIN)/python tests/real/full.py build/real $(ARGS)
+	@PYTHONPATH=tests nice $(BIN)/python tests/real/full_files.py build/real
 
 # docs/chat.md: exports read by the oldest transformers that we support, from an environment of its own, and by the newest.
 OLDEST ?= 5.3.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from hookline import DataError
 from hookline.data.rows import joined
 from hookline.data.sources import Catalogue
-from hookline.files import formats
+from hookline.files import formats, writing
 from hookline.files.formats import JSONLines, Text
 from hookline.files.stretches import Stretches
 
@@ -121,3 +123,31 @@ def test_the_file_of_rows_that_nobody_needs_is_closed(tmp_path: Path) -> None:
     del kept
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(handle)
+
+
+GIGABYTE = """
+import random, resource, sys
+from hookline.data.sources import Catalogue
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = Catalogue().rows(sys.argv[1])
+for index in random.Random(0).sample(range(len(found)), 2000):
+    assert found.records[index]["row"] == index
+print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+@pytest.mark.slow(60)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+def test_a_gigabyte_is_read_with_flat_memory(name: str, tmp_path: Path) -> None:
+    text = "open the file and close the list " * 150
+    rows = ({"prompt": f"{i} {text}", "row": i} for i in range(200_000))
+    if name.endswith(".csv"):  # a number in a column that judges nothing stays text
+        rows = ({"prompt": row["prompt"], "score": row["row"]} for row in rows)
+    path = tmp_path / name
+    writing.written(path, rows)
+    code = GIGABYTE.replace('"row"', '"score"') if name.endswith(".csv") else GIGABYTE
+    said = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True, timeout=300).stdout
+    count, grown = map(int, said.split())
+    assert count == 200_000
+    assert name.endswith(".parquet") or path.stat().st_size > 10**9 * 0.98
+    assert grown < 200, f"reading took {grown} MiB"
