@@ -47,8 +47,8 @@ class Family(Component[ConfigT]):
 
     sides: ClassVar[frozenset[str]] = frozenset()
     """What the family provides: `before` (for each scored token, the state that predicts it without having read it),
-    `after` (the state that has read it), `row` (one state per row), `decodes` (it has `prefill` and `step`). Components
-    list the sides that they require in `needs`."""
+    `after` (the state that has read it), `row` (one state per row), `decodes` (it has `prefill` and `step`), `packs` (it
+    has `packed_states`). Components list the sides that they require in `needs`."""
 
     # -- networks
 
@@ -100,6 +100,13 @@ class Family(Component[ConfigT]):
         """
         raise NotImplementedError
 
+    def packed_states(self, net: Any, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
+        """`states`, [N, H] and [B, H], computed on rows laid end to end, of which each reads itself only; for `packs`.
+
+        The core compares the two before it relies on this method, and uses `states` where a network's results differ.
+        """
+        raise NotImplementedError
+
     def logits(self, net: Any, batch: Batch) -> Tensor:
         """The network's own logits of the scored tokens, [N, V]; only for families that have `before`."""
         raise NotImplementedError
@@ -134,5 +141,6 @@ SIDES = {
     "after": "a state after each token",
     "row": "a state of the whole row",
     "decodes": "a model that decodes",
+    "packs": "rows laid end to end",
 }
 """The words that messages use for each side."""

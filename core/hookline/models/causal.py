@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from hookline.batch.laid import lay
 from hookline.batch.stages import Batch
 from hookline.contract.family import Decoding, Family
 from hookline.errors import ExperimentError, cause
@@ -32,7 +33,7 @@ def quiet() -> None:
 class Causal(Family):
     """Causal language models of transformers; the state `before` a token is the state of its left neighbour."""
 
-    sides = frozenset({"before", "after", "decodes"})
+    sides = frozenset({"before", "after", "decodes", "packs"})
 
     # -- networks
 
@@ -143,6 +144,19 @@ class Causal(Family):
         hidden_BLH = trunk(net, input_ids=sequences(batch), use_cache=False).last_hidden_state
         rows_N, after_N = _places(batch)
         return {side: hidden_BLH[rows_N, after_N - int(side == "before")] for side in sides}
+
+    def packed_states(self, net: Any, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
+        """transformers' masks let tokens read one another only where positions rise by one, if there is no other mask."""
+        length_B = batch.prompt_length_B + batch.length_B
+        laid = lay(length_B)
+        if len(laid.position_RW) == len(batch):  # no two rows fit into one; this also keeps the faster causal kernel
+            return self.states(net, batch, sides)
+        ids_RW = laid.spread(sequences(batch), length_B)
+        given = {"input_ids": ids_RW, "position_ids": laid.position_RW, "attention_mask": None, "use_cache": False}
+        hidden_SH = trunk(net, **given).last_hidden_state.flatten(0, 1)
+        rows_N, after_N = _places(batch)
+        at_N = laid.first_B[rows_N] + after_N
+        return {side: hidden_SH[at_N - int(side == "before")] for side in sides}
 
     def logits(self, net: Any, batch: Batch) -> Tensor:
         ids_BL = sequences(batch)

@@ -63,6 +63,9 @@ class Role:
         self.version = 0
         self.fused: bool | None = None
         """True if output layer × state equals the network's own logits; None until checked."""
+        self.packing = 0
+        """How much shorter than the longest row of a part a row may be to be packed with it, in tokens; 0 if rows are
+        padded."""
         self.unknown: Tensor | None = None
         """The ids of the output layer that no token has, bool [V]; None if every id is a token's."""
         net.eval()
@@ -137,8 +140,9 @@ class Role:
     def states(self, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
         """Hidden states of the sides asked for: `before` and `after` [N, H], `row` [B, H]; see `Family.states`."""
         self.family.require(sides, f"reading role '{self.name}'")
+        compute = self.family.packed_states if self.packing else self.family.states
         with self.computing():
-            return self.family.states(self.base, batch, sides)
+            return compute(self.base, batch, sides)
 
     def logits(self, batch: Batch) -> Tensor:
         """The network's own logits of the scored tokens [N, V], where the output layer is more than a product."""

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hookline import kernels
+from hookline.batch.laid import Places
 from hookline.batch.stages import Batch, KeptIds, Rollout
 from hookline.contract.loss import Stats, Support
 from hookline.errors import PluginError, nearest
 from hookline.models.role import ReadHead, Role
+from hookline.training.packing import compare_once
 
 __all__ = ["forward", "split_by_tokens", "statistics", "truncated"]
 
@@ -22,14 +24,19 @@ ENOUGH, SHORTER = 1024, 7 / 8
 TOKEN_STATISTICS = ("logprobs", "entropy", "logsumexp", "sum_sq_probs", "top_p_mass", "rank")
 
 
-def split_by_tokens(batch: Batch, micro_tokens: int, units: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
+def split_by_tokens(
+    batch: Batch, micro_tokens: int, units: Sequence[Sequence[int]] | None = None, packing: int = 0
+) -> list[list[int]]:
     """Rows in parts of at most `micro_tokens` tokens, padding included; longest first, units kept whole.
 
-    A part of at least `ENOUGH` tokens ends where the next unit is much shorter, so that little is computed on padding.
+    A part of at least `ENOUGH` tokens ends where the next unit is much shorter, so that little is computed on padding; if
+    rows are packed, where it is more than `packing` tokens shorter, so that attention is not much wider than a row.
     """
     total_B = (batch.prompt_length_B + batch.length_B).tolist()
     every = [list(unit) for unit in units] if units is not None else [[row] for row in range(len(batch))]
     every.sort(key=lambda unit: -max(total_B[row] for row in unit))
+    if packing:
+        return _split_packed(every, total_B, micro_tokens, packing)
     parts: list[list[int]] = []
     width = 0
     for unit in every:
@@ -41,6 +48,25 @@ def split_by_tokens(batch: Batch, micro_tokens: int, units: Sequence[Sequence[in
         else:
             parts.append(list(unit))
             width = longest
+    return parts
+
+
+def _split_packed(
+    units: Sequence[Sequence[int]], total_B: Sequence[int], micro_tokens: int, packing: int
+) -> list[list[int]]:
+    """The same for rows that are laid end to end as `hookline.batch.laid.lay` does; units come longest first."""
+    parts: list[list[int]] = []
+    places = Places(1)
+    for unit in units:
+        lengths = sorted((total_B[row] for row in unit), reverse=True)
+        joined = places.with_rows(lengths) if parts and lengths[0] <= places.width else None
+        near = lengths[0] >= places.width - packing or places.tokens < ENOUGH
+        if joined is not None and joined.tokens <= micro_tokens and near:
+            parts[-1] += unit
+            places = joined
+        else:
+            parts.append(list(unit))
+            places = Places(lengths[0]).with_rows(lengths)
     return parts
 
 
@@ -68,6 +94,7 @@ def forward(role: Role, batch: Batch, want: Sequence[str], support: Support = "k
     reading = {name.partition(".")[0]: cast(ReadHead, role.heads[name.partition(".")[0]]) for name in heads}
     sides = sorted({head.reads for head in reading.values()} | ({"before"} if fused else set()))
     states = dict(role.states(batch, sides)) if sides else {}
+    compare_once(role, batch, states)
     rows_N, at_N = batch.mask_BT.nonzero(as_tuple=True)
     found: dict[str, Tensor] = {}
 
@@ -179,7 +206,7 @@ def statistics(role: Role, batch: Batch, want: Sequence[str], micro_tokens: int,
     """The figures without gradient, on the CPU, computed on the role's device in parts of at most `micro_tokens` tokens."""
     T = batch.token_ids_BT.shape[1]
     found: dict[str, Tensor] = {}
-    for part in split_by_tokens(batch, micro_tokens):
+    for part in split_by_tokens(batch, micro_tokens, packing=role.packing):
         some = batch.rows(part)
         for name, on_device in forward(role, some.to(role.device), want, support).items():
             value = on_device.cpu()

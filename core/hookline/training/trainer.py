@@ -152,7 +152,8 @@ class Trainer:
             return known[kind]
 
         total = 0.0
-        for part in split_by_tokens(mini, self.config.micro_tokens, _units(mini, unit)):
+        packing = max((role.packing for role in self.trained), default=0)
+        for part in split_by_tokens(mini, self.config.micro_tokens, _units(mini, unit), packing):
             mb = MicroBatch(mini.rows(part).to(self.device), self._read, count, logged)
             answer = loss(mb)
             if not isinstance(answer, Loss):
