@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUDGET = {
     "real": 50, "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30,
     "resume": 20, "compare": 20,
-    "trackers": 20, "pages": 15, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
+    "trackers": 20, "pages": 15, "rewards": 9, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
 
@@ -49,7 +49,7 @@ TESTS = {
     ],
     "files": ["data/test_containers", "data/test_formats", "data/test_large_files", "data/test_disguised"],
     "data": ["data/*", "badinput/test_data", "real/*"],
-    "registry": ["plugins/*"],
+    "registry": ["plugins/*", "rewards/test_in_a_run"],
     "config": ["badinput/test_config*", "core/test_types"],
     "contract": ["plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
     "storage": ["core/test_state", "core/test_once", "badinput/test_checkpoints", "resume/*"],
@@ -68,7 +68,7 @@ TESTS = {
     "guidance": ["algorithms/*"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
     "report": ["trackers/test_report", "pages/*"],
-    "rewards": ["wrappers/*", "tasks/*"],
+    "rewards": ["rewards/*", "wrappers/*", "tasks/*"],
     "rollouts": ["algorithms/test_preferences*", "algorithms/test_values*"],
     "tasks": ["tasks/*"],
     "trackers": ["trackers/*"],

@@ -31,6 +31,7 @@ _HOMES = {
     "hookline.contract.environment": ("Environment", "Turn"),
     "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.fields": (
+        "CodePath",
         "Config",
         "DataName",
         "LocalPath",
@@ -80,6 +81,7 @@ __all__ = [
     "Batch",
     "Behaviour",
     "CheckpointError",
+    "CodePath",
     "Column",
     "Command",
     "Completion",
@@ -179,7 +181,16 @@ if TYPE_CHECKING:
     from hookline.contract.engine import Completion, Completions, Engine, Request
     from hookline.contract.environment import Environment, Turn
     from hookline.contract.family import Decoding, Family
-    from hookline.contract.fields import Config, DataName, LocalPath, PhaseName, UpdateConfig, Use, instance_name
+    from hookline.contract.fields import (
+        CodePath,
+        Config,
+        DataName,
+        LocalPath,
+        PhaseName,
+        UpdateConfig,
+        Use,
+        instance_name,
+    )
     from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
     from hookline.contract.loss import Loss, MicroBatch, Stats

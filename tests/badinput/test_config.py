@@ -163,7 +163,8 @@ def test_CF11_dotted_paths_name_no_component(lab: Lab, verb: str, name: str) -> 
 @pytest.mark.parametrize("name", ["os:system()", "./mine.py", "a/b", "a b", "__import__('os')", "$(reboot)", "../x"])
 def test_CF11_paths_and_code_are_no_names(lab: Lab, name: str) -> None:
     path = lab.write(changed(lab.sft(), "phases.0.update.use", name))
-    refused(lab.hookline("explain", path), 2, "phases.sft.update.use", "not a path or a function", problems=1)
+    what = "name a function in it: ./mine.py:FUNCTION" if name == "./mine.py" else "not a path or a function"
+    refused(lab.hookline("explain", path), 2, "phases.sft.update.use", what, problems=1)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.testing import check
 
-OPTIONS: dict[str, dict[str, Any]] = {"format": {"pattern": "a"}, "replay": {"groups": 1, "choose": "reward"}}
+FUNCTION = str(Path(__file__).parents[1] / "rewards" / "users" / "of_any_row.py")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "format": {"pattern": "a"}, "replay": {"groups": 1, "choose": "reward"}, "function": {"path": FUNCTION, "function": "vowels"},
+    "math-answer": {"answer": "prompt"},
+}  # fmt: skip
 """Options that nobody could guess; where `replay` replays every group it has, their ranks change nothing."""
 QUICK = {
     "rollout": "dataset", "reward": "length", "wrapper": "whiten", "advantage": "leave-one-out", "update": "sft",

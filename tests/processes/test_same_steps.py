@@ -16,13 +16,19 @@ from hookline.testing.ranks import Candidate, Difference, _margin, compared
 
 MAIN = ("grpo", "dpo", "ppo", "bradley-terry", "ilql", "causal-lm", "replay")
 """The parts of the usual pipeline: all kinds of state, of rows and of heads are among them."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "format": {"pattern": "a.*"},
+    "function": {"path": str(Path(__file__).parents[1] / "rewards" / "users" / "of_any_row.py"), "function": "vowels"},
+    "math-answer": {"answer": "prompt"},
+}
+"""Options that nobody could guess."""
 IN_LOOP = ("rollout", "reward", "wrapper", "advantage", "update", "feedback")
 
 
 def candidates(names: tuple[str, ...] = ()) -> list[Candidate]:
     """The built-in components of these names, or all that take steps."""
     return [
-        Candidate(offer, {"pattern": "a.*"} if offer.name == "format" else {})
+        Candidate(offer, OPTIONS.get(offer.name, {}))
         for offer in offers.offers()
         if offer.built_in and offer.kind in IN_LOOP and (not names or offer.name in names)
     ]

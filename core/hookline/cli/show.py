@@ -32,6 +32,7 @@ def explain_json(plan: Plan) -> dict[str, Any]:
         "device": _device(plan),
         "tokenizer": list(_tokenizer(plan)),
         "data": list(_data(plan)),
+        "code": list(_code(plan)),
         "phases": [
             {
                 "name": phase.spec.name,
@@ -64,6 +65,13 @@ def _data(plan: Plan) -> Iterator[str]:
     for name in dict.fromkeys(name for _, name in plan.data()):
         if decided := plan.catalogue.decided(name):
             yield f"data       {name}: {decided}"
+
+
+def _code(plan: Plan) -> Iterator[str]:
+    """The functions of the user's files that the run will call, with file, line and hash."""
+    for slot in plan.every():
+        if slot.offer.function:
+            yield f"code       {_short(slot.source)} {slot.instance}, a {slot.kind} ({slot.offer.distribution} {slot.offer.version})"
 
 
 def _device(plan: Plan) -> str:
@@ -169,7 +177,7 @@ def _short(source: str) -> str:
 def explain_text(plan: Plan) -> str:
     """One block per phase, one line per hook."""
     lines = [f"{plan.experiment.name}   seed {plan.experiment.seed}   device {_device(plan)}"]
-    lines += [f"  {line}" for line in (*_tokenizer(plan), *_data(plan))]
+    lines += [f"  {line}" for line in (*_tokenizer(plan), *_data(plan), *dict.fromkeys(_code(plan)))]
     for phase in plan.phases:
         lines += ["", f"{phase.spec.name}   {phase.spec.steps} steps   {_model(plan, phase)}"]
         lines += [f"  {role}" for role in _roles(phase)]

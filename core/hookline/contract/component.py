@@ -70,10 +70,15 @@ class Component(Generic[ConfigT]):
             """Rewards only: whether higher or lower values of the reward's figure are better, e.g. "lower" for a
             perplexity; None if neither is. Only the wording of `hookline compare` depends on this."""
 
+        @property
+        def source(self) -> str:
+            """FILE:LINE of the code that answers, for a component that calls code of the user's; empty: its class."""
+
     else:
         needs = gives = claims = frozenset()
         metrics = ()
         better = None
+        source = ""
     promises: Collection[str] = frozenset()
     """Laws of `hookline.testing` that the component promises in addition to those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}
@@ -107,6 +112,12 @@ class Component(Generic[ConfigT]):
         one that it refuses; data whose first rows are all left out is refused, too.
         """
         return None
+
+    def check_row(self, record: Record, where: str) -> None:
+        """Rewards: check that a row which the rollout reads has the columns that the reward reads; by default nothing.
+
+        Like `read_row`, it is called for the first rows before a weight is loaded. Raises DataError.
+        """
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Set `Config` from `Component[MyConfig]`; a class `Config` in the body takes precedence."""

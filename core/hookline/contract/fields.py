@@ -21,9 +21,11 @@ from typing_extensions import TypeVar
 
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.errors import nearest
-from hookline.storage.paths import beside, expanded
+from hookline.storage.paths import beside, expanded, kept_or_beside
 
 __all__ = [
+    "FUNCTION",
+    "CodePath",
     "Config",
     "DataName",
     "Identifier",
@@ -41,6 +43,8 @@ __all__ = [
 ]
 
 UsedT = TypeVar("UsedT", default=Any)
+FUNCTION = "function"
+"""The component that `FILE.py:NAME` is short for, in the kinds that have one: `{use: function, path: FILE.py, function: NAME}`."""
 
 
 class _Marker:
@@ -56,6 +60,14 @@ def _beside(path: str, info: ValidationInfo) -> str:
 
 LocalPath = Annotated[str, AfterValidator(_beside)]
 """A config field that names a file or folder, relative to the experiment's file; a `~` at its beginning is the home folder."""
+def _kept(path: str, info: ValidationInfo) -> str:
+    context = info.context or {}
+    return kept_or_beside(path, context.get("folder", ""), context.get("kept", ""), context.get("ended", False))
+
+
+CodePath = Annotated[str, AfterValidator(_kept), _Marker("code")]
+"""A config field that names a Python file of the user's, found as a `LocalPath` is. The file is hashed and copied into the run,
+which goes on only with the same file, and which is read later with its own copy; `explain` lists it as code that will run."""
 DataName = Annotated[str, AfterValidator(expanded), _Marker("data")]
 """A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
 PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]
@@ -81,7 +93,8 @@ class Strict(BaseModel):
 
 
 class Use(Strict, Generic[UsedT]):
-    """A component by name, with its options next to the name: `gae`, or `{use: gae, lam: 0.9}`.
+    """A component by name, with its options next to the name: `gae`, or `{use: gae, lam: 0.9}`. A function of a file is
+    named as `FILE.py:NAME`, and the component is then called after it.
 
     The type of a config field that holds a component is `Use[BASE]` with the base class of its kind, e.g.
     `Use[Environment]`. For kinds without a base class it is `Use[Literal["reward"]]`, or the shorter `Use["reward"]`,
@@ -111,19 +124,22 @@ class Use(Strict, Generic[UsedT]):
     @classmethod
     def _short(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return {"use": value}
+            value = {"use": value}
         resolved = isinstance(value, Mapping) and isinstance(value.get("options"), Mapping)
         if isinstance(value, Mapping) and not (resolved and value.keys() <= cls.model_fields.keys()):
             own = {key: value[key] for key in ("use", "name", "weight") if key in value}
-            return {**own, "options": {key: item for key, item in value.items() if key not in own}}
-        return value
+            value = {**own, "options": {key: item for key, item in value.items() if key not in own}}
+        return _of_a_function(value) if isinstance(value, Mapping) else value
 
     @field_validator("use")
     @classmethod
     def _no_dotted_path(cls, value: str) -> str:
+        if value.endswith(".py"):
+            raise ValueError(f"names a file; name a function in it: {value}:FUNCTION (or make its components available with -p)")
         if not re.fullmatch(r"[A-Za-z0-9._-]+(:[a-z0-9._-]+)?", value):
             raise ValueError(
-                "names an installed component, not a path or a function; -p FILE makes a loose file available"
+                "names an installed component, not a path or a function; FILE.py:NAME names a function of a file, and "
+                "-p FILE makes the components of a file available"
             )
         return value
 
@@ -131,6 +147,19 @@ class Use(Strict, Generic[UsedT]):
     def instance(self) -> str:
         """The name of this instance, as returned by `instance_name`."""
         return instance_name(self)
+
+
+def _of_a_function(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a use, with `FILE.py:NAME` in its long form, and called after the function."""
+    path, _, name = str(value.get("use")).rpartition(":")
+    options = value.get("options") or {}
+    if path.endswith(".py") and isinstance(options, Mapping):
+        options = {"path": path, "function": name, **options}
+        value = {**value, "use": FUNCTION, "options": options}
+    if value.get("use") == FUNCTION and value.get("name") is None and isinstance(options, Mapping):
+        called = str(options.get("function") or "").lstrip("_")
+        value = {**value, **({"name": called} if re.fullmatch(r"[A-Za-z0-9][\w.]*", called) else {})}
+    return dict(value)
 
 
 def instance_name(use: Use | Mapping[str, Any]) -> str:
@@ -183,7 +212,7 @@ def _held(field: Any) -> tuple[str, type | None]:
 
 
 def marked(config: BaseModel, what: str) -> dict[str, str]:
-    """Field name → value of the fields declared `PhaseName` or `DataName`."""
+    """Field name → value of the fields declared `PhaseName`, `DataName` or `CodePath`."""
     found: dict[str, str] = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)

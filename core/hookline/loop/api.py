@@ -20,6 +20,7 @@ from hookline.loop.session import Session
 from hookline.plan.plan import Plan, PlannedPhase
 from hookline.plan.planner import make_plan, other_problems
 from hookline.registry import offers
+from hookline.registry.copies import FUNCTIONS, PLUGINS
 from hookline.runs.run import Run
 from hookline.storage.paths import expanded
 from hookline.world.exits import guarded
@@ -53,8 +54,10 @@ def plan(
     Raises ExperimentError, PluginError.
     """
     parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
-    begun = Run.read(out).experiment if out is not None and Run.is_one(expanded(Path(out))) else None
-    return make_plan(parsed, document, plugins, begun)
+    if out is None or not Run.is_one(expanded(Path(out))):
+        return make_plan(parsed, document, plugins)
+    begun = Run.read(out)
+    return make_plan(parsed, document, plugins, begun.experiment, kept=str(begun.directory / FUNCTIONS))
 
 
 @beside_event_loops
@@ -197,10 +200,10 @@ def plan_of(run: Run, kinds: Sequence[str] = tuple(KINDS)) -> Plan:
     kinds: the kinds of components that are needed; others may no longer be installed. Data may be gone too.
     """
     values = run.experiment
-    values["plugins"] = [str(path) for path in sorted((run.directory / "plugins").glob("*.py"))]
+    values["plugins"] = [str(path) for path in sorted((run.directory / PLUGINS).glob("*.py"))]
     try:
         parsed, document = experiments.load(Document(str(run.directory / "experiment.json"), values))
-        planned = make_plan(parsed, document, ended=kinds)
+        planned = make_plan(parsed, document, ended=kinds, kept=str(run.directory / FUNCTIONS))
     except (PluginError, ExperimentError) as err:
         if err.exit_code == PluginError.exit_code:
             err.hint = _gone_since(run.directory) or err.hint

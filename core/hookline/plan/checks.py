@@ -18,6 +18,7 @@ from hookline.contract.metrics import CORE_METRICS, figure_name
 from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.models.folder import check_folder, positions
 from hookline.models.load import check_adapter, family_of
+from hookline.plan.code import kept_files_differ_in_name, rewards_find_their_columns
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
@@ -305,12 +306,14 @@ LAWS: tuple[Law, ...] = (
     device_is_there,
     folders_hold_what_they_should,
     names_differ,
+    kept_files_differ_in_name,
     evaluations_say_one_source,
     best_is_logged,
     phases_start_from_earlier_ones,
     adapters_go_on,
     data_exists,
     first_rows_can_be_used,
+    rewards_find_their_columns,
     *FIT,
     evaluations_have_what_they_need,
     configs_name_earlier_phases,

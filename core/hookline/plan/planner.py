@@ -38,15 +38,17 @@ def make_plan(
     begun: Mapping[str, Any] | None = None,
     *,
     ended: Sequence[str] | None = None,
+    kept: str = "",
 ) -> Plan:
     """Resolve every name. Raises one error that lists every problem, each with line and hint.
 
     plugins: loose files and installed names to make available, or offers made by the caller, as the test harness does.
     begun: the resolved experiment of the run that is resumed, if any. ended: for a run that is only read, the kinds of
     components that are needed; what its start has checked, e.g. that data and the base model exist, is not asked again.
+    kept: the folder of the run's copies of files that functions are in.
     """
     experiment, chosen = settled(experiment, begun)
-    planner = Planner(document, _loose([*experiment.plugins, *plugins]), experiment.folder)
+    planner = Planner(document, _loose([*experiment.plugins, *plugins]), experiment.folder, kept, ended is not None)
     if ended is not None:
         planner.only = frozenset(ended)
     architecture = planner.slot("model", experiment.model.build, _build_path(document), base=Architecture)

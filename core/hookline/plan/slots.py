@@ -11,7 +11,7 @@ from hookline.config.problems import count, in_order, problems_of, same_of
 from hookline.config.yaml import Document
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
-from hookline.contract.fields import Use, nested
+from hookline.contract.fields import FUNCTION, Use, marked, nested
 from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError, HooklineError, PluginError, a
 from hookline.plan.plan import Place
@@ -38,6 +38,10 @@ class Planner:
     loose: tuple[Offer, ...]
     folder: str = ""
     """Where the relative paths in components' options begin."""
+    kept: str = ""
+    """The folder of a run's own copies of the files that functions are in."""
+    ended: bool = False
+    """Whether that run is only read."""
     problems: list[str] = field(default_factory=list)
     errors: list[HooklineError] = field(default_factory=list)
     only: frozenset[str] = frozenset(KINDS)
@@ -63,7 +67,11 @@ class Planner:
             offer = offers.find(kind, use.use, self.loose)
             cls = check_class(offer.load(), kind, str(offer))
         except PluginError as err:
-            self.say(Problem((*path, "use"), err))
+            refused: HooklineError = err
+            if use.use == FUNCTION and "path" in use.options:
+                why = f"{use.options['path']}:{use.options.get('function')} is a function, and {a(kind)} cannot be one"
+                refused = ExperimentError(why, "write a component (hookline plugins new) and make its file available with -p")
+            self.say(Problem((*path, "use"), refused))
             return None
         if base is not None and not issubclass(cls, base):
             what = a(base.__name__.lower())
@@ -71,12 +79,14 @@ class Planner:
             self.say(Problem(path, text))
             return None
         try:
-            config = configure(cls, use.options, str(offer), self.folder)
+            config = configure(cls, use.options, str(offer), self.folder, self.kept, self.ended)
+            for file in marked(config, "code").values():
+                offer = offer.calling(file, use.instance)
         except ValidationError as err:
             # the user's name for the component precedes its options
             self.problems += problems_of(err, self.document, cls.Config, path)
             return None
-        except PluginError as err:
+        except (PluginError, ExperimentError) as err:
             self.say(Problem(path, err))
             return None
         label = label or f"{kind}/{use.instance}"

@@ -54,11 +54,13 @@ def source_of(cls: type) -> str:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def configure(cls: type[Component], options: Mapping[str, Any], who: str, folder: str = "") -> Config:
+def configure(
+    cls: type[Component], options: Mapping[str, Any], who: str, folder: str = "", kept: str = "", ended: bool = False
+) -> Config:
     """The validated config of a class. Raises pydantic's ValidationError for wrong options, and PluginError naming `who`
-    for a Config whose own code fails. folder: where relative paths begin."""
+    for a Config whose own code fails. folder: where relative paths begin. kept, ended: as in `storage.paths.kept_or_beside`."""
     try:
-        return cls.Config.model_validate(options, context={"folder": folder})
+        return cls.Config.model_validate(options, context={"folder": folder, "kept": kept, "ended": ended})
     except (ValidationError, HooklineError, KeyboardInterrupt):
         raise
     except BaseException as err:  # SystemExit too

@@ -12,7 +12,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 from hookline._version import __version__
 from hookline.contract.kinds import KINDS
-from hookline.errors import HooklineError, PluginError, cause, nearest
+from hookline.errors import ExperimentError, HooklineError, PluginError, cause, nearest
 from hookline.storage.paths import expanded
 
 __all__ = ["BUILT_IN", "VERBS", "Offer", "available", "by_name", "find", "is_loose", "loose", "loose_of", "offers", "unreadable"]
@@ -46,7 +46,9 @@ class Offer:
     """Why this offer cannot be used, known from metadata alone."""
     built_in: bool = False
     path: str = ""
-    """The file of a loose plugin; empty for other offers."""
+    """The file of a loose plugin, or of a function; empty for other offers."""
+    function: bool = False
+    """Whether the component calls a function of the file at `path`, which is then what the component does."""
 
     def __str__(self) -> str:
         return f"{self.kind} '{self.name}' ({self.distribution} {self.version})"
@@ -56,11 +58,28 @@ class Offer:
         """What a user can do about an error in the component's code."""
         return f"fix {self.path}" if self.path else f"pip install --upgrade {self.distribution}"
 
+    def calling(self, path: str, name: str) -> Offer:
+        """The offer of a component that calls a function of a file: named after the function, with the file's hash as version.
+
+        Raises ExperimentError if there is no such file.
+        """
+        file = Path(path)
+        if not file.is_file():
+            there = [one.name for one in file.parent.glob("*.py")] if file.parent.is_dir() else []
+            where = f"it has {', '.join(sorted(there)[:8])}" if there else "it has no .py file"
+            raise ExperimentError(
+                f"there is no file {path}{nearest(file.name, there)}", f"its folder is {file.parent.resolve()}; {where}"
+            )
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        return replace(
+            self, name=name, distribution=file.name, version=digest, built_in=False, path=path, function=True
+        )
+
     def load(self) -> Any:
         """Import this component's class. An error names the distribution and keeps the plugin's own frames."""
         module, _, attribute = self.target.partition(":")
         hint = f"hookline plugins show {self.name}; or: {self.repair}"
-        if self.path:
+        if self.path and not self.function:
             module, hint = _import_loose(Path(self.path)), self.repair
         try:
             loaded: Any = importlib.import_module(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hookline.contract.check import hook_methods
@@ -66,7 +67,10 @@ class Slot:
 
     @property
     def source(self) -> str:
-        """file:line of the class."""
+        """file:line of the code that the component calls, if it says so, or of the class."""
+        with suppress(Exception):  # code that cannot be imported is reported by `ask`
+            if said := self.component.source:
+                return str(said)
         return source_of(self.cls)
 
     @functools.cached_property

@@ -20,6 +20,7 @@ from hookline.contract.metrics import Metric
 from hookline.data.rows import Rows
 from hookline.data.sources import Catalogue
 from hookline.errors import CheckpointError, DataError, a
+from hookline.registry.copies import FUNCTIONS, PLUGINS, copy_code, refuse_other_functions
 from hookline.registry.offers import Offer
 from hookline.runs.directory import Directory
 from hookline.runs.figures import Figures
@@ -71,6 +72,7 @@ class Run(Directory):
         self._data_kept = True
         self._lock: Any = None
         self._open = False
+        self._used: Sequence[Offer] = ()
         self._shared = 0
         """The notices of which rank 0 knows."""
 
@@ -97,6 +99,7 @@ class Run(Directory):
         now = Surroundings.now(used, experiment.threads, experiment.device, world)
         now.refuse_others(world, experiment_hash(experiment.resolved()))
         run = cls(directory, loose, say, world)
+        run._used = used
         run.catalogue = Catalogue(tuple(loose), experiment.data, experiment.folder)
         if world.leads:
             run._take(experiment, now)
@@ -149,7 +152,7 @@ class Run(Directory):
             time.sleep(0.1)
 
     def _refuse_strangers(self) -> None:
-        ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", "plugins"}
+        ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", PLUGINS, FUNCTIONS}
         strangers = sorted(p.name for p in self.directory.iterdir() if p.name not in ours)
         if strangers:
             raise CheckpointError(
@@ -165,12 +168,7 @@ class Run(Directory):
         about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, "clock": begun}
         self.about = {**about, **now.values, "data": {}}
         self.write("experiment.json", resolved)
-        for loose in {o.path for o in self.catalogue.loose if o.path}:
-            try:
-                (self.directory / "plugins").mkdir(exist_ok=True)
-                shutil.copy(loose, self.directory / "plugins")
-            except OSError as err:
-                raise write_error(self.directory / "plugins", err) from err
+        copy_code(self.directory, self.catalogue.loose, self._used)
         self.write("run.json", self.about)
 
     def _holds_nothing(self) -> bool:
@@ -221,7 +219,7 @@ class Run(Directory):
         self.about = _about(self.directory)
         changed = experiment_changes(self.experiment, experiment.resolved())
         if self._holds_nothing():
-            for name in ("tokenizer", "plugins"):
+            for name in ("tokenizer", PLUGINS):  # not the functions, whose copies may be all that is left
                 shutil.rmtree(self.directory / name, ignore_errors=True)
             self._begin(experiment, now)
             return
@@ -231,6 +229,7 @@ class Run(Directory):
                 f"{self.directory} holds a run of another experiment: {shown}",
                 "undo the change to continue that run, or start a new run with --out",
             )
+        refuse_other_functions(self.directory, self._used)
         differing = now.differences(self.about)
         if differing:
             self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing.values())}")

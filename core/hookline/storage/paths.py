@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["beside", "expanded", "model_folder"]
+__all__ = ["beside", "expanded", "kept_or_beside", "model_folder"]
 
 P = TypeVar("P", str, Path)
 
@@ -30,6 +30,13 @@ def beside(path: str, folder: str = "") -> str:
     if not folder or os.path.isabs(given) or (not os.path.exists(there) and os.path.exists(given)):
         return given
     return os.path.normpath(there)
+
+
+def kept_or_beside(path: str, folder: str, kept: str, ended: bool) -> str:
+    """A file of code: what `beside` finds, or a run's own copy in the folder `kept` if nothing is there, or if the run is
+    only read (`ended`)."""
+    own, copy = beside(path, folder), os.path.join(kept, os.path.basename(path))
+    return copy if kept and os.path.isfile(copy) and (ended or not os.path.isfile(own)) else own
 
 
 def model_folder(path: str) -> str:

@@ -156,7 +156,7 @@ def _changes(run: Run, plan: Plan, now: Surroundings) -> Iterator[tuple[str, boo
         except (CheckpointError, DataError) as err:
             yield err.message, True
     found = now.differences(run.about)
-    loose = {f"plugin {offer.name}" for offer in plan.loose}
+    loose = {f"plugin {offer.name}" for offer in (*plan.loose, *plan.offers) if offer.path}
     own = {f"plugin {offer.name}" for offer in plan.offers if offer.built_in}
     for key, text in found.items():
         if key in own and "sources" in found:

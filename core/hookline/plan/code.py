@@ -1,0 +1,54 @@
+"""Laws about code of the user's that a plan names: the columns that rewards read, and the files that a run keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from hookline.batch.stages import Record
+from hookline.contract.component import Component
+from hookline.contract.fields import marked
+from hookline.errors import DataError, HooklineError, PluginError, cause
+from hookline.plan.plan import Plan
+from hookline.plan.slots import Problem
+from hookline.registry.offers import Offer
+from hookline.registry.slot import Slot
+
+__all__ = ["kept_files_differ_in_name", "rewards_find_their_columns"]
+
+
+def rewards_find_their_columns(plan: Plan) -> Iterator[Problem]:
+    """The first rows that a rollout reads have the columns that the rewards read."""
+    for phase in plan.phases:
+        for rollout, rewards in ((phase.rollout, phase.rewards), *((one.rollout, one.rewards) for one in phase.evaluations)):
+            asked = [slot for slot in rewards if slot.cls.check_row is not Component.check_row]
+            reads = asked and rollout.cls.read_row is not Component.read_row
+            for name in marked(rollout.config, "data").values() if reads else ():
+                rows: Sequence[tuple[str, Record]] = ()
+                with suppress(HooklineError):  # the law about the rollout's data reports it
+                    rows = plan.catalogue.first(name)
+                for slot in asked:
+                    try:
+                        _check(slot, rows)
+                    except (DataError, PluginError) as err:
+                        yield Problem(slot.path, err)
+
+
+def _check(slot: Slot, rows: Sequence[tuple[str, Record]]) -> None:
+    try:
+        for where, record in rows:
+            slot.component.check_row(record, where)
+    except HooklineError:
+        raise
+    except Exception as err:
+        raise PluginError(f"{slot.offer} failed in check_row: {cause(err)}", f"its source: {slot.source}") from err
+
+
+def kept_files_differ_in_name(plan: Plan) -> Iterator[Problem]:
+    """The files of functions have different names, since a run stores them in one folder."""
+    seen: dict[str, Offer] = {}
+    for slot in plan.every():
+        if slot.offer.function:
+            first = seen.setdefault(slot.offer.distribution, slot.offer)
+            if first.version != slot.offer.version:
+                yield Problem(slot.path, f"{first.path} and {slot.offer.path} have the same name; rename one: a run stores both")

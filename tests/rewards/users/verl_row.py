@@ -1,0 +1,7 @@
+"""verl: one answer at a time; a dict's `score` counts, its other numbers are logged."""
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, bonus=0.25, **kwargs):
+    right = solution_str.split()[-1] == ground_truth
+    said = {"score": 1.0 + bonus if right else 0.0, "acc": right, "pred": solution_str.split()[-1]}
+    return said if data_source == "sums" and extra_info["split"] == "train" else -1.0
