@@ -89,9 +89,10 @@ SECTIONS = (
         "Running and studying",
         "The functions behind the commands.",
         (
-            "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval", "figure_interval", "Estimate",
+            "plan", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
+            "figure_interval", "Estimate",
             "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
-            "hookline.study.dataset:Finding", "convert_data", "task", "__version__",
+            "hookline.study.dataset:Finding", "convert_data", "model_folder", "task", "__version__",
         ),
     ),
     Section(

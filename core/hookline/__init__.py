@@ -60,8 +60,9 @@ _HOMES = {
         "PluginError",
         "ServiceError",
     ),
-    "hookline.loop.api": ("run",),
+    "hookline.loop.api": ("plan", "run"),
     "hookline.runs.run": ("Run",),
+    "hookline.storage.paths": ("model_folder",),
     "hookline.study.compare": ("compare",),
     "hookline.study.dataset": ("convert_data", "inspect_data", "rows", "validate_data"),
     "hookline.study.finished": ("evaluate", "export"),
@@ -146,8 +147,10 @@ __all__ = [
     "inspect_data",
     "instance_name",
     "interval",
+    "model_folder",
     "pad_rows",
     "pairs",
+    "plan",
     "put_last",
     "read_last",
     "reproduce",
@@ -208,8 +211,9 @@ if TYPE_CHECKING:
         PluginError,
         ServiceError,
     )
-    from hookline.loop.api import run
+    from hookline.loop.api import plan, run
     from hookline.runs.run import Run
+    from hookline.storage.paths import model_folder
     from hookline.study.compare import compare
     from hookline.study.dataset import convert_data, inspect_data, rows, validate_data
     from hookline.study.finished import evaluate, export

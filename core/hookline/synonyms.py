@@ -38,6 +38,8 @@ MEANINGS = {
     "num_mini_batches train_global_batch_size",
     Ours("micro_tokens", "an update", "counted in tokens"): "micro_batch_size train_micro_batch_size max_tokens_per_gpu "
     "gradient_accumulation_steps ppo_micro_batch_size_per_gpu ppo_max_token_len_per_gpu",
+    Ours("packing", "an update"): "padding_free use_remove_padding remove_padding packing_samples sample_packing "
+    "neat_packing sequence_packing",
     Ours("clip_range", "an update"): "epsilon eps_clip cliprange clip_ratio clip_eps clip_ratio_low epsilon_low",
     Ours("clip_high", "an update"): "epsilon_high clip_ratio_high eps_clip_high",
     Ours("value_clip", "an update"): "cliprange_value vf_clip value_clip_range",
@@ -54,7 +56,20 @@ MEANINGS = {
     "num_return_sequences num_samples",
     Ours("max_new_tokens", "a rollout"): "max_completion_length response_length max_response_length max_tokens "
     "generate_max_len max_gen_len max_length",
-    Ours("longest", "a rollout", "prompt and answer together"): "max_length max_seq_length max_seq_len max_len",
+    Ours("longest", "a rollout", "prompt and answer together"): "max_length max_seq_length max_seq_len max_len cutoff_len "
+    "max_prompt_length max_input_length prompt_max_len",
+    Ours("overlong", "a rollout"): "truncation truncation_mode truncate filter_overlong_prompts drop_overlong",
+    Ours("columns", "the section `data`"): "prompt_key input_key output_key label_key prompt_column text_column response_key "
+    "messages_key field_messages column_mapping dataset_text_field remap",
+    Ours("split", "the section `data`"): "dataset_split train_split data_split",
+    Ours("subset", "the section `data`"): "dataset_config config_name dataset_subset",
+    Ours("heldout", "the section `data`"): "val_size val_set_size eval_size test_size validation_split eval_split_ratio",
+    Ours("weight", "the section `data`"): "probabilities probs interleave_probs prompt_probs sampling_weight ratio",
+    Ours("shape", "the section `data`"): "formatting format type template_type ds_type",
+    Ours("roles", "the section `data`"): "tags role_mapping roles_map",
+    Ours("message", "the section `data`"): "message_property_mappings message_keys",
+    Ours("system", "the section `data`"): "system_prompt default_system",
+    Ours("chat", "the section `data`"): "apply_chat_template use_chat_template",
     Ours("prompts", "a rollout"): "dataset train_dataset dataset_name prompt_data data prompts_path",
     Ours("path", "a rollout"): "dataset train_dataset dataset_name data data_path file",
     Ours("path", "the model"): "model_name_or_path model_name pretrained model_path base_model",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from badinput_lab import Lab, changed, refused
 
+from hookline.config.data import DataSpec, Part
 from hookline.config.experiment import Experiment, ModelSpec, Phase, TokenizerSpec
 from hookline.errors import CheckpointError, nearest
 from hookline.storage import folders
@@ -55,7 +56,7 @@ def _options() -> set[str]:
     """The name of every option that an experiment can have, with those of the built-in components."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "components.md").read_text(encoding="utf-8")
     found = {"--out", *re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)}
-    for model in (Experiment, ModelSpec, TokenizerSpec, Phase):
+    for model in (Experiment, ModelSpec, TokenizerSpec, Phase, DataSpec, Part):
         found |= {field.alias or name for name, field in model.model_fields.items()}
     return found
 

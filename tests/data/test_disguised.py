@@ -9,13 +9,12 @@ import pytest
 from pydantic import Field
 
 import hookline
-from hookline import DataError, DataName
+from hookline import DataError, DataName, rows
 from hookline.cli.show import _about
 from hookline.config.experiment import load
 from hookline.config.problems import problems_of
 from hookline.config.yaml import Document
 from hookline.contract.component import Component
-from hookline import rows
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 

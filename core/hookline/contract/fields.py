@@ -271,6 +271,10 @@ class UpdateConfig(Config):
     """Optimiser steps per pass: the rows are shuffled and split into this number of parts."""
     micro_tokens: int = Field(16384, ge=1)
     """Tokens, including padding, of one forward and backward pass. Small saves memory; results differ by rounding."""
+    packing: Literal[False, True, "auto"] = False
+    """`true` lays rows of different lengths end to end instead of padding them, which is faster where rows of a part
+    differ much; each row still reads itself only, and results differ by rounding. A model that cannot compute packed rows
+    is refused; `auto` pads its rows instead, with a notice."""
 
     def lr_of(self, role: str) -> float:
         """The peak learning rate of one role; override it to give the critic of an algorithm a different rate."""

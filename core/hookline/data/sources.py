@@ -91,6 +91,11 @@ class Catalogue:
         weights = [part.weight for part in spec.path if part.weight is not None]
         whole = mixed(parts, weights, name) if len(parts) > 1 and weights else joined(parts, name)
         found = _kept(whole, spec, held)
+        if not len(found) and held and len(whole):
+            raise DataError(
+                f"{name}: none of {len(whole)} rows is in this part, since few of their prompts differ",
+                f"change the share `heldout`, now {spec.heldout:g}",
+            )
         if not len(found):
             raise DataError(
                 f"{name}: 0 of {len(whole)} rows are usable", "; ".join(found.notes) or "give it at least one row"

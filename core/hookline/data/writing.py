@@ -106,7 +106,7 @@ def _turns(value: Any, role: str, field: str) -> Turns:
         return [{"role": role, "content": value}]
     items = [value] if isinstance(value, Mapping) else value
     if not isinstance(items, list) or not items or not all(isinstance(item, Mapping) for item in items):
-        raise Unshapable(f"its '{field}' is neither text nor messages")
+        raise Unshapable(f"its '{field}' is not text or messages")
     return [_turn(item, field) for item in items]
 
 

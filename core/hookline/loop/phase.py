@@ -34,6 +34,7 @@ from hookline.registry.slot import Slot
 from hookline.runs.figures import MetricLog
 from hookline.storage import folders, trees
 from hookline.training.cache import StatsCache
+from hookline.training.packing import pack
 from hookline.training.trainer import Trainer
 
 __all__ = ["Counters", "Phase"]
@@ -131,6 +132,7 @@ class Phase:
                 self.session.run.notice(f"phase '{self.spec.name}' is opened without its training data: {err.message}")
         self.roles.settling = False
         if isinstance(config, UpdateConfig):
+            pack(self.roles.values(), config.packing, self.session.run.notice)
             trained = list(self.roles.kept.values())
             self._resources.trainer = Trainer(self.ctx, self.ctx.role_named, config, trained, self.spec.steps)
         self.frozen = self.roles.watch_frozen()

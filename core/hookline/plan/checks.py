@@ -15,14 +15,14 @@ from hookline.contract.family import SIDES
 from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
 from hookline.contract.metrics import CORE_METRICS, figure_name
-from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
+from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, cause, nearest
 from hookline.models.folder import check_folder, positions
 from hookline.models.load import check_adapter, family_of
 from hookline.plan.code import kept_files_differ_in_name, rewards_find_their_columns
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
-from hookline.registry.construct import construct
+from hookline.registry.construct import construct, source_of
 from hookline.registry.slot import Slot
 from hookline.tokens.encode import Encoding
 from hookline.tokens.peek import stand_in
@@ -69,29 +69,32 @@ def data_exists(plan: Plan) -> Iterator[Problem]:
 
 def first_rows_can_be_used(plan: Plan) -> Iterator[Problem]:
     """Components can read the first rows of their data; further rows are read when the run starts."""
-    model, spec = plan.experiment.model.path, plan.experiment.tokenizer
     for slot in plan.every():
         names = marked(slot.config, "data") if slot.cls.read_row is not Component.read_row else {}
         for key, name in names.items():
             try:
-                rows = plan.catalogue.first(name)
-            except DataError as err:
+                _read_first(plan, slot, name)
+            except (DataError, PluginError) as err:
                 yield Problem((*slot.path, key), err)
-                continue
-            except HooklineError:
-                continue  # `data_exists` reports it
-            try:
-                encoding = Encoding(stand_in(spec, model, [record for _, record in rows]))
-                reader = construct(slot.cls, slot.config, str(slot.offer))
-            except HooklineError:
-                continue  # other laws report what is wrong with the tokenizer or the component
-            try:
-                used = [reader.read_row(encoding, record, where) for where, record in rows]
-                if rows and all(row is None for row in used):
-                    has = f"they have: {', '.join(rows[0][1])}; to read a column of another name, see `columns` in docs/data.md"
-                    raise DataError(f"'{slot.instance}' can use none of the first {len(rows)} rows of {name}", has)
-            except DataError as err:
-                yield Problem((*slot.path, key), err)
+
+
+def _read_first(plan: Plan, slot: Slot, name: str) -> None:
+    """Read the first rows of a data name as a component's `setup` would."""
+    rows = plan.catalogue.first(name)
+    try:
+        tokenizer = stand_in(plan.experiment.tokenizer, plan.experiment.model.path, [record for _, record in rows])
+        reader = construct(slot.cls, slot.config, str(slot.offer))
+    except HooklineError:
+        return  # other laws report what is wrong with the tokenizer or the component
+    try:
+        used = [reader.read_row(Encoding(tokenizer), record, where) for where, record in rows]
+    except HooklineError:
+        raise
+    except Exception as err:
+        raise PluginError(f"{slot.offer} failed in read_row: {cause(err)}", f"its source: {source_of(slot.cls)}") from err
+    if rows and all(row is None for row in used):
+        has = f"they have: {', '.join(rows[0][1])}; to read a column of another name, see `columns` in docs/data.md"
+        raise DataError(f"'{slot.instance}' can use none of the first {len(rows)} rows of {name}", has)
 
 
 def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:

@@ -41,7 +41,9 @@ class Inspection:
     """What the rows of a dataset are."""
 
     rows: int
+    """How many rows there are."""
     sha256: str
+    """The hash of what they hold, whatever their file looks like."""
     shape: str
     """How the columns are understood; empty for files that have Hookline's fields."""
     kind: str
@@ -53,9 +55,11 @@ class Inspection:
     lengths: dict[str, dict[str, float]]
     """`prompt`, `answer` → median, 95th percentile and maximum, in tokens with a model, else in characters."""
     unit: str
+    """What lengths are counted in: `tokens` or `characters`."""
     example: list[tuple[str, bool]]
     """The first row as the model sees it: pieces of text, and whether each is learned. Empty without a model."""
     notes: list[str] = field(default_factory=list)
+    """What was chosen or left out."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Finding:
     """One thing that is wrong with rows, or may be."""
 
     what: str
+    """A sentence about such a row, without its subject."""
     rows: int
     """How many rows have it."""
     where: str
