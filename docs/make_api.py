@@ -77,7 +77,10 @@ SECTIONS = (
     Section(
         "Options and figures",
         "A component's options are a pydantic model; its figures are declared before they can be logged.",
-        ("Config", "UpdateConfig", "Use", "DataName", "LocalPath", "PhaseName", "instance_name", "Metric", "figure_name"),
+        (
+            "Config", "UpdateConfig", "Use", "CodePath", "DataName", "LocalPath", "PhaseName", "instance_name", "Metric",
+            "figure_name",
+        ),
     ),
     Section(
         "The loss",

@@ -145,11 +145,23 @@ def stop(experiment: dict[str, Any], out: Path) -> None:
         ({"use": "rewards.py:correct", "columns": {"answer": "solution"}}, "row 1: there is no column 'solution', which `columns` names"),
         ({"use": "rewards.py:correct", "memory": 1}, "memory"),
         ({"use": "rewards.py:correct", "timout": 1}, "did you mean 'timeout'"),
+        ("rewards:correct", "a function of a file is named FILE.py:NAME, e.g. rewards.py:correct; or install rewards"),
         (["rewards.py:correct", "rewards.py:correct"], "'correct' appears twice under reward"),
     ],
 )  # fmt: skip
 def test_wrong_names_are_refused_before_the_run(make: Make, tmp_path: Path, reward: Any, sentence: str) -> None:
     assert sentence.format(folder=tmp_path) in refused(HooklineError, lambda: api.plan(make(reward=reward)))
+
+
+def test_a_file_of_functions_needs_no_p(make: Make, tmp_path: Path) -> None:
+    path = str(tmp_path / "rewards.py")
+    text = refused(HooklineError, lambda: api.plan(make(), plugins=[path]))
+    assert f"defines no component → derive a class from hookline.Component; a reward function needs no -p: reward: {path}:correct" in text
+
+
+def test_the_command_line_may_name_a_function(make: Make) -> None:
+    plan = api.plan(make(), ["phases.rl.reward=[rewards.py:shorter, {use: 'rewards.py:correct', weight: 2}]"])
+    assert [(slot.instance, slot.weight) for slot in plan.phases[0].rewards] == [("shorter", 1.0), ("correct", 2.0)]
 
 
 def test_other_kinds_have_no_functions(make: Make) -> None:

@@ -71,14 +71,14 @@ class Component(Generic[ConfigT]):
             perplexity; None if neither is. Only the wording of `hookline compare` depends on this."""
 
         @property
-        def source(self) -> str:
+        def code_line(self) -> str:
             """FILE:LINE of the code that answers, for a component that calls code of the user's; empty: its class."""
 
     else:
         needs = gives = claims = frozenset()
         metrics = ()
         better = None
-        source = ""
+        code_line = ""
     promises: Collection[str] = frozenset()
     """Laws of `hookline.testing` that the component promises in addition to those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -224,6 +225,8 @@ def find(kind: str, name: str, loose: tuple[Offer, ...] = ()) -> Offer:
     closest = f"; '{short}' is offered as {elsewhere[0]}" if elsewhere else nearest(short, known)
     absent = distribution and not any(_normal(o.distribution) == _normal(distribution) for o in offers(loose))
     hint = f"install {distribution if absent else 'the distribution that offers it'}, if there is one"
+    if absent and kind == "reward":
+        hint = f"a function of a file is named FILE.py:NAME, e.g. {distribution}.py:{short}; or {hint}"
     raise PluginError(
         f"no {kind} '{name}' is installed{closest}",
         f"{hint}, give its file with -p, or name one offered here: {', '.join(known) or 'none'}",
@@ -297,5 +300,7 @@ def loose(reference: str) -> tuple[Offer, ...]:
             problem = NO_NAME
         found.append(Offer(kind, name, f"{module.__name__}:{cls.__name__}", path.name, digest, problem, path=str(path)))
     if not found:
-        raise PluginError(f"{reference} defines no component", "derive a class from hookline.Component")
+        functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]
+        hint = f"; a reward function needs no -p: reward: {reference}:{functions[0]}" if functions else ""
+        raise PluginError(f"{reference} defines no component", f"derive a class from hookline.Component{hint}")
     return tuple(found)

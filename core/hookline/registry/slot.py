@@ -69,7 +69,7 @@ class Slot:
     def source(self) -> str:
         """file:line of the code that the component calls, if it says so, or of the class."""
         with suppress(Exception):  # code that cannot be imported is reported by `ask`
-            if said := self.component.source:
+            if said := self.component.code_line:
                 return str(said)
         return source_of(self.cls)
 

@@ -103,7 +103,7 @@ class Function(Component):
         return inspect.iscoroutinefunction(self.target) or inspect.iscoroutinefunction(getattr(self.target, "__call__", None))  # noqa: B004
 
     @property
-    def source(self) -> str:
+    def code_line(self) -> str:
         """FILE:LINE of the function."""
         return place_of(self.target, self.config.path)
 
@@ -191,7 +191,7 @@ class Function(Component):
         if isinstance(err, HooklineError):
             err.message = f"{where}: {err.message}"
             raise err
-        raise PluginError(f"{where}: {said(err, self.config.path)}", f"the function: {self.source}") from trimmed(err)
+        raise PluginError(f"{where}: {said(err, self.config.path)}", f"the function: {self.code_line}") from trimmed(err)
 
     def _term(self, ctx: Context, rollout: Rollout, calls: list[Call], verdicts: list[Verdict]) -> Term:
         value_B = torch.zeros(len(rollout), dtype=torch.float64)
