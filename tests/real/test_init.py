@@ -77,6 +77,10 @@ def test_paths_are_seen_from_the_experiment(here: Path, capsys: pytest.CaptureFi
     assert made["model"]["path"] == "../models/gpt2"
     assert made["data"]["rows"]["path"] == "../answers.jsonl"
     said(capsys, "explain", "deep/mine.yaml")
+    (here / "rewards.py").write_text("def correct(completion, answer):\n    return float(answer in completion)\n")
+    where = ["--model", "models/gpt2", "--data", "answers.jsonl", "--reward", "rewards.py:correct"]
+    said(capsys, "init", "deep/grpo.yaml", "--method", "grpo", *where)
+    assert yaml.safe_load(Path("deep/grpo.yaml").read_text())["phases"][0]["reward"] == ["../rewards.py:correct"]
 
 
 @pytest.mark.parametrize(

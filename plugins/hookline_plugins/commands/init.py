@@ -218,7 +218,8 @@ class Init(Command):
         rows = min(ROWS[method.reads], found.rows)
         steps = max(1, math.ceil(c.epochs * found.rows / rows))
         context = _context(c.model)
-        judged = {"prompts": ", ".join(map(_quoted, c.reward)), "answers": "perplexity", "preferences": ""}.get(method.reads, "")
+        rewards = ", ".join(_quoted(_reward(target, one)) for one in c.reward)
+        judged = {"prompts": rewards, "answers": "perplexity", "preferences": ""}.get(method.reads, "")
         return _environment().from_string(TEMPLATE).render(
             c=c,
             method=method,
@@ -227,7 +228,7 @@ class Init(Command):
             file=c.file,
             model=_quoted(_from(target, c.model)),
             data=_quoted(_from(target, c.data)),
-            rewards=", ".join(map(_quoted, c.reward)),
+            rewards=rewards,
             chat=_has_template(c.model) and not found.roles and method.reads != "text",
             held=found.rows >= HOLDABLE and 0 < len(hookline.rows(c.data, heldout=0.05)) < found.rows,
             judged="pair-accuracy" if c.method == "reward-model" else judged,
@@ -252,6 +253,12 @@ def _from(target: Path, path: str) -> str:
     return os.path.relpath(path, target.parent)
 
 
+def _reward(target: Path, name: str) -> str:
+    """A reward's name; a function's file is seen from the experiment's folder."""
+    file, colon, function = name.rpartition(":")
+    return f"{_from(target, file)}:{function}" if colon and file.endswith(".py") else name
+
+
 def _word(text: str) -> str:
     word = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in text).strip("._-")
     return word or "experiment"
@@ -260,7 +267,7 @@ def _word(text: str) -> str:
 def _quoted(text: str) -> str:
     return (
         text
-        if text and all(letter.isalnum() or letter in "./_-" for letter in text)
+        if text and all(letter.isalnum() or letter in "./_:-" for letter in text)
         else json.dumps(text, ensure_ascii=False)
     )
 
