@@ -92,7 +92,7 @@ SECTIONS = (
         "Running and studying",
         "The functions behind the commands.",
         (
-            "plan", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
+            "explain", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
             "figure_interval", "Estimate",
             "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
             "hookline.study.dataset:Finding", "convert_data", "model_folder", "task", "__version__",

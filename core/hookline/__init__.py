@@ -60,7 +60,7 @@ _HOMES = {
         "PluginError",
         "ServiceError",
     ),
-    "hookline.loop.api": ("plan", "run"),
+    "hookline.loop.api": ("explain", "run"),
     "hookline.runs.run": ("Run",),
     "hookline.storage.paths": ("model_folder",),
     "hookline.study.compare": ("compare",),
@@ -139,6 +139,7 @@ __all__ = [
     "concat",
     "convert_data",
     "evaluate",
+    "explain",
     "export",
     "figure_interval",
     "figure_name",
@@ -150,7 +151,6 @@ __all__ = [
     "model_folder",
     "pad_rows",
     "pairs",
-    "plan",
     "put_last",
     "read_last",
     "reproduce",
@@ -211,7 +211,7 @@ if TYPE_CHECKING:
         PluginError,
         ServiceError,
     )
-    from hookline.loop.api import plan, run
+    from hookline.loop.api import explain, run
     from hookline.runs.run import Run
     from hookline.storage.paths import model_folder
     from hookline.study.compare import compare

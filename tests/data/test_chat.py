@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -358,3 +359,21 @@ def test_text_that_looks_like_a_token_is_divided_or_refused(tmp_path: Path) -> N
     words = Tokenizer.words(["a <|end|> b"], 100)
     with pytest.raises(DataError, match=r"the word '<\|end\|>' is a special token"):
         words.encode("a <|end|> b")
+
+
+def test_turns_that_a_row_marks_are_not_learned_and_calls_that_nobody_writes_are_refused(shelf: Path) -> None:
+    made = Tokenizer.load(shelf / "qwen2")
+    ask = {"role": "user", "content": "open"}
+    for mark in ({"weight": 0}, {"train": False}):
+        turns = [ask, {"role": "assistant", "content": "No.", **mark}, ask, {"role": "assistant", "content": "Yes."}]
+        row = encode(made, {"messages": turns})
+        learned = [token for token, own in zip(row.answer_ids, row.learn or ()) if own]
+        assert made.decode(learned) == "Yes."
+    with pytest.raises(DataError, match="no message of an assistant to learn from; who speaks: user, bot"):
+        encode(made, {"messages": [ask, {"role": "bot", "content": "Yes."}]})
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    plain = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}<|im_end|>\n{% endfor %}"
+    plain += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    made.chat = replace(made.chat, text=plain)  # type: ignore[type-var]
+    with pytest.raises(DataError, match="leaves out the `tool_calls` of message 2"):
+        encode(made, {"messages": [ask, call]})

@@ -32,8 +32,8 @@ def read(path: str, shape: Shape) -> Any:
 def test_a_shape_is_recognised_and_all_its_columns_stay(name: str, tmp_path: Path) -> None:
     shape = SHAPES[name]
     record = read(lines(tmp_path / "rows.jsonl", [shape.row] * 3), shape)
-    assert {key: record[key] for key in shape.fields} == shape.fields
-    assert shape.row.keys() <= record.keys()
+    assert {key: record.get(key) for key in shape.fields} == shape.fields
+    assert shape.row.keys() - record.keys() <= {key for key, value in shape.fields.items() if value is None}
 
 
 # -- what is not clear, and what is almost right
@@ -248,3 +248,74 @@ def test_dataset_info_json_names_files_columns_and_speakers(tmp_path: Path) -> N
     for name, words in (("", "describes own, talk, hub"), ("?subset=onw", "did you mean 'own'"), ("?subset=hub", "is on a hub")):
         with pytest.raises(DataError, match=words):
             Catalogue().exists(path + name)
+
+
+# -- what a stranger's files taught
+
+
+def test_a_system_column_begins_the_conversation_whatever_the_shape(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    rows = {
+        "conversations": [{"conversations": turns, "system": "Be brief."}],
+        "prompt": [{"question": "a", "answer": "b", "system": "Be brief."}],
+        "chosen": [{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}], "system": "Be brief."}],
+    }
+    for field, row in rows.items():
+        record = Catalogue().rows(lines(tmp_path / f"{field}.jsonl", row)).records[0]
+        assert record[field][0] == system, field
+    empty = Catalogue().rows(lines(tmp_path / "empty.jsonl", [{"prompt": "a", "system": ""}, {"prompt": "b", "system": "s"}]))
+    assert empty.records[0]["prompt"] == "a"
+
+
+def test_files_of_no_split_beside_a_split_are_never_left_out_without_a_word(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl", "my_train.jsonl"):
+        lines(tmp_path / name, [{"prompt": name}])
+    with pytest.raises(DataError, match=r"files of no split, 'train' → say which: .*\?split=train, or name a pattern"):
+        Catalogue().exists(str(tmp_path))
+    assert len(Catalogue().rows(f"{tmp_path}/*.jsonl")) == 3
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "broken.jsonl").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"no data file .*broken\.jsonl"):
+        Catalogue().exists(f"{tmp_path}/sub")
+
+
+def test_one_answer_without_a_rating_leaves_its_row_out_and_not_the_file(tmp_path: Path) -> None:
+    good = SHAPES["ultrafeedback"].row
+    odd: dict[str, Any] = json.loads(json.dumps(good))
+    odd["completions"][0]["annotations"] = {"honesty": {"Rating": "N/A"}}
+    path = lines(tmp_path / "rows.jsonl", [good, odd, {**good, "completions": good["completions"][:1]}, {**good, "completions": []}])
+    found = Catalogue().rows(path)
+    assert len(found) == 1
+    assert any("3 of 4 rows prefer no answer" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"filter": {"lang": "fr"}}, "0 of 6 rows are usable"),
+        ({"split": "[99:]"}, "0 of 0 rows are usable"),
+        ({"heldout": 0.999}, "none of 6 rows is in this part"),
+    ],
+)
+def test_the_first_rows_refuse_what_all_rows_refuse(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    path = lines(tmp_path / "rows.jsonl", [{"prompt": f"p{i}", "completion": "x", "lang": "en"} for i in range(6)])
+    with pytest.raises(DataError, match=words):
+        catalogue(path, **options).first("mine")
+
+
+def test_the_first_rows_are_those_that_training_reads(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", [{"prompt": f"p{i}", "completion": "x"} for i in range(6)])
+    [(where, record), *_] = catalogue(path, split="[4:]").first("mine")
+    assert (record["prompt"], where) == ("p4", f"{path} row 5")
+    many = lines(tmp_path / "many.jsonl", [{"prompt": f"p{i}", "completion": "x"} for i in range(500)])
+    mine = catalogue(many, heldout=0.5)
+    both = [{record["prompt"] for _, record in mine.first(name)} for name in ("mine", "mine/heldout")]
+    assert both[0]
+    assert both[1]
+    assert not both[0] & both[1]
+
+
+def test_an_empty_name_is_one_sentence() -> None:
+    with pytest.raises(DataError, match="an empty text is not the name of data"):
+        Catalogue().exists("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # `plugins list` answers from metadata alone: nothing heavy i
     from hookline.contract.component import Component
     from hookline.plan.plan import Plan, PlannedPhase
     from hookline.registry.slot import Slot
+    from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["explain_json", "explain_text", "list_json", "list_text", "show_json", "show_text"]
 
@@ -86,16 +88,28 @@ def _tokenizer(plan: Plan) -> Iterator[str]:
     spec, path = plan.experiment.tokenizer, plan.experiment.model.path
     if spec and spec.train:
         return
-    from hookline.tokens.peek import as_seen
     from hookline.tokens.tokenizer import Tokenizer, choices_of
 
     made = Tokenizer.load(Path((spec.path if spec else path) or ""), choices_of(spec))
     for text in made.decided:
         yield f"tokenizer  {text}"
-    for _, name in plan.data():
-        if seen := as_seen(name, made, plan.catalogue):
-            yield f"first row  {name}: {seen!r}"
-            return
+    yield from itertools.islice(_first_rows(plan, made), 1)
+
+
+def _first_rows(plan: Plan, tokenizer: Tokenizer) -> Iterator[str]:
+    """The first row of each component's data as the model sees it."""
+    from hookline.batch.encoded import Encoded
+    from hookline.contract.fields import marked
+    from hookline.tokens.encode import Encoding
+    from hookline.tokens.peek import as_seen
+
+    for slot in plan.every():
+        for name in marked(slot.config, "data").values():
+            for where, record in plan.catalogue.first(name)[:1]:
+                read = slot.component.read_row(Encoding(tokenizer), record, where)
+                row = read[0] if isinstance(read, list) and read else read
+                if isinstance(row, Encoded):
+                    yield f"first row  {name}: {as_seen(row, tokenizer)!r}"
 
 
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:

@@ -11,7 +11,10 @@ from hookline.errors import DataError
 __all__ = ["Message", "messages_of"]
 
 Message = Mapping[str, Any]
-SENDERS = {"human": "user", "gpt": "assistant", "system": "system", "tool": "tool", "observation": "tool"}
+SENDERS = {
+    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "function_call": "assistant", "system": "system", "tool": "tool", "observation": "tool", "function_response": "tool",
+}  # fmt: skip
 """ShareGPT's names of roles."""
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """The names of what an assistant thinks; templates read one of the first two."""

@@ -197,7 +197,7 @@ def _folder(
             f"name those of one, e.g. {name.rstrip('/')}/*.jsonl",
         )
     for place in splits[chosen]:
-        if place.path.is_file():
+        if not place.path.is_dir():
             regular(place.name, place.path)
     return splits[chosen], chosen, tuple(one for one in splits if one != chosen)
 
@@ -258,11 +258,12 @@ def _usual(name: str, splits: Sequence[str]) -> str:
     """The split that training reads where none is asked for."""
     if len(splits) == 1:
         return splits[0]
-    training = [one for one in splits if one.startswith("train")]
+    training = [one for one in splits if one.startswith("train")] if "" not in splits else []
     if "train" in training or len(training) == 1:
         return "train" if "train" in training else training[0]
     shown = ", ".join(repr(one) if one else "files of no split" for one in splits)
-    raise DataError(f"{name} has the splits {shown}", f"say which: {name}?split={next(filter(None, splits))}")
+    which = f"{name}?split={next(filter(None, splits))}"
+    raise DataError(f"{name} has the splits {shown}", f"say which: {which}{', or name a pattern' if '' in splits else ''}")
 
 
 def _few(name: str, count: int) -> None:

@@ -47,6 +47,9 @@ class Reading:
     chat: bool = False
     """Turn text into messages."""
     system: str | None = None
+    """With `chat`: the text of a system message."""
+    systems: bool = False
+    """Whether rows have a column `system` with a text."""
 
     @property
     def changes(self) -> str:
@@ -55,6 +58,7 @@ class Reading:
             self.shape.name if self.shape else "",
             *(str(sorted(one.items())) if one else "" for one in (self.columns, self.message, self.roles)),
             f"chat {self.system!r}" if self.chat else "",
+            "system" if self.systems else "",
         ]
         return "; ".join(filter(None, parts))
 
@@ -65,7 +69,10 @@ class Reading:
             found = self.shape.read(found, where)
         if found is not None and (self.message or self.roles):
             found = {**found, **{name: self._spoken(found[name]) for name in SPOKEN if name in found}}
-        return self._messages(found) if found is not None and self.chat else found
+        if found is not None and self.chat:
+            found = self._messages(found)
+        own = found.get("system") if found is not None and self.systems else None
+        return _instructed(found, own) if found is not None and isinstance(own, str) and own else found
 
     def _renamed(self, record: Record, where: str) -> Record:
         if not self.columns:
@@ -101,12 +108,22 @@ class Reading:
                 made[name] = [{"role": "assistant", "content": made[name]}]
         if isinstance(made.get("prompt"), str):
             made["prompt"] = [{"role": "user", "content": made["prompt"]}]
-        for name in ("prompt", "messages", "conversations") if self.system is not None else ():
-            turns: Any = made.get(name)
-            first = turns[0] if isinstance(turns, list) and turns else None
-            if isinstance(first, Mapping) and first.get("role", first.get("from")) != "system":
-                made[name] = [{"role": "system", "content": self.system}, *turns]
-        return made
+        own = self.systems and isinstance(record.get("system"), str) and record["system"]  # the row's own text is put there later
+        return _instructed(made, self.system) if self.system is not None and not own else made
+
+
+def _instructed(record: Record, system: str) -> Record:
+    """A row whose conversation begins with a system message; a prompt that is text becomes a conversation."""
+    made = dict(record)
+    if isinstance(made.get("prompt"), str):
+        made["prompt"] = [{"role": "user", "content": made["prompt"]}]
+    whole = ("messages", "conversations", *(("chosen", "rejected") if made.get("prompt") is None else ()))
+    for name in ("prompt", *whole):
+        turns: Any = made.get(name)
+        first = turns[0] if isinstance(turns, list) and turns else None
+        if isinstance(first, Mapping) and first.get("role", first.get("from")) != "system":
+            made[name] = [{"role": "system", "content": system}, *turns]
+    return made
 
 
 def reading_of(
@@ -126,7 +143,10 @@ def reading_of(
     """
     plain = Reading(None, columns or {}, message or {}, roles or {}, chat, system)
     renamed = [plain._renamed(record, f"{where} row {number}") for number, record in enumerate(first, 1)]
-    return Reading(shape_of(renamed, where, shape), plain.columns, plain.message, plain.roles, chat, system)
+    found = shape_of(renamed, where, shape)
+    fields = {name for row in renamed for name in row} | set(found.gives if found else ())
+    systems = any(isinstance(row.get("system"), str) and row["system"] for row in renamed) and bool(fields & {*SPOKEN})
+    return Reading(found, plain.columns, plain.message, plain.roles, chat, system, systems)
 
 
 def prompt_of(record: Record) -> Any:

@@ -19,8 +19,8 @@ from hookline.errors import DataError
 __all__ = ["Rows", "at", "digest", "joined", "mixed", "seen", "text_of"]
 
 T = TypeVar("T")
-MOST_MIXED = 50_000_000
-"""The maximum number of rows in an epoch of a mixture."""
+MIXED, REPEATED = 1_000_000, 10
+"""An epoch of a mixture has at most this many rows, or this many times the rows of its sources."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ def mixed(parts: Sequence[Rows], weights: Sequence[float], name: str) -> Rows:
     rows of sources that would otherwise have too small a share."""
     scale = max(len(part) / weight for part, weight in zip(parts, weights))
     counts = [max(len(part), round(weight * scale)) for part, weight in zip(parts, weights)]
-    if sum(counts) > MOST_MIXED:
+    if sum(counts) > max(MIXED, REPEATED * sum(map(len, parts))):
         raise DataError(
             f"{name}: an epoch with every row at least once and these weights has {sum(counts):,} rows",
-            "give the small source a smaller weight, or the large one fewer rows: split: train[:100000]",
+            "give the small source a smaller weight, or the large one fewer rows: `split: '[:100000]'`",
         )
     index, first = array("Q"), 0
     for part, count in zip(parts, counts):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 from hookline.batch.stages import Record
@@ -66,7 +67,9 @@ class Shape:
                 f"{where} does not have the shape '{self.name}': {_why(err)}",
                 "correct the row, or name another `shape`",
             ) from None
-        return None if made is None else {**record, **made}
+        if made is None:
+            return None
+        return {name: value for name, value in {**record, **made}.items() if value is not None or name not in made}
 
 
 def shape_of(rows: Sequence[Record], where: str, name: str | None = None) -> Shape | None:
@@ -148,7 +151,7 @@ def dialogue(value: Any) -> bool:
 
 
 def answers(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1 and all(isinstance(item, dict) for item in value)
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 # -- how they become fields
@@ -253,8 +256,8 @@ def _preferred(record: Record) -> Fields:
 
 
 def _best_and_worst(prompt: Any, said: Sequence[str], worth: Sequence[float]) -> Fields | None:
-    """The best and the worst answer; None if all are equal."""
-    if max(worth) == min(worth):
+    """The best and the worst answer; None if all are equal, one is not judged, or there are fewer than two."""
+    if len(said) < 2 or any(one != one for one in worth) or max(worth) == min(worth):
         return None
     return {"prompt": prompt, "chosen": said[worth.index(max(worth))], "rejected": said[worth.index(min(worth))]}
 
@@ -271,10 +274,9 @@ def _rated(record: Record) -> Fields | None:
 
 def _rating(answer: Mapping[str, Any]) -> float:
     named = answer.get("annotations") or {}
-    ratings = [float(one["Rating"] if isinstance(one, dict) else one) for one in named.values()]
-    if not ratings:
-        raise ValueError("an answer has no `annotations` with ratings")
-    return sum(ratings) / len(ratings)
+    ratings = [_number(one["Rating"] if isinstance(one, dict) else one) for one in named.values()]
+    known = [one for one in ratings if one is not None]
+    return sum(known) / len(known) if known else nan
 
 
 def _ranked(record: Record) -> Fields | None:
@@ -320,6 +322,8 @@ SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
         Shape("alpaca", {"instruction": text, "output": text}, ASKED, _alpaca),
+        Shape("alpaca-kto", {"instruction": text, "output": text, "kto_tag": number}, (*ASKED, "label"),
+              lambda r: {**_alpaca(r), "label": bool(_number(r["kto_tag"]))}),
         Shape("alpaca-pairs", {"instruction": text, "chosen": text, "rejected": text}, COMPARED, _instructed_pair),
         Shape("question-answer", {"question": text, "answer": text}, ASKED,
               lambda r: {"prompt": r["question"], "completion": r["answer"]}),

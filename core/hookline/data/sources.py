@@ -110,19 +110,24 @@ class Catalogue:
         if is_task(name):
             task, split = task_and_split(name, self.loose)
             return [(f"{name} row {i}", row) for i, row in enumerate(islice(task.rows(split), FIRST), 1)]
-        spec, _ = self._spec(name)
+        spec, held = self._spec(name)
+        heads = [(part, self._head(spec, part)) for part in spec.path]
+        if all(len(some) < FIRST for _, some in heads):  # these are all rows
+            return list(islice(self.rows(name).placed(), FIRST))
         found: list[tuple[str, Record]] = []
-        for part in spec.path:
-            if is_task(part.path):
-                some = self.first(part.path)
-                reading = self._reading(spec, part, [row for _, row in some], part.path)
-            else:
-                place = self._places(spec, part)[0].places[0]
-                some = [(f"{place.name} row {i}", row) for i, row in enumerate(_first(place), 1)]
-                reading = self._reading(spec, part, [row for _, row in some], place.name)
+        for part, some in heads:
+            reading = self._reading(spec, part, [row for _, row in some], part.path)
             read = ((where, reading(row, where)) for where, row in some)
             found += [(where, row) for where, row in read if row is not None and not _unwanted(row, spec, where)]
-        return found
+        return [(where, row) for where, row in found if not held or _held(row, spec) is (held == "heldout")]
+
+    def _head(self, spec: DataSpec, part: Part) -> list[tuple[str, Record]]:
+        """The first rows of a source as they stand in its first file; all of them if they are fewer than FIRST."""
+        if is_task(part.path):
+            return self.first(part.path)
+        places = self._places(spec, part)[0].places
+        some = [(f"{places[0].name} row {i}", row) for i, row in enumerate(_first(places[0]), 1)]
+        return some if len(places) == 1 or len(some) == FIRST else [*some, *(some * FIRST)][:FIRST]
 
     def decided(self, name: str) -> str:
         """How the rows of a data name are read, where that is not plain from the name; empty where it is."""
@@ -175,6 +180,8 @@ class Catalogue:
 
     def _spec(self, name: str) -> tuple[DataSpec, str]:
         """How the data of a name is read, and which of its splits is asked for."""
+        if not name:
+            raise DataError("an empty text is not the name of data", "give a path, or builtin:NAME/SPLIT")
         head, _, split = name.partition("/")
         if head in self.named:
             spec = self.named[head]
@@ -241,10 +248,10 @@ def _kept(rows: Rows, spec: DataSpec, held: str) -> Rows:
     for i, (where, record) in enumerate(rows.placed()):
         reason = _unwanted(record, spec, where)
         if not reason and (spec.unique or held):
-            prompt = hashlib.sha256(json.dumps(prompt_of(record), sort_keys=True, default=str).encode()).digest()
+            prompt = _hash(record)
             if spec.unique and prompt in prompts:
                 reason = "repeat a prompt"
-            elif held and (int.from_bytes(prompt[:8], "big") < spec.heldout * 2**64) is not (held == "heldout"):
+            elif held and _held(record, spec) is not (held == "heldout"):
                 continue
             prompts.add(prompt) if spec.unique else None
         if reason:
@@ -254,6 +261,15 @@ def _kept(rows: Rows, spec: DataSpec, held: str) -> Rows:
     notes = [f"{rows.name}: {count} of {len(rows)} rows {reason} and were left out" for reason, count in left.items()]
     says = f"{spec.model_dump_json(include={'filter', 'unique', 'heldout'})} {held}"
     return seen(rows, index, says, notes=notes)
+
+
+def _hash(record: Record) -> bytes:
+    return hashlib.sha256(json.dumps(prompt_of(record), sort_keys=True, default=str).encode()).digest()
+
+
+def _held(record: Record, spec: DataSpec) -> bool:
+    """Whether a row belongs to the held-out share."""
+    return int.from_bytes(_hash(record)[:8], "big") < spec.heldout * 2**64
 
 
 def _unwanted(record: Record, spec: DataSpec, where: str) -> str:

@@ -30,6 +30,7 @@ from hookline.world.world import TIMEOUT, World, together
 __all__ = [
     "begin",
     "complete",
+    "explain",
     "finished_phase",
     "fresh_directory",
     "open_finished",
@@ -58,6 +59,15 @@ def plan(
         return make_plan(parsed, document, plugins)
     begun = Run.read(out)
     return make_plan(parsed, document, plugins, begun.experiment, kept=str(begun.directory / FUNCTIONS))
+
+
+def explain(experiment: Source, overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Plan:
+    """What `hookline explain` shows: which component answers which hook, checked as at the start of a run.
+
+    experiment, overrides, plugins: as for `run`. No weights are loaded, and of data only the first rows are read. Raises
+    what `run` would raise about the experiment: ExperimentError, DataError, PluginError.
+    """
+    return plan(experiment, overrides, plugins)
 
 
 @beside_event_loops

@@ -15,7 +15,7 @@ from torch import Tensor
 from hookline.batch.laid import lay
 from hookline.batch.stages import Batch
 from hookline.contract.family import Decoding, Family
-from hookline.errors import ExperimentError, cause
+from hookline.errors import ExperimentError, HooklineError, cause
 from hookline.models.folder import check_folder
 
 __all__ = ["Causal", "quiet", "sequences"]
@@ -59,6 +59,8 @@ class Causal(Family):
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
+        except HooklineError:  # e.g. of another rank
+            raise
         except Exception as err:
             why = next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)
             raise ExperimentError(

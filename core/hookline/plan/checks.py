@@ -22,7 +22,7 @@ from hookline.plan.code import kept_files_differ_in_name, rewards_find_their_col
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
-from hookline.registry.construct import construct, source_of
+from hookline.registry.construct import source_of
 from hookline.registry.slot import Slot
 from hookline.tokens.encode import Encoding
 from hookline.tokens.peek import stand_in
@@ -83,7 +83,7 @@ def _read_first(plan: Plan, slot: Slot, name: str) -> None:
     rows = plan.catalogue.first(name)
     try:
         tokenizer = stand_in(plan.experiment.tokenizer, plan.experiment.model.path, [record for _, record in rows])
-        reader = construct(slot.cls, slot.config, str(slot.offer))
+        reader = slot.component
     except HooklineError:
         return  # other laws report what is wrong with the tokenizer or the component
     try:

@@ -128,9 +128,13 @@ class ChatTemplate:
         ids, places = self.encode(text)
         whole = _Whole(text, ids, places)
         every = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
-        asked = [turn for turn in every if turn >= since][-1 if learn == "last" else 0 :]
+        asked = [turn for turn in every if turn >= since and _is_learned(messages[turn])][-1 if learn == "last" else 0 :]
         if not asked:
-            raise DataError(f"{where} has no message of an assistant to learn from", "leave the row out")
+            speakers = ", ".join(dict.fromkeys(str(message["role"]) for message in messages))
+            raise DataError(
+                f"{where} has no message of an assistant to learn from; who speaks: {speakers}",
+                "leave the row out, or say who the assistant is: `roles` in docs/data.md",
+            )
         marked = self._marked(ids, places, marks) if len(marks) == len(every) else None
         if marked is None:
             spans = [self._difference(messages, turn, whole, where, options) for turn in asked]
@@ -143,6 +147,11 @@ class ChatTemplate:
                 raise DataError(
                     f"{where}: message {turn + 1} holds '{self.token(inside)}', a token that ends answers",
                     "write the text without it",
+                )
+            if messages[turn].get("tool_calls") and not messages[turn].get("content") and end - start < 2:
+                raise DataError(
+                    f"{where}: {self.source} leaves out the `tool_calls` of message {turn + 1}, so there is nothing to learn",
+                    "give a template that writes calls, or write the call as text",
                 )
             chosen[start:end] = [True] * (end - start)
         return ids, chosen
@@ -256,6 +265,11 @@ class ChatTemplate:
     def options(self) -> set[str]:
         """The names that the template reads besides the conversation."""
         return {*names(self.text), "documents"} - ALWAYS - set(self.special)
+
+
+def _is_learned(message: Message) -> bool:
+    """Whether a row says that an assistant's turn is not learned: `weight: 0` (OpenAI), `train: false` (axolotl)."""
+    return message.get("weight") not in (0, False) and message.get("train") is not False
 
 
 def _is_text(part: Any) -> bool:

@@ -15,7 +15,7 @@ from hookline.config.experiment import TokenizerSpec
 from hookline.data.sources import Catalogue
 from hookline.errors import HooklineError
 from hookline.storage.folders import look
-from hookline.tokens.encode import encode, is_chat
+from hookline.tokens.encode import encode
 from hookline.tokens.tokenizer import Tokenizer, choices_of
 
 __all__ = ["as_seen", "stand_in", "usual_lengths"]
@@ -40,25 +40,11 @@ def usual_lengths(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> tupl
     return fmean(prompts), fmean(answers) if answers else 0.0, max(map(len, whole)) or 1
 
 
-def as_seen(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> str:
-    """The first row of a data name as the model sees it, special tokens included, what is learned in [[ ]]; empty if that
-    is not known."""
-    try:
-        record = next((record for _, record in catalogue.first(name)), None)
-    except (HooklineError, OSError):
-        return ""
-    keys = ("chosen", "completion", "messages", None)
-    found = None if record is None else next(filter(None, (_encoded(tokenizer, record, key) for key in keys)), None)
-    if record is not None and is_chat(record) and (found is None or (not found.answer_ids and "prompt" not in record)):
-        try:
-            encode(tokenizer, record, answer="chosen" if "chosen" in record else "completion", where="the first row")
-        except HooklineError as err:
-            return str(err)
-    if found is None:
-        return ""
-    text = tokenizer.decode(found.prompt_ids, special=True)
-    learned = found.learn or [True] * len(found.answer_ids)
-    for own, some in itertools.groupby(zip(learned, found.answer_ids), key=lambda pair: pair[0]):
+def as_seen(row: Encoded, tokenizer: Tokenizer) -> str:
+    """A row as the model sees it, special tokens included, what is learned in [[ ]]."""
+    text = tokenizer.decode(row.prompt_ids, special=True)
+    learned = row.learn or [True] * len(row.answer_ids)
+    for own, some in itertools.groupby(zip(learned, row.answer_ids), key=lambda pair: pair[0]):
         part = tokenizer.decode([token for _, token in some], special=True)
         text += f"[[{part}]]" if own else part
     return text

@@ -56,6 +56,10 @@ class Data(Command):
     def run(self, out: Out) -> int:
         if self.config.verb == "convert":
             return self._convert(out)
+        if self.config.longest and not self.config.model:
+            raise ExperimentError("--longest counts tokens, which needs --model", "name the model's folder")
+        if self.config.to:
+            raise ExperimentError(f"`{self.config.verb}` writes no file, so --to does nothing", "leave --to out")
         if self.config.file:
             raise ExperimentError(f"`{self.config.verb}` writes no file", "leave FILE out")
         return self._inspect(out) if self.config.verb == "inspect" else self._validate(out)

@@ -189,7 +189,7 @@ class Init(Command):
         except OSError as err:
             raise DataError(f"{c.file} cannot be written: {err.strerror}", "choose another file") from None
         try:
-            plan = hookline.plan(target)
+            plan = hookline.explain(target)
         except HooklineError as err:
             target.unlink()
             err.message = f"nothing was written: {err.message}"
