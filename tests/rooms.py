@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUDGET = {
     "real": 50, "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30,
     "resume": 20, "compare": 20,
-    "trackers": 20, "pages": 15, "rewards": 9, "data": 8, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
+    "trackers": 20, "pages": 15, "data": 15, "rewards": 9, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
 
@@ -35,7 +35,7 @@ TESTS = {
     "inference": ["core/test_compared", "core/test_drawing", "core/test_engine_answers"],
     "training": [
         "peers/*",
-        "core/test_engine", "core/test_likelihoods", "core/test_master_copies", "core/test_muon", "core/test_schedule",
+        "core/test_engine", "core/test_likelihoods", "core/test_master_copies", "core/test_muon", "core/test_packing", "core/test_schedule",
         "core/test_state",
     ],
     "plan": ["badinput/test_combinations", "badinput/test_config*"],

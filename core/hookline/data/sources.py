@@ -122,7 +122,7 @@ class Catalogue:
         return [(where, row) for where, row in found if not held or _held(row, spec) is (held == "heldout")]
 
     def _head(self, spec: DataSpec, part: Part) -> list[tuple[str, Record]]:
-        """The first rows of a source as they stand in its first file; all of them if they are fewer than FIRST."""
+        """The first rows of a source in its first file; all of them if they are fewer than FIRST."""
         if is_task(part.path):
             return self.first(part.path)
         places = self._places(spec, part)[0].places
