@@ -11,6 +11,7 @@ import pytest
 import hookline
 from hookline.cli import main
 from hookline.errors import DataError
+from hookline.study.dataset import Finding
 
 ASK = [{"question": f"What is {i} + {i}?", "answer": str(2 * i), "level": i % 3} for i in range(30)]
 
@@ -138,3 +139,18 @@ def test_convert_writes_the_shapes_of_other_tools(tmp_path: Path, capsys: pytest
     assert record["conversations"] == [{"from": "human", "value": "What is 3 + 3?"}, {"from": "gpt", "value": "6"}]
     text = said(capsys, "convert", path, str(tmp_path / "x.jsonl"), "--to", "sharegbt", code=3)
     assert "did you mean 'sharegpt'" in text
+
+
+def test_validate_holds_every_row_to_what_the_first_one_is_for(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None}, {"prompt": "c"}])
+    assert [(one.what, one.rows, one.error) for one in hookline.validate_data(path)[1]] == [
+        ("has no 'completion', unlike the first row", 2, True)
+    ]
+    row = {"prompt": "a", "completion": "b", "label": True}
+    path = lines(tmp_path / "b.jsonl", [row, {**row, "label": "yes"}, {**row, "label": None}])
+    assert hookline.validate_data(path)[1][0] == Finding(
+        "has a `label` that is not true, false or a number", 2, f"{path} row 2", True
+    )
+    tied = {"prompt": "a", "response_0": "b", "response_1": "c", "better_response_id": 0}
+    path = lines(tmp_path / "c.jsonl", [tied, {**tied, "better_response_id": 0.5}])
+    assert any("1 of 2 rows prefer no answer" in one.what for one in hookline.validate_data(path)[1])

@@ -131,8 +131,13 @@ def validate_data(
     tokenizer = _tokenizer(model)
     limit = longest or _context(model)
     seen = _Seen()
+    first = found.records[0]
+    for note in found.notes:
+        seen.say(note, name)
     for where, record in found.placed():
-        _check(seen, record, where, tokenizer, limit)
+        _check(seen, record, where, _kind(first), tokenizer, limit)
+        if first.get("label") is not None and not isinstance(record.get("label"), bool | int | float):
+            seen.say("has a `label` that is not true, false or a number", where, error=True)
     seen.labels()
     for other in catalogue.others(asked):
         seen.leaks(other)
@@ -207,13 +212,20 @@ class _Seen:
         return sorted(every, key=lambda one: (not one.error, -one.rows))
 
 
-def _check(seen: _Seen, record: Record, where: str, tokenizer: Tokenizer | None, limit: int | None) -> None:
+def _check(
+    seen: _Seen, record: Record, where: str, kind: str, tokenizer: Tokenizer | None, limit: int | None
+) -> None:
+    """Check a row. kind: what the first row is for, and so the others."""
     seen.row(record, where)
-    kind = _kind(record)
-    if not kind:
+    has = _kind(record)
+    if not has or not kind:
         seen.say("has no field that training reads", where, error=True)
         return
     asked = ASKED.get(kind, (None,))
+    if has != kind and not (kind == "prompts" and has == "answers"):
+        lost = next((name for name in asked if name and record.get(name) is None), kind)
+        seen.say(f"has no '{lost}', unlike the first row", where, error=True)
+        return
     if kind == "preferences" and record["chosen"] == record["rejected"]:
         seen.say("compares identical answers, which are left out", where)
     for name in asked:
