@@ -14,7 +14,7 @@ import pytest
 
 import hookline
 from hookline.config import yaml
-from hookline.data import sources
+from hookline.data import source
 from hookline.data.sources import Catalogue
 from hookline.models import folder
 from hookline.storage import folders, trees
@@ -95,7 +95,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     pairs = [{"prompt": words[i % 14], "chosen": words[i * 5 % 14], "rejected": words[i * 3 % 14]} for i in range(8)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     monkeypatch.setattr(folders, "_verified", {})
-    monkeypatch.setattr(sources, "_known", {})
+    monkeypatch.setattr(source, "_known", {})
     OPENED.clear()
     OPENED.watching = True
     yield OPENED
@@ -119,7 +119,7 @@ def calls_of(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[Any
 def test_every_file_is_opened_once_and_every_input_hashed_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     digests, hashed, verified = (
         calls_of(monkeypatch, place, name)
-        for place, name in ((sources, "digest"), (folders, "file_hash"), (folders, "_verify"))
+        for place, name in ((source, "digest"), (folders, "file_hash"), (folders, "_verify"))
     )
     hookline.run(written(PHASES), out="run")
     assert {"once.yaml", "words.jsonl", "pairs.jsonl", "run/phases/comparisons/data.jsonl"} <= opened.keys()

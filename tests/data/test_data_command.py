@@ -154,3 +154,19 @@ def test_validate_holds_every_row_to_what_the_first_one_is_for(tmp_path: Path) -
     tied = {"prompt": "a", "response_0": "b", "response_1": "c", "better_response_id": 0}
     path = lines(tmp_path / "c.jsonl", [tied, {**tied, "better_response_id": 0.5}])
     assert any("1 of 2 rows prefer no answer" in one.what for one in hookline.validate_data(path)[1])
+
+
+def test_validate_finds_words_that_the_tokenizer_does_not_know(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import models, pre_tokenizers
+
+    inner = Inner(models.WordLevel({"<eos>": 0, "<unk>": 1, "open": 2, "close": 3}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.add_special_tokens(["<eos>", "<unk>"])
+    (tmp_path / "model").mkdir()
+    inner.save(str(tmp_path / "model" / "tokenizer.json"))
+    about = {"eos_token": "<eos>", "unk_token": "<unk>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(about))
+    path = lines(tmp_path / "a.jsonl", [{"prompt": "open", "completion": "close"}, {"prompt": "open", "completion": "zebra"}])
+    _, findings = hookline.validate_data(path, model=tmp_path / "model")
+    assert [(one.what, one.rows) for one in findings] == [("has words that the tokenizer does not know", 1)]

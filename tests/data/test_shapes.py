@@ -294,7 +294,7 @@ def test_one_answer_without_a_rating_leaves_its_row_out_and_not_the_file(tmp_pat
     ("options", "words"),
     [
         ({"filter": {"lang": "fr"}}, "0 of 6 rows are usable"),
-        ({"split": "[99:]"}, "0 of 0 rows are usable"),
+        ({"split": "[99:]"}, "the part of its rows that `split` names is empty"),
         ({"heldout": 0.999}, "none of 6 rows is in this part"),
     ],
 )

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
 from hookline import DataError, Format, PluginError
+from hookline.config.data import Reads
 from hookline.data import shapes
 from hookline.data.reading import reading_of
 from hookline.data.writing import SHAPES, shaped
@@ -419,7 +420,7 @@ def test_a_shaped_row_says_the_same_when_it_is_read_again(shape: str, data: Any)
     row = data.draw(WHICH[shape])
     assume(shape != "question-answer" or isinstance(row["prompt"], str) or len(row["prompt"]) == 1)
     made = json.loads(json.dumps(shaped(row, shape, "rows.jsonl row 1")))
-    found = reading_of([made], "rows.jsonl")(made, "rows.jsonl row 1")
+    found = reading_of([made], "rows.jsonl", Reads())(made, "rows.jsonl row 1")
     assert found is not None
     assert alike(found) == alike(row)
     assert {name: found[name] for name in ("id", "source") if name in row} == {

@@ -88,9 +88,9 @@ def _tokenizer(plan: Plan) -> Iterator[str]:
     spec, path = plan.experiment.tokenizer, plan.experiment.model.path
     if spec and spec.train:
         return
-    from hookline.tokens.tokenizer import Tokenizer, choices_of
+    from hookline.tokens.peek import stand_in
 
-    made = Tokenizer.load(Path((spec.path if spec else path) or ""), choices_of(spec))
+    made = stand_in(spec, path, ())
     for text in made.decided:
         yield f"tokenizer  {text}"
     yield from itertools.islice(_first_rows(plan, made), 1)
@@ -101,7 +101,7 @@ def _first_rows(plan: Plan, tokenizer: Tokenizer) -> Iterator[str]:
     from hookline.batch.encoded import Encoded
     from hookline.contract.fields import marked
     from hookline.tokens.encode import Encoding
-    from hookline.tokens.peek import as_seen
+    from hookline.tokens.peek import pieces
 
     for slot in plan.every():
         for name in marked(slot.config, "data").values():
@@ -109,7 +109,8 @@ def _first_rows(plan: Plan, tokenizer: Tokenizer) -> Iterator[str]:
                 read = slot.component.read_row(Encoding(tokenizer), record, where)
                 row = read[0] if isinstance(read, list) and read else read
                 if isinstance(row, Encoded):
-                    yield f"first row  {name}: {as_seen(row, tokenizer)!r}"
+                    text = "".join(f"[[{part}]]" if own else part for part, own in pieces(row, tokenizer))
+                    yield f"first row  {name}: {text!r}"
 
 
 def _hooks(phase: PlannedPhase) -> Iterator[tuple[str, str, Slot | None]]:

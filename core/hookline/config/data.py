@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from hookline.contract.fields import Strict
 from hookline.storage.paths import expanded
 
-__all__ = ["DataSpec", "Part", "Wanted"]
+__all__ = ["DataSpec", "Part", "Reads", "Wanted"]
 
 Column = Annotated[str, Field(min_length=1)]
 Plain = str | int | float | bool | None
@@ -39,7 +39,7 @@ class Wanted(Strict):
         return self
 
 
-class _Read(Strict):
+class Reads(Strict):
     """How the rows of files are read."""
 
     split: str | None = None
@@ -63,7 +63,7 @@ class _Read(Strict):
         return value
 
 
-class Part(_Read):
+class Part(Reads):
     """One source of a mixture."""
 
     path: Annotated[str, Field(min_length=1), AfterValidator(expanded)]
@@ -72,7 +72,7 @@ class Part(_Read):
     """The share of this source in an epoch, relative to those of the others. Default: as many rows as it has."""
 
 
-class DataSpec(_Read):
+class DataSpec(Reads):
     """Rows from one source or several."""
 
     path: tuple[Part, ...] = Field(min_length=1)
@@ -109,7 +109,7 @@ class DataSpec(_Read):
             raise ValueError("gives a weight to some sources only; give one to each, or to none")
         return self
 
-    def read(self, part: Part) -> _Read:
+    def reads(self, part: Part) -> Reads:
         """How a source is read: as it says itself, else as the data says."""
-        own = part.model_dump(exclude_defaults=True, exclude={"path", "weight"})
-        return self.model_copy(update=own)
+        named = Reads.model_fields
+        return Reads(**{name: getattr(part if name in part.model_fields_set else self, name) for name in named})

@@ -38,9 +38,8 @@ def entries_of(path: Path) -> Mapping[str, Any]:
     }
 
 
-def entry_of(name: str, path: Path, subset: str | None) -> tuple[Path, dict[str, Any]]:
-    """The file of an entry, and how it is read, in the words of the section `data`."""
-    entries = entries_of(path)
+def entry_of(name: str, path: Path, entries: Mapping[str, Any], subset: str | None) -> tuple[Path, dict[str, Any]]:
+    """The file of one of the entries of a path, and how it is read, in the words of the section `data`."""
     if subset is None and len(entries) > 1:
         raise DataError(f"{name} describes {', '.join(entries)}", f"say which: {name}?subset={next(iter(entries))}")
     chosen = subset if subset is not None else next(iter(entries))
@@ -59,12 +58,11 @@ def entry_of(name: str, path: Path, subset: str | None) -> tuple[Path, dict[str,
     columns = {names.get(key, key): value for key, value in (entry.get("columns") or {}).items()}
     message = {key: tags[tag] for key, tag in (("role", "role_tag"), ("content", "content_tag")) if tag in tags}
     roles = {tags[tag]: role for tag, role in SPEAKERS.items() if tag in tags}
+    file = (path if path.is_dir() else path.parent) / str(entry["file_name"])
     read = {
         "columns": {key: value for key, value in columns.items() if key != value},
         "message": message,
         "roles": roles,
-        "split": entry.get("split") if (path.parent / str(entry["file_name"])).is_dir() else None,
+        "split": entry.get("split") if file.is_dir() else None,
     }
-    return (path if path.is_dir() else path.parent) / str(entry["file_name"]), {
-        key: value for key, value in read.items() if value
-    }
+    return file, {key: value for key, value in read.items() if value}

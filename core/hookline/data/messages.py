@@ -8,7 +8,7 @@ from typing import Any
 
 from hookline.errors import DataError
 
-__all__ = ["Message", "messages_of"]
+__all__ = ["Message", "messages_of", "speaker"]
 
 Message = Mapping[str, Any]
 SENDERS = {
@@ -19,6 +19,12 @@ SENDERS = {
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """The names of what an assistant thinks; templates read one of the first two."""
 MEDIA = ("image", "audio", "video", "file")
+
+
+def speaker(message: Any) -> str | None:
+    """Who speaks in a message, `role` or ShareGPT's `from`, as a role; None where no text says so."""
+    who = message.get("role", message.get("from")) if isinstance(message, Mapping) else None
+    return SENDERS.get(who, who) if isinstance(who, str) else None
 
 
 def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
@@ -94,5 +100,7 @@ def _content(content: Any, role: str, where: str) -> Any:
             return content  # a result that is a list
         else:
             what = f"of type '{kind}'" if "type" in own and kind != "text" else "without text"
-            raise DataError(f"{where} has a part {what}, and rows are text", "leave the row out, or write the part as text")
+            raise DataError(
+                f"{where} has a part {what}, and rows are text", "leave the row out, or write the part as text"
+            )
     return found

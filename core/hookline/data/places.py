@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class Found:
 
 
 def find(
-    name: str, loose: Sequence[Offer] = (), folder: str = "", split: str | None = None, subset: str | None = None
+    name: str, loose: tuple[Offer, ...] = (), folder: str = "", split: str | None = None, subset: str | None = None
 ) -> Found:
     """The files behind a path. Raises DataError where there are none, or several choices.
 
@@ -86,7 +87,10 @@ def find(
     asked = PART.match(split or "")
     if asked is None:
         raise DataError(f"{name}: the split '{shorten(split or '')}' cannot be read", "write `train` or `train[:1000]`")
-    reader, file = (None, name) if os.path.exists(beside(name, folder)) else _named(name, tuple(loose))
+    reader, file = None, name
+    if not os.path.exists(beside(name, folder)):
+        with _naming(name):
+            reader, file = formats.format_and_file(name, loose)
     path = Path(beside(file, folder))
     bounds = asked["start"] or "", asked["stop"] or ""
     if _is_pattern(path):
@@ -102,7 +106,7 @@ def find(
             f"{name} is one file, which has no split '{asked['split']}'", "name a folder, or leave `split` out"
         )
     regular(name, path, folder)
-    return Found((Place(name, path, reader or by_suffix(path, name, tuple(loose))),), *bounds)
+    return Found((Place(name, path, reader or _reader(path, name, loose)),), *bounds)
 
 
 def regular(name: str, path: Path, folder: str = "") -> None:
@@ -128,20 +132,19 @@ def _absent(name: str, path: Path, folder: str) -> str:
     return near.lstrip("; ") or f"give a path, or builtin:NAME/SPLIT (hookline plugins list){begins}"
 
 
-def by_suffix(path: Path, name: str, loose: tuple[Offer, ...]) -> Format:
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Add the data name to the message of a PluginError about a format."""
     try:
+        yield
+    except PluginError as err:
+        err.message = f"{shorten(name, 300)}: {err.message}"
+        raise
+
+
+def _reader(path: Path, name: str, loose: tuple[Offer, ...]) -> Format:
+    with _naming(name):
         return formats.by_suffix(path, name, loose)
-    except PluginError as err:
-        err.message = f"{shorten(name, 300)}: {err.message}"
-        raise
-
-
-def _named(name: str, loose: tuple[Offer, ...]) -> tuple[Format | None, str]:
-    try:
-        return formats.format_and_file(name, loose)
-    except PluginError as err:
-        err.message = f"{shorten(name, 300)}: {err.message}"
-        raise
 
 
 # -- patterns and folders
@@ -151,7 +154,7 @@ def _is_pattern(path: Path) -> bool:
     return any(mark in str(path) for mark in PATTERN) and not os.path.exists(path)
 
 
-def _matching(name: str, path: Path, reader: Format | None, loose: Sequence[Offer]) -> Iterator[Place]:
+def _matching(name: str, path: Path, reader: Format | None, loose: tuple[Offer, ...]) -> Iterator[Place]:
     fixed = next(parent for parent in path.parents if not any(mark in str(parent) for mark in PATTERN))
     found = sorted(fixed.glob(str(path.relative_to(fixed)))) if fixed.is_dir() else []
     files = [one for one in found if one.is_file() and not one.name.startswith(".")]
@@ -161,7 +164,7 @@ def _matching(name: str, path: Path, reader: Format | None, loose: Sequence[Offe
     for file in files:
         shown = os.path.relpath(file) if not os.path.isabs(name) else str(file)
         regular(shown, file)
-        yield Place(shown, file, reader or by_suffix(file, shown, tuple(loose)))
+        yield Place(shown, file, reader or _reader(file, shown, loose))
 
 
 def _below(name: str, path: Path, subset: str) -> Path:
@@ -176,17 +179,16 @@ def _below(name: str, path: Path, subset: str) -> Path:
 
 
 def _folder(
-    name: str, path: Path, reader: Format | None, loose: Sequence[Offer], split: str
+    name: str, path: Path, reader: Format | None, loose: tuple[Offer, ...], split: str
 ) -> tuple[list[Place], str, tuple[str, ...]]:
     """The files of a folder that belong to a split, that split, and the others."""
-    table = formats.by_marks(path, tuple(loose))
+    table = formats.by_marks(path, loose)
     if table and not split:
         return [Place(name, path, reader or table)], "", ()
     splits: dict[str, list[Place]] = {}
-    for file in _files(name, path, loose):
-        shown = f"{name.rstrip('/')}/{file.relative_to(path)}"
-        own = formats.by_marks(file, tuple(loose)) if file.is_dir() else by_suffix(file, shown, tuple(loose))
-        splits.setdefault(split_of(file.relative_to(path)), []).append(Place(shown, file, reader or own))  # type: ignore[arg-type]
+    for file, own in _files(name, path, loose):
+        within = file.relative_to(path)
+        splits.setdefault(split_of(within), []).append(Place(f"{name.rstrip('/')}/{within}", file, reader or own))
     if not splits:
         raise DataError(f"{name}: the folder has no data file", f"it holds {_listed(path)}")
     chosen = _asked(name, split, list(splits)) if split else _usual(name, list(splits))
@@ -202,31 +204,30 @@ def _folder(
     return splits[chosen], chosen, tuple(one for one in splits if one != chosen)
 
 
-def _files(name: str, path: Path, loose: Sequence[Offer]) -> Iterator[Path]:
-    """The data files of a folder, and the folders in it that are one table each, in the order of their names."""
+def _files(name: str, path: Path, loose: tuple[Offer, ...]) -> Iterator[tuple[Path, Format]]:
+    """The data files of a folder, and the folders in it that are one table each, by name, with the formats that read them."""
     seen = 0
     for at, folders, files in os.walk(path):
         here = Path(at)
-        folders[:] = sorted(
-            one for one in folders if not one.startswith(".") and not os.path.exists(here / one / "run.json")
-        )  # a run's own files are not data
-        if len(here.relative_to(path).parts) >= DEEPEST:
-            folders.clear()
-        tables = [one for one in folders if formats.by_marks(here / one, tuple(loose))]
-        yield from (here / one for one in tables)
-        folders[:] = [one for one in folders if one not in tables]
+        within: list[str] = []
+        for folder in sorted(folders):
+            if folder.startswith(".") or os.path.exists(here / folder / "run.json"):  # a run's own files are not data
+                continue
+            table = formats.by_marks(here / folder, loose)
+            if table:
+                yield here / folder, table
+            else:
+                within.append(folder)
+        folders[:] = within if len(here.relative_to(path).parts) < DEEPEST else []
         for file in sorted(files):
             seen += 1
             _few(name, seen)
-            if file not in METADATA and not file.startswith(".") and _is_data(here / file, tuple(loose)):
-                yield here / file
-
-
-def _is_data(file: Path, loose: tuple[Offer, ...]) -> bool:
-    try:
-        return formats.by_suffix(file, file.name, loose) is not None
-    except (DataError, PluginError):
-        return False
+            if file not in METADATA and not file.startswith("."):
+                try:
+                    own = formats.by_suffix(here / file, file, loose)
+                except (DataError, PluginError):
+                    continue  # a file that no format reads is not data
+                yield here / file, own
 
 
 def split_of(file: Path) -> str:
@@ -263,7 +264,9 @@ def _usual(name: str, splits: Sequence[str]) -> str:
         return "train" if "train" in training else training[0]
     shown = ", ".join(repr(one) if one else "files of no split" for one in splits)
     which = f"{name}?split={next(filter(None, splits))}"
-    raise DataError(f"{name} has the splits {shown}", f"say which: {which}{', or name a pattern' if '' in splits else ''}")
+    raise DataError(
+        f"{name} has the splits {shown}", f"say which: {which}{', or name a pattern' if '' in splits else ''}"
+    )
 
 
 def _few(name: str, count: int) -> None:

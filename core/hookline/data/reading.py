@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from hookline.batch.stages import Record
+from hookline.config.data import DataSpec, Reads
+from hookline.data.messages import speaker
 from hookline.data.shapes import Shape, shape_of
 from hookline.errors import DataError
 
@@ -64,15 +67,17 @@ class Reading:
 
     def __call__(self, record: Record, where: str) -> Record | None:
         """The row with Hookline's fields; None for a row that says nothing. Raises DataError for a row of another shape."""
-        found: Record | None = self._renamed(record, where)
-        if found is not None and self.shape:
-            found = self.shape.read(found, where)
-        if found is not None and (self.message or self.roles):
+        renamed = self._renamed(record, where)
+        found = self.shape.read(renamed, where) if self.shape else renamed
+        if found is None:
+            return None
+        if self.message or self.roles:
             found = {**found, **{name: self._spoken(found[name]) for name in SPOKEN if name in found}}
-        if found is not None and self.chat:
-            found = self._messages(found)
-        own = found.get("system") if found is not None and self.systems else None
-        return _instructed(found, own) if found is not None and isinstance(own, str) and own else found
+        if self.chat:
+            found = _as_messages(found)
+        own = found.get("system") if self.systems else None
+        system = own if isinstance(own, str) and own else self.system
+        return _instructed(found, system) if system else found
 
     def _renamed(self, record: Record, where: str) -> Record:
         if not self.columns:
@@ -100,16 +105,15 @@ class Reading:
             own[who] = self.roles.get(own[who], own[who])
         return own
 
-    def _messages(self, record: Record) -> Record:
-        """Text as messages: the prompt is the user's, answers are the assistant's."""
-        made = dict(record)
-        for name in ("completion", "chosen", "rejected"):
-            if isinstance(made.get(name), str):
-                made[name] = [{"role": "assistant", "content": made[name]}]
-        if isinstance(made.get("prompt"), str):
-            made["prompt"] = [{"role": "user", "content": made["prompt"]}]
-        own = self.systems and isinstance(record.get("system"), str) and record["system"]  # the row's own text is put there later
-        return _instructed(made, self.system) if self.system is not None and not own else made
+
+def _as_messages(record: Record) -> Record:
+    """Text as messages: the prompt is the user's, answers are the assistant's."""
+    roles = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
+    made = dict(record)
+    for name, role in roles.items():
+        if isinstance(made.get(name), str):
+            made[name] = [{"role": role, "content": made[name]}]
+    return made
 
 
 def _instructed(record: Record, system: str) -> Record:
@@ -120,45 +124,29 @@ def _instructed(record: Record, system: str) -> Record:
     whole = ("messages", "conversations", *(("chosen", "rejected") if made.get("prompt") is None else ()))
     for name in ("prompt", *whole):
         turns: Any = made.get(name)
-        first = turns[0] if isinstance(turns, list) and turns else None
-        if isinstance(first, Mapping) and first.get("role", first.get("from")) != "system":
+        if isinstance(turns, list) and turns and speaker(turns[0]) not in ("system", None):
             made[name] = [{"role": "system", "content": system}, *turns]
     return made
 
 
-def reading_of(
-    first: Sequence[Record],
-    where: str,
-    *,
-    shape: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    message: Mapping[str, str] | None = None,
-    roles: Mapping[str, str] | None = None,
-    chat: bool = False,
-    system: str | None = None,
-) -> Reading:
+def reading_of(first: Sequence[Record], where: str, how: Reads, spec: DataSpec | None = None) -> Reading:
     """How the rows of a source are read, by its first rows. Raises DataError if that is not clear.
 
-    where: the source, for messages; the rest: as in the section `data` of an experiment.
+    where: the source, for messages; how: what was said about the source; spec: what was said about the data.
     """
-    plain = Reading(None, columns or {}, message or {}, roles or {}, chat, system)
+    plain = Reading(None, how.columns, how.message, how.roles)
     renamed = [plain._renamed(record, f"{where} row {number}") for number, record in enumerate(first, 1)]
-    found = shape_of(renamed, where, shape)
-    fields = {name for row in renamed for name in row} | set(found.gives if found else ())
-    systems = any(isinstance(row.get("system"), str) and row["system"] for row in renamed) and bool(fields & {*SPOKEN})
-    return Reading(found, plain.columns, plain.message, plain.roles, chat, system, systems)
+    systems = any(isinstance(row.get("system"), str) and row["system"] for row in renamed)
+    chat, system = (spec.chat, spec.system) if spec else (False, None)
+    return replace(plain, shape=shape_of(renamed, where, how.shape), chat=chat, system=system, systems=systems)
 
 
 def prompt_of(record: Record) -> Any:
     """What a row asks: its prompt, the messages before the first answer, or its text. Rows with equal prompts belong together."""
     if record.get("prompt") is not None:
         return record["prompt"]
-    both = [record.get(name) for name in ("chosen", "rejected")]
-    whole = next((record[name] for name in ("messages", "conversations") if record.get(name)), both[0])
+    named = ("messages", "conversations", "chosen", "rejected")
+    whole = next((record[name] for name in named if record.get(name)), None)
     if isinstance(whole, list):
-        said = ("assistant", "gpt")
-        answers = [
-            at for at, one in enumerate(whole) if isinstance(one, Mapping) and one.get("role", one.get("from")) in said
-        ]
-        return whole[: answers[0]] if answers else whole
+        return list(takewhile(lambda message: speaker(message) != "assistant", whole))
     return record.get("text", whole)

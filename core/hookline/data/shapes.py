@@ -14,6 +14,7 @@ from math import nan
 from typing import Any
 
 from hookline.batch.stages import Record
+from hookline.data.messages import speaker
 from hookline.errors import DataError, nearest
 
 __all__ = ["FIELDS", "SHAPES", "Shape", "nearly", "shape_of"]
@@ -166,8 +167,8 @@ def assistant(content: str) -> dict[str, str]:
 
 
 def _asked(record: Record, question: str) -> Any:
-    """The prompt of a question, with the turns before it: text, or messages where there is a system text or a history."""
-    before = [{"role": "system", "content": record["system"]}] if record.get("system") else []
+    """The prompt of a question, with the turns before it: text, or messages where there is a history."""
+    before: list[dict[str, str]] = []
     for asked, answered in record.get("history") or ():
         before += [user(asked), assistant(answered)]
     return [*before, user(question)] if before else question
@@ -215,8 +216,7 @@ def _beside(record: Record) -> Fields:
 def _whole(record: Record) -> Fields:
     """A prompt as text beside answers as messages, which may repeat the prompt."""
     prompt, chosen, rejected = record["prompt"], record["chosen"], record["rejected"]
-    first = [turns[0].get("role", turns[0].get("from")) for turns in (chosen, rejected)]
-    if all(who in ("assistant", "gpt") for who in first):
+    if all(speaker(turns[0]) == "assistant" for turns in (chosen, rejected)):
         return {"prompt": [user(prompt)], "chosen": chosen, "rejected": rejected}
     return {"prompt": None, "chosen": chosen, "rejected": rejected}
 
@@ -294,7 +294,9 @@ def _completions(record: Record) -> Fields | None:
     return _best_and_worst(record["context"], said, [-float(one["rank"]) for one in record["completions"]])
 
 
-def _two(first: str, second: str, column: str, tie: float, prompt: str, less: bool = False) -> Callable[[Record], Fields | None]:
+def _two(
+    first: str, second: str, column: str, tie: float, prompt: str, less: bool = False
+) -> Callable[[Record], Fields | None]:
     """Two answers in columns of their own: the second is better where the column is above a tie, or below it (less)."""
 
     def make(record: Record) -> Fields | None:

@@ -15,14 +15,14 @@ from hookline.contract.family import SIDES
 from hookline.contract.fields import marked
 from hookline.contract.kinds import of_phase
 from hookline.contract.metrics import CORE_METRICS, figure_name
-from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, cause, nearest
+from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.models.folder import check_folder, positions
 from hookline.models.load import check_adapter, family_of
 from hookline.plan.code import kept_files_differ_in_name, rewards_find_their_columns
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
 from hookline.plan.slots import Problem
-from hookline.registry.construct import source_of
+from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
 from hookline.tokens.encode import Encoding
 from hookline.tokens.peek import stand_in
@@ -86,12 +86,8 @@ def _read_first(plan: Plan, slot: Slot, name: str) -> None:
         reader = slot.component
     except HooklineError:
         return  # other laws report what is wrong with the tokenizer or the component
-    try:
+    with blame(slot, "read_row"):
         used = [reader.read_row(Encoding(tokenizer), record, where) for where, record in rows]
-    except HooklineError:
-        raise
-    except Exception as err:
-        raise PluginError(f"{slot.offer} failed in read_row: {cause(err)}", f"its source: {source_of(slot.cls)}") from err
     if rows and all(row is None for row in used):
         has = f"they have: {', '.join(rows[0][1])}; to read a column of another name, see `columns` in docs/data.md"
         raise DataError(f"'{slot.instance}' can use none of the first {len(rows)} rows of {name}", has)

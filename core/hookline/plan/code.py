@@ -8,11 +8,11 @@ from contextlib import suppress
 from hookline.batch.stages import Record
 from hookline.contract.component import Component
 from hookline.contract.fields import marked
-from hookline.errors import DataError, HooklineError, PluginError, cause
+from hookline.errors import DataError, HooklineError, PluginError
 from hookline.plan.plan import Plan
 from hookline.plan.slots import Problem
+from hookline.registry.blame import blame
 from hookline.registry.offers import Offer
-from hookline.registry.slot import Slot
 
 __all__ = ["kept_files_differ_in_name", "rewards_find_their_columns"]
 
@@ -29,19 +29,11 @@ def rewards_find_their_columns(plan: Plan) -> Iterator[Problem]:
                     rows = plan.catalogue.first(name)
                 for slot in asked:
                     try:
-                        _check(slot, rows)
+                        with blame(slot, "check_row"):
+                            for where, record in rows:
+                                slot.component.check_row(record, where)
                     except (DataError, PluginError) as err:
                         yield Problem(slot.path, err)
-
-
-def _check(slot: Slot, rows: Sequence[tuple[str, Record]]) -> None:
-    try:
-        for where, record in rows:
-            slot.component.check_row(record, where)
-    except HooklineError:
-        raise
-    except Exception as err:
-        raise PluginError(f"{slot.offer} failed in check_row: {cause(err)}", f"its source: {slot.source}") from err
 
 
 def kept_files_differ_in_name(plan: Plan) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 from hookline.config import rounds
@@ -173,7 +174,7 @@ class Plan:
         behind = [self.catalogue.offers(name) for _, name in self.data()]
         return list(dict.fromkeys([*(slot.offer for slot in self.every()), *chain.from_iterable(behind)]))
 
-    @property
+    @cached_property
     def catalogue(self) -> Catalogue:
-        """Where the experiment's data names lead."""
+        """Where the experiment's data names lead; a name is looked up once for a plan."""
         return Catalogue(self.loose, self.experiment.data, self.experiment.folder)

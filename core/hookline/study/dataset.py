@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from hookline.batch.encoded import Encoded, Record
+from hookline.batch.encoded import Record
 from hookline.config.data import DataSpec
+from hookline.data.messages import speaker
 from hookline.data.reading import prompt_of
 from hookline.data.rows import Rows
 from hookline.data.sources import Catalogue
@@ -22,7 +22,8 @@ from hookline.data.writing import shaped
 from hookline.errors import ExperimentError, HooklineError
 from hookline.files.writing import written
 from hookline.storage.paths import expanded, model_folder
-from hookline.tokens.encode import encode
+from hookline.tokens.encode import answers_of, encode
+from hookline.tokens.peek import pieces
 from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["Finding", "Inspection", "convert_data", "inspect_data", "rows", "validate_data"]
@@ -30,8 +31,6 @@ __all__ = ["Finding", "Inspection", "convert_data", "inspect_data", "rows", "val
 NAME = "data"
 """What the data is called in a section made for one command."""
 ANSWERS = ("chosen", "rejected", "completion")
-ASKED: dict[str, tuple[str | None, ...]] = {"preferences": ("chosen", "rejected"), "answers": ("completion",)}
-"""What rows are for → the fields that are encoded as answers."""
 LOPSIDED = 0.99
 """The share of one label above which the labels tell too little."""
 
@@ -135,7 +134,7 @@ def validate_data(
     for note in found.notes:
         seen.say(note, name)
     for where, record in found.placed():
-        _check(seen, record, where, _kind(first), tokenizer, limit)
+        _check(seen, record, where, first, tokenizer, limit)
         if first.get("label") is not None and not isinstance(record.get("label"), bool | int | float):
             seen.say("has a `label` that is not true, false or a number", where, error=True)
     seen.labels()
@@ -213,15 +212,15 @@ class _Seen:
 
 
 def _check(
-    seen: _Seen, record: Record, where: str, kind: str, tokenizer: Tokenizer | None, limit: int | None
+    seen: _Seen, record: Record, where: str, first: Record, tokenizer: Tokenizer | None, limit: int | None
 ) -> None:
-    """Check a row. kind: what the first row is for, and so the others."""
+    """Check a row, which must be for what the first one is for."""
     seen.row(record, where)
-    has = _kind(record)
+    kind, has = _kind(first), _kind(record)
     if not has or not kind:
         seen.say("has no field that training reads", where, error=True)
         return
-    asked = ASKED.get(kind, (None,))
+    asked = answers_of(first)
     if has != kind and not (kind == "prompts" and has == "answers"):
         lost = next((name for name in asked if name and record.get(name) is None), kind)
         seen.say(f"has no '{lost}', unlike the first row", where, error=True)
@@ -233,7 +232,6 @@ def _check(
             seen.say(f"has an empty '{name}'", where)
     if tokenizer is None or kind == "text":
         return
-    unknown = getattr(tokenizer, "unknown", None)
     for name in asked:
         try:
             row = encode(tokenizer, record, answer=name, where=where)
@@ -243,7 +241,7 @@ def _check(
         if limit is not None and len(row) > limit:
             seen.say(f"is longer than {limit} tokens", where)
             return
-        if unknown is not None and unknown in (*row.prompt_ids, *row.answer_ids):
+        if tokenizer.unknown is not None and tokenizer.unknown in (*row.prompt_ids, *row.answer_ids):
             seen.say("has words that the tokenizer does not know", where)
 
 
@@ -281,7 +279,7 @@ def _sizes(record: Record, tokenizer: Tokenizer | None, where: str) -> Iterator[
         yield "answer", len(tokenizer.encode(text)) if tokenizer else len(str(text))
     if kind in ("", "text"):
         return
-    names = ASKED.get(kind, (None,))
+    names = answers_of(record)
     if tokenizer is None:
         yield "prompt", _characters(prompt_of(record))
         for answer in ANSWERS:
@@ -305,16 +303,7 @@ def _example(record: Record, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     kind = _kind(record)
     if kind in ("", "text"):
         return [(str(record.get("text", "")), True)]
-    name = {"preferences": "chosen", "answers": "completion"}.get(kind)
-    return pieces(encode(tokenizer, record, answer=name, where="the first row"), tokenizer)
-
-
-def pieces(row: Encoded, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """A row as text, in pieces, each with whether it is learned."""
-    learned = [False] * len(row.prompt_ids) + list(row.learn or [True] * len(row.answer_ids))
-    ids = [*row.prompt_ids, *row.answer_ids]
-    grouped = groupby(zip(learned, ids), key=lambda pair: pair[0])
-    return [(tokenizer.decode([token for _, token in some], special=True), own) for own, some in grouped]
+    return pieces(encode(tokenizer, record, answer=answers_of(record)[0], where="the first row"), tokenizer)
 
 
 def _type(value: Any) -> str:
@@ -333,7 +322,7 @@ def _types(counts: Counter[str], rows: int) -> str:
 def _speakers(record: Record) -> Iterator[str]:
     for value in record.values():
         for one in value if isinstance(value, list) else ():
-            if isinstance(one, Mapping) and isinstance(who := one.get("role", one.get("from")), str):
+            if who := speaker(one):
                 yield who
 
 

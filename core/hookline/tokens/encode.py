@@ -15,7 +15,7 @@ from hookline.errors import DataError
 from hookline.tokens.chat import ChatTemplate
 from hookline.tokens.tokenizer import Tokenizer
 
-__all__ = ["Encoding", "encode", "encode_turn", "is_chat"]
+__all__ = ["Encoding", "answers_of", "encode", "encode_turn", "is_chat"]
 
 NOT_READ = ("images",)
 """Fields of vision data that text cannot represent."""
@@ -80,6 +80,14 @@ def encode(
             f"shorten it, {'lower max_new_tokens, ' if new_tokens else ''}build a longer context, or set `overlong: leave-out`",
         )
     return encoded
+
+
+def answers_of(record: Record) -> tuple[str | None, ...]:
+    """The fields that hold a row's answers, as `encode` is asked for them: two that are compared, one, or None for a prompt."""
+    if all(record.get(name) is not None for name in COMPARED):
+        return COMPARED
+    whole = any(record.get(name) is not None for name in ("completion", *WHOLE))
+    return ("completion",) if whole else (None,)
 
 
 def is_chat(record: Record, answer: str | None = None) -> bool:

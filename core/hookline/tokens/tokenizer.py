@@ -176,9 +176,15 @@ class Tokenizer:
     @functools.cached_property
     def _control(self) -> frozenset[int]:
         """The ids of special tokens that text must not become."""
-        unknown = getattr(self.inner.model, "unk_token", None)
         special = {i for i, token in self.inner.get_added_tokens_decoder().items() if token.special}
-        return frozenset({*special, *self.ends} - {self.inner.token_to_id(unknown) if unknown else None})
+        return frozenset({*special, *self.ends} - {self.unknown})
+
+    @functools.cached_property
+    def unknown(self) -> int | None:
+        """The id that words without a token become; None if every text has tokens."""
+        token = getattr(self.inner.model, "unk_token", None)
+        found: int | None = self.inner.token_to_id(token) if token else None
+        return found
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each of many texts; faster than calling `encode` for each."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from dataclasses import replace
 from typing import Literal
 
@@ -23,6 +22,7 @@ from hookline import (
     Rollout,
     hookimpl,
 )
+from hookline_plugins.rollouts.fitting import fitting
 
 
 class Dataset(Component):
@@ -48,23 +48,16 @@ class Dataset(Component):
         source = ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
         self.row = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
-        self.rows, empty = array("q"), 0
-        for i in range(len(source)):
+        silent: set[int] = set()
+
+        def looked_at(i: int) -> Encoded:
             row = self.row(i)
-            if len(row) <= longest:
-                self.rows.append(i)
-                empty += len(row.answer_ids) == 1
-        if not self.rows:
-            raise DataError(
-                f"{source.name}: 0 of {len(source)} rows fit into {longest} tokens",
-                "raise `longest`, or build the model with a longer context",
-            )
-        if len(self.rows) < len(source):
-            left = len(source) - len(self.rows)
-            ctx.run.notice(
-                f"{source.name}: {left} of {len(source)} rows are longer than {longest} tokens and were left out"
-            )
-        if empty:
+            if len(row.answer_ids) == 1:
+                silent.add(i)
+            return row
+
+        self.rows = fitting(ctx, source, looked_at, longest)
+        if empty := len(silent.intersection(self.rows)):
             ctx.run.notice(
                 f"{source.name}: {empty} of {len(self.rows)} rows have an empty completion; they teach only to end at once"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +12,6 @@ from hookline import (
     Completions,
     Component,
     Context,
-    DataError,
     DataName,
     Encoded,
     Encoder,
@@ -24,6 +22,7 @@ from hookline import (
     Sampling,
     hookimpl,
 )
+from hookline_plugins.rollouts.fitting import fitting
 
 
 class Generate(Component):
@@ -74,17 +73,7 @@ class Generate(Component):
             )
         room = min(self.config.longest or positions, positions - new)
         self.prompt = source.made(lambda record, where: self.read_row(ctx, record, where, room))
-        self.prompts = array("q", (i for i in range(len(source)) if len(self.prompt(i)) <= room))
-        left = len(source) - len(self.prompts)
-        if not self.prompts:
-            raise DataError(
-                f"{source.name}: 0 of {len(source)} prompts fit into {room} tokens",
-                "raise `longest`, or set `overlong: truncate`",
-            )
-        if left:
-            ctx.run.notice(
-                f"{source.name}: {left} of {len(source)} prompts are longer than {room} tokens and were left out"
-            )
+        self.prompts = fitting(ctx, source, self.prompt, room, "prompts")
 
     def read_row(self, ctx: Encoder, record: Record, where: str, room: int | None = None) -> Encoded:
         c, longest = self.config, room or self.config.longest

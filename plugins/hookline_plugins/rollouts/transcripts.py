@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import replace
 
 import torch
@@ -21,6 +20,7 @@ from hookline import (
     Rollout,
     hookimpl,
 )
+from hookline_plugins.rollouts.fitting import fitting
 
 
 class Transcripts(Component):
@@ -41,17 +41,7 @@ class Transcripts(Component):
         source = ctx.rows(self.config.path)
         longest = ctx.role_named("policy").context
         self.row = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
-        self.rows = array("q", (i for i in range(len(source)) if len(self.row(i)) <= longest))
-        left = len(source) - len(self.rows)
-        if not self.rows:
-            raise DataError(
-                f"{source.name}: 0 of {len(source)} episodes fit into {longest} tokens",
-                "build the model with a longer context",
-            )
-        if left:
-            ctx.run.notice(
-                f"{source.name}: {left} of {len(source)} episodes are longer than {longest} tokens and were left out"
-            )
+        self.rows = fitting(ctx, source, self.row, longest, "episodes")
 
     def read_row(self, ctx: Encoder, record: Record, where: str, longest: int | None = None) -> Encoded:
         turns = record.get("turns")
