@@ -29,9 +29,10 @@ def test_the_page_from_top_to_bottom(
     [command] = blocks("sh")
     assert main(command.split()[1:]) == 0
     assert "seed 2" in capsys.readouterr().out
-    [code] = blocks("python")
+    about_answers, code = blocks("python")
     done: dict[str, Any] = {}
     exec(code, done)
+    exec(about_answers, done)
     assert done["again"]["equal"]
     assert done["found"].keys() == {"evaluation", "figure", "value", "low", "high", "rows"}
     assert {"model.safetensors", "tokenizer.json"} <= {path.name for path in Path("my-model").iterdir()}

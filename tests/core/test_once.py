@@ -23,6 +23,7 @@ from hookline.study import sweep
 MAY_BE_READ_AGAIN = {
     "metrics.jsonl": "the run's own: cut to the newest save at the start, synced to the disk at each save",
     "evaluations.jsonl": "the same",
+    "completions.jsonl": "the same",
     "comparisons.jsonl": "the run's own: judgements that are being collected; copied into the phase when it ends",
     ".run.json.aside": "the run's own: written anew, and synced, for each thing that is noted",
     "config.json": "of a model folder, for each role that is made from it",

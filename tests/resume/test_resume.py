@@ -149,6 +149,7 @@ def outcome(out: Path) -> dict[str, Any]:
     return {
         "rows": [{key: value for key, value in row.items() if key != "timings"} for row in lines("metrics.jsonl")],
         "evaluations": lines("evaluations.jsonl"),
+        "completions": lines("completions.jsonl"),
         "comparisons": {p.parent.name: p.read_text() for p in sorted(out.glob("phases/*/data.jsonl"))},
         "weights": {
             p.parent.name: json.loads(p.read_text())["weights"] for p in sorted(out.glob("phases/*/manifest.json"))

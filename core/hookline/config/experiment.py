@@ -173,6 +173,15 @@ class Save(Strict):
     """Also keep the weights with the highest, or the lowest, value of a figure."""
 
 
+class Completions(Strict):
+    """Answers of training that are kept, with their rewards."""
+
+    every: int = Field(10, ge=0)
+    """Steps between those whose answers are kept, besides the first; ten times as many after 100 of them. 0 keeps none."""
+    rows: int = Field(4, ge=1)
+    """How many answers of such a step are kept."""
+
+
 class _Loop(Strict):
     """The fields of a phase besides its components."""
 
@@ -201,6 +210,8 @@ class Phase(_Sections):
 
     evaluate: tuple[Evaluation, ...] = ()
     save: Save = Save()
+    completions: Completions = Completions()
+    """Which answers of training are written to completions.jsonl, shown by trackers and in the report."""
     patience: int = Field(20, ge=1)
     """The run stops after this many steps in a row without any difference in reward: they give nothing to learn from.
 
@@ -290,6 +301,7 @@ def completed(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved experiment, possibly written by an earlier release; sections added since then have their defaults."""
     absent: dict[str, Any] = {kind.section: [] if kind.many else None for kind in of_phase() if not kind.required}
     absent |= {kind.section: Use(use=kind.default).model_dump(mode="json") for kind in of_phase() if kind.default}
+    absent["completions"] = Completions().model_dump(mode="json")
     phases = resolved.get("phases")
     whole = isinstance(phases, list) and all(isinstance(phase, Mapping) for phase in phases)
     return {"data": {}, "folder": "", **resolved, "phases": [{**absent, **phase} for phase in phases or ()]} if whole else dict(resolved)

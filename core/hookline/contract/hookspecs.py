@@ -128,6 +128,21 @@ class TrackerSpecs:
         raise NotImplementedError
 
     @hookspec
+    def hookline_completions(
+        self, run: Run, phase: str, step: int, completions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """A few answers of a training step, before the step's row; which ones, the phase's `completions` says.
+
+        Each is a flat mapping, as one line of completions.jsonl: `row`, `phase`, `step`, `sample`, `group`, `prompt`,
+        `completion`, `tokens` (those that the policy chose), `finish_reason` (`stop`, `length`, or `recorded` for a row
+        that was read from data), `source`, `reward` (weighted, summed, and changed by wrappers), `reward/NAME` for each
+        named reward before its weight, and `advantage`, the mean over the chosen tokens. `reward` and `advantage` are
+        None where the phase has none. With several processes these are rows of rank 0. `run.completions()` returns all
+        of a run: after a resume, those up to the newest save.
+        """
+        raise NotImplementedError
+
+    @hookspec
     def hookline_run_finished(self, run: Run, status: str) -> None:
         """The run ends: `finished`, `stopped` or `failed`. Trackers write their files to `run.directory`.
 

@@ -46,6 +46,9 @@ class Run(Protocol):
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
 
+    def completions(self) -> list[dict[str, Any]]:
+        """Every kept answer of training, oldest first, each as `hookline_completions` describes it."""
+
     def seconds_left(self) -> dict[str, float]:
         """Phase → estimated seconds left, from the steps so far or from an earlier run in the same parent directory.
 

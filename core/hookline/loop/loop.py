@@ -14,7 +14,7 @@ import torch
 from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.metrics import figure_name
 from hookline.errors import Stopped
-from hookline.loop import guards
+from hookline.loop import completions, guards
 from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
 from hookline.loop.context import PhaseContext
@@ -161,12 +161,19 @@ class PhaseLoop:
                 batch = hooks.advantage(ctx, batch)
         if phase.feedback and isinstance(batch, Scored):
             self._collect(batch)
+        self._keep_completions(batch)
         if phase.update:
             guards.policy_age(phase, batch, self.phase.roles["policy"].version)
             with _timed(metrics, "update"):
                 for name, value in hooks.update(ctx, batch).items():
                     metrics.add(name, value, who=f"'{phase.update.instance}'")
         return guards.count(batch, metrics)
+
+    def _keep_completions(self, batch: Rollout) -> None:
+        """Write a few answers of this step, if it is one whose answers are kept; before the update, which may fail."""
+        spec, step = self.spec.completions, self.phase.scope.step + 1
+        if len(batch) and self.session.world.leads and completions.due(step, spec):
+            self.session.commit_completions(self.spec.name, step, completions.shown(batch, spec.rows))
 
     def score(self, ctx: PhaseContext, rollout: Rollout) -> Scored:
         """The core's answer to hookline_score: call every named reward, drop unjudged rows, weigh and sum the rest."""

@@ -48,6 +48,11 @@ class Session:
         self.run.commit_samples(phase, step, name, samples)
         self.trackers.tell("samples", phase=phase, step=step, name=name, samples=samples)
 
+    def commit_completions(self, phase: str, step: int, completions: Sequence[Mapping[str, Any]]) -> None:
+        """Write a few answers of a training step, then tell the trackers."""
+        entries = self.run.commit_completions(phase, step, completions)
+        self.trackers.tell("completions", phase=phase, step=step, completions=entries)
+
     def close(self) -> None:
         """Close the trackers."""
         if self._told in changed:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hookline.errors import CheckpointError
+from hookline.errors import CheckpointError, a
 from hookline.storage.folders import verify, write_error
 from hookline.storage.lines import append, rewrite, whole_lines
 from hookline.world.world import World
 
-__all__ = ["Directory"]
+__all__ = ["Directory", "about_of", "json_of"]
 
 JOURNAL = "journal.jsonl"
 
@@ -115,3 +115,28 @@ class Directory:
             if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])
         ]
         return sorted(found, key=lambda p: p.name, reverse=True)
+
+
+def about_of(directory: Path) -> dict[str, Any]:
+    """What run.json holds."""
+    about = json_of(directory / "run.json")
+    missing = [key for key in ("id", "data", "plugins") if key not in about]
+    if missing:
+        raise CheckpointError(
+            f"{directory / 'run.json'} lacks '{missing[0]}'", "the run directory is damaged; restore the file"
+        )
+    return about
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run. Raises CheckpointError if it cannot be read."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {a(type(found).__name__)}, not an object")
+        return found
+    except (OSError, ValueError, RecursionError) as err:
+        why = getattr(err, "strerror", None) or err
+        raise CheckpointError(
+            f"{path} cannot be read: {why}", "the run directory is damaged; restore the file"
+        ) from None

@@ -1,4 +1,4 @@
-"""The rows and evaluations of a run on disk: appended as they come, hashed for every save, cut back by a resume."""
+"""The rows, evaluations and completions of a run on disk: appended as they come, hashed for every save, cut back by a resume."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 from hookline.errors import CheckpointError
 from hookline.storage.lines import append, digest, figures, finite, rewrite, whole_lines
 
-__all__ = ["EVALUATIONS", "ROWS", "Ledger"]
+__all__ = ["COMPLETIONS", "EVALUATIONS", "ROWS", "Ledger"]
 
-ROWS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"
+ROWS, EVALUATIONS, COMPLETIONS = FILES = "metrics.jsonl", "evaluations.jsonl", "completions.jsonl"
 
 
 class Ledger:
-    """The two files of a run. `rows` holds what was committed; only `cut_back` removes anything."""
+    """The three files of a run. `rows` holds what was committed; only `cut_back` removes anything."""
 
     def __init__(self, directory: Path, writes: bool = True) -> None:
         """writes: whether this process writes the files; otherwise it keeps the rows in memory alone."""
         self.directory, self.writes = directory, writes
         self.rows: list[dict[str, Any]] = []
         """Every committed row, oldest first, as far as this process has read or written them."""
-        self._hashes = {name: digest(()) for name in (ROWS, EVALUATIONS)}
-        self._evaluated: int | None = None
-        """The number of rows before the newest evaluation; None until this process has read the files."""
+        self._hashes = {name: digest(()) for name in FILES}
+        self._beside: int | None = None
+        """The number of rows up to which evaluations and completions may belong; None until this process has read the files."""
 
     @property
     def paths(self) -> list[Path]:
-        """The two files."""
-        return [self.directory / name for name in (ROWS, EVALUATIONS)]
+        """The three files."""
+        return [self.directory / name for name in FILES]
 
     def read(self) -> None:
         """Read the rows, in which `null` was a figure that is not finite."""
@@ -50,9 +50,19 @@ class Ledger:
         self.rows.append(row)
 
     def add_evaluation(self, entry: Mapping[str, Any]) -> None:
-        if self._evaluated is not None:
-            self._evaluated = len(self.rows) + 1
-        self._append(EVALUATIONS, entry)
+        self._add_beside(EVALUATIONS, entry)
+
+    def completions(self) -> list[dict[str, Any]]:
+        path = self.directory / COMPLETIONS
+        return list(whole_lines(path)) if path.exists() else []
+
+    def add_completion(self, entry: Mapping[str, Any]) -> None:
+        self._add_beside(COMPLETIONS, entry)
+
+    def _add_beside(self, name: str, entry: Mapping[str, Any]) -> None:
+        if self._beside is not None:
+            self._beside = len(self.rows) + 1
+        self._append(name, entry)
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
         if self.writes:
@@ -68,7 +78,7 @@ class Ledger:
         written: the hashes in the manifest of the save. Raises CheckpointError, before any file changes, if what the run
         wrote before the save is no longer there, or is different.
         """
-        if self._evaluated is not None and self._evaluated <= rows == len(self.rows):
+        if self._beside is not None and self._beside <= rows == len(self.rows):
             return  # this process has already read or written the files
         kept, hashes = {}, {}
         for path in self.paths:
@@ -90,4 +100,4 @@ class Ledger:
             if path.name == ROWS or path.exists():
                 rewrite(path, lines)
         self.read()
-        self._evaluated, self._hashes = 0, hashes
+        self._beside, self._hashes = 0, hashes

@@ -3,7 +3,6 @@ phases."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -19,12 +18,12 @@ from hookline.config.experiment import Experiment, completed
 from hookline.contract.metrics import Metric
 from hookline.data.rows import Rows
 from hookline.data.sources import Catalogue
-from hookline.errors import CheckpointError, DataError, a
+from hookline.errors import CheckpointError, DataError
 from hookline.registry.copies import FUNCTIONS, PLUGINS, copy_code, refuse_other_functions
 from hookline.registry.offers import Offer
-from hookline.runs.directory import Directory
+from hookline.runs.directory import Directory, about_of, json_of
 from hookline.runs.figures import Figures
-from hookline.runs.ledger import Ledger
+from hookline.runs.ledger import COMPLETIONS, Ledger
 from hookline.runs.outlook import Outlook
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import take_lock, write_error
@@ -67,7 +66,7 @@ class Run(Directory):
         self._notices: list[str] = []
         self._say = say
         self.ledger = Ledger(directory, self.world.leads)
-        """The rows and evaluations on disk."""
+        """The rows, evaluations and completions on disk."""
         self._data: dict[str, Rows] = {}
         self._data_kept = True
         self._lock: Any = None
@@ -143,7 +142,7 @@ class Run(Directory):
         """Take part in the run that rank 0 has opened. Raises CheckpointError if its directory is not seen here."""
         self.about, self.resumed, self._open = about, resumed, True
         until = time.monotonic() + SEEN
-        while not self.is_one(self.directory) or _about(self.directory)["id"] != self.id:
+        while not self.is_one(self.directory) or about_of(self.directory)["id"] != self.id:
             if time.monotonic() > until:
                 raise CheckpointError(
                     f"{self.directory} of rank 0 is not seen on {platform.node()}",
@@ -173,10 +172,11 @@ class Run(Directory):
 
     def _holds_nothing(self) -> bool:
         """True if no step was taken in this directory, so that nothing depends on the data or options of the first
-        start."""
+        start; the answers of a first step that failed do not count."""
+        results = [path for path in self.ledger.paths if path.name != COMPLETIONS]
         return not any(
             (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
-        ) and (not any(path.exists() and path.stat().st_size for path in (*self.ledger.paths, *self.journals())))
+        ) and (not any(path.exists() and path.stat().st_size for path in (*results, *self.journals())))
 
     @staticmethod
     def is_one(directory: str | Path) -> bool:
@@ -199,7 +199,7 @@ class Run(Directory):
             )
         run = cls(path)
         run.journal = Journal(run.journal_of(0), run.journals(0))
-        run.about = _about(path)
+        run.about = about_of(path)
         run.ledger.read()
         return run
 
@@ -216,7 +216,7 @@ class Run(Directory):
             self._lock = None
 
     def _resume(self, experiment: Experiment, now: Surroundings) -> None:
-        self.about = _about(self.directory)
+        self.about = about_of(self.directory)
         changed = experiment_changes(self.experiment, experiment.resolved())
         if self._holds_nothing():
             for name in ("tokenizer", PLUGINS):  # not the functions, whose copies may be all that is left
@@ -251,12 +251,12 @@ class Run(Directory):
     @property
     def name(self) -> str:
         """The experiment's name."""
-        return str(_json(self.directory / "experiment.json")["name"])
+        return str(json_of(self.directory / "experiment.json")["name"])
 
     @property
     def experiment(self) -> dict[str, Any]:
         """The resolved experiment."""
-        return completed(_json(self.directory / "experiment.json"))
+        return completed(json_of(self.directory / "experiment.json"))
 
     # -- data
 
@@ -327,8 +327,22 @@ class Run(Directory):
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
         return self.ledger.evaluations()
 
+    def commit_completions(
+        self, phase: str, step: int, completions: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Append answers of a training step to completions.jsonl, and return them as they are there."""
+        place = {"row": len(self.ledger.rows), "phase": phase, "step": step}
+        entries = [{**place, **completion} for completion in completions]
+        for entry in entries:
+            self.ledger.add_completion(entry)
+        return entries
+
+    def completions(self) -> list[dict[str, Any]]:
+        """Every kept answer of training, oldest first; see `hookline_completions` of trackers."""
+        return self.ledger.completions()
+
     def cut_back(self, rows: int, written: Mapping[str, str] | None = None) -> None:
-        """Remove rows and evaluations after a save, as `Ledger.cut_back` does."""
+        """Remove rows, evaluations and completions after a save, as `Ledger.cut_back` does."""
         self.world.main(lambda: self.ledger.cut_back(rows, written), "cutting rows back")
         if not self.world.leads:
             self.ledger.read()
@@ -376,27 +390,3 @@ class Run(Directory):
         """The meaning of a logged figure, as declared by the core or a component of the phase; None if it is not
         declared."""
         return self.figures.find(phase, name) if self.figures else None
-
-
-def _about(directory: Path) -> dict[str, Any]:
-    """What run.json holds."""
-    about = _json(directory / "run.json")
-    missing = [key for key in ("id", "data", "plugins") if key not in about]
-    if missing:
-        raise CheckpointError(
-            f"{directory / 'run.json'} lacks '{missing[0]}'", "the run directory is damaged; restore the file"
-        )
-    return about
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds {a(type(found).__name__)}, not an object")
-        return found
-    except (OSError, ValueError, RecursionError) as err:
-        why = getattr(err, "strerror", None) or err
-        raise CheckpointError(
-            f"{path} cannot be read: {why}", "the run directory is damaged; restore the file"
-        ) from None

@@ -30,7 +30,7 @@ __all__ = ["Surroundings", "experiment_changes", "experiment_hash"]
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
 MACHINE = ("machine", "processor", "arithmetic", "device", "processes", "threads", "kernels")
-FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device|folder)\b|^phases\.\d+\.save\b")
+FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device|folder)\b|^phases\.\d+\.(save|completions)\b")
 
 
 @dataclass(frozen=True)

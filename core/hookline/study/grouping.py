@@ -113,7 +113,7 @@ def _directories(path: Path) -> list[Path]:
 def configuration_of(run: Run, experiment: Json) -> dict[str, str]:
     """Path → value of everything but the seed that may change a result. Items of lists are keyed by their own name."""
     values = {key: value for key, value in normal_form(experiment).items() if key not in NOT_CONFIGURATION}
-    values["phases"] = {p["name"]: {k: v for k, v in p.items() if k not in ("name", "save")} for p in values["phases"]}
+    values["phases"] = {p["name"]: {k: v for k, v in p.items() if k not in ("name", "save", "completions")} for p in values["phases"]}
     found = dict(_flat(values, ""))
     found["phases"] = ",".join(values["phases"])
     for offer in run.about.get("plugins", []):

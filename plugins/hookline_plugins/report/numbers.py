@@ -84,6 +84,7 @@ def _phase(
         "best": {"figure": figure, "step": best["step"], "value": best[figure]} if figure in best else None,
         "curves": _curves(rows),
         "evaluations": evaluations,
+        "completions": _completions([c for c in run.completions() if c["phase"] == name], examples),
         "reward_kl": _reward_kl(evaluations),
     }
 
@@ -96,6 +97,12 @@ def _curves(rows: Sequence[Json]) -> dict[str, list[list[float]]]:
             if math.isfinite(value):
                 found.setdefault(name, []).append([row["step"], value])
     return dict(sorted(found.items()))
+
+
+def _completions(kept: Sequence[Json], count: int) -> list[Json]:
+    """Answers of training: those of the first and of the last step of which any were kept, at most `count` of each."""
+    ends = list(dict.fromkeys((kept[0]["step"], kept[-1]["step"]))) if kept else []
+    return [answer for step in ends for answer in [c for c in kept if c["step"] == step][:count]]
 
 
 # -- evaluations

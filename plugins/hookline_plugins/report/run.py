@@ -41,6 +41,7 @@ def page(numbers: Json, run_id: str, figures: bool = True) -> str:
         planes=planes(phases),
         figures=figures,
         curves=[(phase["name"], *curves(phase), curve_table(phase)) for phase in phases if phase["curves"]],
+        completions=[completion_table(phase) for phase in phases if phase["completions"]],
         answers=[answers(*both) for both in evaluations if both[1]["examples"]],
         time=time_table(times),
         provenance=provenance_tables(numbers["provenance"]),
@@ -123,6 +124,15 @@ def accuracy_table(phase: Json) -> Table:
         for name, figure in accuracies_of(phase)
     ]
     return Table(f"{phase['name']}-accuracy", columns, rows, phase["name"])
+
+
+def completion_table(phase: Json) -> Table:
+    """Answers of training, with their rewards and advantage."""
+    kept = phase["completions"]
+    names = [name for name in dict.fromkeys(key for answer in kept for key in answer) if name.startswith("reward/")]
+    numbers = [n for n in ("reward", *names, "advantage") if any(answer.get(n) is not None for answer in kept)]
+    columns = (Column("step"), *map(Column, ("prompt", "completion")), *map(Figure, numbers), Column("finish_reason", "ended by"))
+    return Table(f"{phase['name']}-completions", columns, kept, phase["name"])
 
 
 def curve_table(phase: Json) -> Table:

@@ -19,6 +19,10 @@ FIGURES = ("accuracy", "reward", "kl", "truncated", "unjudged", "judgements")
 """Shown in this order if a row has them, after `nll` (or `loss`) and before evaluation figures."""
 STEPS, SECONDS = 10, 10.0
 """The total time is estimated after this number of steps, or after three steps that took this number of seconds."""
+SHOWINGS = 4
+"""How often in a phase drawn answers are shown."""
+PROMPT, ANSWER = 80, 240
+"""Characters of a prompt's end and of an answer's beginning that are shown."""
 
 
 class Console(Component):
@@ -29,6 +33,9 @@ class Console(Component):
         """Without a terminal: lines per phase. As many additional lines may show evaluations."""
         figures: tuple[str, ...] = ()
         """Names of additional figures to show."""
+        answers: int = Field(1, ge=0)
+        """Answers that the policy drew in training, shown with their rewards after the first step and at about every
+        quarter of a phase; 0 shows none. Which answers there are to show, the phase's `completions` says."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
@@ -40,6 +47,7 @@ class Console(Component):
         self.evaluation_lines = 0
         self.waiting: list[str] = []
         self.evaluated_at = 0
+        self.next_answers = 0.0
         self.estimated = False
         self.in_all = ""
         self.next_estimate = 0.0
@@ -55,7 +63,7 @@ class Console(Component):
         spec = next(spec for spec in run.experiment["phases"] if spec["name"] == phase)
         self.steps, self.next_line, self.evaluation_lines, self.waiting = steps, 0.0, 0, []
         self.phase_began = time.monotonic()
-        self.first_step = done
+        self.first_step, self.next_answers = done, 0.0
         goes_on = f", goes on after step {done}" if done else ""
         self.screen.say(f"{phase}: {steps} steps{goes_on}   {words.chain(spec)}{self._place(run, phase)}", "bold")
         self.screen.begin(phase, steps, done)
@@ -75,6 +83,14 @@ class Console(Component):
         self._alarms(run, phase, row["metrics"])
         if step == self.steps:
             self._phase_done(run, phase)
+
+    @hookimpl
+    def hookline_completions(self, step: int, completions: Sequence[Mapping[str, Any]]) -> None:
+        drawn = [answer for answer in completions if answer["finish_reason"] != "recorded"][: self.config.answers]
+        if drawn and step >= self.next_answers:
+            self.next_answers = step + self.steps / SHOWINGS
+            for answer in drawn:
+                self.screen.say(f"  step {step}   {answered(answer)}")
 
     @hookimpl(trylast=True)
     def hookline_run_finished(self, run: Run, status: str) -> None:
@@ -202,6 +218,23 @@ class Console(Component):
 def evaluation_of(row: Mapping[str, Any]) -> list[tuple[str, float]]:
     """The evaluation figures of a row."""
     return [(name, value) for name, value in row["metrics"].items() if name.startswith("eval/")]
+
+
+def answered(answer: Mapping[str, Any]) -> str:
+    """`"…the end of a prompt" → "an answer"   reward 0.5 (length 12, task 1)   advantage -0.2`, on one line."""
+    prompt, said = (" ".join(answer[key].split()) for key in ("prompt", "completion"))
+    prompt = prompt if len(prompt) <= PROMPT else f"…{prompt[-PROMPT:]}"
+    said = said if len(said) <= ANSWER else f"{said[:ANSWER]}…"
+    parts = [f'"{prompt}" → "{said}"']
+    if answer["reward"] is not None:
+        named = {key.removeprefix("reward/"): value for key, value in answer.items() if key.startswith("reward/")}
+        terms = ", ".join(f"{name} {words.number(value)}" for name, value in named.items())
+        parts.append(f"reward {words.number(answer['reward'])}" + (f" ({terms})" if terms else ""))
+    if answer["advantage"] is not None:
+        parts.append(f"advantage {words.number(answer['advantage'])}")
+    if answer["finish_reason"] == "length":
+        parts.append("cut off at the length limit")
+    return "   ".join(parts)
 
 
 class Plain:

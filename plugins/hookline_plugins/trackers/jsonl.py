@@ -14,7 +14,9 @@ from pydantic import Field, field_validator
 import hookline
 from hookline import Component, Run, hookimpl
 
-TAKEN = frozenset({"metrics.jsonl", "evaluations.jsonl", "journal.jsonl", "run.json", "experiment.json", "lock"})
+TAKEN = frozenset(
+    {"metrics.jsonl", "evaluations.jsonl", "completions.jsonl", "journal.jsonl", "run.json", "experiment.json", "lock"}
+)
 
 
 class JSONLines(Component):

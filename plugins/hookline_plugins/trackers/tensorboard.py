@@ -21,7 +21,7 @@ class TensorBoard(Component):
 
     class Config(hookline.Config):
         samples: int = Field(8, ge=0)
-        """Answers per evaluation on the text page; 0 shows none."""
+        """Answers per evaluation, and per training step whose answers are kept, on the text page; 0 shows none."""
         flush_seconds: int = Field(10, ge=1)
         """Seconds that a point may wait in memory. Small updates sooner, large writes less often to slow disks."""
 
@@ -38,6 +38,8 @@ class TensorBoard(Component):
         self.writer.add_text("experiment", "\n".join("    " + text for text in experiment.splitlines()))
         for entry in run.evaluations():
             self._samples(entry["phase"], entry["step"], entry["name"], entry["samples"])
+        for (phase, step), answers in by_step(run.completions()).items():
+            self._completions(phase, step, answers)
         for row in run.rows():
             self._row(row)
 
@@ -48,6 +50,10 @@ class TensorBoard(Component):
     @hookimpl
     def hookline_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
         self._samples(phase, step, name, samples)
+
+    @hookimpl
+    def hookline_completions(self, phase: str, step: int, completions: Sequence[Mapping[str, Any]]) -> None:
+        self._completions(phase, step, completions)
 
     @hookimpl
     def hookline_run_finished(self) -> None:
@@ -62,6 +68,30 @@ class TensorBoard(Component):
         shown = samples[: self.config.samples]
         if shown:
             self.writer.add_text(f"{phase}/{name}", table(shown), step)
+
+    def _completions(self, phase: str, step: int, completions: Sequence[Mapping[str, Any]]) -> None:
+        """Answers of a training step, as samples whose terms are their rewards and advantage."""
+        samples = [
+            {
+                "prompt": answer["prompt"],
+                "response": answer["completion"],
+                "terms": {
+                    name: value
+                    for name, value in answer.items()
+                    if name.startswith(("reward", "advantage")) and value is not None
+                },
+            }
+            for answer in completions
+        ]
+        self._samples(phase, step, "completions", samples)
+
+
+def by_step(completions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
+    """(phase, step) → the answers that were kept of it."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for answer in completions:
+        found.setdefault((answer["phase"], answer["step"]), []).append(answer)
+    return found
 
 
 def table(samples: Sequence[Mapping[str, Any]]) -> str:

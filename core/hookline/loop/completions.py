@@ -1,0 +1,63 @@
+"""Answers of training as people read them: a few rows of some steps, with their rewards and advantage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hookline.batch.stages import Advantaged, Rollout, Scored
+from hookline.config.experiment import Completions
+
+__all__ = ["due", "shown"]
+
+OFTEN = 100
+"""Steps of one interval that are kept before the interval becomes ten times as long."""
+CHARACTERS = 8000
+"""A longer prompt or answer is cut in its middle."""
+
+
+def due(step: int, spec: Completions) -> bool:
+    """Whether rows of a step, from 1, are kept.
+
+    The answer depends on the step alone, so that a resumed or lengthened phase keeps the same ones: with `every: 10`, step 1, every
+    10th step up to 1 000, every 100th up to 10 000, and so on.
+    """
+    if not spec.every or step == 1:
+        return bool(spec.every)
+    apart = spec.every
+    while step > OFTEN * apart:
+        apart *= 10
+    return step % apart == 0
+
+
+def shown(batch: Rollout, rows: int) -> list[dict[str, Any]]:
+    """At most `rows` rows, spread evenly over the batch, so that they are answers to several prompts."""
+    count = min(rows, len(batch))
+    return [_row(batch, at * len(batch) // count) for at in range(count)]
+
+
+def _row(batch: Rollout, row: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "sample": int(batch.sample_B[row]),
+        "group": int(batch.group_B[row]),
+        "prompt": _cut(batch.prompt_text(row)),
+        "completion": _cut(batch.response_text(row)),
+        "tokens": int(batch.mask_BT[row].sum()),
+        "finish_reason": batch.finish_reason[row],
+        "source": batch.source[row],
+        "reward": None,
+        "advantage": None,
+    }
+    if isinstance(batch, Scored):
+        found["reward"] = float(batch.reward_BT[row].sum())
+        found |= {f"reward/{name}": float(term_B[row]) for name, term_B in batch.terms.items()}
+    if isinstance(batch, Advantaged) and found["tokens"]:
+        found["advantage"] = float(batch.advantage_BT[row].sum()) / found["tokens"]
+    return found
+
+
+def _cut(text: str) -> str:
+    """The text, without its middle if it is long."""
+    if len(text) <= CHARACTERS:
+        return text
+    half = CHARACTERS // 2
+    return f"{text[:half]} […{len(text) - 2 * half} characters…] {text[-half:]}"
