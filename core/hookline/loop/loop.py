@@ -64,6 +64,8 @@ class PhaseLoop:
         self.session, self.planned, self.spec = session, planned, planned.spec
         self.phase = Phase(session, planned, self.score, finished)
         self.checkpoint = Checkpoint(self.phase)
+        self.answers: list[dict[str, Any]] = []
+        """The answers of the present step that are to be kept."""
         self.ctx, self.hooks, self.evaluators = self.phase.ctx, self.phase.hooks, self.phase.evaluators
         try:
             self.phase.load_end() if finished else self.checkpoint.restore()
@@ -104,7 +106,10 @@ class PhaseLoop:
         while scope.step < self.spec.steps:
             stopping.in_step = True
             began = time.perf_counter()
-            tokens = session.world.sum(self.step(), "the step's tokens")
+            try:
+                tokens = session.world.sum(self.step(), "the step's tokens")
+            finally:  # the answers of a step that failed say more than any other
+                self._commit_completions()
             scope.step += 1
             metrics.add("tokens_per_second", tokens / max(time.perf_counter() - began, 1e-9))
             self._evaluate()
@@ -161,7 +166,7 @@ class PhaseLoop:
                 batch = hooks.advantage(ctx, batch)
         if phase.feedback and isinstance(batch, Scored):
             self._collect(batch)
-        self._keep_completions(batch)
+        self.answers = self._shown(batch)
         if phase.update:
             guards.policy_age(phase, batch, self.phase.roles["policy"].version)
             with _timed(metrics, "update"):
@@ -169,11 +174,17 @@ class PhaseLoop:
                     metrics.add(name, value, who=f"'{phase.update.instance}'")
         return guards.count(batch, metrics)
 
-    def _keep_completions(self, batch: Rollout) -> None:
-        """Write a few answers of this step, if it is one whose answers are kept; before the update, which may fail."""
-        spec, step = self.spec.completions, self.phase.scope.step + 1
-        if len(batch) and self.session.world.leads and completions.due(step, spec):
-            self.session.commit_completions(self.spec.name, step, completions.shown(batch, spec.rows))
+    def _shown(self, batch: Rollout) -> list[dict[str, Any]]:
+        """A few answers of this step, if it is one whose answers are kept."""
+        spec = self.spec.completions
+        kept = self.session.world.leads and completions.due(self.phase.scope.step + 1, spec)
+        return completions.shown(batch, spec.rows) if kept else []
+
+    def _commit_completions(self) -> None:
+        """Write the answers of the present step that are kept."""
+        answers, self.answers = self.answers, []
+        if answers:
+            self.session.commit_completions(self.spec.name, self.phase.scope.step + 1, answers)
 
     def score(self, ctx: PhaseContext, rollout: Rollout) -> Scored:
         """The core's answer to hookline_score: call every named reward, drop unjudged rows, weigh and sum the rest."""

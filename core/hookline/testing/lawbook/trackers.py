@@ -111,6 +111,9 @@ def survives(subject: Subject) -> str | None:
         session.commit_samples(
             "watched", 1, "a b/c", [sample, {**sample, "response": UGLY, "terms": {"x/y": math.nan}}]
         )
+        answer = {"sample": 1, "group": 1, "prompt": UGLY, "completion": UGLY, "tokens": 0, "finish_reason": "recorded"}
+        answer |= {"source": UGLY, "reward": None, "reward/x/y": math.nan, "advantage": None}
+        session.commit_completions("watched", 1, [answer, {**answer, "reward": -math.inf, "completion": ""}])
         session.commit_row(
             "watched", 1, {"loss": math.nan, "reward": math.inf, "eval/a b/c": -math.inf}, {"seconds/x": 0.0}
         )
