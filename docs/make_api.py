@@ -78,7 +78,7 @@ SECTIONS = (
         "Options and figures",
         "A component's options are a pydantic model; its figures are declared before they can be logged.",
         (
-            "Config", "UpdateConfig", "Use", "CodePath", "DataName", "LocalPath", "PhaseName", "instance_name", "Metric",
+            "Config", "UpdateConfig", "Use", "CodePath", "DataName", "LocalPath", "ModelPath", "PhaseName", "instance_name", "Metric",
             "figure_name",
         ),
     ),
@@ -95,7 +95,7 @@ SECTIONS = (
             "explain", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
             "figure_interval", "Estimate",
             "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
-            "hookline.study.dataset:Finding", "convert_data", "model_folder", "task", "__version__",
+            "hookline.study.dataset:Finding", "convert_data", "model_folder", "score_labels", "task", "__version__",
         ),
     ),
     Section(

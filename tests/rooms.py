@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUDGET = {
     "real": 50, "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30,
     "resume": 20, "compare": 20,
-    "trackers": 20, "pages": 15, "data": 15, "rewards": 9, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
+    "trackers": 20, "rewards": 18, "pages": 15, "data": 15, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
 
@@ -41,7 +41,7 @@ TESTS = {
     "plan": ["badinput/test_combinations", "badinput/test_config*"],
     "models": [
         "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "badinput/test_models",
-        "tasks/test_tabular", "real/*",
+        "tasks/test_tabular", "real/*", "rewards/test_reward_folders",
     ],
     "tokens": [
         "data/test_chat", "data/test_encode", "data/test_templates", "data/test_turns", "data/test_no_text",

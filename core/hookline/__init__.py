@@ -35,6 +35,7 @@ _HOMES = {
         "Config",
         "DataName",
         "LocalPath",
+        "ModelPath",
         "PhaseName",
         "UpdateConfig",
         "Use",
@@ -62,6 +63,7 @@ _HOMES = {
     ),
     "hookline.loop.api": ("explain", "run"),
     "hookline.runs.run": ("Run",),
+    "hookline.models.scores": ("score_labels",),
     "hookline.storage.paths": ("model_folder",),
     "hookline.study.compare": ("compare",),
     "hookline.study.dataset": ("convert_data", "inspect_data", "rows", "validate_data"),
@@ -109,6 +111,7 @@ __all__ = [
     "Loss",
     "Metric",
     "MicroBatch",
+    "ModelPath",
     "NextToken",
     "NumbersError",
     "Out",
@@ -156,6 +159,7 @@ __all__ = [
     "reproduce",
     "rows",
     "run",
+    "score_labels",
     "sweep",
     "task",
     "validate_data",
@@ -189,6 +193,7 @@ if TYPE_CHECKING:
         Config,
         DataName,
         LocalPath,
+        ModelPath,
         PhaseName,
         UpdateConfig,
         Use,
@@ -212,6 +217,7 @@ if TYPE_CHECKING:
         ServiceError,
     )
     from hookline.loop.api import explain, run
+    from hookline.models.scores import score_labels
     from hookline.runs.run import Run
     from hookline.storage.paths import model_folder
     from hookline.study.compare import compare

@@ -156,6 +156,8 @@ def _roles(phase: PlannedPhase) -> Iterator[str]:
                 f"what {names} collected" if "feedback" in slot.needs else f"as phase '{phase.latest(name)}' left it"
             )
             left[f"{slot.instance}.{key}: {reads}"] = None
+        for key, folder in marked(slot.config, "model").items():
+            left[f"{slot.instance}.{key}: the model in {folder}"] = None
         for given in sorted(slot.gives):
             if given.startswith("role:"):
                 makers.setdefault(given.removeprefix("role:"), []).append(slot.instance)

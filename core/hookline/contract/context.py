@@ -215,16 +215,27 @@ class Context(Encoder, Protocol):
         *,
         of: str = "policy",
         phase: str | None = None,
+        path: str | None = None,
         frozen: bool = False,
         heads: Heads | None = None,
     ) -> Role:
-        """Make a role, in `setup`: a copy of another role at the start of this phase, or of an earlier phase's model.
+        """Make a role, in `setup`: a copy of another role at the start of this phase, an earlier phase's model, or that
+        of a folder.
 
-        phase: the earlier phase; with rounds, `NAME` is the latest round and `NAME@ROUND` a particular one. heads: the
+        phase: the earlier phase; with rounds, `NAME` is the latest round and `NAME@ROUND` a particular one. path: the
+        folder, from a config field of type `ModelPath`; its hash is recorded with the run. The score layer of a reward
+        model's folder becomes the head `reward`, with as many figures per token as `hookline.score_labels` has names. Rows
+        for the role have the ids of its own tokenizer: `ctx.encoder(path)`. heads: the
         heads of that phase to load, each with a function that builds it from the hidden size; or a function that
         returns this for a head's name, or None to omit the head. A second call with the same name returns the same
         role. A frozen copy of a policy with a new adapter is the policy with its adapter off. On resume, frozen roles
         are rebuilt and their hash is compared.
+        """
+
+    def encoder(self, path: str) -> Encoder:
+        """How rows become tokens for the model of a folder: by the folder's own tokenizer and chat template.
+
+        Its ids are for the role that `ctx.role(…, path=path)` makes. Raises DataError for a folder without a tokenizer.
         """
 
     def head(

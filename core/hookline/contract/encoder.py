@@ -87,6 +87,16 @@ class Encoder(Protocol):
         room for its answer is not shortened. Raises DataError for a field that is missing or not text.
         """
 
+    def encode_text(self, record: Record, answer: str, *, where: str = "") -> list[int]:
+        """The token ids of a finished text: the `prompt` of a record (or its messages before the answer), and an answer to it.
+
+        This is what a reward model reads. With a chat template, the conversation is rendered as a whole; a plain prompt is then
+        a user's message. Without one, the answer follows the prompt, and nothing is added that the tokenizer does not add to
+        plain text. Text in a message that looks like a special token is encoded as text. The ids end where the model's score
+        is read. where: as in `encode`. Raises DataError for a conversation without a template, and one that the template
+        refuses.
+        """
+
     def encode_turn(
         self,
         previous: Sequence[Mapping[str, Any]],

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hookline.batch.stages import Batch
 from hookline.contract.component import Component, ConfigT
@@ -48,7 +48,8 @@ class Family(Component[ConfigT]):
     sides: ClassVar[frozenset[str]] = frozenset()
     """What the family provides: `before` (for each scored token, the state that predicts it without having read it),
     `after` (the state that has read it), `row` (one state per row), `decodes` (it has `prefill` and `step`), `packs` (it
-    has `packed_states`). Components list the sides that they require in `needs`."""
+    has `packed_states`), `scores` (it has `load_scores` and `export_scores`). Components list the sides that they require
+    in `needs`."""
 
     # -- networks
 
@@ -66,6 +67,22 @@ class Family(Component[ConfigT]):
 
     def export(self, net: Any, folder: Path) -> None:
         """Write the network in the format that other programs load."""
+        raise NotImplementedError
+
+    def load_scores(self, folder: str | Path) -> tuple[Any, nn.Linear]:
+        """Load the network of a reward model's folder, and its score layer, which reads the state `after` the last token.
+
+        Returns the network without an output layer, and the layer [k, H] of its k scores; for `scores`. `empty` must make the
+        same network from the config that `save_config` writes. Raises ExperimentError for a folder whose scores are computed
+        in another way; one short text is scored by the folder's own class and compared.
+        """
+        raise NotImplementedError
+
+    def export_scores(self, net: Any, weight: Tensor, pad: int | None, folder: Path) -> None:
+        """Write the network with a linear score of the last token in the format that other programs load; for `scores`.
+
+        weight: the score layer, [1, H]. pad: the id of a token that only pads, if there is one.
+        """
         raise NotImplementedError
 
     def context(self, net: Any) -> int:
@@ -142,5 +159,6 @@ SIDES = {
     "row": "a state of the whole row",
     "decodes": "a model that decodes",
     "packs": "rows laid end to end",
+    "scores": "folders with a score of each row",
 }
 """The words that messages use for each side."""

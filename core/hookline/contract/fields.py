@@ -21,7 +21,7 @@ from typing_extensions import TypeVar
 
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.errors import nearest
-from hookline.storage.paths import beside, expanded, kept_or_beside
+from hookline.storage.paths import beside, expanded, kept_or_beside, model_folder
 
 __all__ = [
     "FUNCTION",
@@ -30,6 +30,7 @@ __all__ = [
     "DataName",
     "Identifier",
     "LocalPath",
+    "ModelPath",
     "Nested",
     "PhaseIdentifier",
     "PhaseName",
@@ -68,6 +69,9 @@ def _kept(path: str, info: ValidationInfo) -> str:
 CodePath = Annotated[str, AfterValidator(_kept), _Marker("code")]
 """A config field that names a Python file of the user's, found as a `LocalPath` is. The file is hashed and copied into the run,
 which goes on only with the same file, and which is read later with its own copy; `explain` lists it as code that will run."""
+ModelPath = Annotated[LocalPath, AfterValidator(model_folder), _Marker("model")]
+"""A config field that names a model: a local transformers folder, or an earlier run, `RUN` or `RUN/phases/NAME`, whose model
+is taken. The folder is checked before the run starts, and `explain` lists it; `ctx.role(…, path=…)` loads it."""
 DataName = Annotated[str, AfterValidator(expanded), _Marker("data")]
 """A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
 PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]
@@ -212,7 +216,7 @@ def _held(field: Any) -> tuple[str, type | None]:
 
 
 def marked(config: BaseModel, what: str) -> dict[str, str]:
-    """Field name → value of the fields declared `PhaseName`, `DataName` or `CodePath`."""
+    """Field name → value of the fields declared `PhaseName`, `DataName`, `CodePath` or `ModelPath`."""
     found: dict[str, str] = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)

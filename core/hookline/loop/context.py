@@ -61,6 +61,8 @@ class Resources:
     stats: StatsCache
     rounds: Callable[[str], Sequence[str]]
     """From the name of an earlier phase to the names of all its rounds."""
+    encoder: Callable[[str], Encoding]
+    """From the folder of a model to what encodes rows for it."""
     answers: asyncio.Runner
     """The run's event loop."""
     drawing: Drawing
@@ -203,10 +205,14 @@ class PhaseContext(Encoding):
         *,
         of: str = "policy",
         phase: str | None = None,
+        path: str | None = None,
         frozen: bool = False,
         heads: contract.Heads | None = None,
     ) -> Role:
-        return self._resources.roles.make(name, self.instance, of, phase, frozen, heads)
+        return self._resources.roles.make(name, self.instance, of, phase, path, frozen, heads)
+
+    def encoder(self, path: str) -> Encoding:
+        return self._resources.encoder(path)
 
     def head(
         self,

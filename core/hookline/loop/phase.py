@@ -27,6 +27,7 @@ from hookline.models import load
 from hookline.models.folder import folder_hash
 from hookline.models.role import Role, saved_tensors
 from hookline.models.roles import Roles
+from hookline.models.scores import scores_of
 from hookline.plan.plan import PlannedPhase
 from hookline.registry.blame import blame
 from hookline.registry.closing import close_all
@@ -76,7 +77,7 @@ class Phase:
         self.counters = Counters()
         self.stats = StatsCache()
         policy = _knowing(_policy(session, planned, finished), session)
-        self.roles = Roles(policy, (seed, name), self._load)
+        self.roles = Roles(policy, (seed, name), self._load, self._load_folder)
         self._resources = Resources(
             run=session.run,
             tokenizer=session.tokenizer,
@@ -85,6 +86,7 @@ class Phase:
             roles=self.roles,
             stats=self.stats,
             rounds=planned.rounds,
+            encoder=session.encoder,
             answers=session.answers,
             drawing=Drawing(engine_of(planned), session.tokenizer.ends, slot=planned.engine),
             world=session.world,
@@ -102,6 +104,22 @@ class Phase:
     def _load(self, name: str, role: str, heads: Heads) -> Role:
         """The model with which an earlier phase, or its latest round, ended."""
         return _knowing(load_phase(self.session, self.planned.latest(name), role, heads), self.session)
+
+    def _load_folder(self, path: str, role: str) -> Role:
+        """The model of a folder that a component names."""
+        plan, session = self.session.plan, self.session
+        session.run.pin(f"model:{path}", folder_hash(path))
+        family, spec = load.family_of(plan.family), plan.model_of(self.planned)
+        made = load.load_folder(role, path, spec, family, session.world.device)
+        tokenizer, found = session.encoder(path).tokenizer, scores_of(path)
+        made.knows(tokenizer.vocabulary, tokenizer.gaps)
+        last = session.encoder(path).encode_text({"prompt": "a"}, "b")[-1] if found else None
+        if found and found.pad == last:
+            session.run.notice(
+                f"{path}: texts end with {tokenizer.inner.id_to_token(last)}, which config.json names as padding too. "
+                "transformers reads their score one token early, before it; here it is read at the last token"
+            )
+        return made
 
     @property
     def trainer(self) -> Trainer | None:

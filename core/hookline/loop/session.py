@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline.loop.trackers import Trackers
+from hookline.models.scores import scores_of
 from hookline.plan.plan import Plan
 from hookline.plan.work import works_of
 from hookline.registry.blame import changed, doing
@@ -18,6 +19,7 @@ from hookline.runs.figures import Figures
 from hookline.runs.outlook import Outlook
 from hookline.runs.run import Run
 from hookline.storage import folders
+from hookline.tokens.encode import Encoding
 from hookline.tokens.tokenizer import Tokenizer
 from hookline.world import devices
 
@@ -59,14 +61,26 @@ class Session:
             changed.remove(self._told)
         close_all([inner for slot in self.trackers.slots for inner in slot.every()], self.answers, self.run.notice)
 
+    @functools.cache  # noqa: B019 (a session lives as long as its run)
+    def encoder(self, path: str) -> Encoding:
+        """What encodes rows for the model of a folder, by the folder's own tokenizer."""
+        made = Tokenizer.load(Path(path))
+        self._set_clock(made)
+        found = scores_of(path)
+        return Encoding(made, path, found.at if found else "text")
+
+    def _set_clock(self, tokenizer: Tokenizer) -> None:
+        """A template may write the date: all of a run write the same."""
+        if tokenizer.chat and "clock" in self.run.about:
+            tokenizer.chat.clock = datetime.fromisoformat(self.run.about["clock"])
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: the one in its directory, or a new one, saved there."""
         folder = self.run.directory / "tokenizer"
         self.world.main(lambda: self._make_tokenizer(folder), "the tokenizer")
         made = Tokenizer.load(folder)
-        if made.chat and "clock" in self.run.about:  # a template may write the date
-            made.chat.clock = datetime.fromisoformat(self.run.about["clock"])
+        self._set_clock(made)
         return made
 
     def _make_tokenizer(self, folder: Path) -> None:

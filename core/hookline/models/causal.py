@@ -10,13 +10,15 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hookline.batch.laid import lay
 from hookline.batch.stages import Batch
 from hookline.contract.family import Decoding, Family
-from hookline.errors import ExperimentError, HooklineError, cause
+from hookline.errors import ExperimentError, HooklineError
 from hookline.models.folder import check_folder
+from hookline.models.scores import AT, SCORE, scores_of, stored_score
+from hookline.models.trials import compare_scores, refuse_later_tokens, returns_its_outputs
 
 __all__ = ["Causal", "quiet", "sequences"]
 
@@ -33,15 +35,19 @@ def quiet() -> None:
 class Causal(Family):
     """Causal language models of transformers; the state `before` a token is the state of its left neighbour."""
 
-    sides = frozenset({"before", "after", "decodes", "packs"})
+    sides = frozenset({"before", "after", "decodes", "packs", "scores"})
 
     # -- networks
 
     def empty(self, folder: str | Path) -> Any:
         quiet()
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+            net = AutoModelForSequenceClassification.from_config(config)
+            _taken_score(net, folder)
+            return net
         return AutoModelForCausalLM.from_config(config)
 
     def load(self, folder: str | Path) -> Any:
@@ -49,15 +55,45 @@ class Causal(Family):
 
         check_folder(str(folder))
         _refuse_adapter(Path(folder))
+        if scores_of(folder) is not None:
+            raise ExperimentError(
+                f"the model in {folder} is a reward model, which predicts no tokens",
+                "name a language model; `reward: {use: reward-model, path: DIR}` reads a reward model",
+            )
+        net = self._loaded(AutoModelForCausalLM, folder)
+        refuse_later_tokens(net, lambda **given: net(**given).logits, folder, self.vocabulary(net))
+        return net
+
+    def load_scores(self, folder: str | Path) -> tuple[Any, nn.Linear]:
+        from transformers import AutoModelForSequenceClassification
+
+        check_folder(str(folder))
+        _refuse_adapter(Path(folder))
+        own = stored_score(folder)
+        how = {"num_labels": 1} if own else {}
+        net = self._loaded(AutoModelForSequenceClassification, folder, {f"{SCORE}.weight"} if own else set(), **how)
+        refuse_later_tokens(net, lambda **given: trunk(net, **given).last_hidden_state, folder, self.vocabulary(net))
+        if not own:
+            compare_scores(net, lambda ids_BL: trunk(net, input_ids=ids_BL, use_cache=False).last_hidden_state, folder)
+        layer = _taken_score(net, folder).float()
+        if own:
+            layer = nn.Linear(layer.in_features, 1, bias="bias" in own)
+            layer.load_state_dict({name: tensor.float() for name, tensor in own.items()})
+        net.config.architectures = [type(net).__name__]
+        return net, layer
+
+    def _loaded(self, auto: Any, folder: str | Path, absent: Collection[str] = (), **how: Any) -> Any:
+        """A network of one of transformers' classes with all weights of a folder, except those that may be absent."""
         quiet()
         try:
-            net, about = AutoModelForCausalLM.from_pretrained(
+            net, about = auto.from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
+                **how,
             )
         except HooklineError:  # e.g. of another rank
             raise
@@ -74,27 +110,12 @@ class Causal(Family):
                 f"in {folder} the weight {name} has the shape {list(stored)}, but config.json describes {list(wanted)}{more}",
                 "use the config.json that was saved with these weights",
             )
-        missing = sorted(about["missing_keys"])
+        missing = sorted(set(about["missing_keys"]) - set(absent))
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ExperimentError(
                 f"the weights in {folder} lack {', '.join(missing[:3])}{more}",
                 "restore the files; missing weights would start at random values",
-            )
-        try:
-            later = _sees_later_tokens(net, self.vocabulary(net))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as err:
-            raise ExperimentError(
-                f"the model in {folder} cannot read a row of tokens: {cause(err)[:200]}",
-                "use a model that predicts the next token of a text and needs nothing else",
-            ) from err
-        if later:
-            raise ExperimentError(
-                f"the model in {folder} sees later tokens: {type(net).__name__} reads a row from both sides, so it predicts "
-                "no next token",
-                "use a model that reads from left to right",
             )
         return net
 
@@ -106,12 +127,12 @@ class Causal(Family):
         net.save_pretrained(folder, safe_serialization=True)
 
     def export_scores(self, net: Any, weight: Tensor, pad: int | None, folder: Path) -> None:
-        """Write the network with a linear score [1, H] of the last token, as AutoModelForSequenceClassification reads it."""
         from transformers import AutoModelForSequenceClassification
 
         quiet()
         config = copy.deepcopy(net.config)
         config.num_labels, config.pad_token_id = 1, pad
+        setattr(config, AT, "answer")
         with torch.random.fork_rng(devices=[]):
             scores = AutoModelForSequenceClassification.from_config(config)
         getattr(scores, scores.base_model_prefix).load_state_dict(getattr(net, net.base_model_prefix).state_dict())
@@ -131,14 +152,18 @@ class Causal(Family):
     def vocabulary(self, net: Any) -> int:
         return int(net.get_input_embeddings().num_embeddings)
 
-    def output(self, net: Any) -> tuple[Tensor, Tensor | None]:
+    def output(self, net: Any) -> tuple[Tensor, Tensor | None] | None:
         layer = net.get_output_embeddings()
+        if layer is None:  # a reward model's network
+            return None
         return layer.weight, getattr(layer, "bias", None)
 
     def is_product(self, net: Any) -> bool:
         """Whether the output layer is one plain product, and the network returns what that layer gives, unchanged."""
         layer = net.get_output_embeddings()
-        return {name for name, _ in layer.named_parameters()} <= {"weight", "bias"} and _returns_its_outputs(net, layer)
+        if layer is None:
+            return False
+        return {name for name, _ in layer.named_parameters()} <= {"weight", "bias"} and returns_its_outputs(net, layer)
 
     # -- rows
 
@@ -195,7 +220,7 @@ class Causal(Family):
         Networks without a cache, and those whose positions or masks do not follow the padding, do not agree.
         """
         long = max(1, min(6, self.context(net) - 2))
-        vocabulary = len(self.output(net)[0])
+        vocabulary = self.vocabulary(net)
         prompts = [[at % vocabulary for at in range(1, 1 + length)] for length in ((long + 1) // 2, long)]
         step_B = torch.zeros(2, dtype=torch.long, device=next(net.parameters()).device)
         whole = self._begin(net, prompts, 0, fused, cached=False)
@@ -249,7 +274,9 @@ class Causal(Family):
         return state.logits_BV
 
     def _predict(self, net: Any, state: CausalDecoding, hidden_BH: Tensor) -> None:
-        weight, bias = self.output(net)
+        layer = self.output(net)
+        assert layer is not None
+        weight, bias = layer
         state.hidden_BH = hidden_BH
         state.logits_BV = torch.nn.functional.linear(hidden_BH.to(weight.dtype), weight, bias).float()
 
@@ -306,47 +333,16 @@ def trunk(net: Any, **inputs: Any) -> Any:
     return found(**inputs)
 
 
-@torch.no_grad()
-def _sees_later_tokens(net: Any, vocabulary: int) -> bool:
-    """Whether what the network predicts in a row depends on the row's last token.
-
-    The tokens are from the middle of the vocabulary: the first ones are often padding, which some networks count.
-    """
-    at_L = torch.arange(6, device=next(net.parameters()).device)
-    rows_BL = (vocabulary // 2 + at_L)[None].repeat(2, 1) % vocabulary
-    rows_BL[1, -1] = (rows_BL[0, -1] + 1) % vocabulary
-    ones_1L = torch.ones_like(at_L)[None]
-    one, other = (
-        net(input_ids=row[None], attention_mask=ones_1L, use_cache=False).logits[0, :-1].float() for row in rows_BL
-    )
-    exact = all(p.dtype == torch.float32 for p in net.parameters())
-    return bool((one - other).abs().max() > (1e-5 if exact else 1e-2) * one.abs().max())
-
-
-LARGE = 1e4
-"""Logits far beyond every cap in use, and exact enough in half precision."""
-
-
-@torch.no_grad()
-def _returns_its_outputs(net: Any, layer: Any) -> bool:
-    """Whether the logits are the output layer's outputs, also where these are large: not capped, scaled or cut off.
-
-    The layer's outputs are replaced by a ramp for one call, so the answer does not depend on how far the weights have
-    been trained.
-    """
-    ramp: list[Tensor] = []
-
-    def replaced(module: Any, given: Any, out_BLV: Tensor) -> Tensor:
-        ramp.append(torch.linspace(-LARGE, LARGE, out_BLV.shape[-1], device=out_BLV.device).to(out_BLV.dtype))
-        return ramp[-1].expand_as(out_BLV).contiguous()
-
-    ids_BL = torch.zeros(1, 1, dtype=torch.long, device=next(net.parameters()).device)
-    handle = layer.register_forward_hook(replaced)
-    try:
-        found_V = net(input_ids=ids_BL, use_cache=False).logits[0, -1]
-    finally:
-        handle.remove()
-    return len(ramp) == 1 and found_V.shape == ramp[0].shape and torch.allclose(found_V.float(), ramp[0].float(), 1e-3)
+def _taken_score(net: Any, folder: str | Path) -> nn.Linear:
+    """The score layer of a network for sequence classification, which the network then lacks."""
+    layer = getattr(net, SCORE, None)
+    if not isinstance(layer, nn.Linear):
+        raise ExperimentError(
+            f"{type(net).__name__} of {folder} has no linear layer '{SCORE}' that reads the last token",
+            "use a reward model that reads from left to right and has one",
+        )
+    setattr(net, SCORE, nn.Identity())
+    return layer
 
 
 def sequences(batch: Batch) -> Tensor:

@@ -19,10 +19,12 @@ from hookline.contract.family import Family
 from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
 from hookline.errors import ExperimentError
 from hookline.models.causal import Causal, quiet
-from hookline.models.role import Role, saved_tensors
+from hookline.models.folder import check_folder
+from hookline.models.role import ReadHead, Role, saved_tensors
+from hookline.models.scores import HEAD, scores_of
 from hookline.registry.slot import Slot
 
-__all__ = ["build_policy", "check_adapter", "family_of", "load_role"]
+__all__ = ["build_policy", "check_adapter", "family_of", "load_folder", "load_role"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU = torch.device("cpu")
@@ -135,9 +137,9 @@ def build_policy(
 
     Weights are drawn on the CPU, so that they are the same on every device, and then moved.
     """
+    brought: dict[str, nn.Linear] = {}
     if architecture is None:
-        net = family.load(str(spec.path))
-        _check_finite(net, str(spec.path))
+        net, brought = _of_folder(str(spec.path), family)
         has = family.vocabulary(net)
         if has < tokenizer.vocabulary:
             raise ExperimentError(
@@ -150,7 +152,29 @@ def build_policy(
             net = _made(architecture, Architecture).build(tokenizer)  # type: ignore[type-abstract]
     net, adapted = _attach(_settle(net, spec), adapter, seed)
     role = _role("policy", net, spec, family, adapted, device)
-    role.adapter_fresh = adapted
+    role.adapter_fresh, role.brought = adapted, brought
+    return role
+
+
+def _of_folder(path: str, family: Family) -> tuple[Any, dict[str, nn.Linear]]:
+    """The network of a folder; for a reward model without its score layer, which comes by the name of its head."""
+    check_folder(path)
+    if "scores" in family.sides and scores_of(path) is not None:
+        net, layer = family.load_scores(path)
+        _check_finite(layer, path)
+        brought = {HEAD: layer}
+    else:
+        net, brought = family.load(path), {}
+    _check_finite(net, path)
+    return net, brought
+
+
+def load_folder(name: str, path: str, spec: ModelSpec, family: Family, device: torch.device = CPU) -> Role:
+    """The model of a folder as a role; the score layer of a reward model is its head `reward`."""
+    net, brought = _of_folder(path, family)
+    role = _role(name, _settle(net, spec), spec, family, False, device)
+    for head, layer in brought.items():
+        role.heads[head] = ReadHead(layer, "after").to(device)
     return role
 
 

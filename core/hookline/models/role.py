@@ -66,6 +66,8 @@ class Role:
         self.packing = 0
         """How much shorter than the longest row of a part a row may be to be packed with it, in tokens; 0 if rows are
         padded."""
+        self.brought: dict[str, nn.Linear] = {}
+        """Layers that the folder of the network has, with which new heads of their names begin."""
         self.unknown: Tensor | None = None
         """The ids of the output layer that no token has, bool [V]; None if every id is a token's."""
         net.eval()
@@ -205,7 +207,22 @@ class Role:
         if name not in self.heads:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(rng.key(*seed, "head", name))
-                self.heads[name] = ReadHead(make(self.hidden_size), reads).to(self.device)
+                made = make(self.hidden_size)
+            if name in self.brought:
+                self._begin(name, made, self.brought[name])
+            self.heads[name] = ReadHead(made, reads).to(self.device)
+
+    def _begin(self, name: str, head: nn.Module, layer: nn.Linear) -> None:
+        """Give a new head the weights of a layer; where the layer has no bias, that of the head is 0."""
+        if not isinstance(head, nn.Linear) or head.weight.shape != layer.weight.shape:
+            raise ExperimentError(
+                f"the head '{name}' is not one linear layer, as the '{name}' of the model's folder is",
+                f"name the built-in head: head: {name}",
+            )
+        with torch.no_grad():
+            head.weight.copy_(layer.weight)
+            if head.bias is not None:
+                head.bias.copy_(torch.zeros_like(head.bias) if layer.bias is None else layer.bias)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter by name, tied ones once."""
@@ -290,14 +307,14 @@ class Role:
         """Whether a head can be written as transformers' score of a row: one linear number from the state after a token."""
         found = cast(ReadHead, self.heads[head]) if head in self.heads else None
         plain = found is not None and isinstance(found.inner, nn.Linear) and found.inner.out_features == 1
-        return plain and found is not None and found.reads == "after" and hasattr(self.family, "export_scores")
+        return plain and found is not None and found.reads == "after" and "scores" in self.family.sides
 
     def export_scores(self, head: str, pad: int | None, folder: Path) -> float:
         """Write a folder for AutoModelForSequenceClassification; adapters are merged. Returns the head's bias, which
         transformers' class does not have."""
         layer = cast(nn.Linear, cast(ReadHead, self.heads[head]).inner)
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
-        cast(Any, self.family).export_scores(net, layer.weight.detach(), pad, folder)
+        self.family.export_scores(net, layer.weight.detach(), pad, folder)
         return 0.0 if layer.bias is None else float(layer.bias.detach())
 
     def export_adapter(self, folder: Path, base: str | None) -> None:

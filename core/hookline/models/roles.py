@@ -19,11 +19,18 @@ __all__ = ["Roles"]
 class Roles(Mapping[str, Role]):
     """Role name → model. New roles, heads and targets can be made only during setup."""
 
-    def __init__(self, policy: Role, seed: tuple[object, ...], load_phase: Callable[[str, str, Heads], Role]) -> None:
+    def __init__(
+        self,
+        policy: Role,
+        seed: tuple[object, ...],
+        load_phase: Callable[[str, str, Heads], Role],
+        load_folder: Callable[[str, str], Role],
+    ) -> None:
         """seed: with the role and the head's name, it seeds a new head's weights; load_phase: from a phase's name, the
-        role and its heads, it loads the model with which that phase ended."""
+        role and its heads, it loads the model with which that phase ended; load_folder: from a path and the role's name, that
+        of a folder."""
         self._roles = {"policy": policy}
-        self._seed, self._load_phase = seed, load_phase
+        self._seed, self._load_phase, self._load_folder = seed, load_phase, load_folder
         self.settling = True
         """True during setup."""
         self.makers: dict[tuple[str, str], str] = {}
@@ -68,12 +75,21 @@ class Roles(Mapping[str, Role]):
 
     # -- while the phase settles
 
-    def make(self, name: str, who: str, of: str, phase: str | None, frozen: bool, heads: Heads | None) -> Role:
-        """Make a copy of a role, or load the end of an earlier phase; an existing role of that name is returned."""
+    def make(
+        self, name: str, who: str, of: str, phase: str | None, path: str | None, frozen: bool, heads: Heads | None
+    ) -> Role:
+        """Make a copy of a role, or load the end of an earlier phase or a folder; an existing role of that name is returned."""
         if name in self._roles:
             return self._roles[name]
         self._only_in_setup(f"role '{name}'", who)
-        if phase is not None:
+        if path is not None:
+            if phase is not None or heads:
+                raise PluginError(
+                    f"'{who}' makes role '{name}' from a folder, which goes with no phase and no heads",
+                    "give ctx.role either path or phase; make further heads with ctx.head",
+                )
+            made = self._load_folder(path, name)
+        elif phase is not None:
             made = self._load_phase(phase, name, heads or {})
         elif frozen and self.named(of, who).adapter_fresh:
             made = self.named(of, who).without_adapter(name)

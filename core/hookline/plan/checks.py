@@ -18,6 +18,7 @@ from hookline.contract.metrics import CORE_METRICS, figure_name
 from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.models.folder import check_folder, positions
 from hookline.models.load import check_adapter, family_of
+from hookline.models.scores import HEAD, scores_of
 from hookline.plan.code import kept_files_differ_in_name, rewards_find_their_columns
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.plan import Place, Plan, PlannedPhase
@@ -99,14 +100,55 @@ def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
     try:
         if path:
             check_folder(path)
+            scores_of(path)
     except ExperimentError as err:
         yield Problem(("model", "path"), err)
         return
+    yield from _folders_of_components(plan)
     try:
         if spec is None or spec.path:
             Tokenizer.file((spec.path if spec else path) or "")
     except (DataError, ExperimentError) as err:
         yield Problem(("tokenizer", "path") if spec else ("model", "path"), err)
+
+
+def _folders_of_components(plan: Plan) -> Iterator[Problem]:
+    """The models that components name, with their tokenizers."""
+    for slot in plan.every():
+        for key, folder in marked(slot.config, "model").items():
+            try:
+                check_folder(folder)
+                scores_of(folder)
+                Tokenizer.file(folder)
+            except (DataError, ExperimentError) as err:
+                yield Problem((*slot.path, key), err)
+
+
+def reward_models_stay_reward_models(plan: Plan) -> Iterator[Problem]:
+    """An experiment that starts from a reward model trains its score, and asks nothing that needs predicted tokens."""
+    path = plan.experiment.model.path
+    try:
+        check_folder(path or "")
+        found = scores_of(path or "")
+    except ExperimentError:  # another law reports it
+        return
+    if found is None:
+        return
+    if len(found.labels) > 1:
+        labels = ", ".join(found.labels)
+        yield Problem(("model", "path"), f"{path} gives {len(found.labels)} scores ({labels}), but a phase trains one")
+    for phase in plan.phases:
+        if phase.head is None or phase.head.instance != HEAD:
+            says = f"the head '{phase.head.instance}'" if phase.head else "no head"
+            yield Problem(
+                (*phase.at, "model"),
+                f"{path} is a reward model, but phase '{phase.spec.name}' has {says}, so that its score layer would be lost; "
+                f"write model: {{head: {HEAD}}}, or name a language model as model.path",
+            )
+        for slot in phase.with_evaluations:
+            if slot.needs & {"before", "decodes"}:
+                text = f"'{slot.instance}' needs a model that predicts tokens, but {path} is a reward model"
+                yield Problem(slot.path, text)
 
 
 def names_differ(plan: Plan) -> Iterator[Problem]:
@@ -304,6 +346,7 @@ def phases_of(plan: Plan) -> Iterator[tuple[Phase, Place]]:
 LAWS: tuple[Law, ...] = (
     device_is_there,
     folders_hold_what_they_should,
+    reward_models_stay_reward_models,
     names_differ,
     kept_files_differ_in_name,
     evaluations_say_one_source,

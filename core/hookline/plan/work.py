@@ -146,7 +146,8 @@ def _reads(slot: Slot) -> bool:
 
 def _reads_another(slot: Slot) -> bool:
     """Whether a component reads the model of an earlier phase, or a model that it makes itself."""
-    return _reads(slot) and bool(marked(slot.config, "phase") or any(given.startswith("role:") for given in slot.gives))
+    makes = any(given.startswith("role:") for given in slot.gives)
+    return bool(marked(slot.config, "model")) or (_reads(slot) and bool(marked(slot.config, "phase") or makes))
 
 
 def _evaluated(phase: PlannedPhase) -> tuple[int, ...]:

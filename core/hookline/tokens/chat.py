@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -156,6 +156,41 @@ class ChatTemplate:
             chosen[start:end] = [True] * (end - start)
         return ids, chosen
 
+    def finished(
+        self, messages: Sequence[Message], where: str, as_text: Callable[[str], Sequence[int]], whole: bool, **options: Any
+    ) -> list[int]:
+        """The token ids of a conversation after which no more is said; without `whole`, up to the token that ends its last turn.
+
+        What looks like a special token in a message is encoded by `as_text`, and the template's own as tokens.
+        """
+        said = "".join(_texts(messages))
+        mark = next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in said)
+        found: list[str] = []
+
+        def hidden(match: re.Match[str]) -> str:
+            found.append(match[0])
+            return f"{mark}{len(found) - 1}{mark}"
+
+        looks = self._looks_special
+        shown = _mapped(messages, lambda text: looks.sub(hidden, text)) if looks.search(said) else messages
+        text = self.render(shown, where, **options)[0]
+        if found:
+            parts = re.split(f"{mark}([0-9]+){mark}", text)
+            ids = [i for n, part in enumerate(parts) for i in (as_text(found[int(part)]) if n % 2 else self.encode(part)[0])]
+        else:
+            ids = self.encode(text)[0]
+        if whole:
+            return ids
+        after = len(ids)
+        while after and (ids[after - 1] in self.control or self._blank(ids[after - 1])):
+            after -= 1
+        return ids[: after + (self._end_of(ids[after:]) or 0)]
+
+    @cached_property
+    def _looks_special(self) -> re.Pattern[str]:
+        names = sorted((self.token(token) for token in self.control), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names)) or "(?!)")
+
     def following(
         self, messages: Sequence[Message], turn: int, where: str, ended: bool = True, **options: Any
     ) -> list[int]:
@@ -270,6 +305,25 @@ class ChatTemplate:
 def _is_learned(message: Message) -> bool:
     """Whether a row says that an assistant's turn is not learned: `weight: 0` (OpenAI), `train: false` (axolotl)."""
     return message.get("weight") not in (0, False) and message.get("train") is not False
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text within messages."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for inner in value.values() for text in _texts(inner))
+    elif isinstance(value, Sequence):
+        yield from (text for inner in value for text in _texts(inner))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """Messages with every text changed, except the names of roles."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: inner if key == "role" else _mapped(inner, change) for key, inner in value.items()}
+    return [_mapped(inner, change) for inner in value] if isinstance(value, Sequence) else value
 
 
 def _is_text(part: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 from hookline.batch.encoded import Encoded, Record
 from hookline.contract.encoder import Learn, Overlong
@@ -15,7 +15,7 @@ from hookline.errors import DataError
 from hookline.tokens.chat import ChatTemplate
 from hookline.tokens.tokenizer import Tokenizer
 
-__all__ = ["Encoding", "answers_of", "encode", "encode_turn", "is_chat"]
+__all__ = ["Encoding", "answers_of", "encode", "encode_text", "encode_turn", "is_chat"]
 
 NOT_READ = ("images",)
 """Fields of vision data that text cannot represent."""
@@ -27,8 +27,11 @@ COMPARED = ("chosen", "rejected")
 class Encoding:
     """What `hookline.Encoder` describes, for a tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    folder, at = "", "answer"
+
+    def __init__(self, tokenizer: Tokenizer, folder: str = "", at: Literal["text", "answer"] = "answer") -> None:
+        """folder: that of a model with a tokenizer of its own, for messages; at: where a finished text ends, see `Scores`."""
+        self._tokenizer, self.folder, self.at = tokenizer, folder, at
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -36,6 +39,9 @@ class Encoding:
 
     def encode(self, record: Record, **how: Any) -> Encoded:
         return encode(self.tokenizer, record, **how)
+
+    def encode_text(self, record: Record, answer: str, *, where: str = "") -> list[int]:
+        return encode_text(self.tokenizer, record, answer, where, self.folder, self.at == "text")
 
     def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: Any, **how: Any) -> list[int]:
         return encode_turn(self.tokenizer, previous, message, **how)
@@ -152,6 +158,44 @@ def _template(tokenizer: Tokenizer, where: str) -> ChatTemplate:
             "name one: tokenizer: {path: …, chat_template: FILE}; or write `prompt` and `completion` as text",
         )
     return tokenizer.chat
+
+
+def encode_text(
+    tokenizer: Tokenizer, record: Record, answer: str, where: str = "", folder: str = "", whole: bool = False
+) -> list[int]:
+    """The token ids of a prompt and an answer as a finished text; see `hookline.Encoder.encode_text`.
+
+    folder: the folder of the tokenizer, if it is not the run's. whole: up to the end of what the template writes, or of what
+    the tokenizer adds to plain text; else up to the token that ends the answer.
+    """
+    refuse_unread(record, where)
+    chat = tokenizer.chat
+    if is_chat(record):
+        if chat is None and folder:
+            raise DataError(
+                at(where, f"it is a conversation, but the tokenizer in {folder} has no chat template"),
+                "add the model's chat_template.jinja to that folder, or write `prompt` as text",
+            )
+        before = _parts(record, None, where)[0]
+        chat = _template(tokenizer, where)
+    else:
+        prompt = text_of(record, "prompt", where)
+        before = [{"role": "user", "content": prompt}]
+    if chat is not None:
+        options = {name: value for name, value in _options(record, where).items() if name in chat.options}
+        messages = [*before, {"role": "assistant", "content": answer}]
+        return chat.finished(messages, where or "the row", tokenizer.encode, whole, **options)
+    if not whole or tokenizer.separator is not None:
+        first, last = tokenizer.pair(prompt, answer)
+        return [*first, *last]
+    return [*tokenizer.prefix, *tokenizer.encode(prompt + answer), *_after_text(tokenizer)]
+
+
+def _after_text(tokenizer: Tokenizer) -> list[int]:
+    """What a folder's tokenizer itself puts behind a text."""
+    alone, with_all = (tokenizer.inner.encode("a", add_special_tokens=flag).ids for flag in (False, True))
+    first = next((i for i in range(len(with_all)) if with_all[i : i + len(alone)] == alone), len(with_all))
+    return list(with_all[first + len(alone) :])
 
 
 def encode_turn(

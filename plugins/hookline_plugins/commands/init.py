@@ -161,7 +161,7 @@ class Init(Command):
         data: str
         """The rows: a file, a folder, a pattern, or builtin:NAME/SPLIT."""
         reward: list[str] = Field(default_factory=list)
-        """Methods that draw answers: the name of a reward, or FILE.py:FUNCTION; may be repeated."""
+        """Methods that draw answers: the name of a reward, FILE.py:FUNCTION, or the folder of a reward model; may be repeated."""
         lora: bool = False
         """Train a low-rank adapter instead of all weights: less memory."""
         epochs: float = Field(1.0, gt=0, le=1000)
@@ -218,7 +218,7 @@ class Init(Command):
         rows = min(ROWS[method.reads], found.rows)
         steps = max(1, math.ceil(c.epochs * found.rows / rows))
         context = _context(c.model)
-        rewards = ", ".join(_quoted(_reward(target, one)) for one in c.reward)
+        rewards = ", ".join(_reward(target, one) for one in c.reward)
         judged = {"prompts": rewards, "answers": "perplexity", "preferences": ""}.get(method.reads, "")
         return _environment().from_string(TEMPLATE).render(
             c=c,
@@ -254,9 +254,11 @@ def _from(target: Path, path: str) -> str:
 
 
 def _reward(target: Path, name: str) -> str:
-    """A reward's name; a function's file is seen from the experiment's folder."""
+    """A reward as YAML: its name, or the folder of a reward model; paths are seen from the experiment's folder."""
+    if (_folder(name) / "config.json").is_file():
+        return f"{{use: reward-model, path: {_quoted(_from(target, name))}}}"
     file, colon, function = name.rpartition(":")
-    return f"{_from(target, file)}:{function}" if colon and file.endswith(".py") else name
+    return _quoted(f"{_from(target, file)}:{function}" if colon and file.endswith(".py") else name)
 
 
 def _word(text: str) -> str:

@@ -41,7 +41,7 @@ class LoRA(Adapter):
                 lora_alpha=c.alpha or 2 * c.rank,
                 lora_dropout=0.0,
                 bias="none",
-                task_type="CAUSAL_LM",
+                task_type="CAUSAL_LM" if net.get_output_embeddings() is not None else None,  # a reward model has none
                 target_modules=list(c.modules) if c.modules else "all-linear",
                 fan_in_fan_out=type(net).__name__.startswith("GPT2"),
             ),
