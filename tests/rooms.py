@@ -66,6 +66,7 @@ TESTS = {
     "formats": ["data/test_containers", "data/test_writing"],
     "feedback": ["core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
+    "judging": ["rewards/test_judge*"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
     "report": ["trackers/test_report", "pages/*"],
     "rewards": ["rewards/*", "wrappers/*", "tasks/*"],

@@ -22,6 +22,10 @@ class Run(Protocol):
     """True if the run was resumed, i.e. the directory already held this run."""
 
     @property
+    def locked(self) -> bool:
+        """True if the run goes on, so that files in its directory may be written; False if a finished run is only read."""
+
+    @property
     def id(self) -> str:
         """The id of the run: eight hex digits, unchanged by a resume."""
 

@@ -30,7 +30,10 @@ __all__ = ["Surroundings", "experiment_changes", "experiment_hash"]
 
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
 MACHINE = ("machine", "processor", "arithmetic", "device", "processes", "threads", "kernels")
-FREE_TO_CHANGE = re.compile(r"^(trackers|plugins|device|folder)\b|^phases\.\d+\.(save|completions)\b")
+FREE_TO_CHANGE = re.compile(
+    r"^(trackers|plugins|device|folder)\b|^phases\.\d+\.(save|completions)\b|^phases\..*\.options\.budget\b"
+)
+"""What a run may go on with changed. A component's `budget` says when asking ends, and changes no answer."""
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class Signature:
     def column(self, name: str, record: Record) -> Any:
         """What a row has for a parameter; ABSENT if nothing."""
         paths = (self.columns[name],) if name in self.columns else COLUMNS.get(self.style, NONE).get(name, (name,))
-        return next((value for path in paths if (value := _at(record, path)) is not ABSENT), ABSENT)
+        return next((value for path in paths if (value := at(record, path)) is not ABSENT), ABSENT)
 
     # -- the calls
 
@@ -159,9 +159,9 @@ class Signature:
             values["completions"] = [
                 [{"role": "assistant", "content": text}] if _is_chat(record) else text for text, record in zip(texts, records)
             ]
-            values["prompts"] = [_prompt(rollout, row) for row in rows]
+            values["prompts"] = [prompt_of(rollout, row) for row in rows]
         elif self.style == "swift":
-            values |= {"completions": texts, "prompts": [_prompt(rollout, row) for row in rows]}
+            values |= {"completions": texts, "prompts": [prompt_of(rollout, row) for row in rows]}
         else:
             values["solution_strs"] = texts
         if self._takes("completion_ids"):
@@ -187,7 +187,7 @@ class Signature:
             values["solution_str"] = text
         else:
             ids = rollout.response_ids(row) if self._takes("completion_ids") or self._takes("tokenized_prediction") else []
-            prompt = _prompt(rollout, row)
+            prompt = prompt_of(rollout, row)
             given = dict.fromkeys(ROW, text) | {"prompt": prompt, "query": prompt, "record": dict(record)}
             given |= {"completion_ids": ids, "tokenized_prediction": ids}
             values |= {name: value for name, value in given.items() if name in self.names and name not in self.columns}
@@ -212,7 +212,7 @@ class Signature:
         return tuple(name for name in ("log_metric", "log_extra") if name in GIVEN[self.style] and self._takes(name))
 
 
-def _at(record: Record, path: str) -> Any:
+def at(record: Record, path: str) -> Any:
     """A column, or a field within one: `reward_model.ground_truth`."""
     if path in record:
         return record[path]
@@ -230,7 +230,7 @@ def _is_chat(record: Record) -> bool:
     return bool(record.get("messages") or record.get("conversations"))
 
 
-def _prompt(rollout: Rollout, row: int) -> Any:
+def prompt_of(rollout: Rollout, row: int) -> Any:
     """A row's prompt as the data has it: a list of messages, or text."""
     record = rollout.records[row]
     if not _is_chat(record):
