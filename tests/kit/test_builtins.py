@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hookline.contract.kinds import KINDS
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.testing import check
+from judging_server import by_length, serving
 
 FUNCTION = str(Path(__file__).parents[1] / "rewards" / "users" / "of_any_row.py")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -42,9 +44,16 @@ def test_one_of_every_kind_is_asked_every_day() -> None:
     assert set(QUICK) == {kind for kind, row in KINDS.items() if row.laws}
 
 
+@pytest.fixture
+def judge() -> Iterator[dict[str, Any]]:
+    """The options of a judge that rates answers by their length."""
+    with serving(by_length) as service:
+        yield {"url": service.url, "model": "any"}
+
+
 @pytest.mark.parametrize("offer", built_in())
-def test_a_built_in_keeps_every_law(offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_built_in_keeps_every_law(offer: Offer, judge: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
-    report = check(offer, **OPTIONS.get(offer.name, {}))
+    report = check(offer, **({"judge": judge} | OPTIONS).get(offer.name, {}))
     assert report.passed, str(report)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging_server import Answer, Sent, Service, by_length, code_of, part, says, serving, usual
 
 import hookline
 from hookline import CheckpointError, DataError, ExperimentError, HooklineError, ServiceError
@@ -19,6 +18,7 @@ from hookline.cli import main
 from hookline.errors import Stopped
 from hookline.loop import api
 from hookline.world.signals import Stopping
+from judging_server import Answer, Sent, Service, by_length, code_of, part, says, serving, usual
 from warm import Warm
 
 KEY = "sk-Test-1234567890abcdefSECRET"

@@ -46,10 +46,11 @@ class JudgeOptions(hookline.Config):
     pattern: str | None = None
     """A regular expression for judges that write verdicts in a form of their own; it is searched in the last line of a reply.
     Default: the line of JSON that `{{ verdict }}` asks for, which an answer cannot forge."""
-    temperature: float = Field(0.0, ge=0, le=2)
-    """0 is the judge's most likely verdict; larger values vary."""
-    max_tokens: int = Field(1024, ge=1)
-    """Longest reply, in tokens. A reply that is cut off is not a verdict, so judges that think need more."""
+    temperature: float | None = Field(0.0, ge=0, le=2)
+    """0 is the judge's most likely verdict; larger values vary. None: not sent, for services that refuse it."""
+    max_tokens: int | None = Field(1024, ge=1)
+    """Longest reply, in tokens. A reply that is cut off is not a verdict, so judges that think need more. None: not sent; some
+    services need `body: {max_completion_tokens: …}` in its place."""
     response_format: Literal["json_object", "json_schema"] | None = None
     """Lets the service force the reply to be JSON; none: the judge may explain itself first."""
     body: dict[str, Any] = Field(default_factory=dict)

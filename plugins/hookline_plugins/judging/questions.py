@@ -113,10 +113,9 @@ class Questions:
             raise ExperimentError(f"{self.where} cannot be filled in: {err}", f"it may name {', '.join(sorted(values))}") from None
         o = self.options
         system = [{"role": "system", "content": o.system}] if o.system else []
-        body = {
-            **o.body, "model": o.model, "messages": [*system, {"role": "user", "content": text}],
-            "temperature": o.temperature, "max_tokens": o.max_tokens,
-        }  # fmt: skip
+        sampling = {"temperature": o.temperature, "max_tokens": o.max_tokens}
+        sent = {name: value for name, value in sampling.items() if value is not None}
+        body = {**o.body, "model": o.model, "messages": [*system, {"role": "user", "content": text}], **sent}
         if o.response_format == "json_object":
             body["response_format"] = {"type": "json_object"}
         elif o.response_format == "json_schema":

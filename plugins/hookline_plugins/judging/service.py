@@ -155,7 +155,8 @@ class Service:
         if not isinstance(choice, dict) or not isinstance(message, dict):
             raise Again(f"{where} sent a reply without choices: {_message(said, raw)}")
         if choice.get("finish_reason") == "length":
-            raise Failed(f"the reply was cut off after {self.options.max_tokens} tokens; raise `max_tokens`")
+            longest = self.options.max_tokens
+            raise Failed(f"the reply was cut off{f' after {longest} tokens' if longest else ''}; raise `max_tokens`")
         text = message.get("content")
         if isinstance(text, list):
             text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
