@@ -1,4 +1,4 @@
-"""The text of a question to a judge. What comes from a row stands between marks that the row cannot know.
+"""The text of a question to a judge. The texts of a row are between marks that the row cannot know.
 
 Each question has a code, a hash of all its texts. Texts of the row are fenced by `<answer-CODE>` … `</answer-CODE>`, and the verdict
 must repeat the code. So an answer can neither end its own fence nor hold a verdict that would be read.
