@@ -92,6 +92,9 @@ def serving(reply: Judge) -> Iterator[Service]:
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
+            if not raw:  # the process that asked was killed
+                self.close_connection = True
+                return
             request = json.loads(raw)
             with service.lock:
                 service.requests.append({**request, "path": self.path})

@@ -250,9 +250,10 @@ def test_requests_at_a_time(make: Make, tmp_path: Path, service: Service) -> Non
     assert 1 < service.most <= 3
 
 
-@pytest.mark.parametrize("at", [1, 5, 11])
-def test_a_killed_run_asks_nothing_twice(at: int, make: Make, tmp_path: Path, service: Service, warm: Warm) -> None:
-    """The process is killed while it waits for its n-th reply; that one question was not answered."""
+@pytest.mark.parametrize(("at", "journal"), [(1, True), (5, False), (11, False), (11, True)])
+def test_a_killed_run_asks_nothing_twice(at: int, journal: bool, make: Make, tmp_path: Path, service: Service, warm: Warm) -> None:
+    """The process is killed while it waits for its n-th reply; that one question was not answered. Without its journal, it is
+    as if it had been killed each time between the file of replies and the journal."""
     whole = hookline.run(make(at_once=2), out=tmp_path / "whole")
     expected = service.answered.copy()
     service.answered.clear()
@@ -272,6 +273,8 @@ def test_a_killed_run_asks_nothing_twice(at: int, make: Make, tmp_path: Path, se
     children[0].stdin.close()
     assert children[0].wait() == -signal.SIGKILL
     service.reply = by_length
+    if not journal:
+        (tmp_path / "out/journal.jsonl").unlink()
     again = hookline.run(make(at_once=2), out=tmp_path / "out")
     assert [row["metrics"] for row in again.rows()] == [row["metrics"] for row in whole.rows()]
     assert set(service.answered) == set(expected)
@@ -298,8 +301,8 @@ FAILURES: dict[str, tuple[Answer, str, int]] = {
     "no content": (Sent(200, usual("", message={"content": None})), "sent an empty reply", 2),
     "refused": (Sent(200, usual("", message={"content": None, "refusal": "I cannot"})), "the judge refused: 'I cannot'", 1),
     "cut off": (Sent(200, usual('{"score"', finish_reason="length")), "cut off after 1024 tokens; raise `max_tokens`", 1),
-    "hangs": (Sent(before=30), "did not finish its reply within 0.3 s", 2),
-    "for ever": (Sent(drip=True), "did not finish its reply within 0.3 s", 2),
+    "hangs": (Sent(before=30), "did not finish its reply within 0.6 s", 2),
+    "for ever": (Sent(drip=True), "did not finish its reply within 0.6 s", 2),
 }  # fmt: skip
 
 
@@ -307,13 +310,14 @@ FAILURES: dict[str, tuple[Answer, str, int]] = {
 def test_a_failure_leaves_its_row_unjudged(case: str, make: Make, tmp_path: Path, service: Service) -> None:
     sent, sentence, tries = FAILURES[case]
     service.reply = lambda question: bad(question, sent)
-    run = hookline.run(make({"steps": 1}, timeout=0.3 if case in ("hangs", "for ever") else 5), out=tmp_path / "out")
+    run = hookline.run(make({"steps": 1}, timeout=0.6 if case in ("hangs", "for ever") else 5), out=tmp_path / "out")
     assert figures(run, "unjudged") == [2]
     [notice] = [one for one in run.notices if "did not judge" in one]
     assert sentence in notice
     lines = [json.loads(line) for line in (tmp_path / "out/judged.jsonl").read_text().splitlines()]
     assert {line["requests"] for line in lines if "failed" in line} == {tries}
-    assert figures(run, "judge/judge/requests") == [service.asked]
+    if "within" not in sentence:  # such a request may end before the server has read it
+        assert figures(run, "judge/judge/requests") == [service.asked]
 
 
 def test_a_failure_that_passes_is_not_a_failure(make: Make, tmp_path: Path, service: Service) -> None:
@@ -379,6 +383,13 @@ def test_a_budget_ends_the_run_which_goes_on_with_a_larger_one(make: Make, tmp_p
     assert run.resumed
     assert [row["metrics"] for row in run.rows()] == [row["metrics"] for row in whole.rows()]
     assert service.answered == expected + expected, "each of the two runs has asked everything once"
+
+
+def test_a_budget_counts_requests_that_are_under_way(make: Make, tmp_path: Path, service: Service) -> None:
+    service.reply = lambda question: Sent(body=usual(by_length(question)), before=0.05)
+    refused(ServiceError, lambda: hookline.run(make(budget={"requests": 3}, at_once=8), out=tmp_path / "out"))
+    assert service.asked == 3
+    assert (tmp_path / "out/judged.jsonl").read_text().count('"reply"') == 3, "what is paid is awaited"
 
 
 # -- what is refused before a weight is loaded

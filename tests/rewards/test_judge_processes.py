@@ -40,7 +40,7 @@ def test_each_row_is_asked_about_on_its_rank(tmp_path: Path, warm: Warm) -> None
             made[size] = [row["metrics"] for row in Run.read(out).rows()]
             lines = [json.loads(line) for line in (out / "judged.jsonl").read_text().splitlines()]
             assert sum(line["requests"] for line in lines) == sum(row["judge/judge/requests"] for row in made[size])
-            assert len({line["run"] for line in lines}) == 1
+            assert {line["judge"] for line in lines} == {"judge"}
         for one, two in zip(made[1], made[2]):
             assert two["reward/judge"] == pytest.approx(one["reward/judge"])
         asked = sum(row[f"judge/judge/{name}"] for row in made[2] for name in ("requests", "cached"))

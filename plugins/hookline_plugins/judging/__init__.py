@@ -4,7 +4,7 @@ Shared by the reward `judge` and by whatever else asks a judge. `judge.py` rates
 `questions.py` the text of a question, `service.py` the requests, `known.py` the file of replies, `verdicts.py` reads a reply.
 """
 
-from hookline_plugins.judging.judge import Judge, Verdict
+from hookline_plugins.judging.judge import Judge, Verdict, together
 from hookline_plugins.judging.options import Budget, JudgeOptions
 
-__all__ = ["Budget", "Judge", "JudgeOptions", "Verdict"]
+__all__ = ["Budget", "Judge", "JudgeOptions", "Verdict", "together"]

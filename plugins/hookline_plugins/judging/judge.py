@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hookline import CheckpointError, Context, Metric, ServiceError
 from hookline_plugins.judging.known import Known
@@ -18,10 +18,17 @@ from hookline_plugins.judging.questions import Question, Questions
 from hookline_plugins.judging.service import Reply, Service
 from hookline_plugins.judging.verdicts import Unreadable, better, ratings
 
+Answer = TypeVar("Answer")
 FILE = "judged.jsonl"
 """The run's own file of replies."""
+READING = "of a finished run"
+"""Who pays for questions about a finished run, whose own budget is closed; no instance has this name."""
 COUNTED = ("requests", "tokens", "retried", "cached")
 ORDERS = ("A first", "B first")
+
+
+class UsedUp(ServiceError):
+    """A judge's budget has no room for another request."""
 
 
 @dataclass
@@ -137,8 +144,8 @@ class Judge:
             return verdict
         pairs = ((answer, other), (other, answer))
         questions = [self.questions.ask({**texts, "first": first, "second": second}) for first, second in pairs]
-        replies = await asyncio.gather(
-            *(self._journaled(ctx, (*key, order), question, verdict) for order, question in zip(ORDERS, questions))
+        replies = await together(
+            self._journaled(ctx, (*key, order), question, verdict) for order, question in zip(ORDERS, questions)
         )
         try:
             said = [better(reply, one.code, self.options.pattern) for reply, one in zip(replies, questions) if reply is not None]
@@ -171,7 +178,7 @@ class Judge:
 
     async def _journaled(self, ctx: Context, key: tuple[str | int, ...], question: Question, verdict: Verdict) -> str | None:
         """The reply to a question, or None; what it cost, and why it failed, is added to the verdict."""
-        asker = _hash([ctx.run.id, *ctx.key("judge", *key)])
+        asker = _hash(ctx.key("judge", *key))
 
         async def ask() -> dict[str, Any]:
             return await self._answered(ctx, asker, question)
@@ -188,7 +195,8 @@ class Judge:
         key = _hash([self.options.address, question.body])
         for known in self._files:
             if (line := known.find(key)) is not None:
-                mine = line.get("by") == asker  # this process, or one before it, was ended before the journal had the reply
+                # the row's own reply: a process before this one was ended before the journal had it
+                mine = known is self._files[0] and line.get("by") == asker
                 return _counted(line["reply"], "", line if mine else {}, cached=not mine)
         if (other := self._asking.get(key)) is not None:
             reply = await asyncio.shield(other)
@@ -201,7 +209,7 @@ class Judge:
         return _counted(reply.text, reply.failed, {"requests": reply.requests, "tokens": reply.tokens})
 
     async def _asked(self, ctx: Context, asker: str, key: str, question: Question) -> Reply:
-        reply, who = Reply(), f"{ctx.run.id} {ctx.instance}" if ctx.run.locked else "reading"
+        reply, who = Reply(), ctx.instance if ctx.run.locked else READING
 
         def before() -> None:
             self._spend(ctx, who)
@@ -214,7 +222,7 @@ class Judge:
             if reply.requests:
                 said = {"reply": reply.text} if reply.text is not None else {"failed": reply.failed or "not finished"}
                 for known in self._files:
-                    known.add({"key": key, **said, "requests": reply.requests, "tokens": reply.tokens, "run": who, "by": asker})
+                    known.add({"key": key, **said, "requests": reply.requests, "tokens": reply.tokens, "judge": who, "by": asker})
         return reply
 
     def _spend(self, ctx: Context, who: str) -> None:
@@ -224,10 +232,23 @@ class Judge:
         requests, tokens = own.spent[who, "requests"] + self._open, own.spent[who, "tokens"]
         for what, used, limit in (("requests", requests, budget.requests), ("tokens", tokens, budget.tokens)):
             if limit is not None and used >= limit:
-                raise ServiceError(
+                raise UsedUp(
                     f"'{ctx.instance}' has used up its budget of {limit} {what} (spent: {requests} requests, {tokens} tokens)",
                     "raise `budget` and run the same command again: what was answered is not asked again",
                 )
+
+
+async def together(answers: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """Await several answers at once; the first error ends them all, except that a used-up budget lets those that are paid arrive."""
+    tasks = [asyncio.ensure_future(one) for one in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    except UsedUp:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _counted(reply: str | None, failed: str, paid: Mapping[str, Any], cached: bool = False) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Replies that are known: a file of JSON lines, which several components, processes and runs may share.
 
-Each question that was asked adds a line: {"key", "reply" or "failed", "requests", "tokens", "run", "by"}. A line is written under a lock,
-and synced, before its reply is used. What was spent is the sum over a run's lines, whichever process asked.
+Each question that was asked adds a line: {"key", "reply" or "failed", "requests", "tokens", "judge", "by"}. A line is written under a
+lock, and synced, before its reply is used. What a judge of a run has spent is the sum over its lines in the run's own file, whichever
+process asked.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Known:
         """writes: False for the file of a run that is only read; lines are then kept in memory."""
         self.path, self.writes = path, writes
         self.spent: Counter[tuple[str, str]] = Counter()
-        """(the asker, `requests` or `tokens`) → their sum."""
+        """(the instance that asked, `requests` or `tokens`) → their sum."""
         self._read = 0
         self._places: dict[str, int] = {}
         self._lines: dict[str, dict[str, Any]] = {}
@@ -83,7 +84,7 @@ class Known:
             raise CheckpointError(f"{self.path} cannot be read: {err.strerror}", "check the folder and the disk") from None
 
     def _take(self, line: dict[str, Any], at: int | None) -> None:
-        key, asker = str(line.get("key")), str(line.get("run"))
+        key, asker = str(line.get("key")), str(line.get("judge"))
         for name in ("requests", "tokens"):
             if isinstance(line.get(name), int):
                 self.spent[asker, name] += line[name]

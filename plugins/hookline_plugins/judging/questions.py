@@ -1,7 +1,7 @@
 """The text of a question to a judge. The texts of a row are between marks that the row cannot know.
 
 Each question has a code, a hash of all its texts. Texts of the row are fenced by `<answer-CODE>` … `</answer-CODE>`, and the verdict
-must repeat the code. So an answer can neither end its own fence nor hold a verdict that would be read.
+must repeat the code. So an answer cannot end its own fence, and a verdict in an answer is not read.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ docs/rewards.md shows how it is asked, how an answer is kept from deciding its o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping
 from functools import cached_property
 from typing import Any, Self
@@ -13,7 +12,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from hookline import Component, Context, DataError, Metric, Record, Rollout, ServiceError, Term, hookimpl
-from hookline_plugins.judging import Judge, JudgeOptions, Verdict
+from hookline_plugins.judging import Judge, JudgeOptions, Verdict, together
 from hookline_plugins.judging.questions import as_text, conversation
 from hookline_plugins.rewards.function import name_of
 from hookline_plugins.rewards.signatures import ABSENT, at, prompt_of
@@ -93,12 +92,7 @@ class LLMJudge(Component):
 
     @hookimpl
     async def hookline_reward(self, ctx: Context, rollout: Rollout) -> Term:
-        tasks = [asyncio.ensure_future(self._verdict(ctx, rollout, row)) for row in range(len(rollout))]
-        try:
-            verdicts = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        verdicts = await together(self._verdict(ctx, rollout, row) for row in range(len(rollout)))
         self.judge.log(ctx, self.instance, verdicts)
         failed = next((row for row, verdict in enumerate(verdicts) if verdict.value is None), None)
         if failed is not None and not self.told:
