@@ -220,7 +220,9 @@ class Causal(Family):
         Networks without a cache, and those whose positions or masks do not follow the padding, do not agree.
         """
         long = max(1, min(6, self.context(net) - 2))
-        vocabulary = self.vocabulary(net)
+        layer = self.output(net)
+        assert layer is not None
+        vocabulary = len(layer[0])
         prompts = [[at % vocabulary for at in range(1, 1 + length)] for length in ((long + 1) // 2, long)]
         step_B = torch.zeros(2, dtype=torch.long, device=next(net.parameters()).device)
         whole = self._begin(net, prompts, 0, fused, cached=False)

@@ -72,7 +72,11 @@ class RewardModel(Component):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         name = f"{self.instance or 'reward-model'}/truncated"
-        return (Metric(name, "texts that were cut to fit the reward model", "texts", "sum", better="lower"),) if self.config.path else ()
+        return (Metric(name, "texts that were cut to fit the reward model", "texts", "sum", better="lower"),) if self._cuts else ()
+
+    @property
+    def _cuts(self) -> bool:
+        return bool(self.config.overlong == "truncate")
 
     @property
     def column(self) -> int:
@@ -124,12 +128,13 @@ class RewardModel(Component):
             record = {**record, "prompt": rollout.prompt_text(row)}
         ids = self.encoder.encode_text(record, _answer(ctx, rollout, row), where=where)
         over = len(ids) - self.longest
-        if over > 0 and self.config.overlong == "refuse":
+        if self._cuts:
+            ctx.log(f"{self.instance}/truncated", float(over > 0))
+        elif over > 0:
             raise DataError(
                 f"{where}: its text has {len(ids)} tokens, and '{self.instance}' reads at most {self.longest}",
                 "ask for shorter answers, or set `overlong: truncate`, which leaves out the beginning",
             )
-        ctx.log(f"{self.instance}/truncated", float(over > 0))
         return ids[max(0, over) :]
 
 
