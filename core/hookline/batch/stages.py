@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -399,6 +399,10 @@ class Term:
     """A number per row [B] or per token [B, T], before it is weighted."""
     ok_B: Tensor | None = None
     """False for rows that could not be judged, bool [B]; the core drops and counts them. None: every row was judged."""
+    weight_B: Tensor | None = None
+    """What each row counts in the figure of an evaluation, float [B], e.g. its tokens; None: 1. Training does not use it."""
+    summary: Literal["mean", "perplexity"] = "mean"
+    """The figure of an evaluation: the weighted mean of the rows, or exp of the weighted mean of log `value`."""
 
 
 @dataclass(frozen=True, kw_only=True)

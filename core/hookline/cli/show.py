@@ -212,7 +212,7 @@ def explain_text(plan: Plan) -> str:
                 lines.append(f"    {part.label} {KINDS[part.kind].verb} {_named(part)}")
         for e in phase.evaluations:
             when = f"every {e.spec.every} steps" if e.spec.every else "before and after"
-            figures = ", ".join(r.instance for r in e.rewards)
+            figures = ", ".join(e.figures) or "answers"
             what = f"{e.spec.name}: {figures} on {e.spec.rows} rows of {e.rollout.instance}"
             lines.append(f"  {'evaluate':<10} {when:<8} {what}")
     lines += [f"\nnote: {text}" for text in plan.notes]

@@ -125,7 +125,7 @@ class TokenizerSpec(Strict):
 
 
 class Evaluation(Strict):
-    """Rows that training never sees, answered and judged at intervals."""
+    """Other rows than those of training, answered and judged at intervals."""
 
     name: Identifier = UNNAMED["evaluate"]
     every: int = Field(0, ge=0)
@@ -137,7 +137,8 @@ class Evaluation(Strict):
     rows: int = Field(64, ge=1)
     """How many rows are judged."""
     reward: tuple[Use, ...] = ()
-    """The rewards that give the evaluation's figures."""
+    """The rewards that give the evaluation's figures. None: the figures of the phase's update, if it has any for rows that are
+    read: its loss, accuracy, margin, …"""
 
     @field_validator("reward", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
+import torch
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
@@ -162,14 +163,28 @@ class Component(Generic[ConfigT]):
             raise PluginError(f"'{self.instance}' saved state but does not load it", "define load_state_dict")
 
     def summarise(self, term: Term, scored: Scored) -> float:
-        """Rewards only: return one figure for the rows of an evaluation; by default the mean over judged rows.
+        """Rewards only: return one figure for the rows of an evaluation; by default the mean over judged rows, as the
+        term's `weight_B` and `summary` say.
 
         Called for all rows, for each row alone, whose figure is kept in evaluations.jsonl, and without each prompt's rows.
         """
         value_B = term.value if term.value.dim() == 1 else term.value.sum(1)
-        if term.ok_B is not None:
-            value_B = value_B[term.ok_B]
-        return float(value_B.double().mean()) if len(value_B) else math.nan
+        ok_B = torch.ones(len(value_B), dtype=torch.bool) if term.ok_B is None else term.ok_B
+        value_B, weight_B = value_B[ok_B].double(), None if term.weight_B is None else term.weight_B[ok_B].double()
+        if not len(value_B):
+            return math.nan
+        shown_B = value_B.log() if term.summary == "perplexity" else value_B
+        mean = float(shown_B.mean() if weight_B is None else (shown_B * weight_B).sum() / weight_B.sum())
+        return mean if term.summary == "mean" else math.exp(mean) if mean < 700 else math.inf
+
+    def held_out(self, ctx: Context, batch: Batch) -> Mapping[str, Term]:
+        """Updates only: the method's own figures of rows that it does not learn from, by name, each with a value per row.
+
+        Asked in an evaluation that names no reward, with `batch` at the stage that `takes` names: rows that were read have
+        the rewards that were recorded. `return ctx.measure(batch, loss)` gives the training loss, and everything
+        that it logs. The names are `loss` and those that the component declares in `metrics`. By default there are none.
+        """
+        return {}
 
 
 def docstring_of(cls: type[Component]) -> str:

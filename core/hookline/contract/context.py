@@ -304,6 +304,15 @@ class Context(Encoder, Protocol):
         weight changes, if a value is not finite.
         """
 
+    def measure(
+        self, batch: B, loss: Callable[[MicroBatch[B]], Loss], unit: Literal["row", "group"] = "row"
+    ) -> Mapping[str, Term]:
+        """What `loss` and the figures that it logs are on rows that are not learned from, for `held_out`.
+
+        batch, loss, unit: as for `ctx.train`, whose loss over the same rows has the same value. No weight changes. Returns
+        `loss` and each logged name, each with a value and a weight per row of the batch. An update calls it.
+        """
+
     def draw(
         self,
         prompts: Sequence[Sequence[int]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -28,14 +28,28 @@ class Stats(dict[str, Tensor]):
         raise AttributeError(f"no statistic '{name}'; these were requested: {', '.join(self)}")
 
 
+@dataclass(frozen=True)
+class Part:
+    """One mean in a loss: what was counted, and the values that were averaged."""
+
+    kind: str
+    """`tokens`, `rows`, `groups`, or the column that weighs the values."""
+    values: Tensor
+    """The values, of any shape."""
+    weighed: Tensor
+    """The values as they enter the sum, with their weights or mask."""
+    scale: float = 1.0
+    """What the mean is multiplied by."""
+
+
 @dataclass
 class Loss:
     """A correctly normalised scalar. Losses can be added and multiplied by numbers, but not combined with tensors."""
 
     value: Tensor
     """The scalar [], with its gradient."""
-    parts: tuple[tuple[str, Tensor], ...] = ()
-    """The averaged values, (what was counted, values of any shape), to name the row of a value that is not finite."""
+    parts: tuple[Part, ...] = ()
+    """The means of which it is the sum: they name the row of a value that is not finite, and give each row's share."""
 
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
@@ -55,7 +69,7 @@ class Loss:
                 f"a loss was multiplied by {a(type(factor).__name__)}, which may differ between parts of a batch",
                 "multiply by a plain number, or apply the weights inside the mean",
             )
-        return Loss(self.value * factor, self.parts)
+        return Loss(self.value * factor, tuple(replace(part, scale=part.scale * factor) for part in self.parts))
 
     __rmul__ = __mul__
 
@@ -97,6 +111,8 @@ class MicroBatch(Generic[B]):
     """Computes figures of a role, by name, for some rows, with gradient."""
     _counts: Callable[[str], float]
     _logged: dict[str, float] = field(default_factory=dict)
+    _measured: dict[str, Loss] = field(default_factory=dict)
+    """What this micro-batch logged, with the values of its rows."""
 
     def __getitem__(self, column: str) -> Tensor:
         """An extra column by name, [B, …] or [B, T, …]: `mb["return_BT"]`. Raises PluginError if there is none."""
@@ -148,7 +164,7 @@ class MicroBatch(Generic[B]):
             )
 
     def _mean(self, kind: str, x: Tensor, raw: Tensor) -> Loss:
-        return Loss(x.sum() / max(self._counts(kind), 1e-12), ((kind, raw),))
+        return Loss(x.sum() / max(self._counts(kind), 1e-12), (Part(kind, raw, x),))
 
     def log(self, name: str, value: Loss) -> None:
         """Log a declared figure. Like a loss, it is summed over micro-batches and averaged over optimiser steps."""
@@ -157,3 +173,4 @@ class MicroBatch(Generic[B]):
                 f"mb.log('{name}') was given {a(type(value).__name__)}", "give it a mean, e.g. mb.token_mean(x)"
             )
         self._logged[name] = self._logged.get(name, 0.0) + float(value.value.detach())
+        self._measured[name] = value

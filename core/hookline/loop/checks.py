@@ -208,4 +208,14 @@ def check_term(answer: Any, slot: Slot, rollout: Rollout) -> Term:
             f"('{rollout.prompt_text(row)[:40]}'); the weights are as before this step",
             "fix the reward, or return Term(value, ok_B) to leave such rows out",
         )
-    return Term(torch.where(ok_B if shown.dim() == 1 else ok_B[:, None], shown, 0.0), ok_B)
+    kept = torch.where(ok_B if shown.dim() == 1 else ok_B[:, None], shown, 0.0)
+    return Term(kept, ok_B, _check_weights(term, slot, B), term.summary)
+
+
+def _check_weights(term: Term, slot: Slot, B: int) -> Tensor | None:
+    weight_B = term.weight_B
+    if weight_B is None:
+        return None
+    if not isinstance(weight_B, Tensor) or tuple(weight_B.shape) != (B,) or not bool((weight_B >= 0).all()):
+        raise PluginError(f"{slot.offer}: weight_B is not {B} numbers of at least 0", "give each row one weight, or None")
+    return weight_B.detach().double()

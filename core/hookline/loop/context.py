@@ -255,17 +255,27 @@ class PhaseContext(Encoding):
         after: Callable[[], None] | None = None,
         beside: tuple[Batch, Callable[[MicroBatch[Any]], Loss]] | None = None,
     ) -> None:
+        trainer = self._trainer("ctx.train")
+        self._resources.stats.clear()
+        trainer.train(batch, loss, unit, after, beside)
+        self._resources.stats.clear()
+
+    def measure(
+        self, batch: B, loss: Callable[[MicroBatch[B]], Loss], unit: Literal["row", "group"] = "row"
+    ) -> Mapping[str, Term]:
+        return self._trainer("ctx.measure").measure(batch, loss, unit)
+
+    def _trainer(self, call: str) -> Trainer:
+        """The trainer, for a call that only an update may make."""
         trainer, kind = self._resources.trainer, self._slot.kind if self._slot else "update"
         if trainer is None and self._slot and kind == "update":
             raise PluginError(f"'{self.instance}' has no learning rate", "derive its Config from hookline.UpdateConfig")
         if trainer is None or kind != "update":
             raise PluginError(
-                f"'{self.instance}' calls ctx.train, which only an update may do",
-                "move the call into hookline_update of an update",
+                f"'{self.instance}' calls {call}, which only an update may do",
+                "move the call into an update",
             )
-        self._resources.stats.clear()
-        trainer.train(batch, loss, unit, after, beside)
-        self._resources.stats.clear()
+        return trainer
 
     def draw(
         self,

@@ -1,4 +1,4 @@
-"""Evaluations on rows that training never sees, with the same seeds every time; each row is judged and kept."""
+"""Evaluations on other rows than those of training, with the same seeds every time; each row is judged and kept."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from hookline.batch.join import concat
 from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.component import Component
-from hookline.errors import DataError
+from hookline.errors import DataError, PluginError, nearest
+from hookline.loop.checks import check_term
 from hookline.loop.context import PhaseContext
 from hookline.loop.hooks import ask
-from hookline.loop.rewards import ask_rewards
+from hookline.loop.rewards import ask_rewards, recorded
 from hookline.loop.scope import Evaluation
 from hookline.loop.shares import level, whole
 from hookline.plan.plan import PlannedEvaluation
@@ -35,7 +36,8 @@ class Evaluator:
         self.rewards: dict[str, tuple[Component, Slot]] = {
             slot.instance: (slot.component, slot) for slot in planned.rewards
         }
-        """The rows and terms of the latest evaluation."""
+        self.update = planned.update
+        """The update whose own figures are asked for."""
 
     @property
     def slots(self) -> list[Slot]:
@@ -49,7 +51,7 @@ class Evaluator:
             rollout = self._rows(ctx, scope)
             ok_B = rollout.extra.get("ok_B", torch.ones(len(rollout), dtype=torch.bool))
             judged = rollout if bool(ok_B.all()) else rollout.rows(ok_B)
-            terms = ask_rewards(ctx, self.rewards, judged)
+            terms = ask_rewards(ctx, self.rewards, judged) if self.rewards else self._own(ctx, judged)
         finally:
             ctx.forget()
         rollout, ok_B, terms = whole(rollout, ok_B, terms, ctx.world)
@@ -57,16 +59,19 @@ class Evaluator:
         scored = judged.scored(judged.token_ids_BT.new_zeros(judged.token_ids_BT.shape), {})
         figures = {}
         for name, term in terms.items():
-            component, slot = self.rewards[name]
+            component, slot = self._gives(name)
             with blame(slot, "summarise"):
                 figures[name] = float(component.summarise(term, scored))
         said: list[dict[str, float]] = [{} for _ in judged.records]
+        weights: list[dict[str, float]] = [{} for _ in judged.records]
         for name, term in terms.items():
             figure_B = self._of_rows(name, term, scored)
             for row, ok in enumerate(term.ok_B.tolist() if term.ok_B is not None else ()):
                 if ok:
                     said[row][name] = figure_B[row]
-        of_row = dict(zip(ok_B.nonzero()[:, 0].tolist(), said))
+                    if term.weight_B is not None:
+                        weights[row][name] = float(term.weight_B[row])
+        of_row = dict(zip(ok_B.nonzero()[:, 0].tolist(), zip(said, weights)))
         samples = [
             {
                 "sample": int(rollout.sample_B[row]),
@@ -74,12 +79,37 @@ class Evaluator:
                 "prompt": rollout.prompt_text(row),
                 "response": rollout.response_text(row),
                 "tokens": int(rollout.mask_BT[row].sum()),
-                "terms": of_row.get(row, {}),
+                "terms": of_row.get(row, ({}, {}))[0],
+                **({"weights": of_row[row][1]} if row in of_row and of_row[row][1] else {}),
             }
             for row in range(len(rollout))
         ]
         self._leave_out(figures, samples, scored, terms)
         return figures, samples
+
+    def _own(self, ctx: PhaseContext, rollout: Rollout) -> dict[str, Term]:
+        """The update's own figures of the rows; none if the rows are not at the stage that the update takes."""
+        slot = self.update
+        batch = rollout if slot is None or isinstance(rollout, slot.cls.takes) else recorded(rollout)
+        if slot is None or batch is None or not isinstance(batch, slot.cls.takes):
+            return {}
+        with blame(slot, "held_out"):
+            terms = slot.component.held_out(ctx.bound(slot), batch)
+            known = self.planned.figures
+            for name in terms:
+                if name not in known:
+                    raise PluginError(
+                        f"held_out gives '{name}', which '{slot.instance}' does not declare{nearest(name, known)}",
+                        f'add Metric("{name}", "its formula") to its `metrics`',
+                    )
+            return {name: check_term(term, slot, rollout) for name, term in terms.items()}
+
+    def _gives(self, name: str) -> tuple[Component, Slot]:
+        """The component that gives a figure."""
+        if name in self.rewards:
+            return self.rewards[name]
+        assert self.update is not None
+        return self.update.component, self.update
 
     def _rows(self, ctx: PhaseContext, scope: Evaluation) -> Rollout:
         """This rank's part of the rows of the evaluation."""
@@ -103,7 +133,7 @@ class Evaluator:
 
     def _of_rows(self, name: str, term: Term, scored: Scored) -> list[float]:
         """The figure of each row alone; with the default mean, that is the row's reward."""
-        component, slot = self.rewards[name]
+        component, slot = self._gives(name)
         if type(component).summarise is Component.summarise:
             return cast("list[float]", (term.value if term.value.dim() == 1 else term.value.sum(1)).tolist())
         with blame(slot, "summarise"):
@@ -118,7 +148,7 @@ class Evaluator:
         """
         first = {sample["group"]: sample for sample in reversed(samples)}
         for name, figure in figures.items():
-            (component, slot), term = self.rewards[name], terms[name]
+            (component, slot), term = self._gives(name), terms[name]
             if type(component).summarise is Component.summarise or not math.isfinite(figure):
                 continue
             if summary_of([(prompt_sums(samples, name), figure)]):
@@ -135,4 +165,5 @@ def _some(term: Term, scored: Scored, rows: Sequence[int]) -> tuple[Term, Scored
     some = scored.rows(rows)
     value = term.value[list(rows)]
     value = value if value.dim() == 1 else value[:, : some.token_ids_BT.shape[1]]
-    return Term(value, None if term.ok_B is None else term.ok_B[list(rows)]), some
+    ok_B, weight_B = (None if column is None else column[list(rows)] for column in (term.ok_B, term.weight_B))
+    return Term(value, ok_B, weight_B, term.summary), some

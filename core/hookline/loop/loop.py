@@ -19,7 +19,7 @@ from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
 from hookline.loop.context import PhaseContext
 from hookline.loop.phase import Phase
-from hookline.loop.rewards import ask_rewards
+from hookline.loop.rewards import ask_rewards, recorded
 from hookline.loop.session import Session
 from hookline.loop.shares import level
 from hookline.plan.plan import Plan, PlannedPhase
@@ -190,10 +190,9 @@ class PhaseLoop:
         """The core's answer to hookline_score: call every named reward, drop unjudged rows, weigh and sum the rest."""
         rewards = self.hooks.rewards
         if not rewards:
-            recorded = rollout.extra.get("recorded_BT", rollout.extra.get("recorded_B"))
-            assert recorded is not None
-            recorded = recorded.float()
-            return rollout.scored(recorded, {"recorded": recorded.sum(1) if recorded.dim() == 2 else recorded})
+            paid = recorded(rollout)
+            assert paid is not None
+            return paid
         terms = ask_rewards(ctx, rewards, rollout)
         ok_B = torch.stack([t.ok_B for t in terms.values() if t.ok_B is not None]).all(0)
         if not bool(ok_B.all()):

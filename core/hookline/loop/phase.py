@@ -15,7 +15,7 @@ from hookline.contract.context import Heads
 from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.model import Head
-from hookline.errors import DataError, ExperimentError, PluginError, a
+from hookline.errors import CheckpointError, DataError, ExperimentError, PluginError, a
 from hookline.inference.drawing import Drawing
 from hookline.loop.context import PhaseContext, Resources
 from hookline.loop.evaluation import Evaluator
@@ -238,12 +238,19 @@ def _knowing(role: Role, session: Session) -> Role:
 
 def _policy(session: Session, phase: PlannedPhase, finished: bool) -> Role:
     plan, run = session.plan, session.run
-    if finished and plan.experiment.model.path and not phase.start:  # the base model may be gone
-        return load_phase(session, phase.spec.name, "policy", into=phase)
     if phase.start:
         return load_phase(session, phase.start, "policy", into=phase)
-    if plan.experiment.model.path:
-        run.pin(f"model:{plan.experiment.model.path}", folder_hash(plan.experiment.model.path))
+    if path := plan.experiment.model.path:
+        try:
+            run.pin(f"model:{path}", folder_hash(path))
+        except (CheckpointError, ExperimentError) as err:
+            if not finished:
+                raise
+            run.notice(
+                f"phase '{phase.spec.name}' is opened without the model that it began with ({err.message}); figures that "
+                "compare with that model compare with the phase's end"
+            )
+            return load_phase(session, phase.spec.name, "policy", into=phase)
     return load.build_policy(
         plan.experiment.model,
         plan.architecture,

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from hookline.batch.stages import Rollout, Term
+from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.component import Component
 from hookline.loop.checks import check_term
 from hookline.loop.context import PhaseContext
@@ -15,7 +15,16 @@ from hookline.loop.hooks import ask
 from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
 
-__all__ = ["ask_rewards"]
+__all__ = ["ask_rewards", "recorded"]
+
+
+def recorded(rollout: Rollout) -> Scored | None:
+    """Rows that were read, with the rewards that were recorded with them; None if there are none."""
+    reward = rollout.extra.get("recorded_BT", rollout.extra.get("recorded_B"))
+    if reward is None:
+        return None
+    reward = reward.float()
+    return rollout.scored(reward, {"recorded": reward.sum(1) if reward.dim() == 2 else reward})
 
 
 def ask_rewards(ctx: PhaseContext, rewards: Mapping[str, tuple[Component, Slot]], rollout: Rollout) -> dict[str, Term]:

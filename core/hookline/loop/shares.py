@@ -49,7 +49,9 @@ def whole(
         some = [given[name] for _, _, given in parts]
         value = torch.cat([_wide(term.value, every.token_ids_BT.shape[1]) for term in some if len(term.value)])
         ok = None if some[0].ok_B is None else torch.cat([term.ok_B for term in some if term.ok_B is not None])
-        joined[name] = Term(value[judged_B], None if ok is None else ok[judged_B])
+        weight = None if some[0].weight_B is None else torch.cat([t.weight_B for t in some if t.weight_B is not None])
+        ok, weight = (None if column is None else column[judged_B] for column in (ok, weight))
+        joined[name] = Term(value[judged_B], ok, weight, some[0].summary)
     order_B = every.sample_B.argsort()
     return every.rows(order_B), ok_B[order_B], joined
 

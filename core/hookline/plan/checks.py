@@ -189,7 +189,7 @@ def best_is_logged(plan: Plan) -> Iterator[Problem]:
         best = phase.spec.save.best.figure if phase.spec.save.best else ""
         at = (*phase.at, "save", "best")
         if best.startswith("eval/"):
-            names = [figure_name(e.spec.name, reward.instance) for e in phase.evaluations for reward in e.rewards]
+            names = [figure_name(e.spec.name, figure) for e in phase.evaluations for figure in e.figures]
             whole = all(len(e.rewards) == len(e.spec.reward) for e in phase.evaluations)
             if best not in names and whole and len(phase.evaluations) == len(phase.spec.evaluate):
                 yield Problem(
@@ -291,11 +291,14 @@ def _asked_of_phase(slot: Slot, need: str, other: PlannedPhase, named: bool) -> 
             "name a phase that has a `feedback`",
         )
     if need.startswith("head:") and need not in heads:
-        where = "name a phase that trains one" if named else "add it to this phase"
+        update = other.update
+        own = update is not None and update.cls.held_out is not Component.held_out and update.instance
+        if own and not named and "evaluate" in slot.path:
+            hint = f"leave out `reward` in this evaluation, which then gives the figures of '{own}', e.g. its loss"
+        else:
+            hint = f"{'name a phase that trains one' if named else 'add it to this phase'}: model: {{head: {head}}}"
         yield Problem(
-            slot.path,
-            f"{who} reads a head '{head}', but the model of phase '{other.spec.name}' has none; "
-            f"{where}: model: {{head: {head}}}",
+            slot.path, f"{who} reads a head '{head}', but the model of phase '{other.spec.name}' has none; {hint}"
         )
 
 

@@ -26,6 +26,15 @@ class PlannedEvaluation:
     rewards: tuple[Slot, ...]
     at: Place
     """The evaluation's place in the experiment."""
+    update: Slot | None = None
+    """The phase's update, if the evaluation names no reward and the update has figures of its own for it."""
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of the figures that it may give: those of its rewards, or those of the update."""
+        if self.update is None:
+            return [slot.instance for slot in self.rewards]
+        return list(dict.fromkeys(["loss", *(metric.name for metric in self.update.metrics)]))
 
     @property
     def every(self) -> list[Slot]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from hookline.config.automatic import settled
 from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase
 from hookline.config.yaml import Document
+from hookline.contract.component import Component
 from hookline.contract.family import Family
 from hookline.contract.fields import Use
 from hookline.contract.kinds import KINDS, of_phase
@@ -26,6 +27,7 @@ from hookline.plan.plan import Place, Plan, PlannedEvaluation, PlannedPhase
 from hookline.plan.slots import Planner
 from hookline.registry import offers
 from hookline.registry.offers import Offer
+from hookline.registry.slot import Slot
 from hookline.world import devices
 
 __all__ = ["make_plan", "other_problems"]
@@ -100,7 +102,11 @@ def _plan_phase(
         paths = [(*at, kind.section, *((i,) if kind.many else ())) for i in range(len(spec.uses(kind.name)))]
         slots = [planner.slot(kind.name, use, path) for use, path in zip(spec.uses(kind.name), paths)]
         named[kind.name] = tuple(slot for slot in slots if slot)
-    evaluations = [_plan_evaluation(planner, experiment, spec, each, (*at, "evaluate", i)) for i, each in enumerate(spec.evaluate)]
+    update = next(iter(named["update"]), None)
+    evaluations = [
+        _plan_evaluation(planner, experiment, spec, each, (*at, "evaluate", i), update)
+        for i, each in enumerate(spec.evaluate)
+    ]
     head = planner.slot("model", spec.model.head, (*at, "model", "head"), base=Head)
     adapter = spec.model.adapter or experiment.model.adapter
     holder = (*at, "model") if spec.model.adapter else ("model",)
@@ -126,7 +132,9 @@ def _start(model: ModelSpec, before: Sequence[PlannedPhase]) -> str | None:
     return next((p.spec.name for p in reversed(before) if p.update and not p.head), None)
 
 
-def _plan_evaluation(planner: Planner, experiment: Experiment, spec: Phase, evaluation: Evaluation, at: Place) -> PlannedEvaluation | None:
+def _plan_evaluation(
+    planner: Planner, experiment: Experiment, spec: Phase, evaluation: Evaluation, at: Place, update: Slot | None
+) -> PlannedEvaluation | None:
     [own] = spec.uses("rollout")
     use = evaluation.rollout
     if use is None:
@@ -142,7 +150,8 @@ def _plan_evaluation(planner: Planner, experiment: Experiment, spec: Phase, eval
         planner.slot("reward", u, (*at, "reward", i), f"{label}/reward/{u.instance}")
         for i, u in enumerate(evaluation.reward)
     ]
-    return PlannedEvaluation(evaluation, rollout, tuple(slot for slot in rewards if slot), at) if rollout else None
+    asked = update if update and not evaluation.reward and update.cls.held_out is not Component.held_out else None
+    return PlannedEvaluation(evaluation, rollout, tuple(slot for slot in rewards if slot), at, asked) if rollout else None
 
 
 def _build_path(document: Document) -> Place:

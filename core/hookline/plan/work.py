@@ -129,7 +129,7 @@ def _evaluation(phase: PlannedPhase, before: Mapping[str, Rows], lengths: Length
     read = drawn = 0.0
     for each in phase.evaluations:
         rows = _rows(each.rollout, phase, before, lengths)
-        own = any((_reads(slot) and not _reads_another(slot)) or "before" in slot.needs for slot in each.rewards)
+        own = each.update is not None or any((_reads(slot) and not _reads_another(slot)) or "before" in slot.needs for slot in each.rewards)
         read += each.spec.rows * rows.tokens * (own + _others(each.rewards))
         drawn += each.spec.rows * rows.answer if rows.drawn else 0.0
     return Work(read=read, drawn=drawn)

@@ -127,6 +127,9 @@ class Figures:
             metric = self.of(phase).find(name, "a tracker")
         except PluginError:
             return None
+        own = _own(self._phases[phase]).get(name)
+        if own is not None:
+            return replace(own, name=name, healthy=None)
         slot = _judges(self._phases[phase]).get(name)
         if slot is None or "*" not in metric.name:
             return metric
@@ -138,6 +141,16 @@ def _judges(phase: PlannedPhase) -> dict[str, Slot]:
     found = {f"reward/{slot.instance}": slot for slot in phase.rewards}
     for evaluation in phase.evaluations:
         found |= {figure_name(evaluation.spec.name, slot.instance): slot for slot in evaluation.rewards}
+    return found
+
+
+def _own(phase: PlannedPhase) -> dict[str, Metric]:
+    """`eval/NAME` → the meaning of a figure that the update gives itself."""
+    found: dict[str, Metric] = {}
+    for evaluation in phase.evaluations:
+        declared = [*CORE_METRICS, *(evaluation.update.metrics if evaluation.update else ())]
+        given = evaluation.figures if evaluation.update else ()
+        found |= {figure_name(evaluation.spec.name, m.name): m for m in declared if m.name in given}
     return found
 
 

@@ -28,13 +28,13 @@ class PromptSums:
     """Sums of one term of an evaluation's rows, for G prompts in the order in which they first appear."""
 
     value_G: Floats
-    """The sum of the term over the judged rows of each prompt."""
+    """The sum of the term over the judged rows of each prompt, each times its weight."""
     logprob_G: Floats
     """Σ log p of these rows, if the term is the perplexity of a row; NaN if a value is not positive."""
     tokens_G: Floats
     """The number of tokens of these rows."""
     count_G: Floats
-    """The number of judged rows of each prompt, possibly 0."""
+    """The number of judged rows of each prompt, possibly 0; or their total weight."""
     without_G: Floats
     """The figure without each prompt, if its component has its own summary; else NaN."""
 
@@ -55,11 +55,11 @@ def prompt_sums(samples: Sequence[Mapping[str, Any]], term: str) -> PromptSums:
     for sample in samples:
         at, value = place[int(sample["group"])], sample["terms"].get(term)
         if isinstance(value, int | float) and math.isfinite(value):
-            tokens = float(sample.get("tokens", 0))
-            value_G[at] += value
+            tokens, weight = float(sample.get("tokens", 0)), float(sample.get("weights", {}).get(term, 1.0))
+            value_G[at] += weight * value
             logprob_G[at] -= tokens * math.log(value) if value > 0 else math.nan
             tokens_G[at] += tokens
-            count_G[at] += 1
+            count_G[at] += weight
         without_G[at] = sample.get("without", {}).get(term, without_G[at])
     return PromptSums(value_G, logprob_G, tokens_G, count_G, without_G)
 

@@ -96,8 +96,15 @@ def shared_figures(entries: Sequence[Entry], phase: str) -> list[str]:
 def _evaluations(entry: Entry, phase: str) -> Iterator[tuple[str, str, Json, Json]]:
     """(figure, evaluation, the reward as used, the evaluation's spec), in the experiment's order."""
     for spec in (entry.phase(phase) or {}).get("evaluate", []):
-        for use in spec["reward"]:
+        for use in spec["reward"] or _own(entry, phase, spec["name"]):
             yield figure_name(spec["name"], instance_name(use)), spec["name"], use, spec
+
+
+def _own(entry: Entry, phase: str, evaluation: str) -> list[Json]:
+    """The figures that an update gave in an evaluation without rewards, each as a reward would be used."""
+    rows, prefix = entry.rows(phase), figure_name(evaluation, "")
+    names = [name.removeprefix(prefix) for name in (rows[-1]["metrics"] if rows else ()) if name.startswith(prefix)]
+    return [{"use": name, "options": {}} for name in names if "/" not in name]
 
 
 def _measured(entry: Entry, phase: str) -> list[str]:

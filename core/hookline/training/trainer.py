@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from hookline import rng
-from hookline.batch.stages import Advantaged, Batch
+from hookline.batch.stages import Advantaged, Batch, Term
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.errors import NumbersError, PluginError
 from hookline.models.role import Role
 from hookline.training.optim import Optimiser, hidden_matrices, learning_rate
+from hookline.training.shares import Shares
 from hookline.training.statistics import forward, split_by_tokens, truncated
 from hookline.world.world import World
 
@@ -100,6 +101,25 @@ class Trainer:
                 done += 1
                 if after:
                     after()
+
+    @torch.no_grad()
+    def measure(self, batch: B, loss: Callable[[MicroBatch[B]], Loss], unit: Literal["row", "group"]) -> dict[str, Term]:
+        """The loss over some rows, and every figure that it logs, as a value and a weight per row."""
+        known = self._counts(batch)
+
+        def count(kind: str) -> float:
+            if kind not in known:
+                known[kind] = _count(batch, kind)
+            return known[kind]
+
+        shares = Shares(batch, count)
+        packing = max((role.packing for role in self.trained), default=0)
+        for rows in split_by_tokens(batch, self.config.micro_tokens, _units(batch, unit), packing):
+            mb = MicroBatch(batch.rows(rows).to(self.device), self._read, count)
+            answer = loss(mb)
+            for name, value in {"loss": answer, **mb._measured}.items():
+                shares.add(name, rows, value)
+        return shares.terms(self.ctx.world)
 
     def _minibatches(self, batch: Batch, unit: str, epoch: int, most: int | None = None) -> list[list[int]]:
         """The rows of this rank in each optimiser step; the units of all ranks are shuffled as one."""
@@ -260,7 +280,8 @@ def _count(batch: Batch, kind: str) -> float:
 
 
 def _culprit(answer: Loss, batch: Batch) -> str:
-    for kind, x in answer.parts:
+    for part in answer.parts:
+        kind, x = part.kind, part.values
         bad = ~torch.isfinite(x.detach())
         if kind == "tokens":
             bad = bad & batch.mask_BT

@@ -6,11 +6,26 @@ token. The loss depends only on differences of rewards, so `centre` adds c·mean
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 from torch.nn.functional import softplus
 
-from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl, pairs, read_last
+from hookline import (
+    Batch,
+    Component,
+    Context,
+    Loss,
+    Metric,
+    MicroBatch,
+    Scored,
+    Term,
+    UpdateConfig,
+    hookimpl,
+    pairs,
+    read_last,
+)
 from hookline_plugins.maths import ordered
 
 
@@ -39,8 +54,11 @@ class BradleyTerry(Component):
         if not ctx.sum(len(chosen)):
             batch = batch.rows([])
         # the rows of a group stay in one micro-batch, so that each comparison is complete there
-        count_B = torch.zeros(len(batch)).index_add(0, chosen, torch.ones(len(chosen)))
-        ctx.train(batch.with_extra(wins_B=count_B), self.loss, unit="group")
+        ctx.train(batch.with_extra(wins_B=wins(batch)), self.loss, unit="group")
+
+    def held_out(self, ctx: Context, batch: Batch) -> Mapping[str, Term]:
+        assert isinstance(batch, Scored)
+        return ctx.measure(batch.with_extra(wins_B=wins(batch)), self.loss, unit="group")
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         reward_B = read_last(mb.stats(want=("reward",))["reward"], mb.batch.mask_BT)
@@ -57,3 +75,9 @@ class BradleyTerry(Component):
             mb.mean_over("wins_B", per_win(softplus(-margin))) + mb.row_mean(reward_B.square()) * self.config.centre
         )
         return total
+
+
+def wins(batch: Scored) -> torch.Tensor:
+    """In how many comparisons each row is the chosen one, [B]."""
+    chosen, _rejected = pairs(batch)
+    return torch.zeros(len(batch)).index_add(0, chosen, torch.ones(len(chosen)))

@@ -8,14 +8,26 @@ the comparison of a with b has the weight (weight_a opponent_b + weight_b oppone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hookline import Component, Context, Loss, Metric, MicroBatch, PluginError, Scored, hookimpl, pairs
+from hookline import (
+    Batch,
+    Component,
+    Context,
+    Loss,
+    Metric,
+    MicroBatch,
+    PluginError,
+    Scored,
+    Term,
+    hookimpl,
+    pairs,
+)
 from hookline_plugins.maths import compared, ordered, places
 
 Length = Literal["sum", "mean"]
@@ -66,6 +78,12 @@ def prepared(batch: Scored) -> Scored:
     found = comparisons(batch)
     if not len(found.chosen):
         return batch.rows([]).with_extra(comparisons_B=torch.zeros(0))
+    return weighed(batch)
+
+
+def weighed(batch: Scored) -> Scored:
+    """The same rows with the column `comparisons_B`."""
+    found = comparisons(batch)
     return batch.with_extra(comparisons_B=torch.zeros(len(batch)).index_add(0, found.chosen, found.weight))
 
 
@@ -99,9 +117,21 @@ class Comparing(Component):
         Metric("length_difference", "mean over comparisons of tokens(chosen) − tokens(rejected)", "tokens"),
     )
 
+    held_out_figures: Sequence[str] = ("loss", "accuracy", "margin")
+    """Those of the figures that an evaluation without rewards gives."""
+
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
-        ctx.train(prepared(batch), self.loss, unit="group")
+        ctx.train(self.columns(ctx, prepared(batch)), self.loss, unit="group")
+
+    def held_out(self, ctx: Context, batch: Batch) -> Mapping[str, Term]:
+        assert isinstance(batch, Scored)
+        found = ctx.measure(self.columns(ctx, weighed(batch)), self.loss, unit="group")
+        return {name: found[name] for name in self.held_out_figures if name in found}
+
+    def columns(self, ctx: Context, batch: Scored) -> Scored:
+        """Add the columns that the loss reads."""
+        return batch
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         raise NotImplementedError

@@ -29,8 +29,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from hookline import Context, ExperimentError, Loss, Metric, MicroBatch, PluginError, Scored, UpdateConfig, hookimpl
-from hookline_plugins.algorithms.comparisons import Comparing, Length, answer_logprob, comparisons, mean, prepared
+from hookline import Context, ExperimentError, Loss, Metric, MicroBatch, PluginError, Scored, UpdateConfig
+from hookline_plugins.algorithms.comparisons import Comparing, Length, answer_logprob, comparisons, mean
 
 Kind = Literal["sigmoid", "hinge", "ipo", "conservative", "robust", "sppo", "plackett-luce"]
 
@@ -76,15 +76,15 @@ class DPO(Comparing):
                 "use loss: sigmoid",
             )
 
-    @hookimpl
-    def hookline_update(self, ctx: Context, batch: Scored) -> None:
+    held_out_figures = (*Comparing.held_out_figures, "chosen_gain", "rejected_gain")
+
+    def columns(self, ctx: Context, batch: Scored) -> Scored:
         if self.config.loss == "plackett-luce" and "preference_B" in batch.extra:
             raise PluginError("plackett-luce needs rankings, but these rows have soft labels", "use loss: sigmoid")
-        batch = prepared(batch)
         reference_BT = ctx.stats(batch, model="reference", support="whole").logprobs_BT
         beaten_BB = below(batch.group_B, batch.episode_reward_B)
         columns = {"reference_logprobs_BT": reference_BT, "stages_B": beaten_BB.any(1).float()}
-        ctx.train(batch.with_extra(**columns), self.loss, unit="group")
+        return batch.with_extra(**columns)
 
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         c, mask_BT = self.config, mb.batch.mask_BT

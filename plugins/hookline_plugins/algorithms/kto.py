@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from hookline import Component, Context, Loss, Metric, MicroBatch, Scored, UpdateConfig, hookimpl, pad_rows
+from hookline import Batch, Component, Context, Loss, Metric, MicroBatch, Scored, Term, UpdateConfig, hookimpl, pad_rows
 from hookline_plugins.algorithms.comparisons import answer_logprob
+from hookline_plugins.maths import ordered
 
 Row = tuple[int, int, list[int]]
 """Group, sample id and prompt."""
@@ -39,6 +40,8 @@ class KTO(Component):
     metrics = (
         Metric("good_gain", "mean over good rows of Σ_t log π/π_ref", "nats per answer"),
         Metric("bad_gain", "mean over bad rows of Σ_t log π/π_ref", "nats per answer"),
+        Metric("margin", "mean over rows of g − z for good rows and of z − g for bad ones"),
+        Metric("accuracy", "share of rows with a positive margin; a margin of 0 counts ½", better="higher"),
         Metric("good_share", "share of good rows, weighted", healthy=(0.05, 0.95)),
         Metric("kl", "mean of Σ_t log π/π_ref over mismatched prompts and answers, at least 0", "nats per answer"),
     )
@@ -59,15 +62,8 @@ class KTO(Component):
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Scored) -> None:
-        c, given = self.config, batch.extra
-        weight_B = given.get("weight_B", torch.ones(len(batch)))
-        good_B = (batch.episode_reward_B > c.threshold).float()
-        batch = batch.with_extra(
-            reference_logprobs_BT=ctx.stats(batch, model="reference", support="whole").logprobs_BT,
-            weight_B=weight_B,
-            good_B=good_B * weight_B,
-            bad_B=(1 - good_B) * weight_B,
-        )
+        c = self.config
+        batch = self._columns(ctx, batch)
         other = mismatched(batch, ctx.role_named("policy").context, ctx.gather)
 
         def look() -> None:
@@ -76,6 +72,25 @@ class KTO(Component):
         look()
         ctx.log("kl", self.kl)
         ctx.train(batch, self.loss, after=look if c.epochs * c.minibatches > 1 else None)
+
+    def held_out(self, ctx: Context, batch: Batch) -> Mapping[str, Term]:
+        assert isinstance(batch, Scored)
+        batch = self._columns(ctx, batch)
+        self.kl = self._kl(ctx, mismatched(batch, ctx.role_named("policy").context, ctx.gather))
+        found = ctx.measure(batch, self.loss)
+        return {name: found[name] for name in ("loss", "accuracy", "margin", "good_gain", "bad_gain") if name in found}
+
+    def _columns(self, ctx: Context, batch: Scored) -> Scored:
+        """Add the columns that the loss reads."""
+        c, given = self.config, batch.extra
+        weight_B = given.get("weight_B", torch.ones(len(batch)))
+        good_B = (batch.episode_reward_B > c.threshold).float()
+        return batch.with_extra(
+            reference_logprobs_BT=ctx.stats(batch, model="reference", support="whole").logprobs_BT,
+            weight_B=weight_B,
+            good_B=good_B * weight_B,
+            bad_B=(1 - good_B) * weight_B,
+        )
 
     def _kl(self, ctx: Context, other: Scored) -> float:
         """The baseline z/β, under the current policy."""
@@ -93,6 +108,9 @@ class KTO(Component):
         mb.log("bad_gain", mb.mean_over("bad_B", gain_B.detach()))
         good_B = mb["good_B"] > 0
         mb.log("good_share", mb.mean_over("weight_B", good_B.float()))
+        ahead_B = torch.where(good_B, 1.0, -1.0) * c.beta * (gain_B.detach() - self.kl)
+        mb.log("margin", mb.mean_over("weight_B", ahead_B))
+        mb.log("accuracy", mb.mean_over("weight_B", ordered(ahead_B)))
         return mb.mean_over("weight_B", kto_loss(c.beta * gain_B, c.beta * self.kl, good_B, c.good, c.bad))
 
 

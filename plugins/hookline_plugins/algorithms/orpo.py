@@ -31,6 +31,8 @@ class ORPO(Comparing):
         odds_weight: float = Field(0.1, ge=0)
         """λ, the weight of the preference term. 0 is fine-tuning on the chosen answers."""
 
+    held_out_figures = (*Comparing.held_out_figures, "nll")
+
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         logprobs_BT = mb.stats(support="whole").logprobs_BT
         logprob_B = answer_logprob(logprobs_BT, mb.batch.mask_BT, "mean")

@@ -138,8 +138,10 @@ phases:
       {{ option }}
 {%- endfor %}
     steps: {{ steps }}  # {{ "%g" | format(c.epochs) }} × {{ found.rows }} rows, {{ rows }} per step
-{%- if held and judged %}
-    evaluate: [{every: {{ [1, steps // 10] | max }}, prompts: heldout, reward: [{{ judged }}]}]
+{%- if held and rewards %}
+    evaluate: [{every: {{ [1, steps // 10] | max }}, prompts: heldout, reward: [{{ rewards }}]}]
+{%- elif held and method.reads != "prompts" %}
+    evaluate: [{every: {{ [1, steps // 10] | max }}, prompts: heldout}]  # the loss, and what else the method measures
 {%- endif %}
     save: {every: {{ [1, steps // 20] | max }}}
 """
@@ -219,7 +221,6 @@ class Init(Command):
         steps = max(1, math.ceil(c.epochs * found.rows / rows))
         context = _context(c.model)
         rewards = ", ".join(_reward(target, one) for one in c.reward)
-        judged = {"prompts": rewards, "answers": "perplexity", "preferences": ""}.get(method.reads, "")
         return _environment().from_string(TEMPLATE).render(
             c=c,
             method=method,
@@ -231,7 +232,6 @@ class Init(Command):
             rewards=rewards,
             chat=_has_template(c.model) and not found.roles and method.reads != "text",
             held=found.rows >= HOLDABLE and 0 < len(hookline.rows(c.data, heldout=0.05)) < found.rows,
-            judged="pair-accuracy" if c.method == "reward-model" else judged,
             rows=rows,
             steps=steps,
             lr=f"{method.full * (10 if c.lora else 1):.0e}",

@@ -23,9 +23,11 @@ Json = dict[str, Any]
 Floats = NDArray[np.float64]
 LEVEL = 95
 """Percentage of resampled figures that an interval contains."""
-NO_REWARD = frozenset({"kl", "perplexity", "length", "pair-accuracy"})
+NO_REWARD = frozenset({"kl", "perplexity", "length", "pair-accuracy", "update"})
 """Components of evaluations that a policy is not meant to raise."""
-NO_CONTEST = frozenset({"kl", "pair-accuracy"})
+OWN = "update"
+"""Stands for the component of a figure that the phase's update gives itself."""
+NO_CONTEST = frozenset({"kl", "pair-accuracy", OWN})
 """Components for which 'higher than before, row by row' is meaningless."""
 
 
@@ -111,8 +113,9 @@ def _completions(kept: Sequence[Json], count: int) -> list[Json]:
 def _evaluation(spec: words.Spec, entries: Sequence[Json], rows: Sequence[Json], resamples: int, examples: int) -> Json:
     first, last = entries[0], entries[-1]
     figures = {}
-    for use in spec["reward"]:
-        term, component = instance_name(use), words.offered(use)
+    own = dict.fromkeys(name for sample in last["samples"] for name in sample["terms"])
+    named = [(instance_name(use), words.offered(use)) for use in spec["reward"]] or [(name, OWN) for name in own]
+    for term, component in named:
         logged = figure_name(spec["name"], term)
         said = {e["step"]: rows[e["row"]]["metrics"].get(logged) for e in entries if e["row"] < len(rows)}
         figures[term] = {"component": component, **_figure(term, component, entries, said, resamples)}
@@ -165,6 +168,7 @@ class Table:
         self.groups = [int(s["group"]) for s in judged]
         self.value = np.array([s["terms"][term] for s in judged], np.float64)
         self.tokens = np.array([s["tokens"] for s in judged], np.float64)
+        self.weight = np.array([s.get("weights", {}).get(term, 1.0) for s in judged], np.float64)
 
     @property
     def count(self) -> int:
@@ -175,7 +179,7 @@ class Table:
         part = Table([], "")
         part.samples = [self.samples[i] for i in rows]
         part.groups = [self.groups[i] for i in rows]
-        part.value, part.tokens = self.value[list(rows)], self.tokens[list(rows)]
+        part.value, part.tokens, part.weight = (x[list(rows)] for x in (self.value, self.tokens, self.weight))
         return part
 
     def both(self, other: Table) -> tuple[Table, Table]:
@@ -197,8 +201,8 @@ class Table:
         above, below = np.zeros(len(order)), np.zeros(len(order))
         with np.errstate(divide="ignore", invalid="ignore"):
             logprob = -self.tokens * np.log(self.value)  # of a row whose value is its perplexity
-        np.add.at(above, where, logprob if summary == "perplexity" else self.value)
-        np.add.at(below, where, self.tokens if summary == "perplexity" else np.ones(self.count))
+        np.add.at(above, where, logprob if summary == "perplexity" else self.value * self.weight)
+        np.add.at(below, where, self.tokens if summary == "perplexity" else self.weight)
         return above, below
 
     def estimate(self, summary: str, resamples: int) -> Json:

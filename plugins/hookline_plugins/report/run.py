@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hookline import Column, Table
-from hookline_plugins.report.numbers import LEVEL, NO_REWARD
+from hookline_plugins.report.numbers import LEVEL, NO_REWARD, OWN
 from hookline_plugins.report.page import Figure, estimated, estimates, render
 from hookline_plugins.report.plot import MARKS, WIDE, Line, Plot, Point, moving_mean
 from hookline_plugins.report.words import beside, count_of, duration, percent, signed
@@ -82,7 +82,8 @@ def cards(phase: Json) -> list[Json]:
         made.append({"kind": "accuracy", "label": label, "figure": figure, "others": others})
     for evaluation in phase["evaluations"]:
         for name, figure in evaluation["figures"].items():
-            told = figure["component"] not in NO_REWARD or figure["summary"] == "perplexity"
+            own = figure["component"] == OWN and name in ("accuracy", "loss")
+            told = own or figure["component"] not in NO_REWARD or figure["summary"] == "perplexity"
             if told and len(figure["points"]) > 1:
                 label = f"{phase['name']} · {name}{beside(evaluation['name'], ' on {}')}"
                 made.append({"kind": "change", "label": label, "figure": figure})
