@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def test_the_loss_is_that_of_training_on_the_same_rows(
     more = {"model": {"head": "reward"}} if update["use"] == "bradley-terry" else {}
     run = hookline.run(experiment(data, update, **more), out=tmp_path / "run")
     rows = run.rows()
-    for before, after in zip(rows, rows[1:]):
+    for before, after in itertools.pairwise(rows):
         if update["use"] == "kto" and before["step"]:
             break  # from then on, the baseline depends on which prompts are mismatched with which answers
         for name in ("loss", *same):
