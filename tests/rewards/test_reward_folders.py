@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,35 @@ def test_init_names_the_folder_of_a_reward_model(
     assert main(["init", "deep/mine.yaml", "--method", "grpo", *where]) == 0, capsys.readouterr().err
     found = yaml.safe_load(Path("deep/mine.yaml").read_text())["phases"][0]["reward"]
     assert found == [{"use": "reward-model", "path": "../judge"}, "length"]
+
+
+def test_a_plugin_reads_any_second_model(tmp_path: Path, judges: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/plugins.md").read_text(encoding="utf-8")
+    (tmp_path / "fluent.py").write_text(page.split("```python fluent.py\n")[1].split("```")[0])
+    other = build("qwen2", tmp_path / "other")
+    described = experiment(judges / "policy", rows(tmp_path), {})
+    described["phases"][0]["reward"] = [{"use": "fluent", "path": str(other)}]
+    run = hookline.run(described, out=tmp_path / "run", plugins=[str(tmp_path / "fluent.py")])
+    assert f"model:{other}" in run.about["data"]
+    assert all(row["metrics"]["reward/fluent"] < -1 for row in run.rows())
+    text = (tmp_path / "fluent.py").read_text().replace("path=self.config.path, frozen", "phase='rl', path=self.config.path, frozen")
+    (tmp_path / "fluent.py").write_text(text)
+    with pytest.raises(hookline.HooklineError, match="from a folder, which goes with no phase"):
+        hookline.run(described, out=tmp_path / "both", plugins=[str(tmp_path / "fluent.py")])
+
+
+def test_rows_that_a_folder_cannot_read(tmp_path: Path, judges: Path) -> None:
+    described = experiment(judges / "policy", rows(tmp_path), {"path": str(judges / "gpt2")})
+    with pytest.raises(hookline.HooklineError, match=r"sample 0: it is a conversation, but the tokenizer in .*gpt2 has no"):
+        hookline.run(described, out=tmp_path / "template")
+    with hookline.testing.open_phase(experiment(judges / "policy", rows(tmp_path), {"path": str(judges / "qwen2")})) as opened:
+        rollout = opened.phase.hooks.rollout(opened.phase.ctx)
+        [slot] = opened.phase.planned.rewards
+        ctx = opened.phase.ctx.bound(slot)
+        assert slot.component.hookline_reward(ctx, rollout.rows([])).value.shape == (0,)
+        several = replace(rollout, episode_B=rollout.group_B)
+        with pytest.raises(hookline.HooklineError, match="the rollout plays several turns"):
+            slot.component.hookline_reward(ctx, several)
 
 
 def write(folder: Path, **config: Any) -> None:
