@@ -77,7 +77,7 @@ WATCH = """
 JUDGE = """
     import os
 
-    class Judge(Component):
+    class Grader(Component):
         async def close(self):
             with open(os.environ["LIFE"], "a") as file:
                 file.write("close judge\\n")
@@ -108,9 +108,9 @@ def test_components_are_closed_in_reverse_order(
     life: Callable[[], list[str]], plugin: Write, tiny: Tiny, tmp_path: Path
 ) -> None:
     path, wraps = alive(plugin)
-    evaluate = [{"rows": 2, "prompts": tiny()["phases"][0]["rollout"]["prompts"], "reward": ["judge"]}]
+    evaluate = [{"rows": 2, "prompts": tiny()["phases"][0]["rollout"]["prompts"], "reward": ["grader"]}]
     experiment = {**tiny(wrap=wraps, evaluate=evaluate), "trackers": ["watch"]}
-    paths = [path, plugin(JUDGE, "judge"), plugin(WATCH, "watch")]
+    paths = [path, plugin(JUDGE, "grader"), plugin(WATCH, "watch")]
     run = hookline.run(experiment, plugins=paths, out=tmp_path / "run")
     assert life() == [
         *("open a", "open b", "open c"),

@@ -19,8 +19,8 @@ JUDGE = """
 import os
 from hookline import Component, hookimpl
 
-class Judge(Component):
-    name = "judge"
+class Grader(Component):
+    name = "grader"
 
     @hookimpl
     async def hookline_reward(self, ctx, rollout):
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     letters = "abcdefghijkl"
     rows = [{"prompt": f"{a} {b}", "completion": f"{b} {a}."} for a, b in zip(letters, letters[5:] + letters)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "judge.py").write_text(JUDGE)
+    (folder / "grader.py").write_text(JUDGE)
     data = str(folder / "prompts.jsonl")
     drawn = {"use": "generate", "prompts": data, "rows": 4, "samples_per_prompt": 2, "max_new_tokens": 5}
     experiment = {
@@ -52,12 +52,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         "phases": [
             {"name": "sft", "rollout": {"use": "dataset", "path": data, "rows": 4}, "update": {"use": "sft", "lr": 1e-2},
              "steps": 2},
-            {"name": "rl", "rollout": drawn, "reward": "judge", "advantage": "gae",
+            {"name": "rl", "rollout": drawn, "reward": "grader", "advantage": "gae",
              "update": {"use": "ppo", "lr": 1e-2, "epochs": 2, "minibatches": 2}, "steps": 3,
-             "evaluate": [{"every": 2, "rows": 8, "reward": ["judge", "length"]}]},
+             "evaluate": [{"every": 2, "rows": 8, "reward": ["grader", "length"]}]},
         ],
         "trackers": [],
-        "plugins": [str(folder / "judge.py")],
+        "plugins": [str(folder / "grader.py")],
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOOKLINE_TEST_ASKED", str(folder / "asked"))
@@ -80,12 +80,12 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def test_a_run_made_again_is_equal_and_asks_nobody(run: Path, made: tuple[Path, dict[str, Any]]) -> None:
-    (made[0] / "judge.py").rename(made[0] / "gone.py")  # the run's own copy is used
+    (made[0] / "grader.py").rename(made[0] / "gone.py")  # the run's own copy is used
     said: list[str] = []
     try:
         found = hookline.reproduce(run, say=said.append)
     finally:
-        (made[0] / "gone.py").rename(made[0] / "judge.py")
+        (made[0] / "gone.py").rename(made[0] / "grader.py")
     assert found == {
         "run": str(run), "out": f"{run}-reproduced", "equal": True, "rows": 6, "evaluations": 3, "phases": ["sft", "rl"],
         "replayed": 48, "asked": 0, "changes": [], "differences": [],
@@ -108,9 +108,9 @@ def test_without_the_journal_the_answers_differ_and_the_first_figure_is_named(ru
     found = json.loads(capsys.readouterr().out)
     assert (found["equal"], found["replayed"], found["asked"]) == (False, 0, 48)
     rows, evaluations, weights = found["differences"]
-    assert rows.startswith("4 of 6 rows differ; first row 2 (phase 'rl', step 0): eval/judge was 0.")
+    assert rows.startswith("4 of 6 rows differ; first row 2 (phase 'rl', step 0): eval/grader was 0.")
     assert evaluations.startswith(
-        "3 of 3 evaluations differ; first evaluation 'heldout' after step 0 of phase 'rl', sample 0: judge was 0."
+        "3 of 3 evaluations differ; first evaluation 'heldout' after step 0 of phase 'rl', sample 0: grader was 0."
     )
     assert weights.startswith("phase 'rl' ends with different contents of model/model.safetensors, roles/critic/")
 
@@ -164,9 +164,9 @@ def test_what_may_change_a_result_is_said_and_then_measured(run: Path, capsys) -
 
 
 def test_an_edited_copy_of_a_loose_plugin_is_refused(run: Path) -> None:
-    with (run / "plugins/judge.py").open("a") as file:
+    with (run / "plugins/grader.py").open("a") as file:
         file.write("# another\n")
-    with pytest.raises(CheckpointError, match="bit for bit: plugin judge has changed since the run"):
+    with pytest.raises(CheckpointError, match="bit for bit: plugin grader has changed since the run"):
         hookline.reproduce(run)
 
 

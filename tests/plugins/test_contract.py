@@ -409,7 +409,7 @@ PROBE = """
             SEEN["rollout"] = yield
             return SEEN["rollout"]
 """
-JUDGE = "class Judge(Component):\n    @hookimpl\n    def hookline_reward(self, ctx, rollout):\n"
+JUDGE = "class Grader(Component):\n    @hookimpl\n    def hookline_reward(self, ctx, rollout):\n"
 GOOD = "        good = torch.arange(len(rollout)).float()\n"
 
 
@@ -442,7 +442,7 @@ def judge(body: str) -> str:
         ("import sys; sys.exit(0)", PluginError, r"failed in hookline_reward: SystemExit"),
         ("ctx.log('scor', 1.0)\nreturn good", PluginError, r"logs 'scor', which no component declares; did you mean 'score'\?"),
         ("ctx.role('new')\nreturn good", PluginError, r"after the phase has begun → make it in setup"),
-        ("ctx.train(rollout, None)", PluginError, r"'judge' calls ctx.train, which only an update may do"),
+        ("ctx.train(rollout, None)", PluginError, r"'grader' calls ctx.train, which only an update may do"),
     ],
     ids=["short", "column", "list", "none", "gradient", "ok-shape", "ok-list", "ok-float",
          "sparse", "meta", "complex", "stop-iteration", "generator-exit", "nan", "minus-inf", "inf-tokens", "in-place",
@@ -452,19 +452,19 @@ def test_a_reward_that_breaks_its_promise(
     body: str, kind: type[HooklineError], sentence: str, plugin: Write, tiny: Tiny, tmp_path: Path
 ) -> None:
     source = judge(body).replace("    @hookimpl", '    metrics = (Metric("score", "a figure"),)\n    @hookimpl', 1)
-    paths = plugin(PROBE, "probe"), plugin(source, "judge")
-    err = refusal(kind, tiny(reward="judge", wrap="probe"), *paths, run=tmp_path / "run")
+    paths = plugin(PROBE, "probe"), plugin(source, "grader")
+    err = refusal(kind, tiny(reward="grader", wrap="probe"), *paths, run=tmp_path / "run")
     assert re.search(sentence, str(err)), err
-    assert "judge.py" in str(err) or "'judge'" in str(err)
+    assert "grader.py" in str(err) or "'grader'" in str(err)
     seen = module(paths[0]).SEEN
     assert seen["policy"].hash() == seen["before"]
     assert not hookline.Run.read(tmp_path / "run").rows()
 
 
 def test_nan_later_in_a_run_names_that_row_and_the_rows_before_stay(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
-    paths = plugin(PROBE, "probe"), plugin(judge("if ctx.step == 2: good[3] = float('nan')\nreturn good"), "judge")
-    err = refusal(NumbersError, tiny(reward="judge", wrap="probe", steps=4), *paths, run=tmp_path / "run")
-    assert "reward 'judge' (judge.py" in str(err)
+    paths = plugin(PROBE, "probe"), plugin(judge("if ctx.step == 2: good[3] = float('nan')\nreturn good"), "grader")
+    err = refusal(NumbersError, tiny(reward="grader", wrap="probe", steps=4), *paths, run=tmp_path / "run")
+    assert "reward 'grader' (grader.py" in str(err)
     assert "sample 19" in str(err)
     seen = module(paths[0]).SEEN
     assert seen["policy"].hash() == seen["before"]
@@ -475,7 +475,7 @@ def test_rows_that_could_not_be_judged_are_dropped_and_counted(plugin: Write, ti
     source = judge(
         "good[1] = float('nan')\nok = torch.ones(8, dtype=torch.bool)\nok[1] = ok[6] = False\nreturn Term(good, ok)"
     )
-    run = hookline.run(tiny(reward="judge", steps=1), plugins=[plugin(source, "judge")], out=tmp_path / "run")
+    run = hookline.run(tiny(reward="grader", steps=1), plugins=[plugin(source, "grader")], out=tmp_path / "run")
     [(_, _, figures)] = rows(run)
     assert figures["unjudged"] == 2
     assert figures["rows"] == 6
@@ -484,8 +484,8 @@ def test_rows_that_could_not_be_judged_are_dropped_and_counted(plugin: Write, ti
 
 def test_a_step_in_which_nobody_was_judged_is_a_step_without_update(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     source = judge("return Term(good, torch.zeros(8, dtype=torch.bool))")
-    paths = plugin(PROBE, "probe"), plugin(source, "judge")
-    err = refusal(NumbersError, tiny(reward="judge", wrap="probe", steps=1), *paths, run=tmp_path / "run")
+    paths = plugin(PROBE, "probe"), plugin(source, "grader")
+    err = refusal(NumbersError, tiny(reward="grader", wrap="probe", steps=1), *paths, run=tmp_path / "run")
     assert "nothing was learned in the only step of phase 'rl', because no row was judged" in str(err)
     [(_, _, figures)] = rows(hookline.Run.read(tmp_path / "run"))
     assert (figures["unjudged"], figures["rows"]) == (8, 0)
@@ -496,10 +496,10 @@ def test_a_step_in_which_nobody_was_judged_is_a_step_without_update(plugin: Writ
 def test_a_reward_may_speak_per_token(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     source = judge("return torch.ones(rollout.token_ids_BT.shape) * good[:, None]")
     run = hookline.run(
-        tiny(reward=["judge", "length"], steps=1), plugins=[plugin(source, "judge")], out=tmp_path / "run"
+        tiny(reward=["grader", "length"], steps=1), plugins=[plugin(source, "grader")], out=tmp_path / "run"
     )
     [(_, _, figures)] = rows(run)
-    assert figures["reward"] == pytest.approx(figures["reward/judge"] + figures["reward/length"])
+    assert figures["reward"] == pytest.approx(figures["reward/grader"] + figures["reward/length"])
 
 
 # -- other hooks
@@ -628,17 +628,17 @@ SCALE = """
             ones_BT = rollout.scored(torch.ones(len(rollout))).reward_BT
             return scored.with_reward(scored.reward_BT * self.config.factor + self.config.shift * ones_BT)
 """
-LATE = "class Judge(Component):\n    @hookimpl\n    async def hookline_reward(self, rollout):\n        return torch.arange(8).float()\n"
+LATE = "class Grader(Component):\n    @hookimpl\n    async def hookline_reward(self, rollout):\n        return torch.arange(8).float()\n"
 
 
 def test_wrappers_act_in_the_listed_order_and_see_numbers(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
-    paths = plugin(SCALE, "scale"), plugin(LATE, "judge")
+    paths = plugin(SCALE, "scale"), plugin(LATE, "grader")
     double, up = {"use": "scale", "name": "double", "factor": 2}, {"use": "scale", "name": "up", "shift": 1}
     for name, wrap, expected in (("a", [double, up], 2 * 3.5 + 1), ("b", [up, double], 2 * (3.5 + 1))):
-        run = hookline.run(tiny(reward="judge", wrap=wrap, steps=1), plugins=paths, out=tmp_path / name)
+        run = hookline.run(tiny(reward="grader", wrap=wrap, steps=1), plugins=paths, out=tmp_path / name)
         [(_, _, figures)] = rows(run)
         assert figures["reward"] == pytest.approx(expected)
-        assert figures["reward/judge"] == 3.5
+        assert figures["reward/grader"] == 3.5
 
 
 @pytest.mark.parametrize(
@@ -687,16 +687,16 @@ def test_an_exception_shows_the_sentence_and_the_plugins_own_frames(
     from hookline.cli import main
 
     path = plugin(
-        JUDGE + "        return helper(rollout)\n\ndef helper(rollout):\n    return rollout.no_such_thing\n", "judge"
+        JUDGE + "        return helper(rollout)\n\ndef helper(rollout):\n    return rollout.no_such_thing\n", "grader"
     )
     experiment = tmp_path / "experiment.yaml"
-    experiment.write_text(json.dumps(tiny(reward="judge")))
+    experiment.write_text(json.dumps(tiny(reward="grader")))
     code = main(["run", str(experiment), "-p", path, "--out", str(tmp_path / "run")])
     said = capsys.readouterr().err
     assert code == 5
     first, rest = said.split("\n", 1)
     assert re.match(
-        r"PluginError: reward 'judge' \(judge\.py \w+\) failed in hookline_reward: AttributeError: .*no_such_thing",
+        r"PluginError: reward 'grader' \(grader\.py \w+\) failed in hookline_reward: AttributeError: .*no_such_thing",
         first,
     )
     assert "in hookline_reward" in rest
@@ -715,7 +715,7 @@ ASKED = """
     def folder():
         return Path(os.environ["ASKED"])
 
-    class Judge(Component):
+    class Grader(Component):
         @hookimpl
         async def hookline_reward(self, ctx, rollout):
             async def ask(row):
@@ -748,7 +748,7 @@ def test_late_answers_are_journaled_and_a_resume_reads_the_journal(
     asked: Callable[[], list[str]], plugin: Write, tiny: Tiny, tmp_path: Path
 ) -> None:
     path = plugin(ASKED)
-    experiment = tiny(reward="judge", wrap="stop", steps=2, save={"every": 1})
+    experiment = tiny(reward="grader", wrap="stop", steps=2, save={"every": 1})
     whole = hookline.run(experiment, plugins=[path], out=tmp_path / "whole")
     assert sorted(asked()) == sorted(f"False {sample}" for sample in range(16)), "each row once, the slow one too"
     assert [figures["unjudged"] for _, _, figures in rows(whole)] == [1, 1]
@@ -770,23 +770,23 @@ def test_late_answers_are_journaled_and_a_resume_reads_the_journal(
 def test_an_evaluation_asks_anew_each_time(
     asked: Callable[[], list[str]], plugin: Write, tiny: Tiny, tmp_path: Path
 ) -> None:
-    evaluate = {"every": 1, "rows": 2, "prompts": tiny()["phases"][0]["rollout"]["prompts"], "reward": ["judge"]}
+    evaluate = {"every": 1, "rows": 2, "prompts": tiny()["phases"][0]["rollout"]["prompts"], "reward": ["grader"]}
     path = plugin(ASKED)
     hookline.run(tiny(evaluate=[evaluate], steps=2), plugins=[path], out=tmp_path / "run")
     assert asked().count("True 0") == 3, "before the first step and after each: the policy has changed in between"
 
 
 def test_an_async_reward_is_held_to_the_same_promises(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
-    late = "class Judge(Component):\n    @hookimpl\n    async def hookline_reward(self, rollout):\n        {}\n"
+    late = "class Grader(Component):\n    @hookimpl\n    async def hookline_reward(self, rollout):\n        {}\n"
     for name, body, sentence in (
-        ("raises", "raise ValueError('out')", "reward 'judge' .* failed in hookline_reward: ValueError: out"),
+        ("raises", "raise ValueError('out')", "reward 'grader' .* failed in hookline_reward: ValueError: out"),
         ("short", "return torch.zeros(3)", r"returned \[3\] for 8 rows"),
         ("sparse", "return torch.zeros(8).to_sparse()", r"returned a tensor that is sparse"),
         ("ends", "return next(iter([]))", r"failed in hookline_reward: RuntimeError: coroutine raised StopIteration"),
         ("in-place", "rollout.token_ids_BT.zero_(); return torch.zeros(8)", "changed 'token_ids_BT' in place"),
     ):
-        path = plugin(late.format(body), "judge")
-        err = refusal(PluginError, tiny(reward="judge"), path, run=tmp_path / name)
+        path = plugin(late.format(body), "grader")
+        err = refusal(PluginError, tiny(reward="grader"), path, run=tmp_path / name)
         assert re.search(sentence, str(err)), err
 
 
@@ -910,8 +910,8 @@ def test_a_plugin_that_draws_from_or_reseeds_the_global_generator_changes_nothin
     )
     figures = []
     for name, body in (("quiet", ""), ("draws", draws)):
-        path = plugin(judge(body + "return good * (rollout.token_ids_BT.sum(1) % 7)"), "judge")
-        run = hookline.run(tiny(reward="judge", steps=3), plugins=[path], out=tmp_path / name)
+        path = plugin(judge(body + "return good * (rollout.token_ids_BT.sum(1) % 7)"), "grader")
+        run = hookline.run(tiny(reward="grader", steps=3), plugins=[path], out=tmp_path / name)
         figures.append((rows(run), weights(tmp_path / name)))
     assert figures[0] == figures[1]
 
@@ -919,9 +919,9 @@ def test_a_plugin_that_draws_from_or_reseeds_the_global_generator_changes_nothin
 def test_a_components_own_randomness_depends_on_its_key_alone(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     source = judge("return torch.rand(8, generator=ctx.rng('noise', 4))")
     figures = []
-    for name, reward in (("alone", ["judge"]), ("with", [{"use": "judge", "name": "other", "weight": 0}, "judge"])):
-        run = hookline.run(tiny(reward=reward, steps=2), plugins=[plugin(source, "judge")], out=tmp_path / name)
-        figures.append([f["reward/judge"] for _, _, f in rows(run)])
+    for name, reward in (("alone", ["grader"]), ("with", [{"use": "grader", "name": "other", "weight": 0}, "grader"])):
+        run = hookline.run(tiny(reward=reward, steps=2), plugins=[plugin(source, "grader")], out=tmp_path / name)
+        figures.append([f["reward/grader"] for _, _, f in rows(run)])
     assert figures[0] == figures[1]
     assert figures[0][0] != figures[0][1]
     assert [f["reward/other"] for _, _, f in rows(run)] != figures[0]

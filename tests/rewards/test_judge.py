@@ -410,9 +410,15 @@ def test_a_budget_ends_the_run_which_goes_on_with_a_larger_one(make: Make, tmp_p
     assert service.answered == expected + expected, "each of the two runs has asked everything once"
 
 
-def test_a_budget_counts_requests_that_are_under_way(make: Make, tmp_path: Path, service: Service) -> None:
-    service.reply = lambda question: Sent(body=usual(by_length(question)), before=0.05)
-    refused(ServiceError, lambda: hookline.run(make(budget={"requests": 3}, at_once=8), out=tmp_path / "out"))
+@pytest.mark.parametrize("options", [{}, {"against": "gold"}], ids=["rated", "compared"])
+def test_a_budget_counts_requests_that_are_under_way(
+    options: dict[str, Any], make: Make, tmp_path: Path, service: Service
+) -> None:
+    service.reply = lambda question: Sent(body=usual("any" if options else by_length(question)), before=0.05)
+    with pytest.raises(ServiceError) as err:
+        hookline.run(make(budget={"requests": 3}, at_once=8, **options), out=tmp_path / "out")
+    assert type(err.value) is ServiceError, "the name that a user reads"
+    assert err.value.exit_code == 7
     assert service.asked == 3
     assert (tmp_path / "out/judged.jsonl").read_text().count('"reply"') == 3, "what is paid is awaited"
 

@@ -144,7 +144,7 @@ class Judge:
             return verdict
         pairs = ((answer, other), (other, answer))
         questions = [self.questions.ask({**texts, "first": first, "second": second}) for first, second in pairs]
-        replies = await together(
+        replies = await _together(
             self._journaled(ctx, (*key, order), question, verdict) for order, question in zip(ORDERS, questions)
         )
         try:
@@ -239,7 +239,17 @@ class Judge:
 
 
 async def together(answers: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
-    """Await several answers at once; the first error ends them all, except that a used-up budget lets those that are paid arrive."""
+    """Await several answers at once; the first error ends them all, except that a used-up budget lets those that are paid arrive.
+
+    Raises ServiceError where no question can be answered, or if the budget is used up.
+    """
+    try:
+        return await _together(answers)
+    except UsedUp as err:
+        raise ServiceError(err.message, err.hint) from None
+
+
+async def _together(answers: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
     tasks = [asyncio.ensure_future(one) for one in answers]
     try:
         return await asyncio.gather(*tasks)
