@@ -40,6 +40,7 @@ def explain_json(plan: Plan) -> dict[str, Any]:
                 "name": phase.spec.name,
                 "steps": phase.spec.steps,
                 "model": _model(plan, phase),
+                "rates": phase.rates,
                 "hooks": [
                     {"hook": hook, "does": does, **(_slot(slot) if slot else {"name": None})}
                     for hook, does, slot in _hooks(phase)
@@ -197,7 +198,7 @@ def explain_text(plan: Plan) -> str:
     lines += [f"  {line}" for line in (*_tokenizer(plan), *_data(plan), *dict.fromkeys(_code(plan)))]
     for phase in plan.phases:
         lines += ["", f"{phase.spec.name}   {phase.spec.steps} steps   {_model(plan, phase)}"]
-        lines += [f"  {role}" for role in _roles(phase)]
+        lines += [f"  {line}" for line in (*_roles(phase), *([phase.rates] if phase.rates else []))]
         also = {
             kind: _also(kind, slot, plan)
             for kind, slot in (("advantage", phase.advantage_by), ("update", phase.update))

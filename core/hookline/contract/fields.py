@@ -6,7 +6,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal
+from typing import Annotated, Any, ClassVar, Generic, Literal
 
 from pydantic import (
     AfterValidator,
@@ -251,8 +251,12 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 class UpdateConfig(Config):
     """The options that all updates share: how the gradient changes the weights."""
 
+    usual_lr: ClassVar[float] = 1e-6
+    """The learning rate for all weights of a given model, where the experiment says none. An adapter takes ten times as much."""
+
     lr: float = Field(1e-3, gt=0, le=1)
-    """Peak learning rate. Large values learn fast but become unstable; small values waste steps."""
+    """Peak learning rate. Large values learn fast but become unstable; small values waste steps. Without it: 1e-3 for a model
+    that is built here, and what is usual for the method for the weights of a folder; `hookline explain` shows it."""
     matrix_lr: float | None = Field(None, gt=0, le=1)
     """Learning rate of the hidden matrices when the optimizer is `muon`; default: `lr`."""
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
@@ -261,10 +265,12 @@ class UpdateConfig(Config):
     """Decoupled decay of matrices per unit of learning rate; large values pull weights to zero."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     """AdamW's decay rates of the two moments; values nearer 1 average over more steps."""
-    warmup: int = Field(0, ge=0)
-    """Optimiser steps over which the learning rate grows from nearly 0 to its peak."""
+    warmup: float = Field(0, ge=0)
+    """Optimiser steps over which the learning rate grows from nearly 0 to its peak; below 1: their share of the phase. Without it:
+    0.1 for the weights of a folder."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls after warm-up, towards `final_lr` of its peak at the phase's end."""
+    """How the learning rate falls after warm-up, towards `final_lr` of its peak at the phase's end. Without it: linear for the
+    weights of a folder."""
     final_lr: float = Field(0.0, ge=0, le=1)
     """The fraction of the peak that remains at the end of a falling schedule."""
     grad_clip: float = Field(1.0, gt=0)
@@ -279,6 +285,20 @@ class UpdateConfig(Config):
     """`true` lays rows of different lengths end to end instead of padding them, which is faster where rows of a part
     differ much; each row still reads itself only, and results differ by rounding. A model that cannot compute packed rows
     is refused; `auto` pads its rows instead, with a notice."""
+
+    @field_validator("warmup")
+    @classmethod
+    def _steps_or_share(cls, value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError("must be a whole number of optimiser steps, or a share of them below 1")
+        return int(value) if value >= 1 or value == 0 else value
+
+    def usual(self, *, adapter: bool) -> dict[str, Any]:
+        """Options for training the weights of a given model, by their names; override it to add options of your own.
+
+        They hold where the experiment does not say otherwise. adapter: a new adapter is trained instead of all weights.
+        """
+        return {"lr": float(f"{self.usual_lr * (10 if adapter else 1):.3g}"), "schedule": "linear", "warmup": 0.1}
 
     def lr_of(self, role: str) -> float:
         """The peak learning rate of one role; override it to give the critic of an algorithm a different rate."""

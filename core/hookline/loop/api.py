@@ -58,7 +58,8 @@ def plan(
     if out is None or not Run.is_one(expanded(Path(out))):
         return make_plan(parsed, document, plugins)
     begun = Run.read(out)
-    return make_plan(parsed, document, plugins, begun.experiment, kept=str(begun.directory / FUNCTIONS))
+    kept_from = None if begun.holds_nothing() else begun.experiment  # a failed start settles nothing
+    return make_plan(parsed, document, plugins, kept_from, kept=str(begun.directory / FUNCTIONS))
 
 
 def explain(experiment: Source, overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Plan:

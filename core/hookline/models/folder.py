@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,10 @@ from hookline.registry.slot import Slot
 from hookline.storage import folders
 from hookline.storage.disguised import pointer
 
-__all__ = ["check_folder", "folder_hash", "positions"]
+__all__ = ["check_folder", "folder_hash", "parameters", "positions"]
+
+LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself refuses longer headers."""
 
 
 def check_folder(path: str) -> None:
@@ -67,6 +71,19 @@ def positions(architecture: Slot | None, path: str | None) -> int | None:
         except (OSError, ValueError, AttributeError, RecursionError):
             return None  # check_folder has said what is wrong with it
     return found if isinstance(found, int) else None
+
+
+def parameters(path: str) -> int | None:
+    """The number of parameters in a folder's safetensors files, by their headers; None if they cannot be read."""
+    count = 0
+    try:
+        for file in sorted(Path(path).glob("*.safetensors")):
+            with file.open("rb") as stored:
+                header = json.loads(stored.read(min(int.from_bytes(stored.read(8), "little"), LONGEST_HEADER)))
+            count += sum(math.prod(about["shape"]) for name, about in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # check_folder and the loading of the weights say what is wrong with it
+    return count or None
 
 
 def folder_hash(path: str) -> str:

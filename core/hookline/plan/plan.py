@@ -56,6 +56,8 @@ class PlannedPhase:
     """The phase's place in the experiment."""
     before: tuple[str, ...] = ()
     """The names of the phases that run before it."""
+    rates: str = ""
+    """The learning rate of its update, and why it is that."""
 
     def latest(self, name: str) -> str:
         """The earlier phase that a name means where weights are needed: the latest of several rounds."""

@@ -24,6 +24,7 @@ from hookline.data.names import other_split
 from hookline.errors import PluginError
 from hookline.plan.checks import LAWS
 from hookline.plan.plan import Place, Plan, PlannedEvaluation, PlannedPhase
+from hookline.plan.rates import Rates, rates_of
 from hookline.plan.slots import Planner
 from hookline.registry import offers
 from hookline.registry.offers import Offer
@@ -57,10 +58,13 @@ def make_plan(
     family = planner.slot("model", experiment.model.family, ("model", "family"), base=Family)
     phases: list[PlannedPhase] = []
     for index, spec in enumerate(experiment.phases):
-        planned = _plan_phase(planner, experiment, spec, ("phases", index), phases)
+        rates = rates_of(experiment, spec, begun if ended is None else experiment.resolved())
+        planned = _plan_phase(planner, experiment, spec, ("phases", index), phases, rates)
         if planned:
             phases.append(planned)
     trackers = [planner.slot("tracker", use, ("trackers", i)) for i, use in enumerate(experiment.trackers)]
+    if len(phases) == len(experiment.phases):
+        experiment = experiment.model_copy(update={"phases": tuple(phase.spec for phase in phases)})
     plan = Plan(
         experiment,
         tuple(phases),
@@ -95,14 +99,18 @@ def _loose(plugins: Sequence[str | Offer]) -> tuple[Offer, ...]:
 
 
 def _plan_phase(
-    planner: Planner, experiment: Experiment, spec: Phase, at: Place, before: Sequence[PlannedPhase]
+    planner: Planner, experiment: Experiment, spec: Phase, at: Place, before: Sequence[PlannedPhase], rates: Rates
 ) -> PlannedPhase | None:
     named = {}
     for kind in of_phase():
         paths = [(*at, kind.section, *((i,) if kind.many else ())) for i in range(len(spec.uses(kind.name)))]
-        slots = [planner.slot(kind.name, use, path) for use, path in zip(spec.uses(kind.name), paths)]
+        slots = [planner.slot(kind.name, use, path, settle=rates.settle) for use, path in zip(spec.uses(kind.name), paths)]
         named[kind.name] = tuple(slot for slot in slots if slot)
-    update = next(iter(named["update"]), None)
+    update, said = next(iter(named["update"]), None), ""
+    if update:
+        [use] = spec.uses("update")
+        said = rates.said(use, update.config)
+        spec = spec.model_copy(update={KINDS["update"].section: rates.written(use, update.config)})
     evaluations = [
         _plan_evaluation(planner, experiment, spec, each, (*at, "evaluate", i), update)
         for i, each in enumerate(spec.evaluate)
@@ -122,6 +130,7 @@ def _plan_phase(
         adapter_slot,
         at,
         tuple(phase.spec.name for phase in before),
+        said,
     )
 
 

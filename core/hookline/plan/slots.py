@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from hookline.config.problems import count, in_order, problems_of, same_of
 from hookline.config.yaml import Document
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
-from hookline.contract.fields import FUNCTION, Use, marked, nested
+from hookline.contract.fields import FUNCTION, Config, Use, marked, nested
 from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError, HooklineError, PluginError, a
 from hookline.plan.plan import Place
@@ -48,11 +48,18 @@ class Planner:
     """The kinds of components that are looked up; those of other kinds are left out of the plan."""
 
     def slot(
-        self, kind: str, use: Use | None, path: Place, label: str = "", base: type[Component] | None = None
+        self,
+        kind: str,
+        use: Use | None,
+        path: Place,
+        label: str = "",
+        base: type[Component] | None = None,
+        settle: Callable[[Config], Config] = lambda config: config,
     ) -> Slot | None:
         """The component that `use` names, including the components inside it; None if it has a problem.
 
         label: the component's name in the run; default KIND/INSTANCE. base: the class that it must derive from.
+        settle: gives values to options that the experiment leaves out.
         """
         if use is None or kind not in self.only:
             return None
@@ -79,7 +86,7 @@ class Planner:
             self.say(Problem(path, text))
             return None
         try:
-            config = configure(cls, use.options, str(offer), self.folder, self.kept, self.ended)
+            config = settle(configure(cls, use.options, str(offer), self.folder, self.kept, self.ended))
             for file in marked(config, "code").values():
                 offer = offer.calling(file, use.instance)
         except ValidationError as err:

@@ -170,7 +170,7 @@ class Run(Directory):
         copy_code(self.directory, self.catalogue.loose, self._used)
         self.write("run.json", self.about)
 
-    def _holds_nothing(self) -> bool:
+    def holds_nothing(self) -> bool:
         """True if no step was taken in this directory, so that nothing depends on the data or options of the first
         start; the answers of a first step that failed do not count."""
         results = [path for path in self.ledger.paths if path.name != COMPLETIONS]
@@ -218,7 +218,7 @@ class Run(Directory):
     def _resume(self, experiment: Experiment, now: Surroundings) -> None:
         self.about = about_of(self.directory)
         changed = experiment_changes(self.experiment, experiment.resolved())
-        if self._holds_nothing():
+        if self.holds_nothing():
             for name in ("tokenizer", PLUGINS):  # not the functions, whose copies may be all that is left
                 shutil.rmtree(self.directory / name, ignore_errors=True)
             self._begin(experiment, now)

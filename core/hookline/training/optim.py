@@ -22,11 +22,12 @@ def learning_rate(config: UpdateConfig, taken: int, at: int, total: int) -> floa
     taken: optimiser steps so far, which warm-up counts. at, total: the phase's progress and length, which the schedule
     follows, in optimiser steps, if every step of the phase takes as many as this one. If all do, `at` equals `taken`.
     """
-    if taken < config.warmup:
-        return (taken + 1) / config.warmup
+    warmup = config.warmup if config.warmup >= 1 else round(config.warmup * total)
+    if taken < warmup:
+        return (taken + 1) / warmup
     if config.schedule == "constant":
         return 1.0
-    done = min(1.0, max(0.0, (at - config.warmup) / max(1, total - config.warmup)))
+    done = min(1.0, max(0.0, (at - warmup) / max(1, total - warmup)))
     fall = 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
     return config.final_lr + (1.0 - config.final_lr) * fall
 

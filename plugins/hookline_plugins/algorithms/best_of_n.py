@@ -11,7 +11,7 @@ Healthy: `kept_reward` stays above `reward`, and `reward` rises with it; once th
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +34,7 @@ class BestOfN(Component):
     )
 
     class Config(UpdateConfig):
+        usual_lr: ClassVar[float] = 2e-5
         keep: Literal["best", "share", "threshold"] = "best"
         """Which rows are kept, see above."""
         share: float = Field(0.1, gt=0, le=1)

@@ -7,6 +7,7 @@ token. The loss depends only on differences of rewards, so `centre` adds c·mean
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -45,6 +46,7 @@ class BradleyTerry(Component):
     )
 
     class Config(UpdateConfig):
+        usual_lr: ClassVar[float] = 1e-5
         centre: float = Field(0.01, ge=0)
         """Weight of mean r², which keeps rewards near 0. Large flattens them."""
 

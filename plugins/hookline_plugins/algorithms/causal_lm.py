@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from hookline import Batch, Component, Context, Loss, Metric, MicroBatch, Rollout, Term, UpdateConfig, hookimpl
 
@@ -21,7 +22,7 @@ class CausalLM(Component):
     )
 
     class Config(UpdateConfig):
-        pass
+        usual_lr: ClassVar[float] = 5e-5
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Batch) -> None:

@@ -9,6 +9,7 @@ The rollout draws from the teacher, e.g. `guided`, and records the log-probs of 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 
@@ -27,7 +28,7 @@ class Distill(Component):
     )
 
     class Config(UpdateConfig):
-        pass
+        usual_lr: ClassVar[float] = 2e-5
 
     def setup(self, ctx: Context) -> None:
         if "greedy" in ctx.given:

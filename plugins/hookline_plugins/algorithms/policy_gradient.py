@@ -270,9 +270,15 @@ class ActorCritic(PolicyGradient):
         value_weight: float = Field(0.5, ge=0)
         """Weight of the critic's loss."""
         critic_lr: float | None = Field(None, gt=0, le=1)
-        """Learning rate of a separate critic; default: `lr`. A critic usually tolerates, and needs, a larger one."""
+        """Learning rate of a separate critic; default: `lr`, or ten times as much where `lr` is left out and the model is a
+        folder's. A critic usually tolerates, and needs, a larger one."""
         critic: Literal["separate", "shared"] = "separate"
         """`separate`: a copy of the policy with a value head. `shared`: a value head on the policy's own trunk."""
+
+        def usual(self, *, adapter: bool) -> dict[str, Any]:
+            found = super().usual(adapter=adapter)
+            own = self.critic == "separate" and "lr" not in self.model_fields_set
+            return {**found, "critic_lr": float(f"{10 * found['lr']:.3g}")} if own else found
 
         def lr_of(self, role: str) -> float:
             return self.critic_lr or self.lr if role == "critic" else self.lr

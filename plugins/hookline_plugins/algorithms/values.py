@@ -43,6 +43,7 @@ class ValueLearner(Component):
     )  # fmt: skip
 
     class Config(UpdateConfig):
+        usual_lr: ClassVar[float] = 1e-5
         gamma: float = Field(1.0, ge=0, le=1)
         """Discount per action. Use 1 for episodes that end; lower values prefer early reward and make learning more stable."""
         lam: float = Field(0.0, ge=0, le=1)

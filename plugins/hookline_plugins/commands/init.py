@@ -26,8 +26,6 @@ class Method:
 
     reads: Literal["answers", "preferences", "labels", "prompts", "text"]
     """What its rows must be for."""
-    full: float
-    """The learning rate that is usual for all weights of a given model; a new adapter takes ten times as much."""
     update: str = ""
     """The update's name, where it is not the method's."""
     options: tuple[str, ...] = ()
@@ -42,19 +40,19 @@ class Method:
 DRAWN = "Answers to a prompt are drawn and rewarded; the better ones become likelier."
 CHOSEN = "Of two answers, the chosen one becomes likelier than the rejected one."
 METHODS = {
-    "sft": Method("answers", 2e-5, says="The model learns to give the answers of the rows."),
-    "causal-lm": Method("text", 5e-5, says="The model learns to continue texts."),
-    "dpo": Method("preferences", 1e-6, options=("beta: 0.1",), says=CHOSEN),
-    "simpo": Method("preferences", 1e-6, says="Of two answers, the chosen one becomes likelier per token; there is no reference model."),
-    "orpo": Method("preferences", 5e-6, says="The chosen answer is learned, and becomes likelier than the rejected one."),
-    "reward-model": Method("preferences", 1e-5, "bradley-terry", says="A model that scores answers: the chosen one gets the higher score."),
-    "kto": Method("labels", 1e-6, options=("beta: 0.1",), says="Answers that were liked become likelier, the others less likely."),
-    "grpo": Method("prompts", 1e-6, options=("kl_loss: 0.0",), says=DRAWN),
-    "dapo": Method("prompts", 1e-6, says=DRAWN),
-    "gspo": Method("prompts", 1e-6, says=DRAWN),
-    "rloo": Method("prompts", 1e-6, price=True, says="Answers to a prompt are drawn; each is compared with the mean of the others."),
-    "reinforce-plus-plus": Method("prompts", 1e-6, price=True, says="Answers are drawn, rewarded, and compared over the batch."),
-    "ppo": Method("prompts", 1e-6, options=("epochs: 2", "minibatches: 2",), advantage="{use: gae, lam: 0.95}", price=True,
+    "sft": Method("answers", says="The model learns to give the answers of the rows."),
+    "causal-lm": Method("text", says="The model learns to continue texts."),
+    "dpo": Method("preferences", options=("beta: 0.1",), says=CHOSEN),
+    "simpo": Method("preferences", says="Of two answers, the chosen one becomes likelier per token; there is no reference model."),
+    "orpo": Method("preferences", says="The chosen answer is learned, and becomes likelier than the rejected one."),
+    "reward-model": Method("preferences", "bradley-terry", says="A model that scores answers: the chosen one gets the higher score."),
+    "kto": Method("labels", options=("beta: 0.1",), says="Answers that were liked become likelier, the others less likely."),
+    "grpo": Method("prompts", options=("kl_loss: 0.0",), says=DRAWN),
+    "dapo": Method("prompts", says=DRAWN),
+    "gspo": Method("prompts", says=DRAWN),
+    "rloo": Method("prompts", price=True, says="Answers to a prompt are drawn; each is compared with the mean of the others."),
+    "reinforce-plus-plus": Method("prompts", price=True, says="Answers are drawn, rewarded, and compared over the batch."),
+    "ppo": Method("prompts", options=("epochs: 2", "minibatches: 2",), advantage="{use: gae, lam: 0.95}", price=True,
                   says="Answers are drawn and rewarded; a critic learns what a prompt is worth."),
 }  # fmt: skip
 NEEDS = {
@@ -131,9 +129,11 @@ phases:
 {%- endif %}
     update:
       use: {{ method.update or c.method }}
-      lr: {{ lr }}  # usual for {{ "an adapter" if c.lora else "all weights" }} of a given model; a tiny one needs 100 times as much
-      warmup: {{ [20, steps // 10] | min }}
-      schedule: linear
+{%- if rates %}
+      lr: {{ rates.lr }}  # {{ why }}
+      warmup: {{ rates.warmup }}{{ "  # of the steps" if 0 < rates.warmup < 1 }}
+      schedule: {{ rates.schedule }}
+{%- endif %}
 {%- for option in method.options %}
       {{ option }}
 {%- endfor %}
@@ -185,17 +185,11 @@ class Init(Command):
             )
         found = hookline.inspect_data(c.data)
         self._fits(method, found)
-        text = self._text(method, found, target)
-        try:
-            target.write_text(text, encoding="utf-8")
-        except OSError as err:
-            raise DataError(f"{c.file} cannot be written: {err.strerror}", "choose another file") from None
-        try:
-            plan = hookline.explain(target)
-        except HooklineError as err:
-            target.unlink()
-            err.message = f"nothing was written: {err.message}"
-            raise
+        plan = _checked(target, self._text(method, found, target))
+        [phase] = plan.phases
+        assert phase.update is not None
+        why = phase.rates.partition(": ")[2]
+        _checked(target, self._text(method, found, target, phase.update.config, why))
         out.value({"file": c.file, "rows": found.rows, "steps": plan.experiment.phases[-1].steps})
         out.text(
             f"{c.file}: {c.method} on {found.rows} rows of {c.data}\n"
@@ -215,7 +209,8 @@ class Init(Command):
                 f"name the columns in the section `data` of an experiment, or choose another method{_others(has)}",
             )
 
-    def _text(self, method: Method, found: Any, target: Path) -> str:
+    def _text(self, method: Method, found: Any, target: Path, rates: Any = None, why: str = "") -> str:
+        """The experiment. rates: the update's options as the plan settles them, and why they are that."""
         c = self.config
         rows = min(ROWS[method.reads], found.rows)
         steps = max(1, math.ceil(c.epochs * found.rows / rows))
@@ -234,11 +229,26 @@ class Init(Command):
             held=found.rows >= HOLDABLE and 0 < len(hookline.rows(c.data, heldout=0.05)) < found.rows,
             rows=rows,
             steps=steps,
-            lr=f"{method.full * (10 if c.lora else 1):.0e}",
+            rates=rates,
+            why=why,
             several=1 if c.method in ("ppo", "reinforce-plus-plus") else 8,
             room=min(256, max(1, context // 2)),
             length=min(256, context - 1),
         )
+
+
+def _checked(target: Path, text: str) -> Any:
+    """Write an experiment and plan it; one that cannot run is removed."""
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise DataError(f"{target} cannot be written: {err.strerror}", "choose another file") from None
+    try:
+        return hookline.explain(target)
+    except HooklineError as err:
+        target.unlink()
+        err.message = f"nothing was written: {err.message}"
+        raise
 
 
 def _others(has: set[str]) -> str:
