@@ -237,6 +237,26 @@ def test_rows_that_a_folder_cannot_read(tmp_path: Path, judges: Path) -> None:
             slot.component.hookline_reward(ctx, several)
 
 
+def test_packed_rows_are_scored_as_padded_ones(tmp_path: Path, judges: Path) -> None:
+    described = experiment(judges / "policy", rows(tmp_path), {"path": str(judges / "qwen2")})
+    padded = hookline.run(described, out=tmp_path / "padded")
+    described["phases"][0]["update"] = {"use": "grpo", "lr": 1e-3, "packing": True}
+    packed = hookline.run(described, out=tmp_path / "packed")
+    assert [row["metrics"]["reward"] for row in packed.rows()] == pytest.approx(
+        [row["metrics"]["reward"] for row in padded.rows()], abs=1e-4
+    )
+
+
+def test_a_bias_that_transformers_would_drop_is_refused(tmp_path: Path, judges: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = judge("qwen2", tmp_path / "judge")
+    stored = load_file(folder / "model.safetensors")
+    save_file({**stored, "score.bias": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(hookline.HooklineError, match="has a bias, which Qwen2ForSequenceClassification does not read"):
+        hookline.run(experiment(judges / "policy", rows(tmp_path), {"path": str(folder)}), out=tmp_path / "run")
+
+
 def write(folder: Path, **config: Any) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **config}))

@@ -110,6 +110,11 @@ class Causal(Family):
                 f"in {folder} the weight {name} has the shape {list(stored)}, but config.json describes {list(wanted)}{more}",
                 "use the config.json that was saved with these weights",
             )
+        if f"{SCORE}.bias" in about["unexpected_keys"]:
+            raise ExperimentError(
+                f"the score of {folder} has a bias, which {type(net).__name__} does not read",
+                f"leave {SCORE}.bias out of the weights: it adds the same number to every score; or add it as `shift`",
+            )
         missing = sorted(set(about["missing_keys"]) - set(absent))
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

@@ -96,6 +96,7 @@ def _read_first(plan: Plan, slot: Slot, name: str) -> None:
 
 def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
     """The model and tokenizer folders are valid, as far as that can be checked without reading weights."""
+    yield from _folders_of_components(plan)
     spec, path = plan.experiment.tokenizer, plan.experiment.model.path
     try:
         if path:
@@ -104,7 +105,6 @@ def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
     except ExperimentError as err:
         yield Problem(("model", "path"), err)
         return
-    yield from _folders_of_components(plan)
     try:
         if spec is None or spec.path:
             Tokenizer.file((spec.path if spec else path) or "")
