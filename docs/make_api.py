@@ -53,7 +53,7 @@ SECTIONS = (
         "before. Letters at the end of a name are its shape: **B** rows, **P** prompt tokens, **T** response tokens, "
         "**N** chosen items, **V** tokens of the vocabulary, **H** width of a hidden state. Rows are right-padded; "
         "log-probs, entropies and KL are in nats; rewards have the unit of the experiment's own reward.",
-        ("Batch", "Rollout", "Scored", "Advantaged", "Behaviour", "Sampling", "KeptIds", "Term", "Judgement", "Record",
+        ("Batch", "Rollout", "Scored", "Advantaged", "Behaviour", "Sampling", "KeptIds", "Term", "Record",
          "Encoded", "pairs", "concat", "pad_rows", "put_last", "read_last"),
     ),
     Section(

@@ -23,7 +23,6 @@ __all__ = [
     "Advantaged",
     "Batch",
     "Behaviour",
-    "Judgement",
     "KeptIds",
     "Record",
     "Rollout",
@@ -403,23 +402,6 @@ class Term:
     """What each row counts in the figure of an evaluation, float [B], e.g. its tokens; None: 1. Training does not use it."""
     summary: Literal["mean", "perplexity"] = "mean"
     """The figure of an evaluation: the weighted mean of the rows, or exp of the weighted mean of log `value`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """Answers to one prompt, ordered from best to worst by a person, a program or a simulated annotator.
-
-    Two rows are a comparison, more rows are a ranking.
-    """
-
-    ranking: tuple[int, ...]
-    """Row indices of the batch, best first; each row appears once."""
-    annotator: str
-    """The name of the person or the component that judged."""
-    gold: tuple[float, ...] | None = None
-    """The true rewards of the rows, in the order of `ranking`, if the annotator is simulated and knows them."""
-    detail: Mapping[str, Any] = field(default_factory=dict)
-    """Anything else to store with the judgement, as JSON: strength, confidence, seconds taken."""
 
 
 def _as_kwargs(batch: Batch) -> dict[str, Any]:

@@ -17,8 +17,9 @@ import pluggy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored, Term
+    from hookline.batch.stages import Advantaged, Batch, Rollout, Scored, Term
     from hookline.contract.context import Context
+    from hookline.contract.feedback import Judgement
     from hookline.contract.run import Run
 
 __all__ = ["HOOK_API", "StageSpecs", "TrackerSpecs", "hookimpl"]

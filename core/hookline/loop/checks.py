@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from hookline.batch.columns import check_column
-from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored, Term
+from hookline.batch.stages import Advantaged, Batch, Rollout, Scored, Term
+from hookline.contract.feedback import ANSWERS, Judgement
 from hookline.errors import NumbersError, PluginError, a
 from hookline.registry.slot import Slot
 
@@ -76,10 +77,16 @@ def figure(value: Any, whose: str) -> float:
 
 
 def _check_judgement(judgement: Judgement, slot: Slot, rows: int) -> None:
-    ranked = judgement.ranking
-    if len(ranked) < 2 or len(set(ranked)) < len(ranked) or not all(0 <= i < rows for i in ranked):
+    judged, ranks = judgement.judged, bool(judgement.ranking)
+    if len(judged) < 1 + ranks or len(set(judged)) < len(judged) or not all(0 <= i < rows for i in judged):
         raise PluginError(
-            f"{slot.offer}: a judgement ranks rows {list(ranked)} of {rows}", "name at least two rows, each once"
+            f"{slot.offer}: a judgement {'ranks' if ranks else 'is about'} rows {list(judged)} of {rows}",
+            f"name at least {'two rows' if ranks else 'one row'}, each once",
+        )
+    if (judgement.answer is None) is not ranks or not isinstance(judgement.said, tuple(ANSWERS.values())):
+        raise PluginError(
+            f"{slot.offer}: a judgement has the answer {kind_of_answer(judgement.answer)}{' and a ranking' if ranks else ''}",
+            "give `rows` and an answer such as hookline.Comparison, or a `ranking` alone",
         )
     try:
         json.dumps([judgement.annotator, list(judgement.gold or ()), dict(judgement.detail)])

@@ -15,9 +15,10 @@ from typing import Any, cast
 import pluggy
 
 from hookline.batch.lent import Lent
-from hookline.batch.stages import Advantaged, Batch, Judgement, Rollout, Scored
+from hookline.batch.stages import Advantaged, Batch, Rollout, Scored
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
+from hookline.contract.feedback import Judgement
 from hookline.contract.hookspecs import StageSpecs, hookimpl
 from hookline.errors import PluginError
 from hookline.loop.checks import checked

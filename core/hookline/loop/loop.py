@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from hookline.errors import Stopped
 from hookline.loop import completions, guards
 from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
+from hookline.loop.collecting import events
 from hookline.loop.context import PhaseContext
 from hookline.loop.phase import Phase
 from hookline.loop.rewards import ask_rewards, recorded
@@ -225,37 +225,12 @@ class PhaseLoop:
 
     def _collect(self, scored: Scored) -> None:
         """Write the annotators' judgements into the phase's data, with the token ids as they were sampled."""
-        entries = []
-        for source, judgement in self.hooks.judge(self.ctx, scored):
-            rows = judgement.ranking
-            answers = [
-                {
-                    "text": scored.response_text(i),
-                    "token_ids": scored.response_ids(i),
-                    "sample": int(scored.sample_B[i]),
-                }
-                for i in rows
-            ]
-            for answer, worth in zip(answers, judgement.gold or ()):
-                answer["gold"] = worth
-            entries.append(
-                {
-                    "prompt": scored.prompt_text(rows[0]),
-                    "prompt_ids": scored.prompt_ids(rows[0]),
-                    "ranking": answers,
-                    "source": source,
-                    "annotator": judgement.annotator,
-                    "record": dict(scored.records[rows[0]]),
-                    "detail": dict(judgement.detail),
-                }
-            )
-        every = list(itertools.chain(*self.session.world.gather(entries, "the judgements")))
-        if self.session.world.size > 1:
-            sources = [slot.instance for slot in reversed(self.planned.feedback)]  # as pluggy asks them
-            every.sort(key=lambda entry: sources.index(str(entry["source"])))
+        judged = self.hooks.judge(self.ctx, scored)
+        sources = [slot.instance for slot in reversed(self.planned.feedback)]  # as pluggy asks them
+        every = events(judged, scored, self.spec.name, self.phase.scope.step, sources, self.session.world)
         self.session.run.collect(self.spec.name, every)
         self.phase.counters.collected += len(every)
-        self.phase.metrics.add("judgements", len(entries))
+        self.phase.metrics.add("judgements", len(judged))
 
 
 @contextmanager

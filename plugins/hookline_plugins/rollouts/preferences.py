@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from dataclasses import replace
 from math import nan
 from typing import Any, Literal
 
@@ -14,21 +15,26 @@ import hookline
 from hookline import (
     Component,
     Context,
+    Correction,
     DataError,
     DataName,
     Encoded,
     Encoder,
+    Event,
     Overlong,
     PhaseName,
     Rollout,
     hookimpl,
 )
 
+PAIR = ("chosen", "rejected")
+
 
 class Preferences(Component):
     """Reads a file of `prompt`, `chosen`, `rejected`, or the judgements that an earlier phase collected.
 
-    A comparison is two rows with reward 1 and 0; a ranking of K answers is K rows with rewards K−1 … 0.
+    A comparison is two rows with reward 1 and 0; a ranking is a row for each answer, with the number of places below it as
+    reward, and answers that tie are not compared. A correction is preferred to what it corrects.
     """
 
     needs = property(lambda self: frozenset({"feedback"} if self.config.from_ else ()))
@@ -51,16 +57,19 @@ class Preferences(Component):
     def setup(self, ctx: Context) -> None:
         if (self.config.from_ is None) == (self.config.path is None):
             raise DataError("preferences are read either `from` a phase or from a `path`", "give exactly one")
-        source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
+        source = self.source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
         self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
+        replaced = {record["supersedes"] for record in source.records if record.get("supersedes")}
         self.judgements = array("q")
-        left = same = empty = 0
+        left = same = empty = unordered = 0
         for i, record in enumerate(source.records):
-            if self._wanted(record):
+            if self._wanted(record) and record.get("id") not in replaced:
                 answers = self.judgement(i)
                 texts = {tuple(answer.answer_ids) for answer in answers}
-                if max(map(len, answers)) > longest:
+                if not answers:
+                    unordered += 1
+                elif max(map(len, answers)) > longest:
                     left += 1
                 elif len(texts) == 1:
                     same += 1
@@ -79,6 +88,11 @@ class Preferences(Component):
             ctx.run.notice(
                 f"{source.name}: {same} of {len(source)} judgements compare identical answers and were left out"
             )
+        if unordered:
+            ctx.run.notice(
+                f"{source.name}: {unordered} of {len(source)} judgements put no answer before another, e.g. ties and ratings, and "
+                "were left out"
+            )
         if empty:
             ctx.run.notice(f"{source.name}: {empty} of {len(source)} judgements have an empty answer")
 
@@ -89,11 +103,15 @@ class Preferences(Component):
         return tenth is (self.config.split == "heldout")
 
     def read_row(self, ctx: Encoder, record: Any, where: str, longest: int | None = None) -> list[Encoded]:
-        """The answers that are compared, best first."""
-        if "ranking" in record:
-            return _sampled(ctx, record, where)
+        """The answers that are compared, best first; none if the judgement does not put one before another."""
         how: Any = {"where": where, "longest": longest or self.config.longest or None, "overlong": self.config.overlong}
-        return [ctx.encode(record, answer=answer, **how) for answer in ("chosen", "rejected")]
+        event = _event(record, where)
+        if event is None:
+            return [ctx.encode(record, answer=answer, **how) for answer in PAIR]
+        levels = event.levels() or {}
+        if len(set(levels.values())) < 2:
+            return []
+        return [_answer(ctx, event, i, record, how) for i in sorted(levels, key=lambda i: -levels[i])]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
@@ -101,40 +119,60 @@ class Preferences(Component):
         rows, groups, rewards, gold = [], [], [], []
         for group, i in enumerate(chosen):
             answers = self.judgement(self.judgements[i])
-            ranking = answers[0].record.get("ranking", ())
-            worth = [answer.get("gold", nan) for answer in ranking] or [nan] * len(answers)
-            for rank, answer in enumerate(answers):
+            event = _event(answers[0].record, self.source.name)
+            levels = {1: 0, 0: 1} if event is None else event.levels() or {}
+            order = sorted(levels, key=lambda i: -levels[i])
+            for place, answer in zip(order, answers):
                 rows.append(answer)
                 groups.append(group)
-                rewards.append(float(len(answers) - 1 - rank))
-                gold.append(float(worth[rank]))
+                rewards.append(float(levels[place]))
+                worth = event.candidates[place].gold if event and place < len(event.candidates) else None
+                gold.append(nan if worth is None else worth)
         columns = {"recorded_B": torch.tensor(rewards), "gold_B": torch.tensor(gold)}
         source = self.config.from_ or self.config.path
         return Rollout.build(ctx, rows, source=source, group=groups, columns=columns)
 
 
-def _sampled(ctx: Encoder, record: Any, where: str) -> list[Encoded]:
-    """The answers of a judgement with exactly the tokens that were sampled; checks that the ids belong to this tokenizer."""
-
-    def fits(ids: Any) -> bool:
-        known = ctx.tokenizer.vocabulary
-        return isinstance(ids, list) and bool(ids) and all(type(i) is int and 0 <= i < known for i in ids)
-
+def _event(record: Any, where: str) -> Event | None:
+    """The event that a row holds; None for a row with `chosen` and `rejected`. Earlier releases wrote a `ranking` of answers."""
+    if "answer" in record and "candidates" in record:
+        return Event.read(record, where)
+    if "ranking" not in record:
+        return None
     ranking = record["ranking"]
-    answers: list[Any] = []
-    if isinstance(ranking, list):
-        answers = [answer.get("token_ids") if isinstance(answer, dict) else None for answer in ranking]
-    if len(answers) < 2:
+    if not isinstance(ranking, list) or len(ranking) < 2 or not all(isinstance(answer, dict) for answer in ranking):
         raise DataError(f"{where}: 'ranking' is not a list of two or more answers", "rank at least two")
-    if not fits(record.get("prompt_ids")) or not all(map(fits, answers)):
-        raise DataError(
-            f"{where}: its prompt_ids and token_ids are not all lists of this tokenizer's ids",
-            "give `prompt`, `chosen` and `rejected` as text instead",
-        )
-    for answer in ranking:
-        gold = answer.get("gold", 0.0)
-        if isinstance(gold, bool) or not isinstance(gold, int | float) or abs(gold) > torch.finfo(torch.float32).max:
+    kept = ("text", "token_ids", "sample", "gold")
+    values = {
+        "prompt": str(record.get("prompt", "")),
+        "prompt_ids": record.get("prompt_ids"),
+        "candidates": [
+            {**({"text": ""} if "token_ids" in answer else {}), **{key: answer[key] for key in kept if key in answer}}
+            for answer in ranking
+        ],
+        "answer": {"kind": "ranking", "order": [[i] for i in range(len(ranking))]},
+        "annotator": record.get("annotator") or "unknown",
+    }
+    return Event.read(values, where)
+
+
+def _answer(ctx: Encoder, event: Event, i: int, record: Any, how: Any) -> Encoded:
+    """One answer of an event, with exactly the tokens that were sampled if it has them."""
+    where = how["where"]
+    ids = event.candidates[i].token_ids if i < len(event.candidates) else None
+    for name, found in (("prompt_ids", event.prompt_ids), ("token_ids", ids)):
+        if found is not None and not (found and all(0 <= one < ctx.tokenizer.vocabulary for one in found)):
             raise DataError(
-                f"{where}: the gold reward {gold!r:.40} is not a float32", "write a number, or leave it out"
+                f"{where}: its {name} are not ids of this tokenizer", "leave them out: the texts are read then"
             )
-    return [Encoded(prompt_ids=record["prompt_ids"], answer_ids=answer, record=record) for answer in answers]
+    if ids is not None and event.prompt_ids is not None:
+        return Encoded(prompt_ids=list(event.prompt_ids), answer_ids=list(ids), record=record)
+    text = (
+        event.answer.text
+        if isinstance(event.answer, Correction) and i >= len(event.candidates)
+        else event.candidates[i].text
+    )
+    prompt = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
+    made = ctx.encode({**event.record, "prompt": prompt, "candidate": text}, answer="candidate", **how)
+    prompt_ids = made.prompt_ids if event.prompt_ids is None else list(event.prompt_ids)
+    return replace(made, prompt_ids=prompt_ids, record=record)

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from hookline.batch.stages import Batch, Judgement
+from hookline.batch.stages import Batch
+from hookline.contract.feedback import Judgement
 from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import groups_of
 from hookline.testing.subject import Subject
@@ -19,9 +20,9 @@ def judged(harness: Harness, scored: Batch) -> list[Judgement]:
     return [judgement for _, judgement in found]
 
 
-def by_sample(scored: Batch, judgements: list[Judgement]) -> list[tuple[int, ...]]:
-    """Rankings of sample ids, which do not depend on the order of rows."""
-    return sorted(tuple(int(scored.sample_B[row]) for row in judgement.ranking) for judgement in judgements)
+def by_sample(scored: Batch, judgements: list[Judgement]) -> list[tuple[tuple[int, ...], str]]:
+    """Sample ids and what was said about them, which do not depend on the order of rows."""
+    return sorted((tuple(int(scored.sample_B[row]) for row in one.judged), repr(one.said)) for one in judgements)
 
 
 @law("feedback")
@@ -33,13 +34,13 @@ def one_prompt(subject: Subject) -> str | None:
     if not judgements:
         raise Broken(f"there is no judgement for {len(scored)} rows in {len(groups_of(scored))} groups")
     for judgement in judgements:
-        groups = {int(scored.group_B[row]) for row in judgement.ranking}
+        groups = {int(scored.group_B[row]) for row in judgement.judged}
         if len(groups) > 1:
             raise Broken(f"a judgement ranks answers to {len(groups)} prompts")
         if not judgement.annotator:
             raise Broken("a judgement has no `annotator`")
-        if judgement.gold is not None and len(judgement.gold) != len(judgement.ranking):
-            raise Broken(f"a judgement has {len(judgement.gold)} gold values for {len(judgement.ranking)} rows")
+        if judgement.gold is not None and len(judgement.gold) != len(judgement.judged):
+            raise Broken(f"a judgement has {len(judgement.gold)} gold values for {len(judgement.judged)} rows")
         try:
             json.dumps([judgement.gold, dict(judgement.detail)], allow_nan=False)
         except (TypeError, ValueError) as err:
@@ -61,7 +62,7 @@ def permutation(subject: Subject) -> str | None:
     one, other = by_sample(scored, judged(harness, scored)), by_sample(shuffled, judged(harness, shuffled))
     if one != other:
         changed = len(set(one) ^ set(other))
-        raise Broken(f"with the prompts in another order {changed} of {len(one) + len(other)} rankings differ")
+        raise Broken(f"with the prompts in another order {changed} of {len(one) + len(other)} judgements differ")
     return None
 
 

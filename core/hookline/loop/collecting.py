@@ -1,0 +1,72 @@
+"""What annotators say about a step's rows, as events in the phase's data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from hookline.batch.stages import Scored
+from hookline.contract.feedback import Candidate, Event, Judgement, Producer
+from hookline.errors import PluginError
+from hookline.world.world import World
+
+__all__ = ["events"]
+
+
+def events(
+    judged: Sequence[tuple[str, Judgement]], scored: Scored, phase: str, step: int, sources: Sequence[str], world: World
+) -> list[dict[str, Any]]:
+    """The events of all ranks, written as JSON, in the order in which the sources were asked.
+
+    judged: the source's name and what it said. sources: the names of all sources, in that order.
+    """
+    mine = [_event(source, judgement, scored, phase, step).written() for source, judgement in judged]
+    every = list(itertools.chain(*world.gather(mine, "the judgements")))
+    return sorted(every, key=lambda entry: sources.index(entry["source"])) if world.size > 1 else every
+
+
+def _event(source: str, judgement: Judgement, scored: Scored, phase: str, step: int) -> Event:
+    """One judgement with the tokens as they were sampled."""
+    rows = judgement.judged
+    gold = judgement.gold or (None,) * len(rows)
+    try:
+        return Event(
+            prompt=scored.prompt_text(rows[0]),
+            prompt_ids=tuple(scored.prompt_ids(rows[0])),
+            candidates=tuple(_candidate(scored, row, worth, phase, step) for row, worth in zip(rows, gold)),
+            answer=judgement.said,
+            annotator=judgement.annotator,
+            role=judgement.role,
+            source=source,
+            shown=tuple(range(len(judgement.rows))),
+            record=dict(scored.records[rows[0]]),
+            extra=dict(judgement.detail),
+        )
+    except ValidationError as err:
+        why = err.errors()[0]
+        where = ".".join(map(str, why["loc"]))
+        raise PluginError(
+            f"feedback '{source}': {f'{where}: ' if where else 'a judgement '}{why['msg'].removeprefix('Value error, ')}",
+            "see the fields of hookline.Event",
+        ) from None
+
+
+def _candidate(scored: Scored, row: int, worth: float | None, phase: str, step: int) -> Candidate:
+    drawn = scored.behaviour is not None
+    version = (
+        int(scored.behaviour.version_BT[row].max())
+        if scored.behaviour is not None and int(scored.length_B[row])
+        else None
+    )
+    return Candidate(
+        text=scored.response_text(row),
+        token_ids=tuple(scored.response_ids(row)),
+        sample=int(scored.sample_B[row]),
+        by=Producer(name=scored.source[row], phase=phase, step=step, version=version)
+        if drawn
+        else Producer(name=scored.source[row]),
+        gold=worth,
+    )
