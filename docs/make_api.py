@@ -57,6 +57,13 @@ SECTIONS = (
          "Encoded", "pairs", "concat", "pad_rows", "put_last", "read_last"),
     ),
     Section(
+        "Feedback",
+        "What an annotator said: a component of kind `feedback` returns `Judgement`s about rows of a batch; phases, files and "
+        "stores keep `Event`s, which hold the prompt and the candidates themselves and never change.",
+        ("Judgement", "Event", "Candidate", "Producer", "Comparison", "Ranking", "Rating", "Correction", "Thumb", "Spans",
+         "Span", "Comment", "Skip"),
+    ),
+    Section(
         "Hooks",
         "What a component may answer, when it is called, and what it may do with its arguments. A method marked "
         "`@hookimpl` names only the arguments that it uses.",

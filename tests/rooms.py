@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUDGET = {
     "real": 50, "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30,
     "resume": 20, "compare": 20,
-    "trackers": 20, "rewards": 18, "pages": 15, "data": 15, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
+    "trackers": 20, "rewards": 18, "feedback": 15, "pages": 15, "data": 15, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 5,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
 
@@ -51,7 +51,7 @@ TESTS = {
     "data": ["data/*", "badinput/test_data", "real/*"],
     "registry": ["plugins/*", "rewards/test_in_a_run"],
     "config": ["badinput/test_config*", "core/test_types"],
-    "contract": ["plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
+    "contract": ["feedback/*", "plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
     "storage": ["core/test_state", "core/test_once", "badinput/test_checkpoints", "resume/*"],
     "batch": ["advantages/*", "core/test_engine", "core/test_rollouts"],
     "world": ["core/test_devices", "processes/*", "resume/test_two_processes"],
@@ -64,7 +64,7 @@ TESTS = {
     "commands": ["core/test_commands", "compare/test_comparing_page", "kernels/test_bench"],
     "environments": ["data/test_environments"],
     "formats": ["data/test_containers", "data/test_writing"],
-    "feedback": ["core/test_unjudged", "resume/*"],
+    "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
     "judging": ["rewards/test_judge*"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
