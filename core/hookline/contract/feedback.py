@@ -52,6 +52,7 @@ class Comparison(Strict):
     """Which of the first two candidates is better."""
 
     kind: Literal["comparison"] = "comparison"
+    """Names this sort of answer in JSON."""
     better: Annotated[Literal[0, 1, "tie", "both-bad"], BeforeValidator(_no_truth)]
     """The better candidate; `tie`: both are as good; `both-bad`: neither is acceptable."""
     strength: int | None = Field(None, ge=1, le=3)
@@ -62,6 +63,7 @@ class Ranking(Strict):
     """Candidates in order; several may be as good as one another, and some may have no place."""
 
     kind: Literal["ranking"] = "ranking"
+    """Names this sort of answer in JSON."""
     order: tuple[tuple[Index, ...], ...] = Field(min_length=1)
     """Groups of candidates, the best group first; the candidates of a group tie. Candidates in no group were not ranked."""
 
@@ -79,12 +81,15 @@ class Rating(Strict):
     """Marks for one candidate, on a scale, for one axis or several."""
 
     kind: Literal["rating"] = "rating"
+    """Names this sort of answer in JSON."""
     of: Index = 0
+    """The candidate, by its place."""
     marks: dict[str, float] = Field(min_length=1)
     """Axis → mark; an axis without a mark is absent. A single axis is usually called `overall`."""
     low: float = 1.0
+    """The lower end of the scale."""
     high: float = 5.0
-    """The ends of the scale."""
+    """The upper end of the scale."""
     step: float = Field(1.0, ge=0)
     """The distance between neighbouring marks; 0: any number between the ends."""
 
@@ -106,7 +111,9 @@ class Correction(Strict):
     """A better text in place of a candidate's."""
 
     kind: Literal["correction"] = "correction"
+    """Names this sort of answer in JSON."""
     of: Index = 0
+    """The candidate, by its place."""
     text: str
     """The whole text after the correction."""
 
@@ -120,16 +127,20 @@ class Thumb(Strict):
     """A candidate was liked or disliked."""
 
     kind: Literal["thumb"] = "thumb"
+    """Names this sort of answer in JSON."""
     of: Index = 0
+    """The candidate, by its place."""
     up: bool
+    """True if it was liked."""
 
 
 class Span(Strict):
     """A part of a candidate's text."""
 
     start: int = Field(ge=0)
+    """The first code point of the part, counted from 0."""
     end: int = Field(ge=1)
-    """In code points; the end is not in the span."""
+    """The code point after the last."""
     label: str = Field(min_length=1)
     """What the part is, e.g. `wrong`."""
     worth: float | None = Field(None, allow_inf_nan=False)
@@ -146,23 +157,31 @@ class Spans(Strict):
     """Marked parts of a candidate's text; no parts: none had to be marked."""
 
     kind: Literal["spans"] = "spans"
+    """Names this sort of answer in JSON."""
     of: Index = 0
+    """The candidate, by its place."""
     spans: tuple[Span, ...]
+    """The marked parts, in any order; they may overlap."""
 
 
 class Comment(Strict):
     """Words about a candidate, or about the item if `of` is None. They are kept as they are, and nothing acts on them."""
 
     kind: Literal["comment"] = "comment"
+    """Names this sort of answer in JSON."""
     of: Index | None = None
+    """The candidate, by its place."""
     text: str
+    """The words."""
 
 
 class Skip(Strict):
     """The annotator did not want to answer: missing data, not a tie."""
 
     kind: Literal["skip"] = "skip"
+    """Names this sort of answer in JSON."""
     reason: str = ""
+    """Why, in the words of the annotator or of a list."""
 
 
 def _kind(value: Any) -> Any:
@@ -211,11 +230,13 @@ class Candidate(Strict):
     """One answer to the prompt."""
 
     text: str
+    """The answer, without the token that ended it."""
     token_ids: tuple[TokenId, ...] | None = None
     """The tokens as they were sampled."""
     sample: int | None = None
     """The sample id in the run that drew it."""
     by: Producer | None = None
+    """What wrote it, if that is known."""
     gold: float | None = Field(None, allow_inf_nan=False)
     """Its true reward, where a simulation knows it."""
 
@@ -234,18 +255,23 @@ class Event(Strict):
     prompt_ids: tuple[TokenId, ...] | None = None
     """The prompt's tokens, where the candidates have theirs."""
     candidates: tuple[Candidate, ...] = Field(min_length=1)
+    """The answers to the prompt, which `answer` names by their places."""
     answer: Answer
+    """What the annotator said."""
     annotator: str = Field(min_length=1, max_length=200)
     """A name that is not the person's own: a pseudonym, or the name of a component or model."""
     role: Literal["person", "model", "simulated"] = "person"
+    """What the annotator is."""
     source: str = ""
     """Where the answer was given: the component's name in the experiment, or a program."""
     shown: tuple[Index, ...] = ()
     """The candidates in the order in which the annotator saw them; empty if that is not known."""
     shown_at: float | None = None
+    """When the item was shown, in seconds since 1970."""
     begun_at: float | None = None
+    """When the annotator first touched it, in seconds since 1970."""
     submitted_at: float | None = None
-    """When the item was shown, first touched, and answered, in seconds since 1970."""
+    """When the answer was given, in seconds since 1970."""
     seconds: float | None = Field(None, ge=0)
     """How long the annotator was active on it."""
     expected: Answer | None = None
