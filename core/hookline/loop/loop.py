@@ -13,7 +13,7 @@ import torch
 from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.metrics import figure_name
 from hookline.errors import Stopped
-from hookline.loop import completions, guards
+from hookline.loop import beginning, completions, guards
 from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
 from hookline.loop.collecting import events
@@ -87,6 +87,7 @@ class PhaseLoop:
         scope, metrics, session, name = self.phase.scope, self.phase.metrics, self.session, self.spec.name
         session.trackers.tell("phase_started", phase=name, steps=self.spec.steps, done=scope.step)
         if scope.step == 0 and self.evaluators:
+            self._compare_rows()
             self._evaluate(at_start=True)
             session.commit_row(name, 0, *metrics.collect())
         with self.session.world.stepping():
@@ -167,12 +168,32 @@ class PhaseLoop:
         if phase.feedback and isinstance(batch, Scored):
             self._collect(batch)
         self.answers = self._shown(batch)
+        if self.phase.scope.step == 0:
+            for text in beginning.first_step(phase, batch, self.session.tokenizer, self.session.world):
+                self._notice_once(text)
         if phase.update:
             guards.policy_age(phase, batch, self.phase.roles["policy"].version)
             with _timed(metrics, "update"):
                 for name, value in hooks.update(ctx, batch).items():
                     metrics.add(name, value, who=f"'{phase.update.instance}'")
         return guards.count(batch, metrics)
+
+    def _notice_once(self, text: str) -> None:
+        """Print what every rank knows, unless a step that is repeated has said it."""
+        if self.session.world.leads and text not in self.session.run.notices:
+            self.session.run.notice(text)
+
+    def _compare_rows(self) -> None:
+        """Say which evaluations read rows that training reads too; reports read it in run.json."""
+        run, name = self.session.run, self.spec.name
+        found = dict(beginning.shared_rows(self.planned, run.data))
+        for evaluation, about in found.items():
+            self._notice_once(
+                f"{about['shared']} of {about['rows']} prompts of evaluation '{evaluation}' are also in the training data of "
+                f"phase '{name}', the first: '{about['first']}'; its figures are not about unseen rows"
+            )
+        if found:
+            run.note(shared_rows={**run.about.get("shared_rows", {}), name: found})
 
     def _shown(self, batch: Rollout) -> list[dict[str, Any]]:
         """A few answers of this step, if it is one whose answers are kept."""

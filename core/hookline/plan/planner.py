@@ -7,7 +7,7 @@ reported before the first weight is loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,10 +17,10 @@ from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase
 from hookline.config.yaml import Document
 from hookline.contract.component import Component
 from hookline.contract.family import Family
-from hookline.contract.fields import Use
+from hookline.contract.fields import Use, marked
 from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.model import Adapter, Architecture, Head
-from hookline.data.names import other_split
+from hookline.data.names import is_task, other_split
 from hookline.errors import PluginError
 from hookline.plan.checks import LAWS
 from hookline.plan.plan import Place, Plan, PlannedEvaluation, PlannedPhase
@@ -72,12 +72,25 @@ def make_plan(
         tuple(t for t in trackers if t),
         planner.loose,
         family,
-        tuple(filter(None, (*document.notes, *chosen, devices.note(experiment.device)))),
+        tuple(filter(None, (*document.notes, *chosen, devices.note(experiment.device), *_not_held_out(phases)))),
     )
     for law in LAWS if ended is None else ():
         planner.hold(law(plan))
     planner.finish()
     return plan
+
+
+def _not_held_out(phases: Sequence[PlannedPhase]) -> Iterator[str]:
+    """A note about each evaluation that reads the very data that its phase is trained on."""
+    for phase in phases:
+        own = set(marked(phase.rollout.config, "data").values()) if phase.update else set()
+        for each in phase.evaluations:
+            for name in own & set(marked(each.rollout.config, "data").values()):
+                if not is_task(name):
+                    yield (
+                        f"evaluation '{each.spec.name}' of phase '{phase.spec.name}' reads {name}, on which the phase is trained; "
+                        "a share of the rows can be held out: data: {…: {path: …, heldout: 0.05}}"
+                    )
 
 
 def _loose(plugins: Sequence[str | Offer]) -> tuple[Offer, ...]:

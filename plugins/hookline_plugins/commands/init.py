@@ -89,7 +89,7 @@ data:
     chat: true  # texts become messages, so that the model's chat template applies
 {%- endif %}
 {%- if held %}
-    heldout: 0.05  # a share of the prompts that training never sees
+    heldout: 0.05  # a share of the prompts, which training does not see
 {%- endif %}
 phases:
   - name: {{ c.method }}

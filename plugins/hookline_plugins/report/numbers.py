@@ -69,7 +69,8 @@ def _phase(
     for evaluation in spec["evaluate"]:
         mine = [e for e in entries if e["phase"] == name and e["name"] == evaluation["name"]]
         if mine:
-            evaluations.append(_evaluation(evaluation, mine, all_rows, resamples, examples))
+            shared = run.about.get("shared_rows", {}).get(name, {}).get(evaluation["name"])
+            evaluations.append(_evaluation(evaluation, mine, all_rows, resamples, examples) | {"shared_rows": shared})
     manifest = _read(run, f"phases/{name}/manifest.json")
     best = _read(run, f"best/{name}/manifest.json")
     figure = (spec["save"]["best"] or {}).get("figure")

@@ -37,6 +37,7 @@ def page(numbers: Json, run_id: str, figures: bool = True) -> str:
         steps=sum(phase["steps"] for phase in phases),
         cards=sorted((card for phase in phases for card in cards(phase)), key=lambda card: ORDER.index(card["kind"])),
         evaluations=[evaluation_table(*both) for both in evaluations if both[1]["figures"]],
+        shared=any(evaluation["shared_rows"] for _, evaluation in evaluations),
         accuracies=[accuracy_table(phase) for phase in phases if accuracies_of(phase)],
         planes=planes(phases),
         figures=figures,
@@ -113,6 +114,8 @@ def evaluation_table(phase: Json, evaluation: Json) -> Table:
         for name, figure in evaluation["figures"].items()
     ]
     caption = f"{own(phase, evaluation)} · {count_of(evaluation['rows'], 'row')}{groups}"
+    if shared := evaluation["shared_rows"]:
+        caption += f" · {shared['shared']} of {shared['rows']} prompts are also in the training data"
     return Table(f"{own(phase, evaluation, '-{}')}-before-and-after", columns, rows, caption)
 
 
