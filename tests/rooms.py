@@ -27,7 +27,8 @@ TESTS = {
     "testing": ["kit/*", "processes/test_same_steps", "core/test_open_phase", "kernels/test_bench"],
     "study": ["compare/*", "real/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
     "loop": [
-        "core/test_beginning", "core/test_best_and_roles", "core/test_completions", "core/test_context", "core/test_lent", "core/test_life",
+        "core/test_beginning", "core/test_best_and_roles", "core/test_completions", "core/test_longer",
+        "core/test_context", "core/test_lent", "core/test_life",
         "core/test_nothing_learned", "core/test_odd_components", "core/test_promises", "core/test_rollouts",
         "core/test_rounds", "core/test_unjudged", "resume/*", "badinput/test_numbers", "badinput/test_processes",
     ],

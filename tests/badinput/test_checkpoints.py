@@ -256,7 +256,6 @@ def test_CK19_a_finished_run_whose_model_was_damaged_is_not_called_complete(lab:
     [
         ("seed", 4, "seed was 3, is 4"),
         ("phases.0.update.lr", 0.01, "phases.sft.update.options.lr was 0.001, is 0.01"),
-        ("phases.0.steps", 2, "phases.sft.steps was 4, is 2"),
         ("model.width", 48, "model.build.options.width was 32, is 48"),
     ],
 )
@@ -268,6 +267,14 @@ def test_CF20_another_experiment_lists_what_differs_with_old_and_new(
     made["phases"][0]["wrap"] = "stops"
     made["plugins"] = ["./stops.py"]
     refused(stopped.run(made), 4, "holds a run of another experiment", shown, "--out")
+    assert stopped.contents("lock") == before
+
+
+def test_CF20_fewer_steps_than_were_taken_are_refused(stopped: Lab) -> None:
+    before = stopped.contents("lock")
+    made = {**stopped.sft(2), "plugins": ["./stops.py"]}
+    made["phases"][0]["wrap"] = "stops"
+    refused(stopped.run(made), 4, "has taken 3 steps, so it cannot have 2", "give more than 3")
     assert stopped.contents("lock") == before
 
 
@@ -422,7 +429,7 @@ def test_CK_a_phase_that_was_lost_cuts_nothing(lab: Lab) -> None:
     assert not [path for path in lab.checkpoints() if path.name.startswith("more")]
     shutil.rmtree(lab.run_folder / "phases/sft")
     before = {path: path.read_bytes() for path in lab.run_folder.glob("*.jsonl")}
-    assert len(before) == 2
+    assert len(before) == 3
     refused(lab.run(), 4, "phases/sft is missing, but the later phase 'more' has begun")
     assert {path: path.read_bytes() for path in lab.run_folder.glob("*.jsonl")} == before
 

@@ -170,6 +170,8 @@ class Save(Strict):
     """Steps between checkpoints. A small number loses less work when a run is killed; a large number writes to disk less often."""
     keep: int = Field(2, ge=1)
     """How many checkpoints are kept."""
+    end: bool = True
+    """Keep the newest checkpoint of the last phase when it ends, so that more `steps` can follow; false saves disk."""
     best: Best | None = None
     """Also keep the weights with the highest, or the lowest, value of a figure."""
 

@@ -195,7 +195,7 @@ def finished_phase(run: Run, planned: Plan, name: str | None = None) -> PlannedP
 def complete(run: Run, planned: Plan) -> str:
     """One sentence about a run in which every phase has ended and is verified; empty for an unfinished run."""
     phases = [phase.spec for phase in planned.phases]
-    if not run.resumed or any(run.finished(phase.name) is None for phase in phases):
+    if not run.resumed or any(run.finished(phase.name, phase.steps) is None for phase in phases):
         return ""
     rows = run.directory / "metrics.jsonl"
     steps = sum(phase.steps for phase in phases)

@@ -111,21 +111,32 @@ class Checkpoint:
         with folders.write_aside(self.run.directory / "best" / self.name, about) as aside:
             self.phase.roles["policy"].save(aside / "model")
 
-    def finish(self) -> None:
-        """Write the phase's end: model, collected data, hashes. Then remove the phase's checkpoints."""
+    def finish(self, last: bool = False) -> None:
+        """Write the phase's end: model, collected data, hashes. Then remove the phase's checkpoints.
+
+        last: the phase is the last one, of which a checkpoint is kept, so that more steps can follow.
+        """
         self.phase.roles.check_frozen(self.name, whole=True)
+        kept = last and self.phase.spec.save.end and self.phase.trainer is not None
+        if kept and not self.run.world.main(lambda: self._saved(), "the newest save"):
+            self.save()
         self._refuse_parted()
         ended = [*self.run.about.get("ended", ()), self.name]
-        self.run.world.main(lambda: self._write_end(ended), "the phase's end")
+        self.run.world.main(lambda: self._write_end(ended, kept), "the phase's end")
         self.run.note(ended=ended)
 
-    def _write_end(self, ended: list[str]) -> None:
+    def _saved(self) -> bool:
+        """Whether the newest checkpoint is of the present step."""
+        return self.run.checkpoint_folder(self.name, self.phase.scope.step) in self.run.checkpoints(self.name)[:1]
+
+    def _write_end(self, ended: list[str], kept: bool) -> None:
         phase, run = self.phase, self.run
         policy = phase.roles["policy"]
         run.sync()
         about: dict[str, Any] = {
             "phase": self.name,
             "steps": phase.scope.step,
+            "planned": phase.spec.steps,
             "rows": len(run.rows()),
             "written": run.ledger.written(),
             "samples": phase.scope.samples,
@@ -143,7 +154,7 @@ class Checkpoint:
             if collected.exists():
                 shutil.copy(collected, aside / "data.jsonl")
         run.note(ended=ended)
-        for folder in run.checkpoints(self.name):
+        for folder in run.checkpoints(self.name)[int(kept) :]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -178,7 +189,7 @@ def _newest_save(plan: Plan, run: Run) -> Mapping[str, Any]:
     _refuse_lost_phases(plan, run)
     newest_save: Mapping[str, Any] = {"rows": 0}
     for phase in plan.phases:
-        ended = run.finished(phase.spec.name)
+        ended = run.finished(phase.spec.name, phase.spec.steps)
         found = None if ended else newest(run, phase.spec.name)
         newest_save = ended or (found[1] if found else newest_save)
         if ended is None:

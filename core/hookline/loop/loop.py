@@ -43,7 +43,7 @@ def run_experiment(plan: Plan, run: Run) -> None:
             cut_to_newest_save(plan, run)
             trackers.tell("run_started")
             for phase in plan.phases:
-                if not run.has_finished(phase.spec.name):
+                if not run.has_finished(phase.spec.name, phase.spec.steps):
                     with PhaseLoop(session, phase) as loop:
                         loop.run(stopping)
             status = "finished"
@@ -96,7 +96,7 @@ class PhaseLoop:
             session.run.notice(said)
         elif self.planned.feedback and not self.phase.counters.collected:
             session.run.notice(f"phase '{name}' collected no judgement in {self.spec.steps} steps")
-        self.checkpoint.finish()
+        self.checkpoint.finish(self.planned is session.plan.phases[-1])
         asked = int(session.world.max(stopping.code, "the signals"))
         if asked and self.planned is not session.plan.phases[-1]:
             raise Stopped(f"stopped after phase '{name}', saved", "run the same command to continue", asked)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hookline.errors import CheckpointError, a
-from hookline.storage.folders import verify, write_error
+from hookline.storage.folders import MANIFEST, verify, write_error
 from hookline.storage.lines import append, rewrite, whole_lines
 from hookline.world.world import World
 
-__all__ = ["Directory", "about_of", "json_of"]
+__all__ = ["Directory", "about_of", "json_of", "planned"]
 
 JOURNAL = "journal.jsonl"
 
@@ -48,6 +48,17 @@ class Directory:
         """The journals of all ranks, whatever the number of processes was; `without`: a rank whose journal is left out."""
         found = [self.journal_of(0), *sorted(self.directory.glob("journal-*.jsonl"))]
         return [path for path in found if without is None or path != self.journal_of(without)]
+
+    @staticmethod
+    def is_one(directory: str | Path) -> bool:
+        """Whether a run has begun there. False for every name that cannot be one."""
+        return os.path.isfile(Path(directory) / "run.json")  # unlike Path.is_file, also for a name that is too long
+
+    @staticmethod
+    def ended(directory: str | Path, phases: Mapping[str, int]) -> bool:
+        """Whether these phases (name → steps) of the run in a directory have ended, by what the directory holds."""
+        manifests = {name: Path(directory) / "phases" / name / MANIFEST for name in phases}
+        return all(path.is_file() and planned(json_of(path)) >= phases[name] for name, path in manifests.items())
 
     # -- judgements of a phase that collects
 
@@ -90,18 +101,22 @@ class Directory:
         """The folder with the model, data and hashes of a finished phase."""
         return self.directory / "phases" / phase
 
-    def finished(self, phase: str) -> dict[str, Any] | None:
-        """The verified manifest of a finished phase; None if the phase has not finished."""
+    def finished(self, phase: str, steps: int = 0) -> dict[str, Any] | None:
+        """The verified manifest of a finished phase; None if the phase has not finished.
+
+        steps: those that the phase should have; a phase that ended with fewer has not finished.
+        """
         folder = self.phase_folder(phase)
         try:
-            return verify(folder) if folder.exists() else None
+            found = verify(folder) if folder.exists() else None
+            return found if found is None or planned(found) >= steps else None
         except CheckpointError as err:
             err.hint = f"restore it; without it, phase '{phase}' and all later ones would have to be run again"
             raise
 
-    def has_finished(self, phase: str) -> bool:
-        """Whether a phase has finished, as rank 0 sees it."""
-        return self.world.main(lambda: self.finished(phase) is not None, "the phase's folder")
+    def has_finished(self, phase: str, steps: int) -> bool:
+        """Whether a phase has finished its steps, as rank 0 sees it."""
+        return self.world.main(lambda: self.finished(phase, steps) is not None, "the phase's folder")
 
     def checkpoint_folder(self, phase: str, step: int) -> Path:
         """The folder of a phase's checkpoint after `step` steps."""
@@ -115,6 +130,11 @@ class Directory:
             if re.fullmatch(r"\d{8}", p.name[len(phase) + 1 :])
         ]
         return sorted(found, key=lambda p: p.name, reverse=True)
+
+
+def planned(manifest: Mapping[str, Any]) -> int:
+    """The steps that a finished phase had been given."""
+    return int(manifest.get("planned", manifest.get("steps", 0)))
 
 
 def about_of(directory: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hookline.data.sources import Catalogue
 from hookline.errors import CheckpointError, DataError
 from hookline.registry.copies import FUNCTIONS, PLUGINS, copy_code, refuse_other_functions
 from hookline.registry.offers import Offer
+from hookline.runs import longer
 from hookline.runs.directory import Directory, about_of, json_of
 from hookline.runs.figures import Figures
 from hookline.runs.ledger import COMPLETIONS, Ledger
@@ -178,16 +179,6 @@ class Run(Directory):
             (self.directory / name).exists() for name in ("checkpoints", "phases", "best", "collecting")
         ) and (not any(path.exists() and path.stat().st_size for path in (*results, *self.journals())))
 
-    @staticmethod
-    def is_one(directory: str | Path) -> bool:
-        """Whether a run has begun there. False for every name that cannot be one."""
-        return os.path.isfile(Path(directory) / "run.json")  # unlike Path.is_file, also for a name that is too long
-
-    @staticmethod
-    def ended(directory: str | Path, phases: Sequence[str]) -> bool:
-        """Whether these phases of the run in a directory have ended, by what the directory holds."""
-        return all((Path(directory) / "phases" / phase).is_dir() for phase in phases)
-
     @classmethod
     def read(cls, directory: str | Path) -> Run:
         """Open a run for reading, without the lock. Raises CheckpointError if the directory is not a run directory."""
@@ -217,25 +208,45 @@ class Run(Directory):
 
     def _resume(self, experiment: Experiment, now: Surroundings) -> None:
         self.about = about_of(self.directory)
+        digest = experiment_hash(json_of(self.directory / "experiment.json"))
+        self._data_kept = not longer.undone(self.about, digest)
         changed = experiment_changes(self.experiment, experiment.resolved())
+        steps = longer.step_changes(self.experiment, experiment.resolved())
         if self.holds_nothing():
             for name in ("tokenizer", PLUGINS):  # not the functions, whose copies may be all that is left
                 shutil.rmtree(self.directory / name, ignore_errors=True)
             self._begin(experiment, now)
             return
-        if changed:
+        if len(changed) > len(steps):
             shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
             raise CheckpointError(
                 f"{self.directory} holds a run of another experiment: {shown}",
                 "undo the change to continue that run, or start a new run with --out",
             )
         refuse_other_functions(self.directory, self._used)
+        if steps:
+            self._lengthen(experiment.resolved(), steps, digest)
         differing = now.differences(self.about)
         if differing:
             self.notice(f"not bit-identical to the run so far, because of {'; '.join(differing.values())}")
             self.about["resumed_with"] = self.about.get("resumed_with", {}) | differing
             self._data_kept = False  # written with the next row, so that only reading a run does not change it
         self.resumed = True
+
+    def _lengthen(self, resolved: dict[str, Any], steps: Mapping[str, tuple[int, int]], digest: str) -> None:
+        """Give phases other numbers of steps: first in run.json, then in experiment.json, so that a kill between the two shows.
+
+        digest: the hash of experiment.json until now. The old end of a phase stays in phases/ until the new one replaces it.
+        """
+        found = longer.lengthened(self, self.ledger, steps, [phase["name"] for phase in resolved["phases"]])
+        self.note(
+            experiment_sha256=experiment_hash(resolved),
+            lengthened=[*self.about.get("lengthened", ()), *({**change, "experiment_sha256": digest} for change in found)],
+            ended=[name for name in self.about.get("ended", ()) if name not in steps],
+        )
+        self.write("experiment.json", resolved)
+        for change in found:
+            self.notice(longer.notice_of(change))
 
     def note(self, **facts: Any) -> None:
         """Write facts about this run into run.json, e.g. `group`: which runs it belongs to; trackers may show them."""

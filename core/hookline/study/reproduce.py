@@ -123,7 +123,8 @@ def _phases(run: Run, plan: Plan, until: str | None, told: Callable[[str], None]
     from hookline.loop.api import phase_named
 
     names = [phase.spec.name for phase in plan.phases]
-    ended = list(itertools.takewhile(lambda name: run.finished(name) is not None, names))
+    given = {phase.spec.name: phase.spec.steps for phase in plan.phases}
+    ended = list(itertools.takewhile(lambda name: run.finished(name, given[name]) is not None, names))
     wanted = names if until is None else names[: names.index(phase_named(plan, until).spec.name) + 1]
     if len(wanted) <= len(ended):
         return wanted
@@ -147,6 +148,8 @@ def _changes(run: Run, plan: Plan, now: Surroundings) -> Iterator[tuple[str, boo
     experiment = json.loads((run.directory / "experiment.json").read_text(encoding="utf-8"))
     if written is not None and written != experiment_hash(experiment):
         yield "experiment.json has changed since the run began", True
+    for change in run.about.get("lengthened", ()):
+        yield f"phase '{change['phase']}' was given {change['to']} steps instead of {change['from']} after {change['done']}", True
     for name in list(run.about.get("data", {})):
         try:
             if name.startswith("model:"):

@@ -79,7 +79,7 @@ def sweep(
         codes: dict[str, int] = {}
         try:
             with stop_signals() as stopping:
-                phases = {member.name: [phase.spec.name for phase in member.plan.phases] for member in waiting}
+                phases = {member.name: {phase.spec.name: phase.spec.steps for phase in member.plan.phases} for member in waiting}
                 work(
                     requests,
                     min(jobs, len(requests)),
