@@ -64,6 +64,12 @@ SECTIONS = (
          "Span", "Comment", "Skip"),
     ),
     Section(
+        "An experiment in Python",
+        "The parts of an experiment as types for an editor: each is a plain dict, and is checked as an experiment file is. "
+        "[docs/python.md](python.md) shows them.",
+        ("Experiment", "Model", "Phase", "Evaluation", "use"),
+    ),
+    Section(
         "Hooks",
         "What a component may answer, when it is called, and what it may do with its arguments. A method marked "
         "`@hookimpl` names only the arguments that it uses.",

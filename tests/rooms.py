@@ -51,7 +51,7 @@ TESTS = {
     "files": ["data/test_containers", "data/test_formats", "data/test_large_files", "data/test_disguised"],
     "data": ["data/*", "badinput/test_data", "real/*"],
     "registry": ["plugins/*", "rewards/test_in_a_run"],
-    "config": ["badinput/test_config*", "core/test_types"],
+    "config": ["badinput/test_config*", "core/test_types", "core/test_python_objects"],
     "contract": ["feedback/*", "plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
     "storage": ["core/test_state", "core/test_once", "badinput/test_checkpoints", "resume/*"],
     "batch": ["advantages/*", "core/test_engine", "core/test_rollouts"],

@@ -24,6 +24,8 @@ _HOMES = {
         "KeptIds",
         "Term",
     ),
+    "hookline.config.objects": ("use",),
+    "hookline.config.typed": ("Evaluation", "Experiment", "Model", "Phase"),
     "hookline.contract.command": ("Argument", "Command", "Out"),
     "hookline.contract.component": ("Component",),
     "hookline.contract.engine": ("Completion", "Completions", "Engine", "Request"),
@@ -118,7 +120,9 @@ __all__ = [
     "Engine",
     "Environment",
     "Estimate",
+    "Evaluation",
     "Event",
+    "Experiment",
     "ExperimentError",
     "Family",
     "Format",
@@ -130,11 +134,13 @@ __all__ = [
     "Loss",
     "Metric",
     "MicroBatch",
+    "Model",
     "ModelPath",
     "NextToken",
     "NumbersError",
     "Out",
     "Overlong",
+    "Phase",
     "PhaseName",
     "PluginError",
     "Process",
@@ -188,6 +194,7 @@ __all__ = [
     "score_labels",
     "sweep",
     "task",
+    "use",
     "validate_data",
 ]
 
@@ -206,6 +213,8 @@ if TYPE_CHECKING:
         Scored,
         Term,
     )
+    from hookline.config.objects import use
+    from hookline.config.typed import Evaluation, Experiment, Model, Phase
     from hookline.contract.command import Argument, Command, Out
     from hookline.contract.component import Component
     from hookline.contract.context import Context, NextToken

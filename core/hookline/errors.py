@@ -58,6 +58,10 @@ class HooklineError(Exception):
         renamed("HooklineError.mend", "hint")
         return self.hint
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback, which would be Hookline's own frames."""
+        return [f"{type(self).__name__}: {self}", *frames_of(self).splitlines()]
+
     def __str__(self) -> str:
         return f"{self.message} → {self.hint}" if self.hint else self.message
 

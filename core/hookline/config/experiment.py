@@ -20,6 +20,7 @@ from pydantic import (
 
 from hookline.config import yaml
 from hookline.config.data import DataSpec
+from hookline.config.objects import plain
 from hookline.config.overrides import override
 from hookline.config.problems import UNNAMED, count, in_order, problems_of
 from hookline.config.rounds import unroll
@@ -323,7 +324,7 @@ def document_of(source: Source) -> Document:
     if isinstance(source, Document):
         return copy.deepcopy(source)
     if isinstance(source, Mapping):
-        return Document("the experiment", _plain(source))
+        return Document("the experiment", plain(source))
     return yaml.read(expanded(Path(source)))
 
 
@@ -354,13 +355,3 @@ def load(
         return parsed, document
     problems += also(document) if also else ()
     raise ExperimentError(f"{count(problems)} in {document.name}", "", in_order(problems))
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    if depth > yaml.MOST_DEPTH:
-        raise ExperimentError("the experiment is nested too deeply", f"at most {yaml.MOST_DEPTH} levels")
-    if isinstance(value, Mapping):
-        # YAML 1.1, which other readers use, reads the key `on` as true
-        keys = {key: "on" if key is True else str(key) for key in value}
-        return {keys[key]: _plain(item, depth + 1) for key, item in value.items()}
-    return [_plain(item, depth + 1) for item in value] if isinstance(value, list | tuple) else value

@@ -21,7 +21,7 @@ from typing_extensions import TypeVar
 
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.errors import nearest
-from hookline.storage.paths import beside, expanded, kept_or_beside, model_folder
+from hookline.storage.paths import MEMORY, beside, expanded, kept_or_beside, model_folder
 
 __all__ = [
     "FUNCTION",
@@ -56,7 +56,7 @@ class _Marker:
 PhaseName = Annotated[str, _Marker("phase")]
 """A config field that names an earlier phase; checked before the run starts."""
 def _beside(path: str, info: ValidationInfo) -> str:
-    return beside(path, (info.context or {}).get("folder", ""))
+    return path if path.startswith(MEMORY) else beside(path, (info.context or {}).get("folder", ""))
 
 
 LocalPath = Annotated[str, AfterValidator(_beside)]

@@ -12,6 +12,7 @@ from hookline import kernels
 from hookline._version import __version__
 from hookline.config import experiment as experiments
 from hookline.config.experiment import Source
+from hookline.config.objects import reference
 from hookline.config.yaml import Document
 from hookline.contract.kinds import KINDS
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, PluginError, nearest
@@ -22,7 +23,7 @@ from hookline.plan.planner import make_plan, other_problems
 from hookline.registry import offers
 from hookline.registry.copies import FUNCTIONS, PLUGINS
 from hookline.runs.run import Run
-from hookline.storage.paths import expanded
+from hookline.storage.paths import expanded, look_in
 from hookline.world.exits import guarded
 from hookline.world.notebook import beside_event_loops
 from hookline.world.world import TIMEOUT, World, together
@@ -46,7 +47,7 @@ __all__ = [
 def plan(
     experiment: Source,
     overrides: Sequence[str] = (),
-    plugins: Sequence[str] = (),
+    plugins: Sequence[str | type] = (),
     out: str | Path | None = None,
 ) -> Plan:
     """Read an experiment and resolve which component answers which hook, without loading weights.
@@ -54,15 +55,18 @@ def plan(
     out: the directory of a run to resume; what that run settled at its start, such as `autocast: auto`, is kept.
     Raises ExperimentError, PluginError.
     """
-    parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, plugins))
+    if out is not None:
+        look_in(expanded(Path(out)))
+    given = [reference(plugin) for plugin in plugins]
+    parsed, document = experiments.load(experiment, overrides, lambda read: other_problems(read, given))
     if out is None or not Run.is_one(expanded(Path(out))):
-        return make_plan(parsed, document, plugins)
+        return make_plan(parsed, document, given)
     begun = Run.read(out)
     kept_from = None if begun.holds_nothing() else begun.experiment  # a failed start settles nothing
-    return make_plan(parsed, document, plugins, kept_from, kept=str(begun.directory / FUNCTIONS))
+    return make_plan(parsed, document, given, kept_from, kept=str(begun.directory / FUNCTIONS))
 
 
-def explain(experiment: Source, overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Plan:
+def explain(experiment: Source, overrides: Sequence[str] = (), *, plugins: Sequence[str | type] = ()) -> Plan:
     """What `hookline explain` shows: which component answers which hook, checked as at the start of a run.
 
     experiment, overrides, plugins: as for `run`. No weights are loaded, and of data only the first rows are read. Raises
@@ -77,14 +81,15 @@ def run(
     overrides: Sequence[str] = (),
     *,
     out: str | Path | None = None,
-    plugins: Sequence[str] = (),
+    plugins: Sequence[str | type] = (),
     group: str | None = None,
     timeout: float = TIMEOUT,
 ) -> Run:
     """Run an experiment, or resume it when `out` already holds its run. Raises a HooklineError with cause and hint.
 
-    experiment: a YAML file, or its contents as a mapping; overrides: `key=value`; plugins: loose files or installed
-    names; group: a name shared by runs that belong together, for trackers that show it.
+    experiment: a YAML file, or its contents as a mapping, which may hold rows, functions and classes (docs/python.md);
+    overrides: `key=value`; plugins: loose files, installed names or classes; group: a name shared by runs that belong
+    together, for trackers that show it.
 
     Where a launcher such as torchrun has started several processes, each of them calls this, and together they make one
     run; timeout: the seconds that they wait for one another.
@@ -97,7 +102,7 @@ def _run(
     experiment: Source,
     overrides: Sequence[str],
     out: str | Path | None,
-    plugins: Sequence[str],
+    plugins: Sequence[str | type],
     group: str | None,
     world: World,
 ) -> Run:
@@ -210,6 +215,7 @@ def plan_of(run: Run, kinds: Sequence[str] = tuple(KINDS)) -> Plan:
 
     kinds: the kinds of components that are needed; others may no longer be installed. Data may be gone too.
     """
+    look_in(run.directory)
     values = run.experiment
     values["plugins"] = [str(path) for path in sorted((run.directory / PLUGINS).glob("*.py"))]
     try:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hookline.errors import CheckpointError
 from hookline.registry.offers import Offer
+from hookline.storage import paths
 from hookline.storage.folders import file_hash, write_error
 
-__all__ = ["FUNCTIONS", "PLUGINS", "copy_code", "refuse_other_functions"]
+__all__ = ["FUNCTIONS", "MEMORY", "PLUGINS", "copy_code", "copy_rows", "refuse_other_functions"]
 
-PLUGINS, FUNCTIONS = "plugins", "functions"
-"""The folders of a run with copies of loose plugins, and of the files of functions."""
+PLUGINS, FUNCTIONS, MEMORY = "plugins", "functions", "memory"
+"""The folders of a run with copies of loose plugins, of the files of functions, and of rows that were given in Python."""
 
 
 def copy_code(directory: Path, loose: Sequence[Offer], used: Sequence[Offer]) -> None:
@@ -25,6 +29,18 @@ def copy_code(directory: Path, loose: Sequence[Offer], used: Sequence[Offer]) ->
             folder.mkdir(exist_ok=True)
             if Path(path).resolve().parent != folder.resolve():  # a function whose copy is all that is left
                 shutil.copy(path, folder)
+        except OSError as err:
+            raise write_error(folder, err) from err
+
+
+def copy_rows(directory: Path, resolved: Mapping[str, Any]) -> None:
+    """Copy the rows that an experiment was given in Python into a run's directory."""
+    for name in sorted(set(re.findall(rf"{paths.MEMORY}([\w.-]+\.jsonl)", json.dumps(resolved)))):
+        file, folder = Path(paths.beside(paths.MEMORY + name)), directory / MEMORY
+        try:
+            folder.mkdir(exist_ok=True)
+            if file.is_file() and file.resolve().parent != folder.resolve():
+                shutil.copy(file, folder)
         except OSError as err:
             raise write_error(folder, err) from err
 

@@ -22,7 +22,7 @@ from typing import Any
 from hookline._version import __version__
 from hookline.contract.kinds import KINDS
 from hookline.errors import ExperimentError, HooklineError, PluginError, cause, nearest
-from hookline.storage.paths import expanded
+from hookline.storage.paths import beside
 
 __all__ = ["BUILT_IN", "VERBS", "Offer", "available", "by_name", "find", "is_loose", "loose", "loose_of", "offers", "unreadable"]
 
@@ -246,7 +246,7 @@ def loose_of(references: Sequence[str]) -> tuple[Offer, ...]:
     """The offers of the references that are loose files, each file once; other references are names of installed plugins."""
     files: dict[Path, str] = {}
     for reference in filter(is_loose, references):
-        files.setdefault(expanded(Path(reference)).resolve(), reference)
+        files.setdefault(Path(beside(reference)).resolve(), reference)
     return tuple(offer for reference in files.values() for offer in loose(reference))
 
 
@@ -268,7 +268,7 @@ def is_loose(reference: str) -> bool:
 
 def loose(reference: str) -> tuple[Offer, ...]:
     """Make the components of a loose file available: `-p ./file.py`. The file is imported to find its components."""
-    path = expanded(Path(reference))
+    path = Path(beside(reference))
     if path.is_file() and path.suffix != ".py":
         raise PluginError(f"{reference} is not a Python file", "a loose plugin is a .py file")
     if not path.is_file():

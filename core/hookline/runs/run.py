@@ -19,13 +19,14 @@ from hookline.contract.metrics import Metric
 from hookline.data.rows import Rows
 from hookline.data.sources import Catalogue
 from hookline.errors import CheckpointError, DataError
-from hookline.registry.copies import FUNCTIONS, PLUGINS, copy_code, refuse_other_functions
+from hookline.registry.copies import FUNCTIONS, MEMORY, PLUGINS, copy_code, copy_rows, refuse_other_functions
 from hookline.registry.offers import Offer
 from hookline.runs import longer
 from hookline.runs.directory import Directory, about_of, json_of
 from hookline.runs.figures import Figures
 from hookline.runs.ledger import COMPLETIONS, Ledger
 from hookline.runs.outlook import Outlook
+from hookline.runs.shown import page_of
 from hookline.runs.surroundings import Surroundings, experiment_changes, experiment_hash
 from hookline.storage.folders import take_lock, write_error
 from hookline.storage.journal import Journal
@@ -152,7 +153,7 @@ class Run(Directory):
             time.sleep(0.1)
 
     def _refuse_strangers(self) -> None:
-        ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", PLUGINS, FUNCTIONS}
+        ours = {"lock", "experiment.json", ".experiment.json.aside", ".run.json.aside", PLUGINS, FUNCTIONS, MEMORY}
         strangers = sorted(p.name for p in self.directory.iterdir() if p.name not in ours)
         if strangers:
             raise CheckpointError(
@@ -169,6 +170,7 @@ class Run(Directory):
         self.about = {**about, **now.values, "data": {}}
         self.write("experiment.json", resolved)
         copy_code(self.directory, self.catalogue.loose, self._used)
+        copy_rows(self.directory, resolved)
         self.write("run.json", self.about)
 
     def holds_nothing(self) -> bool:
@@ -253,6 +255,10 @@ class Run(Directory):
         if any(self.about.get(key) != value for key, value in facts.items()):
             self.about |= facts
             self.write("run.json", self.about)
+
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it."""
+        return page_of(self.name, self.directory, self.rows(), self.evaluations())
 
     @property
     def id(self) -> str:

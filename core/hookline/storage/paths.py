@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["beside", "expanded", "kept_or_beside", "model_folder"]
+__all__ = ["MEMORY", "beside", "expanded", "hold", "kept_or_beside", "look_in", "model_folder"]
 
 P = TypeVar("P", str, Path)
+MEMORY = "@memory/"
+"""How the path of a file begins that holds rows or code of this process."""
+FOLDER = "HOOKLINE_MEMORY"
+"""The variable of the environment with the folder of these files, which processes that this one starts inherit."""
+_folders: list[str] = []
+"""Folders of runs that have copies of such files."""
+
+
+def hold(name: str, text: str) -> str:
+    """Write a file that lasts as long as this process, and return the path under which `beside` finds it."""
+    folder = os.environ.get(FOLDER, "")
+    if not os.path.isdir(folder):
+        folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="hookline-")
+        atexit.register(_forget, folder, os.getpid())
+    path = os.path.join(folder, name)
+    if not os.path.exists(path):
+        with open(f"{path}.{os.getpid()}", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(file.name, path)
+    return MEMORY + name
+
+
+def _forget(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # not in a child that was forked
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def look_in(run: Path) -> None:
+    """Find the rows and the code that a run keeps, also where another process has held them."""
+    folders = [str(run / name) for name in ("memory", "functions", "plugins")]
+    _folders[:] = [*folders, *(one for one in _folders if one not in folders)][:99]
+
+
+def _held(path: str) -> str:
+    """Where a held file is; the path itself if it is nowhere."""
+    name = os.path.basename(path)
+    places = (os.path.join(folder, name) for folder in (os.environ.get(FOLDER, ""), *_folders) if folder)
+    return next((place for place in places if os.path.isfile(place)), path)
 
 
 def expanded(path: P) -> P:
@@ -25,6 +66,8 @@ def expanded(path: P) -> P:
 
 def beside(path: str, folder: str = "") -> str:
     """A path of an experiment: relative to the experiment's folder, or, if nothing is there, to where the process is."""
+    if path.startswith(MEMORY):
+        return _held(path)
     given = expanded(path)
     there = os.path.join(folder, given)
     if not folder or os.path.isabs(given) or (not os.path.exists(there) and os.path.exists(given)):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hookline.config.experiment import Source, document_of
+from hookline.config.objects import reference
 from hookline.errors import CheckpointError, ExperimentError, HooklineError, Stopped
 from hookline.storage.paths import expanded
 from hookline.study.matrix import Member, axes_of, left_out, members_of
@@ -38,7 +39,7 @@ def sweep(
     seeds: str | int | Sequence[int] | None = None,
     jobs: int = 1,
     out: str | Path | None = None,
-    plugins: Sequence[str] = (),
+    plugins: Sequence[str | type] = (),
 ) -> list[Any]:
     """Run every combination of an experiment's `matrix` and of `seeds`, or resume the sweep in `out`.
 
@@ -53,7 +54,7 @@ def sweep(
 
     if jobs < 1:
         raise ExperimentError(f"--jobs {jobs} would run nothing", "set it to 1 or more")
-    experiment = document_of(experiment)
+    experiment, plugins = document_of(experiment), [reference(plugin) for plugin in plugins]
     members = members_of(experiment, overrides, seeds, plugins)
     name = members[0].plan.experiment.name
     directory = expanded(Path(out)) if out else fresh_directory(f"{name}-sweep")

@@ -6,10 +6,14 @@ import asyncio
 import contextvars
 import ctypes
 import functools
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
+
+from hookline.world.signals import beside
 
 __all__ = ["beside_event_loops"]
 
@@ -20,7 +24,8 @@ Answer = TypeVar("Answer")
 def beside_event_loops(function: Callable[P, Answer]) -> Callable[P, Answer]:
     """Let a function that starts an event loop be called while one is running: the function then runs in a new thread.
 
-    An interrupt reaches the function as KeyboardInterrupt, as it would without the thread.
+    An interrupt lets a run finish and save its step; a second one, or one of anything else, reaches the function as
+    KeyboardInterrupt, as it would without the thread.
     """
 
     @functools.wraps(function)
@@ -41,7 +46,15 @@ def beside_event_loops(function: Callable[P, Answer]) -> Callable[P, Answer]:
         thread = threading.Thread(target=work, name="hookline", daemon=True)
         try:
             thread.start()
-            thread.join()
+            try:
+                thread.join()
+            except KeyboardInterrupt:
+                asked = beside.get(thread.ident or 0)
+                if asked is None:
+                    raise
+                asked.code = 128 + signal.SIGINT
+                print("stopping: this step is finished and saved first; a second interrupt stops at once", file=sys.stderr)
+                thread.join()
         except KeyboardInterrupt:
             if begun.wait(1.0):
                 number, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)

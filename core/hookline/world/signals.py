@@ -30,6 +30,8 @@ LAST = 10.0
 
 interrupted_by = [int(signal.SIGINT)]
 """The signal behind the last KeyboardInterrupt, for the exit code: the libraries in between keep only the exception."""
+beside: dict[int, Stopping] = {}
+"""Thread → the run in it, where a run is not in the main thread, which alone receives signals."""
 _exit = os._exit
 """Ends the process; `exits.guarded` replaces the name in `os` for components."""
 
@@ -50,7 +52,11 @@ def stop_signals(says: bool = True) -> Iterator[Stopping]:
     stopping = Stopping()
     interrupted_by[0] = int(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread():
-        yield stopping
+        beside[threading.get_ident()] = stopping
+        try:
+            yield stopping
+        finally:
+            del beside[threading.get_ident()]
         return
 
     asked = 0.0

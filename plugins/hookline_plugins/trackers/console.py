@@ -1,4 +1,4 @@
-"""Shows the progress of a run: a live bar on a terminal, a few plain lines anywhere else."""
+"""Shows the progress of a run: a live bar on a terminal, one block in a notebook, a few plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from pydantic import Field
 import hookline
 from hookline import Component, Run, hookimpl
 from hookline_plugins.report import words
+from hookline_plugins.trackers.cell import Cell, in_notebook
 
 FIGURES = ("accuracy", "reward", "kl", "truncated", "unjudged", "judgements")
 """Shown in this order if a row has them, after `nll` (or `loss`) and before evaluation figures."""
+DRAWN = ("reward", "nll", "loss")
+"""The first of these is drawn as a line in a notebook."""
 STEPS, SECONDS = 10, 10.0
 """The total time is estimated after this number of steps, or after three steps that took this number of seconds."""
 SHOWINGS = 4
@@ -39,7 +42,7 @@ class Console(Component):
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
-        self.screen: Terminal | Plain = Plain()
+        self.screen: Terminal | Plain | Cell = Plain()
         self.began = time.monotonic()
         self.phase_began = self.began
         self.steps = self.first_step = 0
@@ -55,7 +58,9 @@ class Console(Component):
 
     @hookimpl
     def hookline_run_started(self, run: Run) -> None:
-        if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        if in_notebook():
+            self.screen = Cell()
+        elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
             self.screen = Terminal()
 
     @hookimpl
@@ -74,10 +79,11 @@ class Console(Component):
         figures = self.figures_of(row)
         self._estimate(run, step)
         evaluated = [f"{name.removeprefix('eval/')} {words.number(value)}" for name, value in evaluation_of(row)]
-        if isinstance(self.screen, Terminal):
+        if isinstance(self.screen, Terminal | Cell):
             if evaluated:
                 self.screen.say(f"  step {step}   held out: {'  '.join(evaluated)}")
-            self.screen.advance(step, "  ".join(figures), self.in_all)
+            drawn = next((row["metrics"][name] for name in DRAWN if name in row["metrics"]), None)
+            self.screen.advance(step, "  ".join(figures), self.in_all, drawn)
         else:
             self._plain_line(step, figures, evaluated)
         self._alarms(run, phase, row["metrics"])
@@ -284,7 +290,7 @@ class Terminal:
         self.live = Live(Group(self.progress, self.figures), console=self.console, transient=True, refresh_per_second=5)
         self.live.start()
 
-    def advance(self, step: int, figures: str, in_all: str) -> None:
+    def advance(self, step: int, figures: str, in_all: str, value: float | None = None) -> None:
         if self.live:
             self.progress.update(self.task, completed=step, in_all=f", {in_all}" if in_all else "")
             self.figures.plain = f"  {figures}" if figures else "  …"
