@@ -147,7 +147,7 @@ def test_a_class_of_ours_is_its_name_and_another_is_its_file(tiny: Any, tmp_path
 
 def test_a_run_with_another_function_is_not_resumed(tiny: Any, tmp_path: Path) -> None:
     hookline.run(tiny(reward=[made_inside(0.5)], advantage="loo", steps=1), out=tmp_path / "run")
-    with pytest.raises(hookline.CheckpointError, match=r"reward.inside.path was .*inside-.*, is .*inside-"):
+    with pytest.raises(hookline.CheckpointError, match=r"reward.inside.options.path was .*inside-.*, is .*inside-"):
         hookline.run(tiny(reward=[made_inside(0.75)], advantage="loo", steps=1), out=tmp_path / "run")
 
 
