@@ -67,7 +67,7 @@ def _plain(value: Any, plugins: list[str], at: tuple[str, ...]) -> Any:
     key = next((part for part in reversed(at) if part), "")
     if isinstance(value, type | FunctionType) or (callable(value) and not isinstance(value, BaseModel)):
         if key == "plugins":
-            return reference(value)
+            return reference(value) if isinstance(value, type) else value
         return _used({"use": value}, plugins)
     if isinstance(value, Config):
         owner = type(value).__qualname__.rpartition(".")[0] or "CLASS"

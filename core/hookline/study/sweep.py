@@ -54,13 +54,13 @@ def sweep(
 
     if jobs < 1:
         raise ExperimentError(f"--jobs {jobs} would run nothing", "set it to 1 or more")
-    experiment, plugins = document_of(experiment), [reference(plugin) for plugin in plugins]
-    members = members_of(experiment, overrides, seeds, plugins)
+    experiment, given = document_of(experiment), [reference(plugin) for plugin in plugins]
+    members = members_of(experiment, overrides, seeds, given)
     name = members[0].plan.experiment.name
     directory = expanded(Path(out)) if out else fresh_directory(f"{name}-sweep")
     with _opened(directory) as lock:
         waiting, notices = _to_do(members, directory)
-        about = _note(directory, members, plugins)
+        about = _note(directory, members, given)
         done = len(members) - len(waiting)
         progress = Progress(directory, [(m.name, m.plan.experiment) for m in members], done)
         axes = axes_of(experiment, overrides, seeds) or {}
@@ -69,7 +69,7 @@ def sweep(
             {
                 "name": member.name,
                 "experiment": member.plan.experiment.resolved(),
-                "plugins": list(plugins),
+                "plugins": given,
                 "data": sorted({name for _, name in member.plan.data()}),
                 "out": str(directory / member.name),
                 "log": str(directory / "logs" / f"{member.name}.txt"),
