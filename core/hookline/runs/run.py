@@ -163,10 +163,8 @@ class Run(Directory):
 
     def _begin(self, experiment: Experiment, now: Surroundings) -> None:
         """Begin a new run, in a directory that is empty or was left behind by a failed start."""
-        resolved = experiment.resolved()
-        digest = experiment_hash(resolved)
-        begun = datetime.now().isoformat(timespec="seconds")
-        about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": digest, "clock": begun}
+        resolved, begun = experiment.resolved(), datetime.now().isoformat(timespec="seconds")
+        about = {"id": uuid.uuid4().hex[:8], "experiment_sha256": experiment_hash(resolved), "clock": begun}
         self.about = {**about, **now.values, "data": {}}
         self.write("experiment.json", resolved)
         copy_code(self.directory, self.catalogue.loose, self._used)
@@ -297,9 +295,7 @@ class Run(Directory):
         """Record the hash of something outside the run. Raises CheckpointError if another hash was recorded before."""
         known = self.about.setdefault("data", {}).setdefault(name, {"rows": 0, "sha256": sha256})
         if known["sha256"] != sha256:
-            raise CheckpointError(
-                f"{name} has changed since this run began", "restore it, or start a new run with --out"
-            )
+            raise CheckpointError(f"{name} has changed since this run began", "restore it, or start a new run with --out")
         self._data_kept = False
 
     def keep_data(self) -> None:
@@ -336,9 +332,7 @@ class Run(Directory):
     def commit_samples(self, phase: str, step: int, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
         """Append an evaluation's samples to evaluations.jsonl."""
         number = len(self.ledger.rows)
-        self.ledger.add_evaluation(
-            {"row": number, "phase": phase, "step": step, "name": name, "samples": list(samples)}
-        )
+        self.ledger.add_evaluation({"row": number, "phase": phase, "step": step, "name": name, "samples": list(samples)})
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation: {"row", "phase", "step", "name", "samples"}."""
