@@ -39,7 +39,7 @@ TESTS = {
         "core/test_engine", "core/test_likelihoods", "core/test_master_copies", "core/test_muon", "core/test_packing", "core/test_schedule",
         "core/test_state",
     ],
-    "plan": ["core/test_rates", "badinput/test_combinations", "badinput/test_config*"],
+    "plan": ["core/test_rates", "core/test_epochs", "badinput/test_combinations", "badinput/test_config*"],
     "models": [
         "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "badinput/test_models",
         "tasks/test_tabular", "real/*", "rewards/test_reward_folders",

@@ -184,9 +184,16 @@ ALIKE, CLOSE = 0.6, 0.7
 
 
 def alike(word: str, words: Iterable[str]) -> list[str]:
-    """The known words of which a word may be a misspelling, the likeliest first."""
-    close = difflib.get_close_matches(word, list(words), n=5, cutoff=ALIKE)
-    return [one for one in close if one[:1] == word[:1] or difflib.SequenceMatcher(None, one, word).ratio() >= CLOSE]
+    """The known words of which a word may be a misspelling, the likeliest first. Letter case, `-` and `_` do not count."""
+    word, known = plain(word), {plain(one): one for one in words}
+    close = difflib.get_close_matches(word, known, n=5, cutoff=ALIKE)
+    likely = [one for one in close if one[:1] == word[:1] or difflib.SequenceMatcher(None, one, word).ratio() >= CLOSE]
+    return [known[one] for one in likely]
+
+
+def plain(word: str) -> str:
+    """A word without what people write in different ways: `Dr-GRPO` and `dr_grpo` are one."""
+    return word.lower().replace("-", "_")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

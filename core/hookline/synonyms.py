@@ -5,10 +5,10 @@ A word's meaning goes before its spelling: `beta` is close to `betas`, but means
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from hookline.errors import nearest
+from hookline.errors import nearest, plain
 
 __all__ = ["suggestion"]
 
@@ -24,10 +24,10 @@ class Ours(NamedTuple):
 
 
 MEANINGS = {
-    Ours("lr", "an update"): "learning_rate actor_lr policy_lr actor_learning_rate",
+    Ours("lr", "an update"): "learning_rate actor_lr policy_lr actor_learning_rate peak_lr base_lr",
     Ours("critic_lr", "an update"): "critic_learning_rate value_lr",
     Ours("schedule", "an update"): "lr_scheduler_type lr_scheduler scheduler",
-    Ours("warmup", "an update", "in optimiser steps"): "warmup_steps lr_warmup_steps warmup_ratio lr_warmup_ratio",
+    Ours("warmup", "an update", "in optimiser steps, or below 1 their share"): "warmup_steps lr_warmup_steps warmup_ratio lr_warmup_ratio",
     Ours("final_lr", "an update", "a fraction of the peak"): "min_lr min_lr_ratio",
     Ours("grad_clip", "an update"): "max_grad_norm max_norm clip_grad gradient_clipping",
     Ours("betas", "an update"): "adam_beta1 adam_beta2 adam_betas",
@@ -45,8 +45,8 @@ MEANINGS = {
     Ours("value_clip", "an update"): "cliprange_value vf_clip value_clip_range",
     Ours("value_weight", "an update"): "vf_coef value_coef value_loss_coef",
     Ours("entropy_bonus", "an update"): "entropy_coef entropy_coeff ent_coef entropy_weight",
-    Ours("kl_loss", "an update", "the price of KL in the loss"): "beta kl_coef kl_beta init_kl_coef kl_loss_coef init_coef",
-    Ours("beta", "a wrapper", "the price of KL in the reward"): "kl_coef init_kl_coef kl_beta init_coef",
+    Ours("kl_loss", "an update", "the price of KL in the loss"): "beta kl_coef kl_beta init_kl_coef kl_loss_coef init_coef coef",
+    Ours("beta", "a wrapper", "the price of KL in the reward"): "coef kl_coef init_kl_coef kl_beta init_coef kl_penalty_coef",
     Ours("lam", "an advantage"): "lambda gae_lambda",
     Ours("gamma", "an advantage"): "discount discount_factor",
     Ours("scale", "an advantage"): "scale_rewards norm_adv_by_std_in_grpo",
@@ -72,7 +72,7 @@ MEANINGS = {
     Ours("chat", "the section `data`"): "apply_chat_template use_chat_template",
     Ours("prompts", "a rollout"): "dataset train_dataset dataset_name prompt_data data prompts_path",
     Ours("path", "a rollout"): "dataset train_dataset dataset_name data data_path file",
-    Ours("path", "the model"): "model_name_or_path model_name pretrained model_path base_model",
+    Ours("path", "the model"): "model_name_or_path model_name pretrained model_path base_model name model_id",
     Ours("adapter", "the model"): "lora peft peft_config use_peft lora_config",
     Ours("rank", "an adapter"): "lora_r r lora_rank",
     Ours("alpha", "an adapter"): "lora_alpha",
@@ -85,8 +85,11 @@ MEANINGS = {
     Ours("heads", "model.build"): "num_attention_heads num_heads n_head n_heads",
     Ours("context", "model.build"): "max_position_embeddings n_positions block_size",
     Ours("vocabulary", "the tokenizer"): "vocab_size",
-    Ours("steps", "a phase"): "max_steps num_train_epochs num_episodes total_epochs total_episodes num_epochs max_epochs "
-    "max_num_steps num_train_steps",
+    Ours("steps", "a phase"): "max_steps max_num_steps num_train_steps total_steps total_training_steps num_steps",
+    Ours("epochs", "a phase", "passes over the data"): "num_train_epochs num_episodes total_epochs total_episodes num_epochs "
+    "max_epochs max_num_epochs train_epochs",
+    Ours("stop", "a phase", "ends it when a figure no longer improves"): "early_stopping early_stopping_patience "
+    "early_stopping_threshold early_stop metric_for_best_model greater_is_better load_best_model_at_end",
     Ours("url", "a judge"): "base_url api_base openai_base_url server_url endpoint remote_rm_url judge_url",
     Ours("key", "a judge", "the name of an environment variable"): "api_key openai_api_key token",
     Ours("model", "a judge"): "judge_model judge_model_name model_name",
@@ -99,29 +102,52 @@ MEANINGS = {
     Ours("reward", "a phase"): "reward_funcs reward_func reward_fn reward_function rewards",
     Ours("evaluate", "a phase"): "eval_steps eval_strategy eval_dataset test_freq evaluation",
     Ours("save", "a phase"): "save_steps save_interval save_freq save_total_limit save_strategy checkpoint_dir",
+    Ours("use", "an update", "each form of a loss is an update of its own: grpo, dapo, dr-grpo, gspo"): "loss_type policy_loss "
+    "loss_mode policy_loss_fn algorithm adv_estimator",
+    Ours("eos", "the tokenizer", "the tokens that end an answer"): "stop stop_sequences stop_strings stop_token_ids eos_token",
+    Ours("device", "the experiment", "found by itself; CUDA_VISIBLE_DEVICES chooses among GPUs"): "device_map use_cuda no_cuda "
+    "use_cpu n_gpus n_gpus_per_node",
     Ours("trackers", "the experiment"): "report_to logger loggers log_with tracker",
-    Ours("--out", "the command `run`"): "output_dir out_dir save_dir default_local_dir out",
+    Ours("--out", "the command `run`", "a run that is there goes on"): "output_dir out_dir save_dir default_local_dir out "
+    "resume_from_checkpoint resume load_checkpoint",
 }  # fmt: skip
 
 
-def suggestion(word: str, known: Iterable[str], fitting: Iterable[str] | None = None) -> str:
+def suggestion(
+    word: str, known: Iterable[str], fitting: Iterable[str] | None = None, own: Mapping[str, str] | None = None
+) -> str:
     """`"; did you mean 'lr'?"`, `"; in Hookline that is 'steps' of a phase"`, or nothing.
 
     known: the options where the word was written. fitting: those of them that can hold its value, for a word that is
-    only spelled alike.
+    only spelled alike. own: words that the component itself knows, each with its option.
+
+    Letter case, `-` or `_`, and an `s` at the end do not count.
     """
-    known = list(known)
-    meant = [ours for ours, words in MEANINGS.items() if word in words.split()] or _placed(word)
-    here = next((ours for ours in meant if ours.option in known), None)
+    known, word = list(known), plain(word)
+    meant: list[Ours] = []
+    for forms in ({word}, {f"{word}s", word.removesuffix("s")}):
+        said = next((option for other, option in (own or {}).items() if plain(other) in forms and option in known), None)
+        same = said or next((option for option in known if plain(option) in forms and not meant), None)
+        if same:
+            return f"; did you mean '{same}'?"
+        meant = meant or [ours for ours, words in MEANINGS.items() if forms & set(words.split())] or _placed(forms)
+    here = next((ours for ours in meant if ours.option in known and _belongs(ours, known)), None)
     if here:
         return f"; did you mean '{here.option}'{f' ({here.note})' if here.note else ''}?"
     alike = nearest(word, (() if meant else known) if fitting is None else fitting)
     if alike or not meant:
         return alike
-    return "; in Hookline that is " + " or ".join(f"'{ours.option}' of {ours.place}" for ours in meant)
+    return "; in Hookline that is " + " or ".join(
+        f"'{ours.option}' of {ours.place}{f' ({ours.note})' if ours.note else ''}" for ours in meant
+    )
 
 
-def _placed(word: str) -> list[Ours]:
+def _belongs(ours: Ours, known: Iterable[str]) -> bool:
+    """Whether the option of this name is the one that is meant, where several places have one: `epochs`, `stop`."""
+    return (ours.place == "a phase") == ("steps" in known) if ours.place in ("a phase", "an update") else True
+
+
+def _placed(forms: set[str]) -> list[Ours]:
     """The place of an option of ours that was written elsewhere, where only one has an option of this name."""
-    found = [ours for ours in MEANINGS if ours.option == word]
-    return found if len(found) == 1 and found[0].place in ("a phase", "an update", "a rollout") else []
+    found = [ours for ours in MEANINGS if ours.option in forms]
+    return found if len(found) == 1 and found[0].place in ("a phase", "an update", "a rollout", "the experiment") else []

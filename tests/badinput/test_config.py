@@ -310,7 +310,7 @@ trackers: [consol]
     wanted = [
         "line 2: seed is -1; it must be at least 0",
         "line 3: an experiment has no option 'sede'; did you mean 'seed'?",
-        "line 7: phases.sft.steps is missing",
+        "line 7: phases.sft.epochs is missing, and so is `steps`; say how long the phase is with one of them",
         "line 8: no rollout 'datset' is installed; did you mean 'dataset'?",
         "line 9: 'lr' appears here and on line 9; keep one",
         "line 9: phases.sft.update.lr is nan; it must be finite",

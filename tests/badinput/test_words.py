@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from badinput_lab import Lab, changed, refused
 
+import hookline
 from hookline.config.data import DataSpec, Part
 from hookline.config.experiment import Experiment, ModelSpec, Phase, TokenizerSpec
-from hookline.errors import CheckpointError, nearest
+from hookline.contract.fields import Use
+from hookline.errors import CheckpointError, HooklineError, nearest
 from hookline.storage import folders
 from hookline.storage.paths import expanded
 from hookline.synonyms import MEANINGS, suggestion
@@ -31,12 +33,12 @@ from hookline.synonyms import MEANINGS, suggestion
         ("update", "clip_grad", 1.0, "did you mean 'grad_clip'?"),
         ("update", "cliprange_value", 0.2, "did you mean 'value_clip'?"),
         ("update", "ppo_mini_batch_size", 8, "did you mean 'minibatches' (their number, not their size)?"),
-        ("update", "num_train_epochs", 3, "in Hookline that is 'steps' of a phase"),
+        ("update", "num_train_epochs", 3, "in Hookline that is 'epochs' of a phase (passes over the data)"),
         ("update", "max_completion_length", 64, "in Hookline that is 'max_new_tokens' of a rollout"),
         ("update", "samples_per_prompt", 4, "in Hookline that is 'samples_per_prompt' of a rollout"),
         ("rollout", "num_generations", 8, "did you mean 'samples_per_prompt'?"),
         ("rollout", "per_device_train_batch_size", 8, "did you mean 'rows' (prompts of a step)?"),
-        ("rollout", "stop", "x", "it has: "),
+        ("rollout", "stop", "x", "in Hookline that is 'eos' of the tokenizer (the tokens that end an answer)"),
     ],
 )
 def test_a_word_of_another_trainer_leads_to_what_means_the_same(
@@ -44,6 +46,58 @@ def test_a_word_of_another_trainer_leads_to_what_means_the_same(
 ) -> None:
     path = lab.write(changed(lab.rl(), f"phases.0.{place}.{word}", value))
     refused(lab.hookline("explain", path), 2, f"phases.rl.{place} has no option '{word}'; {said}", problems=1)
+
+
+NINE = """update learning_rate lr | update actor_lr lr | rollout num_generations samples_per_prompt | rollout n samples_per_prompt
+rollout group_size samples_per_prompt | rollout n_samples_per_prompt samples_per_prompt | rollout max_tokens max_new_tokens
+rollout max_completion_length max_new_tokens | rollout response_length max_new_tokens | rollout max_length max_new_tokens
+rollout batch_size rows | rollout train_batch_size rows | rollout per_device_train_batch_size rows | rollout rollout_batch_size rows
+rollout generation_batch_size rows | update epsilon clip_range | update epsilon_high clip_high | update kl_coef kl_loss
+update init_kl_coef kl_loss | update coef kl_loss | update num_iterations epochs | update num_train_epochs epochs
+update ppo_epochs epochs | update mini_batch_size minibatches | update warmup_steps warmup | update lr_scheduler schedule
+update lr_scheduler_type schedule | update cliprange clip_range | update clip_ratio clip_range | update clip_eps clip_range
+update clip_ratio_high clip_high | update kl_loss_coef kl_loss | update optim optimizer | update max_grad_norm grad_clip
+update max_norm grad_clip | update gradient_accumulation_steps micro_tokens | update micro_batch_size micro_tokens
+ppo vf_coef value_weight | ppo lambda lam | ppo entropy_coef entropy_bonus | ppo entropy_coeff entropy_bonus | update loss_type use
+update scale_rewards scale | rollout dataset prompts | rollout data prompts | model model_name_or_path path | model name path
+model pretrained path | model device device | model lora adapter | model peft_config adapter | model bf16 dtype
+model torch_dtype dtype | top output_dir --out | top report_to trackers | top max_steps steps | top save_steps save
+top resume_from_checkpoint --out | top reward_funcs reward | phase reward_funcs reward | phase num_train_epochs epochs
+phase max_steps steps | phase save_steps save | update eps_clip clip_range | update beta kl_loss | update clip_grad grad_clip
+ppo cliprange_value value_clip | rollout stop eos | top reward reward | wrap coef beta | wrap target_kl target
+phase early_stopping_patience stop | phase early_stopping stop | phase metric_for_best_model stop"""
+"""What people type first: where, their word, our option."""
+PLACES = {"update": "phases.0.update.", "ppo": "phases.0.update.", "rollout": "phases.0.rollout.", "phase": "phases.0.",
+          "model": "model.", "top": "", "wrap": "phases.0.wrap.0."}  # fmt: skip
+
+
+@pytest.mark.parametrize("spelled", [str, str.title, lambda word: word.replace("_", "-").upper()], ids=["as is", "Title", "UPPER"])
+def test_the_words_that_people_type_first_lead_to_ours(spelled: Any) -> None:
+    for place, word, ours in (line.split() for line in NINE.replace("\n", " | ").split(" | ")):
+        made = BASE | ({"phases": [PHASE | {"update": {"use": "ppo"}, "advantage": "gae"}]} if place == "ppo" else {})
+        where = f"{PLACES[place]}{spelled(word)}"
+        with pytest.raises(HooklineError) as told:
+            hookline.explain(changed(made, where, 1))
+        assert re.search(f"has no option '{re.escape(spelled(word))}'; [^;]*'{ours}'", str(told.value)), (where, str(told.value))
+
+
+PHASE: dict[str, Any] = {
+    "name": "rl", "steps": 1, "rollout": {"use": "generate", "prompts": "task:keywords/train", "samples_per_prompt": 2},
+    "reward": ["length"], "advantage": "group-relative", "update": {"use": "grpo"}, "wrap": [{"use": "kl-penalty"}],
+}  # fmt: skip
+BASE = {
+    "name": "words", "model": {"build": {"use": "gpt2"}}, "tokenizer": {"train": "bpe", "on": "task:keywords/sentences"},
+    "phases": [PHASE],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("GRPO", "grpo"), ("Dr_GRPO", "dr-grpo"), ("PPO", "ppo"), ("KTO", "kto"), ("SFT", "sft")],
+)
+def test_a_component_is_found_in_any_letter_case(written: str, meant: str) -> None:
+    with pytest.raises(HooklineError, match=f"did you mean '{meant}'"):
+        hookline.explain(changed(BASE, "phases.0.update", {"use": written}))
 
 
 def test_an_option_of_a_phase_at_the_top_is_sent_to_its_place(lab: Lab) -> None:
@@ -56,7 +110,7 @@ def _options() -> set[str]:
     """The name of every option that an experiment can have, with those of the built-in components."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "components.md").read_text(encoding="utf-8")
     found = {"--out", *re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)}
-    for model in (Experiment, ModelSpec, TokenizerSpec, Phase, DataSpec, Part):
+    for model in (Experiment, ModelSpec, TokenizerSpec, Phase, DataSpec, Part, Use):
         found |= {field.alias or name for name, field in model.model_fields.items()}
     return found
 

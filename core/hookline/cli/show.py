@@ -39,6 +39,7 @@ def explain_json(plan: Plan) -> dict[str, Any]:
             {
                 "name": phase.spec.name,
                 "steps": phase.spec.steps,
+                "length": phase.length,
                 "model": _model(plan, phase),
                 "rates": phase.rates,
                 "hooks": [
@@ -198,6 +199,7 @@ def explain_text(plan: Plan) -> str:
     lines += [f"  {line}" for line in (*_tokenizer(plan), *_data(plan), *dict.fromkeys(_code(plan)))]
     for phase in plan.phases:
         lines += ["", f"{phase.spec.name}   {phase.spec.steps} steps   {_model(plan, phase)}"]
+        lines += [f"  {phase.length}"] if phase.length else []
         lines += [f"  {line}" for line in (*_roles(phase), *([phase.rates] if phase.rates else []))]
         also = {
             kind: _also(kind, slot, plan)

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationError,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -177,6 +178,15 @@ class Save(Strict):
     """Also keep the weights with the highest, or the lowest, value of a figure."""
 
 
+class Stop(Best):
+    """When a phase ends before its last step: a figure that has not improved for a while."""
+
+    patience: int = Field(3, ge=1)
+    """How often in a row the figure may come without being better than the best so far."""
+    least: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """By how much a value must be better than the best so far, to count as better."""
+
+
 class Completions(Strict):
     """Answers of training that are kept, with their rewards."""
 
@@ -190,8 +200,18 @@ class _Loop(Strict):
     """The fields of a phase besides its components."""
 
     name: PhaseIdentifier
-    steps: int = Field(ge=1, le=100_000_000)
+    steps: int = Field(0, ge=1, le=100_000_000)
+    """The number of steps; a phase has either this or `epochs`."""
+    epochs: float | None = Field(None, gt=0, le=100_000, allow_inf_nan=False, validate_default=True)
+    """Passes over the rollout's data. The plan counts how many steps that is, and a run keeps the number."""
     model: ModelSpec = ModelSpec()
+
+    @field_validator("epochs")
+    @classmethod
+    def _is_as_long_as_it_says(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is None and info.data.get("steps") == 0:
+            raise ValueError("is missing, and so is `steps`; say how long the phase is with one of them")
+        return value
 
 
 def _section(kind: Kind) -> Any:
@@ -216,6 +236,8 @@ class Phase(_Sections):
     save: Save = Save()
     completions: Completions = Completions()
     """Which answers of training are written to completions.jsonl, shown by trackers and in the report."""
+    stop: Stop | None = None
+    """End the phase early, when a figure no longer improves: `{figure: eval/perplexity, lowest: true, patience: 3}`."""
     patience: int = Field(20, ge=1)
     """The run stops after this many steps in a row without any difference in reward: they give nothing to learn from.
 
@@ -305,7 +327,7 @@ def completed(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved experiment, possibly written by an earlier release; sections added since then have their defaults."""
     absent: dict[str, Any] = {kind.section: [] if kind.many else None for kind in of_phase() if not kind.required}
     absent |= {kind.section: Use(use=kind.default).model_dump(mode="json") for kind in of_phase() if kind.default}
-    absent["completions"] = Completions().model_dump(mode="json")
+    absent |= {"completions": Completions().model_dump(mode="json"), "epochs": None, "stop": None}
     phases = resolved.get("phases")
     whole = isinstance(phases, list) and all(isinstance(phase, Mapping) for phase in phases)
     return {"data": {}, "folder": "", **resolved, "phases": [{**absent, **phase} for phase in phases or ()]} if whole else dict(resolved)

@@ -73,10 +73,11 @@ def problems_of(
         kind = problem["type"]
         context = problem.get("ctx", {})
         if kind == "extra_forbidden":
-            known = _known_fields(model, loc[:-1])
+            owns = _model_at(model, loc[:-1])
+            known = {field.alias or name: field for name, field in owns.model_fields.items()} if owns else {}
             owner = shown(path[:-1]) or "an experiment"
             word = str(loc[-1])
-            meant = suggestion(word, known, _fitting(word, known, value))
+            meant = suggestion(word, known, _fitting(word, known, value), getattr(owns, "synonyms", {}))
             has = f"; it has: {', '.join(sorted(known))}" if known else ""
             text = f"{owner} has no option '{shorten(word)}'{meant or has}"
         elif kind == "missing":
@@ -151,8 +152,8 @@ def _fits(field: FieldInfo, value: Any) -> bool:
     return True
 
 
-def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> dict[str, FieldInfo]:
-    """The fields, by name, of the model that contains a location."""
+def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model whose fields are at a location; None if there is none."""
     current: Any = model
     key = False
     for part in loc:
@@ -162,11 +163,9 @@ def _known_fields(model: type[BaseModel], loc: Sequence[str | int]) -> dict[str,
         fields = current.model_fields if isinstance(current, type) and issubclass(current, BaseModel) else {}
         field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
         if field is None:
-            return {}
+            return None
         current, key = _model_in(field.annotation), get_origin(field.annotation) is dict
-    if not (isinstance(current, type) and issubclass(current, BaseModel)):
-        return {}
-    return {field.alias or name: field for name, field in current.model_fields.items()}
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
 def _model_in(annotation: Any) -> Any:

@@ -114,6 +114,15 @@ class Component(Generic[ConfigT]):
         """
         return None
 
+    def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int] | None:
+        """Rollouts that read a dataset: how many rows one pass over it has, and how many of these a step takes.
+
+        For a phase that says `epochs` instead of `steps`. records: all rows of the data name in the config, those that `setup` will
+        leave out included. None, as by default, for a rollout without passes; such a phase is then refused. It must use
+        `self.config`, `ctx` and `records` alone.
+        """
+        return None
+
     def check_row(self, record: Record, where: str) -> None:
         """Rewards: check that a row which the rollout reads has the columns that the reward reads; by default nothing.
 

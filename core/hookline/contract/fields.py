@@ -244,6 +244,9 @@ class Config(Strict):
 
     model_config = ConfigDict(populate_by_name=False, allow_inf_nan=False)
 
+    synonyms: ClassVar[Mapping[str, str]] = {}
+    """Words that users may bring for an option, each with its name here: `{"coef": "beta"}`. An error then names the option."""
+
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 

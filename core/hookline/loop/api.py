@@ -203,7 +203,7 @@ def complete(run: Run, planned: Plan) -> str:
     if not run.resumed or any(run.finished(phase.name, phase.steps) is None for phase in phases):
         return ""
     rows = run.directory / "metrics.jsonl"
-    steps = sum(phase.steps for phase in phases)
+    steps = sum(int((run.finished(phase.name) or {}).get("steps", phase.steps)) for phase in phases)
     return (
         f"already complete: {steps} steps in {len(phases)} phase{'s' if len(phases) > 1 else ''}; "
         f"the model is in {run.phase_folder(phases[-1].name)}, rows in {rows}"

@@ -102,7 +102,7 @@ class Checkpoint:
         if worth > phase.counters.best:
             phase.counters.best = worth
             self.run.world.main(lambda: self._write_best({"step": phase.scope.step, best.figure: value}), "a save")
-        elif phase.scope.step == phase.spec.steps and phase.counters.best == -math.inf:
+        elif phase.ended and phase.counters.best == -math.inf:
             self.run.notice(
                 f"save.best: '{best.figure}' was never a number in phase '{self.name}', so nothing was kept"
             )
@@ -137,6 +137,7 @@ class Checkpoint:
             "phase": self.name,
             "steps": phase.scope.step,
             "planned": phase.spec.steps,
+            "stopped": phase.counters.stopped,
             "rows": len(run.rows()),
             "written": run.ledger.written(),
             "samples": phase.scope.samples,

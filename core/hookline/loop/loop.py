@@ -13,7 +13,7 @@ import torch
 from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.metrics import figure_name
 from hookline.errors import Stopped
-from hookline.loop import beginning, completions, guards
+from hookline.loop import beginning, completions, guards, stopping_early
 from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
 from hookline.loop.collecting import events
@@ -89,13 +89,15 @@ class PhaseLoop:
         if scope.step == 0 and self.evaluators:
             self._compare_rows()
             self._evaluate(at_start=True)
-            session.commit_row(name, 0, *metrics.collect())
+            figures, timings = metrics.collect()
+            stopping_early.watch(self.phase, figures)
+            session.commit_row(name, 0, figures, timings)
         with self.session.world.stepping():
             self._steps(stopping)
         if said := nothing_to_train(self.planned, self._figures()):
             session.run.notice(said)
         elif self.planned.feedback and not self.phase.counters.collected:
-            session.run.notice(f"phase '{name}' collected no judgement in {self.spec.steps} steps")
+            session.run.notice(f"phase '{name}' collected no judgement in {scope.step} steps")
         self.checkpoint.finish(self.planned is session.plan.phases[-1])
         asked = int(session.world.max(stopping.code, "the signals"))
         if asked and self.planned is not session.plan.phases[-1]:
@@ -104,7 +106,7 @@ class PhaseLoop:
     def _steps(self, stopping: Stopping) -> None:
         """Take the phase's steps, each with its row and what is due after it."""
         scope, metrics, session, name = self.phase.scope, self.phase.metrics, self.session, self.spec.name
-        while scope.step < self.spec.steps:
+        while not self.phase.ended:
             stopping.in_step = True
             began = time.perf_counter()
             try:
@@ -115,12 +117,15 @@ class PhaseLoop:
             metrics.add("tokens_per_second", tokens / max(time.perf_counter() - began, 1e-9))
             self._evaluate()
             figures, timings = metrics.collect()
+            if stopping_early.watch(self.phase, figures):
+                self._evaluate(rest=True)
+                figures, timings = (a | b for a, b in zip((figures, timings), metrics.collect()))
             session.commit_row(name, scope.step, figures, timings)
             self._learned()
             self.checkpoint.keep_best(figures)
             asked = int(session.world.max(stopping.code, "the signals"))
-            stop = asked if scope.step < self.spec.steps else 0
-            if stop or (scope.step % self.spec.save.every == 0 and scope.step < self.spec.steps):
+            stop = asked if not self.phase.ended else 0
+            if stop or (scope.step % self.spec.save.every == 0 and not self.phase.ended):
                 self.checkpoint.save()
             stopping.in_step = False
             if stop:
@@ -136,7 +141,7 @@ class PhaseLoop:
         found = self.session.world.gather(self.ctx.failed, "the failures of services")
         counters.failed = counters.failed or next(filter(None, found), "")
         self.session.run.share_notices()
-        if step < min(self.spec.patience, self.spec.steps):
+        if step < self.spec.patience and not self.phase.ended:
             return
         if trainer and not trainer.learned:
             raise nothing_learned(self.planned, self._figures(), counters.failed)
@@ -234,10 +239,12 @@ class PhaseLoop:
         check_batch(scored, f"the sum of rewards, {weighed}")
         return scored
 
-    def _evaluate(self, at_start: bool = False) -> None:
+    def _evaluate(self, at_start: bool = False, rest: bool = False) -> None:
+        """at_start: before the first step. rest: those that are not due after this step, which turned out to be the last."""
         for evaluator in self.evaluators:
             every, step = evaluator.spec.every, self.phase.scope.step
-            if at_start or step == self.spec.steps or (every and step % every == 0):
+            due = step == self.spec.steps or bool(every and step % every == 0)
+            if at_start or due is not rest:
                 with _timed(self.phase.metrics, f"evaluate-{evaluator.spec.name}"):
                     figures, samples = evaluator.run(self.ctx)
                 for name, value in figures.items():

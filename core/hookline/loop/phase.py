@@ -53,6 +53,12 @@ class Counters:
     """The best value so far of the figure that `save.best` names; larger is better."""
     collected: int = 0
     """Judgements written into the phase's data."""
+    watched: float = -math.inf
+    """The best value so far of the figure that `stop` names; larger is better."""
+    worse: int = 0
+    """How often in a row that figure has come without being better."""
+    stopped: str = ""
+    """Why the phase ended before its last step; empty if it did not."""
     failed: str = ""
     """The first failure of a service that a component asked; empty if there was none."""
 
@@ -159,6 +165,11 @@ class Phase:
         with tempfile.TemporaryDirectory() as trial:  # a state that cannot be saved fails now, not at the first save
             self.save_components(Path(trial), self.component_states())
 
+    @property
+    def ended(self) -> bool:
+        """Whether the phase has taken its last step."""
+        return bool(self.counters.stopped) or self.scope.step >= self.spec.steps
+
     def begin_step(self) -> None:
         """Forget everything about the last step's rows."""
         self.stats.clear()
@@ -223,7 +234,8 @@ class Phase:
         mine = policy.tensors()  # an update that is no longer installed has not made its heads
         kept = {key: value for key, value in tensors.items() if key in mine or not key.startswith("heads.")}
         policy.load_tensors(kept, str(folder))
-        self.scope.step = self.spec.steps
+        manifest = self.session.run.finished(self.spec.name) or {}
+        self.scope.step = int(manifest.get("steps", self.spec.steps))
 
     def close(self) -> None:
         """Close every component whose setup began, the last one first. Errors of a component become notices."""

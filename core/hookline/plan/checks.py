@@ -183,26 +183,31 @@ def evaluations_say_one_source(plan: Plan) -> Iterator[Problem]:
                 yield Problem((*at, "evaluate", i, "prompts"), text)
 
 
-def best_is_logged(plan: Plan) -> Iterator[Problem]:
-    """`save.best` names a figure that an evaluation gives, or that a component declares for the steps themselves."""
+def figures_are_logged(plan: Plan) -> Iterator[Problem]:
+    """`save.best` and `stop` name a figure that an evaluation gives, or that a component declares for the steps themselves."""
     for phase in plan.phases:
-        best = phase.spec.save.best.figure if phase.spec.save.best else ""
-        at = (*phase.at, "save", "best")
-        if best.startswith("eval/"):
-            names = [figure_name(e.spec.name, figure) for e in phase.evaluations for figure in e.figures]
-            whole = all(len(e.rewards) == len(e.spec.reward) for e in phase.evaluations)
-            if best not in names and whole and len(phase.evaluations) == len(phase.spec.evaluate):
-                yield Problem(
-                    at,
-                    f"save.best: no evaluation of phase '{phase.spec.name}' gives '{best}'{nearest(best, names)}; "
-                    f"there are: {', '.join(names) or 'none'}",
-                )
-        elif best and phase.complete and not _logs(phase, best):
+        for place, said in ((("save", "best"), phase.spec.save.best), (("stop",), phase.spec.stop)):
+            if said:
+                yield from _figure_is_logged(phase, said.figure, place)
+
+
+def _figure_is_logged(phase: PlannedPhase, best: str, place: Place) -> Iterator[Problem]:
+    at, key = (*phase.at, *place), ".".join(map(str, place))
+    if best.startswith("eval/"):
+        names = [figure_name(e.spec.name, figure) for e in phase.evaluations for figure in e.figures]
+        whole = all(len(e.rewards) == len(e.spec.reward) for e in phase.evaluations)
+        if best not in names and whole and len(phase.evaluations) == len(phase.spec.evaluate):
             yield Problem(
                 at,
-                f"save.best: nothing in phase '{phase.spec.name}' logs '{best}'{nearest(best, _step_figures(phase))}; "
-                "name a figure of an evaluation (eval/NAME) or of the steps (reward, kl, …)",
+                f"{key}: no evaluation of phase '{phase.spec.name}' gives '{best}'{nearest(best, names)}; "
+                f"there are: {', '.join(names) or 'none'}",
             )
+    elif best and phase.complete and not _logs(phase, best):
+        yield Problem(
+            at,
+            f"{key}: nothing in phase '{phase.spec.name}' logs '{best}'{nearest(best, _step_figures(phase))}; "
+            "name a figure of an evaluation (eval/NAME) or of the steps (reward, kl, …)",
+        )
 
 
 def _logs(phase: PlannedPhase, figure: str) -> bool:
@@ -353,7 +358,7 @@ LAWS: tuple[Law, ...] = (
     names_differ,
     kept_files_differ_in_name,
     evaluations_say_one_source,
-    best_is_logged,
+    figures_are_logged,
     phases_start_from_earlier_ones,
     adapters_go_on,
     data_exists,

@@ -56,6 +56,8 @@ class PlannedPhase:
     """The phase's place in the experiment."""
     before: tuple[str, ...] = ()
     """The names of the phases that run before it."""
+    length: str = ""
+    """How its steps were counted, if it says `epochs`."""
     rates: str = ""
     """The learning rate of its update, and why it is that."""
 

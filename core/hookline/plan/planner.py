@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,11 +22,13 @@ from hookline.contract.fields import Use, marked
 from hookline.contract.kinds import KINDS, of_phase
 from hookline.contract.model import Adapter, Architecture, Head
 from hookline.data.names import is_task, other_split
-from hookline.errors import PluginError
+from hookline.data.sources import Catalogue
+from hookline.errors import DataError, ExperimentError, PluginError
 from hookline.plan.checks import LAWS
+from hookline.plan.passes import in_steps
 from hookline.plan.plan import Place, Plan, PlannedEvaluation, PlannedPhase
 from hookline.plan.rates import Rates, rates_of
-from hookline.plan.slots import Planner
+from hookline.plan.slots import Planner, Problem
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.registry.slot import Slot
@@ -60,6 +63,8 @@ def make_plan(
     for index, spec in enumerate(experiment.phases):
         rates = rates_of(experiment, spec, begun if ended is None else experiment.resolved())
         planned = _plan_phase(planner, experiment, spec, ("phases", index), phases, rates)
+        if planned and ended is None:
+            planned = _counted(planner, experiment, planned, begun)
         if planned:
             phases.append(planned)
     trackers = [planner.slot("tracker", use, ("trackers", i)) for i, use in enumerate(experiment.trackers)]
@@ -143,8 +148,25 @@ def _plan_phase(
         adapter_slot,
         at,
         tuple(phase.spec.name for phase in before),
-        said,
+        rates=said,
     )
+
+
+def _counted(
+    planner: Planner, experiment: Experiment, phase: PlannedPhase, begun: Mapping[str, Any] | None
+) -> PlannedPhase:
+    """The phase with as many steps as its epochs are."""
+    steps, said = phase.spec.steps or 1, ""
+    try:
+        if phase.of("rollout"):
+            catalogue = Catalogue(planner.loose, experiment.data, experiment.folder)
+            steps, said = in_steps(experiment, phase.spec, phase.rollout, catalogue, begun)
+    except ExperimentError as err:
+        planner.say(Problem((*phase.at, "epochs"), err))
+    except (DataError, PluginError) as err:
+        key = next(iter(marked(phase.rollout.config, "data")), "")
+        planner.say(Problem((*phase.rollout.path, key), err))
+    return replace(phase, spec=phase.spec.model_copy(update={"steps": steps}), length=said)
 
 
 def _start(model: ModelSpec, before: Sequence[PlannedPhase]) -> str | None:

@@ -101,7 +101,10 @@ def seconds_left(
     slower = sum(a.step * a.steps for a, _ in both) / sum(b.step * a.steps for a, b in both) if both else 1.0
     cost = _Cost(seen, now)
     left = {}
-    for phase in table:
+    for place, phase in enumerate(table):
+        if any(later.name in now for later in table[place + 1 :]):  # it has ended, possibly before its last step
+            left[phase.name] = 0.0
+            continue
         here, before = now.get(phase.name, Pace()), then.get(phase.name, Pace())
         if here.steps:
             step = here.step

@@ -31,9 +31,10 @@ __all__ = ["Surroundings", "experiment_changes", "experiment_hash"]
 VERSIONS = ("hookline", "torch", "transformers", "tokenizers", "peft", "python")
 MACHINE = ("machine", "processor", "arithmetic", "device", "processes", "threads", "kernels")
 FREE_TO_CHANGE = re.compile(
-    r"^(trackers|plugins|device|folder)\b|^phases\.\d+\.(save|completions)\b|^phases\..*\.options\.budget\b"
+    r"^(trackers|plugins|device|folder)\b|^phases\.\d+\.(save|completions|epochs)\b|^phases\..*\.options\.budget\b"
 )
-"""What a run may go on with changed. A component's `budget` says when asking ends, and changes no answer."""
+"""What a run may go on with changed. A component's `budget` says when asking ends, and changes no answer; `epochs` are
+counted in `steps`, which may be raised."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def model_card(run: Run, plan: Plan, chosen: PlannedPhase) -> str:
     lines += ["| phase | method | steps | rows from |", "|---|---|---|---|"]
     for phase in phases:
         method, rows = (", ".join(use.instance for use in phase.spec.uses(kind)) for kind in ("update", "rollout"))
-        lines.append(f"| {phase.spec.name} | {method or 'none'} | {phase.spec.steps} | {rows} |")
+        steps = (run.finished(phase.spec.name) or {}).get("steps", phase.spec.steps)
+        lines.append(f"| {phase.spec.name} | {method or 'none'} | {steps} | {rows} |")
     data = run.about.get("data", {})
     if data:
         lines += ["", "| data | rows | sha256 |", "|---|---|---|"]

@@ -240,7 +240,7 @@ def _notes(entries: Sequence[Entry], groups: Sequence[Group], measure: Measure) 
         notes.append(
             f"{figure.metric} is a figure of the last step's training rows; an evaluation is a better comparison"
         )
-    steps = {entry.phase(figure.phase)["steps"] for entry in entries}  # type: ignore[index]
+    steps = {entry.steps(figure.phase) for entry in entries}
     if len(steps) > 1:
         notes.append(
             f"phase '{figure.phase}' has {min(steps)} to {max(steps)} steps; each run is compared at its own end"

@@ -72,7 +72,7 @@ def _finished(entries: Sequence[Entry], phase: str) -> None:
     behind = [e for e in entries if not (e.run.phase_folder(phase) / "manifest.json").is_file()]
     if behind:
         rows = behind[0].rows(phase)
-        step = f"step {rows[-1]['step']} of {behind[0].phase(phase)['steps']}" if rows else "no step yet"  # type: ignore[index]
+        step = f"step {rows[-1]['step']} of {behind[0].steps(phase)}" if rows else "no step yet"
         more = f"; {len(behind) - 1} more have not either" if len(behind) > 1 else ""
         raise CheckpointError(
             f"{behind[0].where} has not finished phase '{phase}' ({step}){more}",
@@ -83,7 +83,7 @@ def _finished(entries: Sequence[Entry], phase: str) -> None:
 def final_row(entry: Entry, phase: str) -> Json:
     """The row of a finished phase's last step."""
     rows = entry.rows(phase)
-    if not rows or rows[-1]["step"] != entry.phase(phase)["steps"]:  # type: ignore[index]
+    if not rows or rows[-1]["step"] != entry.steps(phase):
         raise CheckpointError(f"{entry.where}/metrics.jsonl lacks the last step of phase '{phase}'", "restore the file")
     return rows[-1]
 

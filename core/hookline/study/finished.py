@@ -94,7 +94,7 @@ def _evaluate_folder(
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = Path(model.directory if isinstance(model, Run) else model)
         folder = export(path, place / "model") if Run.is_one(expanded(path)) else path
-        alone = {**values, "model": {"path": str(folder)}, "phases": [{**kept, "steps": 1}], "trackers": []}
+        alone = {**values, "model": {"path": str(folder)}, "phases": [{**kept, "steps": 1, "epochs": None}], "trackers": []}
         alone.pop("tokenizer", None)
         alone.pop("matrix", None)
         planned = plan(alone)
@@ -217,7 +217,7 @@ def ended(
         raise CheckpointError(
             f"phase '{name}' kept no best weights", "set save.best in the experiment, or leave out --best"
         )
-    step = int(folders.verify(source)["step"]) if best else chosen.spec.steps
+    step = int(folders.verify(source)["step"]) if best else int((run.finished(name) or {}).get("steps", chosen.spec.steps))
     role = load.load_role(
         "policy",
         source / "model",

@@ -13,6 +13,7 @@ from typing import Any
 from hookline.config.uses import normal_form
 from hookline.contract.fields import instance_name
 from hookline.errors import CheckpointError, ExperimentError
+from hookline.runs.directory import json_of
 from hookline.runs.run import Run
 from hookline.storage.paths import expanded
 
@@ -44,6 +45,12 @@ class Entry:
 
     def phase(self, name: str) -> Json | None:
         return next((phase for phase in self.experiment["phases"] if phase["name"] == name), None)
+
+    def steps(self, phase: str) -> int:
+        """The steps that a phase has taken if it has ended, else those that it is to take."""
+        manifest = self.run.phase_folder(phase) / "manifest.json"
+        said: Json = json_of(manifest) if manifest.is_file() else {}
+        return int(said["steps"] if "steps" in said else (self.phase(phase) or {"steps": 0})["steps"])
 
     def rows(self, phase: str) -> list[Json]:
         return [row for row in self.run.rows() if row["phase"] == phase]

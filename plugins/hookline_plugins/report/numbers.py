@@ -76,8 +76,8 @@ def _phase(
     figure = (spec["save"]["best"] or {}).get("figure")
     return {
         "name": name,
-        "steps": spec["steps"],
-        "does": words.sentence(experiment, name),
+        "steps": manifest.get("steps", spec["steps"]),
+        "does": " ".join(filter(None, (words.sentence(experiment, name), _stopped(manifest)))),
         "chain": words.chain(spec),
         "starts_from": words.start_of(experiment, name),
         "kl_target": next(
@@ -312,6 +312,12 @@ def _words(run: Run, rows: Sequence[Json]) -> dict[str, Json]:
             formula = metric.formula if metric else ""
             found[name] = {"formula": formula, "unit": metric.unit if metric else ""}
     return dict(sorted(found.items()))
+
+
+def _stopped(manifest: Json) -> str:
+    """Why a phase ended before its last step, as a sentence; empty if it did not."""
+    said = manifest.get("stopped") or ""
+    return f"{said[:1].upper()}{said[1:]}." if said else ""
 
 
 def _read(run: Run, path: str) -> Json:

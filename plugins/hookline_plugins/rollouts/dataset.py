@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -61,6 +62,9 @@ class Dataset(Component):
             ctx.run.notice(
                 f"{source.name}: {empty} of {len(self.rows)} rows have an empty completion; they teach only to end at once"
             )
+
+    def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
+        return len(records), self.config.rows
 
     def read_row(self, ctx: Encoder, record: Record, where: str, longest: int | None = None) -> Encoded:
         c = self.config

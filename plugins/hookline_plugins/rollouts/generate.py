@@ -75,6 +75,9 @@ class Generate(Component):
         self.prompt = source.made(lambda record, where: self.read_row(ctx, record, where, room))
         self.prompts = fitting(ctx, source, self.prompt, room, "prompts")
 
+    def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
+        return len(records), self.config.rows
+
     def read_row(self, ctx: Encoder, record: Record, where: str, room: int | None = None) -> Encoded:
         c, longest = self.config, room or self.config.longest
         new = c.max_new_tokens if longest else 0

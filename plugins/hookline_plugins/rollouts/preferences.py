@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from hookline import (
     Event,
     Overlong,
     PhaseName,
+    Record,
     Rollout,
     hookimpl,
 )
@@ -101,6 +103,9 @@ class Preferences(Component):
             return True
         tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
         return tenth is (self.config.split == "heldout")
+
+    def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
+        return sum(map(self._wanted, records)), self.config.rows
 
     def read_row(self, ctx: Encoder, record: Any, where: str, longest: int | None = None) -> list[Encoded]:
         """The answers that are compared, best first; none if the judgement does not put one before another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from itertools import islice
 
 from pydantic import Field
@@ -47,6 +48,13 @@ class Text(Component):
                 "lower `length`",
             )
         del self.stream[self.blocks * length + 1 :]
+
+    def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
+        texts = iter([text for record in records if isinstance(text := record.get("text"), str) and text])
+        tokens = 0
+        while some := list(islice(texts, 1000)):
+            tokens += sum(len(ids) + 1 for ids in ctx.tokenizer.encode_many(some))
+        return tokens // self.config.length, self.config.rows
 
     def read_row(self, ctx: Encoder, record: Record, where: str) -> list[int] | None:
         text = record.get("text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -42,6 +43,9 @@ class Transcripts(Component):
         longest = ctx.role_named("policy").context
         self.row = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
         self.rows = fitting(ctx, source, self.row, longest, "episodes")
+
+    def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
+        return len(records), self.config.rows
 
     def read_row(self, ctx: Encoder, record: Record, where: str, longest: int | None = None) -> Encoded:
         turns = record.get("turns")

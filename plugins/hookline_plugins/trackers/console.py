@@ -46,6 +46,7 @@ class Console(Component):
         self.began = time.monotonic()
         self.phase_began = self.began
         self.steps = self.first_step = 0
+        self.phase = ""  # the one whose last row has not come yet
         self.next_line = 0.0
         self.evaluation_lines = 0
         self.waiting: list[str] = []
@@ -65,6 +66,8 @@ class Console(Component):
 
     @hookimpl
     def hookline_phase_started(self, run: Run, phase: str, steps: int, done: int) -> None:
+        self._close(run)
+        self.phase = phase
         spec = next(spec for spec in run.experiment["phases"] if spec["name"] == phase)
         self.steps, self.next_line, self.evaluation_lines, self.waiting = steps, 0.0, 0, []
         self.phase_began = time.monotonic()
@@ -100,6 +103,8 @@ class Console(Component):
 
     @hookimpl(trylast=True)
     def hookline_run_finished(self, run: Run, status: str) -> None:
+        if status == "finished":
+            self._close(run)
         self.screen.end()
         took = words.duration(time.monotonic() - self.began)
         rows = run.rows()
@@ -200,7 +205,13 @@ class Console(Component):
                     "yellow",
                 )
 
+    def _close(self, run: Run) -> None:
+        """Say that the phase so far is done, if its last row was not known to be the last, because the phase ended early."""
+        if self.phase:
+            self._phase_done(run, self.phase)
+
     def _phase_done(self, run: Run, phase: str) -> None:
+        self.phase = ""
         self.screen.end()
         took = words.duration(time.monotonic() - self.phase_began)
         said = self.first_and_last(run.rows(), phase, training=True)

@@ -20,7 +20,7 @@ Healthy: `kl` grows from 0 and levels off; if it stays below 0, the rows were no
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -45,6 +45,10 @@ class KLPenalty(Component):
     )
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "kl_target": "target", "target_kl": "target", "adap_kl_ctrl": "target", "kl_penalty": "estimator", "kl_estimator": "estimator",
+        }  # fmt: skip
+
         beta: float = Field(0.1, ge=0)
         """Price of each nat, or its initial value with `target`. Large keeps the policy near the reference."""
         estimator: Literal["k1", "k2", "k3"] = "k1"
