@@ -77,7 +77,7 @@ def test_a_kill_around_the_decision_changes_nothing(where: str, plugin: str, tmp
             raise KeyboardInterrupt
         return found
 
-    def never(self: Checkpoint) -> None:
+    def never(self: Checkpoint, *_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
