@@ -37,7 +37,7 @@ TESTS = {
     "training": [
         "peers/*",
         "core/test_engine", "core/test_likelihoods", "core/test_master_copies", "core/test_muon", "core/test_packing", "core/test_schedule",
-        "core/test_state",
+        "core/test_sizes_page", "core/test_state",
     ],
     "plan": ["core/test_rates", "core/test_epochs", "badinput/test_combinations", "badinput/test_config*"],
     "models": [
