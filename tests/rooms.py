@@ -23,7 +23,10 @@ BUDGET = {
 
 TESTS = {
     # rooms of core/hookline
-    "cli": ["core/test_commands", "core/test_examples", "core/test_experiments_page", "badinput/test_strangers"],
+    "cli": [
+        "core/test_coming_from_page", "core/test_commands", "core/test_examples", "core/test_experiments_page",
+        "badinput/test_strangers",
+    ],
     "testing": ["kit/*", "processes/test_same_steps", "core/test_open_phase", "kernels/test_bench"],
     "study": ["compare/*", "real/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
     "loop": [

@@ -34,7 +34,7 @@ MEANINGS = {
     Ours("weight_decay", "an update"): "wd",
     Ours("optimizer", "an update"): "optim optimiser optimizer_type",
     Ours("epochs", "an update", "passes over the rows of one step"): "num_iterations ppo_epochs num_ppo_epochs",
-    Ours("minibatches", "an update", "their number, not their size"): "mini_batch_size ppo_mini_batch_size "
+    Ours("minibatches", "an update", "their number, not their size"): "steps_per_generation mini_batch_size ppo_mini_batch_size "
     "num_mini_batches train_global_batch_size",
     Ours("micro_tokens", "an update", "counted in tokens"): "micro_batch_size train_micro_batch_size max_tokens_per_gpu "
     "gradient_accumulation_steps ppo_micro_batch_size_per_gpu ppo_max_token_len_per_gpu",
@@ -72,7 +72,7 @@ MEANINGS = {
     Ours("chat", "the section `data`"): "apply_chat_template use_chat_template",
     Ours("prompts", "a rollout"): "dataset train_dataset dataset_name prompt_data data prompts_path",
     Ours("path", "a rollout"): "dataset train_dataset dataset_name data data_path file",
-    Ours("path", "the model"): "model_name_or_path model_name pretrained model_path base_model name model_id",
+    Ours("path", "the model"): "model_name_or_path model_name pretrained pretrain model_path base_model name model_id",
     Ours("adapter", "the model"): "lora peft peft_config use_peft lora_config",
     Ours("rank", "an adapter"): "lora_r r lora_rank",
     Ours("alpha", "an adapter"): "lora_alpha",
