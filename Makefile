@@ -47,11 +47,12 @@ fix: $(READY)
 docs: $(READY)
 	@$(BIN)/python docs/make_api.py
 
-# tests/peers/trl.json: TRL's losses on a folder and rows of ours, from an environment of its own; `make test` compares ours with them.
+# tests/peers/trl*.json: TRL's losses on a folder and rows of ours, from an environment of its own; `make test` compares ours with them.
 test-peers: $(READY)
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/pip install -q torch==2.13.0 transformers==5.23.0 trl==1.16.0
 	@mkdir -p build/peers && HF_HUB_OFFLINE=1 .venv-peers/bin/python tests/peers/trl_losses.py build/peers tests/peers/trl.json
+	@HF_HUB_OFFLINE=1 .venv-peers/bin/python tests/peers/trl_policy.py build/peers tests/peers/trl_policy.json
 	@$(BIN)/python -m pytest tests/peers
 
 # Six shapes of model folders × the experiments of examples/real, run in full, exported, read back and asked. About five minutes.
