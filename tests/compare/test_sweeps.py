@@ -217,8 +217,10 @@ def test_a_finished_sweep_is_left_alone_and_may_grow(
     assert main([*arguments, "--seeds", "3"]) == 0
     assert "3 runs, 3 finished already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in slow_again.glob("*/metrics.jsonl")} == before
-    assert main([*arguments, "--seeds", "2", "phases.rl.steps=9"]) == 4
-    assert "holds a run of another experiment: phases.rl.steps was 8, is 9" in capsys.readouterr().err
+    assert main([*arguments, "--seeds", "2", "phases.rl.rollout.max_new_tokens=5"]) == 4
+    said = capsys.readouterr().err
+    assert "holds a run of another experiment: phases.rl.rollout" in said
+    assert "is 5" in said
 
 
 def test_members_share_a_group(slow_and_fast: Path, slow_again: Path) -> None:

@@ -207,10 +207,10 @@ def test_an_interrupted_reproduction_goes_on(run: Path, monkeypatch: pytest.Monk
 
     finish = Checkpoint.finish
 
-    def interrupted(self: Checkpoint) -> None:
+    def interrupted(self: Checkpoint, *end: Any) -> None:
         if self.name == "rl":
             raise KeyboardInterrupt
-        finish(self)
+        finish(self, *end)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "finish", interrupted)
