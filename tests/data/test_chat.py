@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -377,3 +378,60 @@ def test_turns_that_a_row_marks_are_not_learned_and_calls_that_nobody_writes_are
     made.chat = replace(made.chat, text=plain)  # type: ignore[type-var]
     with pytest.raises(DataError, match="leaves out the `tool_calls` of message 2"):
         encode(made, {"messages": [ask, call]})
+
+
+def test_options_of_any_name_are_the_templates_or_refused_by_a_sentence(shelf: Path) -> None:
+    made = having(shelf, TOOLS)
+    for name in ("start", "where", "messages", "learn", "since", "ended", 5):
+        for answer in (None, "completion"):
+            with pytest.raises(DataError, match=rf"row 7: the experiment's chat_template .*has no option '{name}'"):
+                encode(made, {"messages": TALK, "chat_template_kwargs": {name: 1}}, where="row 7", answer=answer)
+    reads = having(shelf, "{% if start %}<|im_start|>{% endif %}" + TOOLS)
+    asked: dict[str, Any] = {"prompt": TALK[:1], "completion": TALK[1:2]}
+    assert seen(reads, {**asked, "chat_template_kwargs": {"start": 1}}).startswith("<|im_start|><|im_start|>user")
+
+
+def test_an_answer_of_messages_needs_no_prompt(shelf: Path) -> None:
+    made = having(shelf, TOOLS)
+    assert seen(made, {"completion": TALK[1:2]}) == "<|im_start|>assistant\n[read it<|im_end|>]"
+    assert "tools: 1" in seen(made, {"completion": TALK[:2], "tools": [{"name": "ls"}]})
+
+
+def test_a_turn_that_a_template_does_not_write_is_refused(shelf: Path) -> None:
+    made = having(shelf, "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ m.content }}{% endif %}{% endfor %}")
+    with pytest.raises(DataError, match=r"row 7: the experiment's chat_template .*writes nothing for message 2"):
+        encode(made, {"messages": TALK[:2]}, where="row 7")
+
+
+def test_a_row_whose_turns_all_have_no_weight_is_named_as_such(shelf: Path) -> None:
+    turns = [{**turn, "weight": 0} for turn in TALK]
+    with pytest.raises(DataError, match="row 7 says of every turn of its assistant that it is not learned: `weight: 0`"):
+        encode(having(shelf, TOOLS), {"messages": turns}, where="row 7")
+
+
+def test_a_mark_that_cuts_a_token_does_not_decide(shelf: Path) -> None:
+    cut = MARKED.replace("{% generation %}{{ m.content }}", "{{ m.content[:1] }}{% generation %}{{ m.content[1:] }}")
+    made = having(shelf, cut)
+    assert made.chat is not None
+    text, marks = made.chat.render(TALK[:2], "row 7")
+    assert len(marks) == 1
+    assert made.chat._marked(*made.chat.encode(text), marks) is None, "`re` is one token"
+    assert seen(made, {"messages": TALK[:2]}).endswith("[read it<|im_end|>]"), "found by rendering the turn"
+
+
+def test_marks_of_a_long_conversation_are_found_in_time(shelf: Path) -> None:
+    made, talk = having(shelf, MARKED), [USER, ANSWER] * 300
+    began = time.monotonic()
+    row = encode(made, {"messages": talk})
+    assert time.monotonic() - began < 2, "a pass over all tokens for each mark takes five seconds"
+    assert sum(row.learn or ()) == 300 * sum(encode(made, {"messages": talk[:2]}).learn or [1])
+
+
+def test_the_template_for_tools_is_made_once_and_has_the_runs_clock(shelf: Path) -> None:
+    made = Tokenizer.load(shelf / "qwen2")
+    assert made.chat is not None
+    made.chat.for_tools = "{{ strftime_now('%Y') }} {{ tools | length }}"
+    for year in (2020, 2021):
+        made.chat.clock = datetime(year, 1, 1)
+        assert made.chat.render(TALK, "row 7", {"tools": [{}]})[0] == f"{year} 1"
+    assert made.chat._of_tools is made.chat._of_tools

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hookline.errors import DataError
 
-__all__ = ["Message", "messages_of", "speaker"]
+__all__ = ["Message", "is_learned", "messages_of", "speaker", "texts_of", "with_texts"]
 
 Message = Mapping[str, Any]
 SENDERS = {
@@ -104,3 +104,27 @@ def _content(content: Any, role: str, where: str) -> Any:
                 f"{where} has a part {what}, and rows are text", "leave the row out, or write the part as text"
             )
     return found
+
+
+def is_learned(message: Message) -> bool:
+    """Whether an assistant's turn is learned: unless the row says `weight: 0` (OpenAI), `train: false` (axolotl)."""
+    return message.get("weight") not in (0, False) and message.get("train") is not False
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text within messages."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for inner in value.values() for text in texts_of(inner))
+    elif isinstance(value, Sequence):
+        yield from (text for inner in value for text in texts_of(inner))
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Messages with every text changed, except the names of roles."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: inner if key == "role" else with_texts(inner, change) for key, inner in value.items()}
+    return [with_texts(inner, change) for inner in value] if isinstance(value, Sequence) else value

@@ -8,15 +8,15 @@ through it, and the difference is that turn, as long as the tokens before it sta
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
 from hookline.contract.encoder import Learn
-from hookline.data.messages import Message
+from hookline.data.messages import Message, is_learned, texts_of, with_texts
 from hookline.errors import DataError, nearest
 from hookline.tokens.jinja import Endless, names, rendered
 
@@ -25,6 +25,7 @@ __all__ = ["ChatTemplate"]
 ALWAYS = {"messages", "add_generation_prompt", "strftime_now"}
 """Names in a template that are not options."""
 PROBE = "hookline-probe"
+NOTHING: Mapping[str, Any] = {}
 LEARN_LESS = "learn from the last turn only (learn: last), or give a template that marks turns with {% generation %}"
 BY_TURN = "make a row of each turn, or give a template that leaves earlier turns as they were"
 
@@ -64,15 +65,19 @@ class ChatTemplate:
     """The time that the template sees, the same for a whole run; None: now."""
 
     def render(
-        self, messages: Sequence[Message], where: str, start: bool = False, **options: Any
+        self, messages: Sequence[Message], where: str, options: Mapping[str, Any] = NOTHING, start: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
-        """A conversation as text, and the places that the template marks as an assistant's. start: begin the next answer."""
-        tools = options.pop("tools", None) or None
-        if tools and self.for_tools and self.text != self.for_tools:
-            return replace(self, text=self.for_tools).render(messages, where, start, tools=tools, **options)
-        self._check({**options, **({"tools": tools} if tools else {})}, where)
+        """A conversation as text, and the places that the template marks as an assistant's.
+
+        options: what the row passes to the template, `tools` too. start: begin the next answer.
+        """
+        if options.get("tools") and self.for_tools and self.text != self.for_tools:
+            self._of_tools.clock = self.clock
+            return self._of_tools.render(messages, where, options, start)
+        given = {name: value for name, value in options.items() if name != "tools" or value}
+        self._check(given, where)
         try:
-            return self._rendered([self._as_read(message) for message in messages], start, tools=tools, **options)
+            return self._rendered([self._as_read(message) for message in messages], start, given)
         except Endless as err:
             raise DataError(f"{where}: {self.source} {err}", "correct its loops, or name another template") from None
         except Exception as err:
@@ -83,10 +88,15 @@ class ChatTemplate:
             ) from None
 
     def _rendered(
-        self, messages: Sequence[Message], start: bool, tools: Any = None, documents: Any = None, **options: Any
+        self, messages: Sequence[Message], start: bool, options: Mapping[str, Any] = NOTHING
     ) -> tuple[str, list[tuple[int, int]]]:
-        given = {"messages": messages, "tools": tools, "documents": documents, "add_generation_prompt": start}
+        given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": start}
         return rendered(self.text, self.clock, {**given, **self.special, **options})
+
+    @cached_property
+    def _of_tools(self) -> ChatTemplate:
+        """The template for conversations with tools."""
+        return replace(self, text=self.for_tools)
 
     def _as_read(self, message: Message) -> Message:
         """A message with its text as the template reads it: as text, or in parts. Parts that become text are lines."""
@@ -113,24 +123,34 @@ class ChatTemplate:
 
         return shows(PROBE), shows([{"type": "text", "text": PROBE}])
 
-    def prompt(self, messages: Sequence[Message], where: str, **options: Any) -> list[int]:
+    def prompt(self, messages: Sequence[Message], where: str, options: Mapping[str, Any] = NOTHING) -> list[int]:
         """The token ids of a conversation to which the model answers next."""
-        return self.encode(self.render(messages, where, start=True, **options)[0])[0]
+        return self.encode(self.render(messages, where, options, start=True)[0])[0]
 
     def turns(
-        self, messages: Sequence[Message], where: str, learn: Learn = "all", since: int = 0, **options: Any
+        self,
+        messages: Sequence[Message],
+        where: str,
+        options: Mapping[str, Any] = NOTHING,
+        learn: Learn = "all",
+        since: int = 0,
     ) -> tuple[list[int], list[bool]]:
         """The token ids of a conversation, and which of them an assistant chose: what it says, and one token that ends it.
 
         since: the first message from which on turns are learned. Raises DataError if the template does not allow to tell.
         """
-        text, marks = self.render(messages, where, **options)
+        text, marks = self.render(messages, where, options)
         ids, places = self.encode(text)
         whole = _Whole(text, ids, places)
         every = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
-        asked = [turn for turn in every if turn >= since and _is_learned(messages[turn])][-1 if learn == "last" else 0 :]
+        asked = [turn for turn in every if turn >= since and is_learned(messages[turn])][-1 if learn == "last" else 0 :]
         if not asked:
             speakers = ", ".join(dict.fromkeys(str(message["role"]) for message in messages))
+            if any(turn >= since for turn in every):
+                raise DataError(
+                    f"{where} says of every turn of its assistant that it is not learned: `weight: 0` or `train: false`",
+                    "leave the row out, or give one of the turns a weight",
+                )
             raise DataError(
                 f"{where} has no message of an assistant to learn from; who speaks: {speakers}",
                 "leave the row out, or say who the assistant is: `roles` in docs/data.md",
@@ -153,17 +173,27 @@ class ChatTemplate:
                     f"{where}: {self.source} leaves out the `tool_calls` of message {turn + 1}, so there is nothing to learn",
                     "give a template that writes calls, or write the call as text",
                 )
+            if end == start:
+                raise DataError(
+                    f"{where}: {self.source} writes nothing for message {turn + 1}, so there is nothing to learn",
+                    "give a template that writes what an assistant says, or leave the row out",
+                )
             chosen[start:end] = [True] * (end - start)
         return ids, chosen
 
     def finished(
-        self, messages: Sequence[Message], where: str, as_text: Callable[[str], Sequence[int]], whole: bool, **options: Any
+        self,
+        messages: Sequence[Message],
+        where: str,
+        as_text: Callable[[str], Sequence[int]],
+        whole: bool,
+        options: Mapping[str, Any] = NOTHING,
     ) -> list[int]:
         """The token ids of a conversation after which no more is said; without `whole`, up to the token that ends its last turn.
 
         What looks like a special token in a message is encoded by `as_text`, and the template's own as tokens.
         """
-        said = "".join(_texts(messages))
+        said = "".join(texts_of(messages))
         mark = next(sign for sign in map(chr, range(0xE000, 0xF8FF)) if sign not in said)
         found: list[str] = []
 
@@ -172,8 +202,8 @@ class ChatTemplate:
             return f"{mark}{len(found) - 1}{mark}"
 
         looks = self._looks_special
-        shown = _mapped(messages, lambda text: looks.sub(hidden, text)) if looks.search(said) else messages
-        text = self.render(shown, where, **options)[0]
+        shown = with_texts(messages, lambda text: looks.sub(hidden, text)) if looks.search(said) else messages
+        text = self.render(shown, where, options)[0]
         if found:
             parts = re.split(f"{mark}([0-9]+){mark}", text)
             ids = [i for n, part in enumerate(parts) for i in (as_text(found[int(part)]) if n % 2 else self.encode(part)[0])]
@@ -192,13 +222,18 @@ class ChatTemplate:
         return re.compile("|".join(map(re.escape, names)) or "(?!)")
 
     def following(
-        self, messages: Sequence[Message], turn: int, where: str, ended: bool = True, **options: Any
+        self,
+        messages: Sequence[Message],
+        turn: int,
+        where: str,
+        options: Mapping[str, Any] = NOTHING,
+        ended: bool = True,
     ) -> list[int]:
         """The ids that the messages after an assistant's turn add behind its last token, up to where it answers next.
 
         ended: whether the turn's own tokens include the one that ends it; otherwise that comes first.
         """
-        text = self.render(messages, where, start=True, **options)[0]
+        text = self.render(messages, where, options, start=True)[0]
         ids, places = self.encode(text)
         start, end = self._difference(messages, turn, _Whole(text, ids, places), where, options, BY_TURN)
         closed = end > start and (ids[end - 1] in self.ends or ids[end - 1] in self.control)
@@ -207,18 +242,18 @@ class ChatTemplate:
     def _marked(
         self, ids: Sequence[int], places: Sequence[tuple[int, int]], marks: Sequence[tuple[int, int]]
     ) -> list[tuple[int, int]] | None:
-        """The tokens of each mark; None if a mark cuts a token, or does not end with a turn's
-        last token."""
+        """The tokens of each mark; None if a mark cuts a token, or does not end with a turn's last token."""
         spans = []
         for start, end in marks:
-            inside = [at for at, (a, b) in enumerate(places) if a >= start and b <= end and b > a]
-            if not inside or any(a < edge < b for a, b in places for edge in (start, end)):
-                return None  # a token reaches over the mark
-            span = inside[0], inside[-1] + 1
-            stop = self._end_of(ids[span[0] : span[1]])
+            # places are in order, so the tokens of a mark are those between two of them
+            first = bisect_right(places, start, key=lambda place: place[1])
+            last = bisect_left(places, end, key=lambda place: place[0])
+            if first >= last or places[first][0] < start or places[last - 1][1] > end:
+                return None  # the mark has no token, or a token reaches over it
+            stop = self._end_of(ids[first:last])
             if stop is None:
                 return None
-            spans.append((span[0], span[0] + stop))
+            spans.append((first, first + stop))
         return spans
 
     def _difference(
@@ -232,9 +267,9 @@ class ChatTemplate:
     ) -> tuple[int, int]:
         """Where a turn stands in a conversation, by rendering the conversation up to the turn and through it."""
         ids = whole.ids
-        before = self._beginning(self.render(messages[:turn], where, start=True, **options)[0], whole)
+        before = self._beginning(self.render(messages[:turn], where, options, start=True)[0], whole)
         last = turn + 1 == len(messages)
-        through = ids if last else self._beginning(self.render(messages[: turn + 1], where, **options)[0], whole)
+        through = ids if last else self._beginning(self.render(messages[: turn + 1], where, options)[0], whole)
         for shown, longer in ((before, through), (before, ids)):
             at = next((i for i, (a, b) in enumerate(zip(shown, longer)) if a != b), min(len(shown), len(longer)))
             if at < len(shown):
@@ -292,7 +327,7 @@ class ChatTemplate:
         unknown = next((name for name in options if name not in self.options), None)
         if unknown is not None:
             raise DataError(
-                f"{where}: {self.source} has no option '{unknown}'{nearest(unknown, self.options)}",
+                f"{where}: {self.source} has no option '{unknown}'{nearest(str(unknown), self.options)}",
                 f"it reads: {', '.join(sorted(self.options)) or 'none'}",
             )
 
@@ -300,30 +335,6 @@ class ChatTemplate:
     def options(self) -> set[str]:
         """The names that the template reads besides the conversation."""
         return {*names(self.text), "documents"} - ALWAYS - set(self.special)
-
-
-def _is_learned(message: Message) -> bool:
-    """Whether a row says that an assistant's turn is not learned: `weight: 0` (OpenAI), `train: false` (axolotl)."""
-    return message.get("weight") not in (0, False) and message.get("train") is not False
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text within messages."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from (text for inner in value.values() for text in _texts(inner))
-    elif isinstance(value, Sequence):
-        yield from (text for inner in value for text in _texts(inner))
-
-
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """Messages with every text changed, except the names of roles."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: inner if key == "role" else _mapped(inner, change) for key, inner in value.items()}
-    return [_mapped(inner, change) for inner in value] if isinstance(value, Sequence) else value
 
 
 def _is_text(part: Any) -> bool:

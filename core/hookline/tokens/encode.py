@@ -62,7 +62,7 @@ def encode(
 
     Also raises DataError for a record with fields that text cannot represent: `images`.
     """
-    refuse_unread(record, where)
+    refuse_unread(record, where, answer)
     if is_chat(record, answer):
         encoded = _conversation(tokenizer, record, answer, where, learn)
     else:
@@ -111,8 +111,8 @@ def _conversation(tokenizer: Tokenizer, record: Record, answer: str | None, wher
     before, said = _parts(record, answer, where)
     place = where or "the row"
     if not said:
-        return Encoded(prompt_ids=chat.prompt(before, place, **options), record=record)
-    ids, chosen = chat.turns([*before, *said], place, learn, len(before), **options)
+        return Encoded(prompt_ids=chat.prompt(before, place, options), record=record)
+    ids, chosen = chat.turns([*before, *said], place, options, learn, len(before))
     first, last = chosen.index(True), len(chosen) - chosen[::-1].index(True)
     return Encoded(prompt_ids=ids[:first], answer_ids=ids[first:last], learn=chosen[first:last], record=record)
 
@@ -133,6 +133,8 @@ def _parts(record: Record, answer: str | None, where: str) -> tuple[list[dict[st
     if record.get("prompt") is not None:
         before = messages_of(record["prompt"], at(where, "`prompt`"))
         return before, [] if answer is None else _answer(record, answer, where)
+    if answer is not None and not compared:
+        return [], _answer(record, answer, where)
     # chosen and rejected are whole conversations: what they have in common is the prompt
     both = [messages_of(record.get(name), at(where, f"`{name}`")) for name in COMPARED if name in record]
     shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*both)))) if len(both) == 2 else 0
@@ -184,7 +186,7 @@ def encode_text(
     if chat is not None:
         options = {name: value for name, value in _options(record, where).items() if name in chat.options}
         messages = [*before, {"role": "assistant", "content": answer}]
-        return chat.finished(messages, where or "the row", tokenizer.encode, whole, **options)
+        return chat.finished(messages, where or "the row", tokenizer.encode, whole, options)
     if not whole or tokenizer.separator is not None:
         first, last = tokenizer.pair(prompt, answer)
         return [*first, *last]
@@ -221,7 +223,7 @@ def encode_turn(
             f"{where}: a new message is an assistant's, whose tokens are drawn and not encoded",
             "give what the environment says: a tool's or a user's messages",
         )
-    return chat.following([*before, *new], len(before) - 1, where, ended, **_options(record or {}, where))
+    return chat.following([*before, *new], len(before) - 1, where, _options(record or {}, where), ended)
 
 
 def _options(record: Record, where: str) -> dict[str, Any]:
@@ -232,9 +234,9 @@ def _options(record: Record, where: str) -> dict[str, Any]:
     return {**given, **({"tools": record["tools"]} if record.get("tools") else {})}
 
 
-def refuse_unread(record: Record, where: str = "") -> None:
+def refuse_unread(record: Record, where: str = "", answer: str | None = None) -> None:
     """Refuse a record with fields that plain text cannot represent, instead of ignoring these fields."""
-    plain = () if is_chat(record) else ("tools",)
+    plain = () if is_chat(record, answer) else ("tools",)
     unread = next((name for name in (*NOT_READ, *plain) if record.get(name)), None)
     if unread:
         raise DataError(

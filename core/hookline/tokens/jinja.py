@@ -1,7 +1,7 @@
 """Chat templates' Jinja: what transformers' environment offers them, with limits and with the run's own clock.
 
 A template is somebody else's program. It sees plain data in a sandbox, and ends: loops and macros are counted, and what is
-written, joined or multiplied is measured before it is made.
+written, added or multiplied is measured before it is made. What `~`, `%` and filters make is measured where it is written.
 """
 
 from __future__ import annotations
@@ -62,16 +62,17 @@ class _Marks(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"+", "*", "**"})
 
     @staticmethod
     def concat(pieces: Iterable[str]) -> str:
         return "".join(_measured(pieces))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        long = max((len(side) for side in (left, right) if hasattr(side, "__len__")), default=0)
+        lengths = [len(side) for side in (left, right) if hasattr(side, "__len__")]
         times = max((abs(side) for side in (left, right) if isinstance(side, int)), default=0)
-        if long * times > SIZE or (operator == "**" and times > 64):
+        size = sum(lengths) if operator == "+" else max(lengths, default=0) * times
+        if size > SIZE or (operator == "**" and times > 64):
             raise Endless(f"makes a value of more than {SIZE:,} characters")
         return super().call_binop(context, operator, left, right)
 
@@ -105,6 +106,7 @@ def _tojson(x: Any, ensure_ascii: bool = False, **how: Any) -> str:
 def _environment() -> _Sandbox:
     made = _Sandbox(trim_blocks=True, lstrip_blocks=True, finalize=_sized, extensions=[_Marks, loopcontrols])
     made.filters["tojson"] = _tojson
+    del made.globals["lipsum"]  # it writes any number of random words
     made.globals["raise_exception"] = _refuse
     made.globals["dict"] = lambda *args, **more: dict(*args, **more)  # without the attributes of a class
     return made
