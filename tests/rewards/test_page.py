@@ -44,6 +44,8 @@ def test_the_page_from_top_to_bottom(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_BASE_URL", judge.url)
     blocks = [(found[1], found[2] or "", found[3]) for found in FENCE.finditer(PAGE)]
+    names = [name for _, name, _ in blocks if name]
+    assert len(names) == len(set(names)), "two blocks have one name"
     for _, name, text in blocks:
         if name:
             (tmp_path / name).write_text(text, encoding="utf-8")

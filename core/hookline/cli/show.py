@@ -75,7 +75,9 @@ def _code(plan: Plan) -> Iterator[str]:
     """The functions of the user's files that the run will call, with file, line and hash."""
     for slot in plan.every():
         if slot.offer.function:
-            yield f"code       {_short(slot.source)} {slot.instance}, a {slot.kind} ({slot.offer.distribution} {slot.offer.version})"
+            called = f", called {said}" if (said := slot.component.code_call) else ""
+            origin = f"{slot.offer.distribution} {slot.offer.version}"
+            yield f"code       {_short(slot.source)} {slot.instance}, a {slot.kind} ({origin}){called}"
 
 
 def _device(plan: Plan) -> str:

@@ -75,11 +75,15 @@ class Component(Generic[ConfigT]):
         def code_line(self) -> str:
             """FILE:LINE of the code that answers, for a component that calls code of the user's; empty: its class."""
 
+        @property
+        def code_call(self) -> str:
+            """How that code is called, in a few words for `explain`, e.g. `once per batch`; empty: nothing is said."""
+
     else:
         needs = gives = claims = frozenset()
         metrics = ()
         better = None
-        code_line = ""
+        code_line = code_call = ""
     promises: Collection[str] = frozenset()
     """Laws of `hookline.testing` that the component promises in addition to those of its kind, e.g. `reinforce`."""
     exempt: Mapping[str, str] = {}

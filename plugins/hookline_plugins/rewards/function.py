@@ -1,4 +1,4 @@
-"""A reward function of your own: a function or class of a Python file, written for TRL, verl, OpenRLHF, ms-swift or by columns.
+"""A reward function of your own: a function or class of a Python file, written by columns or for another framework.
 
 `reward: rewards.py:correct` is short for `{use: function, path: rewards.py, function: correct}`. How it is called is decided by the
 names of its parameters; docs/rewards.md has the table. The file is hashed and copied into the run.
@@ -34,7 +34,7 @@ from hookline import (
 )
 from hookline_plugins.rewards.apart import Apart, Ended
 from hookline_plugins.rewards.calling import Late, Threads, awaited, call
-from hookline_plugins.rewards.signatures import Call, Signature
+from hookline_plugins.rewards.signatures import CALLED, Call, Signature
 from hookline_plugins.rewards.user_code import load, place_of, said, trimmed
 from hookline_plugins.rewards.verdicts import Verdict, Wrong
 
@@ -52,7 +52,7 @@ class Function(Component):
         """The Python file, relative to the experiment's file. It is copied into the run, alone: not what it imports from beside it."""
         function: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
         """The function, or a class or object with `__call__`."""
-        signature: Literal["auto", "trl", "verl", "openrlhf", "swift", "row"] = "auto"
+        signature: Literal["auto", "trl", "verl", "openrlhf", "swift", "row", "verifiers", "inspect"] = "auto"
         """How the function is called; `auto` decides by the names of its parameters."""
         arguments: dict[str, Any] = Field(default_factory=dict)
         """Constants for parameters, by name."""
@@ -106,6 +106,11 @@ class Function(Component):
     def code_line(self) -> str:
         """FILE:LINE of the function."""
         return place_of(self.target, self.config.path)
+
+    @property
+    def code_call(self) -> str:
+        """How the function is called, as its parameters say."""
+        return CALLED[self.signature.style]
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -7,6 +7,8 @@
 | `verl` | `solution_str`, or `solution_strs` for a batch | per row, or once per batch | data_source, ground_truth, extra_info |
 | `openrlhf` | `queries` | per row, with lists of one | queries, prompts, labels |
 | `row` | `completion`, `response` or `prediction` | per row | prompt, record, columns |
+| `verifiers` | `state` or `parser`; `states`, or `completions` and `parser`, for a batch | per row, or once per batch | its names |
+| `inspect` | `state` and `target` | per row | a TaskState, a Target |
 """
 
 from __future__ import annotations
@@ -19,11 +21,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from hookline import DataError, ExperimentError, Record, Rollout
+from hookline_plugins.rewards.frameworks import Parser, Target, TaskState, state_of
 
 MARKS = {
     "completions": "trl", "completion_ids": "trl", "solution_str": "verl", "solution_strs": "verl", "queries": "openrlhf",
+    "states": "verifiers", "parser": "verifiers",
 }  # fmt: skip
 """The parameter that gives a style away."""
+VERIFIERS = ("prompt", "completion", "answer", "state", "info", "task")
+"""The names that verifiers passes; with an s, those of a group."""
 ROW = ("completion", "response", "prediction")
 """The parameters of a `row` function that get the answer; they count only where no other style is recognised."""
 GIVEN = {
@@ -33,6 +39,9 @@ GIVEN = {
     "verl batch": ("solution_strs",),
     "openrlhf": ("queries", "prompts"),
     "row": (*ROW, "prompt", "query", "record", "completion_ids", "tokenized_prediction", "log_metric"),
+    "verifiers": (*VERIFIERS, "parser"),
+    "verifiers batch": (*(f"{name}s" for name in VERIFIERS), "parser"),
+    "inspect": ("state",),
 }
 """The parameters that do not come from a column of the data."""
 COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -46,7 +55,19 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Where a parameter is found, if not in the column of its name."""
 NONE: Mapping[str, tuple[str, ...]] = {}
-STYLES = ("trl", "verl", "openrlhf", "swift", "row")
+CALLED = {
+    "trl": "as in TRL, once per batch", "swift": "as in ms-swift, once per batch", "verl": "as in verl, per answer",
+    "verl batch": "as in verl, once per batch", "openrlhf": "as in OpenRLHF, per answer", "row": "per answer",
+    "verifiers": "as in verifiers, per answer", "verifiers batch": "as in verifiers, once per batch",
+    "inspect": "as in inspect_ai, per answer",
+}  # fmt: skip
+"""How functions of each style are called, for `explain`."""
+STYLES = ("trl", "verl", "openrlhf", "swift", "row", "verifiers", "inspect")
+ELSEWHERE = {
+    "trace": "verifiers 1.0 gives it a trace of its own engine",
+    "observation": "OpenEnv gives it an action and what its server observed",
+}
+"""Parameters of functions that need their own framework, and why."""
 NOT_PASSED_ON = frozenset({"prompt", "completion", "completion_ids"})
 """Columns that TRL does not pass to `**kwargs`."""
 ABSENT = object()
@@ -88,28 +109,41 @@ class Signature:
         """Whether it takes `**kwargs`."""
         function_like = inspect.isroutine(function) or hasattr(function, "func")
         self.style = self._decide(style, function_like)
-        self.batched = self.style in ("trl", "swift", "verl batch")
+        self.batched = self.style in ("trl", "swift", "verl batch", "verifiers batch")
+        self.parser = _parser_of(function)
         self._refuse_strangers()
 
     # -- which style
 
     def _decide(self, style: str, function_like: bool) -> str:
         if style == "auto":
-            marks = {MARKS[name]: name for name in self.names if name in MARKS}
-            if not marks and any(name in ROW for name in self.names):
-                marks = {"row": ""}
+            marks = self._marks()
             if len(marks) != 1:
                 saw = " and ".join(f"'{name}' ({style})" for style, name in marks.items())
-                raise ExperimentError(
-                    f"{self.who} has the parameters {saw}, which belong to different signatures"
-                    if marks
-                    else f"{self.who} has no parameter that gets the answer; its parameters are {', '.join(self.names) or 'none'}",
-                    f"set `signature`: {', '.join(STYLES)}" if marks else
-                    f"call one {', '.join([*MARKS, *ROW])}; see docs/rewards.md",
-                )  # fmt: skip
+                if marks:
+                    text, hint = f"has the parameters {saw}, which belong to different signatures", f"set `signature`: {', '.join(STYLES)}"
+                elif strange := next((name for name in self.names if name in ELSEWHERE), None):
+                    text = f"cannot be called here: {ELSEWHERE[strange]} ('{strange}')"
+                    hint = "move its arithmetic into a function of the answer: def mine(completion, answer): …"
+                else:
+                    text = f"has no parameter that gets the answer; its parameters are {', '.join(self.names) or 'none'}"
+                    hint = f"call one {', '.join([*MARKS, *ROW])}; see docs/rewards.md"
+                raise ExperimentError(f"{self.who} {text}", hint)
             [style] = marks
             style = "swift" if style == "trl" and not function_like else style
-        return "verl batch" if style == "verl" and "solution_strs" in self.names else style
+        batched = {"verl": ("solution_strs",), "verifiers": ("states", "completions")}.get(style, ())
+        return f"{style} batch" if any(name in self.names for name in batched) else style
+
+    def _marks(self) -> dict[str, str]:
+        """The styles that the parameters belong to, each with the parameter that says so."""
+        names = [name for name in self.names if not self._mapped(name)]
+        marks = {MARKS[name]: name for name in names if name in MARKS}
+        if "verifiers" in marks:  # its group functions have `completions` like TRL's
+            marks.pop("trl", None)
+        answer = next((name for name in names if name in ROW), None)
+        if marks or "state" not in names:
+            return marks or ({"row": answer} if answer else {})
+        return {"verifiers": "state"} if answer or "target" not in self.names else {"inspect": "target"}
 
     def _refuse_strangers(self) -> None:
         known = self.names
@@ -162,6 +196,10 @@ class Signature:
             values["prompts"] = [prompt_of(rollout, row) for row in rows]
         elif self.style == "swift":
             values |= {"completions": texts, "prompts": [prompt_of(rollout, row) for row in rows]}
+        elif self.style == "verifiers batch":
+            each = [self._as_in_verifiers(rollout, row, texts[row]) for row in rows]
+            values |= {f"{name}s": [one[name] for one in each] for name in VERIFIERS if not self._mapped(f"{name}s")}
+            values["parser"] = self.parser
         else:
             values["solution_strs"] = texts
         if self._takes("completion_ids"):
@@ -185,6 +223,12 @@ class Signature:
             values |= {"queries": [query], "prompts": [rollout.prompt_text(row, special=True)]}
         elif self.style == "verl":
             values["solution_str"] = text
+        elif self.style == "verifiers":
+            given = {**self._as_in_verifiers(rollout, row, text), "parser": self.parser}
+            values |= {name: value for name, value in given.items() if not self._mapped(name)}
+        elif self.style == "inspect":
+            values["target"] = target = Target(values.get("target", ""))
+            values["state"] = TaskState(record, prompt_of(rollout, row), text, target, int(rollout.sample_B[row]))
         else:
             ids = rollout.response_ids(row) if self._takes("completion_ids") or self._takes("tokenized_prediction") else []
             prompt = prompt_of(rollout, row)
@@ -193,6 +237,18 @@ class Signature:
             values |= {name: value for name, value in given.items() if name in self.names and name not in self.columns}
         return self._taken(values)
 
+    def _as_in_verifiers(self, rollout: Rollout, row: int, text: str) -> dict[str, Any]:
+        """What verifiers passes for a row by name: messages, unless the prompt is text."""
+        record, prompt = rollout.records[row], prompt_of(rollout, row)
+        answer = self.column("answers" if "answers" in self.columns else "answer", record)
+        completion: Any = [{"role": "assistant", "content": text}] if _is_chat(record) else text
+        state = state_of(record, prompt, completion, "" if answer is ABSENT else answer)
+        return {name: state if name == "state" else state[name] for name in VERIFIERS}
+
+    def _mapped(self, name: str) -> bool:
+        """Whether `columns` or `arguments` fill a parameter."""
+        return name in self.columns or name in self.arguments
+
     def _takes(self, name: str) -> bool:
         return name in self.names or (self.open and self.style in ("trl", "swift") and name in GIVEN[self.style])
 
@@ -200,7 +256,7 @@ class Signature:
         """The parameters that columns fill, and, for `**kwargs`, all other columns; verl passes no columns there."""
         named = [name for name in self.names if not self._given(name)]
         more = [*self.columns]
-        if self.open and self.style in ("trl", "swift", "row"):
+        if self.open and self.style in ("trl", "swift", "row", "verifiers"):
             more += [str(key) for record in records for key in record if key not in NOT_PASSED_ON]
         return [name for name in dict.fromkeys([*named, *more]) if not self._given(name)]
 
@@ -210,6 +266,13 @@ class Signature:
     def _logs(self) -> tuple[str, ...]:
         """The functions that log; `**kwargs` gets them where TRL would pass them."""
         return tuple(name for name in ("log_metric", "log_extra") if name in GIVEN[self.style] and self._takes(name))
+
+
+def _parser_of(function: Callable[..., Any]) -> Any:
+    """The `parser` of the function's file, if it has one as in verifiers; else a plain one."""
+    inner = inspect.unwrap(function)
+    known = getattr(inner if hasattr(inner, "__globals__") else type(inner).__call__, "__globals__", {})
+    return known["parser"] if hasattr(known.get("parser"), "parse_answer") else Parser()
 
 
 def at(record: Record, path: str) -> Any:

@@ -28,8 +28,11 @@ def load(path: str, name: str) -> Callable[..., Any]:
             found = getattr(found, part)
         except AttributeError:
             raise ExperimentError(f"{path} has no function '{name}'{_others(module, name)}", "name one of the file's functions") from None
+    if hasattr(found, "__registry_info__") and not _required(found):
+        found = _instance(found, path, name)  # a scorer of inspect_ai: the decorated function makes the one that scores
     if isinstance(found, type):
         _refuse_components(found, path, name)
+        _refuse_environments(found, path, name)
         found = _instance(found, path, name)
     if not callable(found):
         what = f"is {_a(type(found).__name__)}" if not isinstance(found, ModuleType) else "is a module"
@@ -111,7 +114,7 @@ def _ours(filename: str) -> bool:
     return filename.startswith((*homes, "<frozen"))
 
 
-def _instance(cls: type, path: str, name: str) -> Any:
+def _instance(cls: Callable[[], Any], path: str, name: str) -> Any:
     try:
         inspect.signature(cls).bind()
     except TypeError as err:
@@ -132,6 +135,25 @@ def _refuse_components(cls: type, path: str, name: str) -> None:
     if issubclass(cls, Component):
         hint = f"make it available with -p {path} and use its name: hookline plugins show {name.lower()} -p {path}"
         raise ExperimentError(f"'{name}' of {path} is a component, not a function", hint)
+
+
+def _refuse_environments(cls: type, path: str, name: str) -> None:
+    if any("__call__" in vars(one) for one in cls.__mro__):
+        return
+    for method, owner in (("get_reward", "TRL"), ("step", "OpenRLHF or Gymnasium")):
+        if callable(getattr(cls, method, None)):
+            text = f"'{name}' of {path} is an environment ({owner}), whose `{method}` belongs to an episode that it plays itself"
+            hint = "write it as a hookline.Environment (docs/plugins.md), or judge the answer: def mine(completion, answer): …"
+            raise ExperimentError(text, hint)
+
+
+def _required(function: Any) -> list[str]:
+    """The parameters without a default."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [one.name for one in found if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
 
 
 def _others(module: ModuleType, name: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hookline_plugins.rewards.frameworks import graded
+
 SCORES = ("score", "reward", "rewards", "scores")
 """The keys of a dict that hold the reward; the first that is there counts."""
 
@@ -46,8 +48,9 @@ class Verdict:
 
 
 def of_row(returned: Any) -> Verdict:
-    """A number; a tuple whose first item is one; a dict with `score` or `reward`, whose other numbers are figures; or an
-    object with `score`."""
+    """A number; a tuple whose first item is one; a dict with `score` or `reward`, whose other numbers are figures; an
+    object with `score`; or a `Score` of inspect_ai, with `value`."""
+    returned = graded(returned)
     if isinstance(returned, tuple) and returned:
         returned = returned[0]
     if isinstance(returned, Mapping):

@@ -14,4 +14,9 @@ class Accuracy(ORM):
         return [1.0 if said == want else 0.0 for said, want in zip(completions, solution)]
 
 
-orms = {"accuracy": Accuracy}
+class Late(ORM):
+    async def __call__(self, completions, **kwargs):
+        return [len(said) for said in completions]
+
+
+orms = {"accuracy": Accuracy, "late": Late}
