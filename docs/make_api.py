@@ -108,7 +108,8 @@ SECTIONS = (
             "explain", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
             "figure_interval", "Estimate",
             "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
-            "hookline.study.dataset:Finding", "convert_data", "model_folder", "score_labels", "task", "__version__",
+            "hookline.study.dataset:Finding", "convert_data", "model_folder", "score_labels", "task", "meanings",
+            "hookline.synonyms:Ours", "__version__",
         ),
     ),
     Section(

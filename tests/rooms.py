@@ -61,11 +61,13 @@ TESTS = {
     "world": ["core/test_devices", "processes/*", "resume/test_two_processes"],
     "kernels": ["kernels/*"],
     "errors": ["badinput/*"],
-    "synonyms": ["badinput/test_words"],
+    "synonyms": ["badinput/test_words", "core/test_coming_from_page", "real/test_init_from"],
     # folders of plugins/hookline_plugins
     "advantages": ["advantages/*"],
     "algorithms": ["algorithms/*"],
-    "commands": ["core/test_commands", "compare/test_comparing_page", "kernels/test_bench"],
+    "commands": [
+        "core/test_commands", "core/test_coming_from_page", "compare/test_comparing_page", "kernels/test_bench", "real/test_init*",
+    ],
     "environments": ["data/test_environments"],
     "formats": ["data/test_containers", "data/test_writing"],
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],

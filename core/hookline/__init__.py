@@ -89,6 +89,7 @@ _HOMES = {
     "hookline.study.reproduce": ("reproduce",),
     "hookline.study.sweep": ("sweep",),
     "hookline.study.table": ("Column", "Table"),
+    "hookline.synonyms": ("meanings",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
@@ -183,6 +184,7 @@ __all__ = [
     "inspect_data",
     "instance_name",
     "interval",
+    "meanings",
     "model_folder",
     "pad_rows",
     "pairs",
@@ -277,6 +279,7 @@ if TYPE_CHECKING:
     from hookline.study.speak import chat, generate
     from hookline.study.sweep import sweep
     from hookline.study.table import Column, Table
+    from hookline.synonyms import meanings
     from hookline.tokens.tokenizer import Tokenizer
 
 

@@ -10,15 +10,16 @@ from typing import NamedTuple
 
 from hookline.errors import nearest, plain
 
-__all__ = ["suggestion"]
+__all__ = ["Ours", "meanings", "suggestion"]
 
 
 class Ours(NamedTuple):
-    """An option, by its name here."""
+    """What a word of another trainer means here."""
 
     option: str
+    """The option's name."""
     place: str
-    """Whose option it is."""
+    """Whose option it is, e.g. `an update`."""
     note: str = ""
     """How the meaning differs."""
 
@@ -111,6 +112,14 @@ MEANINGS = {
     Ours("--out", "the command `run`", "a run that is there goes on"): "output_dir out_dir save_dir default_local_dir out "
     "resume_from_checkpoint resume load_checkpoint",
 }  # fmt: skip
+
+
+def meanings(word: str) -> list[Ours]:
+    """What a word of TRL, verl, OpenRLHF or transformers means, in each place that has it: `lora_r` → `rank` of an adapter.
+
+    Letter case, and `-` or `_`, do not count. A word that is not known has no meaning.
+    """
+    return [ours for ours, words in MEANINGS.items() if plain(word) in words.split()]
 
 
 def suggestion(

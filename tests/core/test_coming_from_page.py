@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import hookline
+from hookline.cli import main
 from hookline.config.experiment import Experiment, ModelSpec, Phase
 from hookline.contract.fields import UpdateConfig
 from hookline.synonyms import suggestion
@@ -58,6 +59,25 @@ def test_a_recipe_is_an_experiment(recipe: str, desk: Path) -> None:
     file.write_text(recipe.replace("max_new_tokens: 256", "max_new_tokens: 32"))  # the context of the small model
     plan = hookline.explain(file)
     assert plan.phases[0].update
+
+
+def test_the_configuration_that_is_shown_becomes_what_is_shown(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [(name, config)] = re.findall(r"^```yaml (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    [commands] = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    [shown] = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(desk)
+    Path(name).write_text(config)
+    asked = json.loads(Path("prompts.jsonl").read_text())
+    rows = [{**asked, "prompt": [{"role": "user", "content": f"open {i}"}]} for i in range(8)]
+    Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for command in commands.splitlines():
+        assert main(command.split()[1:]) == 0, capsys.readouterr().err
+    lines = Path("mine.yaml").read_text().splitlines()
+    assert [line for line in shown.splitlines() if line not in lines] == []
+    assert main(["init", "other.yaml", "--from", name]) == 2
+    assert "the model 'Qwen/Qwen2.5-0.5B-Instruct', which is not here" in capsys.readouterr().err
 
 
 OPTIONS = {

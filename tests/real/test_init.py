@@ -109,4 +109,10 @@ def test_a_file_that_is_there_is_kept(here: Path, capsys: pytest.CaptureFixture[
     Path("sft.yaml").write_text("mine")
     assert "already exists" in said(capsys, *asked("sft"), code=3)
     assert Path("sft.yaml").read_text() == "mine"
+    said(capsys, *asked("sft", "--overwrite", "--reward", "length"), code=2)
+    said(capsys, *asked("grpo"))
+    before = Path("grpo.yaml").read_bytes()
+    said(capsys, "init", "grpo.yaml", "--overwrite", *asked("grpo")[2:-1], "lenght", code=5)
+    assert Path("grpo.yaml").read_bytes() == before
+    assert Path("sft.yaml").read_text() == "mine"
     said(capsys, *asked("sft", "--overwrite"))

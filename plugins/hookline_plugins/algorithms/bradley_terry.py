@@ -47,6 +47,7 @@ class BradleyTerry(Component):
 
     class Config(UpdateConfig):
         usual_lr: ClassVar[float] = 1e-5
+        synonyms: ClassVar[Mapping[str, str]] = {"center_rewards_coefficient": "centre"}
         centre: float = Field(0.01, ge=0)
         """Weight of mean r², which keeps rewards near 0. Large flattens them."""
 

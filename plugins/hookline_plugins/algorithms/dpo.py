@@ -21,8 +21,8 @@ answers or a larger β, or stop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -51,6 +51,7 @@ class DPO(Comparing):
     )
 
     class Config(UpdateConfig):
+        synonyms: ClassVar[Mapping[str, str]] = {"label_smoothing": "flips", "loss_type": "loss"}
         loss: Kind = "sigmoid"
         """The loss of a comparison, see above."""
         beta: float = Field(0.1, gt=0)

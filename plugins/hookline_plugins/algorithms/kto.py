@@ -15,6 +15,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -47,6 +48,7 @@ class KTO(Component):
     )
 
     class Config(UpdateConfig):
+        synonyms: ClassVar[Mapping[str, str]] = {"desirable_weight": "good", "undesirable_weight": "bad"}
         beta: float = Field(0.1, gt=0)
         """Price of each nat away from the reference. Small follows the labels further, large stays near the reference."""
         threshold: float = 0.5

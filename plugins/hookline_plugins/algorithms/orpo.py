@@ -8,7 +8,7 @@ exp l̄ is bounded by 1 − 1e-6. Healthy: `nll` falls as in fine-tuning, while 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -30,6 +30,7 @@ class ORPO(Comparing):
 
     class Config(UpdateConfig):
         usual_lr: ClassVar[float] = 5e-6
+        synonyms: ClassVar[Mapping[str, str]] = {"beta": "odds_weight"}
         odds_weight: float = Field(0.1, ge=0)
         """λ, the weight of the preference term. 0 is fine-tuning on the chosen answers."""
 

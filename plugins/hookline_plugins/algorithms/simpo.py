@@ -8,6 +8,9 @@ falls for many steps, lower the learning rate or stop.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field
 from torch.nn.functional import softplus
 
@@ -19,6 +22,7 @@ class SimPO(Comparing):
     """Raise the mean log-prob per token of the preferred answer above that of the rejected one."""
 
     class Config(UpdateConfig):
+        synonyms: ClassVar[Mapping[str, str]] = {"simpo_gamma": "margin", "gamma": "margin"}
         beta: float = Field(2.0, gt=0)
         """Scale of the reward l̄. With a large value the loss saturates early, with a small one it continues to push."""
         margin: float = Field(1.0, ge=0)

@@ -5,56 +5,26 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from jinja2 import Environment, StrictUndefined
 from pydantic import Field
 
 import hookline
 from hookline import Argument, Command, DataError, ExperimentError, HooklineError, Out
+from hookline_plugins.commands.foreign import read
+from hookline_plugins.commands.meaning import Meaning
+from hookline_plugins.commands.openrlhf import OpenRLHF
+from hookline_plugins.commands.template import METHODS, Line, Lines, Method, rendered, shown
+from hookline_plugins.commands.trl import TRL
+from hookline_plugins.commands.verl import Verl
 
 ROWS = {"answers": 16, "preferences": 16, "labels": 32, "prompts": 16, "text": 8}
 """What rows are for → rows per step."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """How a method is written down."""
-
-    reads: Literal["answers", "preferences", "labels", "prompts", "text"]
-    """What its rows must be for."""
-    update: str = ""
-    """The update's name, where it is not the method's."""
-    options: tuple[str, ...] = ()
-    """Options of the update, each a line of the file."""
-    advantage: str = ""
-    price: bool = False
-    """Whether the distance from the reference is paid for by a wrapper."""
-    says: str = ""
-    """What happens in a step."""
-
-
-DRAWN = "Answers to a prompt are drawn and rewarded; the better ones become likelier."
-CHOSEN = "Of two answers, the chosen one becomes likelier than the rejected one."
-METHODS = {
-    "sft": Method("answers", says="The model learns to give the answers of the rows."),
-    "causal-lm": Method("text", says="The model learns to continue texts."),
-    "dpo": Method("preferences", options=("beta: 0.1",), says=CHOSEN),
-    "simpo": Method("preferences", says="Of two answers, the chosen one becomes likelier per token; there is no reference model."),
-    "orpo": Method("preferences", says="The chosen answer is learned, and becomes likelier than the rejected one."),
-    "reward-model": Method("preferences", "bradley-terry", says="A model that scores answers: the chosen one gets the higher score."),
-    "kto": Method("labels", options=("beta: 0.1",), says="Answers that were liked become likelier, the others less likely."),
-    "grpo": Method("prompts", options=("kl_loss: 0.0",), says=DRAWN),
-    "dapo": Method("prompts", says=DRAWN),
-    "gspo": Method("prompts", says=DRAWN),
-    "rloo": Method("prompts", price=True, says="Answers to a prompt are drawn; each is compared with the mean of the others."),
-    "reinforce-plus-plus": Method("prompts", price=True, says="Answers are drawn, rewarded, and compared over the batch."),
-    "ppo": Method("prompts", options=("epochs: 2", "minibatches: 2",), advantage="{use: gae, lam: 0.95}", price=True,
-                  says="Answers are drawn and rewarded; a critic learns what a prompt is worth."),
-}  # fmt: skip
 NEEDS = {
     "answers": "`prompt` and `completion`, or `messages`",
     "preferences": "`chosen` and `rejected`",
@@ -66,85 +36,9 @@ NEEDS = {
 
 HOLDABLE = 100
 """The number of rows from which on a share is held out."""
-TEMPLATE = """\
-# {{ method.says }}
-#   hookline explain {{ file }}
-#   hookline run {{ file }} --out runs/{{ name }}      (the same command goes on after a stop)
-#   hookline chat runs/{{ name }};  hookline export runs/{{ name }} DIR
-name: {{ name }}
-seed: 1
-model:
-  path: {{ model }}
-  dtype: auto  # as the folder stores its weights; in training they have a float32 copy
-{%- if c.lora %}
-  adapter: {lora: {rank: 16}}  # only this is trained; with a higher rank it can learn more
-{%- endif %}
-data:
-  rows:
-    path: {{ data }}
-{%- if found.shape %}
-    shape: {{ found.shape }}  # how its columns are understood: docs/data.md
-{%- endif %}
-{%- if chat %}
-    chat: true  # texts become messages, so that the model's chat template applies
-{%- endif %}
-{%- if held %}
-    heldout: 0.05  # a share of the prompts, which training does not see
-{%- endif %}
-phases:
-  - name: {{ c.method }}
-{%- if c.method == "reward-model" %}
-    model: {head: reward}
-{%- endif %}
-    rollout:
-{%- if method.reads == "prompts" %}
-      use: generate
-      prompts: rows
-      rows: {{ rows }}  # prompts per step
-      samples_per_prompt: {{ several }}
-      max_new_tokens: {{ room }}
-      overlong: leave-out  # prompts that leave no room for an answer
-{%- elif method.reads == "text" %}
-      use: text
-      path: rows
-      rows: {{ rows }}  # blocks per step
-      length: {{ length }}
-{%- else %}
-      use: {{ "preferences" if method.reads == "preferences" else "dataset" }}
-      path: rows
-      rows: {{ rows }}  # per step
-{%- if method.reads == "labels" %}
-      label: label
-{%- endif %}
-      overlong: truncate  # the end of answers beyond the model's context
-{%- endif %}
-{%- if rewards %}
-    reward: [{{ rewards }}]
-{%- endif %}
-{%- if method.price %}
-    wrap: [{use: kl-penalty, beta: 0.02}]  # the price of leaving the model that it began with
-{%- endif %}
-{%- if method.advantage %}
-    advantage: {{ method.advantage }}
-{%- endif %}
-    update:
-      use: {{ method.update or c.method }}
-{%- if rates %}
-      lr: {{ rates.lr }}  # {{ why }}
-      warmup: {{ rates.warmup }}{{ "  # of the steps" if 0 < rates.warmup < 1 }}
-      schedule: {{ rates.schedule }}
-{%- endif %}
-{%- for option in method.options %}
-      {{ option }}
-{%- endfor %}
-    steps: {{ steps }}  # {{ "%g" | format(c.epochs) }} × {{ found.rows }} rows, {{ rows }} per step
-{%- if held and rewards %}
-    evaluate: [{every: {{ [1, steps // 10] | max }}, prompts: heldout, reward: [{{ rewards }}]}]
-{%- elif held and method.reads != "prompts" %}
-    evaluate: [{every: {{ [1, steps // 10] | max }}, prompts: heldout}]  # the loss, and what else the method measures
-{%- endif %}
-    save: {every: {{ [1, steps // 20] | max }}}
-"""
+TRAINERS: dict[str, type[Meaning]] = {"TRL": TRL, "verl": Verl, "OpenRLHF": OpenRLHF}
+FEW = 8
+"""How many lines without a counterpart are printed; all are in the file."""
 
 
 class Init(Command):
@@ -153,29 +47,35 @@ class Init(Command):
     class Config(hookline.Config):
         file: Annotated[str, Argument("FILE")]
         """The experiment to write, e.g. mine.yaml."""
-        method: Literal[
-            "sft", "causal-lm", "dpo", "simpo", "orpo", "reward-model", "kto", "grpo", "dapo", "gspo", "rloo",
-            "reinforce-plus-plus", "ppo",
-        ]  # fmt: skip
+        start: str | None = Field(None, alias="from")
+        """A configuration of TRL, verl or OpenRLHF to begin with: YAML, JSON, or a script with the command. Options here go before it."""
+        method: (
+            Literal[
+                "sft", "causal-lm", "dpo", "simpo", "orpo", "reward-model", "kto", "grpo", "dapo", "dr-grpo", "gspo", "rloo",
+                "reinforce-plus-plus", "ppo",
+            ]
+            | None
+        ) = None  # fmt: skip
         """What to do."""
-        model: str
+        model: str | None = None
         """A transformers folder, a run, or RUN/phases/NAME."""
-        data: str
+        data: str | None = None
         """The rows: a file, a folder, a pattern, or builtin:NAME/SPLIT."""
         reward: list[str] = Field(default_factory=list)
         """Methods that draw answers: the name of a reward, FILE.py:FUNCTION, or the folder of a reward model; may be repeated."""
         lora: bool = False
         """Train a low-rank adapter instead of all weights: less memory."""
-        epochs: float = Field(1.0, gt=0, le=1000)
-        """How often each row is used."""
+        epochs: float | None = Field(None, gt=0, le=1000)
+        """How often each row is used; default: once, or what the configuration says."""
         overwrite: bool = False
         """Replace a file that is there."""
 
     def run(self, out: Out) -> int:
-        c, method = self.config, METHODS[self.config.method]
-        target = Path(c.file).expanduser()
-        if target.exists() and not c.overwrite:
-            raise DataError(f"{c.file} already exists", "name another file, or replace it: --overwrite")
+        target = Path(self.config.file).expanduser()
+        if target.exists() and not self.config.overwrite:
+            raise DataError(f"{self.config.file} already exists", "name another file, or replace it: --overwrite")
+        c, meaning = self._begun()
+        method = METHODS[c.method]
         if (method.reads == "prompts") is not bool(c.reward):
             raise ExperimentError(
                 f"'{c.method}' {'draws answers, which a reward must judge' if method.reads == 'prompts' else 'asks no reward'}",
@@ -183,21 +83,58 @@ class Init(Command):
                 if method.reads == "prompts"
                 else "leave --reward out",
             )
-        found = hookline.inspect_data(c.data)
-        self._fits(method, found)
-        plan = _checked(target, self._text(method, found, target))
-        [phase] = plan.phases
-        assert phase.update is not None
-        why = phase.rates.partition(": ")[2]
-        _checked(target, self._text(method, found, target, phase.update.config, why))
-        out.value({"file": c.file, "rows": found.rows, "steps": plan.experiment.phases[-1].steps})
+        columns: dict[str, Any] = {"columns": meaning.columns} if meaning and meaning.columns else {}
+        found = hookline.inspect_data(c.data, **columns)
+        self._fits(c, method, found)
+        write = _Writing(c, method, found, target, meaning)
+        with _kept(target):
+            [phase] = _planned(target, write.text()).phases
+            assert phase.update is not None
+            if meaning:
+                meaning.settle(c.method, phase.update.config, phase.rollout.config)
+            plan = _planned(target, write.text(phase.update.config, phase.rates.partition(": ")[2]))
+        left = meaning.left if meaning else []
+        out.value({"file": c.file, "rows": found.rows, "steps": plan.experiment.phases[-1].steps, "left": left})
+        more = f" from {c.start}, a configuration of {meaning.trainer}" if meaning else ""
         out.text(
-            f"{c.file}: {c.method} on {found.rows} rows of {c.data}\n"
+            f"{c.file}: {c.method} on {found.rows} rows of {c.data}{more}\n"
             f"  hookline explain {c.file}\n  hookline run {c.file} --out runs/{_word(target.stem)}"
         )
+        if left:
+            rest = [f"and {len(left) - FEW} more, in {c.file}"] if len(left) > FEW else []
+            out.text("\n  ".join(["without a counterpart, or decided otherwise:", *left[:FEW], *rest]))
         return 0
 
-    def _fits(self, method: Method, found: Any) -> None:
+    def _begun(self) -> tuple[Any, Meaning | None]:
+        """The options, with those of `--from` where the command line says none. Raises ExperimentError for what is missing."""
+        c = self.config
+        if c.start is None:
+            absent = [name for name in ("method", "model", "data") if getattr(c, name) is None]
+            if absent:
+                raise ExperimentError(
+                    f"init needs {' and '.join(f'--{name}' for name in absent)}",
+                    f"hookline init {c.file} --method sft --model DIR --data FILE; or --from CONFIG, of TRL, verl or OpenRLHF",
+                )
+            return c, None
+        foreign = read(c.start)
+        meaning = TRAINERS[foreign.trainer](foreign)
+        meaning.judged()
+        method = c.method or meaning.method
+        asked, options = meaning.missing(c.model, c.data, method)
+        rewards = c.reward or (meaning.rewards if method and METHODS[method].reads == "prompts" else [])
+        if method and METHODS[method].reads == "prompts" and not rewards:
+            asked.append(f"a reward: {', '.join(meaning.absent)} is not here" if meaning.absent else "a reward")
+            options.append("--reward NAME")
+        meaning.left += [f"reward {name}: it is not a function or a folder here" for name in meaning.absent]
+        if asked:
+            raise ExperimentError(
+                f"{c.start}, a configuration of {meaning.trainer}, leaves open: {'; '.join(asked)}",
+                f"say it: {' '.join(options)}. Nothing is downloaded: fetch it first, e.g. hf download ORG/NAME --local-dir DIR",
+            )
+        given = {"method": method, "model": c.model or meaning.path(meaning.model), "data": c.data or meaning.path(meaning.data)}
+        return c.model_copy(update={**given, "reward": rewards}), meaning
+
+    def _fits(self, c: Any, method: Method, found: Any) -> None:
         """Raise DataError for rows that the method cannot use."""
         has = {found.kind, "labels" if "label" in found.columns and found.kind == "answers" else ""}
         has |= {"prompts"} if found.kind in ("answers", "preferences") else set()
@@ -205,49 +142,97 @@ class Init(Command):
         if method.reads not in has:
             columns = ", ".join(found.columns)
             raise DataError(
-                f"{self.config.data} has no rows for '{self.config.method}': it needs {NEEDS[method.reads]}; the rows have {columns}",
+                f"{c.data} has no rows for '{c.method}': it needs {NEEDS[method.reads]}; the rows have {columns}",
                 f"name the columns in the section `data` of an experiment, or choose another method{_others(has)}",
             )
 
-    def _text(self, method: Method, found: Any, target: Path, rates: Any = None, why: str = "") -> str:
-        """The experiment. rates: the update's options as the plan settles them, and why they are that."""
-        c = self.config
-        rows = min(ROWS[method.reads], found.rows)
-        steps = max(1, math.ceil(c.epochs * found.rows / rows))
+
+class _Writing:
+    """The experiment as text."""
+
+    def __init__(self, c: Any, method: Method, found: Any, target: Path, meaning: Meaning | None) -> None:
+        self.c, self.method, self.found, self.target, self.meaning = c, method, found, target, meaning
+
+    def text(self, rates: Any = None, why: str = "") -> str:
+        """rates: the update's options as the plan settles them, and why they are that."""
+        c, method, found, target, meaning = self.c, self.method, self.found, self.target, self.meaning
         context = _context(c.model)
-        rewards = ", ".join(_reward(target, one) for one in c.reward)
-        return _environment().from_string(TEMPLATE).render(
+        given = self._fitting(dict(meaning.lines) if meaning and rates else {}, context)
+        line = given.get(("a rollout", "rows"))
+        rows = line.value if line else min(ROWS[method.reads], found.rows)
+        epochs = c.epochs or (meaning.epochs if meaning and rates else None) or 1.0
+        fixed = given.get(("a phase", "steps"))
+        steps = fixed.value if fixed else max(1, math.ceil(epochs * found.rows / rows))
+        return rendered(
             c=c,
+            config=meaning,
+            lines=Lines(given),
+            lora=self._adapter(),
+            price=meaning.price if meaning and rates else method.price,
+            columns=shown(meaning.columns) if meaning and meaning.columns else "",
             method=method,
             found=found,
             name=_word(target.stem),
             file=c.file,
             model=_quoted(_from(target, c.model)),
             data=_quoted(_from(target, c.data)),
-            rewards=rewards,
+            rewards=", ".join(_reward(target, one, meaning.arguments if meaning else {}) for one in c.reward),
             chat=_has_template(c.model) and not found.roles and method.reads != "text",
-            held=found.rows >= HOLDABLE and 0 < len(hookline.rows(c.data, heldout=0.05)) < found.rows,
+            held=found.rows >= HOLDABLE and 0 < len(hookline.rows(c.data, heldout=0.05, **self._columns())) < found.rows,
             rows=rows,
             steps=steps,
+            passes=f"{epochs:g} × {found.rows} rows, {rows} per step",
             rates=rates,
             why=why,
-            several=1 if c.method in ("ppo", "reinforce-plus-plus") else 8,
             room=min(256, max(1, context // 2)),
             length=min(256, context - 1),
         )
 
+    def _columns(self) -> dict[str, Any]:
+        return {"columns": self.meaning.columns} if self.meaning and self.meaning.columns else {}
 
-def _checked(target: Path, text: str) -> Any:
-    """Write an experiment and plan it; one that cannot run is removed."""
+    def _adapter(self) -> str:
+        """The options of an adapter as YAML; empty without one."""
+        options = (self.meaning.adapter() if self.meaning else {}) or ({"rank": 16} if self.c.lora else {})
+        return "{" + ", ".join(f"{key}: {shown(value)}" for key, value in options.items()) + "}" if options else ""
+
+    def _fitting(self, given: dict[tuple[str, str], Line], context: int) -> dict[tuple[str, str], Line]:
+        """A configuration's lines, where they are more than the rows or the model have, with what there is."""
+        room = {
+            "rows": (self.found.rows, f"of {{}}: there are {self.found.rows} rows"),
+            "max_new_tokens": (max(1, context // 2), f"of {{}}: the model's context is {context} tokens"),
+            "length": (context - 1, f"of {{}}: the model's context is {context} tokens"),
+        }
+        for (place, option), line in list(given.items()):
+            most, note = room.get(option, (None, ""))
+            if place == "a rollout" and most is not None and line.value > most:
+                given[place, option] = Line(most, note.format(line.value))
+            elif place == "a rollout" and option == "longest" and line.value >= context:
+                del given[place, option]  # the context is the limit
+        return given
+
+
+def _planned(target: Path, text: str) -> Any:
+    """Write an experiment, and plan it."""
     try:
         target.write_text(text, encoding="utf-8")
     except OSError as err:
         raise DataError(f"{target} cannot be written: {err.strerror}", "choose another file") from None
+    return hookline.explain(target)
+
+
+@contextmanager
+def _kept(target: Path) -> Iterator[None]:
+    """Put back what a file held, if what is written into it cannot run."""
+    before = target.read_bytes() if target.is_file() else None
     try:
-        return hookline.explain(target)
+        yield
     except HooklineError as err:
-        target.unlink()
-        err.message = f"nothing was written: {err.message}"
+        if before is not None:
+            target.write_bytes(before)
+        elif target.is_file():
+            target.unlink()
+            err.message = f"nothing was written: {err.message}"
         raise
 
 
@@ -263,12 +248,17 @@ def _from(target: Path, path: str) -> str:
     return os.path.relpath(path, target.parent)
 
 
-def _reward(target: Path, name: str) -> str:
-    """A reward as YAML: its name, or the folder of a reward model; paths are seen from the experiment's folder."""
+def _reward(target: Path, name: str, arguments: Mapping[str, str]) -> str:
+    """A reward as YAML: its name, a function, or the folder of a reward model; paths are seen from the experiment's folder."""
     if (_folder(name) / "config.json").is_file():
         return f"{{use: reward-model, path: {_quoted(_from(target, name))}}}"
     file, colon, function = name.rpartition(":")
-    return _quoted(f"{_from(target, file)}:{function}" if colon and file.endswith(".py") else name)
+    if not (colon and file.endswith(".py")):
+        return _quoted(name)
+    if arguments:
+        columns = ", ".join(f"{parameter}: {shown(column)}" for parameter, column in arguments.items())
+        return f"{{use: function, path: {_quoted(_from(target, file))}, function: {function}, columns: {{{columns}}}}}"
+    return _quoted(f"{_from(target, file)}:{function}")
 
 
 def _word(text: str) -> str:
@@ -298,11 +288,6 @@ def _context(model: str) -> int:
     config = _json(_folder(model) / "config.json")
     found = config.get("max_position_embeddings") or config.get("n_positions")
     return found if isinstance(found, int) else 1024
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    return Environment(undefined=StrictUndefined, keep_trailing_newline=True)
 
 
 def _json(path: Path) -> dict[str, Any]:
