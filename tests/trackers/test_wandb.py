@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +52,8 @@ def records(path: Path) -> Iterator[Any]:
 class Sent:
     """What an offline run would send."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, name: str = "") -> None:
+        self.name = name or run.id
         (self.folder,) = (run.directory / "wandb").glob("offline-run-*")
         for _ in range(100):  # W&B's service writes the file in its own time, until the process ends
             self._read(run)
@@ -62,7 +66,7 @@ class Sent:
         self.artifacts: list[Any] = []
         self.config: dict[str, Any] = {}
         self.ended: int | None = None
-        for record in records(self.folder / f"run-{run.id}.wandb"):
+        for record in records(self.folder / f"run-{self.name}.wandb"):
             kind = record.WhichOneof("record_type")
             if kind == "history":
                 self.history.append(
@@ -92,15 +96,141 @@ def test_offline_every_row_is_one_step(whole: Run) -> None:
         assert logged[f"{row['phase']}/step"] == row["step"]
         for name, value in {**row["metrics"], **row["timings"]}.items():
             assert logged[f"{row['phase']}/{name}"] == pytest.approx(value, rel=1e-12), name
-        own = (row["phase"] + "/", "_")
+        own = (row["phase"] + "/", "train/", "_")
         assert all(key.startswith(own) for key in logged), "phases are told apart"
+        assert logged["train/global_step"] == row["row"] + 1
+    tokens = [row["metrics"].get("tokens", 0) for row in whole.rows()]
+    assert [logged["train/tokens"] for logged in sent.history] == [sum(tokens[: i + 1]) for i in range(len(tokens))]
 
 
-def test_the_config_is_the_experiment_as_resolved(whole: Run) -> None:
+def test_the_config_has_a_column_for_each_value_under_its_override(whole: Run) -> None:
     sent = Sent(whole)
-    assert {key: sent.config[key] for key in whole.experiment} == whole.experiment
     assert sent.config["about"] == whole.about
-    assert sent.config["about"]["data"]
+    assert sent.config["seed"] == whole.experiment["seed"]
+    for phase in whole.experiment["phases"]:
+        path = f"phases.{phase['name']}"
+        assert sent.config[f"{path}.steps"] == phase["steps"]
+        assert sent.config[f"{path}.rollout"] == phase["rollout"]["use"]
+        if phase["update"]:
+            assert sent.config[f"{path}.update"] == phase["update"]["use"]
+            for option, value in phase["update"]["options"].items():
+                assert sent.config[f"{path}.update.{option}"] == value
+
+
+def test_the_config_names_items_of_lists_as_overrides_do() -> None:
+    from hookline_plugins.trackers.wandb_columns import columns
+
+    reward = [
+        {"use": "length", "name": None, "weight": -0.1, "options": {"limit": 3}},
+        {"use": "function", "name": "correct", "weight": 1.0, "options": {}},
+    ]
+    run = SimpleNamespace(experiment={"phases": [{"name": "rl@1", "reward": reward, "advantage": None}]})
+    assert columns(run) == {  # type: ignore[arg-type]
+        "phases.rl@1.name": "rl@1",
+        "phases.rl@1.reward.length": "length",
+        "phases.rl@1.reward.length.weight": -0.1,
+        "phases.rl@1.reward.length.limit": 3,
+        "phases.rl@1.reward.correct": "function",
+    }
+
+
+def test_the_commit_is_that_of_the_folder(tmp_path: Path) -> None:
+    from hookline_plugins.trackers.wandb_columns import commit
+
+    assert commit(tmp_path) == {}
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "x").write_text("1")
+    for words in (["init", "-q"], ["add", "x"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    assert commit(tmp_path)["git.dirty"] is False
+    (tmp_path / "x").write_text("2")
+    found = commit(tmp_path)
+    assert len(found["git.commit"]) == 40
+    assert found["git.dirty"] is True
+
+
+VARIABLES = {
+    "WANDB_PROJECT": "mine", "WANDB_ENTITY": "us", "WANDB_RUN_GROUP": "g", "WANDB_NAME": "n", "WANDB_JOB_TYPE": "eval",
+    "WANDB_NOTES": "words", "WANDB_TAGS": "a, b",
+}  # fmt: skip
+
+
+def asked_for(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What wandb.init is asked for."""
+    from hookline_plugins.trackers.wandb import WandB
+
+    said: dict[str, Any] = {}
+    begun = SimpleNamespace(define_metric=lambda *a, **k: None)
+    monkeypatch.setattr("wandb.init", lambda **kwargs: said.update(kwargs) or begun)
+    run = SimpleNamespace(id="1", directory=tmp_path, about={}, experiment={"phases": []})
+    WandB(WandB.Config(**options))._begin(run, "offline")  # type: ignore[arg-type]
+    return said
+
+
+def test_the_environment_chooses_what_the_experiment_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = ("project", "entity", "group", "name", "job_type", "notes", "tags")
+    said = asked_for({}, monkeypatch, tmp_path)
+    assert [said[key] for key in asked] == ["hookline", None, None, tmp_path.name, "train", None, None]
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    said = asked_for({}, monkeypatch, tmp_path)
+    assert [said[key] for key in asked] == ["mine", "us", "g", "n", "eval", "words", ("a", "b")]
+    said = asked_for({"project": "p", "tags": ["t"], "job_type": "train"}, monkeypatch, tmp_path)
+    assert (said["project"], said["tags"], said["job_type"], said["name"]) == ("p", ("t",), "train", "n")
+
+
+def test_the_agent_of_a_sweep_chooses_the_id_and_a_resume_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    assert asked_for({}, monkeypatch, tmp_path)["id"] == "1", "without a sweep the run's own id counts"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    assert asked_for({}, monkeypatch, tmp_path)["id"] == "agents"
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    assert asked_for({}, monkeypatch, tmp_path)["id"] == "agents"
+
+
+def test_answers_of_training_are_one_table_that_grows(opened: Callable[..., Followed]) -> None:
+    run = opened("wandb")
+    for step in range(1, 4):
+        answer = {
+            "row": step - 1,
+            "phase": "pretrain",
+            "step": step,
+            "prompt": "p",
+            "completion": f"c{step}",
+            "reward": 0.5,
+        }
+        run.tell("completions", phase="pretrain", step=step, completions=[answer])
+        run.commit_row("pretrain", step, {"loss": 1.0}, {"seconds/update": 0.01})
+    run.tell("run_finished", status="finished")
+    assert not [notice for notice in run.notices if "failed" in notice], run.notices
+    sent = Sent(run)  # type: ignore[arg-type]
+    found = []
+    for logged in sent.history:
+        read = json.loads((sent.folder / "files" / logged["pretrain/completions/path"]).read_text())
+        found += [dict(zip(read["columns"], cells)) for cells in read["data"]]
+    assert {row["completion"] for row in found} == {"c1", "c2", "c3"}
+    assert found[0] == {"step": 1, "prompt": "p", "completion": "c1", "reward": 0.5}
+
+
+def test_a_run_that_the_process_has_begun_is_used_and_left_open(
+    opened: Callable[..., Followed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    mine = wandb.init(project="mine", mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
+    try:
+        mine.log({"before": 1})
+        run = opened("wandb")
+        commit(run, "pretrain", 2)
+        run.tell("run_finished", status="finished")
+        assert wandb.run is mine
+        assert mine.step == 3
+        assert mine.config["phases.pretrain.rollout"] == "text"
+        assert not (run.directory / "wandb").exists()
+    finally:
+        mine.finish()
 
 
 def test_answers_come_as_tables_in_the_step_of_their_row(whole: Run, resumed: tuple[Run, list[str]]) -> None:
@@ -165,7 +295,9 @@ def test_the_key_is_nowhere_in_the_run(resumed: tuple[Run, list[str]]) -> None:
 def test_nothing_leaves_but_what_the_run_says(resumed: tuple[Run, list[str]]) -> None:
     sent = Sent(resumed[0])
     kinds = {path.name.split("_")[0] for path in (sent.folder / "files").rglob("*") if path.is_file()}
-    assert kinds <= {"heldout", "text"}, "tables only: no code, diff, requirements, metadata or console output"
+    assert kinds <= {"heldout", "text", "completions"}, (
+        "tables only: no code, diff, requirements, metadata or console output"
+    )
 
 
 def test_a_key_written_into_the_experiment_is_blotted_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,3 +361,31 @@ def test_a_login_in_netrc_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert has_key()
+
+
+@pytest.mark.slow(20)
+def test_a_trial_of_a_sweep_is_run_as_an_agent_runs_it(tmp_path: Path) -> None:
+    """The agent sets the environment and appends `${args_no_hyphens}`; each trial has a run directory of its own."""
+    experiment = {
+        "name": "swept", "seed": 1, "threads": 1, "trackers": ["wandb"],
+        "tokenizer": {"train": "words", "on": "builtin:arms/answers"},
+        "model": {"build": "tabular", "task": "builtin:arms", "sees": ["position", "last"], "context": 12},
+        "phases": [{
+            "name": "rl", "steps": 2, "update": {"use": "rloo", "lr": 0.1}, "reward": {"use": "task", "task": "builtin:arms"},
+            "rollout": {"use": "generate", "prompts": "builtin:arms", "rows": 2, "samples_per_prompt": 4, "max_new_tokens": 2},
+        }],
+    }  # fmt: skip
+    (tmp_path / "swept.yaml").write_text(json.dumps(experiment))
+    for trial, lr in (("one", "0.5"), ("two", "0.25")):
+        agents = {"WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": trial, "WANDB_PROJECT": "mine", "WANDB_MODE": "offline"}
+        said = ["-m", "hookline", "run", "swept.yaml", f"phases.rl.update.lr={lr}", "seed=3"]
+        done = subprocess.run(
+            [sys.executable, *said], cwd=tmp_path, env=os.environ | agents, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    for name, trial, lr in (("swept-0001", "one", 0.5), ("swept-0002", "two", 0.25)):
+        [folder] = (tmp_path / "runs" / name / "wandb").glob("offline-run-*")
+        assert folder.name.endswith(f"-{trial}")
+        sent = Sent(Run.read(tmp_path / "runs" / name), trial)  # type: ignore[attr-defined]
+        assert sent.config["phases.rl.update.lr"] == lr
+        assert sent.project == "mine"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import netrc
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Run, hookimpl
+from hookline_plugins.trackers.wandb_columns import columns, commit
 
 FIXED = {
     "console": "off",
@@ -26,14 +29,25 @@ FIXED = {
     "use_dot_wandb": False,
     "x_disable_meta": True,
     "x_disable_machine_info": True,
-    "x_disable_stats": True,
     "x_save_requirements": False,
 }
-"""Only data of the run itself is sent: no code, diff, console output, or system figures."""
+"""Only data of the run itself is sent: no code, diff or console output."""
+ENVIRONMENT = {
+    "project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "group": "WANDB_RUN_GROUP", "name": "WANDB_NAME",
+    "job_type": "WANDB_JOB_TYPE", "notes": "WANDB_NOTES", "tags": "WANDB_TAGS",
+}  # fmt: skip
+"""Options that the environment chooses where the experiment does not."""
+AXES = ("train/global_step", "train/tokens", "train/seconds")
+"""What every row is counted in besides its phase's steps: rows, tokens and seconds of the whole run so far."""
 
 
 class WandB(Component):
-    """One W&B step per committed row, figures named `PHASE/FIGURE`, drawn over `PHASE/step`.
+    """One W&B step per committed row, figures named `PHASE/FIGURE`, drawn over `PHASE/step`; `train/global_step`, `train/tokens`
+    and `train/seconds` are other axes.
+
+    The experiment is in the config under the paths of overrides, e.g. `phases.rl.update.lr`. What the experiment says comes
+    before W&B's environment variables (WANDB_PROJECT, WANDB_NAME, …), and these before the defaults. A run that the process has
+    already begun with `wandb.init`, as in a function that `wandb.agent` calls, is used and left open.
 
     Without a key (WANDB_API_KEY, or a login in ~/.netrc) the run is written offline into RUN/wandb, and `wandb sync`
     sends it later. After a resume the id stays the same. Offline, the files of an earlier process are replaced by one run
@@ -41,30 +55,59 @@ class WandB(Component):
     """
 
     class Config(hookline.Config):
-        project: str = Field("hookline", min_length=1)
-        """W&B project."""
+        project: str | None = Field(None, min_length=1)
+        """W&B project; default: WANDB_PROJECT, or hookline."""
         entity: str | None = None
-        """User or team; none: the default entity of the key's owner."""
+        """User or team; default: WANDB_ENTITY, or the default entity of the key's owner."""
         group: str | None = None
-        """Runs of the same group are averaged together in charts; default in a sweep: all of its runs are one group."""
-        tags: tuple[str, ...] = ()
-        """Tags of the run, for searching."""
+        """Runs of the same group are averaged together in charts; default: WANDB_RUN_GROUP, or all runs of a sweep."""
+        name: str | None = None
+        """The run's name; default: WANDB_NAME, or that of its directory."""
+        job_type: str | None = None
+        """What kind of run it is; default: WANDB_JOB_TYPE, or train."""
+        notes: str | None = None
+        """A longer text about the run; default: WANDB_NOTES."""
+        tags: tuple[str, ...] | None = None
+        """Tags of the run, for searching; default: WANDB_TAGS, with commas between."""
         mode: Literal["auto", "online", "offline"] = "auto"
         """`auto`: online if there is a key, otherwise offline. The environment variable WANDB_MODE overrides `auto`."""
+        system: bool = True
+        """Send use of processor, memory and GPU, in W&B's system charts."""
         samples: int = Field(64, ge=0)
-        """Rows per sample table (prompt, answer, reward terms), one table per evaluation; 0 sends none."""
+        """Rows per sample table (prompt, answer, reward terms), one table per evaluation; 0 sends none, of training either."""
+        model: Literal["none", "end", "best"] | None = None
+        """The model as an artifact, exported as a transformers folder when the run has finished: that of the last phase, or its best
+        one (`save.best`). Default: none, or what WANDB_LOG_MODEL says."""
+        alerts: bool = False
+        """Let W&B send a message when the run finishes or fails."""
         timeout: float = Field(30.0, gt=0)
         """Seconds to wait for W&B at the start, before going offline, and at the end. Small avoids delays."""
 
     def __init__(self, config: hookline.Config) -> None:
         super().__init__(config)
         self.tables: dict[str, Any] = {}
+        self.answers: list[Mapping[str, Any]] = []
+        self.growing: dict[str, Any] = {}
+        """Phase → the table of training answers, which grows."""
+        self.counted = {"tokens": 0.0, "seconds": 0.0}
+        self.first = 0
+        """W&B's step at the run's first row: 0, unless somebody else has logged before."""
+        self.adopted = False
+        self.defined: set[str] = set()
         self.wandb: Any = None
 
     @hookimpl
     def hookline_run_started(self, run: Run) -> None:
         mode = self._mode()
         if mode == "disabled":
+            return
+        self.run = run
+        begun = getattr(sys.modules.get("wandb"), "run", None)
+        if begun is not None:
+            self.wandb, self.adopted, self.first, self.mode = begun, True, begun.step, "online"
+            begun.config.update(self._described(), allow_val_change=True)
+            self._define_axes()
+            self._catch_up(run)
             return
         if mode == "online" and not has_key():
             run.notice("W&B has no key (wandb login, or WANDB_API_KEY), so the run is written offline")
@@ -92,10 +135,14 @@ class WandB(Component):
         self.tables[f"{phase}/samples/{name}"] = samples
 
     @hookimpl
+    def hookline_completions(self, completions: Sequence[Mapping[str, Any]]) -> None:
+        self.answers = [*completions]
+
+    @hookimpl
     def hookline_row(self, row: Mapping[str, Any]) -> None:
-        tables, self.tables = self.tables, {}
+        tables, self.tables, answers, self.answers = self.tables, {}, self.answers, []
         if self.wandb is not None:
-            self._log(row, tables)
+            self._log(row, tables, answers)
 
     @hookimpl
     def hookline_run_finished(self, run: Run, status: str) -> None:
@@ -106,8 +153,11 @@ class WandB(Component):
             if status == "finished":
                 with self._staging():
                     self._artifacts(run)
+            if self.config.alerts and status != "stopped":
+                self.wandb.alert(f"{run.directory.name} {status}", f"{len(run.rows())} steps; {run.directory}")
         finally:
-            self.wandb.finish(exit_code=0 if status == "finished" else 1)
+            if not self.adopted:
+                self.wandb.finish(exit_code=0 if status == "finished" else 1)
         if self.mode == "offline":
             run.notice(f"W&B was written offline; to send it: wandb sync {Path(self.wandb.settings.sync_dir)}")
 
@@ -116,34 +166,88 @@ class WandB(Component):
     def _mode(self) -> str:
         """`online`, `offline` or `disabled`."""
         wished = str(self.config.mode)
+        if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+            return "disabled"
         if wished == "auto":
             wished = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         return {"dryrun": "offline", "run": "online"}.get(wished, wished)
+
+    def _wish(self, option: str, default: Any = None) -> Any:
+        """What the experiment says, or else the environment, or else the default."""
+        said = getattr(self.config, option)
+        if said is not None:
+            return said
+        found = os.environ.get(ENVIRONMENT[option]) or default
+        return (
+            tuple(tag.strip() for tag in found.split(",") if tag.strip())
+            if option == "tags" and isinstance(found, str)
+            else found
+        )
 
     def _begin(self, run: Run, mode: Any) -> Any:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        wishes = {**FIXED, "init_timeout": self.config.timeout, "finish_timeout": self.config.timeout}
+        wishes = {
+            **FIXED,
+            "init_timeout": self.config.timeout,
+            "finish_timeout": self.config.timeout,
+            "x_disable_stats": not self.config.system,
+        }
         known = wandb.Settings.model_fields
-        begun = wandb.init(
-            id=run.id,
-            name=run.directory.name,
-            project=self.config.project,
-            entity=self.config.entity,
-            group=self.config.group or run.about.get("group"),
-            tags=self.config.tags,
-            dir=str(run.directory),
-            config=hidden({**run.experiment, "about": run.about}),
+        self.run, self.defined = run, set()
+        self.wandb = wandb.init(
+            id=self._id(run),
+            name=self._wish("name", run.directory.name),
+            project=self._wish("project", "hookline"),
+            entity=self._wish("entity"),
+            group=self._wish("group", run.about.get("group")),
+            job_type=self._wish("job_type", "train"),
+            notes=self._wish("notes"),
+            tags=self._wish("tags"),
+            dir=os.environ.get("WANDB_DIR") or str(run.directory),
+            config=self._described(),
             mode=mode,
             resume="allow" if mode == "online" else None,
             reinit="create_new",
             settings=wandb.Settings(**{name: value for name, value in wishes.items() if name in known}),
         )
-        for phase in (spec["name"] for spec in run.experiment["phases"]):
-            begun.define_metric(f"{phase}/step", hidden=True)
-            begun.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
-        return begun
+        self._define_axes()
+        return self.wandb
+
+    def _id(self, run: Run) -> str:
+        """The run's id; the agent of a W&B sweep chooses it, and a resume without the agent keeps it."""
+        kept = run.directory / "wandb" / "run-id"
+        if kept.exists():
+            return kept.read_text(encoding="utf-8").strip()
+        chosen = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        if chosen:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(chosen, encoding="utf-8")
+        return chosen or run.id
+
+    def _described(self) -> dict[str, Any]:
+        found = {**columns(self.run), **commit(self.run.experiment.get("folder") or "."), "about": self.run.about}
+        blotted: dict[str, Any] = hidden(found)
+        return blotted
+
+    def _define_axes(self) -> None:
+        for axis in AXES:
+            self.wandb.define_metric(axis)
+        for phase in (spec["name"] for spec in self.run.experiment["phases"]):
+            self.wandb.define_metric(f"{phase}/step", hidden=True)
+            self.wandb.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
+
+    def _define(self, phase: str, names: Iterable[str]) -> None:
+        """Let the summary have the best value beside the last one, of figures that say which values are better."""
+        for name in names:
+            figure = f"{phase}/{name}"
+            if figure not in self.defined:
+                self.defined.add(figure)
+                better = getattr(self.run.metric(phase, name), "better", None)
+                if better in ("higher", "lower"):
+                    best = "max" if better == "higher" else "min"
+                    self.wandb.define_metric(figure, step_metric=f"{phase}/step", summary=f"{best},last")
 
     def _let_go(self) -> None:
         """End W&B's service, which still uses the run's id after a failed start."""
@@ -153,7 +257,8 @@ class WandB(Component):
 
     def _forget_offline(self, run: Run) -> None:
         """Delete the offline files of an earlier process of this run; all rows are written again from the run itself."""
-        for stale in (run.directory / "wandb").glob(f"offline-run-*-{run.id}"):
+        home = Path(os.environ.get("WANDB_DIR") or run.directory)
+        for stale in (home / "wandb").glob(f"offline-run-*-{self._id(run)}"):
             shutil.rmtree(stale)
 
     def _catch_up(self, run: Run) -> None:
@@ -162,18 +267,41 @@ class WandB(Component):
         for entry in run.evaluations():
             key = f"{entry['phase']}/samples/{entry['name']}"
             evaluations.setdefault(entry["row"], {})[key] = entry["samples"]
+        answers: dict[int, list[Mapping[str, Any]]] = {}
+        for answer in run.completions():
+            answers.setdefault(answer["row"], []).append(answer)
         for row in run.rows():
-            self._log(row, evaluations.get(row["row"], {}))
+            self._log(row, evaluations.get(row["row"], {}), answers.get(row["row"], []))
 
-    def _log(self, row: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
+    def _log(self, row: Mapping[str, Any], tables: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> None:
         """Log a row in one call. A row that W&B already had before a kill is not logged twice."""
-        if row["row"] < self.wandb.step:
+        phase, step = row["phase"], self.first + row["row"]
+        self.counted["tokens"] += row["metrics"].get("tokens") or 0
+        self.counted["seconds"] += sum(value for name, value in row["timings"].items() if name.startswith("seconds/"))
+        if step < self.wandb.step:
             return
-        phase = row["phase"]
-        figures = {f"{phase}/{name}": value for name, value in {**row["metrics"], **row["timings"]}.items()}
+        figures = {**row["metrics"], **row["timings"]}
+        self._define(phase, row["metrics"])
+        axes = dict(zip(AXES, (row["row"] + 1, *self.counted.values())))
         shown = {key: self._table(samples) for key, samples in tables.items() if self.config.samples}
+        if answers and self.config.samples:
+            shown[f"{phase}/completions"] = self._grown(phase, answers)
+        named = {f"{phase}/{name}": value for name, value in figures.items()}
         with self._staging():
-            self.wandb.log({f"{phase}/step": row["step"], **figures, **shown}, step=row["row"], commit=True)
+            self.wandb.log({f"{phase}/step": row["step"], **axes, **named, **shown}, step=step, commit=True)
+        self._keep_best(phase, row["metrics"])
+
+    def _keep_best(self, phase: str, metrics: Mapping[str, float]) -> None:
+        """The best value so far of the figure that `save.best` names, as `best/PHASE/FIGURE` of the summary."""
+        spec = next(spec for spec in self.run.experiment["phases"] if spec["name"] == phase)
+        best: Mapping[str, Any] = (spec.get("save") or {}).get("best") or {}
+        value = metrics.get(best.get("figure", ""))
+        if value is None or not math.isfinite(value):
+            return
+        name, sign = f"best/{phase}/{best['figure']}", -1 if best.get("lowest") else 1
+        before = self.wandb.summary.get(name)
+        if before is None or sign * value > sign * before:
+            self.wandb.summary[name] = value
 
     @contextmanager
     def _staging(self) -> Iterator[None]:
@@ -196,8 +324,20 @@ class WandB(Component):
         ]
         return wandb.Table(columns=["prompt", "response", *names], data=rows)
 
+    def _grown(self, phase: str, answers: Sequence[Mapping[str, Any]]) -> Any:
+        """The phase's table of training answers with these below: step, prompt, completion, rewards, advantage."""
+        import wandb
+
+        if phase not in self.growing:
+            names = [name for name in answers[0] if name not in ("row", "phase")]
+            self.growing[phase] = wandb.Table(columns=names, log_mode="INCREMENTAL")
+        table = self.growing[phase]
+        for answer in answers:
+            table.add_data(*(answer.get(name) for name in table.columns))
+        return table
+
     def _artifacts(self, run: Run) -> None:
-        """The report, and the manifest of each phase: hashes of weights and data, the last one of the final model."""
+        """The report, the manifest of each phase with the hashes of its weights and data, and the model where it is asked for."""
         import wandb
 
         report = [path for path in (run.directory / "report.html", run.directory / "report.json") if path.exists()]
@@ -209,6 +349,17 @@ class WandB(Component):
             for path in files:
                 artifact.add_file(str(path), name=path.relative_to(run.directory).as_posix(), policy="immutable")
             self.wandb.log_artifact(artifact)
+        wished = self.config.model or {"end": "end", "true": "end", "1": "end", "checkpoint": "best"}.get(
+            os.environ.get("WANDB_LOG_MODEL", "").lower(), "none"
+        )
+        phases = [spec for spec in run.experiment["phases"] if (run.phase_folder(spec["name"]) / "model").is_dir()]
+        if wished != "none" and phases:
+            best = wished == "best" and bool((phases[-1].get("save") or {}).get("best"))
+            place = Path(self.wandb.settings.sync_dir) / "model"
+            folder = hookline.export(run.directory, place, phases[-1]["name"], best=best)
+            artifact = wandb.Artifact(f"model-{run.id}", type="model")
+            artifact.add_dir(str(folder), policy="immutable")
+            self.wandb.log_artifact(artifact, aliases=["latest", "best" if best else "end"])
 
 
 def has_key() -> bool:
