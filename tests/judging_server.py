@@ -1,6 +1,7 @@
 """A judge's service for tests: a real HTTP server in a thread, in OpenAI's format. `Service(reply)` judges as a function says.
 
-`reply(question)` gets the text of a question and returns the text of the reply, or what to send instead.
+`reply(question)` gets the text of a question and returns the text of the reply, or what to send instead. A request without messages
+is given to `reply` as it is, and gets what `reply` returns as JSON, or what to send instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Sent:
 
 
 Answer = str | Sent
-Judge = Callable[[str], Answer]
+Judge = Callable[[Any], Any]
 
 
 class Service:
@@ -103,11 +104,12 @@ def serving(reply: Judge) -> Iterator[Service]:
                 service.now += 1
                 service.most = max(service.most, service.now)
             try:
-                said = service.reply(str(request["messages"][-1]["content"]))
-                sent = said if isinstance(said, Sent) else Sent(body=usual(said))
+                asked = str(request["messages"][-1]["content"]) if "messages" in request else request
+                said = service.reply(asked)
+                sent = said if isinstance(said, Sent) else Sent(body=usual(said) if isinstance(asked, str) else json.dumps(said).encode())
                 ends.wait(sent.before)
                 with service.lock:
-                    service.answered[str(request["messages"][-1]["content"])] += sent.status == 200
+                    service.answered[str(asked)] += sent.status == 200
                 self.send_response(sent.status)
                 self.send_header("Content-Type", "application/json")
                 for name, value in sent.headers.items():

@@ -74,6 +74,7 @@ TESTS = {
     "guidance": ["algorithms/*"],
     "judging": ["rewards/test_judge*"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
+    "posting": ["rewards/test_judge*", "rewards/test_remote"],
     "report": ["trackers/test_report", "pages/*"],
     "rewards": ["rewards/*", "wrappers/*", "tasks/*"],
     "rollouts": ["algorithms/test_preferences*", "algorithms/test_values*"],

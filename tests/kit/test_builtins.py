@@ -46,8 +46,12 @@ def test_one_of_every_kind_is_asked_every_day() -> None:
 
 @pytest.fixture
 def judge() -> Iterator[dict[str, Any]]:
-    """The options of a judge that rates answers by their length."""
-    with serving(by_length) as service:
+    """The options of a judge that rates answers by their length, as a service of rewards does under the same address."""
+
+    def rated(asked: Any) -> Any:
+        return by_length(asked) if isinstance(asked, str) else {"rewards": [len(query) for query in asked["query"]]}
+
+    with serving(rated) as service:
         yield {"url": service.url, "model": "any"}
 
 
@@ -55,5 +59,6 @@ def judge() -> Iterator[dict[str, Any]]:
 def test_a_built_in_keeps_every_law(offer: Offer, judge: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
-    report = check(offer, **({"judge": judge} | OPTIONS).get(offer.name, {}))
+    served = {"judge": judge, "remote": {"url": judge["url"]}}
+    report = check(offer, **(served | OPTIONS).get(offer.name, {}))
     assert report.passed, str(report)

@@ -78,9 +78,7 @@ class JudgeOptions(hookline.Config):
     @field_validator("key")
     @classmethod
     def _is_a_name(cls, key: str) -> str:
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", key):  # the message must not repeat it: it may be the key
-            raise ValueError(f"must be the name of an environment variable in capitals, such as {KEY}, and not the key itself")
-        return key
+        return name_of_key(key)
 
     @field_validator("pattern")
     @classmethod
@@ -126,6 +124,13 @@ class JudgeOptions(hookline.Config):
             wrong = f"the environment variable {self.key} does not hold a key: it has blanks or unusual characters"
             raise ExperimentError(wrong, f"export {self.key}=…")
         return secret
+
+
+def name_of_key(key: str) -> str:
+    """The name of a key's variable. Raises ValueError if it is none, without repeating it: it may be the key."""
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", key):
+        raise ValueError(f"must be the name of an environment variable in capitals, such as {KEY}, and not the key itself")
+    return key
 
 
 def wrong_address(url: str) -> str:
