@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,11 @@ SHAPES = {
 }  # fmt: skip
 
 
-def build(name: str, folder: Path) -> Path:
-    """Write the folder of a shape."""
+def build(name: str, folder: Path, **changed: Any) -> Path:
+    """Write the folder of a shape; changed: fields of the shape that are otherwise."""
     import transformers
 
-    shape = SHAPES[name]
+    shape = replace(SHAPES[name], **changed)
     folder.mkdir(parents=True, exist_ok=True)
     inner = _tokenizer(shape)
     outer = transformers.PreTrainedTokenizerFast(

@@ -51,6 +51,7 @@ def plant(template: Path, tmp_path: Path) -> Plant:
             run = Path(shutil.copytree(template, tmp_path / label / f"seed={seed}"))
             steps = max(curve)
             rewrite(run / "experiment.json", lambda e: (e.update(seed=seed), e["phases"][0].update(steps=steps)))  # noqa: B023
+            rewrite(run / "phases/rl/manifest.json", lambda m: m.update(steps=steps))  # noqa: B023
             rows = []
             for step in range(steps + 1):
                 metrics = {"rows": 4.0, **({"tokens": tokens} if tokens is not None else {})} if step else {}

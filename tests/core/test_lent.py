@@ -118,4 +118,5 @@ def test_a_tracker_changes_neither_rows_nor_samples_for_the_next_one(plugin: Wri
     """)
     evaluate = [{"every": 1, "prompts": tiny()["phases"][0]["rollout"]["prompts"], "rows": 2, "reward": ["length"]}]
     described = {**tiny(reward="tokens", evaluate=evaluate), "trackers": ["first", "second"]}
-    assert not hookline.run(described, plugins=[path], out=tmp_path / "run").notices
+    notices = hookline.run(described, plugins=[path], out=tmp_path / "run").notices
+    assert not [notice for notice in notices if "in the training data" not in notice]

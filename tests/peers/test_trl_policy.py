@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from policy_rows import ASKED, CASES, GROUP, LONGEST, NO_LOSS, PROMPTS, rated
 from trl_losses import RATE
-from trl_policy import SHAPE
+from trl_policy import SHAPE, WITHOUT
 
 import hookline
 from shapes import build
@@ -44,7 +44,7 @@ def phase_of(case: str, folder: Path, epochs: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(SHAPE, tmp_path_factory.mktemp("model"))
+    return build(SHAPE, tmp_path_factory.mktemp("model"), **WITHOUT)
 
 
 def figures_of(case: str, model: Path, folder: Path, epochs: int, steps: int) -> list[dict[str, float]]:

@@ -78,6 +78,10 @@ class Phase(TypedDict, total=False):
     """Which of its rows are written into the run, e.g. `{"every": 10, "rows": 4}`."""
     save: Mapping[str, Any]
     """Its checkpoints, e.g. `{"every": 50, "keep": 2, "best": "eval/accuracy"}`."""
+    epochs: float
+    """Instead of `steps`: passes over the rollout's data."""
+    stop: Mapping[str, Any]
+    """End the phase early when a figure no longer improves, e.g. `{"figure": "eval/loss", "lowest": True, "patience": 3}`."""
     patience: int
     """How many steps in a row without any difference in reward are tolerated."""
 
