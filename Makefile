@@ -55,7 +55,7 @@ test-peers: $(READY)
 	@HF_HUB_OFFLINE=1 .venv-peers/bin/python tests/peers/trl_policy.py build/peers tests/peers/trl_policy.json
 	@$(BIN)/python -m pytest tests/peers
 
-# Six shapes of model folders × the experiments of examples/real, run in full, exported, read back and asked. About five minutes.
+# Six shapes of model folders × the ten experiments of examples/real, run in full, exported, read back and asked. About ten minutes.
 real: $(READY)
 	@PYTHONPATH=tests nice $(BIN)/python tests/real/full.py build/real $(ARGS)
 	@PYTHONPATH=tests nice $(BIN)/python tests/real/full_files.py build/real

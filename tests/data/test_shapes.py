@@ -319,3 +319,14 @@ def test_the_first_rows_are_those_that_training_reads(tmp_path: Path) -> None:
 def test_an_empty_name_is_one_sentence() -> None:
     with pytest.raises(DataError, match="an empty text is not the name of data"):
         Catalogue().exists("")
+
+
+def test_a_written_experiment_reads_what_the_experiment_read(tmp_path: Path) -> None:
+    """A finished run is evaluated and exported from experiment.json, where each source has every option."""
+    path = lines(tmp_path / "rows.jsonl", [{"question": "a", "better": "b", "worse": "c"}])
+    columns = {"prompt": "question", "chosen": "better", "rejected": "worse"}
+    spec = DataSpec.model_validate({"path": path, "columns": columns, "chat": True})
+    again = DataSpec.model_validate(json.loads(spec.model_dump_json()))
+    first, second = (Catalogue(named={"mine": each}).rows("mine") for each in (spec, again))
+    assert first.sha256 == second.sha256
+    assert "rejected" in second.records[0]

@@ -23,7 +23,7 @@ from hookline.loop.api import open_finished
 from shapes import SHAPES, build
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "examples/real"
-METHODS = ("sft", "dpo", "kto", "reward-model", "grpo")
+EXAMPLES = ("sft", "sharegpt", "causal-lm", "dpo", "orpo", "kto", "reward-model", "grpo", "rloo", "ppo")
 
 
 def hook(*words: str, typed: str = "") -> str:
@@ -53,45 +53,60 @@ def difference(run: Path, out: Path, theirs: torch.Tensor) -> float:
         return abs(float(scored[0, len(ids) - 2]) - bias - float(theirs[0, 0]))
 
 
-def row(root: Path, shape: str, method: str) -> tuple[str, list[str]]:
-    """A line of the table, and what is wrong."""
-    began, run, out = time.monotonic(), root / "runs" / shape / method, root / "exports" / shape / method
+def done(root: Path, shape: str, name: str, *more: str) -> tuple[Path, Path]:
+    """The run of an example and its export; what is exported is not run again. more: overrides."""
+    run, out = root / "runs" / shape / name, root / "exports" / shape / name
     if not out.exists():
-        hook("run", str(EXPERIMENTS / f"{method}.yaml"), f"model.path={root / 'folders' / shape}", "--out", str(run))
+        hook("run", str(EXPERIMENTS / f"{name}.yaml"), f"model.path={root / 'folders' / shape}", *more, "--out", str(run))
         hook("export", str(run), str(out))
+    return run, out
+
+
+def checked(run: Path, out: Path) -> tuple[float, list[bool], str, list[str]]:
+    """(how far the export is from the run, which answers end in transformers, the first one, what is wrong)."""
     found, tensor = read(out)
     gap = difference(run, out, tensor)
-    wrong = [f"{shape} {method}: the export differs by {gap:.1e}"] if gap > NEAR else []
-    rows = [each["metrics"] for each in hookline.Run.read(run).rows() if each["phase"] == method]
-    figure = "reward" if method == "grpo" else "loss"
-    stops = "–"
-    if "said" in found:
-        asked: list[Any] = [[{"role": "user", "content": text}] for text in ASKED]
-        ours = hookline.generate(out, asked, max_new_tokens=MOST, temperature=0)
-        typed = hook("chat", str(out), "--temperature", "0", "--max-new-tokens", str(MOST), typed=f"{ASKED[0]}\n\n")
-        if not all(found["stops"]) or ours != found["texts"] or typed.rstrip("\n") != ours[0]:
-            wrong.append(f"{shape} {method}: {found['texts']} in transformers, {ours} and {typed!r} here")
-        stops = f"{sum(found['stops'])} of {len(found['stops'])}: {ours[0]!r}"
-    first, last = rows[0][figure], rows[-1][figure]
+    wrong = [f"the export differs by {gap:.1e}"] if not gap <= NEAR else []
+    if "said" not in found:
+        return gap, [], "", wrong
+    asked: list[Any] = [[{"role": "user", "content": text}] for text in ASKED]
+    ours = hookline.generate(out, asked, max_new_tokens=MOST, temperature=0)
+    typed = hook("chat", str(out), "--temperature", "0", "--max-new-tokens", str(MOST), typed=f"{ASKED[0]}\n\n")
+    if ours != found["texts"] or typed.rstrip("\n") != ours[0].rstrip("\n"):
+        wrong.append(f"{found['texts']} in transformers, {ours} and {typed!r} here")
+    return gap, found["stops"], ours[0], wrong
+
+
+def row(root: Path, shape: str, name: str) -> tuple[str, list[str]]:
+    """A line of the table, and what is wrong."""
+    began = time.monotonic()
+    run, out = done(root, shape, name)
+    gap, stops, answer, wrong = checked(run, out)
+    wrong += ["an answer does not end"] if not all(stops) else []
+    rows = hookline.Run.read(run).rows()
+    metrics = [each["metrics"] for each in rows if each["phase"] == rows[-1]["phase"]]
+    figure = "reward" if rows[-1]["phase"] in ("grpo", "rloo", "ppo") else "loss"
+    first, last = metrics[0][figure], metrics[-1][figure]
+    said = f"{sum(stops)} of {len(stops)}: {answer!r}" if stops else "–"
     seconds = time.monotonic() - began
     return (
-        f"| {shape} | {method} | {len(rows)} | {figure} {first:.3g} → {last:.3g} | {stops} | {gap:.0e} | {seconds:.0f} |",
-        wrong,
+        f"| {shape} | {name} | {len(rows)} | {figure} {first:.3g} → {last:.3g} | {said} | {gap:.0e} | {seconds:.0f} |",
+        [f"{shape} {name}: {each}" for each in wrong],
     )
 
 
-def table(root: Path, methods: tuple[str, ...]) -> int:
+def table(root: Path, examples: tuple[str, ...]) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     wrong = []
     print(
-        "| folder | method | steps | first → last | answers that stop | export differs by | seconds |\n|---|---|---|---|---|---|---|"
+        "| folder | example | steps | first → last | answers that stop | export differs by | seconds |\n|---|---|---|---|---|---|---|"
     )
     for shape in SHAPES:
         if not (root / "folders" / shape).exists():
             build(shape, root / "folders" / shape)
-        for method in methods:
-            line, more = row(root, shape, method)
+        for name in examples:
+            line, more = row(root, shape, name)
             wrong += more
             print(line, flush=True)
     print("\n".join(wrong), file=sys.stderr)
@@ -99,4 +114,4 @@ def table(root: Path, methods: tuple[str, ...]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(table(Path(sys.argv[1]).absolute(), tuple(sys.argv[2:]) or METHODS))
+    sys.exit(table(Path(sys.argv[1]).absolute(), tuple(sys.argv[2:]) or EXAMPLES))

@@ -110,6 +110,5 @@ class DataSpec(Reads):
         return self
 
     def reads(self, part: Part) -> Reads:
-        """How a source is read: as it says itself, else as the data says."""
-        named = Reads.model_fields
-        return Reads(**{name: getattr(part if name in part.model_fields_set else self, name) for name in named})
+        """How a source is read: as it says itself, else as the data says. In a written experiment every part has every option."""
+        return Reads(**{name: getattr(part, name) or getattr(self, name) for name in Reads.model_fields})
