@@ -96,8 +96,8 @@ SHAPES = {
 }  # fmt: skip
 
 
-def build(name: str, folder: Path, **changed: Any) -> Path:
-    """Write the folder of a shape; changed: fields of the shape that are otherwise."""
+def build(name: str, folder: Path, seed: int | None = None, **changed: Any) -> Path:
+    """Write the folder of a shape; seed: of its weights; changed: fields of the shape that are otherwise."""
     import transformers
 
     shape = replace(SHAPES[name], **changed)
@@ -127,7 +127,7 @@ def build(name: str, folder: Path, **changed: Any) -> Path:
         **sizes, **dict(shape.config), tie_word_embeddings=shape.tied, bos_token_id=loaded.bos_token_id, eos_token_id=ends[0],
         pad_token_id=loaded.pad_token_id,
     )  # fmt: skip
-    torch.manual_seed(len(name))
+    torch.manual_seed(len(name) if seed is None else seed)
     net = transformers.AutoModelForCausalLM.from_config(config)
     net.generation_config = transformers.GenerationConfig(
         eos_token_id=ends if len(ends) > 1 else ends[0], bos_token_id=loaded.bos_token_id, pad_token_id=loaded.pad_token_id,
