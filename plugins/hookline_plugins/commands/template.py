@@ -149,6 +149,7 @@ phases:
     evaluate: [{every: {{ [1, steps // 10] | max }}, prompts: heldout}]  # the loss, and what else the method measures
 {%- endif %}
     save: {every: {{ [1, steps // 20] | max }}}
+trackers: [console, report]  # also wandb, tensorboard, jsonl
 {%- if config and config.left %}
 
 # Without a counterpart here, or decided otherwise:
