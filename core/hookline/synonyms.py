@@ -78,6 +78,8 @@ MEANINGS = {
     Ours("rank", "an adapter"): "lora_r r lora_rank",
     Ours("alpha", "an adapter"): "lora_alpha",
     Ours("modules", "an adapter"): "target_modules lora_target_modules",
+    Ours("rslora", "an adapter"): "use_rslora",
+    Ours("dora", "an adapter"): "use_dora",
     Ours("dtype", "the model"): "torch_dtype precision bf16 fp16 fp32",
     Ours("autocast", "the model"): "bf16 fp16 amp mixed_precision",
     Ours("gradient_checkpointing", "the model"): "enable_gradient_checkpointing use_gradient_checkpointing",

@@ -15,7 +15,7 @@ from hookline.loop.loop import PhaseLoop
 from hookline.training.optim import Optimiser
 
 Lab = Callable[..., PhaseLoop]
-OPTIMISERS = ["adamw", "muon", "sgd"]
+OPTIMISERS = ["adamw", "muon", "rmsprop", "sgd"]
 
 
 def made(kind: Any, dtype: torch.dtype, lr: float = 1e-5) -> tuple[Optimiser, dict[str, nn.Parameter]]:

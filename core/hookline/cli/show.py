@@ -144,7 +144,8 @@ def _model(plan: Plan, phase: PlannedPhase) -> str:
     adapter = f", training adapter '{phase.adapter.instance}'" if phase.adapter else ""
     types = plan.model_of(phase)
     products = f", products in {types.autocast}" if types.autocast not in (None, "none") else ""
-    return f"{where}{head}{adapter}, in {types.dtype or 'float32'}{products}"
+    attention = f", attention by {types.attention}" if types.attention not in (None, "auto") else ""
+    return f"{where}{head}{adapter}, in {types.dtype or 'float32'}{products}{attention}"
 
 
 def _roles(phase: PlannedPhase) -> Iterator[str]:

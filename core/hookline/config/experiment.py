@@ -81,6 +81,9 @@ class ModelSpec(Strict):
     autocast: Literal["auto", "bfloat16", "none"] | None = None
     """The type in which matrix products are computed, if it differs from dtype. `auto`: bfloat16 where the device supports it
     (GPUs from sm80, processors with amx_bf16, AMD's with avx512_bf16), none elsewhere, where bfloat16 is several times slower."""
+    attention: Literal["auto", "sdpa", "flash", "eager"] | None = None
+    """How attention is computed: `auto` as transformers chooses, `sdpa` by torch's kernel, `flash` by FlashAttention 2 (a GPU,
+    bfloat16 and the package flash-attn), `eager` by plain products, slowest and with the fewest surprises."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, a third more time."""
 

@@ -17,7 +17,7 @@ from hookline.contract.component import Component
 from hookline.contract.context import Heads
 from hookline.contract.family import Family
 from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
-from hookline.errors import ExperimentError
+from hookline.errors import ExperimentError, cause, shorten
 from hookline.models.causal import Causal, quiet
 from hookline.models.folder import check_folder
 from hookline.models.role import ReadHead, Role, saved_tensors
@@ -56,6 +56,7 @@ def _settle(net: Any, spec: ModelSpec) -> Any:
         owner, _, attribute = name.rpartition(".")
         setattr(net.get_submodule(owner), attribute, buffer)
     never_drop_out(net)
+    _attend(net, spec)
     if spec.gradient_checkpointing:
         if not hasattr(net, "gradient_checkpointing_enable"):
             raise ExperimentError(
@@ -64,6 +65,21 @@ def _settle(net: Any, spec: ModelSpec) -> Any:
             )
         net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return net
+
+
+def _attend(net: Any, spec: ModelSpec) -> None:
+    """Compute attention as the experiment says. Raises ExperimentError for a network that cannot."""
+    if spec.attention in (None, "auto"):
+        return
+    asked = {"flash": "flash_attention_2"}.get(spec.attention, spec.attention)
+    try:
+        net.set_attn_implementation(asked)
+    except Exception as err:
+        why = "it has no choice of attention" if isinstance(err, AttributeError) else cause(err)
+        raise ExperimentError(
+            f"attention: {spec.attention}: the network {type(net).__name__} cannot compute it: {shorten(why, 200)}",
+            "leave the option out, or choose eager",
+        ) from None
 
 
 def never_drop_out(net: Any) -> None:

@@ -5,11 +5,12 @@ A law examines a whole plan and yields every problem. A plan with problems may l
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from hookline.config import rounds
-from hookline.config.experiment import Phase
+from hookline.config.experiment import ModelSpec, Phase
 from hookline.contract.component import Component
 from hookline.contract.family import SIDES
 from hookline.contract.fields import marked
@@ -41,6 +42,30 @@ def device_is_there(plan: Plan) -> Iterator[Problem]:
         devices.resolve(plan.experiment.device)
     except ExperimentError as err:
         yield Problem(("device",), err)
+
+
+def attention_can_be_flash(plan: Plan) -> Iterator[Problem]:
+    """FlashAttention has a GPU, bfloat16 and its package, where the experiment asks for it."""
+    specs: list[tuple[tuple[str | int, ...], ModelSpec]] = [(("model",), plan.experiment.model)]
+    specs += [(("phases", i, "model"), plan.model_of(phase)) for i, phase in enumerate(plan.phases) if phase.spec.model.attention]
+    for path, spec in specs:
+        if spec.attention != "flash":
+            continue
+        try:
+            on_a_gpu = devices.resolve(plan.experiment.device).type == "cuda"
+        except ExperimentError:  # another law says that the device does not exist
+            continue
+        lacks = (
+            "a GPU, and the device is not one"
+            if not on_a_gpu
+            else "bfloat16: set `dtype` or `autocast`"
+            if "bfloat16" not in (spec.dtype, spec.autocast)
+            else "the package flash-attn (pip install flash-attn)"
+            if importlib.util.find_spec("flash_attn") is None
+            else ""
+        )
+        if lacks:
+            yield Problem((*path, "attention"), ExperimentError(f"attention: flash needs {lacks}", "choose sdpa, or leave the option out"))
 
 
 def model_has_the_sides(plan: Plan) -> Iterator[Problem]:
@@ -353,6 +378,7 @@ def phases_of(plan: Plan) -> Iterator[tuple[Phase, Place]]:
 
 LAWS: tuple[Law, ...] = (
     device_is_there,
+    attention_can_be_flash,
     folders_hold_what_they_should,
     reward_models_stay_reward_models,
     names_differ,

@@ -178,7 +178,7 @@ class Plan:
 
     def model_of(self, phase: PlannedPhase) -> ModelSpec:
         """The experiment's model with the phase's own `dtype`, `autocast`, … in place of the experiment's."""
-        own = phase.spec.model.model_dump(exclude_none=True, include={"dtype", "autocast", "gradient_checkpointing"})
+        own = phase.spec.model.model_dump(exclude_none=True, include={"dtype", "autocast", "attention", "gradient_checkpointing"})
         return self.experiment.model.model_copy(update=own)
 
     @property

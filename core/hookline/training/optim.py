@@ -35,8 +35,23 @@ def learning_rate(config: UpdateConfig, taken: int, at: int, total: int) -> floa
 HALF = (torch.bfloat16, torch.float16)
 
 
+class RMSprop(torch.optim.RMSprop):
+    """torch's, with the decay of weights apart from the gradient, as in AdamW (Loshchilov and Hutter 2019)."""
+
+    def __init__(self, groups: list[dict[str, Any]], **options: Any) -> None:
+        super().__init__([{**group, "weight_decay": 0.0, "decay": group["weight_decay"]} for group in groups], **options)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if group["decay"] and weight.grad is not None:
+                    weight.mul_(1.0 - group["lr"] * group["decay"])
+        return super().step(closure)
+
+
 class Optimiser:
-    """AdamW or plain gradient descent for everything, or Muon for hidden matrices and AdamW for the rest.
+    """AdamW, RMSprop or plain gradient descent for everything, or Muon for hidden matrices and AdamW for the rest.
 
     Weights in bfloat16 are trained through a master copy in float32, which the optimiser changes and which is then
     rounded into the weights. Without it a step of less than half of bfloat16's spacing, |w|/512, would be lost.
@@ -71,6 +86,8 @@ class Optimiser:
         self.parts: list[torch.optim.Optimizer] = []
         if adamw_groups and config.optimizer == "sgd":
             self.parts.append(torch.optim.SGD(adamw_groups, lr=config.lr))
+        elif adamw_groups and config.optimizer == "rmsprop":
+            self.parts.append(RMSprop(adamw_groups, lr=config.lr, alpha=config.alpha, eps=1e-8))
         elif adamw_groups:
             self.parts.append(torch.optim.AdamW(adamw_groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True))
         if muon_groups:

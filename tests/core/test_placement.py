@@ -1,0 +1,125 @@
+"""How a model is placed and adapted: attention, LoRA's options, RMSprop; each trains, is exported, and is what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hookline
+from hookline import ExperimentError, UpdateConfig
+from hookline.loop.api import open_finished
+from hookline.training.optim import Optimiser
+
+PHASE: dict[str, Any] = {
+    "name": "p",
+    "steps": 2,
+    "rollout": {
+        "use": "generate",
+        "prompts": "builtin:keywords",
+        "rows": 4,
+        "samples_per_prompt": 4,
+        "max_new_tokens": 8,
+    },
+    "reward": "length",
+    "update": {"use": "grpo", "lr": 1e-2, "kl_loss": 0.1},
+}
+
+
+def experiment(phase: dict[str, Any] | None = None, **model: Any) -> dict[str, Any]:
+    return {
+        "name": "placed",
+        "seed": 1,
+        "threads": 1,
+        "tokenizer": {"train": "bpe", "on": "builtin:keywords/sentences", "vocabulary": 300},
+        "model": {"build": "llama", "layers": 2, "width": 32, "heads": 2, "context": 64, **model},
+        "phases": [{**PHASE, **(phase or {})}],
+        "trackers": [],
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rslora": True},
+        {"dora": True},
+        {"modules_to_save": ["down_proj"]},
+        {"modules_to_save": ["norm"], "modules": ["q_proj"]},
+    ],
+    ids=str,
+)
+def test_an_adapter_is_exported_as_it_was_trained(options: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    run = hookline.run(experiment(adapter={"lora": {"rank": 4, **options}}), out=tmp_path / "run")
+    first, last = run.rows()[0]["metrics"], run.rows()[-1]["metrics"]
+    assert first["behaviour_gap"] == pytest.approx(1.0, abs=1e-4), "what is drawn is what is trained"
+    assert last["grad_norm"] > 0
+    merged = AutoModelForCausalLM.from_pretrained(hookline.export(run, tmp_path / "merged"))
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with open_finished(hookline.Run.read(run.directory)) as loop, torch.no_grad():
+        role = loop.phase.roles["policy"]
+        torch.testing.assert_close(merged(input_ids=ids).logits, role.net(input_ids=ids).logits, atol=1e-4, rtol=1e-3)
+        reference = role.without_adapter("reference")
+        with reference.computing():
+            base = reference.net(input_ids=ids).logits
+        assert not torch.allclose(base, role.net(input_ids=ids).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dropout": 0.1}, "dropout is always off"),
+        ({"lora_dropout": 0.1}, "dropout is always off"),
+        ({"modules_to_save": ["head"]}, "the model has no module 'head' with weights of its own"),
+        ({"modules_to_save": ["q_proj"], "modules": ["q_proj"]}, "a layer is adapted or trained whole"),
+        ({"use_dora": True}, "did you mean 'dora'"),
+        ({"r": 8}, "did you mean 'rank'"),
+    ],
+    ids=str,
+)
+def test_options_that_are_not_there_are_answered(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        hookline.explain(experiment(adapter={"lora": options}))
+    assert words in str(caught.value) + " ".join(caught.value.problems)
+
+
+def test_attention_is_computed_as_asked_and_gives_the_same(tmp_path: Path) -> None:
+    rows = {}
+    for attention in ("sdpa", "eager"):
+        run = hookline.run(experiment(attention=attention), out=tmp_path / attention)
+        rows[attention] = run.rows()[-1]["metrics"]["grad_norm"]
+        with open_finished(hookline.Run.read(run.directory)) as loop:
+            assert loop.phase.roles["policy"].net.config._attn_implementation == attention
+    assert rows["sdpa"] == pytest.approx(rows["eager"], rel=1e-2)
+
+
+def test_flash_attention_is_refused_without_a_gpu() -> None:
+    with pytest.raises(ExperimentError) as caught:
+        hookline.explain({**experiment(attention="flash"), "device": "cpu"})
+    assert "attention: flash needs a GPU" in str(caught.value) + " ".join(caught.value.problems)
+
+
+def test_rmsprop_is_torchs_with_decay_apart() -> None:
+    torch.manual_seed(0)
+    weight, twin = (torch.nn.Parameter(value) for value in torch.randn(1, 4, 4).repeat(2, 1, 1))
+    ours = Optimiser(
+        UpdateConfig(optimizer="rmsprop", lr=1e-2, alpha=0.9, weight_decay=0.1), {"policy/w": weight}, set()
+    )
+    theirs = torch.optim.RMSprop([twin], lr=1e-2, alpha=0.9)
+    for _ in range(3):
+        gradient = torch.randn(4, 4)
+        weight.grad, twin.grad = gradient.clone(), gradient.clone()
+        ours.step(1.0)
+        with torch.no_grad():
+            twin.mul_(1 - 1e-2 * 0.1)
+        theirs.step()
+    torch.testing.assert_close(weight, twin)
+
+
+def test_rmsprop_trains_and_resumes(tmp_path: Path) -> None:
+    phase = {"update": {**PHASE["update"], "optimizer": "rmsprop"}, "save": {"every": 1}}
+    run = hookline.run(experiment(phase), out=tmp_path / "run")
+    assert run.rows()[-1]["metrics"]["grad_norm"] > 0
