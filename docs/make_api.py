@@ -113,6 +113,21 @@ SECTIONS = (
         ),
     ),
     Section(
+        "Judgements",
+        "Whom to trust, what reward models are worth, who is better, and what to ask next. [feedback.md](feedback.md) shows them.",
+        (
+            "read_events", "annotators", "hookline.study.judging.annotators:Judgements", "hookline.study.judging.annotators:Annotator",
+            "hookline.study.judging.annotators:Doubtful", "agreement", "krippendorff", "hookline.study.judging.agreement:Agreement",
+            "majority", "dawid_skene", "one_coin", "glad", "crowd_bt", "hookline.study.judging.aggregation:Consensus",
+            "judge_reward_model", "hookline.study.judging.reward_models:RewardModel", "calibration",
+            "hookline.study.judging.calibration:Calibration", "ceiling", "ceiling_of_agreement",
+            "hookline.study.judging.calibration:Ceiling", "ratings", "hookline.study.judging.ratings:Ratings", "bradley_terry",
+            "davidson", "length_controlled", "always_valid", "hookline.study.judging.sequential:AlwaysValid", "best_of_n",
+            "overoptimisation", "hookline.study.judging.optimised:BestOfN", "choose", "posterior",
+            "hookline.study.judging.choosing:Asked", "hookline.study.judging.choosing:Posterior",
+        ),
+    ),
+    Section(
         "Errors",
         "What a user can fix is a `HooklineError`: the command line prints its sentence and exits with its code.",
         ("HooklineError", "ExperimentError", "DataError", "CheckpointError", "PluginError", "NumbersError",

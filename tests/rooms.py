@@ -28,7 +28,11 @@ TESTS = {
         "badinput/test_strangers",
     ],
     "testing": ["kit/*", "processes/test_same_steps", "core/test_open_phase", "kernels/test_bench"],
-    "study": ["compare/*", "real/*", "core/test_reproduce", "core/test_notebook", "core/test_finished"],
+    "study": [
+        "feedback/test_annotators", "feedback/test_feedback_page", "feedback/test_judged_models", "compare/*", "real/*",
+        "core/test_reproduce",
+        "core/test_notebook", "core/test_finished",
+    ],
     "loop": [
         "core/test_beginning", "core/test_best_and_roles", "core/test_completions", "core/test_longer",
         "core/test_context", "core/test_lent", "core/test_life",

@@ -86,6 +86,16 @@ _HOMES = {
     "hookline.study.finished": ("evaluate", "export"),
     "hookline.study.speak": ("chat", "generate"),
     "hookline.study.intervals": ("Estimate", "figure_interval", "interval"),
+    "hookline.study.judging.agreement": ("krippendorff",),
+    "hookline.study.judging.aggregation": ("crowd_bt", "dawid_skene", "glad", "majority", "one_coin"),
+    "hookline.study.judging.annotators": ("agreement", "annotators"),
+    "hookline.study.judging.calibration": ("calibration", "ceiling", "ceiling_of_agreement"),
+    "hookline.study.judging.choosing": ("choose", "posterior"),
+    "hookline.study.judging.optimised": ("best_of_n", "overoptimisation"),
+    "hookline.study.judging.ratings": ("bradley_terry", "davidson", "length_controlled", "ratings"),
+    "hookline.study.judging.reading": ("read_events",),
+    "hookline.study.judging.reward_models": ("judge_reward_model",),
+    "hookline.study.judging.sequential": ("always_valid",),
     "hookline.study.reproduce": ("reproduce",),
     "hookline.study.sweep": ("sweep",),
     "hookline.study.table": ("Column", "Table"),
@@ -170,25 +180,47 @@ __all__ = [
     "Use",
     "Vocabulary",
     "__version__",
+    "agreement",
+    "always_valid",
+    "annotators",
+    "best_of_n",
+    "bradley_terry",
+    "calibration",
+    "ceiling",
+    "ceiling_of_agreement",
     "chat",
+    "choose",
     "compare",
     "concat",
     "convert_data",
+    "crowd_bt",
+    "davidson",
+    "dawid_skene",
     "evaluate",
     "explain",
     "export",
     "figure_interval",
     "figure_name",
     "generate",
+    "glad",
     "hookimpl",
     "inspect_data",
     "instance_name",
     "interval",
+    "judge_reward_model",
+    "krippendorff",
+    "length_controlled",
+    "majority",
     "meanings",
     "model_folder",
+    "one_coin",
+    "overoptimisation",
     "pad_rows",
     "pairs",
+    "posterior",
     "put_last",
+    "ratings",
+    "read_events",
     "read_last",
     "reproduce",
     "rows",
@@ -275,6 +307,16 @@ if TYPE_CHECKING:
     from hookline.study.dataset import convert_data, inspect_data, rows, validate_data
     from hookline.study.finished import evaluate, export
     from hookline.study.intervals import Estimate, figure_interval, interval
+    from hookline.study.judging.aggregation import crowd_bt, dawid_skene, glad, majority, one_coin
+    from hookline.study.judging.agreement import krippendorff
+    from hookline.study.judging.annotators import agreement, annotators
+    from hookline.study.judging.calibration import calibration, ceiling, ceiling_of_agreement
+    from hookline.study.judging.choosing import choose, posterior
+    from hookline.study.judging.optimised import best_of_n, overoptimisation
+    from hookline.study.judging.ratings import bradley_terry, davidson, length_controlled, ratings
+    from hookline.study.judging.reading import read_events
+    from hookline.study.judging.reward_models import judge_reward_model
+    from hookline.study.judging.sequential import always_valid
     from hookline.study.reproduce import reproduce
     from hookline.study.speak import chat, generate
     from hookline.study.sweep import sweep

@@ -21,7 +21,7 @@ from hookline.world import devices
 if TYPE_CHECKING:
     from hookline.models.role import Role
 
-__all__ = ["Speaker", "chat", "generate", "speaker"]
+__all__ = ["Speaker", "chat", "generate", "run_of", "speaker"]
 
 Message = Mapping[str, Any]
 BATCH = 32
@@ -102,7 +102,7 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
     from hookline.study.finished import ended
 
     path, where = expanded(Path(model.directory if isinstance(model, Run) else model)), devices.resolve(device)
-    run, phase = _run_of(path)
+    run, phase = run_of(path)
     if run:
         found = ended(run, phase, device=where)
         judges, role, tokenizer = found.scores, found.role, found.tokenizer
@@ -118,7 +118,7 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
     return Speaker(role, tokenizer)
 
 
-def _run_of(path: Path) -> tuple[Path | None, str | None]:
+def run_of(path: Path) -> tuple[Path | None, str | None]:
     """The run that a path names, and the phase; (None, None) for a folder of another kind."""
     if Run.is_one(path):
         return path, None

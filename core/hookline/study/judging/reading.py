@@ -1,0 +1,48 @@
+"""Events from a file of rows, or from what a run's phases collected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hookline.contract.feedback import Event
+from hookline.errors import DataError
+from hookline.runs.run import Run
+from hookline.storage.paths import expanded
+from hookline.study.dataset import rows
+from hookline.study.speak import run_of
+
+__all__ = ["read_events"]
+
+
+def read_events(source: Run | str | Path) -> list[Event]:
+    """All events of a file (JSON lines, Parquet …), of a run's finished phases, or of RUN/phases/NAME, in their order.
+
+    Raises DataError that names the row for one that is not an event, and for a run that collected none.
+    """
+    path = source.directory if isinstance(source, Run) else expanded(Path(source))
+    run, phase = run_of(Path(path))
+    if run is None:
+        return [_event(record, where) for where, record in rows(str(source)).placed()]
+    opened = Run.read(run)
+    names = [phase] if phase else [str(each["name"]) for each in opened.experiment["phases"]]
+    collected = [name for name in names if (opened.phase_folder(name) / "data.jsonl").exists()]
+    if not collected:
+        raise DataError(
+            f"{path} has no phase that collected judgements", "name a run with `feedback`, or a file of events"
+        )
+    return [
+        _event(record, f"phase '{name}' row {i}")
+        for name in collected
+        for i, record in enumerate(opened.collected(name).records, 1)
+    ]
+
+
+def _event(record: Mapping[str, Any], where: str) -> Event:
+    if "answer" not in record or "candidates" not in record:
+        raise DataError(
+            f"{where}: this row is not a judgement of somebody (it has {', '.join(map(str, list(record)[:6]))})",
+            "give rows with `prompt`, `candidates`, `answer` and `annotator`: see hookline.Event",
+        )
+    return Event.read({key: value for key, value in record.items() if value is not None}, where)

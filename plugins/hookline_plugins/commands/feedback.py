@@ -1,0 +1,148 @@
+"""`hookline feedback`: whom to trust, how far annotators agree, what a reward model is worth, and what to ask next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field
+
+import hookline
+from hookline import Argument, Column, Command, Estimate, Out, Table
+from hookline_plugins.commands.figures import plain
+
+SHARE = ".2f"
+
+
+class Feedback(Command):
+    """Which annotators to trust, what a reward model can reach, and what to ask next: from a file or a run with judgements."""
+
+    class Config(hookline.Config):
+        source: Annotated[str, Argument("FILE|RUN")]
+        """A file of events (hookline.Event), a run, or RUN/phases/NAME."""
+        model: str | None = None
+        """A run that trained a reward model, or RUN/phases/NAME: its accuracy beside the ceiling, calibration and biases."""
+        subset: str = ""
+        """With --model: a field of the events' rows by which accuracy is split."""
+        most: int = Field(10, ge=1)
+        """The number of questions that are listed."""
+
+    def run(self, out: Out) -> int:
+        c = self.config
+        events = hookline.read_events(c.source)
+        judged = hookline.annotators(events, most=c.most)
+        model = None
+        if c.model:
+            model = hookline.judge_reward_model(c.model, events, subset=c.subset, most=c.most, judged=judged)
+        elif c.subset:
+            raise hookline.ExperimentError("--subset splits a reward model's accuracy", "name the run with --model")
+        out.value(plain({"judgements": asdict(judged), "reward_model": asdict(model) if model else None}))
+        out.text(f"{c.source}: {judged.events} events of {len(judged.annotators)} annotators\n")
+        _people(judged).show(out)
+        for one in judged.annotators:
+            out.text(f"{one.name}: {one.verdict}; {one.why}")
+        _agreement(judged, out)
+        _questions("answers contradict each other; let somebody decide", judged.adjudicate, out)
+        if model:
+            _model(model, out)
+        _questions("ask next", model.ask if model else judged.ask, out)
+        for note in [*judged.notes, *(model.notes if model else ())]:
+            out.text(f"note: {note}")
+        return 0
+
+
+def _people(judged: Any) -> Table:
+    shares = ("agreement", "gold", "repeats", "first", "position", "reliability")
+    columns = [Column("annotator"), Column("answers"), Column("skips")]
+    for name in shares:
+        columns += [Column(name, form=SHARE), Column(f"{name}_interval", "95 %", form=SHARE, ends=True)]
+    columns += [
+        Column("dawid_skene", "Dawid–Skene", form=SHARE),
+        Column("crowd_bt", "CrowdBT", form=SHARE),
+        Column("seconds"),
+    ]
+    table = Table("annotators", (*columns, Column("verdict")))
+    for one in judged.annotators:
+        found = {name: getattr(one, name) for name in shares}
+        row = {name: value.value for name, value in found.items()}
+        row |= {f"{name}_interval": (value.low, value.high) for name, value in found.items()}
+        plain_ones = ("answers", "skips", "dawid_skene", "crowd_bt", "seconds", "verdict")
+        table.add(annotator=one.name, **row, **{name: getattr(one, name) for name in plain_ones})
+    return table
+
+
+def _agreement(judged: Any, out: Out) -> None:
+    out.text("\nagreement beyond chance (Krippendorff's α; 1: all agree, 0: chance)")
+    table = Table(
+        "agreement",
+        (
+            Column("kind"),
+            Column("alpha", "α", form=".3f"),
+            Column("ends", "95 %", form=".3f", ends=True),
+            Column("level"),
+            Column("questions"),
+        ),
+    )
+    for kind, one in judged.agreement.items():
+        table.add(kind=kind, alpha=one.value, ends=(one.low, one.high), level=one.level, questions=one.units)
+    table.show(out)
+    best = judged.ceiling
+    if best.accuracy == best.accuracy:
+        out.text(
+            f"two annotators agree in {best.agreement:.1%}, so the best reward model is right in about {best.accuracy:.1%} "
+            f"of single answers, with a loss of {best.nll:.3f}"
+        )
+
+
+def _questions(title: str, questions: Sequence[Any], out: Out) -> None:
+    if not questions:
+        return
+    out.text(f"\n{title}")
+    table = Table(
+        "questions",
+        (Column("item"), Column("candidates"), Column("answers"), Column("sure", form=SHARE), Column("prompt")),
+    )
+    for one in questions:
+        table.add(
+            item=one.item[:12], candidates=", ".join(map(str, one.places)), answers=one.answers, sure=one.probability,
+            prompt=one.prompt.replace("\n", " ")[:48],
+        )  # fmt: skip
+    table.show(out)
+
+
+def _model(model: Any, out: Out) -> None:
+    cal = model.calibration
+    out.text(
+        f"\nreward model: right in {_shown(model.accuracy)} of {cal.pairs} decided pairs; ceiling about {model.ceiling.accuracy:.3f}"
+    )
+    out.text(
+        f"calibration: slope {cal.slope:.2f} (1 is calibrated, below 1 overconfident), Brier {cal.brier:.3f}, loss {cal.nll:.3f}, "
+        f"ECE {_shown(cal.ece)}" + (f"; {cal.note}" if cal.note else "")
+    )
+    bins = Table("calibration", (Column("pairs"), Column("predicted", form=".3f"), Column("won", form=".3f")))
+    for row in cal.table:
+        bins.add(**row)
+    bins.show(out)
+    out.text(f"prefers the longer answer in {_shown(model.longer)}; annotators in {_shown(model.annotators_longer)}")
+    table = Table(
+        "parts",
+        (
+            Column("by"),
+            Column("part"),
+            Column("pairs"),
+            Column("accuracy", form=".3f"),
+            Column("ends", "95 %", form=".3f", ends=True),
+        ),
+    )
+    parts: Mapping[str, Mapping[str, tuple[int, Estimate]]] = {
+        "length": model.by_length, "position": model.by_position, "annotator": model.by_annotator, "subset": model.by_subset,
+    }  # fmt: skip
+    for by, found in parts.items():
+        for part, (pairs, one) in found.items():
+            table.add(by=by, part=part, pairs=pairs, accuracy=one.value, ends=(one.low, one.high))
+    table.show(out)
+
+
+def _shown(one: Estimate) -> str:
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
