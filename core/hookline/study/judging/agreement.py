@@ -16,7 +16,7 @@ from hookline.errors import DataError
 from hookline.runs.samples import Floats
 from hookline.study.intervals import DRAWS, Estimate, Scores, location
 
-__all__ = ["Agreement", "Level", "krippendorff", "unit_interval"]
+__all__ = ["Agreement", "Level", "draws_for", "krippendorff", "unit_interval"]
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
 LARGE = 20_000
@@ -49,8 +49,12 @@ def unit_interval(value: float, part_U: Floats) -> Estimate:
     if units > LARGE:
         half = 1.959964 * float(part_U.std()) / math.sqrt(units)
         return Estimate(value, value - half, value + half)
-    draws = max(1000, min(DRAWS, LARGE * 1000 // units))
-    return location(Scores(np.array([value]), part_U[None] - part_U.mean()), draws)
+    return location(Scores(np.array([value]), part_U[None] - part_U.mean()), draws_for(units))
+
+
+def draws_for(units: int) -> int:
+    """The number of bootstrap draws for which the matrix of draws and units stays small."""
+    return max(1000, min(DRAWS, 4_000_000 // units))
 
 
 def krippendorff(values_AU: Any, level: Level) -> Agreement:

@@ -16,7 +16,7 @@ import numpy as np
 from hookline.errors import DataError
 from hookline.runs.samples import Floats
 from hookline.study.intervals import Estimate, interval
-from hookline.study.judging.agreement import unit_interval
+from hookline.study.judging.agreement import draws_for, unit_interval
 
 __all__ = [
     "Calibration",
@@ -119,12 +119,8 @@ def accuracy(gap_N: Any, won_N: Any, group_N: Any = None) -> Estimate:
         return Estimate(math.nan, math.nan, math.nan)
     right = np.where(gap == 0, 0.5, (gap > 0) == (won == 1))
     code = np.unique(group, return_inverse=True)[1]
-    found = interval(np.bincount(code, right), np.bincount(code), draws=_draws(int(code.max()) + 1))
+    found = interval(np.bincount(code, right), np.bincount(code), draws=draws_for(int(code.max()) + 1))
     return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0))
-
-
-def _draws(groups: int) -> int:
-    return max(200, min(10_000, 20_000_000 // groups))
 
 
 def _decided(gap_N: Any, won_N: Any, group_N: Any) -> tuple[Floats, Floats, Any]:
