@@ -25,6 +25,7 @@ Model = TypedDict(
         "family": "Named",
         "dtype": Literal["auto", "float32", "bfloat16"],
         "autocast": Literal["auto", "bfloat16", "none"],
+        "attention": Literal["auto", "sdpa", "flash", "eager"],
         "gradient_checkpointing": bool,
     },
     total=False,
