@@ -205,7 +205,7 @@ class WandB(Component):
             job_type=self._wish("job_type", "train"),
             notes=self._wish("notes"),
             tags=self._wish("tags"),
-            dir=os.environ.get("WANDB_DIR") or str(run.directory),
+            dir=os.path.abspath(os.environ.get("WANDB_DIR") or run.directory),  # another process may write it
             config=self._described(),
             mode=mode,
             resume="allow" if mode == "online" else None,
