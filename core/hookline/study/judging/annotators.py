@@ -16,8 +16,9 @@ from hookline.errors import DataError
 from hookline.study.intervals import Estimate
 from hookline.study.judging.aggregation import Consensus, crowd_bt, dawid_skene, one_coin
 from hookline.study.judging.agreement import Agreement, Level, krippendorff
-from hookline.study.judging.answers import Pair, Table, same_answer, table_of
+from hookline.study.judging.answers import Pair, Table, beginning, same_answer, table_of
 from hookline.study.judging.calibration import Ceiling, ceiling_of_agreement
+from hookline.study.judging.logistic import logistic
 
 __all__ = ["Annotator", "Doubtful", "Judgements", "agreement", "annotators", "share"]
 
@@ -201,7 +202,7 @@ class _Questions:
         for (item, of), said in table.units.get("thumb", {}).items():
             self.said["thumb", item, of].update({name: int(value) for name, value in said.items()})
         self.pairs = [pair for pair in table.pairs if pair.better is not None]
-        self.prompts = {event.item: event.prompt for event in table.events}
+        self.begins = {event.item: beginning(event) for event in table.events}
 
     def fitted(self, names: Sequence[str]) -> tuple[Consensus, Consensus, Any]:
         number = {name: k for k, name in enumerate(names)}
@@ -224,9 +225,7 @@ class _Questions:
     def doubtful(self, coin: Consensus) -> list[Doubtful]:
         found = []
         for (_, item, *places), said, row in zip(self.said, self.said.values(), coin.posterior_UC):
-            prompt = self.prompts[item]
-            text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", "")) if prompt else ""
-            found.append(Doubtful(item, tuple(places), float(row.max()), len(said), text[:80]))
+            found.append(Doubtful(item, tuple(places), float(row.max()), len(said), self.begins[item]))
         return sorted(found, key=lambda one: (one.probability, one.item, one.places))
 
 
@@ -288,15 +287,8 @@ def _position(shown: Sequence[Pair], questions: _Questions, name: str) -> Estima
         others = [label for who, label in questions.said["pair", *pair.unit].items() if who != name]
         two = 2 * sum(others) / len(others) - 1 if others else 0.0
         x[i, 0] = two if pair.first == pair.two else -two
-    weights, prior = np.zeros(2), np.eye(2) / 4
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-(x @ weights)))
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + prior
-        step = np.linalg.solve(hessian, x.T @ (y - p) - prior @ weights)
-        weights = weights + step
-        if np.abs(step).max() < 1e-10:
-            break
-    half = NormalDist().inv_cdf(0.975) * math.sqrt(np.linalg.inv(hessian)[1, 1])
+    weights, curve = logistic(x, y, 0.25)
+    half = NormalDist().inv_cdf(0.975) * math.sqrt(np.linalg.inv(curve)[1, 1])
     return Estimate(float(weights[1]), float(weights[1] - half), float(weights[1] + half))
 
 

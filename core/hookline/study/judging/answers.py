@@ -14,7 +14,7 @@ from typing import Any
 
 from hookline.contract.feedback import Comparison, Event, Ranking, Rating, Skip, Thumb
 
-__all__ = ["Pair", "Table", "same_answer", "table_of"]
+__all__ = ["Pair", "Table", "beginning", "same_answer", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,13 @@ def _sort(table: Table, event: Event, marks: Any) -> None:
 def _first(event: Event, one: int, two: int) -> int | None:
     places = {candidate: place for place, candidate in enumerate(event.shown)}
     return min(one, two, key=places.__getitem__) if one in places and two in places else None
+
+
+def beginning(event: Event) -> str:
+    """The first 80 characters of the prompt, or of the last message of a conversation."""
+    prompt = event.prompt
+    text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", "")) if prompt else ""
+    return text[:80]
 
 
 def same_answer(one: Event, answer: Any) -> bool | None:

@@ -17,6 +17,7 @@ from hookline.errors import DataError
 from hookline.runs.samples import Floats
 from hookline.study.intervals import Estimate, interval
 from hookline.study.judging.agreement import draws_for, unit_interval
+from hookline.study.judging.logistic import chance, logistic
 
 __all__ = [
     "Calibration",
@@ -141,7 +142,7 @@ def calibration(gap_N: Any, won_N: Any, group_N: Any = None, *, bins: int = BINS
     nan = Estimate(math.nan, math.nan, math.nan)
     if not len(gap):
         return Calibration(right, 0, 0, math.nan, math.nan, math.nan, math.nan, nan, [], "no pair was decided")
-    p = np.exp(-np.logaddexp(0, -gap))
+    p = chance(gap)
     slope, intercept, note = _slope(gap, won)
     ece, table = _bins(p, won, bins)
     return Calibration(
@@ -168,24 +169,8 @@ def _slope(gap: Floats, won: Floats) -> tuple[float, float, str]:
     if side_a.min() >= side_b.max() or side_a.max() <= side_b.min():
         return math.nan, math.nan, "the gaps separate the answers, so the slope has no finite value"
     scale = float(gap.std())
-    x_N2 = np.stack([np.ones_like(gap), gap / scale], 1)
-    c = np.zeros(2)
-
-    def loss(c: Floats) -> float:
-        d = x_N2 @ c
-        return float((np.logaddexp(0, d) - won * d).sum())
-
-    for _ in range(200):
-        p = np.exp(-np.logaddexp(0, -(x_N2 @ c)))
-        hessian = (x_N2 * (p * (1 - p))[:, None]).T @ x_N2
-        step = np.linalg.lstsq(hessian, x_N2.T @ (p - won), rcond=None)[0]
-        size = 1.0
-        while loss(c - size * step) > loss(c) and size > 1e-8:
-            size /= 2
-        c = c - size * step
-        if float(np.abs(size * step).max()) < 1e-10:
-            break
-    return float(c[1] / scale), float(c[0]), ""
+    (intercept, slope), _ = logistic(np.stack([np.ones_like(gap), gap / scale], 1), won, 0.0)
+    return float(slope / scale), float(intercept), ""
 
 
 def _bins(p: Floats, won: Floats, bins: int) -> tuple[float, list[dict[str, float]]]:

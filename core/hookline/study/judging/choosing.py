@@ -14,6 +14,7 @@ import numpy as np
 
 from hookline.errors import DataError, ExperimentError
 from hookline.runs.samples import Floats
+from hookline.study.judging.logistic import chance, logistic
 
 __all__ = ["Asked", "Posterior", "Way", "choose", "posterior"]
 
@@ -49,24 +50,8 @@ def posterior(z_ND: Any, score_N: Any, *, prior: float = 1.0) -> Posterior:
         raise DataError(f"features are {list(z_ND.shape)} and answers {list(score_N.shape)}", "give one row per answer")
     if not np.isfinite(z_ND).all() or not np.isfinite(score_N).all():
         raise DataError("a feature or an answer is not finite", "leave such pairs out")
-    mean_D, identity = np.zeros(z_ND.shape[1]), np.eye(z_ND.shape[1]) / prior
-
-    def loss(weights_D: Floats) -> float:
-        d = z_ND @ weights_D
-        return float((np.logaddexp(0, d) - score_N * d).sum() + weights_D @ weights_D / (2 * prior))
-
-    hessian_DD = identity
-    for _ in range(100):
-        p_N = 1 / (1 + np.exp(-np.clip(z_ND @ mean_D, -700, 700)))
-        hessian_DD = (z_ND * (p_N * (1 - p_N))[:, None]).T @ z_ND + identity
-        step = np.linalg.solve(hessian_DD, z_ND.T @ (p_N - score_N) + mean_D / prior)
-        size, before = 1.0, loss(mean_D)
-        while loss(mean_D - size * step) > before and size > 1e-8:
-            size /= 2
-        mean_D = mean_D - size * step
-        if float(np.abs(size * step).max(initial=0)) < 1e-9:
-            break
-    return Posterior(mean_D, np.asarray(np.linalg.inv(hessian_DD), np.float64))
+    mean_D, curve_DD = logistic(z_ND, score_N, 1 / prior)
+    return Posterior(mean_D, np.asarray(np.linalg.inv(curve_DD), np.float64))
 
 
 def choose(
@@ -102,7 +87,7 @@ def choose(
     uniform = rng.random(min(count, len(z_PD))) < (1 if how == "random" else random_share)
     covariance_DD = known.covariance_DD.copy()
     gap_P = z_PD @ known.mean_D
-    curve_P = 1 / (2 + np.exp(np.clip(gap_P, -700, 700)) + np.exp(-np.clip(gap_P, -700, 700)))
+    curve_P = chance(gap_P) * chance(-gap_P)
     root_DD = np.asarray(np.linalg.cholesky(covariance_DD + 1e-12 * np.eye(len(covariance_DD))), np.float64)
     chosen: list[Asked] = []
     for by_chance in uniform:
@@ -138,9 +123,5 @@ def _worth(
         return np.asarray(curve_P * np.einsum("pd,de,pe->p", z_PD, covariance_DD, z_PD))
     one, two = (mean_D + root_DD @ rng.standard_normal(len(mean_D)) for _ in range(2))
     if how == "thompson":
-        return np.abs(_chance(z_PD @ one) - _chance(z_PD @ two))
+        return np.abs(chance(z_PD @ one) - chance(z_PD @ two))
     return np.abs(z_PD @ one)
-
-
-def _chance(gap: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-np.clip(gap, -700, 700))))

@@ -17,6 +17,7 @@ import numpy as np
 from hookline.errors import DataError, NumbersError
 from hookline.runs.samples import Floats
 from hookline.study.intervals import Estimate, drawn_prompts, tail
+from hookline.study.judging.logistic import chance, logistic
 
 __all__ = ["ELO", "Ratings", "bradley_terry", "davidson", "length_controlled", "ratings", "separated", "win_rate"]
 
@@ -258,14 +259,5 @@ def length_controlled(score_N: Any, longer_N: Any, *, penalty: float = 0.1) -> t
         return math.nan, math.nan
     spread = longer.std()
     z = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
-    x_N2 = np.stack([np.ones_like(z), z], 1)
-    weight = np.diag([1e-6, penalty])
-
-    def value(c: Floats) -> tuple[float, Floats, Floats]:
-        d = x_N2 @ c
-        p = 1 / (1 + np.exp(-np.clip(d, -700, 700)))
-        loss = (np.logaddexp(0, d) - score * d).sum() + 0.5 * c @ weight @ c
-        return float(loss), x_N2.T @ (p - score) + weight @ c, (x_N2 * (p * (1 - p))[:, None]).T @ x_N2 + weight
-
-    intercept, gamma = _newton(value, np.zeros(2))
-    return float(1 / (1 + math.exp(-intercept))), float(gamma)
+    (intercept, gamma), _ = logistic(np.stack([np.ones_like(z), z], 1), score, (1e-6, penalty))
+    return float(chance(intercept)), float(gamma)

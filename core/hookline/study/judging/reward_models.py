@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,10 @@ from hookline.errors import DataError
 from hookline.runs.run import Run
 from hookline.study.intervals import Estimate
 from hookline.study.judging.annotators import Doubtful, Judgements, annotators, share
-from hookline.study.judging.answers import Pair, table_of
+from hookline.study.judging.answers import Pair, beginning, table_of
 from hookline.study.judging.calibration import Calibration, Ceiling, accuracy, by_subset, calibration
 from hookline.study.judging.choosing import choose, posterior
+from hookline.study.judging.logistic import chance
 from hookline.study.judging.scoring import Scored, score_candidates
 
 __all__ = ["RewardModel", "judge_reward_model"]
@@ -152,8 +152,6 @@ def _ask(events: Sequence[Event], scored: Scored, answered: Sequence[Pair], most
     found = []
     for asked in choose(z_PD, known, most, random_share=0.0):
         item, one, two = every[asked.pair]
-        chance = 1 / (1 + math.exp(-min(700.0, abs(scored.reward[item, one] - scored.reward[item, two]))))
-        prompt = items[item].prompt
-        text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", "")) if prompt else ""
-        found.append(Doubtful(item, (one, two), chance, int(counts[asked.pair]), text[:80]))
+        sure = float(chance(abs(scored.reward[item, one] - scored.reward[item, two])))
+        found.append(Doubtful(item, (one, two), sure, int(counts[asked.pair]), beginning(items[item])))
     return found
