@@ -153,7 +153,8 @@ def test_a_correction_says_what_it_changed() -> None:
             "the mark 9 for 'overall', which is not on the scale 1 to 5",
         ),
         ({"answer": {"kind": "rating", "marks": {"overall": 2.5}}}, "in steps of 1"),
-        ({"answer": {"kind": "rating", "marks": {"overall": "NaN"}}}, "not on the scale"),
+        ({"answer": {"kind": "rating", "marks": {"overall": "NaN"}}}, "a finite number"),
+        ({"seconds": float("inf")}, "a finite number"),
         ({"answer": {"kind": "rating", "marks": {}}}, "marks"),
         ({"answer": {"kind": "rating", "marks": {"x": 0.1}, "low": 1, "high": 0, "step": 0}}, "a scale from 1 to 0"),
         (

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hookline.contract.fields import Strict
 from hookline.errors import DataError
@@ -48,7 +57,20 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
-class Comparison(Strict):
+class _Recorded(Strict):
+    """A part of an event: every number is finite, because JSON has no others."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _OfOne(_Recorded):
+    """An answer about one candidate."""
+
+    of: Index = 0
+    """The candidate, by its place."""
+
+
+class Comparison(_Recorded):
     """Which of the first two candidates is better."""
 
     kind: Literal["comparison"] = "comparison"
@@ -59,7 +81,7 @@ class Comparison(Strict):
     """How much better: 1 slightly, 2 clearly, 3 by far."""
 
 
-class Ranking(Strict):
+class Ranking(_Recorded):
     """Candidates in order; several may be as good as one another, and some may have no place."""
 
     kind: Literal["ranking"] = "ranking"
@@ -77,13 +99,11 @@ class Ranking(Strict):
         return self
 
 
-class Rating(Strict):
+class Rating(_OfOne):
     """Marks for one candidate, on a scale, for one axis or several."""
 
     kind: Literal["rating"] = "rating"
     """Names this sort of answer in JSON."""
-    of: Index = 0
-    """The candidate, by its place."""
     marks: dict[str, float] = Field(min_length=1)
     """Axis → mark; an axis without a mark is absent. A single axis is usually called `overall`."""
     low: float = 1.0
@@ -107,13 +127,11 @@ class Rating(Strict):
         return self
 
 
-class Correction(Strict):
+class Correction(_OfOne):
     """A better text in place of a candidate's."""
 
     kind: Literal["correction"] = "correction"
     """Names this sort of answer in JSON."""
-    of: Index = 0
-    """The candidate, by its place."""
     text: str
     """The whole text after the correction."""
 
@@ -123,18 +141,16 @@ class Correction(Strict):
         return [(i, j, self.text[k:m]) for tag, i, j, k, m in found if tag != "equal"]
 
 
-class Thumb(Strict):
+class Thumb(_OfOne):
     """A candidate was liked or disliked."""
 
     kind: Literal["thumb"] = "thumb"
     """Names this sort of answer in JSON."""
-    of: Index = 0
-    """The candidate, by its place."""
     up: bool
     """True if it was liked."""
 
 
-class Span(Strict):
+class Span(_Recorded):
     """A part of a candidate's text."""
 
     start: int = Field(ge=0)
@@ -143,7 +159,7 @@ class Span(Strict):
     """The code point after the last."""
     label: str = Field(min_length=1)
     """What the part is, e.g. `wrong`."""
-    worth: float | None = Field(None, allow_inf_nan=False)
+    worth: float | None = None
     """What the part is worth as a reward, where the label says it."""
 
     @model_validator(mode="after")
@@ -153,18 +169,16 @@ class Span(Strict):
         return self
 
 
-class Spans(Strict):
+class Spans(_OfOne):
     """Marked parts of a candidate's text; no parts: none had to be marked."""
 
     kind: Literal["spans"] = "spans"
     """Names this sort of answer in JSON."""
-    of: Index = 0
-    """The candidate, by its place."""
     spans: tuple[Span, ...]
     """The marked parts, in any order; they may overlap."""
 
 
-class Comment(Strict):
+class Comment(_Recorded):
     """Words about a candidate, or about the item if `of` is None. They are kept as they are, and nothing acts on them."""
 
     kind: Literal["comment"] = "comment"
@@ -175,7 +189,7 @@ class Comment(Strict):
     """The words."""
 
 
-class Skip(Strict):
+class Skip(_Recorded):
     """The annotator did not want to answer: missing data, not a tie."""
 
     kind: Literal["skip"] = "skip"
@@ -211,7 +225,7 @@ ANSWERS: Mapping[str, type[Strict]] = {
 """What an annotator can answer, by its `kind`."""
 
 
-class Producer(Strict):
+class Producer(_Recorded):
     """What wrote a candidate: the policy of a run at a step, or something outside of runs."""
 
     name: str = "policy"
@@ -226,7 +240,7 @@ class Producer(Strict):
     """The optimiser steps that its weights had taken in the phase."""
 
 
-class Candidate(Strict):
+class Candidate(_Recorded):
     """One answer to the prompt."""
 
     text: str
@@ -237,11 +251,11 @@ class Candidate(Strict):
     """The sample id in the run that drew it."""
     by: Producer | None = None
     """What wrote it, if that is known."""
-    gold: float | None = Field(None, allow_inf_nan=False)
+    gold: float | None = None
     """Its true reward, where a simulation knows it."""
 
 
-class Event(Strict):
+class Event(_Recorded):
     """One answer of one annotator about one item: a prompt with one candidate or more."""
 
     schema_: Literal[1] = Field(1, alias="schema")

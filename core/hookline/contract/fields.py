@@ -264,9 +264,7 @@ class UpdateConfig(Config):
     """Learning rate of the hidden matrices when the optimizer is `muon`; default: `lr`."""
     optimizer: Literal["adamw", "muon", "rmsprop", "sgd"] = "adamw"
     """`muon` orthogonalises updates of hidden matrices (Jordan et al. 2024), AdamW does the rest; `rmsprop` divides gradients by
-    their running size, without AdamW's momentum (A3C's choice); `sgd` is plain."""
-    alpha: Decay = 0.99
-    """RMSprop's decay rate of the squared gradient, as in torch; values nearer 1 average over more steps."""
+    their running size (the second of `betas`; torch's own default is 0.99), without AdamW's momentum; `sgd` is plain."""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """Decoupled decay of matrices per unit of learning rate; large values pull weights to zero."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)

@@ -96,7 +96,8 @@ class Role:
 
     @property
     def hidden_size(self) -> int:
-        return self.family.width(self.base)
+        with self.computing():
+            return self.family.width(self.base)
 
     @property
     def device(self) -> torch.device:

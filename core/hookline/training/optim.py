@@ -87,7 +87,7 @@ class Optimiser:
         if adamw_groups and config.optimizer == "sgd":
             self.parts.append(torch.optim.SGD(adamw_groups, lr=config.lr))
         elif adamw_groups and config.optimizer == "rmsprop":
-            self.parts.append(RMSprop(adamw_groups, lr=config.lr, alpha=config.alpha, eps=1e-8))
+            self.parts.append(RMSprop(adamw_groups, lr=config.lr, alpha=config.betas[1], eps=1e-8))
         elif adamw_groups:
             self.parts.append(torch.optim.AdamW(adamw_groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True))
         if muon_groups:

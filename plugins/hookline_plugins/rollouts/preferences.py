@@ -30,6 +30,7 @@ from hookline import (
 )
 
 PAIR = ("chosen", "rejected")
+COLUMNS = ("recorded_B", "gold_B")
 
 
 class Preferences(Component):
@@ -59,7 +60,7 @@ class Preferences(Component):
     def setup(self, ctx: Context) -> None:
         if (self.config.from_ is None) == (self.config.path is None):
             raise DataError("preferences are read either `from` a phase or from a `path`", "give exactly one")
-        source = self.source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
+        source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
         self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
         replaced = {record["supersedes"] for record in source.records if record.get("supersedes")}
@@ -112,30 +113,29 @@ class Preferences(Component):
         how: Any = {"where": where, "longest": longest or self.config.longest or None, "overlong": self.config.overlong}
         event = _event(record, where)
         if event is None:
-            return [ctx.encode(record, answer=answer, **how) for answer in PAIR]
+            return [_ranked(ctx.encode(record, answer=PAIR[place], **how), 1 - place) for place in (0, 1)]
         levels = event.levels() or {}
         if len(set(levels.values())) < 2:
             return []
-        return [_answer(ctx, event, i, record, how) for i in sorted(levels, key=lambda i: -levels[i])]
+        gold = {i: candidate.gold for i, candidate in enumerate(event.candidates)}
+        order = sorted(levels, key=lambda i: -levels[i])
+        return [_ranked(_answer(ctx, event, i, record, how), levels[i], gold.get(i)) for i in order]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        chosen = ctx.take(len(self.judgements), self.config.rows)
-        rows, groups, rewards, gold = [], [], [], []
-        for group, i in enumerate(chosen):
-            answers = self.judgement(self.judgements[i])
-            event = _event(answers[0].record, self.source.name)
-            levels = {1: 0, 0: 1} if event is None else event.levels() or {}
-            order = sorted(levels, key=lambda i: -levels[i])
-            for place, answer in zip(order, answers):
-                rows.append(answer)
-                groups.append(group)
-                rewards.append(float(levels[place]))
-                worth = event.candidates[place].gold if event and place < len(event.candidates) else None
-                gold.append(nan if worth is None else worth)
-        columns = {"recorded_B": torch.tensor(rewards), "gold_B": torch.tensor(gold)}
-        source = self.config.from_ or self.config.path
-        return Rollout.build(ctx, rows, source=source, group=groups, columns=columns)
+        judged = [self.judgement(self.judgements[i]) for i in ctx.take(len(self.judgements), self.config.rows)]
+        rows = [answer for answers in judged for answer in answers]
+        group = [number for number, answers in enumerate(judged) for _ in answers]
+        columns = {} if rows else dict.fromkeys(COLUMNS, torch.zeros(0))
+        return Rollout.build(ctx, rows, source=self.config.from_ or self.config.path, group=group, columns=columns)
+
+
+def _ranked(answer: Encoded, level: int, gold: float | None = None) -> Encoded:
+    """An answer with the reward of its place, and its true reward where that is known."""
+    worth = (float(level), nan if gold is None else gold)
+    return replace(
+        answer, columns={**answer.columns, **{name: torch.tensor(value) for name, value in zip(COLUMNS, worth)}}
+    )
 
 
 def _event(record: Any, where: str) -> Event | None:
