@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tracker_runs import CANARY, Followed, commit
 
+import hookline
 from hookline import Run
 
 HEADER, BLOCK = 7, 32768
@@ -64,6 +65,8 @@ class Sent:
     def _read(self, run: Run) -> None:
         self.history: list[dict[str, Any]] = []
         self.artifacts: list[Any] = []
+        self.summary: dict[str, Any] = {}
+        self.alerts: list[str] = []
         self.config: dict[str, Any] = {}
         self.ended: int | None = None
         for record in records(self.folder / f"run-{self.name}.wandb"):
@@ -80,6 +83,12 @@ class Sent:
                 self._update(record.run.config)
             elif kind == "config":
                 self._update(record.config)
+            elif kind == "summary":
+                self.summary |= {
+                    "/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.summary.update
+                }
+            elif kind == "alert":
+                self.alerts.append(record.alert.title)
             elif kind == "exit":
                 self.ended = record.exit.exit_code
 
@@ -361,6 +370,47 @@ def test_a_login_in_netrc_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert has_key()
+
+
+@pytest.mark.slow(20)
+def test_the_best_value_a_message_and_the_best_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The experiment's own `model` counts more than WANDB_LOG_MODEL; without it the environment decides."""
+    from transformers import AutoModelForCausalLM
+
+    rows = {"use": "dataset", "path": "builtin:keywords/sentences", "rows": 4}
+    experiment: dict[str, Any] = {
+        "name": "best", "seed": 1, "threads": 1,
+        "tokenizer": {"train": "bpe", "on": "builtin:keywords/sentences", "vocabulary": 300},
+        "model": {"build": "gpt2", "layers": 1, "width": 16, "heads": 1, "context": 64},
+        "phases": [{
+            "name": "sft", "steps": 2, "rollout": rows, "update": {"use": "sft", "lr": 1e-2},
+            "evaluate": [{"every": 1, "rollout": rows, "rows": 4, "reward": ["perplexity"]}],
+            "save": {"best": {"figure": "eval/perplexity", "lowest": True}},
+        }],
+    }  # fmt: skip
+    monkeypatch.setenv("WANDB_LOG_MODEL", "end")
+    sent = {}
+    for name, model in (("own", "best"), ("environment", None), ("none", "none")):
+        tracker = {"use": "wandb", "alerts": True, **({"model": model} if model else {})}
+        run = hookline.run({**experiment, "trackers": [tracker]}, out=tmp_path / name)
+        sent[name] = Sent(run)  # type: ignore[arg-type]
+    best = [artifact for artifact in sent["own"].artifacts if artifact.type == "model"]
+    assert [sorted(artifact.aliases) for artifact in best] == [["best", "latest"]]
+    end = [artifact for artifact in sent["environment"].artifacts if artifact.type == "model"]
+    assert [sorted(artifact.aliases) for artifact in end] == [["end", "latest"]]
+    assert not [artifact for artifact in sent["none"].artifacts if artifact.type == "model"]
+    [folder] = {str(Path(item.local_path).parent) for item in best[0].manifest.contents}
+    assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
+    figures = [row["metrics"]["eval/perplexity"] for row in run.rows()]
+    assert sent["own"].summary["best/sft/eval/perplexity"] == pytest.approx(min(figures))
+    assert sent["own"].alerts == ["own finished"]
+
+
+def test_overrides_with_dashes_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    from hookline.cli import main
+
+    assert main(["run", "mine.yaml", "--phases.rl.update.lr=0.1"]) == 2
+    assert "an override has no dashes: phases.rl.update.lr=VALUE" in capsys.readouterr().err
 
 
 @pytest.mark.slow(20)

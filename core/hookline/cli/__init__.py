@@ -76,7 +76,9 @@ def _usage(err: Exception) -> str | None:
     """typer's message about wrong arguments, in one line; None for any other error."""
     show = getattr(err, "format_message", None)
     verbs = getattr(getattr(err, "ctx", None), "command_path", "").split()[1:]
-    return f"UsageError: {show()} → {' '.join(['hookline', *verbs, '--help'])}" if show else None
+    named = str(getattr(err, "option_name", None) or "").lstrip("-")
+    hint = f"an override has no dashes: {named}=VALUE" if "." in named else " ".join(["hookline", *verbs, "--help"])
+    return f"UsageError: {show()} → {hint}" if show else None
 
 
 def _in_metadata(err: BaseException) -> bool:

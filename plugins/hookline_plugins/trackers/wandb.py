@@ -104,7 +104,8 @@ class WandB(Component):
         self.run = run
         begun = getattr(sys.modules.get("wandb"), "run", None)
         if begun is not None:
-            self.wandb, self.adopted, self.first, self.mode = begun, True, begun.step, "online"
+            self.wandb, self.adopted, self.first = begun, True, begun.step
+            self.mode = "offline" if begun.offline else "online"
             begun.config.update(self._described(), allow_val_change=True)
             self._define_axes()
             self._catch_up(run)
@@ -166,7 +167,7 @@ class WandB(Component):
     def _mode(self) -> str:
         """`online`, `offline` or `disabled`."""
         wished = str(self.config.mode)
-        if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+        if wished == "auto" and os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
             return "disabled"
         if wished == "auto":
             wished = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
