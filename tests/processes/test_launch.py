@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,28 @@ def _until(there: Callable[[], bool], seconds: float = 60.0) -> None:
     while not there():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked", "code"),
+    [
+        ((0, 0), (), 0),
+        ((4, 7), (), 4),
+        ((143, 143), (signal.SIGTERM,), 143),
+        ((4, 143), (signal.SIGTERM,), 4),
+        ((130, 3), (signal.SIGINT,), 3),
+        ((7, 143), (signal.SIGTERM,), 143),
+        ((-9, -9), (signal.SIGTERM,), 7),
+        ((-9, -9), (), 7),
+        ((-15, -9), (signal.SIGTERM,), 143),
+    ],
+)
+def test_a_ranks_own_error_is_the_code_of_the_launch(codes: Sequence[int], asked: Sequence[int], code: int) -> None:
+    """A signal that was passed on explains 128 + its number, and 7 of a rank whose neighbour is gone; nothing else."""
+    from hookline.world.launch import _wait
+
+    def ended(code: int) -> subprocess.Popen[bytes]:
+        how = f"os.kill(os.getpid(), {-code})" if code < 0 else f"sys.exit({code})"
+        return subprocess.Popen([sys.executable, "-S", "-c", f"import os, sys; {how}"])
+
+    assert _wait([ended(code) for code in codes], asked) == code

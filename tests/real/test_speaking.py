@@ -148,3 +148,12 @@ def test_a_folder_is_asked_the_evaluations_of_an_experiment(
     assert exported[0]["value"] == pytest.approx(after[0]["value"], rel=1e-5)
     with pytest.raises(ExperimentError, match="no phase 'rl'"):
         hookline.evaluate(trained, "rl", experiment=described)
+
+
+def test_what_is_streamed_is_what_is_generated(shelf_of_folders: Path) -> None:
+    """Also where an answer ends within a character, as those of an untrained model do."""
+    found, greedy = speaker(shelf_of_folders / "llama3"), hookline.Sampling(top_k=1)
+    record = {"prompt": [ASKED[0]]}
+    answers = [found.answers([record], greedy, n, 0)[0] for n in range(1, 9)]
+    assert ["".join(found.stream(record, greedy, n, 0)) for n in range(1, 9)] == answers
+    assert any(answer.endswith("\ufffd") for answer in answers), "the test tries what it is about"

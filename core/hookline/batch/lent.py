@@ -12,7 +12,7 @@ from torch import Tensor
 from hookline.batch.encoded import Record, own
 from hookline.batch.stages import Batch
 
-__all__ = ["Lent"]
+__all__ = ["Lent", "checksum"]
 
 
 class Lent:
@@ -37,7 +37,7 @@ class Lent:
         for batch in values:
             if isinstance(batch, Batch):
                 for name, tensor in batch.tensors().items():
-                    self._tensors.append((name, tensor, tensor._version, _sum(tensor) if self.closely else 0))
+                    self._tensors.append((name, tensor, tensor._version, checksum(tensor) if self.closely else 0))
                 if self.closely:
                     self._records.append((batch.records, [own(record) for record in batch.records]))
 
@@ -49,7 +49,7 @@ class Lent:
     def changed(self) -> str:
         """What has changed, as a message names it; empty if nothing has."""
         for name, tensor, version, before in self._tensors:
-            if tensor._version != version or (self.closely and _sum(tensor) != before):
+            if tensor._version != version or (self.closely and checksum(tensor) != before):
                 return f"'{name}'"
         for records, kept in self._records:
             if any(differ(record, before) for record, before in zip(records, kept)):
@@ -77,7 +77,7 @@ def differ(record: Record, before: Record) -> bool:
         return False
 
 
-def _sum(tensor: Tensor) -> int:
+def checksum(tensor: Tensor) -> int:
     """A checksum of a tensor's bytes."""
     raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     return zlib.crc32(raw.numpy().data) if raw.device.type == "cpu" else int(raw.sum())
@@ -87,5 +87,5 @@ def _norms(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of each tensor; for integers a checksum."""
     found = [tensor.detach() for tensor in tensors]
     norms = iter(torch._foreach_norm([tensor for tensor in found if tensor.is_floating_point()]))
-    each = [next(norms) if tensor.is_floating_point() else torch.tensor(_sum(tensor)) for tensor in found]
+    each = [next(norms) if tensor.is_floating_point() else torch.tensor(checksum(tensor)) for tensor in found]
     return torch.stack([one.double().cpu() for one in each]) if each else torch.zeros(0)

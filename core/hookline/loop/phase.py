@@ -156,7 +156,8 @@ class Phase:
                 self.session.run.notice(f"phase '{self.spec.name}' is opened without its training data: {err.message}")
         self.roles.settling = False
         if isinstance(config, UpdateConfig):
-            pack(self.roles.values(), config.packing, self.session.run.notice)
+            if not self.finished:
+                pack(self.roles.values(), config.packing, self.session.run.notice)
             trained = list(self.roles.kept.values())
             self._resources.trainer = Trainer(self.ctx, self.ctx.role_named, config, trained, self.spec.steps)
         self.frozen = self.roles.watch_frozen()

@@ -73,7 +73,7 @@ class Speaker:
             logits = self.role.only_tokens(state.logits_BV)
             token = int(choose(logits, sampling, u.to(logits.device))[0])
             if token in self.tokenizer.ends:
-                return
+                break
             ids.append(token)
             text = self.tokenizer.decode(ids)
             if not text.endswith("\ufffd"):  # in the middle of a character
@@ -81,6 +81,8 @@ class Speaker:
                 shown = text
             if t + 1 < max_new_tokens:
                 self.role.step(state, torch.tensor([token], device=logits.device))
+        if rest := self.tokenizer.decode(ids)[len(shown) :]:  # it ended within a character
+            yield rest
 
     def room(self, record: Mapping[str, Any]) -> int:
         """How many tokens the model's context has left for an answer; negative if the record alone does not fit."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hookline import rng
+from hookline.batch.lent import checksum
 from hookline.batch.stages import Advantaged, Batch, Term
 from hookline.contract.fields import UpdateConfig
 from hookline.contract.loss import Loss, MicroBatch, Stats, Support
@@ -27,8 +28,6 @@ __all__ = ["Trainer"]
 B = TypeVar("B", bound=Batch)
 KINDS = ("tokens", "rows", "groups")
 """What every batch has, to average over."""
-SOME = 1 << 16
-"""Entries of a weight that are compared before and after the first step."""
 Joined = tuple[Batch, Callable[[MicroBatch[Any]], Loss]]
 """Rows and their loss."""
 
@@ -141,12 +140,12 @@ class Trainer:
         total, logged = self._add_up(total, logged)
         norm = self._clip()
         began = time.perf_counter()
-        before = None if self.learned else [part.clone() for part in self._compared()]
+        before = [checksum(p) for p in self.parameters.values()] if not self.learned and norm > 0 else None
         rate = self.optimiser.step(learning_rate(self.config, self.taken, *self.progress))
         self.ctx.log("optimiser_seconds", time.perf_counter() - began)
         self.optimiser.zero()
-        if before is not None and norm > 0 and rate > 0:
-            self.learned = not all(map(torch.equal, before, self._compared()))
+        if before is not None:
+            self.learned = before != [checksum(p) for p in self.parameters.values()]
         self.taken += 1
         for role in self.trained:
             role.version += 1
@@ -156,11 +155,6 @@ class Trainer:
             log(name, figure)
         for name, figure in logged.items():
             log(name, figure)
-
-    def _compared(self) -> list[Tensor]:
-        """Some entries of every weight, which nearly always tell whether a step changed anything; all, once they have not."""
-        most = None if self.taken else SOME
-        return [p.detach().reshape(-1)[:most] for p in self.parameters.values()]
 
     def _gradient(self, mini: B, loss: Callable[[MicroBatch[B]], Loss], unit: str, logged: dict[str, float]) -> float:
         """Add the gradient of a loss over some rows, part by part; returns the loss."""

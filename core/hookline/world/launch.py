@@ -72,7 +72,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> int
             rank.wait()
     codes = [rank.returncode for rank in ranks]
     told = [code for code in codes if code > 0]
-    if min(codes) < 0 and not told and asked:  # before the run had begun, so nothing is lost
+    if asked and not told and -asked[0] in codes:  # before the run had begun, so nothing is lost
         print("interrupted before the run began", file=sys.stderr)
         return 128 + asked[0]
     if min(codes) < 0 and not told:
@@ -80,9 +80,8 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> int
         name = signal.Signals(-codes[number]).name
         print(f"ServiceError: rank {number} was ended by {name} → run the same command again", file=sys.stderr)
         return 7
-    if asked and told:
-        return 128 + asked[0]
-    return told[0] if told else 0
+    own = [code for code in told if not asked or code not in (7, 128 + asked[0])]  # what the signal itself does not explain
+    return own[0] if own else 128 + asked[0] if told else 0
 
 
 def _free_port() -> int:
