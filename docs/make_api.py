@@ -223,7 +223,8 @@ def entry(module: str, name: str) -> Entry:
     for node, behind in statements(tree.body):
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = tuple(ast.unparse(base).partition("[")[0] for base in node.bases)
-            members = tuple(members_of(node, comments))
+            hidden = [entry(module, base) for base in bases if base.startswith("_") and not base.startswith("__")]
+            members = (*(m for one in hidden for m in one.members), *members_of(node, comments))
             heading = f"class {name}"
             if init := next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None):
                 heading = signature(init, heading)

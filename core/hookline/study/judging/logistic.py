@@ -17,9 +17,9 @@ def chance(gap: Any) -> Floats:
 
 
 def logistic(x_ND: Floats, y_N: Floats, precision_D: Any) -> tuple[Floats, Floats]:
-    """[D] weights of P(y = 1) = σ(x·w) at the maximum, and [D, D] the curvature there, whose inverse is their covariance.
+    """[D] weights of P(y = 1) = σ(x·w) at the maximum, and [D, D] the curvature there, with the covariance as its inverse.
 
-    y_N: 0, 1, or between. precision_D: of the normal prior of each weight around 0; 0 is no prior, for data with a finite answer.
+    y_N: 0, 1, or between. precision_D: of the normal prior of each weight around 0; 0 leaves a weight free, for data with a finite answer.
     """
     prior_DD = np.diag(np.broadcast_to(np.asarray(precision_D, np.float64), x_ND.shape[1]))
 
