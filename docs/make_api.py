@@ -108,7 +108,7 @@ SECTIONS = (
             "explain", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
             "figure_interval", "Estimate",
             "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
-            "hookline.study.dataset:Finding", "convert_data", "model_folder", "score_labels", "task", "meanings",
+            "hookline.study.dataset:Finding", "convert_data", "messages_of", "model_folder", "score_labels", "task", "meanings",
             "hookline.synonyms:Ours", "__version__",
         ),
     ),

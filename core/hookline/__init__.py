@@ -66,6 +66,7 @@ _HOMES = {
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.task": ("Task",),
+    "hookline.data.messages": ("messages_of",),
     "hookline.data.tasks": ("task",),
     "hookline.tokens.tokenizer": ("Tokenizer",),
     "hookline.errors": (
@@ -212,6 +213,7 @@ __all__ = [
     "length_controlled",
     "majority",
     "meanings",
+    "messages_of",
     "model_folder",
     "one_coin",
     "overoptimisation",
@@ -289,6 +291,7 @@ if TYPE_CHECKING:
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process, State
     from hookline.contract.task import Task
+    from hookline.data.messages import messages_of
     from hookline.data.tasks import task
     from hookline.errors import (
         CheckpointError,

@@ -100,6 +100,16 @@ class DataError(HooklineError):
     exit_code = 3
     """3: data."""
 
+    @classmethod
+    def not_utf8(cls, err: UnicodeDecodeError, where: str, start: int = 0) -> DataError:
+        """The error for bytes of a file that are not UTF-8. where: the file or line; start: the offset of what was decoded."""
+        byte = start + err.start
+        utf16 = byte == 0 and err.object[:2] in (b"\xff\xfe", b"\xfe\xff")
+        return cls(
+            f"{where} is not UTF-8 at byte {byte} (0x{err.object[err.start]:02x})",
+            f"re-encode it: iconv -f {'utf-16' if utf16 else 'latin1'} -t utf-8",
+        )
+
 
 class CheckpointError(HooklineError):
     """A checkpoint or run directory that is damaged, taken, or belongs to another experiment."""

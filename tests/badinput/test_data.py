@@ -148,6 +148,11 @@ def test_DS10_latin1_bytes_are_placed(lab: Lab) -> None:
     refused(lab.hookline("run", lab.write(made), "--out", "run2"), 3, "texts.txt is not UTF-8 at byte 9", "iconv")
 
 
+def test_DS10_utf16_is_named(lab: Lab) -> None:
+    (lab.folder / "pairs.jsonl").write_bytes(GOOD.decode().encode("utf-16"))
+    refused(lab.run(lab.sft()), 3, "pairs.jsonl line 1 is not UTF-8 at byte 0", "iconv -f utf-16 -t utf-8")
+
+
 def test_DS10_a_byte_order_mark_does_no_harm(lab: Lab) -> None:
     lines(lab, b"\xef\xbb\xbf" + GOOD * 4)
     assert lab.run(lab.sft(1)).code == 0

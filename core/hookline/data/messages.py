@@ -8,7 +8,7 @@ from typing import Any
 
 from hookline.errors import DataError
 
-__all__ = ["Message", "is_learned", "messages_of", "speaker", "texts_of", "with_texts"]
+__all__ = ["Message", "is_learned", "messages_of", "named", "speaker", "texts_of", "with_texts"]
 
 Message = Mapping[str, Any]
 SENDERS = {
@@ -27,6 +27,15 @@ def speaker(message: Any) -> str | None:
     return SENDERS.get(who, who) if isinstance(who, str) else None
 
 
+def named(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with `role` and `content`, where it has ShareGPT's `from` and `value`."""
+    own = dict(message)
+    if "from" in own and "value" in own:
+        sender, said = own.pop("from"), own.pop("value")
+        own = {"role": SENDERS.get(sender, sender) if isinstance(sender, str) else sender, "content": said, **own}
+    return own
+
+
 def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
     """A conversation with the keys `role` and `content`; keys without a value are dropped, arguments of calls are dicts.
 
@@ -38,14 +47,7 @@ def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
     for turn, message in enumerate(value):
         if not isinstance(message, Mapping):
             raise DataError(f"{where}, message {turn + 1} is not an object", "write {role: …, content: …}")
-        own = _without_none(message)
-        if "from" in own and "value" in own:
-            sender = own.pop("from")
-            own = {
-                "role": SENDERS.get(sender, sender) if isinstance(sender, str) else sender,
-                "content": own.pop("value"),
-                **own,
-            }
+        own = named(_without_none(message))
         if not isinstance(own.get("role"), str):
             raise DataError(
                 f"{where}, message {turn + 1} has no text as `role`; it has: {', '.join(map(str, message)) or 'nothing'}",

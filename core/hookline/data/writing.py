@@ -13,6 +13,7 @@ from typing import Any
 
 from hookline.batch.stages import Record
 from hookline.data import shapes
+from hookline.data.messages import named
 from hookline.data.shapes import FIELDS, Shape
 from hookline.errors import DataError, nearest, shorten
 
@@ -20,9 +21,8 @@ __all__ = ["SHAPES", "shaped"]
 
 Row = dict[str, Any]
 Turns = list[dict[str, Any]]
-ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
+NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 """ShareGPT's names of roles."""
-NAMES = {"system": "system", **{role: name for name, role in ROLES.items()}}
 TALK = ("prompt", "completion", "messages", "conversations")
 PAIR = ("prompt", "chosen", "rejected", "conversations")
 OPTIONAL = ("input", "history", "system")
@@ -111,10 +111,7 @@ def _turns(value: Any, role: str, field: str) -> Turns:
 
 
 def _turn(item: Mapping[str, Any], field: str) -> dict[str, Any]:
-    own = {key: value for key, value in item.items() if value is not None}
-    if "from" in own and "value" in own:
-        name, said = own.pop("from"), own.pop("value")
-        own = {"role": ROLES.get(name, name) if isinstance(name, str) else name, "content": said, **own}
+    own = named({key: value for key, value in item.items() if value is not None})
     if not isinstance(own.get("role"), str):
         raise Unshapable(f"a message of its '{field}' has no 'role'")
     return own

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from hookline.batch.stages import Record
 from hookline.errors import DataError, shorten
-from hookline.files.strict import DECODER, LONGEST, checked, not_utf8
+from hookline.files.strict import DECODER, LONGEST, checked
 
 __all__ = ["scan"]
 
@@ -42,7 +42,7 @@ class Window:
         try:
             self.text += self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as err:
-            raise not_utf8(err, self.name, self._given - kept) from None
+            raise DataError.not_utf8(err, self.name, self._given - kept) from None
         self._given += len(raw)
         return bool(raw)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hookline.errors import DataError, a, shorten
 
-__all__ = ["DECODER", "LONGEST", "checked", "decode", "not_utf8"]
+__all__ = ["DECODER", "LONGEST", "checked", "decode"]
 
 LONGEST = 64 << 20
 """The longest row of a file, in bytes."""
@@ -22,13 +22,7 @@ def decode(raw: bytes, name: str, start: int = 0) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as err:
-        raise not_utf8(err, name, start) from None
-
-
-def not_utf8(err: UnicodeDecodeError, name: str, start: int = 0) -> DataError:
-    """The error for bytes that are not UTF-8. start: the offset of the decoded bytes in the file."""
-    byte = f"byte {start + err.start} (0x{err.object[err.start]:02x})"
-    return DataError(f"{name} is not UTF-8 at {byte}", "re-encode it: iconv -f latin1 -t utf-8")
+        raise DataError.not_utf8(err, name, start) from None
 
 
 def checked(record: object, text: str, where: str) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Role:
         self.packing = 0
         """How much shorter than the longest row of a part a row may be to be packed with it, in tokens; 0 if rows are
         padded."""
+        self.compared = False
+        """Whether the first packed batch was compared with its rows alone."""
         self.brought: dict[str, nn.Linear] = {}
         """Layers that the folder of the network has, with which new heads of their names begin."""
         self.unknown: Tensor | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -23,8 +22,6 @@ __all__ = ["compare_once", "pack"]
 TRIED = 40
 """Tokens of the longest row on which a network is tried; longer ones are compared in the first batch."""
 COMPARED_ROWS = 8
-_COMPARED: WeakSet[Role] = WeakSet()
-"""Roles whose first packed batch was compared with its rows alone."""
 
 
 def pack(roles: Iterable[Role], asked: bool | str, notice: Callable[[str], None]) -> None:
@@ -87,7 +84,7 @@ def compare_once(role: Role, batch: Batch, states: Mapping[str, Tensor]) -> None
 
     The trial's rows are short; here, rows may be longer than a window of attention. Raises NumbersError.
     """
-    if not role.packing or role in _COMPARED or not states or not bool(batch.mask_BT.any()):
+    if not role.packing or role.compared or not states or not bool(batch.mask_BT.any()):
         return
     if len(lay(batch.prompt_length_B + batch.length_B).position_RW) == len(batch):
         return
@@ -110,7 +107,7 @@ def compare_once(role: Role, batch: Batch, states: Mapping[str, Tensor]) -> None
                 f"{gap:.2g} of their size in the first batch",
                 "train this model without packing",
             )
-    _COMPARED.add(role)
+    role.compared = True
 
 
 def _trial(longest: int, vocabulary: int) -> Batch:

@@ -100,10 +100,7 @@ class _Lines(Iterator[str]):
         try:
             line = raw.decode("utf-8")
         except UnicodeDecodeError as err:
-            raise DataError(
-                f"{self._name} line {self.number + 1} is not UTF-8 at byte {self.byte + err.start} of the file",
-                "re-encode it: iconv -f latin1 -t utf-8",
-            ) from None
+            raise DataError.not_utf8(err, f"{self._name} line {self.number + 1}", self.byte) from None
         self.byte += len(raw)
         self.number += 1
         return line if self.number > 1 else line.removeprefix("\ufeff")

@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any
 
-from hookline import DataError, ExperimentError, Record, Rollout
+from hookline import DataError, ExperimentError, Record, Rollout, messages_of
 from hookline_plugins.rewards.frameworks import Parser, Target, TaskState, state_of
 
 MARKS = {
@@ -300,17 +300,10 @@ def prompt_of(rollout: Rollout, row: int) -> Any:
         return _text_of(rollout, row)
     if record.get("prompt") is not None:
         return record["prompt"]
-    messages = [_message(one) for one in record.get("messages") or record["conversations"]]
+    messages = messages_of(record.get("messages") or record["conversations"], f"row {row + 1}")
     while messages and messages[-1].get("role") == "assistant":
         messages.pop()
     return messages
-
-
-def _message(one: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "from" not in one:
-        return one
-    role = {"human": "user", "gpt": "assistant"}.get(str(one["from"]), str(one["from"]))
-    return {"role": role, "content": one.get("value")}
 
 
 def _text_of(rollout: Rollout, row: int) -> str:
