@@ -33,6 +33,7 @@ from hookline.inference.local import Local
 from hookline.models.causal import Causal, quiet
 from hookline.models.load import never_drop_out
 from hookline.models.role import Role
+from hookline.training.packing import pack
 from hookline.training.statistics import forward, statistics
 
 PAGE = Path(__file__).with_name("models.md")
@@ -184,6 +185,8 @@ class Row:
     """Whether decoding keeps keys and values, or a state."""
     fused: bool = True
     """Whether log-probs are computed from states, without logits."""
+    packed: float | None = None
+    """The largest difference of a log-prob, or share of a gradient, where rows are laid end to end; None: they are padded."""
     said: str = ""
     """The sentence of the refusal, or why the type was not built."""
 
@@ -210,7 +213,7 @@ def check(kind: str) -> Row:
         never_drop_out(role.net)
         never_drop_out(net)
         _compare(role, net, row)
-        if max(row.logprobs, row.drawn, row.gradient) <= EXACT:
+        if max(row.logprobs, row.drawn, row.gradient, row.packed or 0.0) <= EXACT:
             row.verdict = "right"
     except HooklineError as err:
         row.verdict, row.said = "refused", err.message.replace(folder, "DIR")
@@ -254,7 +257,15 @@ def _compare(role: Role, net: Any, row: Row) -> None:
         if greedy_B[at]:  # the likeliest token, unless two are as likely
             chosen_T = own_TV.gather(1, ids_T[:, None])[:, 0]
             row.drawn = max(row.drawn, float((own_TV.max(-1).values - chosen_T).abs().max()))
-    row.gradient = _gradients(role, net, batch, prompts, [ids_T for ids_T, _ in drawn])
+    answers = [ids_T for ids_T, _ in drawn]
+    row.gradient = _gradients(role, net, batch, prompts, answers)
+    pack([role], "auto", lambda notice: None)
+    if role.packing:
+        beside_BT = statistics(role, batch, ("logprobs",), 16384).logprobs_BT
+        apart = float((beside_BT - ours_BT)[batch.mask_BT].abs().max())
+        role.net.zero_grad()
+        net.zero_grad()
+        row.packed = max(apart, _gradients(role, net, batch, prompts, answers))
 
 
 class Asking:
@@ -360,7 +371,9 @@ network's own forward pass over each row alone, in float32 on a CPU:
 - **gradient**: the largest difference of a gradient of the summed log-probs, as a share of the gradient's largest entry;
 - **decodes**: *cache* with keys and values or a state, *whole* by reading each row again at every step, which is slower: the
   type has no cache, or with padding on the left its cache does not give what the row alone gives;
-- **log-probs from**: *states*, without logits in memory, or *logits*, where these are more than one product.
+- **log-probs from**: *states*, without logits in memory, or *logits*, where these are more than one product;
+- **packed**: the larger of the log-prob's and the gradient's difference where the six rows are laid end to end
+  ([packing.md](packing.md)); *padded* where they are not, because the rows of such a network would read one another.
 
 *right*: no difference above {exact:g}. *refused*: a run ends with the sentence, when it loads the model or in its first draw, and
 trains nothing. *not built*: no tiny config was found, with the reason; nothing is known of such a type. A type that reads both
@@ -369,23 +382,28 @@ type or a folder that is not here is refused when its decoding differs.
 
 {counts}
 
-| type | network | | log-prob | drawn | gradient | decodes | log-probs from | |
-|---|---|---|---|---|---|---|---|---|
+| type | network | | log-prob | drawn | gradient | decodes | log-probs from | packed | |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
 def page(found: Sequence[Row]) -> str:
     counts = ", ".join(f"{n} {verdict}" for verdict, n in Counter(row.verdict for row in found).most_common())
+    packed = sum(row.verdict == "right" and row.packed is not None for row in found)
     head = HEAD.format(
-        version=transformers.__version__, exact=EXACT, compared=COMPARED_ROWS, counts=f"{len(found)} rows: {counts}."
+        version=transformers.__version__,
+        exact=EXACT,
+        compared=COMPARED_ROWS,
+        counts=f"{len(found)} rows: {counts}. {packed} of those that are right can be packed.",
     )
     return head + "".join(line(row) + "\n" for row in found)
 
 
 def line(row: Row) -> str:
-    figures = ["", "", "", "", ""]
+    figures = ["", "", "", "", "", ""]
     if row.verdict == "right":
         how = ["cache" if row.cached else "whole", "states" if row.fused else "logits"]
+        how.append("padded" if row.packed is None else f"{row.packed:.0e}")
         figures = [f"{row.logprobs:.0e}", f"{row.drawn:.0e}", f"{row.gradient:.0e}", *how]
     said = row.said.replace("|", "\\|").replace("<", "\\<")
     return f"| {row.kind} | {row.network} | {row.verdict} | {' | '.join(figures)} | {said} |"

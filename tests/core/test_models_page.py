@@ -55,7 +55,9 @@ def test_a_type_is_still_what_the_page_says(models: ModuleType, page: str, kind:
     assert f"| {kind} | {row.network} | " in page
     if row.verdict == "right":
         how = f"| {'cache' if row.cached else 'whole'} | {'states' if row.fused else 'logits'} |"
-        assert how in next(line for line in page.splitlines() if line.startswith(f"| {kind} | "))
+        line = next(line for line in page.splitlines() if line.startswith(f"| {kind} | "))
+        assert how in line
+        assert ("| padded |" in line) == (row.packed is None)
 
 
 def test_a_network_that_decodes_otherwise_than_it_reads_is_called_wrong_or_refused(

@@ -151,6 +151,11 @@ def test_best_of_n_peaks_where_the_closed_form_does() -> None:
     regressional = hookline.best_of_n(noise, proxy)
     assert not regressional.alarm
     assert regressional.best == 512
+    few = np.random.default_rng(7).normal(size=(6, 8))  # with six prompts, a fall of the gold reward may be chance
+    doubtful = hookline.best_of_n(few, np.random.default_rng(8).normal(size=few.shape) - 0.3 * few)
+    assert doubtful.best < 8
+    assert not doubtful.alarm
+    assert "may be chance" in doubtful.sentence
     constant = hookline.best_of_n(np.zeros((3, 8)), proxy[:3, :8])
     assert constant.gold == pytest.approx([proxy[:3, :8].mean()] * 4)
     with pytest.raises(DataError, match="best of 9"):
@@ -210,7 +215,7 @@ def test_chosen_pairs_need_30_percent_fewer_answers_than_random_ones(how: Any) -
 
 def test_choices_are_distinct_keep_a_random_share_and_say_its_probability() -> None:
     z = np.random.default_rng(0).normal(size=(50, 3))
-    z[1:20] = z[0]
+    z[:20] = 5 * z[0]  # each alone would teach most
     known = hookline.posterior(np.empty((0, 3)), [])
     batch = hookline.choose(z, known, 6, random_share=0.0)
     assert sum(one.pair < 20 for one in batch) <= 2, "copies of a pair do not fill a batch"
