@@ -80,6 +80,7 @@ _HOMES = {
     ),
     "hookline.loop.api": ("explain", "run"),
     "hookline.runs.run": ("Run",),
+    "hookline.models.adapters": ("load_adapter",),
     "hookline.models.scores": ("score_labels",),
     "hookline.storage.paths": ("model_folder",),
     "hookline.study.compare": ("compare",),
@@ -211,6 +212,7 @@ __all__ = [
     "judge_reward_model",
     "krippendorff",
     "length_controlled",
+    "load_adapter",
     "majority",
     "meanings",
     "messages_of",
@@ -303,6 +305,7 @@ if TYPE_CHECKING:
         ServiceError,
     )
     from hookline.loop.api import explain, run
+    from hookline.models.adapters import load_adapter
     from hookline.models.scores import score_labels
     from hookline.runs.run import Run
     from hookline.storage.paths import model_folder

@@ -196,7 +196,8 @@ def test_MT14_an_adapter_is_no_model_and_its_base_is_named(lab: Lab, folder: Pat
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base"}')
     if not whole:
         (folder / "config.json").unlink()
-    refused(lab.run(on(lab)), 2, "model holds an adapter of the model someone/base, not a model of its own", "merge it")
+    said = ("not a model of its own", "merge it") if whole else ("which is not a folder here", "merge: ")
+    refused(lab.run(on(lab)), 2, "model holds an adapter of the model someone/base", *said)
 
 
 def test_MT14_an_adapter_is_not_exported_for_a_base_that_has_changed(lab: Lab, folder: Path) -> None:

@@ -139,7 +139,8 @@ def _model(plan: Plan, phase: PlannedPhase) -> str:
     elif plan.architecture:
         where = f"policy built from {plan.architecture.instance}, seeded"
     else:
-        where = f"policy from {plan.experiment.model.path}"
+        model = plan.experiment.model
+        where = f"policy from {model.path}" + (f" with the adapter {model.merge} merged" if model.merge else "")
     head = f", with head '{phase.head.instance}'" if phase.head else ""
     adapter = f", training adapter '{phase.adapter.instance}'" if phase.adapter else ""
     types = plan.model_of(phase)

@@ -1,4 +1,4 @@
-"""Resolve `auto` in a model's types once, at the start, so that a run keeps the same types to its end."""
+"""Resolve what a model leaves open once, at the start, so that a run keeps it to its end: `auto` in its types, an adapter's base."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hookline.config.experiment import Experiment, ModelSpec
+from hookline.config.experiment import Experiment, ModelSpec, TokenizerSpec
 from hookline.errors import ExperimentError
+from hookline.storage.paths import adapter_base
 from hookline.world import devices
 
 __all__ = ["settled"]
@@ -20,6 +21,7 @@ def settled(experiment: Experiment, begun: Mapping[str, Any] | None = None) -> t
     begun: the resolved experiment of a resumed run, which keeps the types that it started with on any machine.
     """
     notes: list[str] = []
+    experiment = _on_its_base(experiment)
 
     def settle(spec: ModelSpec, before: Any) -> ModelSpec:
         before = before if isinstance(before, Mapping) else {}
@@ -39,6 +41,17 @@ def settled(experiment: Experiment, begun: Mapping[str, Any] | None = None) -> t
         for phase in experiment.phases
     )
     return experiment.model_copy(update={"model": model, "phases": each}), list(dict.fromkeys(notes))
+
+
+def _on_its_base(experiment: Experiment) -> Experiment:
+    """The folder of an adapter as its base's folder, into which it is merged."""
+    model = experiment.model
+    if model.path and not model.merge and (base := adapter_base(model.path)):
+        model = model.model_copy(update={"path": base, "merge": model.path})
+    tokenizer = experiment.tokenizer
+    if tokenizer is None and model.merge and (Path(model.merge) / "tokenizer.json").is_file():
+        tokenizer = TokenizerSpec(path=model.merge)
+    return experiment.model_copy(update={"model": model, "tokenizer": tokenizer})
 
 
 def _fast_type(device: str) -> str:

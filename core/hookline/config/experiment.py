@@ -65,7 +65,11 @@ class ModelSpec(Strict):
     build: Use | None = None
     """An architecture with its options: `{build: gpt2, layers: 4, width: 256}`."""
     path: Annotated[LocalPath, AfterValidator(model_folder)] | None = None
-    """A local transformers folder; or an earlier run, `RUN` or `RUN/phases/NAME`, whose model is taken."""
+    """A local transformers folder; or an earlier run, `RUN` or `RUN/phases/NAME`, whose model is taken. The folder of a peft
+    adapter is short for its base, which adapter_config.json names, with `merge`."""
+    merge: LocalPath | None = None
+    """With `path`: the folder of a peft adapter that is added to the weights before anything is trained. If it has a tokenizer,
+    that is used."""
     start: str | None = Field(None, alias="from")
     """Phases only: the phase whose model this phase starts from. Default: the last phase that trained the policy."""
     head: Use | None = None
@@ -316,6 +320,8 @@ class Experiment(Strict):
             raise ValueError(f"has two phases called '{twice}'; phase names must differ")
         if (self.model.build is None) == (self.model.path is None):
             raise ValueError("must say where the model comes from: either model.build or model.path")
+        if self.model.merge and self.model.path is None:
+            raise ValueError("has model.merge, which is for the model of a folder; write model.path beside it")
         if self.tokenizer is None and self.model.path is None:
             raise ValueError("names no tokenizer; add tokenizer: {train: bpe, on: …} or {path: …}")
         return self

@@ -64,3 +64,9 @@ class Adapter(Component[ConfigT]):
     def attach(self, net: Any) -> Any:
         """Wrap a transformers model; `disable_adapter()` of the returned model must switch the adapter off."""
         raise NotImplementedError
+
+    @property
+    def folder(self) -> str | None:
+        """The folder whose weights `attach` gives the adapter; the run goes on only with the same files. None: fresh weights, with
+        which the network computes what it computed before, so that a phase's reference is the same network with the adapter off."""
+        return None

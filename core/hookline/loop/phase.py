@@ -14,7 +14,7 @@ from hookline.contract.component import Component
 from hookline.contract.context import Heads
 from hookline.contract.engine import Engine
 from hookline.contract.fields import UpdateConfig
-from hookline.contract.model import Head
+from hookline.contract.model import Adapter, Head
 from hookline.errors import CheckpointError, DataError, ExperimentError, PluginError, a
 from hookline.inference.drawing import Drawing
 from hookline.loop.context import PhaseContext, Resources
@@ -253,9 +253,11 @@ def _policy(session: Session, phase: PlannedPhase, finished: bool) -> Role:
     plan, run = session.plan, session.run
     if phase.start:
         return load_phase(session, phase.start, "policy", into=phase)
+    _pin_adapter(session, phase)
     if path := plan.experiment.model.path:
         try:
-            run.pin(f"model:{path}", folder_hash(path))
+            for folder in filter(None, (path, plan.experiment.model.merge)):
+                run.pin(f"model:{folder}", folder_hash(folder))
         except (CheckpointError, ExperimentError) as err:
             if not finished:
                 raise
@@ -275,6 +277,13 @@ def _policy(session: Session, phase: PlannedPhase, finished: bool) -> Role:
     )
 
 
+def _pin_adapter(session: Session, phase: PlannedPhase) -> None:
+    """Pin the folder with which the adapter of a phase begins."""
+    made = phase.adapter.component if phase.adapter else None
+    if isinstance(made, Adapter) and made.folder:
+        session.run.pin(f"model:{made.folder}", folder_hash(made.folder))
+
+
 def load_phase(
     session: Session, name: str, role: str, heads: Heads | None = None, into: PlannedPhase | None = None
 ) -> Role:
@@ -284,6 +293,8 @@ def load_phase(
     manifest = run.finished(name)
     if ended is None or manifest is None:
         raise ExperimentError(f"phase '{name}' has not ended, so nothing can start from it", "name an earlier phase")
+    if into and not manifest["adapter"]:
+        _pin_adapter(session, into)
     return load.load_role(
         role,
         run.phase_folder(name) / "model",

@@ -15,7 +15,7 @@ from hookline.registry.slot import Slot
 from hookline.storage import folders
 from hookline.storage.disguised import pointer
 
-__all__ = ["check_folder", "folder_hash", "parameters", "positions"]
+__all__ = ["check_files", "check_folder", "folder_hash", "parameters", "positions"]
 
 LONGEST_HEADER = 100_000_000
 """Bytes; safetensors itself refuses longer headers."""
@@ -37,9 +37,7 @@ def check_folder(path: str) -> None:
             )
         if not (folder / "config.json").is_file():
             raise ExperimentError(f"the model folder {path} has no config.json", hint)
-        lfs = next(filter(None, map(pointer, sorted(file for file in folder.iterdir() if file.is_file()))), None)
-        if lfs:
-            raise ExperimentError(*lfs)
+        check_files(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ValueError("it has no model_type")
@@ -58,6 +56,12 @@ def check_folder(path: str) -> None:
     if not any(name.endswith(".safetensors") for name in weights):
         has = f"only {weights[0]}, which would have to be unpickled" if weights else "no weights"
         raise ExperimentError(f"the model folder {path} holds {has}", "save it as safetensors: save_pretrained(DIR)")
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder in which a file is only the pointer that git-lfs leaves in its place."""
+    for wrong in filter(None, map(pointer, sorted(file for file in folder.iterdir() if file.is_file()))):
+        raise ExperimentError(*wrong)
 
 
 def positions(architecture: Slot | None, path: str | None) -> int | None:

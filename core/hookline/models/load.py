@@ -18,6 +18,7 @@ from hookline.contract.context import Heads
 from hookline.contract.family import Family
 from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
 from hookline.errors import ExperimentError, cause, shorten
+from hookline.models.adapters import merged
 from hookline.models.causal import Causal, quiet
 from hookline.models.folder import check_folder
 from hookline.models.role import ReadHead, Role, saved_tensors
@@ -108,19 +109,30 @@ def _autocast(spec: ModelSpec) -> torch.dtype | None:
     return DTYPES[spec.autocast] if spec.autocast not in (None, "none") else None
 
 
-def _attach(net: Any, adapter: Slot | None, seed: int) -> tuple[Any, bool]:
-    if adapter is None:
-        return net, False
+def _attach(net: Any, adapter: Slot, seed: int) -> tuple[Any, bool]:
+    """The network with an adapter, and whether it still computes what it computed without."""
     made = _made(adapter, Adapter)  # type: ignore[type-abstract]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.key(seed, "adapter"))
-        return made.attach(net), True
+        return made.attach(net), made.folder is None
 
 
-def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot, family: Family) -> None:
-    """Try an adapter on the model's skeleton, which has layers and shapes but no weights; a misfit raises its error."""
-    made = adapter.component
-    if not isinstance(made, Adapter):
+def _attach_saved(net: Any, adapter: Slot, saved: Mapping[str, Any] | None, seed: int) -> Any:
+    """The network with an adapter of the saved shape, whose weights follow. saved: peft's config of it, which `Role.save` kept."""
+    if saved is None:
+        return _attach(net, adapter, seed)[0]
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(net, LoraConfig.from_peft_type(**saved))
+
+
+def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot | str, family: Family) -> None:
+    """Try an adapter on the model's skeleton, which has layers and shapes but no weights; a misfit raises its error.
+
+    adapter: a component, or the folder of one that is merged.
+    """
+    made = adapter if isinstance(adapter, str) else adapter.component
+    if not isinstance(made, Adapter | str):
         return
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         try:
@@ -129,7 +141,7 @@ def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot, fa
             )
         except Exception:  # what cannot be built without a tokenizer or weights is tried when the run has them
             return
-        made.attach(net)
+        merged(net, made) if isinstance(made, str) else made.attach(net)
 
 
 @dataclass(frozen=True)
@@ -156,6 +168,7 @@ def build_policy(
     brought: dict[str, nn.Linear] = {}
     if architecture is None:
         net, brought = _of_folder(str(spec.path), family)
+        net = merged(net, spec.merge) if spec.merge else net
         has = family.vocabulary(net)
         if has < tokenizer.vocabulary:
             raise ExperimentError(
@@ -166,9 +179,11 @@ def build_policy(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.key(seed, "build"))
             net = _made(architecture, Architecture).build(tokenizer)  # type: ignore[type-abstract]
-    net, adapted = _attach(_settle(net, spec), adapter, seed)
-    role = _role("policy", net, spec, family, adapted, device)
-    role.adapter_fresh, role.brought = adapted, brought
+    net, fresh = _settle(net, spec), False
+    if adapter is not None:
+        net, fresh = _attach(net, adapter, seed)
+    role = _role("policy", net, spec, family, adapter is not None, device)
+    role.adapter_fresh, role.brought = fresh, brought
     return role
 
 
@@ -224,10 +239,9 @@ def load_role(
         torch.manual_seed(0)
         net = _settle(family.empty(folder), spec)
     tensors = saved_tensors(folder)
+    adapted = adapter is not None and saved_adapter
     if adapter is not None and saved_adapter:
-        net, adapted = _attach(net, adapter, seed)
-    else:
-        adapted = False
+        net = _attach_saved(net, adapter, about.get("adapter"), seed)
     role = _role(name, net, spec, family, adapted, device)
     if head is not None and head.instance in about["heads"]:
         made = _made(head, Head)  # type: ignore[type-abstract]
@@ -244,7 +258,6 @@ def load_role(
     mine = role.tensors()
     role.load_tensors({k: v for k, v in tensors.items() if k in mine or not k.startswith("heads.")}, str(folder))
     if adapter is not None and not saved_adapter:
-        net, role.adapter = _attach(role.net.to(CPU), adapter, seed)
-        role.net = net.to(device)
-        role.adapter_fresh = True
+        net, role.adapter_fresh = _attach(role.net.to(CPU), adapter, seed)
+        role.net, role.adapter = net.to(device), True
     return role

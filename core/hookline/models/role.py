@@ -303,6 +303,8 @@ class Role:
             "heads": {name: cast(ReadHead, head).reads for name, head in self.heads.items()},
             "hash": (digest := self.hash()),
         }
+        if self.adapter and hasattr(self.net, "peft_config"):
+            about["adapter"] = _plain(self.net.peft_config["default"])
         (folder / "role.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         return digest
 
@@ -334,6 +336,12 @@ class Role:
         """Write a folder that other programs can load, plain transformers for family `causal`; adapters are merged."""
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
         self.family.export(net, folder)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """peft's config as JSON, without where the base model was."""
+    found = {**config.to_dict(), "base_model_name_or_path": None}
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in found.items()}
 
 
 def saved_tensors(folder: Path) -> dict[str, Tensor]:

@@ -10,7 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["MEMORY", "beside", "expanded", "hold", "kept_or_beside", "look_in", "model_folder"]
+from hookline.errors import ExperimentError
+
+__all__ = ["MEMORY", "adapter_base", "beside", "expanded", "hold", "kept_or_beside", "look_in", "model_folder", "tokenizer_folder"]
 
 P = TypeVar("P", str, Path)
 MEMORY = "@memory/"
@@ -95,3 +97,31 @@ def model_folder(path: str) -> str:
     except (OSError, ValueError, AttributeError):
         pass  # it is read again, and named, where a model is loaded
     return str(folder)
+
+
+def adapter_base(path: str) -> str | None:
+    """The folder of the model that an adapter's adapter_config.json names as its base, beside the adapter or where the process
+    is; None for a folder that is not an adapter's alone. Raises ExperimentError if the base is not here."""
+    folder = Path(expanded(path))
+    if (folder / "config.json").is_file() or not (folder / "adapter_config.json").is_file():
+        return None
+    try:
+        about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        named = str(about.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError):
+        return None  # it is read again, and named, where a model is loaded
+    base = beside(named, str(folder)) if named else ""
+    if not os.path.isdir(base):
+        raise ExperimentError(
+            f"{path} holds an adapter of the model {named}, which is not a folder here"
+            if named
+            else f"{path} holds an adapter and does not name its model",
+            f"write model: {{path: FOLDER, merge: {path}}} with that model's folder, or name the folder in adapter_config.json",
+        )
+    return base
+
+
+def tokenizer_folder(path: str) -> str:
+    """Where the tokenizer of a model folder is: in it, or, for an adapter's folder without one, in that of its base."""
+    base = adapter_base(path)
+    return path if base is None or (Path(expanded(path)) / "tokenizer.json").is_file() else base

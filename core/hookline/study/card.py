@@ -17,7 +17,9 @@ __all__ = ["model_card"]
 def model_card(run: Run, plan: Plan, chosen: PlannedPhase) -> str:
     """README.md for a folder: method, data with hashes, figures of the last evaluation with their intervals."""
     phases = plan.phases[: plan.phases.index(chosen) + 1]
-    base = f"a new {plan.architecture.instance}" if plan.architecture else plan.experiment.model.path
+    model = plan.experiment.model
+    base = f"a new {plan.architecture.instance}" if plan.architecture else f"{model.path}"
+    base += f" with the adapter {model.merge} merged" if model.merge else ""
     lines = ["---", "library_name: transformers", "tags: [hookline]", "---", "", f"# {plan.experiment.name}", ""]
     lines += [f"Trained with Hookline {__version__} from {base}, seed {plan.experiment.seed}, run {run.id}.", ""]
     lines += ["| phase | method | steps | rows from |", "|---|---|---|---|"]

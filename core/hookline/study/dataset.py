@@ -21,7 +21,7 @@ from hookline.data.sources import Catalogue
 from hookline.data.writing import shaped
 from hookline.errors import ExperimentError, HooklineError
 from hookline.files.writing import written
-from hookline.storage.paths import expanded, model_folder
+from hookline.storage.paths import adapter_base, expanded, model_folder, tokenizer_folder
 from hookline.tokens.encode import answers_of, encode
 from hookline.tokens.peek import pieces
 from hookline.tokens.tokenizer import Tokenizer
@@ -260,7 +260,7 @@ def _kind(record: Record) -> str:
 
 
 def _tokenizer(model: str | Path | None) -> Tokenizer | None:
-    return Tokenizer.load(Path(model_folder(str(model)))) if model else None
+    return Tokenizer.load(Path(tokenizer_folder(model_folder(str(model))))) if model else None
 
 
 def _context(model: str | Path | None) -> int | None:
@@ -268,7 +268,8 @@ def _context(model: str | Path | None) -> int | None:
         return None
     from hookline.models.folder import positions
 
-    return positions(None, model_folder(str(model)))
+    folder = model_folder(str(model))
+    return positions(None, adapter_base(folder) or folder)
 
 
 def _sizes(record: Record, tokenizer: Tokenizer | None, where: str) -> Iterator[tuple[str, int]]:

@@ -175,7 +175,12 @@ def _base(found: Ended) -> str | None:
     """The model on which an adapter was trained. Raises ExperimentError if its folder holds another one now."""
     from hookline.models.folder import folder_hash
 
-    base = found.plan.experiment.model.path
+    base, merge = found.plan.experiment.model.path, found.plan.experiment.model.merge
+    if merge:
+        raise ExperimentError(
+            f"the adapter was trained on {base} with {merge} merged, and an adapter can name one folder only",
+            "export the merged model: leave out --adapter; `adapter: {lora: {from: …}}` goes on with an adapter instead",
+        )
     pinned = found.run.about.get("data", {}).get(f"model:{base}")
     if base and pinned and Path(base).is_dir() and folder_hash(base) != pinned["sha256"]:
         raise ExperimentError(

@@ -12,7 +12,7 @@ from hookline import rng
 from hookline.batch.stages import Sampling
 from hookline.errors import DataError, ExperimentError
 from hookline.runs.run import Run
-from hookline.storage.paths import expanded, model_folder
+from hookline.storage.paths import adapter_base, expanded, model_folder, tokenizer_folder
 from hookline.tokens.encode import encode
 from hookline.tokens.pretrained import json_of
 from hookline.tokens.tokenizer import Tokenizer
@@ -99,6 +99,7 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
 
     Raises ExperimentError for a folder that holds no model, and the errors of `export` for a run.
     """
+    from hookline.models.adapters import merged
     from hookline.models.causal import Causal
     from hookline.models.role import Role
     from hookline.study.finished import ended
@@ -110,10 +111,12 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
         judges, role, tokenizer = found.scores, found.role, found.tokenizer
     else:
         path = Path(model_folder(str(path)))
+        base = adapter_base(str(path))
         judges = "ForSequenceClassification" in str(json_of(path / "config.json").get("architectures"))
         family = Causal(Causal.Config())
         family.instance = "causal"
-        role, tokenizer = Role("policy", family.load(path).to(where), family), Tokenizer.load(path)
+        net = merged(family.load(base), str(path)) if base else family.load(path)
+        role, tokenizer = Role("policy", net.to(where), family), Tokenizer.load(Path(tokenizer_folder(str(path))))
     if judges:
         raise ExperimentError(f"{path} is a reward model, which gives no answers", "name a run or phase that draws")
     role.knows(tokenizer.vocabulary, tokenizer.gaps)

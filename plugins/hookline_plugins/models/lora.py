@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import Field, model_validator
 
 import hookline
-from hookline import Adapter, ExperimentError
+from hookline import Adapter, ExperimentError, LocalPath
 
 
 class LoRA(Adapter):
@@ -28,6 +28,15 @@ class LoRA(Adapter):
         """Scale the update by α/√r instead of α/r, so that a large rank learns as fast as a small one (Kalajdzievski 2023)."""
         dora: bool = False
         """Train the length of each row of W apart from its direction (Liu et al. 2024); slower, often better at a small rank."""
+        begin: LocalPath | None = Field(None, alias="from")
+        """Go on with the adapter in this folder, as peft saves it; rank and the other options are then those of the folder."""
+
+        @model_validator(mode="after")
+        def _of_the_folder(self) -> Self:
+            own = sorted(self.model_fields_set - {"begin"}) if self.begin else []
+            if own:
+                raise ValueError(f"`from` goes on with the adapter in {self.begin}, which has its own `{own[0]}`; leave `{own[0]}` out")
+            return self
 
         @model_validator(mode="before")
         @classmethod
@@ -40,7 +49,14 @@ class LoRA(Adapter):
                     )
             return value
 
+    @property
+    def folder(self) -> str | None:
+        begin: str | None = self.config.begin
+        return begin
+
     def attach(self, net: Any) -> Any:
+        if self.config.begin:
+            return hookline.load_adapter(net, self.config.begin)
         from peft import LoraConfig, get_peft_model
 
         c = self.config
