@@ -78,6 +78,7 @@ TESTS = {
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
     "judging": ["rewards/test_judge*"],
+    "likelihoods": ["algorithms/test_likelihoods", "algorithms/test_preferences"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
     "posting": ["rewards/test_judge*", "rewards/test_remote"],
     "report": ["trackers/test_report", "pages/*"],

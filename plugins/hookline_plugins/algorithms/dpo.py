@@ -31,6 +31,7 @@ from torch.nn.functional import relu, softplus
 
 from hookline import Context, ExperimentError, Loss, Metric, MicroBatch, PluginError, Scored, UpdateConfig
 from hookline_plugins.algorithms.comparisons import Comparing, Length, answer_logprob, comparisons, mean
+from hookline_plugins.likelihoods import true_share
 
 Kind = Literal["sigmoid", "hinge", "ipo", "conservative", "robust", "sppo", "plackett-luce"]
 
@@ -109,7 +110,7 @@ def comparison_loss(kind: Kind, won: Tensor, lost: Tensor, p: Tensor, beta: floa
     if kind == "conservative":
         p = (1 - flips) * p + flips * (1 - p)
     if kind == "robust":
-        p = (p - flips) / (1 - 2 * flips)
+        p = true_share(p, flips)
 
     def f(h: Tensor) -> Tensor:
         match kind:
