@@ -87,9 +87,9 @@ def with_outside_option(logprobs_NK: Tensor, first_N: Tensor, second_N: Tensor, 
 
 
 def reliable(nll_N: Tensor, opposite_N: Tensor, logit_N: Tensor) -> Tensor:
-    """An annotator who says what was meant with probability q = σ(logit) and the opposite otherwise (Chen et al. 2013), [N].
+    """An annotator that says what was meant with probability q = σ(logit) and the opposite otherwise (Chen et al. 2013), [N].
 
-    q < ½ is an annotator who answers the wrong way round. opposite: the loss of the opposite answer.
+    q < ½ is an annotator that answers the wrong way round. opposite: the loss of the opposite answer.
     """
     return -torch.logaddexp(logsigmoid(logit_N) - nll_N, logsigmoid(-logit_N) - opposite_N)
 
