@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -16,20 +15,18 @@ import hookline
 from hookline import (
     Component,
     Context,
-    Correction,
     DataError,
     DataName,
     Encoded,
     Encoder,
-    Event,
     Overlong,
     PhaseName,
     Record,
     Rollout,
     hookimpl,
 )
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split
 
-PAIR = ("chosen", "rejected")
 COLUMNS = ("recorded_B", "gold_B")
 
 
@@ -48,7 +45,7 @@ class Preferences(Component):
         """The phase whose judgements are read, with exactly the tokens that were sampled."""
         path: DataName | None = None
         """Alternatively, a file with `prompt`, `chosen` and `rejected`."""
-        split: Literal["all", "train", "heldout"] = "all"
+        split: Split = "all"
         """`heldout`: about a tenth of the prompts, chosen by a hash, which `train` never contains."""
         longest: int = Field(0, ge=0)
         """The maximum number of tokens of prompt and answer together; 0: the model's context."""
@@ -67,7 +64,7 @@ class Preferences(Component):
         self.judgements = array("q")
         left = same = empty = unordered = 0
         for i, record in enumerate(source.records):
-            if self._wanted(record) and record.get("id") not in replaced:
+            if in_split(record, self.config.split) and record.get("id") not in replaced:
                 answers = self.judgement(i)
                 texts = {tuple(answer.answer_ids) for answer in answers}
                 if not answers:
@@ -99,19 +96,13 @@ class Preferences(Component):
         if empty:
             ctx.run.notice(f"{source.name}: {empty} of {len(source)} judgements have an empty answer")
 
-    def _wanted(self, record: Any) -> bool:
-        if self.config.split == "all":
-            return True
-        tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
-        return tenth is (self.config.split == "heldout")
-
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
-        return sum(map(self._wanted, records)), self.config.rows
+        return sum(in_split(record, self.config.split) for record in records), self.config.rows
 
     def read_row(self, ctx: Encoder, record: Any, where: str, longest: int | None = None) -> list[Encoded]:
         """The answers that are compared, best first; none if the judgement does not put one before another."""
         how: Any = {"where": where, "longest": longest or self.config.longest or None, "overlong": self.config.overlong}
-        event = _event(record, where)
+        event = event_of(record, where)
         if event is None:
             return [_ranked(ctx.encode(record, answer=PAIR[place], **how), 1 - place) for place in (0, 1)]
         levels = event.levels() or {}
@@ -119,7 +110,7 @@ class Preferences(Component):
             return []
         gold = {i: candidate.gold for i, candidate in enumerate(event.candidates)}
         order = sorted(levels, key=lambda i: -levels[i])
-        return [_ranked(_answer(ctx, event, i, record, how), levels[i], gold.get(i)) for i in order]
+        return [_ranked(answer_of(ctx, event, i, record, how), levels[i], gold.get(i)) for i in order]
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
@@ -136,48 +127,3 @@ def _ranked(answer: Encoded, level: int, gold: float | None = None) -> Encoded:
     return replace(
         answer, columns={**answer.columns, **{name: torch.tensor(value) for name, value in zip(COLUMNS, worth)}}
     )
-
-
-def _event(record: Any, where: str) -> Event | None:
-    """The event that a row holds; None for a row with `chosen` and `rejected`. Earlier releases wrote a `ranking` of answers."""
-    if "answer" in record and "candidates" in record:
-        return Event.read(record, where)
-    if "ranking" not in record:
-        return None
-    ranking = record["ranking"]
-    if not isinstance(ranking, list) or len(ranking) < 2 or not all(isinstance(answer, dict) for answer in ranking):
-        raise DataError(f"{where}: 'ranking' is not a list of two or more answers", "rank at least two")
-    kept = ("text", "token_ids", "sample", "gold")
-    values = {
-        "prompt": str(record.get("prompt", "")),
-        "prompt_ids": record.get("prompt_ids"),
-        "candidates": [
-            {**({"text": ""} if "token_ids" in answer else {}), **{key: answer[key] for key in kept if key in answer}}
-            for answer in ranking
-        ],
-        "answer": {"kind": "ranking", "order": [[i] for i in range(len(ranking))]},
-        "annotator": record.get("annotator") or "unknown",
-    }
-    return Event.read(values, where)
-
-
-def _answer(ctx: Encoder, event: Event, i: int, record: Any, how: Any) -> Encoded:
-    """One answer of an event, with exactly the tokens that were sampled if it has them."""
-    where = how["where"]
-    ids = event.candidates[i].token_ids if i < len(event.candidates) else None
-    for name, found in (("prompt_ids", event.prompt_ids), ("token_ids", ids)):
-        if found is not None and not (found and all(0 <= one < ctx.tokenizer.vocabulary for one in found)):
-            raise DataError(
-                f"{where}: its {name} are not ids of this tokenizer", "leave them out: the texts are read then"
-            )
-    if ids is not None and event.prompt_ids is not None:
-        return Encoded(prompt_ids=list(event.prompt_ids), answer_ids=list(ids), record=record)
-    text = (
-        event.answer.text
-        if isinstance(event.answer, Correction) and i >= len(event.candidates)
-        else event.candidates[i].text
-    )
-    prompt = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
-    made = ctx.encode({**event.record, "prompt": prompt, "candidate": text}, answer="candidate", **how)
-    prompt_ids = made.prompt_ids if event.prompt_ids is None else list(event.prompt_ids)
-    return replace(made, prompt_ids=prompt_ids, record=record)

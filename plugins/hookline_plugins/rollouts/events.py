@@ -1,0 +1,71 @@
+"""Rows of judgements: which event a row holds, the tokens of its answers, and which split the row is in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from hookline import Correction, DataError, Encoded, Encoder, Event
+
+__all__ = ["PAIR", "Split", "answer_of", "event_of", "in_split", "text_of"]
+
+PAIR = ("chosen", "rejected")
+"""The fields of a row that is a comparison without an event."""
+Split = Literal["all", "train", "heldout"]
+
+
+def in_split(record: Any, split: Split) -> bool:
+    """`heldout` are about a tenth of the prompts, chosen by a hash; `train` are the others."""
+    if split == "all":
+        return True
+    tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
+    return tenth is (split == "heldout")
+
+
+def event_of(record: Any, where: str) -> Event | None:
+    """The event that a row holds; None for a row with `chosen` and `rejected`. Earlier releases wrote a `ranking` of answers."""
+    if "answer" in record and "candidates" in record:
+        return Event.read(record, where)
+    if "ranking" not in record:
+        return None
+    ranking = record["ranking"]
+    if not isinstance(ranking, list) or len(ranking) < 2 or not all(isinstance(answer, dict) for answer in ranking):
+        raise DataError(f"{where}: 'ranking' is not a list of two or more answers", "rank at least two")
+    kept = ("text", "token_ids", "sample", "gold")
+    values = {
+        "prompt": str(record.get("prompt", "")),
+        "prompt_ids": record.get("prompt_ids"),
+        "candidates": [
+            {**({"text": ""} if "token_ids" in answer else {}), **{key: answer[key] for key in kept if key in answer}}
+            for answer in ranking
+        ],
+        "answer": {"kind": "ranking", "order": [[i] for i in range(len(ranking))]},
+        "annotator": record.get("annotator") or "unknown",
+    }
+    return Event.read(values, where)
+
+
+def text_of(event: Event, i: int) -> str:
+    """The text of a candidate; of the number after the last, what a correction made of one."""
+    if isinstance(event.answer, Correction) and i >= len(event.candidates):
+        return event.answer.text
+    return event.candidates[i].text
+
+
+def answer_of(ctx: Encoder, event: Event, i: int, record: Any, how: Any) -> Encoded:
+    """One answer of an event, with exactly the tokens that were sampled if it has them."""
+    where = how["where"]
+    ids = event.candidates[i].token_ids if i < len(event.candidates) else None
+    for name, found in (("prompt_ids", event.prompt_ids), ("token_ids", ids)):
+        if found is not None and not (found and all(0 <= one < ctx.tokenizer.vocabulary for one in found)):
+            raise DataError(
+                f"{where}: its {name} are not ids of this tokenizer", "leave them out: the texts are read then"
+            )
+    if ids is not None and event.prompt_ids is not None:
+        return Encoded(prompt_ids=list(event.prompt_ids), answer_ids=list(ids), record=record)
+    prompt = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
+    made = ctx.encode({**event.record, "prompt": prompt, "candidate": text_of(event, i)}, answer="candidate", **how)
+    prompt_ids: Sequence[int] = made.prompt_ids if event.prompt_ids is None else list(event.prompt_ids)
+    return replace(made, prompt_ids=prompt_ids, record=record)
