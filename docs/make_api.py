@@ -61,7 +61,7 @@ SECTIONS = (
         "What an annotator said: a component of kind `feedback` returns `Judgement`s about rows of a batch; phases, files and "
         "stores keep `Event`s, which hold the prompt and the candidates themselves and never change.",
         ("Judgement", "Event", "Candidate", "Producer", "Comparison", "Ranking", "Rating", "Correction", "Thumb", "Spans",
-         "Span", "Comment", "Skip"),
+         "Span", "Comment", "Skip", "Item", "Store", "Counts", "Verified", "store"),
     ),
     Section(
         "An experiment in Python",

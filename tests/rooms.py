@@ -57,7 +57,7 @@ TESTS = {
         "badinput/test_models", "real/*",
     ],
     "files": ["data/test_containers", "data/test_formats", "data/test_large_files", "data/test_disguised"],
-    "data": ["data/*", "badinput/test_data", "real/*"],
+    "data": ["data/*", "badinput/test_data", "feedback/test_stores", "real/*"],
     "registry": ["plugins/*", "rewards/test_in_a_run"],
     "config": ["badinput/test_config*", "core/test_types", "core/test_python_objects"],
     "contract": ["feedback/*", "plugins/test_adding_a_kind", "plugins/test_contract", "core/test_context"],
@@ -85,6 +85,7 @@ TESTS = {
     "rewards": ["rewards/*", "wrappers/*", "tasks/*"],
     "rollouts": ["algorithms/test_preferences*", "algorithms/test_values*"],
     "tasks": ["tasks/*"],
+    "stores": ["feedback/test_store*"],
     "trackers": ["trackers/*"],
     "wrappers": ["wrappers/*"],
     # the tests themselves

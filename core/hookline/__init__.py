@@ -14,15 +14,7 @@ _HOMES = {
     "hookline.batch.encoded": ("Encoded",),
     "hookline.batch.join": ("concat", "pairs"),
     "hookline.batch.stages": (
-        "Advantaged",
-        "Batch",
-        "Behaviour",
-        "Record",
-        "Rollout",
-        "Sampling",
-        "Scored",
-        "KeptIds",
-        "Term",
+        "Advantaged", "Batch", "Behaviour", "Record", "Rollout", "Sampling", "Scored", "KeptIds", "Term",
     ),
     "hookline.config.objects": ("use",),
     "hookline.config.typed": ("Evaluation", "Experiment", "Model", "Phase"),
@@ -32,30 +24,12 @@ _HOMES = {
     "hookline.contract.environment": ("Environment", "Turn"),
     "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.feedback": (
-        "Candidate",
-        "Comment",
-        "Comparison",
-        "Correction",
-        "Event",
-        "Judgement",
-        "Producer",
-        "Ranking",
-        "Rating",
-        "Skip",
-        "Span",
-        "Spans",
-        "Thumb",
+        "Candidate", "Comment", "Comparison", "Correction", "Event", "Judgement", "Producer",
+        "Ranking", "Rating", "Skip", "Span", "Spans", "Thumb",
     ),
     "hookline.contract.fields": (
-        "CodePath",
-        "Config",
-        "DataName",
-        "LocalPath",
-        "ModelPath",
-        "PhaseName",
-        "UpdateConfig",
-        "Use",
-        "instance_name",
+        "CodePath", "Config", "DataName", "LocalPath", "ModelPath",
+        "PhaseName", "UpdateConfig", "Use", "instance_name",
     ),
     "hookline.contract.format": ("Format",),
     "hookline.contract.context": ("Context", "NextToken"),
@@ -65,18 +39,15 @@ _HOMES = {
     "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process", "State"),
+    "hookline.contract.store": ("Counts", "Item", "Store", "Verified"),
     "hookline.contract.task": ("Task",),
     "hookline.data.messages": ("messages_of",),
+    "hookline.data.stores": ("store",),
     "hookline.data.tasks": ("task",),
     "hookline.tokens.tokenizer": ("Tokenizer",),
     "hookline.errors": (
-        "CheckpointError",
-        "DataError",
-        "ExperimentError",
-        "HooklineError",
-        "NumbersError",
-        "PluginError",
-        "ServiceError",
+        "CheckpointError", "DataError", "ExperimentError", "HooklineError",
+        "NumbersError", "PluginError", "ServiceError",
     ),
     "hookline.loop.api": ("explain", "run"),
     "hookline.runs.run": ("Run",),
@@ -102,7 +73,7 @@ _HOMES = {
     "hookline.study.sweep": ("sweep",),
     "hookline.study.table": ("Column", "Table"),
     "hookline.synonyms": ("meanings",),
-}
+}  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "HOOK_API",
@@ -125,6 +96,7 @@ __all__ = [
     "Config",
     "Context",
     "Correction",
+    "Counts",
     "DataError",
     "DataName",
     "Decoding",
@@ -141,6 +113,7 @@ __all__ = [
     "Format",
     "Head",
     "HooklineError",
+    "Item",
     "Judgement",
     "KeptIds",
     "LocalPath",
@@ -172,6 +145,7 @@ __all__ = [
     "Spans",
     "State",
     "Stats",
+    "Store",
     "Table",
     "Task",
     "Term",
@@ -180,6 +154,7 @@ __all__ = [
     "Turn",
     "UpdateConfig",
     "Use",
+    "Verified",
     "Vocabulary",
     "__version__",
     "agreement",
@@ -230,6 +205,7 @@ __all__ = [
     "rows",
     "run",
     "score_labels",
+    "store",
     "sweep",
     "task",
     "use",
@@ -292,8 +268,10 @@ if TYPE_CHECKING:
     from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process, State
+    from hookline.contract.store import Counts, Item, Store, Verified
     from hookline.contract.task import Task
     from hookline.data.messages import messages_of
+    from hookline.data.stores import store
     from hookline.data.tasks import task
     from hookline.errors import (
         CheckpointError,

@@ -9,9 +9,27 @@ from pathlib import Path
 import pytest
 
 from hookline.cli import main
+from hookline.contract.feedback import ANSWERS
 from mixed_judgements import mixed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/feedback.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    section = PAGE[PAGE.index("## Stores") : PAGE.index("## Annotators")]
+    for block in re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+        exec(block, {})
+    said = capsys.readouterr().out
+    assert "Counts(items=1, complete=0, events=1, annotators=1)" in said
+    assert "annotator-7 kind='comparison' better=0" in said
+
+
+def test_the_page_names_every_answer() -> None:
+    section = PAGE[PAGE.index("## Record") : PAGE.index("## Stores")]
+    assert {name.lower() for name in re.findall(r"^\| `(\w+)\(", section, re.MULTILINE)} == ANSWERS.keys()
 
 
 def test_the_page_on_annotators_and_reports(

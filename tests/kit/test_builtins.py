@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Options that nobody could guess; where `replay` replays every group it has, their ranks change nothing."""
 QUICK = {
     "rollout": "dataset", "reward": "length", "wrapper": "whiten", "advantage": "leave-one-out", "update": "sft",
-    "feedback": "simulated-annotator", "engine": "local", "environment": "process", "task": "arms", "format": "jsonl",
+    "feedback": "simulated-annotator", "engine": "local", "environment": "process", "task": "arms", "format": "jsonl", "store": "jsonl",
     "tracker": "jsonl", "command": "compare",
 }  # fmt: skip
 """One of every kind that has laws; the others are slow tests."""
@@ -56,9 +56,11 @@ def judge() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("offer", built_in())
-def test_a_built_in_keeps_every_law(offer: Offer, judge: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_built_in_keeps_every_law(
+    offer: Offer, judge: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
-    served = {"judge": judge, "remote": {"url": judge["url"]}}
+    served = {"judge": judge, "remote": {"url": judge["url"]}, "sql": {"url": f"sqlite:///{tmp_path}/laws.db"}}
     report = check(offer, **(served | OPTIONS).get(offer.name, {}))
     assert report.passed, str(report)

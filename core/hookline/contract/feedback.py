@@ -322,8 +322,7 @@ class Event(_Recorded):
         if self.shown and (len(set(self.shown)) < len(self.shown) or max(self.shown) >= count):
             raise ValueError(f"was shown as {list(self.shown)}, which is not an order of its {count} candidates")
         if not self.item:
-            texts = [[one.text, one.token_ids] for one in self.candidates]
-            object.__setattr__(self, "item", _digest([self.prompt, self.prompt_ids, texts]))
+            object.__setattr__(self, "item", item_id(self.prompt, self.prompt_ids, self.candidates))
         if not self.id:
             object.__setattr__(self, "id", _digest(self.model_dump(mode="json", exclude={"id"})))
         return self
@@ -374,6 +373,11 @@ def _places(answer: Any) -> Sequence[int]:
         return [i for group in answer.order for i in group]
     of = getattr(answer, "of", None)
     return () if of is None else (of,)
+
+
+def item_id(prompt: Any, prompt_ids: Sequence[int] | None, candidates: Sequence[Candidate]) -> str:
+    """The id of an item that has no other: a hash of what is judged."""
+    return _digest([prompt, prompt_ids, [[one.text, one.token_ids] for one in candidates]])
 
 
 def _digest(values: Any) -> str:

@@ -119,6 +119,8 @@ KINDS: dict[str, Kind] = {
              base_names=(f"{_CONTRACT}.task:Task",), laws=("task",)),
         Kind("format", "reads rows from a kind of file", "data name",
              base_names=(f"{_CONTRACT}.format:Format",), laws=("format",)),
+        Kind("store", "keeps items to be judged and the events that answer them", "data name",
+             base_names=(f"{_CONTRACT}.store:Store",), laws=("store",)),
         Kind("tracker", "is told what a run does", "experiment", "trackers",
              hook="hookline_run_started", many=True, laws=("tracker",)),
         Kind("command", "a verb of the command line", "command line",

@@ -99,7 +99,7 @@ def every_law() -> list[Law]:
     """All laws, in the order in which they are tested; importing their modules declares them."""
     from hookline.testing.lawbook import common, randomness, apart, updates, learning, columns, credit  # noqa: F401, I001
     from hookline.testing.lawbook import rewards, services, rollouts, feedback  # noqa: F401
-    from hookline.testing.lawbook import trackers, tasks, engines, environments, formats, commands  # noqa: F401
+    from hookline.testing.lawbook import trackers, tasks, engines, environments, formats, commands, stores  # noqa: F401
 
     return _laws
 

@@ -24,6 +24,7 @@ def made(subject: Subject) -> Component:
     options: dict[str, Any] = guesses(subject.cls, set(subject.options))
     options |= {name: subject.rows for name in naming(subject.cls, "data") if name in required}
     options |= {name: "before" for name in naming(subject.cls, "phase") if name in required}
+    options |= {"url": str(subject.folder / "store")} if subject.kind == "store" and "url" in required else {}
     try:
         config = subject.cls.Config.model_validate({**options, **subject.options})
     except ValidationError as err:

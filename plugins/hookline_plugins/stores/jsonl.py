@@ -1,0 +1,241 @@
+"""A store in one file of JSON lines, which are the log, and a file of keys beside it. For one process and thousands of items."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import RLock
+from typing import BinaryIO
+
+from hookline import DataError, ServiceError
+from hookline_plugins.stores.ledger import Ledger, LedgerConfig, opened
+from hookline_plugins.stores.log import Annotator, Entry, verified
+from hookline_plugins.stores.tables import Memory, Tables
+
+
+class JSONL(Ledger):
+    """A file of JSON lines: each line is an entry of the log, and nothing is ever changed in it.
+
+    The keys are in `FILE.keys`, which only its owner can read. The file is locked while it is open.
+    """
+
+    suffixes = (".jsonl",)
+
+    def __init__(self, config: LedgerConfig) -> None:
+        super().__init__(config)
+        self._tables: Lines | None = None
+        self._turn = RLock()
+
+    def open(self, *, create: bool = True) -> None:
+        path = Path(self.config.url).expanduser()
+        if not create and not path.exists():
+            raise DataError(f"there is no store {path}", "check the path")
+        if self._tables is None:
+            self._tables = Lines(path, self.where)
+
+    def close(self) -> None:
+        with self._turn:
+            if self._tables is not None:
+                self._tables.close()
+            self._tables = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Tables]:
+        with self._turn:
+            yield self._open
+
+    @contextmanager
+    def _writing(self) -> Iterator[Tables]:
+        with self._turn, self._open.transaction():
+            yield self._open
+
+    @property
+    def _open(self) -> Lines:
+        if self._tables is None:
+            raise DataError(f"the store {self.where} is closed", "open it: hookline.store(URL)")
+        return self._tables
+
+    def backup(self, path: Path) -> None:
+        if path.exists():
+            raise DataError(f"{path} already exists", "name another file")
+        aside = path.with_name(f".{path.name}.aside")
+        for old in (aside, keys_of(aside)):
+            old.unlink(missing_ok=True)
+        with type(self)(self.config.model_copy(update={"url": str(aside)})) as copy:
+            copy.open()
+            self.copy_to(copy)
+        keys_of(aside).replace(keys_of(path))
+        aside.replace(path)
+        _sync(path.parent)
+
+
+class Lines(Memory):
+    """Tables in memory, whose log is a file."""
+
+    def __init__(self, path: Path, where: str) -> None:
+        super().__init__()
+        self._path, self._where = path, where
+        try:
+            self._file: BinaryIO = path.open("a+b")
+        except OSError as err:
+            raise DataError(
+                f"{path} cannot be opened: {err.strerror}", "check its folder and its permissions"
+            ) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise ServiceError(
+                f"{path} is in use by another process", "stop it, or use a store for several: sqlite:///answers.db"
+            ) from None
+        self._starts = array("Q")
+        """Where in the file each entry begins."""
+        self._staged: list[bytes] = []
+        """Lines of this transaction, which are not in the file yet."""
+        try:
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read(self) -> None:
+        """Make the tables from the file. A last line that a kill cut off was never acknowledged, and is removed."""
+        people = {one.who: one for one in read_keys(self._path)}
+        self._people = dict(people)
+        end = 0
+        for entry in verified(self._lines(), self._where):
+            self._starts.append(end)
+            end = self._ends
+            self.index(entry, opened(entry, self._people, self._where))
+            self._head = (entry.seq, entry.hash)
+        self._undo.clear()
+        self._file.truncate(end)
+        if self._people.keys() != people.keys():  # a kill came between a `forget` and the removal of its key
+            write_keys(self._path, self._people.values())
+
+    def _lines(self) -> Iterator[Entry]:
+        self._file.seek(0)
+        self._ends = 0
+        for number, raw in enumerate(iter(self._file.readline, b""), 1):
+            if not raw.endswith(b"\n"):
+                return
+            self._ends += len(raw)
+            yield _entry(raw, f"{self._where} line {number}")
+
+    def entry(self, seq: int) -> Entry:
+        if seq > len(self._starts):
+            return _entry(self._staged[seq - len(self._starts) - 1], self._where)
+        self._file.seek(self._starts[seq - 1])
+        return _entry(self._file.readline(), f"{self._where} line {seq}")
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        super().write(entries)
+        for entry in entries:
+            self._staged.append(json.dumps(asdict(entry), separators=(",", ":")).encode() + b"\n")
+            self._undo.append(self._staged.pop)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Keep what is done within on the disk, or undo it."""
+        with self.savepoint():
+            people = dict(self._people)
+            yield
+            self._save(people)
+        self._undo.clear()
+
+    def _save(self, people: dict[str, Annotator]) -> None:
+        """Keys first for those who are new, and last for those who are forgotten: a kill between leaves what can be read."""
+        if not self._staged:
+            return
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._people.keys() - people.keys():
+                write_keys(
+                    self._path, [*people.values(), *(self._people[who] for who in self._people.keys() - people.keys())]
+                )
+            self._file.write(b"".join(self._staged))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as err:
+            self._cut(end)
+            full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            why = "the disk is full" if full else err.strerror
+            raise ServiceError(
+                f"{self._path} cannot be written: {why}; nothing of this was stored", "free some space, then repeat it"
+            ) from None
+        for raw in self._staged:
+            self._starts.append(end)
+            end += len(raw)
+        self._staged.clear()
+        if people.keys() - self._people.keys():
+            write_keys(self._path, self._people.values())
+
+    def _cut(self, end: int) -> None:
+        """Remove the beginning of a line that did not fit. The buffer of the file object is given up with it."""
+        os.ftruncate(self._file.fileno(), end)
+        file, self._file = (
+            self._file,
+            os.fdopen(os.dup(self._file.fileno()), "a+b"),
+        )  # the lock stays with the open file
+        try:
+            file.close()
+        except OSError:
+            os.ftruncate(self._file.fileno(), end)
+
+
+def _entry(raw: bytes, where: str) -> Entry:
+    try:
+        return Entry(**json.loads(raw))
+    except (ValueError, TypeError):
+        raise DataError(f"{where} is not an entry of a store", "restore a backup, or name another file") from None
+
+
+def keys_of(path: Path) -> Path:
+    """The file of a store's keys."""
+    return path.with_name(f"{path.name}.keys")
+
+
+def read_keys(path: Path) -> list[Annotator]:
+    """The annotators of a store, with their keys."""
+    try:
+        lines = keys_of(path).read_text(encoding="utf-8").splitlines()
+        return [Annotator(**json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as err:
+        raise DataError(f"{keys_of(path)} is damaged: {err}", "restore it from a backup") from None
+
+
+def write_keys(path: Path, people: Iterable[Annotator]) -> None:
+    """Replace the file of keys, with the bytes of the old one overwritten."""
+    file, aside = keys_of(path), path.with_name(f".{path.name}.keys.aside")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as new:
+        new.write(b"".join(json.dumps(asdict(one)).encode() + b"\n" for one in people))
+        new.flush()
+        os.fsync(new.fileno())
+    if file.exists():
+        with file.open("r+b") as old:
+            old.write(b"\0" * file.stat().st_size)
+            old.flush()
+            os.fsync(old.fileno())
+    aside.replace(file)
+    _sync(file.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

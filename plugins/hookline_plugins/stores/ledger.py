@@ -1,0 +1,332 @@
+"""What the built-in stores have in common: every change is an entry of the log, and the tables are made from entries."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar, cast
+
+from pydantic import Field
+
+import hookline
+from hookline import DataError, Event, Item, Store, Verified
+from hookline_plugins.stores.log import START, Annotator, Entry, plain, verified
+from hookline_plugins.stores.scrubbing import KINDS, Kind, scrubbed_event, scrubbed_item
+from hookline_plugins.stores.tables import LEASED, Memory, Tables
+
+T = TypeVar("T")
+MOST = 256
+"""Calls that are committed together."""
+BATCH = 500
+"""Entries that are read at a time."""
+
+
+class LedgerConfig(hookline.Config):
+    """Options of the built-in stores."""
+
+    url: str = Field(min_length=1)
+    """Where the store is, e.g. `sqlite:///answers.db`, `postgresql://user@host/database` or `answers.jsonl`."""
+    scrub: tuple[Kind, ...] = KINDS
+    """What is replaced by its name, e.g. `[email]`, before a text is stored; empty: nothing is."""
+
+
+class Ledger(Store[LedgerConfig]):
+    """A store with a log. A subclass says where log and tables are, and what a transaction is."""
+
+    def __init__(self, config: LedgerConfig) -> None:
+        super().__init__(config)
+        self._queue: deque[_Call] = deque()
+        self._committing = threading.Lock()
+
+    @property
+    def where(self) -> str:
+        """How messages name the store."""
+        return self.config.url
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[Tables]:
+        """The tables in a transaction that excludes other writers, also of other processes, and is durable when it ends."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Tables]:
+        """The tables as they are at one moment."""
+
+    # -- what people and pages do
+
+    def put(self, items: Iterable[Item]) -> list[Item]:
+        given = [scrubbed_item(item, self.config.scrub) for item in items]
+
+        def job(tables: Tables) -> list[Item]:
+            return [item for item in given if self._put(tables, item)]
+
+        return self._do(job) if given else []
+
+    def _put(self, tables: Tables, item: Item) -> bool:
+        there = tables.item(item.id)
+        if there:
+            if self._content(tables, tables.entry(there[0])) != item.written():
+                raise DataError(
+                    f"{self.where} has another item '{item.id}'", "give the changed item another id, or leave `id` out"
+                )
+            return False
+        self._log(tables, "item", None, item.written())
+        return True
+
+    def lease(self, annotator: str, *, seconds: float = 900.0) -> Item | None:
+        self._named(annotator)
+        if not 0 < seconds < 1e9:
+            raise DataError(f"a lease of {seconds:g} seconds is not possible", "give a positive number of seconds")
+
+        def job(tables: Tables) -> str | None:
+            now = time.time()
+            known = tables.annotator(annotator)
+            who = known.who if known else ""
+            item = (tables.leased(who, now) if known else None) or tables.next(who, now)
+            if item is not None:
+                self._log(tables, "lease", self._enrolled(tables, annotator), {"item": item, "until": now + seconds})
+            return item
+
+        given = self._do(job)
+        return None if given is None else self._item(given)
+
+    def append(self, events: Iterable[Event]) -> list[Event]:
+        given = [scrubbed_event(event, self.config.scrub) for event in events]
+        for event in given:
+            self._named(event.annotator)
+
+        def job(tables: Tables) -> list[Event]:
+            return [event for event in given if self._append(tables, event)]
+
+        return self._do(job) if given else []
+
+    def _append(self, tables: Tables, event: Event) -> bool:
+        there = tables.event(event.id)
+        if there:
+            if self._content(tables, tables.entry(there)) != event.written():
+                raise DataError(
+                    f"{self.where} has another event '{event.id}', and events do not change",
+                    "give the new event another id, and name the old one in `supersedes`",
+                )
+            return False
+        annotator = self._enrolled(tables, event.annotator)
+        self._check_place(tables, event, annotator.who)
+        self._log(tables, "event", annotator, event.written())
+        return True
+
+    def _check_place(self, tables: Tables, event: Event, who: str) -> None:
+        """Refuse an answer where others have taken all places of the item."""
+        item = tables.item(event.item)
+        if item is None or event.answer.kind in ("skip", "comment"):
+            return
+        held, now = tables.held(event.item), time.time()
+        if who in held and held[who].counts(now):
+            return
+        if sum(one.counts(now) for one in held.values()) >= item[1]:
+            late = "the lease ended" if who in held and held[who].state == LEASED else "there is no lease"
+            raise DataError(
+                f"{self.where}: '{event.annotator}' answers item '{event.item}', but {late}, and others have it now",
+                "take the next item: lease(annotator)",
+            )
+
+    # -- what is read
+
+    def items(self) -> Iterator[Item]:
+        for entry, content in self._contents("item", None):
+            yield Item.read(content, f"{self.where} entry {entry.seq}")
+
+    def events(self, *, annotator: str | None = None) -> Iterator[Event]:
+        with self._reading() as tables:
+            known = tables.annotator(annotator) if annotator is not None else None
+        if annotator is None or known:
+            for entry, content in self._contents("event", known.who if known else None):
+                yield Event.read(content, f"{self.where} entry {entry.seq}")
+
+    def _contents(self, kind: str, who: str | None) -> Iterator[tuple[Entry, dict[str, Any]]]:
+        """Entries of a kind with their content. Each batch is a transaction of its own, so that no reader is in the way."""
+        after = 0
+        while True:
+            with self._reading() as tables:
+                entries, people = tables.indexed(kind, who, after, BATCH), tables.annotators()
+            for entry in entries:
+                content = self._opened(entry, people)
+                if content is not None:
+                    yield entry, content
+            if not entries:
+                return
+            after = entries[-1].seq
+
+    def _item(self, item: str) -> Item:
+        with self._reading() as tables:
+            there = tables.item(item)
+            assert there is not None
+            return Item.read(self._content(tables, tables.entry(there[0])), f"{self.where} item '{item}'")
+
+    def counts(self) -> hookline.Counts:
+        with self._reading() as tables:
+            return tables.counts()
+
+    # -- what an owner does
+
+    def forget(self, annotator: str) -> int:
+        def job(tables: Tables) -> int:
+            known = tables.annotator(annotator)
+            if known is None:
+                raise DataError(f"{self.where} has nothing of '{annotator}'", "check the name")
+            count = tables.counts().events
+            self._log(tables, "forget", known, {})
+            return count - tables.counts().events
+
+        return self._do(job)
+
+    def verify(self) -> Verified:
+        made, unreadable, head = Memory(), 0, START
+        with self._reading() as tables:
+            people = tables.annotators()
+            for entry in verified(_whole(tables), self.where):
+                content = self._opened(entry, people)
+                unreadable += content is None
+                made.index(entry, content)
+                head = entry.hash
+            if tables.head() != (entry.seq if head else 0, head):
+                raise DataError(f"{self.where}: the newest entries are missing", "restore a backup")
+            if made.digest() != tables.digest():
+                wrong = next(a or b for a, b in zip([*made.rows(), None], [*tables.rows(), None]) if a != b)
+                raise DataError(
+                    f"{self.where}: the tables are not what the log says, first at {wrong}",
+                    "make them anew from the log: hookline store copy STORE NEW",
+                )
+            return Verified(tables.head()[0], head, tables.counts(), unreadable)
+
+    def copy_to(self, target: Store) -> int:
+        if not isinstance(target, Ledger):
+            return super().copy_to(target)
+        copied = 0
+        with target._reading() as tables:
+            seq, head = tables.head()
+        with self._reading() as tables:
+            if seq > tables.head()[0] or (seq and tables.entry(seq).hash != head):
+                raise DataError(f"{target.where} has entries that {self.where} does not have", "copy into a new store")
+        while batch := self._batch(seq):
+            with self._reading() as tables:
+                people = tables.annotators()
+            target._do(lambda tables, batch=batch, people=people: replay(tables, batch, people, target.where))  # type: ignore[misc]
+            seq = batch[-1].seq
+            copied += sum(entry.kind in ("item", "event") for entry in batch)
+        return copied
+
+    def _batch(self, after: int) -> list[Entry]:
+        with self._reading() as tables:
+            return tables.log(after, BATCH)
+
+    # -- entries
+
+    def _log(self, tables: Tables, kind: str, annotator: Annotator | None, content: Mapping[str, Any]) -> None:
+        """Write one entry, and what it changes."""
+        body = plain(content) if annotator is None else annotator.seal(content) if content else ""
+        who = annotator.who if annotator else ""
+        entry = Entry.after(*tables.head(), kind, who, round(time.time(), 3), body)
+        tables.write([entry])
+        tables.index(entry, content)
+
+    def _content(self, tables: Tables, entry: Entry) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._opened(entry, tables.annotators()))
+
+    def _opened(self, entry: Entry, people: Mapping[str, Annotator]) -> dict[str, Any] | None:
+        """The content of an entry; None if its annotator was forgotten."""
+        return opened(entry, people, self.where)
+
+    @staticmethod
+    def _enrolled(tables: Tables, name: str) -> Annotator:
+        known = tables.annotator(name)
+        if known is None:
+            known = Annotator.new(name)
+            tables.enrol(known)
+        return known
+
+    def _named(self, annotator: str) -> None:
+        """Refuse a name that no annotator may have."""
+        if not 0 < len(annotator) <= 200 or not annotator.isprintable():
+            raise DataError(
+                f"'{annotator[:60]}' cannot be an annotator's name", "use 1 to 200 characters that can be printed"
+            )
+        if re.search(r"\S@\S+\.\S", annotator):
+            raise DataError(
+                f"the annotator '{annotator}' has the form of an e-mail address", "use a pseudonym: the name is stored"
+            )
+
+    # -- many callers, one commit
+
+    def _do(self, job: Callable[[Tables], T]) -> T:
+        """Run a job in a transaction, together with what other threads ask for meanwhile; all wait for the same commit."""
+        call = _Call(job)
+        self._queue.append(call)
+        while not call.done:
+            with self._committing:
+                if not call.done:
+                    self._commit([self._queue.popleft() for _ in range(min(MOST, len(self._queue)))])
+        if call.error is not None:
+            raise call.error
+        return cast("T", call.result)
+
+    def _commit(self, calls: Sequence[_Call]) -> None:
+        try:
+            with self._writing() as tables:
+                for call in calls:
+                    try:
+                        with tables.savepoint():
+                            call.result = call.job(tables)
+                    except DataError as err:
+                        call.error = err
+        except BaseException as err:
+            for call in calls:
+                call.error = call.error or err
+            if not isinstance(err, Exception):
+                raise
+        finally:
+            for call in calls:
+                call.done = True
+
+
+def _whole(tables: Tables) -> Iterator[Entry]:
+    """The whole log."""
+    after = 0
+    while entries := tables.log(after, BATCH):
+        yield from entries
+        after = entries[-1].seq
+
+
+class _Call:
+    """What a thread asks for, and what came of it."""
+
+    def __init__(self, job: Callable[[Tables], Any]) -> None:
+        self.job = job
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = False
+
+
+def opened(entry: Entry, people: Mapping[str, Annotator], where: str) -> dict[str, Any] | None:
+    """The content of an entry; None if its annotator was forgotten."""
+    if entry.kind == "item":
+        return cast("dict[str, Any]", json.loads(entry.body))
+    if entry.kind == "forget":
+        return {}
+    return people[entry.who].unseal(entry, where) if entry.who in people else None
+
+
+def replay(tables: Tables, entries: Sequence[Entry], people: Mapping[str, Annotator], where: str) -> None:
+    """Write entries of another log, and make the tables from them."""
+    list(verified(entries, where, *tables.head()))
+    known = tables.annotators()
+    for who in {entry.who for entry in entries} & people.keys() - known.keys():
+        tables.enrol(people[who])
+    tables.write(entries)
+    people = tables.annotators()
+    for entry in entries:
+        tables.index(entry, opened(entry, people, where))

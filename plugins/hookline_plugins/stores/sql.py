@@ -1,0 +1,374 @@
+"""A store in a database: SQLite without any set-up, PostgreSQL by its URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hookline import Counts, DataError, PluginError, ServiceError
+from hookline_plugins.stores.ledger import Ledger, LedgerConfig
+from hookline_plugins.stores.log import Annotator, Entry
+from hookline_plugins.stores.tables import LEASED, Held, Tables
+
+WAIT = 30
+"""Seconds that a writer waits for others to finish."""
+ENTRY = "seq, kind, who, at, body, hash"
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE head (seq INTEGER NOT NULL, hash TEXT NOT NULL)",
+        "INSERT INTO head VALUES (0, '')",
+        "CREATE TABLE log (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, who TEXT NOT NULL, at DOUBLE PRECISION NOT NULL,"
+        " body TEXT NOT NULL, hash TEXT NOT NULL)",
+        "CREATE TABLE annotators (who TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, key TEXT NOT NULL)",
+        "CREATE TABLE items (item TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE, priority DOUBLE PRECISION NOT NULL,"
+        " overlap INTEGER NOT NULL, answered INTEGER NOT NULL)",
+        "CREATE INDEX waiting ON items (priority DESC, seq) WHERE answered < overlap",
+        "CREATE TABLE events (event TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE, who TEXT NOT NULL, item TEXT NOT NULL)",
+        "CREATE INDEX said ON events (who, seq)",
+        "CREATE TABLE held (item TEXT NOT NULL, who TEXT NOT NULL, state TEXT NOT NULL, until DOUBLE PRECISION NOT NULL,"
+        " PRIMARY KEY (item, who))",
+        "CREATE INDEX leases ON held (who, until)",
+    ),
+)
+"""What brings a database from each version to the next. A version that was released is never changed here."""
+
+
+class SQL(Ledger):
+    """A database. SQLite survives a power failure (WAL, synchronous=FULL), and several processes may use one file."""
+
+    schemes = ("sqlite", "postgresql", "postgres")
+
+    def __init__(self, config: LedgerConfig) -> None:
+        super().__init__(config)
+        self._engine: Any = None
+
+    @property
+    def where(self) -> str:
+        return str(self._url.render_as_string(hide_password=True))
+
+    @property
+    def _url(self) -> Any:
+        url = _sqlalchemy().engine.make_url
+        try:
+            found = url(self.config.url)
+        except _sqlalchemy().exc.ArgumentError:
+            raise DataError(
+                f"{self.config.url} is not a database URL", "write sqlite:///FILE or postgresql://…"
+            ) from None
+        return found.set(drivername="postgresql+psycopg") if found.drivername in ("postgres", "postgresql") else found
+
+    @property
+    def _file(self) -> Path | None:
+        """The file of an SQLite database."""
+        return Path(self._url.database) if self._url.drivername.startswith("sqlite") and self._url.database else None
+
+    def open(self, *, create: bool = True) -> None:
+        if self._engine is not None:
+            return
+        if self._url.drivername.startswith("sqlite"):
+            if self._file is None or str(self._file) == ":memory:":
+                raise DataError(f"{self.where} names no file", "write sqlite:///answers.db")
+            if not create and not self._file.exists():
+                raise DataError(f"there is no store {self._file}", "check the path")
+            if not self._file.parent.is_dir():
+                raise DataError(f"there is no folder {self._file.parent}", f"mkdir -p {self._file.parent}")
+        with self._told():
+            self._engine = _engine(self._url)
+        try:
+            self._migrate(create)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+        self._engine = None
+
+    def _migrate(self, create: bool) -> None:
+        """Bring the database to the present version, each step in a transaction of its own."""
+        text = _sqlalchemy().text
+        with self._told(), self._engine.connect().execution_options(writes=True) as connection:
+            for _ in range(len(MIGRATIONS) + 1):
+                with connection.begin():
+                    if connection.dialect.name == "postgresql":
+                        connection.execute(text("SELECT pg_advisory_xact_lock(7220151)"))
+                    there = set(_sqlalchemy().inspect(connection).get_table_names())
+                    version = (
+                        connection.execute(text("SELECT version FROM hookline_store")).scalar()
+                        if "hookline_store" in there
+                        else 0
+                    )
+                    if version == len(MIGRATIONS):
+                        return
+                    if not version and (there or not create):
+                        raise DataError(f"{self.where} is not a store of Hookline", "name another database")
+                    if version > len(MIGRATIONS):
+                        raise DataError(
+                            f"{self.where} has version {version}, this Hookline knows {len(MIGRATIONS)}",
+                            "upgrade hookline",
+                        )
+                    if not version:
+                        connection.execute(text("CREATE TABLE hookline_store (version INTEGER NOT NULL)"))
+                        connection.execute(text("INSERT INTO hookline_store VALUES (0)"))
+                    for statement in MIGRATIONS[version]:
+                        connection.execute(text(statement))
+                    connection.execute(text("UPDATE hookline_store SET version = version + 1"))
+
+    @contextmanager
+    def _reading(self) -> Iterator[Tables]:
+        with self._told(), self._open.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield Rows(connection)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Tables]:
+        with self._told(), self._open.connect().execution_options(writes=True) as connection, connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(_text("LOCK TABLE head IN EXCLUSIVE MODE"))
+            yield Rows(connection)
+
+    @property
+    def _open(self) -> Any:
+        if self._engine is None:
+            raise DataError(f"the store {self.where} is closed", "open it: hookline.store(URL)")
+        return self._engine
+
+    def forget(self, annotator: str) -> int:
+        count = super().forget(annotator)
+        with self._told(), self._open.connect() as connection:  # what was deleted is in no file any more
+            if self._file:
+                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            else:
+                vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")
+                for table in ("annotators", "events", "held"):
+                    vacuum.execute(_text(f"VACUUM {table}"))
+        return count
+
+    def backup(self, path: Path) -> None:
+        if path.exists():
+            raise DataError(f"{path} already exists", "name another file")
+        aside = path.with_name(f".{path.name}.aside")
+        for old in path.parent.glob(f"{aside.name}*"):
+            old.unlink()
+        with type(self)(self.config.model_copy(update={"url": f"sqlite:///{aside}"})) as copy:
+            copy.open()
+            if self._file:
+                with self._told(), self._open.connect() as one, copy._open.connect() as other:
+                    one.connection.driver_connection.backup(other.connection.driver_connection)
+            else:
+                self.copy_to(copy)
+        handle = os.open(aside, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+        aside.replace(path)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn an error of the database into one sentence."""
+        exc = _sqlalchemy().exc
+        try:
+            yield
+        except exc.TimeoutError:
+            raise ServiceError(f"{self.where}: all connections are in use", "try again later") from None
+        except exc.DBAPIError as err:
+            why = " ".join(str(err.orig).split())
+            raise self._error(why, isinstance(err, exc.OperationalError | exc.InterfaceError)) from err
+        except ImportError as err:
+            raise PluginError(f"{self.where} needs {err.name}", "pip install 'hookline[postgres]'") from None
+
+    def _error(self, why: str, of_the_place: bool) -> DataError | ServiceError:
+        if "is not a database" in why or "malformed" in why:
+            return DataError(
+                f"{self.where} is damaged, or is not an SQLite database: {why}",
+                "restore a backup, or name another file",
+            )
+        if "is full" in why or "No space left" in why or "disk I/O error" in why:
+            return ServiceError(
+                f"{self.where} cannot be written: {why}; nothing of this was stored", "free some space, then repeat it"
+            )
+        if "locked" in why:
+            return ServiceError(f"{self.where} was locked by another process for {WAIT} s", "repeat it later")
+        hint = "check that it is there and may be written, then repeat it" if of_the_place else "report it"
+        return ServiceError(f"{self.where}: {why}", hint)
+
+
+class Rows(Tables):
+    """Tables of a database, in one transaction of a connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def _all(self, statement: str, **values: Any) -> Any:
+        return self._connection.execute(_text(statement), values)
+
+    def _one(self, statement: str, **values: Any) -> Any:
+        return self._all(statement, **values).first()
+
+    def head(self) -> tuple[int, str]:
+        return tuple(self._one("SELECT seq, hash FROM head"))
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        self._connection.execute(
+            _text("INSERT INTO log VALUES (:seq, :kind, :who, :at, :body, :hash)"), [asdict(entry) for entry in entries]
+        )
+        self._all("UPDATE head SET seq = :seq, hash = :hash", seq=entries[-1].seq, hash=entries[-1].hash)
+
+    def entry(self, seq: int) -> Entry:
+        return Entry(*self._one(f"SELECT {ENTRY} FROM log WHERE seq = :seq", seq=seq))
+
+    def annotator(self, name: str) -> Annotator | None:
+        found = self._one("SELECT who, name, key FROM annotators WHERE name = :name", name=name)
+        return Annotator(*found) if found else None
+
+    def annotators(self) -> dict[str, Annotator]:
+        return {row[0]: Annotator(*row) for row in self._all("SELECT who, name, key FROM annotators")}
+
+    def enrol(self, annotator: Annotator) -> None:
+        self._all("INSERT INTO annotators VALUES (:who, :name, :key)", **asdict(annotator))
+
+    def item(self, item: str) -> tuple[int, int] | None:
+        found = self._one("SELECT seq, overlap FROM items WHERE item = :item", item=item)
+        return (found[0], found[1]) if found else None
+
+    def event(self, event: str) -> int | None:
+        found = self._one("SELECT seq FROM events WHERE event = :event", event=event)
+        return found[0] if found else None
+
+    def log(self, after: int, most: int) -> list[Entry]:
+        found = self._all(
+            f"SELECT {ENTRY} FROM log WHERE seq > :after ORDER BY seq LIMIT :most", after=after, most=most
+        )
+        return [Entry(*row) for row in found]
+
+    def indexed(self, kind: str, who: str | None, after: int, most: int) -> list[Entry]:
+        only, values = (" AND who = :who", {"who": who}) if who is not None else ("", {})
+        index = f"SELECT seq FROM {'items' if kind == 'item' else 'events'} WHERE seq > :after{only} ORDER BY seq LIMIT :most"
+        found = self._all(
+            f"SELECT {ENTRY} FROM log WHERE seq IN ({index}) ORDER BY seq", after=after, most=most, **values
+        )
+        return [Entry(*row) for row in found]
+
+    def held(self, item: str) -> dict[str, Held]:
+        found = self._all("SELECT who, state, until FROM held WHERE item = :item", item=item)
+        return {row[0]: Held(row[1], row[2]) for row in found}
+
+    def leased(self, who: str, now: float) -> str | None:
+        found = self._one(
+            "SELECT item FROM held WHERE who = :who AND until > :now AND state = :leased",
+            who=who,
+            now=now,
+            leased=LEASED,
+        )
+        return found[0] if found else None
+
+    def next(self, who: str, now: float) -> str | None:
+        found = self._one(
+            "SELECT item FROM items WHERE answered < overlap"
+            " AND NOT EXISTS (SELECT 1 FROM held WHERE held.item = items.item AND who = :who AND state != 'leased')"
+            " AND overlap > answered + (SELECT count(*) FROM held WHERE held.item = items.item AND who != :who"
+            " AND state = 'leased' AND until > :now) ORDER BY priority DESC, seq LIMIT 1",
+            who=who, now=now,
+        )  # fmt: skip
+        return found[0] if found else None
+
+    def add_item(self, item: str, seq: int, priority: float, overlap: int) -> None:
+        self._all("INSERT INTO items VALUES (:item, :seq, :priority, :overlap, 0)",
+                  item=item, seq=seq, priority=priority, overlap=overlap)  # fmt: skip
+        self._settle(item)
+
+    def add_event(self, event: str, seq: int, who: str, item: str) -> None:
+        self._all("INSERT INTO events VALUES (:event, :seq, :who, :item)", event=event, seq=seq, who=who, item=item)
+
+    def hold(self, item: str, who: str, held: Held) -> None:
+        self._all(
+            "INSERT INTO held VALUES (:item, :who, :state, :until)"
+            " ON CONFLICT (item, who) DO UPDATE SET state = excluded.state, until = excluded.until",
+            item=item, who=who, state=held.state, until=held.until,
+        )  # fmt: skip
+        if held.state != LEASED:
+            self._settle(item)
+
+    def _settle(self, item: str) -> None:
+        self._all(
+            "UPDATE items SET answered = (SELECT count(*) FROM held WHERE held.item = :item AND state = 'answered')"
+            " WHERE item = :item", item=item,
+        )  # fmt: skip
+
+    def remove(self, who: str) -> None:
+        items = [row[0] for row in self._all("SELECT item FROM held WHERE who = :who", who=who)]
+        for table in ("annotators", "events", "held"):
+            self._all(f"DELETE FROM {table} WHERE who = :who", who=who)
+        for item in items:
+            self._settle(item)
+
+    def counts(self) -> Counts:
+        return Counts(*self._one(
+            "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM items WHERE answered >= overlap),"
+            " (SELECT count(*) FROM events), (SELECT count(*) FROM annotators)"
+        ))  # fmt: skip
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        for table, columns in (
+            ("item", "item, seq, priority, overlap FROM items"),
+            ("event", "event, seq, who, item FROM events"),
+            ("held", "item, who, state, until FROM held"),
+        ):
+            yield from sorted((table, *row) for row in self._all(f"SELECT {columns}"))
+
+    def savepoint(self) -> Any:
+        return self._connection.begin_nested()
+
+
+def _sqlalchemy() -> Any:
+    try:
+        import sqlalchemy
+    except ImportError:
+        raise PluginError("a store in a database needs SQLAlchemy", "pip install 'hookline[feedback]'") from None
+    return sqlalchemy
+
+
+_texts: dict[str, Any] = {}
+
+
+def _text(statement: str) -> Any:
+    """A statement as SQLAlchemy has it, made once."""
+    if statement not in _texts:
+        _texts[statement] = _sqlalchemy().text(statement)
+    return _texts[statement]
+
+
+def _engine(url: Any) -> Any:
+    """Connections to a database. A transaction that writes excludes other writers from its beginning."""
+    sqlalchemy = _sqlalchemy()
+    sqlite = url.drivername.startswith("sqlite")
+    arguments = (
+        {"timeout": WAIT, "check_same_thread": False, "isolation_level": None}
+        if sqlite
+        else {"connect_timeout": 10, "options": f"-c lock_timeout={WAIT}s -c synchronous_commit=on"}
+    )
+    engine = sqlalchemy.create_engine(
+        url, connect_args=arguments, pool_pre_ping=not sqlite, pool_size=8, max_overflow=56
+    )
+
+    def connected(connection: Any, _: Any) -> None:
+        if sqlite:
+            cursor = connection.cursor()
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", f"busy_timeout={WAIT * 1000}"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+    def begun(connection: Any) -> None:
+        writes = connection.get_execution_options().get("writes")
+        if sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    sqlalchemy.event.listen(engine, "connect", connected)
+    sqlalchemy.event.listen(engine, "begin", begun)
+    return engine

@@ -1,0 +1,286 @@
+"""Stores: what is promised of each holds for all, and a random history gives all of them the same content."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hookline
+from databases import needs_postgres, postgres
+from hookline import Candidate, Comment, Comparison, DataError, Event, Item, ServiceError, Skip, Store
+
+PLACES = ["jsonl", "sqlite", pytest.param("postgresql", marks=needs_postgres)]
+CANDIDATES = (Candidate(text="one"), Candidate(text="two"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def url_of(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str], str]:
+    """A new place of a kind, by a name."""
+
+    def made(kind: str, name: str = "answers") -> str:
+        if kind == "jsonl":
+            return str(tmp_path / f"{name}.jsonl")
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/{name}.db"
+        return database(request.getfixturevalue("server"), f"{name}_{time.time_ns()}")
+
+    return made
+
+
+def database(server: str, name: str) -> str:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(
+        server.replace("NAME", "postgres").replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return server.replace("NAME", name)
+
+
+@pytest.fixture(params=PLACES)
+def url(request: pytest.FixtureRequest, url_of: Callable[..., str]) -> str:
+    return url_of(request.param)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with hookline.store(url) as opened:
+        yield opened
+
+
+def items(count: int, **more: Any) -> list[Item]:
+    return [Item(prompt=f"question {i}", candidates=CANDIDATES, **more) for i in range(count)]
+
+
+def said(item: Item, annotator: str, better: Any = 0, **more: Any) -> Event:
+    return item.event(Comparison(better=better), annotator, id=f"{annotator}/{item.prompt}", **more)
+
+
+def work(store: Store, annotator: str) -> list[str]:
+    """Answer everything that is given out; returns the items."""
+    done = []
+    while (item := store.lease(annotator)) is not None:
+        store.append([said(item, annotator)])
+        done.append(item.id)
+    return done
+
+
+def test_an_item_is_read_as_it_was_written() -> None:
+    [item] = items(1, overlap=2, expected=Comparison(better=1), record={"answer": 4}, priority=1.5)
+    assert Item.read(json.loads(json.dumps(item.written())), "row 1") == item
+    event = item.event(Comparison(better=1), "ann", seconds=2.0)
+    assert (event.item, event.expected, event.record, event.seconds) == (item.id, item.expected, {"answer": 4}, 2.0)
+    assert Event(prompt=item.prompt, candidates=CANDIDATES, answer=Skip(), annotator="a").item == item.id
+    with pytest.raises(DataError, match=r"row 1: overlap: .*greater than or equal to 1"):
+        Item.read({**item.written(), "overlap": 0}, "row 1")
+
+
+def test_items_are_given_out_by_priority_and_in_order_and_each_as_often_as_it_asks(store: Store) -> None:
+    low, high = items(3, overlap=2), [Item(prompt="first", candidates=CANDIDATES, priority=1.0)]
+    store.put(low)
+    store.put(high)
+    assert work(store, "ann") == [item.id for item in (*high, *low)]
+    assert work(store, "bob") == [item.id for item in low]
+    assert work(store, "cem") == []
+    assert store.counts() == hookline.Counts(items=4, complete=4, events=7, annotators=2)
+    assert [event.annotator for event in store.events()] == ["ann"] * 4 + ["bob"] * 3
+    assert list(store.events(annotator="bob")) == [said(item, "bob") for item in low]
+    assert list(store.events(annotator="nobody")) == []
+    assert store.verify().counts == store.counts()
+
+
+def test_skips_and_comments_are_not_answers(store: Store) -> None:
+    [item] = items(1)
+    store.put([item])
+    store.append([item.event(Comment(text="hm"), "cem", id="c")])
+    assert store.lease("ann") == item
+    store.append([item.event(Skip(reason="bored"), "ann", id="s")])
+    assert store.lease("ann") is None, "a skip is final for the annotator"
+    assert store.lease("cem") == item, "a comment is not"
+    store.append([said(item, "cem")])
+    assert store.counts().complete == 1
+    # changing one's mind, and marks for a second candidate, need no lease
+    store.append([item.event(Comparison(better=1), "cem", id="again", supersedes="cem/question 0")])
+    with pytest.raises(DataError, match="'ann' answers item .* but there is no lease, and others have it now"):
+        store.append([item.event(Comparison(better=1), "ann", id="late", supersedes="s")])
+
+
+def test_a_late_answer_counts_where_the_place_is_still_free(store: Store) -> None:
+    [item] = items(1)
+    store.put([item])
+    assert store.lease("ann", seconds=0.01)
+    time.sleep(0.02)
+    store.append([said(item, "ann")])
+    assert store.lease("bob") is None
+
+
+def test_events_of_items_that_were_never_put_are_kept(store: Store) -> None:
+    [item] = items(1)
+    store.append([said(item, "ann"), said(item, "bob")])
+    store.put([item])
+    assert store.lease("cem") is None, "it has been answered often enough"
+    assert store.counts() == hookline.Counts(items=1, complete=1, events=2, annotators=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ann@example.org", "has the form of an e-mail address"),
+        ("a\nb", "cannot be an annotator's name"),
+        ("", "cannot be an annotator's name"),
+    ],
+)
+def test_a_name_that_is_not_a_pseudonym_is_refused(name: str, words: str, tmp_path: Path) -> None:
+    with hookline.store(str(tmp_path / "a.jsonl")) as store, pytest.raises(DataError, match=words):
+        store.lease(name)
+
+
+def test_what_is_forgotten_is_in_no_file_any_more(store: Store, url: str, tmp_path: Path) -> None:
+    secret = "the-word-that-only-ann-knows"
+    one, two = items(2)
+    store.put([one, two])
+    store.append([one.event(Comment(text=secret), "ann", id="a"), said(two, "ann"), said(one, "bob")])
+    head = store.verify().head
+    assert store.forget("ann") == 2
+    after = store.verify()
+    assert (after.head != head, after.unreadable, after.counts.events) == (True, 2, 1)
+    assert [event.annotator for event in store.events()] == ["bob"]
+    assert store.lease("cem") == two, "the item waits again"
+    with pytest.raises(DataError, match="has nothing of 'ann'"):
+        store.forget("ann")
+    for path in tmp_path.rglob("*"):
+        assert secret.encode() not in path.read_bytes()
+        assert b"ann" not in path.read_bytes().replace(b"annotator", b""), path
+
+
+def test_a_key_is_in_no_file_after_its_annotator_was_forgotten(tmp_path: Path) -> None:
+    for name in ("sqlite:///" + str(tmp_path / "a.db"), str(tmp_path / "a.jsonl")):
+        with hookline.store(name) as store:
+            store.append([said(item, "ann") for item in items(3)])
+            with store._reading() as tables:  # type: ignore[attr-defined]
+                key = tables.annotator("ann").key.encode()
+            assert any(key in path.read_bytes() for path in tmp_path.iterdir())
+            store.forget("ann")
+            assert not any(key in path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+def test_a_change_is_found(kind: str, url_of: Callable[..., str]) -> None:
+    """A body, a missing entry, the order, the tables: what a person with an editor could do."""
+    url = url_of(kind)
+    with hookline.store(url) as store:
+        store.put(items(2))
+        store.append([said(item, "ann") for item in items(2)])
+    path = Path(url.removeprefix("sqlite:///"))
+    whole = path.read_bytes()
+    if kind == "jsonl":
+        lines = whole.splitlines(keepends=True)
+        changes = {
+            "entry 2 was changed": [lines[0], lines[1].replace(b"question 1", b"question 7"), *lines[2:]],
+            "entry 2 is missing": [lines[0], *lines[2:]],
+            "entry 1 is missing": [lines[1], lines[0], *lines[2:]],
+            "line 3 is not an entry of a store": [*lines[:2], b'{"seq": 3}\n'],
+        }
+        for words, changed in changes.items():
+            path.write_bytes(b"".join(changed))
+            with pytest.raises(DataError, match=words):
+                hookline.store(url)
+        return
+    for words, statement in {
+        "entry 2 was changed": "UPDATE log SET body = replace(body, 'question', 'quastion') WHERE seq = 2",
+        "entry 2 is missing": "DELETE FROM log WHERE seq = 2",
+        "the newest entries are missing": "DELETE FROM log WHERE seq = 4",
+        "the tables are not what the log says, first at .'event'": "DELETE FROM events WHERE seq = 4",
+        "cannot be decrypted with its annotator's key": f"UPDATE annotators SET key = '{'A' * 43}='",
+    }.items():
+        with sqlite3.connect(path) as connection:
+            connection.execute(statement)
+        connection.close()
+        with hookline.store(url) as store, pytest.raises(DataError, match=words):
+            store.verify()
+        path.write_bytes(whole)
+
+
+def test_a_line_that_a_kill_cut_off_was_never_acknowledged(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.jsonl")
+    with hookline.store(url) as store:
+        store.put(items(2))
+    whole = Path(url).read_bytes()
+    for cut in range(len(whole.splitlines(keepends=True)[0]) + 1, len(whole), 29):
+        Path(url).write_bytes(whole[:cut])
+        with hookline.store(url) as store:
+            assert store.verify().entries == 1
+            assert store.put(items(2)) == items(2)[1:]
+
+
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    text = tmp_path / "events.jsonl"
+    text.write_text('{"prompt": "p"}\n')
+    with pytest.raises(DataError, match="line 1 is not an entry of a store"):
+        hookline.store(str(text))
+    assert text.read_text() == '{"prompt": "p"}\n'
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    with pytest.raises(DataError, match="is not a store of Hookline"):
+        hookline.store(f"sqlite:///{other}")
+    (tmp_path / "text.db").write_text("not a database at all, " * 100)
+    with pytest.raises(DataError, match="is not an SQLite database"):
+        hookline.store(f"sqlite:///{tmp_path}/text.db")
+
+
+def test_what_a_name_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, words in {
+        "answers.csv": r"answers.csv is not the name of a store → known are \.jsonl, sqlite://…, postgresql://…",
+        "mysql://host/db": "is not the name of a store",
+        "sqlite://": "names no file",
+        "sqlite:///none/answers.db": "there is no folder none",
+    }.items():
+        with pytest.raises(DataError, match=words):
+            hookline.store(name)
+    for name in ("answers.jsonl", "sqlite:///answers.db"):
+        with pytest.raises(DataError, match="there is no store answers"):
+            hookline.store(name, create=False)
+        with pytest.raises(DataError, match="has no option 'scrap'; did you mean 'scrub'"):
+            hookline.store(name, scrap=())
+        assert not os.listdir()
+    with pytest.raises(ServiceError, match="postgresql.*hookline:\\*\\*\\*@"):
+        hookline.store("postgresql://hookline:secret@127.0.0.1:1/none")
+
+
+def test_one_file_of_json_lines_has_one_process_and_a_database_has_many(tmp_path: Path) -> None:
+    with hookline.store(str(tmp_path / "a.jsonl")), pytest.raises(ServiceError, match="in use by another process"):
+        hookline.store(str(tmp_path / "a.jsonl"))
+    with hookline.store(f"sqlite:///{tmp_path}/a.db") as one, hookline.store(f"sqlite:///{tmp_path}/a.db") as two:
+        given = items(20, overlap=2)
+        one.put(given)
+        found: dict[str, list[str]] = {}
+
+        def take(store: Store, name: str) -> None:
+            found[name] = work(store, name)
+
+        threads = [threading.Thread(target=take, args=(store, name)) for store, name in
+                   ((one, "a"), (two, "b"), (one, "c"), (two, "d"))]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(map(len, found.values())) == 40
+        assert one.verify() == two.verify()
