@@ -117,7 +117,7 @@ def test_skips_and_comments_are_not_answers(store: Store) -> None:
     assert store.counts().complete == 1
     # changing one's mind, and marks for a second candidate, need no lease
     store.append([item.event(Comparison(better=1), "cem", id="again", supersedes="cem/question 0")])
-    with pytest.raises(DataError, match="'ann' answers item .* but there is no lease, and others have it now"):
+    with pytest.raises(DataError, match=r"'ann' answers item .* but there is no lease, and others have it now"):
         store.append([item.event(Comparison(better=1), "ann", id="late", supersedes="s")])
 
 
@@ -261,7 +261,7 @@ def test_what_a_name_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(DataError, match="has no option 'scrap'; did you mean 'scrub'"):
             hookline.store(name, scrap=())
         assert not os.listdir()
-    with pytest.raises(ServiceError, match="postgresql.*hookline:\\*\\*\\*@"):
+    with pytest.raises(ServiceError, match=r"postgresql.*hookline:\*\*\*@"):
         hookline.store("postgresql://hookline:secret@127.0.0.1:1/none")
 
 

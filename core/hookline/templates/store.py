@@ -1,6 +1,6 @@
 """NAME: a store for Hookline. It opens files called `FILE.NAME`.
 
-This one has rules of its own, and leaves the keeping to an SQLite file: all that a store must promise is promised there.
+This one has a rule of its own, and leaves the keeping to an SQLite file, which does what a store must promise.
 """
 
 import hookline
