@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,9 +105,97 @@ def test_attention_is_computed_as_asked_and_gives_the_same(tmp_path: Path) -> No
 
 
 def test_flash_attention_is_refused_without_a_gpu() -> None:
+    assert "attention: flash needs a GPU" in refusal({**experiment(attention="flash"), "device": "cpu"})
+
+
+def refusal(made: dict[str, Any] | str) -> str:
+    """What `explain` answers, which loads no weights."""
     with pytest.raises(ExperimentError) as caught:
-        hookline.explain({**experiment(attention="flash"), "device": "cpu"})
-    assert "attention: flash needs a GPU" in str(caught.value) + " ".join(caught.value.problems)
+        hookline.explain(made)
+    return "\n".join([str(caught.value), *caught.value.problems])
+
+
+def saved(kind: str, folder: Path, **sizes: Any) -> str:
+    """A tiny network of a transformers type, as a folder."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    config = CONFIG_MAPPING[kind](vocab_size=300, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+BLOOM = {"hidden_size": 16, "n_layer": 1, "n_head": 2}
+FLINT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 2,
+         "intermediate_size": 16, "moe_intermediate_size": 16}  # fmt: skip
+FALCON = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+GPT = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+
+
+def of_folder(path: str, phase: dict[str, Any] | None = None, **model: Any) -> dict[str, Any]:
+    return {**experiment(phase), "model": {"path": path, **model}}
+
+
+def test_attention_that_a_network_lacks_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
+    bloom = saved("bloom", tmp_path / "bloom", **BLOOM)
+    why = "BloomForCausalLM cannot compute it: it was built with eager, which cannot be changed"
+    file = tmp_path / "experiment.yaml"
+    for made in (of_folder(bloom, attention="sdpa"), of_folder(bloom, {"model": {"attention": "sdpa"}})):
+        file.write_text(json.dumps(made, indent=1))
+        line = next(i for i, text in enumerate(file.read_text().splitlines(), 1) if '"attention"' in text)
+        said = refusal(str(file))
+        assert f"line {line}: attention: sdpa: the network {why}" in said
+    hookline.explain(of_folder(bloom, attention="eager"))
+
+
+def test_attention_of_a_named_reward_model_is_tried_too(tmp_path: Path) -> None:
+    from transformers import (
+        AutoTokenizer,
+        BloomConfig,
+        BloomForSequenceClassification,
+        GPT2Config,
+        GPT2ForSequenceClassification,
+    )
+
+    run = hookline.run(experiment({"steps": 1}), out=tmp_path / "run")
+    folder = hookline.export(run, tmp_path / "model")
+    made = {}
+    for name, net in {
+        "bloom": BloomForSequenceClassification(BloomConfig(vocab_size=300, num_labels=1, pad_token_id=0, **BLOOM)),
+        "gpt2": GPT2ForSequenceClassification(GPT2Config(vocab_size=300, num_labels=1, pad_token_id=0, **GPT)),
+    }.items():
+        net.save_pretrained(tmp_path / name)
+        AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / name)
+        made[name] = experiment({"reward": {"use": "reward-model", "path": str(tmp_path / name)}}, attention="sdpa")
+    said = refusal(made["bloom"])
+    assert "BloomForSequenceClassification cannot compute it" in said
+    hookline.explain(made["gpt2"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "why"),
+    [
+        ("falcon", FALCON, "FalconForCausalLM cannot compute it: it was built with sdpa, which cannot be changed"),
+        ("mamba", {"hidden_size": 16, "num_hidden_layers": 1}, "MambaForCausalLM does not support Flash Attention 2"),
+        ("flint", FLINT, "its kernels are others (kernels-community/vllm-flash-attn3"),
+    ],
+)
+def test_flash_attention_that_a_network_lacks_is_refused_where_all_else_is_there(
+    kind: str, sizes: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hookline.plan import networks
+
+    folder = saved(kind, tmp_path / kind, **sizes)
+    there = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: object()))
+    monkeypatch.setattr(networks.devices, "resolve", lambda name, local=0: torch.device("cuda"))
+    monkeypatch.setattr(networks, "importlib", there)
+    assert why in refusal(of_folder(folder, attention="flash", dtype="bfloat16"))
+
+
+def test_recomputing_that_a_network_lacks_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
+    folder = saved("openai-gpt", tmp_path / "gpt", **GPT)
+    said = refusal(of_folder(folder, gradient_checkpointing=True))
+    assert "gradient_checkpointing: the network OpenAIGPTLMHeadModel cannot recompute activations" in said
+    hookline.explain(of_folder(folder))
 
 
 def test_rmsprop_is_torchs_with_decay_apart() -> None:

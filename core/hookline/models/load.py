@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from hookline.models.role import ReadHead, Role, saved_tensors
 from hookline.models.scores import HEAD, scores_of
 from hookline.registry.slot import Slot
 
-__all__ = ["build_policy", "check_adapter", "family_of", "load_folder", "load_role"]
+__all__ = ["build_policy", "check_adapter", "check_computing", "family_of", "load_folder", "load_role"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU = torch.device("cpu")
@@ -57,30 +58,44 @@ def _settle(net: Any, spec: ModelSpec) -> Any:
         owner, _, attribute = name.rpartition(".")
         setattr(net.get_submodule(owner), attribute, buffer)
     never_drop_out(net)
-    _attend(net, spec)
-    if spec.gradient_checkpointing:
-        if not hasattr(net, "gradient_checkpointing_enable"):
-            raise ExperimentError(
-                f"gradient_checkpointing: the network {type(net).__name__} cannot recompute activations",
-                "leave out the option",
-            )
-        net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    _compute_as_asked(net, spec)
     return net
 
 
-def _attend(net: Any, spec: ModelSpec) -> None:
-    """Compute attention as the experiment says. Raises ExperimentError for a network that cannot."""
-    if spec.attention in (None, "auto"):
-        return
-    asked = {"flash": "flash_attention_2"}.get(spec.attention, spec.attention)
+def _compute_as_asked(net: Any, spec: ModelSpec) -> None:
+    """Set how attention is computed and what the backward pass recomputes. Raises ExperimentError for a network that cannot."""
+    if spec.attention not in (None, "auto"):
+        _attend(net, spec.attention)
+    if spec.gradient_checkpointing:
+        try:
+            net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        except (AttributeError, ValueError):
+            raise ExperimentError(
+                f"gradient_checkpointing: the network {type(net).__name__} cannot recompute activations",
+                "leave out the option",
+            ) from None
+
+
+def _attend(net: Any, attention: str) -> None:
+    asked = {"flash": "flash_attention_2"}.get(attention, attention)
+    before = getattr(getattr(net, "config", None), "_attn_implementation", None)
+    own = getattr(net, "_compatible_flash_implementations", None)
     try:
-        net.set_attn_implementation(asked)
+        if not hasattr(net, "set_attn_implementation"):
+            why = "it has no choice of attention"
+        elif attention == "flash" and own and asked not in own:  # transformers would download one of them
+            why = f"its kernels are others ({', '.join(own)})"
+        else:
+            net.set_attn_implementation(asked)
+            stays = net.config._attn_implementation != asked  # a network without a switch: transformers only warns
+            why = f"it was built with {before}, which cannot be changed" if stays else ""
     except Exception as err:
-        why = "it has no choice of attention" if isinstance(err, AttributeError) else cause(err)
+        why = cause(err)
+    if why:
         raise ExperimentError(
-            f"attention: {spec.attention}: the network {type(net).__name__} cannot compute it: {shorten(why, 200)}",
-            "leave the option out, or choose eager",
-        ) from None
+            f"attention: {attention}: the network {type(net).__name__} cannot compute it: {shorten(why, 200)}",
+            f"leave the option out, which computes it by {before}" if before else "leave the option out",
+        )
 
 
 def never_drop_out(net: Any) -> None:
@@ -127,21 +142,39 @@ def _attach_saved(net: Any, adapter: Slot, saved: Mapping[str, Any] | None, seed
 
 
 def check_adapter(architecture: Slot | None, path: str | None, adapter: Slot | str, family: Family) -> None:
-    """Try an adapter on the model's skeleton, which has layers and shapes but no weights; a misfit raises its error.
+    """Try an adapter on the model's skeleton; a misfit raises its error.
 
     adapter: a component, or the folder of one that is merged.
     """
     made = adapter if isinstance(adapter, str) else adapter.component
-    if not isinstance(made, Adapter | str):
+    with _skeleton(architecture, path, family) as net:
+        if net is not None and isinstance(made, str):
+            merged(net, made)
+        elif net is not None and isinstance(made, Adapter):
+            made.attach(net)
+
+
+def check_computing(architecture: Slot | None, path: str | None, spec: ModelSpec, family: Family) -> None:
+    """Try `attention` and `gradient_checkpointing` on the model's skeleton; what it cannot do raises an ExperimentError."""
+    if spec.attention in (None, "auto") and not spec.gradient_checkpointing:
         return
+    with _skeleton(architecture, path, family) as net:
+        if net is not None:
+            _compute_as_asked(net, spec)
+
+
+@contextmanager
+def _skeleton(architecture: Slot | None, path: str | None, family: Family) -> Iterator[Any]:
+    """The model's layers and shapes without weights; None for what cannot be built without a tokenizer or weights, which is
+    tried when the run has them."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         try:
             net = (
                 family.empty(str(path)) if architecture is None else _made(architecture, Architecture).build(_Tokens())  # type: ignore[type-abstract]
             )
-        except Exception:  # what cannot be built without a tokenizer or weights is tried when the run has them
-            return
-        merged(net, made) if isinstance(made, str) else made.attach(net)
+        except Exception:
+            net = None
+        yield net
 
 
 @dataclass(frozen=True)

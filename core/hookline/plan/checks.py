@@ -20,9 +20,9 @@ from hookline.models.load import family_of
 from hookline.plan.code import kept_files_differ_in_name, rewards_find_their_columns
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.networks import (
-    attention_can_be_flash,
     folders_hold_what_they_should,
     model_is_large_enough,
+    networks_compute_as_asked,
     reward_models_stay_reward_models,
 )
 from hookline.plan.plan import Place, Plan, PlannedPhase
@@ -272,7 +272,6 @@ def phases_of(plan: Plan) -> Iterator[tuple[Phase, Place]]:
 
 LAWS: tuple[Law, ...] = (
     device_is_there,
-    attention_can_be_flash,
     folders_hold_what_they_should,
     reward_models_stay_reward_models,
     names_differ,
@@ -289,4 +288,5 @@ LAWS: tuple[Law, ...] = (
     configs_name_earlier_phases,
     model_has_the_sides,
     model_is_large_enough,
+    networks_compute_as_asked,
 )

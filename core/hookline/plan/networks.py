@@ -10,39 +10,62 @@ from hookline.contract.fields import marked
 from hookline.errors import DataError, ExperimentError, HooklineError
 from hookline.models.adapters import check_adapter_folder
 from hookline.models.folder import check_folder, positions
-from hookline.models.load import check_adapter, family_of
+from hookline.models.load import check_adapter, check_computing, family_of
 from hookline.models.scores import HEAD, scores_of
-from hookline.plan.plan import Plan
+from hookline.plan.plan import Place, Plan
 from hookline.plan.slots import Problem
 from hookline.registry.slot import Slot
 from hookline.tokens.tokenizer import Tokenizer
 from hookline.world import devices
 
-__all__ = ["attention_can_be_flash", "folders_hold_what_they_should", "model_is_large_enough", "reward_models_stay_reward_models"]
+__all__ = [
+    "folders_hold_what_they_should",
+    "model_is_large_enough",
+    "networks_compute_as_asked",
+    "reward_models_stay_reward_models",
+]
 
 
-def attention_can_be_flash(plan: Plan) -> Iterator[Problem]:
-    """FlashAttention has a GPU, bfloat16 and its package, where the experiment asks for it."""
-    specs: list[tuple[tuple[str | int, ...], ModelSpec]] = [(("model",), plan.experiment.model)]
-    specs += [(("phases", i, "model"), plan.model_of(phase)) for i, phase in enumerate(plan.phases) if phase.spec.model.attention]
-    for path, spec in specs:
-        if spec.attention != "flash":
-            continue
-        try:
-            on_a_gpu = devices.resolve(plan.experiment.device).type == "cuda"
-        except ExperimentError:  # another law says that the device does not exist
-            continue
-        lacks = (
-            "a GPU, and the device is not one"
-            if not on_a_gpu
-            else "bfloat16: set `dtype` or `autocast`"
-            if "bfloat16" not in (spec.dtype, spec.autocast)
-            else "the package flash-attn (pip install flash-attn)"
-            if importlib.util.find_spec("flash_attn") is None
-            else ""
-        )
-        if lacks:
-            yield Problem((*path, "attention"), ExperimentError(f"attention: flash needs {lacks}", "choose sdpa, or leave the option out"))
+def networks_compute_as_asked(plan: Plan) -> Iterator[Problem]:
+    """Networks have the attention that the experiment asks for, and recompute activations where they should; tried without weights."""
+    try:
+        device = devices.resolve(plan.experiment.device)
+    except ExperimentError:  # another law says that the device does not exist
+        return
+    tried = []
+    for phase in plan.phases:
+        spec, family = plan.model_of(phase), family_of(plan.family)
+        named: list[tuple[Place, Slot | None, str | None]] = [((), plan.architecture, plan.experiment.model.path)]
+        for slot in phase.with_evaluations:
+            named += [((*slot.path, key), None, folder) for key, folder in marked(slot.config, "model").items()]
+        for place, architecture, path in named:
+            if (path, spec) in tried:
+                continue
+            tried.append((path, spec))
+            try:
+                _flash_is_there(spec, device.type)
+                check_computing(architecture, path, spec, family)
+            except ExperimentError as err:
+                option = err.message.partition(":")[0]
+                owner = phase.at if getattr(phase.spec.model, option, None) is not None else ()
+                yield Problem(place or (*owner, "model", option), err)
+
+
+def _flash_is_there(spec: ModelSpec, device: str) -> None:
+    """FlashAttention, if it is asked for, has a GPU, bfloat16 and its package. Raises ExperimentError."""
+    if spec.attention != "flash":
+        return
+    lacks = (
+        "a GPU, and the device is not one"
+        if device != "cuda"
+        else "bfloat16: set `dtype` or `autocast`"
+        if "bfloat16" not in (spec.dtype, spec.autocast)
+        else "the package flash-attn (pip install flash-attn)"
+        if importlib.util.find_spec("flash_attn") is None
+        else ""
+    )
+    if lacks:
+        raise ExperimentError(f"attention: flash needs {lacks}", "choose sdpa, or leave the option out")
 
 
 def folders_hold_what_they_should(plan: Plan) -> Iterator[Problem]:
