@@ -31,6 +31,7 @@ _HOMES = {
         "CodePath", "Config", "DataName", "LocalPath", "ModelPath",
         "PhaseName", "UpdateConfig", "Use", "instance_name",
     ),
+    "hookline.contract.event_format": ("EventFormat",),
     "hookline.contract.format": ("Format",),
     "hookline.contract.context": ("Context", "NextToken"),
     "hookline.contract.encoder": ("Encoder", "Overlong"),
@@ -107,6 +108,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Event",
+    "EventFormat",
     "Experiment",
     "ExperimentError",
     "Family",
@@ -235,6 +237,7 @@ if TYPE_CHECKING:
     from hookline.contract.encoder import Encoder, Overlong
     from hookline.contract.engine import Completion, Completions, Engine, Request
     from hookline.contract.environment import Environment, Turn
+    from hookline.contract.event_format import EventFormat
     from hookline.contract.family import Decoding, Family
     from hookline.contract.feedback import (
         Candidate,

@@ -245,6 +245,8 @@ class Candidate(_Recorded):
 
     text: str
     """The answer, without the token that ended it."""
+    messages: tuple[dict[str, Any], ...] | None = None
+    """The answer as messages, where it is not one text of the assistant; `text` is then the last of their texts."""
     token_ids: tuple[TokenId, ...] | None = None
     """The tokens as they were sampled."""
     sample: int | None = None
@@ -253,6 +255,25 @@ class Candidate(_Recorded):
     """What wrote it, if that is known."""
     gold: float | None = None
     """Its true reward, where a simulation knows it."""
+
+    @classmethod
+    def of(cls, said: Any, by: str = "") -> Candidate:
+        """The candidate that an answer is, given as text, a message, or messages. by: the name of the model that wrote it."""
+        producer = Producer(name=by) if by else None
+        if not isinstance(said, Sequence | Mapping) or isinstance(said, str):
+            return cls(text=said, by=producer)
+        turns = (said,) if isinstance(said, Mapping) else tuple(said)
+        last = turns[-1] if turns and isinstance(turns[-1], Mapping) else {}
+        text = last.get("content")
+        if turns == ({"role": "assistant", "content": text},) and isinstance(text, str):
+            return cls(text=text, by=producer)
+        return cls(text=text if isinstance(text, str) else "", messages=turns, by=producer)
+
+    def said(self, *, as_messages: bool) -> Any:
+        """The answer as `of` takes it: messages if it has them or if they are asked for, else its text."""
+        if self.messages is None:
+            return [{"role": "assistant", "content": self.text}] if as_messages else self.text
+        return list(self.messages)
 
 
 class Event(_Recorded):
@@ -377,7 +398,8 @@ def _places(answer: Any) -> Sequence[int]:
 
 def item_id(prompt: Any, prompt_ids: Sequence[int] | None, candidates: Sequence[Candidate]) -> str:
     """The id of an item that has no other: a hash of what is judged."""
-    return _digest([prompt, prompt_ids, [[one.text, one.token_ids] for one in candidates]])
+    said = [[one.text, one.token_ids, *([one.messages] if one.messages else [])] for one in candidates]
+    return _digest([prompt, prompt_ids, said])
 
 
 def _digest(values: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hookline.batch.stages import Record
 from hookline.config.data import DataSpec, Reads
+from hookline.data.judged import EVENTS
 from hookline.data.messages import speaker
 from hookline.data.shapes import Shape, shape_of
 from hookline.errors import DataError
@@ -138,7 +139,8 @@ def reading_of(first: Sequence[Record], where: str, how: Reads, spec: DataSpec |
     renamed = [plain._renamed(record, f"{where} row {number}") for number, record in enumerate(first, 1)]
     systems = any(isinstance(row.get("system"), str) and row["system"] for row in renamed)
     chat, system = (spec.chat, spec.system) if spec else (False, None)
-    return replace(plain, shape=shape_of(renamed, where, how.shape), chat=chat, system=system, systems=systems)
+    shape = shape_of(renamed, where, None if how.shape == EVENTS else how.shape)
+    return replace(plain, shape=shape, chat=chat, system=system, systems=systems)
 
 
 def prompt_of(record: Record) -> Any:

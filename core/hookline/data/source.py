@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hookline.batch.stages import Record
 from hookline.config.data import Part, Reads
+from hookline.contract.event_format import EventFormat
 from hookline.contract.format import Format
 from hookline.data import info, places
+from hookline.data.judged import EVENTS, event_format
 from hookline.data.places import Found, Place
 from hookline.data.reading import FIRST
 from hookline.data.rows import Rows, digest, joined
@@ -40,6 +42,8 @@ class Source(ABC):
     """What was chosen without being asked for."""
     others: tuple[str, ...] = ()
     """The other splits that the place has."""
+    form = ""
+    """The event format of its rows; empty where they are read as they are."""
 
     @abstractmethod
     def offers(self) -> list[Offer]:
@@ -95,19 +99,36 @@ class Files(Source):
         self.how, self._found = _found(part.path, how, loose, folder)
         self.note, self.others = self._found.note, self._found.others
 
+    @cached_property
+    def _places(self) -> tuple[Place, ...]:
+        """The files, with the event format that reads them where they hold events of another tool."""
+        places, shape = self._found.places, self.how.shape if self.how else None
+        if isinstance(places[0].reader, EventFormat) or shape not in (None, EVENTS):
+            return places
+        if self.how and self.how.columns and shape is None:
+            return places
+        form = event_format(_peek(places[0]), self.name, self._loose, asked=shape == EVENTS)
+        return tuple(replace(place, reader=form) for place in places) if form else places
+
+    @property
+    def form(self) -> str:
+        reader = self._places[0].reader
+        return reader.instance if isinstance(reader, EventFormat) else ""
+
     def offers(self) -> list[Offer]:
-        readers = {place.reader.instance: place.reader for place in self._found.places}
+        inner = (place.reader.container(place.path) for place in self._places if isinstance(place.reader, EventFormat))
+        readers = {reader.instance: reader for reader in (*(place.reader for place in self._places), *inner)}
         return [formats.offer_of(reader, self._loose) for reader in readers.values()]
 
     def rows(self) -> Rows:
-        found = joined([_rows_of(place) for place in self._found.places], self.name)
+        found = joined([_rows_of(place) for place in self._places], self.name)
         if not len(found):
             raise DataError(f"{self.name}: 0 usable rows: the file has none", "give it at least one row")
         return replace(found, notes=(f"{self.name}: {self.note}",)) if self.note else found
 
     def head(self) -> tuple[list[tuple[str, Record]], bool]:
-        place, *further = self._found.places
-        some = _reads(place, lambda: _peeked(place.reader, place.path, _key(place)))
+        place, *further = self._places
+        some = _peek(place)
         shown = [(f"{place.name} row {i}", row) for i, row in enumerate(some[:FIRST], 1)]
         return shown, len(some) <= FIRST and not further
 
@@ -151,6 +172,12 @@ def _rows_of(place: Place) -> Rows:
         return found, digest(_shown(place.reader, place.path, found))
 
     return Rows(place.name, *_reads(place, lambda: _once(_key(place), read)))
+
+
+def _peek(place: Place) -> list[Record]:
+    """The first rows of a file, one more than FIRST if there are."""
+    found: list[Record] = _reads(place, lambda: _peeked(place.reader, place.path, _key(place)))
+    return found
 
 
 @lru_cache(maxsize=256)

@@ -127,9 +127,11 @@ class Catalogue:
         return "; ".join(filter(None, said))
 
     def shape(self, name: str) -> str:
-        """The name of the shape of a data name's rows; empty for rows that have Hookline's fields."""
+        """The name of the shape, or of the event format, of a data name's rows; empty for rows that have Hookline's fields."""
         asked = self._asked(name)
         source = asked.sources[0]
+        if source.form:
+            return source.form
         shape = asked.reading(source, [row for _, row in source.head()[0]]).shape
         return shape.name if shape else ""
 

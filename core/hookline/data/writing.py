@@ -42,7 +42,7 @@ def shaped(record: Record, shape: str, where: str = "") -> Row:
     if shape not in SHAPES:
         raise DataError(
             f"rows cannot be written in the shape '{shorten(shape)}'{nearest(shape, SHAPES)}",
-            f"shapes: {', '.join(SHAPES)}",
+            f"shapes: {', '.join(SHAPES)}; of judgements: events, and the formats in docs/feedback.md",
         )
     make, uses = SHAPES[shape]
     given = {name: value for name, value in record.items() if value is not None}

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from hookline.batch.encoded import Record
 from hookline.contract.check import check_class
 from hookline.contract.component import Component
+from hookline.contract.event_format import EventFormat
 from hookline.contract.format import Format
 from hookline.errors import DataError, HooklineError, PluginError
 from hookline.files import jsonl, packed
@@ -28,7 +29,18 @@ from hookline.registry.construct import configure, construct
 from hookline.registry.offers import Offer, find, offers
 from hookline.storage.disguised import foreign, pointer
 
-__all__ = ["JSONLines", "Text", "by_marks", "by_suffix", "format_and_file", "named", "opened", "packs", "peeked"]
+__all__ = [
+    "JSONLines",
+    "Text",
+    "by_marks",
+    "by_suffix",
+    "event_formats",
+    "format_and_file",
+    "named",
+    "opened",
+    "packs",
+    "peeked",
+]
 
 SMALL = 8 << 20
 """The maximum size in bytes of a file whose rows are kept in memory; rows of larger files are parsed on each access."""
@@ -196,6 +208,13 @@ def by_marks(path: Path, loose: tuple[Offer, ...] = ()) -> Format | None:
     return None
 
 
+def event_formats(loose: tuple[Offer, ...] = ()) -> list[EventFormat]:
+    """The formats that read rows of other formats as events."""
+    known = _known((*loose, *offers()))
+    made = (_make(offer) for offer, _ in known.formats if issubclass(_class(offer), EventFormat))
+    return [one for one in made if isinstance(one, EventFormat)]
+
+
 def opened(reader: Format, path: Path) -> Sequence[Record]:
     """The rows of a file or folder. Errors name the user's file, also where a compressed file was unpacked first.
 
@@ -221,7 +240,7 @@ def _own(reader: Format, path: Path) -> Path:
     wrong = pointer(path)
     if not wrong and packs(reader, path):
         path = packed.unpacked(path)
-    if not wrong and reader.text:
+    if not wrong and (reader.text or (isinstance(reader, EventFormat) and reader.container(path).text)):
         wrong = foreign(path)
     if wrong:
         raise DataError(*wrong)
@@ -347,6 +366,8 @@ def _make(offer: Offer) -> Format:
     made = construct(cls, config, str(offer))
     made.instance = offer.name
     assert isinstance(made, Format)
+    if isinstance(made, EventFormat):
+        made.container = lambda path: by_suffix(path, str(path))
     return made
 
 

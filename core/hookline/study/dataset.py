@@ -14,12 +14,15 @@ from pydantic import ValidationError
 
 from hookline.batch.encoded import Record
 from hookline.config.data import DataSpec
+from hookline.contract.event_format import EventFormat
+from hookline.data.judged import EVENTS, as_event, as_row
 from hookline.data.messages import speaker
 from hookline.data.reading import prompt_of
 from hookline.data.rows import Rows
 from hookline.data.sources import Catalogue
 from hookline.data.writing import shaped
-from hookline.errors import ExperimentError, HooklineError
+from hookline.errors import DataError, ExperimentError, HooklineError
+from hookline.files.formats import event_formats, format_and_file
 from hookline.files.writing import written
 from hookline.storage.paths import adapter_base, expanded, model_folder, tokenizer_folder
 from hookline.tokens.encode import answers_of, encode
@@ -146,18 +149,38 @@ def validate_data(
 def convert_data(name: str, file: str | Path, *, to: str | None = None, overwrite: bool = False, **options: Any) -> int:
     """Write the rows of a data name to a file, whose ending says the format. Returns the number of rows.
 
-    to: the shape to write, e.g. `messages` or `alpaca`; default: the rows as they are read. options: as for `inspect_data`.
-    Raises DataError for a row that does not have the shape, and for a file that cannot be written.
+    to: the shape to write, e.g. `messages` or `alpaca`, an event format, e.g. `argilla`, or `events`; default: the rows as they
+    are read. options: as for `inspect_data`. Raises DataError for a row that does not have the shape, and for a file that
+    cannot be written.
     """
-    catalogue, asked = _opened(name, options)
+    forms = {one.instance for one in event_formats()}
+    if to in forms:
+        file = f"{to}:{file}"
+    judged = to == EVENTS or isinstance(format_and_file(str(file))[0], EventFormat)
+    catalogue, asked = _opened(name, {"shape": EVENTS, **_given(options)} if judged else options)
     found = catalogue.rows(asked)
-    made = (shaped(record, to, where) if to else record for where, record in found.placed())
+    made = (_converted(record, where, None if to in forms else to, judged) for where, record in found.placed())
     return written(expanded(Path(file)), made, overwrite=overwrite)
+
+
+def _converted(record: Record, where: str, to: str | None, judged: bool) -> Record:
+    """A row on its way into a file: as an event, in a shape, or as it is."""
+    if judged:
+        event = as_event(record, where)
+        if event is None:
+            raise DataError(
+                f"{where} judges nothing, so it is not an event", f"the row has: {', '.join(record) or 'nothing'}"
+            )
+        return event.written()
+    if not to:
+        return record
+    event = as_event(record, where) if {"answer", "candidates"} <= record.keys() else None
+    return shaped(as_row(event, where) if event else record, to, where)
 
 
 def _opened(name: str, options: Mapping[str, Any]) -> tuple[Catalogue, str]:
     """A catalogue in which a data name is read with options of the section `data`, and the name to ask for."""
-    given = {key: value for key, value in options.items() if value not in (None, {}, (), [], False)}
+    given = _given(options)
     if not given:
         return Catalogue(), name
     try:
@@ -167,6 +190,10 @@ def _opened(name: str, options: Mapping[str, Any]) -> tuple[Catalogue, str]:
         key = ".".join(map(str, first["loc"])) or "data"
         raise ExperimentError(f"{key}: {first['msg']}", f"options: {', '.join(DataSpec.model_fields)}") from None
     return Catalogue(named={NAME: spec}), NAME
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value not in (None, {}, (), [], False)}
 
 
 class _Seen:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hookline.contract.feedback import Event
+from hookline.data.judged import EVENTS, as_event
+from hookline.data.names import options_of
 from hookline.errors import DataError
 from hookline.runs.run import Run
 from hookline.storage.paths import expanded
@@ -17,14 +19,17 @@ __all__ = ["read_events"]
 
 
 def read_events(source: Run | str | Path) -> list[Event]:
-    """All events of a file (JSON lines, Parquet …), of a run's finished phases, or of RUN/phases/NAME, in their order.
+    """All events of a file, of a run's finished phases, or of RUN/phases/NAME, in their order.
 
-    Raises DataError that names the row for one that is not an event, and for a run that collected none.
+    A file holds events (JSON lines, Parquet …), what another tool exported (docs/feedback.md lists the formats), or rows with
+    `chosen` and `rejected`. Raises DataError that names the row for one that judges nothing, and for a run that collected
+    nothing.
     """
     path = source.directory if isinstance(source, Run) else expanded(Path(source))
     run, phase = run_of(Path(path))
     if run is None:
-        return [_event(record, where) for where, record in rows(str(source)).placed()]
+        name, options = options_of(str(source))
+        return [_event(record, where) for where, record in rows(name, **{"shape": EVENTS, **options}).placed()]
     opened = Run.read(run)
     names = [phase] if phase else [str(each["name"]) for each in opened.experiment["phases"]]
     collected = [name for name in names if (opened.phase_folder(name) / "data.jsonl").exists()]
@@ -40,9 +45,10 @@ def read_events(source: Run | str | Path) -> list[Event]:
 
 
 def _event(record: Mapping[str, Any], where: str) -> Event:
-    if "answer" not in record or "candidates" not in record:
+    event = as_event(record, where)
+    if event is None:
         raise DataError(
             f"{where}: this row is not a judgement of somebody (it has {', '.join(map(str, list(record)[:6]))})",
             "give rows with `prompt`, `candidates`, `answer` and `annotator`: see hookline.Event",
         )
-    return Event.read({key: value for key, value in record.items() if value is not None}, where)
+    return event
