@@ -56,7 +56,8 @@ class EventFormat(Format[ConfigT]):
         return event.item
 
     def rows(self, events: Sequence[Event]) -> Iterable[Record]:
-        """The rows for some events. Raise ValueError with a sentence about what the format cannot hold."""
+        """The rows for some events, whose `extra` is empty where another format read them. Raise ValueError with a sentence
+        about what the format cannot hold."""
         raise ValueError("the format only reads")
 
     @staticmethod
@@ -124,11 +125,12 @@ class EventFormat(Format[ConfigT]):
             try:
                 for _, event in numbered:
                     self._holds(event)
-                yield from self.rows([event for _, event in numbered])
+                yield from self.rows([self._own(event) for _, event in numbered])
             except ValueError as err:
-                number = f"event {numbered[0][0]}" if len(numbered) == 1 else f"item '{numbered[0][1].item}'"
+                first, event = numbered[0]
+                which = f"event {first}" if len(numbered) == 1 else f"item '{event.item}'"
                 raise DataError(
-                    f"{path}: {number} cannot be written as '{self.instance}': {err}",
+                    f"{path}: {which} cannot be written as '{self.instance}': {err}",
                     "leave it out, or write another format: see docs/feedback.md",
                 ) from None
 
@@ -137,6 +139,10 @@ class EventFormat(Format[ConfigT]):
             kinds = ", ".join(sorted(self.holds))
             holds = f"the format holds answers of the kind {kinds}" if kinds else "the format only reads"
             raise ValueError(f"{holds}, and this is a {event.answer.kind}")
+
+    def _own(self, event: Event) -> Event:
+        """An event without the `extra` of another format."""
+        return event if event.source == self.instance else event.model_copy(update={"extra": {}})
 
 
 def _without_none(row: Record) -> Record:

@@ -42,8 +42,11 @@ class Source(ABC):
     """What was chosen without being asked for."""
     others: tuple[str, ...] = ()
     """The other splits that the place has."""
-    form = ""
-    """The event format of its rows; empty where they are read as they are."""
+
+    @property
+    def form(self) -> str:
+        """The event format of its rows; empty where they are read as they are."""
+        return ""
 
     @abstractmethod
     def offers(self) -> list[Offer]:

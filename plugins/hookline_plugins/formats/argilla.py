@@ -52,7 +52,8 @@ class Argilla(EventFormat):
             yield {**item, **made, "annotator": str(one.get("agent") or "suggestion"), "role": "model"}
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
-        record = dict(events[0].record)
+        foreign = {"metadata": events[0].record} if events[0].record else {}
+        record = dict(events[0].record) if events[0].source == self.instance else foreign
         asked, *names = record.pop("names", None) or [*_flat(_names(len(events[0].candidates)))]
         prompt = {asked: events[0].prompt} if asked else {}
         spoken = {name: one.said(as_messages=False) for name, one in zip(names, events[0].candidates)}
@@ -121,7 +122,7 @@ def _flat(names: tuple[str, tuple[str, ...]]) -> Iterator[str]:
 
 def _answered(question: str, given: Mapping[str, Any], shown: About) -> dict[str, Any]:
     value, status = given.get("value"), given.get("status", SUBMITTED)
-    extra = {"question": question}
+    extra: dict[str, Any] = {"question": question}
     if status != SUBMITTED:
         extra |= {"status": status, **({"value": value} if value is not None else {})}
         return {"answer": {"kind": "skip", "reason": status}, "extra": extra}
@@ -130,7 +131,9 @@ def _answered(question: str, given: Mapping[str, Any], shown: About) -> dict[str
     event = Event.read(
         {"prompt": "", "candidates": shown.candidates, "annotator": "-", **made}, f"the answer to '{question}'"
     )
-    if list(_asked(event, shown.names)) != [(question, value)]:
+    if isinstance(event.answer, Skip):
+        extra |= {"value": value, "status": status}
+    elif list(_asked(event, shown.names)) != [(question, value)]:
         extra["value"] = value
     return made
 
@@ -149,10 +152,17 @@ def _said(question: str, value: Any, shown: About) -> dict[str, Any]:
     if isinstance(value, str) and any(word in question.lower() for word in TEXTS):
         return {"kind": "correction", "of": shown.of(question), "text": value}
     if isinstance(value, int) and not isinstance(value, bool) and _about_one(question, shown):
-        return {"kind": "rating", "of": shown.of(question), "marks": {question: value}, "low": LOW, "high": HIGH}
+        return {
+            "kind": "rating",
+            "of": shown.of(question),
+            "marks": {shown.axis(question): value},
+            "low": LOW,
+            "high": HIGH,
+        }
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         if all("rank" in one and shown.place(one.get("value")) is not None for one in value):
-            return {"kind": "ranking", "order": _order(value, shown)}
+            order = _order(value, shown)
+            return {"kind": "ranking", "order": order} if order else {"kind": "skip", "reason": "nothing is ranked"}
         if all({"start", "end", "label"} <= one.keys() for one in value) and _about_one(question, shown):
             spans = [{name: one[name] for name in ("start", "end", "label")} for one in value]
             return {"kind": "spans", "of": shown.of(question), "spans": spans}
@@ -178,7 +188,8 @@ def _listed(value: Any) -> list[Any]:
 def _asked(event: Event, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """The questions that an event answers, with the values of the answers."""
     answer, extra = event.answer, event.extra
-    number = f"-{getattr(answer, 'of', None) + 1}" if len(names) > 1 and getattr(answer, "of", None) is not None else ""
+    place: int | None = getattr(answer, "of", None)
+    number = f"-{place + 1}" if len(names) > 1 and place is not None else ""
     if "value" in extra or isinstance(answer, Skip):
         yield extra.get("question", "preference"), extra.get("value")
     elif isinstance(answer, Rating):

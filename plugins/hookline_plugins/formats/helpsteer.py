@@ -174,7 +174,7 @@ class HelpSteer3Feedback(EventFormat):
                 raise ValueError("a comment is about one of the answers, and this one is about the item")
             said[one.answer.of].append(one.answer.text)
         texts = {f"response{i}": one.text for i, one in enumerate(event.candidates, 1)}
-        yield {"context": _messages(event), **texts, "feedback1": said[0], "feedback2": said[1], **event.record}
+        yield {**event.record, "context": _messages(event), **texts, "feedback1": said[0], "feedback2": said[1]}
 
 
 class HelpSteer3Edit(EventFormat):
@@ -201,7 +201,7 @@ class HelpSteer3Edit(EventFormat):
         assert isinstance(event.answer, Correction)
         before = event.candidates[event.answer.of].text
         edited = {"original_response": before, "edited_response": event.answer.text}
-        yield {"context": _messages(event), **edited, **event.record}
+        yield {**event.record, "context": _messages(event), **edited}
 
 
 class HelpSteer3EditQuality(Preference):

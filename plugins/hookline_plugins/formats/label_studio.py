@@ -14,6 +14,8 @@ LOW, HIGH, MOST = 1, 5, 10
 """Stars: the scale of Label Studio unless more of them were given; an export does not say it."""
 TIE, BOTH_BAD = "none", "both bad"
 UNPLACED = "_"
+ALIKE = ("from_name", "to_name", "type")
+"""What the labels of one text have in common."""
 TITLES = ("title", "text", "html", "body")
 TYPES = {
     "comparison": "pairwise", "ranking": "ranker", "rating": "rating", "thumb": "choices", "correction": "textarea",
@@ -54,11 +56,13 @@ class LabelStudio(EventFormat):
                 "seconds": one.get("lead_time"),
             }
             kept = rest(one, "completed_by", "lead_time", "result")
-            for answer, extra in found or [({"kind": "skip", "reason": _why(one)}, None)]:
-                known = truth.get(extra["from_name"]) if extra and not one.get("ground_truth") else None
+            for answer, extra in found:
+                known = None if one.get("ground_truth") else truth.get(extra["from_name"])
                 expected = {"expected": known} if known and known["kind"] == answer["kind"] else {}
-                results = [extra] if extra else one["result"]
-                yield {**about_it, **expected, "answer": answer, "extra": {"annotation": kept, "results": results}}
+                yield {**about_it, **expected, "answer": answer, "extra": {"annotation": kept, "results": [extra]}}
+            if not found:
+                skip = {"kind": "skip", "reason": _why(one)}
+                yield {**about_it, "answer": skip, "extra": {"annotation": kept, "results": one["result"]}}
         for one in row.get("predictions") or ():
             who = {"annotator": str(one.get("model_version") or "prediction"), "role": "model"}
             kept = rest(one, "model_version", "result")
@@ -66,11 +70,11 @@ class LabelStudio(EventFormat):
                 yield {**task, **who, "answer": answer, "extra": {"annotation": kept, "results": [extra]}}
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
-        record = dict(events[0].record)
-        data = record.pop("data", None) or _data(events[0])
+        record: dict[str, Any] = dict(events[0].record) if events[0].source == self.instance else {}
+        data = record.pop("data", None) or {**events[0].record, **_data(events[0])}
         shown, ids = _shown(data)
-        people: dict[Any, Record] = {}
-        models: dict[Any, Record] = {}
+        people: dict[Any, dict[str, Any]] = {}
+        models: dict[Any, dict[str, Any]] = {}
         for number, event in enumerate(events):
             kept = event.extra.get("annotation", {})
             among = models if event.role == "model" else people
@@ -81,8 +85,7 @@ class LabelStudio(EventFormat):
                 one |= _who(event)
             one.setdefault("result", []).extend(_written(event, shown, ids))
         made = {"id": int(events[0].item) if events[0].item.isdecimal() else events[0].item, "data": data}
-        predictions = {"predictions": list(models.values())} if models else {}
-        yield {**made, "annotations": list(people.values()), **predictions, **record}
+        yield {**made, "annotations": list(people.values()), "predictions": list(models.values()), **record}
 
 
 def _person(who: Any) -> str:
@@ -160,23 +163,16 @@ def _results(
             answer, sure = _answer(one, shown, ids)
             yield answer, {**rest(one, "value"), **({} if sure else {"value": one["value"]})}
     for marked in spans.values():
-        kept = ("start", "end", "labels")
         values = [one["value"] for one in marked]
         answer = {
             "kind": "spans",
             "of": shown.of(marked[0].get("to_name"), marked[0].get("from_name")),
             "spans": [{"start": one["start"], "end": one["end"], "label": "/".join(one["labels"])} for one in values],
         }
-        yield (
-            answer,
-            {
-                **rest(marked[0], "value", "id"),
-                "each": [
-                    {**rest(one, "value", "from_name", "to_name", "type"), **rest(one["value"], *kept)}
-                    for one in marked
-                ],
-            },
-        )
+        about_it = {name: marked[0][name] for name in ALIKE if name in marked[0]}
+        outer = [rest(one, "value", *ALIKE) for one in marked]
+        inner = [rest(one, "start", "end", "labels") for one in values]
+        yield answer, {**about_it, "outer": outer, "inner": inner}
 
 
 def _answer(result: Mapping[str, Any], shown: About, ids: Sequence[str]) -> tuple[dict[str, Any], bool]:
@@ -195,7 +191,7 @@ def _answer(result: Mapping[str, Any], shown: About, ids: Sequence[str]) -> tupl
         if len(buckets) != 1:
             said = "; ".join(f"{name}: {', '.join(map(str, one))}" for name, one in buckets.items())
             return {"kind": "comment", "text": said or "nothing is ranked"}, False
-        [(name, placed)] = buckets.items()
+        [placed] = buckets.values()
         unknown = next((one for one in placed if str(one) not in ids), None)
         if unknown is not None:
             raise ValueError(f"'{unknown}' is ranked, and the task has no such item")
@@ -209,7 +205,7 @@ def _answer(result: Mapping[str, Any], shown: About, ids: Sequence[str]) -> tupl
         return {
             "kind": "rating",
             "of": shown.of(*names),
-            "marks": {question or "overall": mark},
+            "marks": {shown.axis(question): mark},
             "low": low,
             "high": high,
         }, True
@@ -242,18 +238,18 @@ def _written(event: Event, shown: About, ids: Sequence[str]) -> Iterator[dict[st
         return
     place = getattr(answer, "of", None)
     named = {"from_name": f"{answer.kind}-{place + 1}" if place is not None and len(shown.names) > 1 else answer.kind}
-    about_it = {**named, "to_name": "prompt", "type": TYPES[answer.kind]}
+    about_it: dict[str, Any] = {**named, "to_name": "prompt", "type": TYPES[answer.kind]}
     if kept:
         about_it = dict(kept[0])
     if "value" in about_it:
         yield about_it
     elif isinstance(answer, Spans):
-        each = about_it.pop("each", [{}] * len(answer.spans))
-        for span, more in zip(answer.spans, each):
-            outer = {name: value for name, value in more.items() if name == "id" or name in ("origin", "parentID")}
-            inner = rest(more, *outer)
-            value = {"start": span.start, "end": span.end, **inner, "labels": span.label.split("/")}
-            yield {**about_it, **outer, "value": value}
+        nothing: list[dict[str, Any]] = [{}] * len(answer.spans)
+        outer: list[dict[str, Any]] = about_it.pop("outer", nothing)
+        inner: list[dict[str, Any]] = about_it.pop("inner", nothing)
+        for span, own, more in zip(answer.spans, outer, inner):
+            value = {"start": span.start, "end": span.end, **more, "labels": span.label.split("/")}
+            yield {**about_it, **own, "value": value}
     else:
         for name, value in _values(event, ids):
             own = {"type": "choices"} if "choices" in value else {}
@@ -263,10 +259,10 @@ def _written(event: Event, shown: About, ids: Sequence[str]) -> Iterator[dict[st
 def _values(event: Event, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The values of an answer, each with the name of its question where an answer needs several."""
     answer = event.answer
-    if isinstance(answer, Comparison) and answer.better == "both-bad":
-        yield "", {"choices": [BOTH_BAD]}
+    if isinstance(answer, Comparison) and isinstance(answer.better, int):
+        yield "", {"selected": ("left", "right")[answer.better]}
     elif isinstance(answer, Comparison):
-        yield "", {"selected": TIE if answer.better == "tie" else ("left", "right")[answer.better]}
+        yield "", {"selected": TIE} if answer.better == "tie" else {"choices": [BOTH_BAD]}
     elif isinstance(answer, Ranking):
         if any(len(group) > 1 for group in answer.order):
             raise ValueError("a ranker has no ties")

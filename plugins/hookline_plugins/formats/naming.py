@@ -55,6 +55,12 @@ class About:
         place = int(number) - low if number.isdecimal() else ord(number.lower()) - ord("a")
         return place if 0 <= place < len(self.names) else None
 
+    def axis(self, question: str) -> str:
+        """What a question about one of several answers asks: of `helpfulness-2` it is `helpfulness`."""
+        found = LAST.match(question)
+        asks = len(self.names) > 1 and question not in self.names and self.place(question) is not None
+        return found["stem"] or question if found and asks else question or "overall"
+
     def of(self, *names: Any) -> int:
         """The one candidate that a question is about. Raises ValueError if none of its names says which."""
         found = next((place for name in names if (place := self.place(name)) is not None), None)

@@ -97,7 +97,7 @@ def mended(score: Any, ratings: Sequence[float]) -> float | None:
 
 def _mark(given: Any) -> float | None:
     """A rating from 1 to 5; None where it is missing, `N/A`, or no such number, e.g. "10" for "1."."""
-    value = given.get("Rating") if isinstance(given, Mapping) else given
+    value: Any = given.get("Rating") if isinstance(given, Mapping) else given
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -158,7 +158,7 @@ class Nectar(EventFormat):
             {"answer": one.text, **({"model": one.by.name} if one.by else {}), "rank": rank, **more}
             for one, rank, more in zip(event.candidates, ranks, kept)
         ]
-        yield {"prompt": event.prompt, "answers": answers, **event.record}
+        yield {**event.record, "prompt": event.prompt, "answers": answers}
 
 
 def _ranks(order: Sequence[Sequence[int]], count: int) -> list[int | None]:
