@@ -74,7 +74,7 @@ TESTS = {
         "core/test_commands", "core/test_coming_from_page", "compare/test_comparing_page", "kernels/test_bench", "real/test_init*",
     ],
     "environments": ["data/test_environments"],
-    "formats": ["data/test_containers", "data/test_writing"],
+    "formats": ["data/test_containers", "data/test_writing", "feedback/test_formats_*"],
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
     "judging": ["rewards/test_judge*"],

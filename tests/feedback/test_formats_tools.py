@@ -30,7 +30,9 @@ def _answers(draw: st.DrawFn) -> dict[str, Any]:
         "comment": TEXT,
         "themes": st.lists(NAME, max_size=2),
     }
-    return {name: draw(values[name]) for name in draw(st.lists(st.sampled_from(sorted(values)), unique=True, min_size=1))}
+    return {
+        name: draw(values[name]) for name in draw(st.lists(st.sampled_from(sorted(values)), unique=True, min_size=1))
+    }
 
 
 @st.composite
@@ -86,7 +88,9 @@ def test_discarded_responses_are_missing_data_and_suggestions_a_models() -> None
 
 
 def test_several_annotators_of_one_record_are_events_of_one_item() -> None:
-    given = [{"value": name, "user_id": who, "status": "submitted"} for name, who in (("response-1", "a"), ("tie", "b"))]
+    given = [
+        {"value": name, "user_id": who, "status": "submitted"} for name, who in (("response-1", "a"), ("tie", "b"))
+    ]
     first, second = events("argilla", argilla(responses={"preference": given}))
     assert first.item == second.item == "r1"
     assert [one.answer.better for one in (first, second)] == [0, "tie"]
@@ -118,7 +122,7 @@ def test_a_fraction_is_no_argilla_rating() -> None:
         annotator="ann",
         item="r1",
     )
-    with pytest.raises(DataError, match="'helpfulness' is 2.5"):
+    with pytest.raises(DataError, match=r"'helpfulness' is 2\.5"):
         written("argilla", [rated])
 
 

@@ -113,9 +113,8 @@ def as_row(event: Event, where: str) -> Record:
             "leave it out, or convert it to a format that holds it: see docs/feedback.md",
         )
     prompt = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
-    whole = {"prompt": prompt} if prompt or "completion" in made or "completions" in made else {}
     who = {} if event.annotator == NOBODY else {"annotator": event.annotator}
-    return {**event.record, **whole, **made, **who}
+    return {**event.record, "prompt": prompt, **made, **who}
 
 
 def _fields(event: Event) -> Fields | None:

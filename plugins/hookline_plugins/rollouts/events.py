@@ -65,7 +65,11 @@ def answer_of(ctx: Encoder, event: Event, i: int, record: Any, how: Any) -> Enco
             )
     if ids is not None and event.prompt_ids is not None:
         return Encoded(prompt_ids=list(event.prompt_ids), answer_ids=list(ids), record=record)
-    prompt = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
-    made = ctx.encode({**event.record, "prompt": prompt, "candidate": text_of(event, i)}, answer="candidate", **how)
+    spoken = event.candidates[i].messages if i < len(event.candidates) else None
+    said: Any = text_of(event, i) if spoken is None else list(spoken)
+    prompt: Any = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
+    if isinstance(prompt, str) and spoken is not None:
+        prompt = [{"role": "user", "content": prompt}] if prompt else None
+    made = ctx.encode({**event.record, "prompt": prompt, "candidate": said}, answer="candidate", **how)
     prompt_ids: Sequence[int] = made.prompt_ids if event.prompt_ids is None else list(event.prompt_ids)
     return replace(made, prompt_ids=prompt_ids, record=record)
