@@ -85,7 +85,7 @@ SECTIONS = (
         "What a component can be",
         "Every component derives from `Component`; a kind that is not called through hooks has a base class of its own.",
         ("Component", "Engine", "Request", "Completion", "Environment", "Turn", "Family", "Decoding", "Architecture",
-         "Vocabulary", "Head", "Adapter", "Task", "Process", "State", "Format", "Command", "Argument", "Out"),
+         "Vocabulary", "Head", "Adapter", "Task", "Process", "State", "Format", "EventFormat", "Command", "Argument", "Out"),
     ),
     Section(
         "Options and figures",

@@ -24,7 +24,7 @@ _HOMES = {
     "hookline.contract.environment": ("Environment", "Turn"),
     "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.feedback": (
-        "Candidate", "Comment", "Comparison", "Correction", "Event", "Judgement", "Producer",
+        "Candidate", "Comment", "Comparison", "Correction", "Event", "Producer",
         "Ranking", "Rating", "Skip", "Span", "Spans", "Thumb",
     ),
     "hookline.contract.fields": (
@@ -36,6 +36,7 @@ _HOMES = {
     "hookline.contract.context": ("Context", "NextToken"),
     "hookline.contract.encoder": ("Encoder", "Overlong"),
     "hookline.contract.hookspecs": ("HOOK_API", "hookimpl"),
+    "hookline.contract.judgement": ("Judgement",),
     "hookline.contract.loss": ("Loss", "MicroBatch", "Stats"),
     "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
@@ -245,7 +246,6 @@ if TYPE_CHECKING:
         Comparison,
         Correction,
         Event,
-        Judgement,
         Producer,
         Ranking,
         Rating,
@@ -267,6 +267,7 @@ if TYPE_CHECKING:
     )
     from hookline.contract.format import Format
     from hookline.contract.hookspecs import HOOK_API, hookimpl
+    from hookline.contract.judgement import Judgement
     from hookline.contract.loss import Loss, MicroBatch, Stats
     from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary

@@ -71,14 +71,17 @@ class EventFormat(Format[ConfigT]):
     # -- what a Format does
 
     def read(self, path: Path) -> Iterator[Record]:
+        """Yield the events of a file, as JSON. Raises DataError that names file and row."""
         for place in self._placed(self.container(path).read(path)):
             yield from self._events(place, path)
 
     def open(self, path: Path) -> Sequence[Record]:
+        """The events of a file; of a file larger than memory, its rows are read again when an event is accessed."""
         rows = self.container(path).open(path)
         return tuple(self.read(path)) if isinstance(rows, tuple) else _Events(self, rows, path)
 
     def write(self, path: Path, rows: Iterable[Record]) -> int:
+        """Write events as rows of this format and return the number of events. Raises DataError for what it cannot hold."""
         events = [Event.read(_without_none(row), f"{path} event {number}") for number, row in enumerate(rows, 1)]
         self.container(path).write(path, list(self._written(path, events)))
         return len(events)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hookline.batch.stages import Advantaged, Batch, Rollout, Scored, Term
     from hookline.contract.context import Context
-    from hookline.contract.feedback import Judgement
+    from hookline.contract.judgement import Judgement
     from hookline.contract.run import Run
 
 __all__ = ["HOOK_API", "StageSpecs", "TrackerSpecs", "hookimpl"]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hookline.batch.columns import check_column
 from hookline.batch.stages import Advantaged, Batch, Rollout, Scored, Term
-from hookline.contract.feedback import ANSWERS, Judgement
+from hookline.contract.feedback import ANSWERS
+from hookline.contract.judgement import Judgement
 from hookline.errors import NumbersError, PluginError, a
 from hookline.registry.slot import Slot
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from hookline.batch.stages import Scored
-from hookline.contract.feedback import Candidate, Event, Judgement, Producer
+from hookline.contract.feedback import Candidate, Event, Producer
+from hookline.contract.judgement import Judgement
 from hookline.errors import PluginError
 from hookline.world.world import World
 

@@ -18,8 +18,8 @@ from hookline.batch.lent import Lent
 from hookline.batch.stages import Advantaged, Batch, Rollout, Scored
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
-from hookline.contract.feedback import Judgement
 from hookline.contract.hookspecs import StageSpecs, hookimpl
+from hookline.contract.judgement import Judgement
 from hookline.errors import PluginError
 from hookline.loop.checks import checked
 from hookline.loop.context import PhaseContext

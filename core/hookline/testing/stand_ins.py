@@ -18,9 +18,9 @@ from hookline.batch.stages import Advantaged, Batch, Rollout, Sampling, Scored
 from hookline.contract.component import Component
 from hookline.contract.context import Context
 from hookline.contract.environment import Environment
-from hookline.contract.feedback import Judgement
 from hookline.contract.fields import DataName, UpdateConfig, Use
 from hookline.contract.hookspecs import hookimpl
+from hookline.contract.judgement import Judgement
 from hookline.contract.model import Architecture, Vocabulary
 
 __all__ = ["STAND_INS"]

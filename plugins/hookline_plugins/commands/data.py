@@ -42,7 +42,8 @@ class Data(Command):
         longest: int | None = Field(None, ge=1)
         """`validate`: the maximum number of tokens of a row; default: the model's context."""
         to: str | None = None
-        """`convert`: the shape to write, e.g. `messages`, `sharegpt`, `alpaca`; default: the rows as they are read."""
+        """`convert`: the shape to write, e.g. `messages`, `sharegpt`, `alpaca`; `events`, or a format of judgements, e.g. `argilla`;
+        default: the rows as they are read."""
         overwrite: bool = False
         """`convert`: replace a file that is there."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hookline.batch.stages import Batch
-from hookline.contract.feedback import Judgement
+from hookline.contract.judgement import Judgement
 from hookline.testing.harness import Harness
 from hookline.testing.lawbook.batches import groups_of
 from hookline.testing.subject import Subject
