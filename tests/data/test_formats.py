@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hookline import DataError, Format, PluginError
+from hookline import DataError, EventFormat, Format, PluginError
 from hookline.data.sources import Catalogue
 from hookline.files import formats
 from hookline.registry import offers
@@ -227,5 +227,6 @@ def test_a_broken_format_closes_no_house(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_built_in_formats_are_components_like_any_other() -> None:
     found = {o.name: o for o in offers.offers() if o.kind == "format" and o.built_in}
-    assert set(found) == {"jsonl", "text", "csv", "tsv", "parquet", "arrow", "save-to-disk"}
+    files = {name for name, offer in found.items() if not issubclass(offer.load(), EventFormat)}
+    assert files == {"jsonl", "text", "csv", "tsv", "parquet", "arrow", "save-to-disk", "preflib"}
     assert all(issubclass(offer.load(), Format) for offer in found.values())

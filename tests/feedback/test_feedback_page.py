@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from hookline.cli import main
 from hookline.contract.feedback import ANSWERS
+from hookline.files.formats import event_formats
 from mixed_judgements import mixed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/feedback.md").read_text(encoding="utf-8")
@@ -37,7 +39,7 @@ def test_the_page_on_annotators_and_reports(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("answers.jsonl").write_text("\n".join(json.dumps(event.written()) for event in mixed(items=40)))
-    section = PAGE[PAGE.index("## Annotators") :]
+    section = PAGE[PAGE.index("## Annotators") : PAGE.index("## Formats")]
     [commands] = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     assert main(commands.splitlines()[0].split()[1:]) == 0
     shown = capsys.readouterr().out
@@ -60,3 +62,24 @@ def test_the_page_on_annotators_and_reports(
     assert "AlwaysValid" not in said
     assert "decided_at" not in said
     assert "Asked(pair=" in said
+
+
+def test_the_section_on_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = {"from_name": "pair", "to_name": "answer1", "type": "pairwise", "value": {"selected": "left"}}
+    annotation = {"id": 1, "completed_by": 3, "was_cancelled": False, "result": [result]}
+    shown = {"prompt": "Which?", "answer1": "this", "answer2": "that"}
+    Path("labels.json").write_text(
+        json.dumps([{"id": 1, "data": shown, "annotations": [annotation], "predictions": []}])
+    )
+    section = PAGE[PAGE.index("## Formats") :]
+    [commands] = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    for line in commands.splitlines():
+        assert main(shlex.split(line, comments=True)[1:]) == 0
+    assert "read as 'label-studio'" in capsys.readouterr().out
+    assert json.loads(Path("pairs.jsonl").read_text())["chosen"] == "this"
+    table = "".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))
+    for form in event_formats():
+        assert f"`{form.instance}`" in table

@@ -123,7 +123,7 @@ def test_the_command_converts_an_export_into_another_tools_and_back(capsys: pyte
 def test_events_are_written_as_pairs_and_a_tie_is_not() -> None:
     hookline.convert_data(put("labels.jsonl", task(1, "right")), "pairs.jsonl", to="trl")
     assert json.loads(Path("pairs.jsonl").read_text())["chosen"] == "that"
-    with pytest.raises(DataError, match=r"row 2: 'tie' of 2 answers is not one better than another"):
+    with pytest.raises(DataError, match=r"row 2: 'tie' of 2 answers does not prefer one of two"):
         hookline.convert_data(put("tied.jsonl", task(1, "left"), task(2, "none")), "tied-pairs.jsonl", to="trl")
     assert not Path("tied-pairs.jsonl").exists()
 

@@ -50,7 +50,7 @@ def event_format(
 def as_event(record: Record, where: str) -> Event | None:
     """The event of a row: one that was written, or what `chosen` and `rejected`, a `label` or `labels` of steps say.
 
-    None for a row that judges nothing. Raises DataError that names `where` for a row that is no event.
+    None for a row that judges nothing. Raises DataError that names `where` for a row that is damaged.
     """
     row = {name: value for name, value in record.items() if value is not None}
     if {"answer", "candidates"} <= row.keys():
@@ -109,7 +109,7 @@ def as_row(event: Event, where: str) -> Record:
     if made is None:
         said = event.answer.kind if not isinstance(event.answer, Comparison) else f"'{event.answer.better}'"
         raise DataError(
-            f"{where}: {said} of {len(event.candidates)} answers is not one better than another, nor liked or disliked",
+            f"{where}: {said} of {len(event.candidates)} answers does not prefer one of two, and likes or dislikes none",
             "leave it out, or convert it to a format that holds it: see docs/feedback.md",
         )
     prompt = event.prompt if isinstance(event.prompt, str) else list(event.prompt)

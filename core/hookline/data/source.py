@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,36 +101,42 @@ class Files(Source):
         self.name, self.weight, self._loose = part.path, part.weight, loose
         self.how, self._found = _found(part.path, how, loose, folder)
         self.note, self.others = self._found.note, self._found.others
-
-    @cached_property
-    def _places(self) -> tuple[Place, ...]:
-        """The files, with the event format that reads them where they hold events of another tool."""
-        places, shape = self._found.places, self.how.shape if self.how else None
-        if isinstance(places[0].reader, EventFormat) or shape not in (None, EVENTS):
-            return places
-        if self.how and self.how.columns and shape is None:
-            return places
-        form = event_format(_peek(places[0]), self.name, self._loose, asked=shape == EVENTS)
-        return tuple(replace(place, reader=form) for place in places) if form else places
+        self._decided: tuple[Place, ...] | None = None
 
     @property
     def form(self) -> str:
-        reader = self._places[0].reader
+        reader = self._places(_peek)[0].reader
         return reader.instance if isinstance(reader, EventFormat) else ""
 
+    def _places(self, first: Callable[[Place], Sequence[Record]]) -> tuple[Place, ...]:
+        """The files, with the event format that reads them where they hold events of another tool.
+
+        first: reads the first rows of a file, which decide.
+        """
+        if self._decided is None:
+            self._decided, how = self._found.places, self.how or Reads()
+            named = isinstance(self._decided[0].reader, EventFormat)
+            if not named and (how.shape == EVENTS or (how.shape is None and not how.columns)):
+                form = event_format(first(self._decided[0]), self.name, self._loose, asked=how.shape == EVENTS)
+                if form is not None:
+                    self._decided = tuple(replace(place, reader=form) for place in self._decided)
+        return self._decided
+
     def offers(self) -> list[Offer]:
-        inner = (place.reader.container(place.path) for place in self._places if isinstance(place.reader, EventFormat))
-        readers = {reader.instance: reader for reader in (*(place.reader for place in self._places), *inner)}
+        places = self._places(_peek)
+        inner = (place.reader.container(place.path) for place in places if isinstance(place.reader, EventFormat))
+        readers = {reader.instance: reader for reader in (*(place.reader for place in places), *inner)}
         return [formats.offer_of(reader, self._loose) for reader in readers.values()]
 
     def rows(self) -> Rows:
-        found = joined([_rows_of(place) for place in self._places], self.name)
+        places = self._places(lambda place: _rows_of(place).records[:FIRST])
+        found = joined([_rows_of(place) for place in places], self.name)
         if not len(found):
             raise DataError(f"{self.name}: 0 usable rows: the file has none", "give it at least one row")
         return replace(found, notes=(f"{self.name}: {self.note}",)) if self.note else found
 
     def head(self) -> tuple[list[tuple[str, Record]], bool]:
-        place, *further = self._places
+        place, *further = self._places(_peek)
         some = _peek(place)
         shown = [(f"{place.name} row {i}", row) for i, row in enumerate(some[:FIRST], 1)]
         return shown, len(some) <= FIRST and not further

@@ -82,7 +82,7 @@ class UltraFeedback(EventFormat):
 
 
 def mended(score: Any, ratings: Sequence[float]) -> float | None:
-    """An overall score of UltraFeedback; None for a 10 that may stand for 1, and for what is no score from 1 to 10."""
+    """An overall score of UltraFeedback; None for a 10 that may stand for 1, and for anything that is not from 1 to 10."""
     try:
         number = float(score)
     except (TypeError, ValueError):
