@@ -61,3 +61,15 @@ def postgres() -> Iterator[str]:
             run(tools / "pg_ctl", "-D", data, "-m", "immediate", "-W", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def create_database(server: str, name: str) -> str:
+    """The URL of a new database."""
+    import sqlalchemy
+
+    url = sqlalchemy.make_url(server.replace("NAME", "postgres")).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return server.replace("NAME", name)

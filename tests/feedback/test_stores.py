@@ -14,48 +14,9 @@ from typing import Any
 import pytest
 
 import hookline
-from databases import needs_postgres, postgres
 from hookline import Candidate, Comment, Comparison, DataError, Event, Item, ServiceError, Skip, Store
 
-PLACES = ["jsonl", "sqlite", pytest.param("postgresql", marks=needs_postgres)]
 CANDIDATES = (Candidate(text="one"), Candidate(text="two"))
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture
-def url_of(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str], str]:
-    """A new place of a kind, by a name."""
-
-    def made(kind: str, name: str = "answers") -> str:
-        if kind == "jsonl":
-            return str(tmp_path / f"{name}.jsonl")
-        if kind == "sqlite":
-            return f"sqlite:///{tmp_path}/{name}.db"
-        return database(request.getfixturevalue("server"), f"{name}_{time.time_ns()}")
-
-    return made
-
-
-def database(server: str, name: str) -> str:
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(
-        server.replace("NAME", "postgres").replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return server.replace("NAME", name)
-
-
-@pytest.fixture(params=PLACES)
-def url(request: pytest.FixtureRequest, url_of: Callable[..., str]) -> str:
-    return url_of(request.param)
 
 
 @pytest.fixture
@@ -181,9 +142,9 @@ def test_a_key_is_in_no_file_after_its_annotator_was_forgotten(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
-def test_a_change_is_found(kind: str, url_of: Callable[..., str]) -> None:
+def test_a_change_is_found(kind: str, place: Callable[[str], str]) -> None:
     """A body, a missing entry, the order, the tables: what a person with an editor could do."""
-    url = url_of(kind)
+    url = place(kind)
     with hookline.store(url) as store:
         store.put(items(2))
         store.append([said(item, "ann") for item in items(2)])

@@ -31,7 +31,7 @@ class JSONL(Ledger):
     def __init__(self, config: LedgerConfig) -> None:
         super().__init__(config)
         self._tables: Lines | None = None
-        self._turn = RLock()
+        self._reads = RLock()
 
     def open(self, *, create: bool = True) -> None:
         path = Path(self.config.url).expanduser()
@@ -41,19 +41,19 @@ class JSONL(Ledger):
             self._tables = Lines(path, self.where)
 
     def close(self) -> None:
-        with self._turn:
+        with self._reads:
             if self._tables is not None:
                 self._tables.close()
             self._tables = None
 
     @contextmanager
     def _reading(self) -> Iterator[Tables]:
-        with self._turn:
+        with self._reads:
             yield self._open
 
     @contextmanager
     def _writing(self) -> Iterator[Tables]:
-        with self._turn, self._open.transaction():
+        with self._reads, self._open.transaction():
             yield self._open
 
     @property

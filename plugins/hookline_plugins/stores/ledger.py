@@ -42,7 +42,9 @@ class Ledger(Store[LedgerConfig]):
     def __init__(self, config: LedgerConfig) -> None:
         super().__init__(config)
         self._queue: deque[_Call] = deque()
-        self._committing = threading.Lock()
+        self._turn = threading.Lock()
+        self._led = False
+        """Whether some thread commits for all who wait."""
 
     @property
     def where(self) -> str:
@@ -265,11 +267,25 @@ class Ledger(Store[LedgerConfig]):
     def _do(self, job: Callable[[Tables], T]) -> T:
         """Run a job in a transaction, together with what other threads ask for meanwhile; all wait for the same commit."""
         call = _Call(job)
-        self._queue.append(call)
-        while not call.done:
-            with self._committing:
-                if not call.done:
-                    self._commit([self._queue.popleft() for _ in range(min(MOST, len(self._queue)))])
+        with self._turn:
+            self._queue.append(call)
+            call.leads, self._led = not self._led, True
+        try:
+            if not call.leads:
+                call.woken.wait()
+            if call.leads:
+                with self._turn:
+                    calls = [self._queue.popleft() for _ in range(min(MOST, len(self._queue)))]
+                self._commit(calls)
+        finally:
+            with self._turn:
+                if call in self._queue:  # an interrupt came while it waited
+                    self._queue.remove(call)
+                if call.leads:
+                    self._led = bool(self._queue)
+                    for following in list(self._queue)[:1]:
+                        following.leads = True
+                        following.woken.set()
         if call.error is not None:
             raise call.error
         return cast("T", call.result)
@@ -290,7 +306,7 @@ class Ledger(Store[LedgerConfig]):
                 raise
         finally:
             for call in calls:
-                call.done = True
+                call.woken.set()
 
 
 def _whole(tables: Tables) -> Iterator[Entry]:
@@ -308,7 +324,10 @@ class _Call:
         self.job = job
         self.result: Any = None
         self.error: BaseException | None = None
-        self.done = False
+        self.leads = False
+        """Whether its thread commits for all who wait."""
+        self.woken = threading.Event()
+        """Set when the call is done, or when its thread is to lead."""
 
 
 def opened(entry: Entry, people: Mapping[str, Annotator], where: str) -> dict[str, Any] | None:
