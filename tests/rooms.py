@@ -72,6 +72,7 @@ TESTS = {
     "algorithms": ["algorithms/*"],
     "commands": [
         "core/test_commands", "core/test_coming_from_page", "compare/test_comparing_page", "kernels/test_bench", "real/test_init*",
+        "feedback/test_stores_command",
     ],
     "environments": ["data/test_environments"],
     "formats": ["data/test_containers", "data/test_writing", "feedback/test_formats_*"],

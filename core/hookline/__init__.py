@@ -68,7 +68,7 @@ _HOMES = {
     "hookline.study.judging.choosing": ("choose", "posterior"),
     "hookline.study.judging.optimised": ("best_of_n", "overoptimisation"),
     "hookline.study.judging.ratings": ("bradley_terry", "davidson", "length_controlled", "ratings"),
-    "hookline.study.judging.reading": ("read_events",),
+    "hookline.study.judging.reading": ("read_events", "remove_annotator"),
     "hookline.study.judging.reward_models": ("judge_reward_model",),
     "hookline.study.judging.sequential": ("always_valid",),
     "hookline.study.reproduce": ("reproduce",),
@@ -204,6 +204,7 @@ __all__ = [
     "ratings",
     "read_events",
     "read_last",
+    "remove_annotator",
     "reproduce",
     "rows",
     "run",
@@ -302,7 +303,7 @@ if TYPE_CHECKING:
     from hookline.study.judging.choosing import choose, posterior
     from hookline.study.judging.optimised import best_of_n, overoptimisation
     from hookline.study.judging.ratings import bradley_terry, davidson, length_controlled, ratings
-    from hookline.study.judging.reading import read_events
+    from hookline.study.judging.reading import read_events, remove_annotator
     from hookline.study.judging.reward_models import judge_reward_model
     from hookline.study.judging.sequential import always_valid
     from hookline.study.reproduce import reproduce

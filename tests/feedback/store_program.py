@@ -1,10 +1,10 @@
 """What tests do with a store in another process, for the fixture `warm`: `store_program.py WHAT URL …`.
 
-    write URL          append an event for every number that is read, by eight threads; print it when it is acknowledged
-    work URL NAME      answer everything that is given out
-    copy URL OTHER     copy into another store
-    full URL           append until the files may not grow, then let them
-    migrate URL N      open the store with a further version of its tables, and be killed before its N-th change
+write URL          append an event for every number that is read, by eight threads; print it when it is acknowledged
+work URL NAME      answer everything that is given out
+copy URL OTHER     copy into another store
+full URL           append until the files may not grow, then let them
+migrate URL N      open the store with a further version of its tables, and be killed before its N-th change
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hookline.cli import main
+from hookline.config.data import DataSpec
 from hookline.contract.feedback import ANSWERS
 from hookline.files.formats import event_formats
 from mixed_judgements import mixed
@@ -27,6 +29,13 @@ def test_the_page_on_stores(
     said = capsys.readouterr().out
     assert "Counts(items=1, complete=0, events=1, annotators=1)" in said
     assert "annotator-7 kind='comparison' better=0" in said
+    pip, commands = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert pip == "pip install 'hookline[feedback]'\n"
+    for line in commands.splitlines():
+        assert main(line.partition("#")[0].split()[1:]) == 0
+    assert "1 items, 0 complete; 1 events of 1 annotators" in capsys.readouterr().out
+    [experiment] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert DataSpec.model_validate(yaml.safe_load(experiment)["data"]["judged"]).path[0].path == "sqlite:///answers.db"
 
 
 def test_the_page_names_every_answer() -> None:

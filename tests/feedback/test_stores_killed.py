@@ -92,7 +92,9 @@ def test_two_writers_give_every_item_to_as_many_as_it_asks(warm: Warm, place: Ca
         done = [child.communicate()[0].splitlines() for child in children]
         assert [len(set(items)) for items in done] == [len(items) for items in done]
         assert Counter(item for items in done for item in items) == {item.id: 2 for item in store.items()}
-        assert store.verify().counts == hookline.Counts(items=30, complete=30, events=60, annotators=sum(map(bool, done)))
+        assert store.verify().counts == hookline.Counts(
+            items=30, complete=30, events=60, annotators=sum(map(bool, done))
+        )
 
 
 def check_copied(warm: Warm, url: str, other: str, kills: int, pause: float) -> None:
@@ -133,7 +135,9 @@ def test_a_copy_to_postgresql_that_was_killed_goes_on(warm: Warm, place: Callabl
 
 @needs_postgres
 @pytest.mark.slow(240)
-def test_a_copy_of_100_000_events_to_postgresql_that_was_killed_goes_on(warm: Warm, place: Callable[[str], str]) -> None:
+def test_a_copy_of_100_000_events_to_postgresql_that_was_killed_goes_on(
+    warm: Warm, place: Callable[[str], str]
+) -> None:
     url = place("sqlite")
     with hookline.store(url) as store:
         for start in range(0, 100_000, 1000):

@@ -19,6 +19,7 @@ from hookline.data.names import is_task, options_of
 from hookline.data.reading import FIRST, MISSING, Reading, column, prompt_of, reading_of
 from hookline.data.rows import Rows, joined, mixed, seen
 from hookline.data.source import Files, Source, Split
+from hookline.data.stores import Stored, is_store
 from hookline.errors import DataError, shorten
 from hookline.registry.offers import Offer
 from hookline.storage.paths import beside
@@ -171,6 +172,8 @@ class Catalogue:
         )
 
     def _source(self, spec: DataSpec, part: Part) -> Source:
+        if is_store(part.path):
+            return Stored(part, spec.reads(part), self.loose, self.folder)
         if not is_task(part.path):
             return Files(part, spec.reads(part), self.loose, self.folder)
         how = spec.reads(part)

@@ -3,18 +3,71 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from typing import Any, cast
 
 from pydantic import ValidationError
 
+from hookline.batch.stages import Record
+from hookline.config.data import Part, Reads
 from hookline.contract.check import check_class
 from hookline.contract.store import Store
+from hookline.data.places import PART, Found
+from hookline.data.reading import FIRST
+from hookline.data.rows import Rows, digest
+from hookline.data.source import Source
 from hookline.errors import DataError, PluginError, shorten
 from hookline.registry.construct import configure, construct
 from hookline.registry.offers import Offer, offers
+from hookline.storage.paths import beside
 from hookline.synonyms import suggestion
 
-__all__ = ["made_store", "store"]
+__all__ = ["Stored", "is_store", "made_store", "store"]
+
+PREFIX = "store:"
+"""How the data name of a store begins that is a file, e.g. `store:answers.jsonl`."""
+
+
+def is_store(name: str) -> bool:
+    """Whether a data name means a store: it is a URL, or begins with `store:`."""
+    return "://" in name or name.startswith(PREFIX)
+
+
+class Stored(Source):
+    """The events of a store. Raises DataError if there is none."""
+
+    def __init__(self, part: Part, how: Reads, loose: tuple[Offer, ...], folder: str) -> None:
+        self.name, self.weight, self.how, self._loose = part.path, part.weight, how, loose
+        asked = PART.match(how.split or "")
+        if asked is None or asked["split"] or how.subset is not None:
+            raise DataError(f"{self.name} is a store, which has no splits", 'a part of its events: split: "[:1000]"')
+        self._found = Found((), asked["start"] or "", asked["stop"] or "")
+        self._url = _beside(part.path.removeprefix(PREFIX), folder)
+        with store(self._url, create=False, loose=loose):
+            pass
+
+    def offers(self) -> list[Offer]:
+        return [_offer(self._url, self._loose)[0]]
+
+    def rows(self) -> Rows:
+        with store(self._url, create=False, loose=self._loose) as opened:
+            events = tuple(event.written() for event in opened.events())
+        if not events:
+            raise DataError(f"{self.name}: 0 usable rows: nobody has answered", "collect answers first")
+        part = self._found.part(len(events))
+        records = events[part.start : part.stop]  # hashed alone: events that come later do not change the first 1000
+        return Rows(self.name, records, digest(records))
+
+    def head(self) -> tuple[list[tuple[str, Record]], bool]:
+        with store(self._url, create=False, loose=self._loose) as opened:
+            some = [event.written() for event in islice(opened.events(), FIRST + 1)]
+        return [(f"{self.name} event {i}", row) for i, row in enumerate(some[:FIRST], 1)], len(some) <= FIRST
+
+
+def _beside(url: str, folder: str) -> str:
+    """The URL, with a relative path in it beginning at the experiment's folder."""
+    head, sign, path = url.rpartition(":///") if "://" in url else ("", "", url)
+    return head + sign + beside(path, folder) if path else url
 
 
 def store(url: str, *, create: bool = True, loose: tuple[Offer, ...] = (), **options: Any) -> Store:

@@ -10,12 +10,13 @@ from hookline.contract.feedback import Event
 from hookline.data.judged import EVENTS, as_event
 from hookline.data.names import options_of
 from hookline.errors import DataError
+from hookline.files.writing import written
 from hookline.runs.run import Run
 from hookline.storage.paths import expanded
 from hookline.study.dataset import rows
 from hookline.study.speak import run_of
 
-__all__ = ["read_events"]
+__all__ = ["read_events", "remove_annotator"]
 
 
 def read_events(source: Run | str | Path) -> list[Event]:
@@ -42,6 +43,21 @@ def read_events(source: Run | str | Path) -> list[Event]:
         for name in collected
         for i, record in enumerate(opened.collected(name).records, 1)
     ]
+
+
+def remove_annotator(file: str | Path, annotator: str) -> int:
+    """Remove an annotator's rows from a file of events, and return their number; a file with no others is deleted.
+
+    Raises DataError for a file whose rows are not events. Nothing is written if the annotator is not in the file.
+    """
+    path = expanded(Path(file))
+    events = [(_event(record, where).annotator, record) for where, record in rows(str(path)).placed()]
+    kept = [record for name, record in events if name != annotator]
+    if not kept:
+        path.unlink()
+    elif len(kept) < len(events):
+        written(path, kept, overwrite=True)
+    return len(events) - len(kept)
 
 
 def _event(record: Mapping[str, Any], where: str) -> Event:
