@@ -72,7 +72,11 @@ def test_nothing_that_was_planted_reaches_a_store(place: Callable[[str], str], t
             store.append(events)
             kept = [given.written(), *(event.written() for event in store.events())]
             assert "joe@" not in str(kept)
-            assert (given.prompt_ids, given.candidates[0].token_ids, given.candidates[1].token_ids) == (None, None, (5,))
+            assert (given.prompt_ids, given.candidates[0].token_ids, given.candidates[1].token_ids) == (
+                None,
+                None,
+                (5,),
+            )
             assert given.extra == {"note": "[email]", "scrubbed": {"email": 5}}
             assert given.id == item.id
             [*_, spans, _] = store.events()

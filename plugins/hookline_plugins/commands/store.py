@@ -11,7 +11,12 @@ from pydantic import Field
 import hookline
 from hookline import Argument, Command, ExperimentError, Out
 
-TAKES = {"verify": (0, 0, "STORE"), "backup": (1, 1, "STORE FILE"), "copy": (1, 1, "STORE TARGET"), "forget": (1, 999, "STORE ANNOTATOR [FILE…]")}
+TAKES = {
+    "verify": (0, 0, "STORE"),
+    "backup": (1, 1, "STORE FILE"),
+    "copy": (1, 1, "STORE TARGET"),
+    "forget": (1, 999, "STORE ANNOTATOR [FILE…]"),
+}
 """Verb → how many further arguments it takes, and how it is typed."""
 
 
@@ -43,7 +48,9 @@ class Stores(Command):
     def _verify(self, store: hookline.Store, out: Out) -> dict[str, Any]:
         found = store.verify()
         c = found.counts
-        out.text(f"{self.config.store}: {c.items} items, {c.complete} complete; {c.events} events of {c.annotators} annotators")
+        out.text(
+            f"{self.config.store}: {c.items} items, {c.complete} complete; {c.events} events of {c.annotators} annotators"
+        )
         out.text(f"{found.entries} entries, chain intact, newest {found.head}")
         if found.unreadable:
             out.text(f"{found.unreadable} entries of forgotten annotators, whose key was destroyed")
