@@ -49,6 +49,7 @@ TESTS = {
     "plan": ["core/test_rates", "core/test_epochs", "badinput/test_combinations", "badinput/test_config*"],
     "models": [
         "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "core/test_placement",
+        "core/test_on_a_gpu",
         "badinput/test_models",
         "tasks/test_tabular", "real/*", "rewards/test_reward_folders",
     ],
