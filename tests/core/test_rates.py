@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def experiment(build: bool = False, path: Path | None = None, method: str = "sft
         phase["rollout"] = {"use": "preferences", "path": "pairs.jsonl"}
         phase["model"] = {"head": "reward"}
     made: dict[str, Any] = {"name": "rates", "phases": [phase], "trackers": []}
-    made["model"] = {"build": "gpt2", "layers": 1, "width": 16, "heads": 2, "context": 64} if build else {"path": str(path)}
+    made["model"] = (
+        {"build": "gpt2", "layers": 1, "width": 16, "heads": 2, "context": 64} if build else {"path": str(path)}
+    )
     return made | ({"tokenizer": {"train": "bpe", "on": "task:keywords/sentences", "vocabulary": 300}} if build else {})
 
 
@@ -77,10 +80,17 @@ def test_a_toy_of_a_folder_learns_as_if_it_were_built_here(folder: Path, monkeyp
     monkeypatch.setattr(rates_module, "SMALL", 20_000_000)
     plan = hookline.explain(experiment(path=folder))
     assert options(plan) == (1e-3, "constant", 0)
-    assert "trained as if it were built here: it has 0.0 million parameters" in plan.phases[0].rates
+    assert re.search(r"trained as if it were built here: it has [1-9]\d* thousand parameters", plan.phases[0].rates)
 
 
-def test_a_run_writes_its_rate_and_a_resume_keeps_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_is_said_in_its_own_order_of_magnitude() -> None:
+    said = [rates_module._many(n) for n in (512, 1_000, 84_321, 999_999, 1_000_000, 12_345_678)]
+    assert said == ["512", "1 thousand", "84 thousand", "1.0 million", "1.0 million", "12.3 million"]
+
+
+def test_a_run_writes_its_rate_and_a_resume_keeps_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = experiment(path=folder)
     run = hookline.run(given, out=tmp_path / "run")
     written = json.loads((run.directory / "experiment.json").read_text())["phases"][0]["update"]["options"]
@@ -92,7 +102,9 @@ def test_a_run_writes_its_rate_and_a_resume_keeps_it(folder: Path, tmp_path: Pat
         hookline.run(given, ["phases.one.update.lr=0.1"], out=tmp_path / "run")
 
 
-def test_a_run_of_before_these_rates_goes_on_with_its_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_before_these_rates_goes_on_with_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as before:
         before.setattr(rates_module, "SMALL", 20_000_000)
         run = hookline.run(experiment(path=folder), out=tmp_path / "run")

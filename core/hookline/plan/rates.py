@@ -66,8 +66,19 @@ def rates_of(experiment: Experiment, spec: Phase, begun: Mapping[str, Any] | Non
         return Rates(f"{what} a model that is built here", False, adapter is not None, before)
     size = parameters(path)
     small = size is not None and size < SMALL
-    toy = f", trained as if it were built here: it has {size / 1e6:.1f} million parameters" if size and small else ""
+    toy = f", trained as if it were built here: it has {_many(size)} parameters" if size and small else ""
     return Rates(f"{what} the folder {path}{toy}", not small, adapter is not None, before)
+
+
+def _many(count: int) -> str:
+    """`12.3 million`, `84 thousand`, `512`."""
+    return (
+        f"{count / 1e6:.1f} million"
+        if count >= 999_500
+        else f"{count / 1e3:.0f} thousand"
+        if count >= 1e3
+        else str(count)
+    )
 
 
 def _options(begun: Mapping[str, Any], phase: str) -> Mapping[str, Any]:
