@@ -72,13 +72,9 @@ def rates_of(experiment: Experiment, spec: Phase, begun: Mapping[str, Any] | Non
 
 def _many(count: int) -> str:
     """`12.3 million`, `84 thousand`, `512`."""
-    return (
-        f"{count / 1e6:.1f} million"
-        if count >= 999_500
-        else f"{count / 1e3:.0f} thousand"
-        if count >= 1e3
-        else str(count)
-    )
+    if count < 999_500:
+        return f"{count / 1e3:.0f} thousand" if count >= 1e3 else str(count)
+    return f"{count / 1e6:.1f} million"
 
 
 def _options(begun: Mapping[str, Any], phase: str) -> Mapping[str, Any]:
