@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -175,10 +176,26 @@ def test_a_matrix_is_no_single_run() -> None:
 def test_explain_plans_the_matrix(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
     path = written({"phases.rl.update.use": ["rloo", "grpo"]})
     assert main(["explain", path]) == 0
-    assert "2 runs, the first as above: rloo  grpo" in capsys.readouterr().out
+    shown, _, said = capsys.readouterr().out.partition("matrix     ")
+    assert said.startswith("2 runs; above is the first, rloo, and not grpo\n")
+    assert "rloo" in shown
+    another = shlex.split(said.partition("to see another: ")[2])
+    assert another[:3] == ["hookline", "explain", path]
+    assert main(another[1:]) == 0
+    shown = capsys.readouterr().out
+    assert "grpo" in shown
+    assert "matrix" not in shown, "one run is left"
     assert main(["explain", path, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["matrix"] == ["rloo", "grpo"]
     assert main(["explain", path, "matrix.seed=[-1, 1]"]) == 2
+
+
+def test_explain_names_a_few_of_many_runs(written: Written, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", written({"seed": list(range(1, 31))})]) == 0
+    said = capsys.readouterr().out.partition("matrix     ")[2]
+    assert said.startswith("30 runs; above is the first, seed=1, and not seed=2  seed=3")
+    assert "seed=21  and 9 more\n" in said
+    assert "seed=22" not in said
 
 
 def test_options_that_a_value_of_the_matrix_drops_are_said() -> None:

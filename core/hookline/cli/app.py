@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,8 +184,24 @@ def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins
     if json:
         typer.echo(as_json(explain_json(planned) | ({"matrix": names} if names else {})))
     else:
-        more = f"\nmatrix     {len(names)} runs, the first as above: {'  '.join(names)}" if names else ""
-        typer.echo(explain_text(planned) + more)
+        typer.echo(explain_text(planned))
+        if len(members) > 1:
+            command = ["hookline", "explain", experiment, *members[1].overrides, *(word for name in plugin or () for word in ("-p", name))]
+            typer.echo(_others(names, shlex.join(command)))
+
+
+def _others(names: Sequence[str], command: str) -> str:
+    """What `explain` says of the runs that it does not show. command: shows the second."""
+    first, *rest = names
+    more = f"  and {len(rest) - MOST_NAMED} more" if len(rest) > MOST_NAMED else ""
+    return (
+        f"matrix     {len(names)} runs; above is the first, {first}, and not {'  '.join(rest[:MOST_NAMED])}{more}\n"
+        f"           to see another: {command}"
+    )
+
+
+MOST_NAMED = 20
+"""Runs of a matrix that `explain` names."""
 
 
 @app.command()
