@@ -134,6 +134,40 @@ def test_what_cannot_be_asked_is_said(trained: Path, tmp_path: Path, capsys: pyt
         hookline.generate(trained, ["open"], max_new_tokens=10_000)
 
 
+def test_answers_get_what_a_small_context_leaves_unless_a_number_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = {
+        "name": "small", "tokenizer": {"train": "bpe", "on": "builtin:keywords/sentences", "vocabulary": 300},
+        "model": {"build": "gpt2", "layers": 1, "width": 16, "heads": 2, "context": 48},
+        "phases": [
+            {"name": "p", "steps": 1, "rollout": {"use": "dataset", "path": "builtin:keywords/sentences", "rows": 4}, "update": "sft"}
+        ],
+        "trackers": [],
+    }  # fmt: skip
+    run = hookline.run(described, out=tmp_path / "run")
+    capsys.readouterr()
+    asked = ["open", "open the file and close it", "open"]
+    notes: list[str] = []
+    said = hookline.generate(run, asked, temperature=0, note=notes.append)
+    left = [speaker(run).room({"prompt": text}) for text in asked]
+    assert len(notes) == 1
+    assert f"context of 48 tokens leaves {min(left)} to {max(left)} for an answer" in notes[0]
+    assert said[0] == said[2]
+    for text, answer, n in zip(asked, said, left):
+        assert hookline.generate(run, [text], temperature=0, max_new_tokens=n) == [answer], "as if it were asked alone"
+        with pytest.raises(DataError, match="room for"):
+            hookline.generate(run, [text], max_new_tokens=n + 1)
+    assert main(["generate", str(run.directory), "open", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "note: the model's context of 48 tokens leaves" in shown.err
+    assert len(json.loads(shown.out)) == 1
+    assert main(["generate", str(run.directory), "open", "--max-new-tokens", "256"]) == 3
+    with pytest.raises(DataError, match="row 1"):
+        hookline.generate(run, ["open " * 50])
+    assert hookline.generate(run, []) == []
+
+
 def test_a_folder_is_asked_the_evaluations_of_an_experiment(
     trained: Path, shelf_of_folders: Path, tmp_path: Path
 ) -> None:

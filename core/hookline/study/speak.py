@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ __all__ = ["Speaker", "chat", "generate", "run_of", "speaker"]
 Message = Mapping[str, Any]
 BATCH = 32
 """Prompts that are answered at once."""
+USUAL = 256
+"""Tokens of an answer where nobody says how many."""
 
 
 class Speaker:
@@ -35,28 +39,40 @@ class Speaker:
         self.role, self.tokenizer = role, tokenizer
 
     def answers(
-        self, records: Sequence[Mapping[str, Any]], sampling: Sampling, max_new_tokens: int, seed: int
+        self,
+        records: Sequence[Mapping[str, Any]],
+        sampling: Sampling,
+        max_new_tokens: int | None,
+        seed: int,
+        note: Callable[[str], None] | None = None,
     ) -> list[str]:
-        """One answer for each record, which has a `prompt`, as text or messages, or `messages`."""
+        """One answer for each record, which has a `prompt`, as text or messages, or `messages`.
+
+        max_new_tokens: None for 256, or for what the model's context leaves after a record, which `note` is told.
+        """
         from hookline.inference.local import decode
 
-        found: list[str] = []
-        for start in range(0, len(records), BATCH):
-            some = records[start : start + BATCH]
-            prompts = [
-                list(self._fitting(record, f"row {start + i + 1}", max_new_tokens)) for i, record in enumerate(some)
-            ]
+        least, context = max_new_tokens or 1, self.role.context
+        prompts = [list(self._fitting(record, f"row {i + 1}", least)) for i, record in enumerate(records)]
+        most_B = [max_new_tokens or min(USUAL, context - len(prompt)) for prompt in prompts]
+        if note and max_new_tokens is None and min(most_B, default=USUAL) < USUAL:
+            low, high = min(most_B), max(most_B)
+            leaves = f"{low}" if low == high else f"{low} to {high}"
+            note(f"the model's context of {context} tokens leaves {leaves} for an answer, so that fewer than {USUAL} are drawn")
+        found = [""] * len(prompts)
+        for rows in _together(most_B):
             drawn = decode(
                 {"policy": self.role},
-                prompts,
-                torch.arange(start, start + len(some)),
-                torch.zeros(len(some), dtype=torch.bool),
+                [prompts[i] for i in rows],
+                torch.tensor(rows),
+                torch.zeros(len(rows), dtype=torch.bool),
                 sampling=sampling,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=most_B[rows[0]],
                 ends=self.tokenizer.ends,
                 seed=rng.key(seed, "speak"),
             )
-            found += [self.tokenizer.decode(one.token_ids.tolist()) for one in drawn]
+            for i, one in zip(rows, drawn):
+                found[i] = self.tokenizer.decode(one.token_ids.tolist())
         return found
 
     @torch.no_grad()
@@ -92,6 +108,13 @@ class Speaker:
         return encode(
             self.tokenizer, record, answer=None, where=where, longest=self.role.context, new_tokens=new_tokens
         ).prompt_ids
+
+
+def _together(most_B: Sequence[int]) -> Iterator[list[int]]:
+    """The rows that are drawn in one batch: up to BATCH with the same number of tokens."""
+    for _, same in itertools.groupby(sorted(range(len(most_B)), key=most_B.__getitem__), key=most_B.__getitem__):
+        rows = list(same)
+        yield from (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
 
 
 def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
@@ -136,22 +159,26 @@ def generate(
     model: Run | str | Path,
     prompts: Sequence[str | Sequence[Message] | Mapping[str, Any]],
     *,
-    max_new_tokens: int = 256,
+    max_new_tokens: int | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
     device: str = "auto",
+    note: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Answer prompts with a run's model or a transformers folder: what `hookline generate` prints.
 
     model: a run, its directory, `RUN/phases/NAME`, or a folder. prompts: texts, lists of messages, or records with `prompt`
-    or `messages`. temperature: 0 takes the likeliest token. The same seed gives the same answers.
+    or `messages`. max_new_tokens: by default 256, or what the model's context leaves after a prompt if that is less, which
+    `note` is told (by default on standard error); a number that does not fit raises DataError. temperature: 0 takes the
+    likeliest token. The same seed gives the same answers.
 
     Returns one text per prompt, without special tokens.
     """
     records = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
-    return speaker(model, device).answers(records, _sampling(temperature, top_k, top_p), max_new_tokens, seed)
+    tell = note or (lambda text: print(f"note: {text}", file=sys.stderr))
+    return speaker(model, device).answers(records, _sampling(temperature, top_k, top_p), max_new_tokens, seed, tell)
 
 
 def _sampling(temperature: float, top_k: int, top_p: float) -> Sampling:
@@ -167,7 +194,7 @@ def chat(
     say: Callable[[str], None],
     *,
     system: str = "",
-    max_new_tokens: int = 256,
+    max_new_tokens: int | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -181,9 +208,9 @@ def chat(
     pieces of each answer as they are drawn. system: a system prompt. note: receives sentences about the conversation; by
     default `say` does, in brackets.
 
-    An answer has at most `max_new_tokens`, and at most what is left of the model's context. Where less is left than that and than a
-    quarter of the context, the conversation begins anew: earlier messages are forgotten, except the system prompt. A
-    message that is too long by itself is left out.
+    An answer has at most `max_new_tokens` (by default 256), and at most what is left of the model's context. Where less is
+    left than that and than a quarter of the context, the conversation begins anew: earlier messages are forgotten, except
+    the system prompt. A message that is too long by itself is left out.
 
     Returns the conversation since it last began, as messages with `role` and `content`. Raises DataError for a model
     without a chat template, and for messages that the template refuses.
@@ -196,8 +223,8 @@ def chat(
         )
     tell = note or (lambda text: say(f"[{text}]\n"))
     begins: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
-    context, messages = found.role.context, list(begins)
-    least = max(1, min(max_new_tokens, context // 4))
+    context, messages, most = found.role.context, list(begins), max_new_tokens or USUAL
+    least = max(1, min(most, context // 4))
     while (text := ask()) is not None:
         asked = {"role": "user", "content": text}
         left = found.room({"prompt": [*messages, asked]})
@@ -211,7 +238,7 @@ def chat(
             continue
         messages.append(asked)
         answer = ""
-        for piece in found.stream({"prompt": messages}, sampling, min(max_new_tokens, left), seed):
+        for piece in found.stream({"prompt": messages}, sampling, min(most, left), seed):
             say(piece)
             answer += piece
         say("\n")

@@ -16,8 +16,8 @@ from hookline import Argument, Command, DataError, Out
 class Asked(hookline.Config):
     """How answers are drawn."""
 
-    max_new_tokens: int = Field(256, ge=1)
-    """The maximum number of tokens of an answer."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """The maximum number of tokens of an answer. Default: 256, or what the model's context leaves if that is less."""
     temperature: float = Field(1.0, ge=0, le=100)
     """Above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token."""
     top_k: int = Field(0, ge=0)
