@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BUDGET = {
     "real": 50, "core": 40, "processes": 40, "plugins": 40, "kernels": 35, "kit": 35, "algorithms": 30, "badinput": 30,
-    "resume": 20, "compare": 20,
+    "page": 30, "resume": 20, "compare": 20,
     "trackers": 20, "rewards": 18, "feedback": 15, "pages": 15, "data": 15, "wrappers": 7, "tasks": 5, "advantages": 5, "peers": 12,
 }  # fmt: skip
 """Seconds that a folder of tests may add to `make test` on two idle cores (half of its processor time), the largest first."""
@@ -82,6 +82,7 @@ TESTS = {
     "judging": ["rewards/test_judge*"],
     "likelihoods": ["algorithms/test_likelihoods", "algorithms/test_preferences"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
+    "page": ["page/*"],
     "posting": ["rewards/test_judge*", "rewards/test_remote"],
     "report": ["trackers/test_report", "pages/*"],
     "rewards": ["rewards/*", "wrappers/*", "tasks/*"],

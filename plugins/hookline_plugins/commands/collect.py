@@ -1,0 +1,193 @@
+"""`hookline collect`: the page on which people compare, rate, rank and correct."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+import hookline
+from hookline import Command, ExperimentError, LocalPath, Out, ServiceError, Store
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Collect(Command):
+    """Open a page on which people judge answers: comparisons, ratings, rankings, corrections, thumbs and marked parts.
+
+    The page is for this machine alone; it prints a link that lets you in once. Answers are on the disk before they are
+    acknowledged. Other people come in by links that you make on the page "Team".
+    """
+
+    has_json = False
+
+    class Config(hookline.Config):
+        store: str
+        """Where items and answers are kept: `sqlite:///answers.db`, `answers.jsonl`, or `postgresql://…`."""
+        items: tuple[str, ...] = ()
+        """Data with what is to be judged: rows with `prompt` and `candidates`, `chosen` and `rejected`, or `completion`. May be repeated;
+        rows that are there already are not asked twice."""
+        gold: tuple[str, ...] = ()
+        """Rows whose right answer is known, in the column `expected`: everybody is asked them, without knowing which they are."""
+        overlap: int = Field(1, ge=1)
+        """How many annotators judge each item."""
+        repeat_every: int = Field(0, ge=0)
+        """After so many answers, ask an annotator an earlier item again, to see whether they say the same; 0: never."""
+        ask: str | None = None
+        """comparison, rating, ranking, correction, thumb or spans. Default: a rating of one answer, a comparison of two, a
+        ranking of more."""
+        axes: tuple[str, ...] = ()
+        """Of a rating: what is marked, e.g. `helpful`. May be repeated."""
+        scale: str = "1-5"
+        """Of a rating: `1-5`, or `0-1` for a slider."""
+        labels: tuple[str, ...] = ()
+        """Of spans: what a part can be marked as. May be repeated."""
+        strength: bool = False
+        """Of a comparison: ask how much better the better answer is."""
+        guidelines: LocalPath | None = None
+        """A Markdown file that annotators see; its hash is kept with every answer."""
+        title: str = ""
+        """What the page is called."""
+        host: str = "127.0.0.1"
+        """The address that is listened on. Addresses beyond this machine need --public."""
+        port: int = Field(8765, ge=0, le=65535)
+        """The port; 0: any free one."""
+        public: tuple[str, ...] = ()
+        """The names under which people reach the page from other machines, e.g. `labels.example.org`: it is then served beyond
+        this machine, and only under these names. May be repeated."""
+        certificate: LocalPath | None = None
+        """A file with the TLS certificate and its chain (PEM)."""
+        certificate_key: LocalPath | None = None
+        """A file with the certificate's private key (PEM)."""
+        people: LocalPath | None = None
+        """The file with names, roles and hashes of links. Default: beside the store."""
+        name: str = "me"
+        """Under which name you answer, as coordinator."""
+
+    def run(self, out: Out) -> int:
+        try:
+            import uvicorn
+
+            from hookline_plugins.page.access import People
+            from hookline_plugins.page.app import Page
+            from hookline_plugins.page.desk import Desk
+        except ImportError as err:
+            raise ExperimentError(f"the page needs {err.name}", "pip install 'hookline[feedback]'") from None
+        c = self.config
+        self._check_reach()
+        question, guidelines = self._question(), self._guidelines()
+        with hookline.store(c.store) as store:
+            self._fill(store, out)
+            people = People(Path(c.people) if c.people else _beside(c.store))
+            digest = hashlib.sha256(guidelines.encode()).hexdigest()[:16] if guidelines else ""
+            desk = Desk(store, people.secret("desk"), question, repeat_every=c.repeat_every, guidelines=digest)
+            listener = self._listen()
+            port = listener.getsockname()[1]
+            names = c.public or _names(c.host)
+            hosts = tuple({name if port in (80, 443) else f"{_bracketed(name)}:{port}": None for name in names})
+            secure = c.certificate is not None
+            page = Page(desk, people, hosts, secure=secure, guidelines=guidelines, title=c.title)
+            token = people.invite(c.name, "coordinator")
+            out.text(f"{'https' if secure else 'http'}://{hosts[0]}/enter#{token}")
+            out.text(
+                "opens the page once, for you; invite others on its page Team. Stop with Ctrl+C: every answer is stored."
+            )
+            config = uvicorn.Config(
+                page.app, log_level="critical", access_log=False, server_header=False, date_header=False, lifespan="off",
+                timeout_keep_alive=20, limit_concurrency=512, h11_max_incomplete_event_size=16384, timeout_graceful_shutdown=5,
+                ssl_certfile=c.certificate, ssl_keyfile=c.certificate_key, proxy_headers=False,
+            )  # fmt: skip
+            uvicorn.Server(config).run(sockets=[listener])
+        return 0
+
+    def _check_reach(self) -> None:
+        c = self.config
+        if c.host not in LOOPBACK and not c.public:
+            raise ExperimentError(
+                f"--host {c.host} lets other machines reach the page",
+                "say under which name they do: --public NAME; and give a --certificate",
+            )
+        if (c.certificate is None) != (c.certificate_key is None):
+            raise ExperimentError("--certificate and --certificate-key belong together", "give both files")
+
+    def _question(self) -> Any:
+        from pydantic import ValidationError
+
+        from hookline_plugins.page.questions import Question
+
+        c = self.config
+        low, _, high = c.scale.partition("-")
+        try:
+            scale = {"low": float(low), "high": float(high)}
+        except ValueError:
+            raise ExperimentError(f"--scale {c.scale} is not a scale", "write e.g. 1-5 or 0-1") from None
+        step = 0.0 if scale == {"low": 0.0, "high": 1.0} else 1.0
+        given = {"kind": c.ask, "axes": c.axes, "labels": c.labels, "strength": c.strength, **scale, "step": step}
+        try:
+            return Question.model_validate({key: value for key, value in given.items() if value not in (None, ())})
+        except ValidationError as err:
+            first = err.errors()[0]
+            name = {"kind": "ask"}.get(str(first["loc"][0]), str(first["loc"][0])) if first["loc"] else "scale"
+            raise ExperimentError(
+                f"--{name}: {first['msg'].removeprefix('Value error, ')}", "see hookline collect --help"
+            ) from None
+
+    def _guidelines(self) -> str:
+        path = self.config.guidelines
+        if not path:
+            return ""
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as err:
+            raise hookline.DataError(
+                f"the guidelines {path} cannot be read: {getattr(err, 'strerror', None) or err}", "name a text file"
+            ) from None
+
+    def _fill(self, store: Store, out: Out) -> None:
+        from hookline_plugins.page.items import items_of
+
+        c, new = self.config, 0
+        for name in c.gold:
+            found = list(items_of(name, overlap=1_000_000))
+            if missing := next((item for item in found if item.expected is None), None):
+                raise hookline.DataError(
+                    f"--gold {name}: the item {missing.id} has no `expected`", "write the right answer there"
+                )
+            new += len(store.put(found))
+        for name in c.items:
+            new += len(store.put(items_of(name, overlap=c.overlap)))
+        counts = store.counts()
+        out.text(f"{c.store}: {counts.items} items ({new} new), {counts.complete} complete, {counts.events} events")
+
+    def _listen(self) -> socket.socket:
+        c = self.config
+        made = socket.socket(socket.AF_INET6 if ":" in c.host else socket.AF_INET)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((c.host, c.port))
+            made.listen(512)
+        except OSError as err:
+            made.close()
+            raise ServiceError(
+                f"port {c.port} of {c.host} cannot be used: {err.strerror}", "choose another: --port 0 takes a free one"
+            ) from None
+        return made
+
+
+def _names(host: str) -> tuple[str, ...]:
+    """The names of this machine alone; a link with the first one."""
+    return (host, "localhost") if host != "localhost" else ("localhost", "127.0.0.1")
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def _beside(store: str) -> Path:
+    """Where the file of people is: beside the store's own file, or here for one on a server."""
+    _, _, rest = store.partition(":///")
+    path = Path(rest if rest else store if "://" not in store else "answers")
+    return path.with_name(f"{path.name}.people.json")

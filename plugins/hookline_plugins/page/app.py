@@ -1,0 +1,340 @@
+"""The page as a web application: one table of routes, each with the roles that may use it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from hookline import HooklineError, ServiceError
+from hookline_plugins.page import exports, team
+from hookline_plugins.page.access import People, Person
+from hookline_plugins.page.desk import Desk, Wrong
+from hookline_plugins.page.guard import LONGEST, Bucket, Guard, TooLong
+from hookline_plugins.page.posted import post_feedback
+from hookline_plugins.page.rendering import rendered
+from hookline_plugins.page.words import LANGUAGES, WORDS, language_of
+
+__all__ = ["ROUTES", "Page"]
+
+HERE = Path(__file__).parent
+STATIC = {
+    "common.js": "text/javascript",
+    "page.js": "text/javascript",
+    "team.js": "text/javascript",
+    "page.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
+ANYONE: tuple[str, ...] = ()
+WORK = ("annotator", "coordinator")
+TEAM = ("coordinator",)
+APPLICATION = ("application",)
+Handler = Callable[["Page", Request, Any], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Door:
+    """One route: who may use it; nobody is asked who they are only where `roles` is empty."""
+
+    method: str
+    path: str
+    roles: tuple[str, ...]
+    handler: Handler
+
+
+class Page:
+    """One store's page: `page.app` is the ASGI application."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        people: People,
+        hosts: tuple[str, ...],
+        *,
+        secure: bool = False,
+        guidelines: str = "",
+        title: str = "",
+    ) -> None:
+        """hosts: the names, with the port, under which the page is served; guidelines: Markdown; secure: by https."""
+        self.desk, self.people, self.hosts, self.secure = desk, people, hosts, secure
+        self.guidelines, self.title = guidelines, title
+        self.entering = Bucket(1 / 6, 10)
+        """Tries of links and keys, per address."""
+        self.summary = team.Summary(desk.store)
+
+    @cached_property
+    def app(self) -> Guard:
+        routes = [Route(door.path, self._behind(door), methods=[door.method]) for door in ROUTES]
+        handlers = {404: _not_found, 405: _not_found, 500: _broken, TooLong: _too_long}
+        inner = Starlette(routes=routes, exception_handlers=handlers)
+        return Guard(inner, self.hosts, secure=self.secure, rate=Bucket(200, 400))
+
+    def _behind(self, door: Door) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            person = self._person(request, door)
+            if isinstance(person, Response):
+                return person
+            try:
+                return await door.handler(self, request, person)
+            except Wrong as err:
+                return JSONResponse({"error": str(err.args[0])}, err.args[1])
+            except ServiceError as err:  # nothing was stored, or it can be sent again
+                return JSONResponse({"error": err.message}, 503)
+            except HooklineError as err:
+                return JSONResponse({"error": err.message, "hint": err.hint}, 422)
+
+        return endpoint
+
+    def _person(self, request: Request, door: Door) -> Person | Response | None:
+        """Who asks, or the reply to somebody who may not."""
+        if not door.roles:
+            return None
+        if "application" in door.roles:
+            key = request.headers.get("authorization", "").removeprefix("Bearer ")
+            known = self.people.application(key) if key and self._may_try(request) else None
+            return known or JSONResponse({"error": "the key is not known"}, 401)
+        session = request.cookies.get(self.cookie, "")
+        person = self.people.of(session) if session else None
+        if person is None:
+            if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+                return RedirectResponse("/hello", 303)
+            return JSONResponse({"error": "come in by your link first"}, 401)
+        if person.role not in door.roles:
+            return JSONResponse({"error": "this is for coordinators"}, 403)
+        if door.method != "GET" and not _equal(request.headers.get("x-csrf", ""), self.people.check(session)):
+            return JSONResponse({"error": "the page is out of date; load it again"}, 403)
+        return person
+
+    def _may_try(self, request: Request) -> bool:
+        return self.entering.take(request.client.host if request.client else "")
+
+    @property
+    def cookie(self) -> str:
+        return "__Host-hookline" if self.secure else "hookline"
+
+    # -- pages
+
+    def html(self, name: str, request: Request, status: int = 200, **values: Any) -> Response:
+        language = language_of(request.cookies.get("language", ""), request.headers.get("accept-language", ""))
+        session = request.cookies.get(self.cookie, "")
+        words = WORDS[language]
+        text = _templates().get_template(name).render(
+            words=words, language=language, languages=LANGUAGES, title=self.title or words["title"],
+            csrf=self.people.check(session) if session else "", script_words=json.dumps(words, ensure_ascii=True).replace("<", "\\u003c"),
+            **values,
+        )  # fmt: skip
+        return HTMLResponse(text, status)
+
+
+# -- coming in
+
+
+async def static(page: Page, request: Request, person: Any) -> Response:
+    name = request.path_params["name"]
+    if name not in STATIC:
+        return await _not_found(request, None)
+    text = (HERE / "static" / name).read_bytes()
+    return Response(text, media_type=STATIC[name], headers={"cache-control": "max-age=300"})
+
+
+async def ready(page: Page, request: Request, person: Any) -> Response:
+    await run_in_threadpool(page.desk.store.counts)
+    return JSONResponse({"ready": True})
+
+
+async def hello(page: Page, request: Request, person: Any) -> Response:
+    return page.html("hello.html", request)
+
+
+async def enter(page: Page, request: Request, person: Any) -> Response:
+    """The page of a link: it comes in only by a press of a button, so that a preview of the link does not use it up."""
+    return page.html("enter.html", request)
+
+
+async def come_in(page: Page, request: Request, person: Any) -> Response:
+    if not page._may_try(request):
+        raise Wrong("too many tries; wait a minute", 429)
+    token = (await _body(request)).get("token")
+    found = await run_in_threadpool(page.people.enter, token) if isinstance(token, str) else None
+    if found is None:
+        raise Wrong("that link was used already, or is too old; ask for a new one", 401)
+    reply = JSONResponse({"role": found.role})
+    reply.set_cookie(
+        page.cookie,
+        page.people.session(found),
+        max_age=30 * 86400,
+        httponly=True,
+        samesite="strict",
+        secure=page.secure,
+    )
+    return reply
+
+
+async def leave(page: Page, request: Request, person: Person) -> Response:
+    await run_in_threadpool(page.people.leave, person.name)
+    reply = JSONResponse({"left": True})
+    reply.delete_cookie(page.cookie, httponly=True, samesite="strict", secure=page.secure)
+    return reply
+
+
+# -- annotators
+
+
+async def label(page: Page, request: Request, person: Person) -> Response:
+    guidelines = rendered(page.guidelines) if page.guidelines else ""
+    return page.html("label.html", request, person=person, guidelines=guidelines)
+
+
+async def question(page: Page, request: Request, person: Person) -> Response:
+    handle = request.query_params.get("handle")
+    if handle:
+        found = await run_in_threadpool(page.desk.earlier, person.name, handle)
+    else:
+        found = await run_in_threadpool(page.desk.next, person.name)
+    progress = await run_in_threadpool(page.desk.progress, person.name)
+    return JSONResponse({"question": found, "progress": progress})
+
+
+async def answer(page: Page, request: Request, person: Person) -> Response:
+    body = await _body(request)
+    return JSONResponse(await run_in_threadpool(page.desk.answer, person.name, body))
+
+
+async def answered(page: Page, request: Request, person: Person) -> Response:
+    return JSONResponse({"answers": await run_in_threadpool(page.desk.answered, person.name)})
+
+
+async def media(page: Page, request: Request, person: Person) -> Response:
+    found = page.desk.media.get(request.path_params["name"])
+    return Response(found[1], media_type=found[0]) if found else await _not_found(request, None)
+
+
+# -- coordinators
+
+
+async def team_page(page: Page, request: Request, person: Person) -> Response:
+    return page.html("team.html", request, person=person, names=list(exports.FORMS))
+
+
+async def figures(page: Page, request: Request, person: Person) -> Response:
+    found = await run_in_threadpool(page.summary.now, page.people.names())
+    return JSONResponse(found)
+
+
+async def invite(page: Page, request: Request, person: Person) -> Response:
+    body = await _body(request)
+    token = await run_in_threadpool(page.people.invite, str(body.get("name", "")), str(body.get("role", "annotator")))
+    return JSONResponse({"token": token})
+
+
+async def remove(page: Page, request: Request, person: Person) -> Response:
+    body = await _body(request)
+    name = str(body.get("name", ""))
+    if name == person.name:
+        raise Wrong("you cannot remove yourself", 409)
+    await run_in_threadpool(page.people.remove, name)
+    gone = await run_in_threadpool(page.desk.store.forget, name) if body.get("forget") is True else 0
+    page.desk.forget(name)
+    return JSONResponse({"removed": name, "events": gone})
+
+
+async def export(page: Page, request: Request, person: Person) -> Response:
+    name = request.path_params["name"]
+    if name not in exports.FORMS:
+        return await _not_found(request, None)
+    form = exports.FORMS[name]
+    body = await run_in_threadpool(lambda: form.write(page.desk.store.events()))
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(body, media_type=form.media_type, headers=headers)
+
+
+# -- applications
+
+
+async def feedback(page: Page, request: Request, person: Person) -> Response:
+    body = await _body(request)
+    return JSONResponse(await run_in_threadpool(post_feedback, page.desk.store, person.name, body))
+
+
+ROUTES: tuple[Door, ...] = (
+    Door("GET", "/", WORK, label),
+    Door("GET", "/static/{name}", ANYONE, static),
+    Door("GET", "/ready", ANYONE, ready),
+    Door("GET", "/hello", ANYONE, hello),
+    Door("GET", "/enter", ANYONE, enter),
+    Door("POST", "/enter", ANYONE, come_in),
+    Door("POST", "/leave", WORK, leave),
+    Door("GET", "/question", WORK, question),
+    Door("POST", "/answer", WORK, answer),
+    Door("GET", "/answered", WORK, answered),
+    Door("GET", "/media/{name}", WORK, media),
+    Door("GET", "/team", TEAM, team_page),
+    Door("GET", "/team/figures", TEAM, figures),
+    Door("POST", "/team/invite", TEAM, invite),
+    Door("POST", "/team/remove", TEAM, remove),
+    Door("GET", "/team/export/{name}", TEAM, export),
+    Door("POST", "/feedback", APPLICATION, feedback),
+)
+"""Every route. A path that is not here does not exist."""
+
+
+# -- requests and replies
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    raw = await asyncio.wait_for(request.body(), 20)
+    try:
+        found = json.loads(raw.decode("utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise Wrong("the body is not JSON in UTF-8", 422) from None
+    if not isinstance(found, dict):
+        raise Wrong("the body is not a JSON object", 422)
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)
+
+
+def _equal(one: str, other: str) -> bool:
+    import hmac
+
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+async def _not_found(request: Request, err: Any) -> Response:
+    return JSONResponse({"error": "there is nothing here"}, 404)
+
+
+async def _too_long(request: Request, err: Exception) -> Response:
+    return JSONResponse(
+        {"error": f"the request is longer than {LONGEST >> 20} MiB"}, 413, headers={"connection": "close"}
+    )
+
+
+async def _broken(request: Request, err: Exception) -> Response:
+    return JSONResponse({"error": "something is wrong with the page; nothing was stored"}, 500)
+
+
+def _templates() -> Any:
+    global _made
+    if _made is None:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        _made = Environment(
+            loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+    return _made
+
+
+_made: Any = None

@@ -1,0 +1,307 @@
+"""The annotators' work: which question comes next, what an answer becomes, and what was answered before.
+
+Whatever must last is in the store. A desk forgets nothing that matters when it ends: a lease gives the same item again, and earlier
+answers are read from the store.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from hookline import Comment, DataError, Event, Item, Skip, Store
+from hookline_plugins.page.questions import Question, answer_of, given_of, handle_of, order_of, question_of, shown
+from hookline_plugins.page.rendering import Media
+
+__all__ = ["Desk", "Wrong"]
+
+ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+LEASE = 1800.0
+"""Seconds for which an item waits for the annotator who has it."""
+LONGEST_COMMENT = 100_000
+
+
+class Wrong(ValueError):
+    """An answer that cannot be stored. The first argument says why; the second is the status of the reply."""
+
+
+@dataclass
+class _Work:
+    """One annotator's: what was shown, and what was answered, by item."""
+
+    served: dict[str, tuple[Item, str | None]] = field(default_factory=dict)
+    """Handle → item, and the id of the event that it repeats."""
+    answered: dict[str, Event] = field(default_factory=dict)
+    """Item → the newest answer; skips too."""
+    order: list[str] = field(default_factory=list)
+    """Items in the order in which they were answered first."""
+    ids: dict[str, Event] = field(default_factory=dict)
+    """The annotator's events by id."""
+    repeated: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Two tabs answer one after the other."""
+
+
+class Desk:
+    """What annotators do with a store's items."""
+
+    def __init__(
+        self,
+        store: Store,
+        secret: bytes,
+        question: Question | None = None,
+        *,
+        repeat_every: int = 0,
+        guidelines: str = "",
+        source: str = "page",
+    ) -> None:
+        """secret: decides the order of sides and the names of items in browsers; repeat_every: after so many answers, an
+        earlier item is asked again; guidelines: a hash of them, which every answer keeps."""
+        self.store, self.secret, self.media = store, secret, Media()
+        self.question = question or Question()
+        self.repeat_every, self.guidelines, self.source = repeat_every, guidelines, source
+        self._work: dict[str, _Work] = {}
+        self._lock = threading.Lock()
+
+    # -- questions
+
+    def next(self, annotator: str) -> dict[str, Any] | None:
+        """The annotator's next question; None if there is nothing to do now. Asking again gives the same one."""
+        work = self._of(annotator)
+        if again := self._repeat(work):
+            return self._serve(annotator, again[0], again[1])
+        item = self.store.lease(annotator, seconds=LEASE)
+        while item is not None:
+            try:
+                return self._serve(annotator, item)
+            except DataError:  # what cannot be asked is skipped, with its reason, and the next one comes
+                reason = "cannot be asked"
+                self.store.append(
+                    [item.event(Skip(reason=reason), annotator, id=f"{annotator}/{item.id}/skip", source=self.source)]
+                )
+                item = self.store.lease(annotator, seconds=LEASE)
+        return None
+
+    def earlier(self, annotator: str, handle: str) -> dict[str, Any] | None:
+        """A question that the annotator answered, with the answer as it was given."""
+        item, _ = self._find(annotator, handle)
+        work = self._of(annotator)
+        event = work.answered.get(item.id) if item else None
+        if item is None or event is None:
+            return None
+        made = self._serve(annotator, item)
+        comment = work.ids.get(f"{event.id}/comment")
+        said = comment.answer.text if comment else ""  # type: ignore[union-attr]
+        return {
+            **made,
+            "given": given_of(event.answer, self._order(annotator, item)),
+            "comment": said,
+            "replaces": event.id,
+        }
+
+    def answered(self, annotator: str, most: int = 200) -> list[dict[str, Any]]:
+        """The annotator's answers, the newest first."""
+        work = self._of(annotator)
+        found = []
+        for name in reversed(work.order[-most:]):
+            event = work.answered[name]
+            prompt = event.prompt if isinstance(event.prompt, str) else str(event.prompt[-1].get("content", ""))
+            kind = event.answer.kind
+            found.append(
+                {
+                    "handle": handle_of(self.secret, name, annotator),
+                    "prompt": prompt[:120],
+                    "kind": kind,
+                    "at": event.submitted_at,
+                }
+            )
+        return found
+
+    def progress(self, annotator: str) -> dict[str, Any]:
+        """How much an annotator has done, and how much there is."""
+        work = self._of(annotator)
+        given = [event for event in work.answered.values() if not isinstance(event.answer, Skip)]
+        counts = self.store.counts()
+        return {
+            "answers": len(given),
+            "skips": len(work.answered) - len(given),
+            "seconds": round(sum(event.seconds or 0.0 for event in work.answered.values())),
+            "items": counts.items,
+            "complete": counts.complete,
+        }
+
+    # -- answers
+
+    def answer(self, annotator: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Store an answer; it is on the disk when this returns. The same answer again, by its id, changes nothing.
+
+        Raises Wrong for anything else than an answer to a question that the annotator was asked.
+        """
+        number, handle = body.get("id"), body.get("handle")
+        if not isinstance(number, str) or not ID.fullmatch(number):
+            raise Wrong("`id` must be 8 to 64 letters, digits and hyphens, new for each answer", 422)
+        item, repeats = self._find(annotator, handle)
+        if item is None:
+            raise Wrong("that item was not given to you, or its time is over; go on with the next one", 404)
+        with self._of(annotator).lock:
+            return self._answer(annotator, item, repeats, number, body)
+
+    def _answer(
+        self, annotator: str, item: Item, repeats: str | None, number: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        work = self._of(annotator)
+        asked, order = question_of(item, self.question), self._order(annotator, item)
+        given, comment, times = body.get("answer"), body.get("comment", ""), body.get("times", {})
+        if not isinstance(given, Mapping) or not isinstance(comment, str) or not isinstance(times, Mapping):
+            raise Wrong("`answer` and `times` are objects, `comment` is text", 422)
+        if len(comment) > LONGEST_COMMENT:
+            raise Wrong(f"`comment` is longer than {LONGEST_COMMENT} characters", 422)
+        replaces, name = body.get("replaces"), f"{annotator}/{number}"
+        standing = work.answered.get(item.id)
+        if name not in work.ids and repeats is None and standing is not None and replaces != standing.id:
+            raise Wrong("you have answered that item meanwhile, perhaps in another tab", 409)
+        try:
+            answer = answer_of(asked, order, given)
+            events = self._events(annotator, item, name, answer, order, times, comment, repeats, replaces)
+        except (ValidationError, ValueError, TypeError) as err:
+            raise Wrong(f"`answer`: {_why(err)}", 422) from None
+        for event in events:
+            event.written()  # what JSON cannot hold is refused before it is stored
+        try:
+            self.store.append(events)
+        except DataError as err:
+            raise Wrong(err.message, 409) from None
+        self._took(work, events)
+        return {"id": number, "stored": True}
+
+    def _events(
+        self,
+        annotator: str,
+        item: Item,
+        name: str,
+        answer: Any,
+        order: Sequence[int],
+        times: Mapping[str, Any],
+        comment: str,
+        repeats: str | None,
+        replaces: Any,
+    ) -> list[Event]:
+        if answer.kind == "correction":
+            before = item.candidates[answer.of].text
+            if "\r\n" in before and "\r" not in answer.text:  # a browser's lines end with a line feed alone
+                answer = answer.model_copy(update={"text": answer.text.replace("\n", "\r\n")})
+            if answer.text == before:
+                raise ValueError("changes nothing")
+        about: dict[str, Any] = {
+            "shown": tuple(order),
+            "shown_at": times.get("shown"),
+            "begun_at": times.get("begun"),
+            "submitted_at": times.get("submitted"),
+            "seconds": times.get("active"),
+            "source": self.source,
+            "repeats": repeats,
+            "extra": {
+                **({"guidelines": self.guidelines} if self.guidelines else {}),
+                **({"ask": item.extra["ask"]} if "ask" in item.extra else {}),
+            },
+        }
+        made = [item.event(answer, annotator, id=name, supersedes=replaces, **about)]
+        if comment.strip():
+            made.append(item.event(Comment(text=comment), annotator, id=f"{name}/comment", **about))
+        for event in made:
+            event.model_dump_json().encode("utf-8")  # half a character raises
+        return made
+
+    # -- what was asked and answered
+
+    def _repeat(self, work: _Work) -> tuple[Item, str] | None:
+        """An item that was answered long enough ago to be asked once more."""
+        every = self.repeat_every
+        if not every or len(work.order) < 2 * every or len(work.order) // every - 1 <= len(work.repeated):
+            return None
+        name = next(
+            (
+                n
+                for n in work.order[:-every]
+                if n not in work.repeated and not isinstance(work.answered[n].answer, Skip)
+            ),
+            None,
+        )
+        if name is None:
+            return None
+        return _item_of(work.answered[name]), work.answered[name].id
+
+    def _serve(self, annotator: str, item: Item, repeats: str | None = None) -> dict[str, Any]:
+        asked = question_of(item, self.question)
+        order = self._order(annotator, item)
+        handle = handle_of(self.secret, item.id if repeats is None else f"{item.id}\0{repeats}", annotator)
+        self._of(annotator).served[handle] = item, repeats
+        return {"handle": handle, **shown(item, asked, order, self.media)}
+
+    def _find(self, annotator: str, handle: Any) -> tuple[Item | None, str | None]:
+        """The item behind a handle: one that was shown, that is leased, or that was answered, also before a restart."""
+        work = self._of(annotator)
+        if not isinstance(handle, str):
+            return None, None
+        if handle in work.served:
+            return work.served[handle]
+        for name, event in work.answered.items():
+            if handle_of(self.secret, name, annotator) == handle:
+                return _item_of(event), None
+            if handle_of(self.secret, f"{name}\0{event.id}", annotator) == handle:
+                return _item_of(event), event.id
+        item = self.store.lease(annotator, seconds=LEASE)
+        if item is not None and handle_of(self.secret, item.id, annotator) == handle:
+            return item, None
+        return None, None
+
+    def _order(self, annotator: str, item: Item) -> tuple[int, ...]:
+        return order_of(self.secret, item.id, annotator, len(item.candidates))
+
+    def _of(self, annotator: str) -> _Work:
+        with self._lock:
+            work = self._work.get(annotator)
+        if work is None:
+            work = _Work()
+            self._took(work, self.store.events(annotator=annotator))
+            with self._lock:
+                work = self._work.setdefault(annotator, work)
+        return work
+
+    @staticmethod
+    def _took(work: _Work, events: Any) -> None:
+        for event in events:
+            work.ids[event.id] = event
+            if isinstance(event.answer, Comment):
+                continue
+            if event.repeats:
+                work.repeated.add(event.item)
+                continue
+            if event.item not in work.answered:
+                work.order.append(event.item)
+            work.answered[event.item] = event
+
+    def forget(self, annotator: str) -> None:
+        """Drop what is remembered of an annotator."""
+        with self._lock:
+            self._work.pop(annotator, None)
+
+
+def _item_of(event: Event) -> Item:
+    """The item that an event is about."""
+    return Item(
+        id=event.item, prompt=event.prompt, prompt_ids=event.prompt_ids, candidates=event.candidates, expected=event.expected,
+        record=event.record, extra={"ask": event.extra["ask"]} if "ask" in event.extra else {},
+    )  # fmt: skip
+
+
+def _why(err: Exception) -> str:
+    if isinstance(err, ValidationError):
+        first = err.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return str(err)[:300]

@@ -1,0 +1,125 @@
+"""What every request must be before it reaches a handler, and what every answer carries."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+__all__ = ["LONGEST", "Bucket", "Guard", "TooLong"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+LONGEST = 1 << 20
+"""Bytes of a request's body."""
+SAFE = ("GET", "HEAD")
+HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)  # fmt: skip
+
+
+class Bucket:
+    """How often something may happen: `rate` times a second on average, `burst` times at once."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str) -> bool:
+        """Whether it may happen now for a key; if so, it counts."""
+        now = time.monotonic()
+        left, then = self._left.pop(key, (self.burst, now))
+        left = min(self.burst, left + (now - then) * self.rate)
+        self._left[key] = (left - 1 if left >= 1 else left, now)
+        while len(self._left) > 10_000:
+            self._left.popitem(last=False)
+        return left >= 1
+
+
+class Guard:
+    """Refuses other hosts, other sites, bodies that are too long or are not JSON, and too many requests."""
+
+    def __init__(self, app: Any, hosts: Collection[str], *, secure: bool, rate: Bucket) -> None:
+        """hosts: what `Host` may be, with the port; secure: whether people come by https."""
+        self.app, self.hosts, self.rate = app, frozenset(hosts), rate
+        self.origins = frozenset(f"{'https' if secure else 'http'}://{host}" for host in hosts)
+        self.always = (*HEADERS, (b"strict-transport-security", b"max-age=31536000")) if secure else HEADERS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in headers and name in (b"host", b"origin", b"content-length", b"authorization"):
+                await self._refuse(send, 400, "a header is given twice")
+                return
+            headers[name] = value
+
+        async def guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                own = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in self.always if pair[0] not in own)]
+                if b"cache-control" not in own:
+                    message["headers"].append((b"cache-control", b"no-store"))
+            await send(message)
+
+        if refused := self._why_not(scope, headers):
+            await self._refuse(guarded, *refused)
+            return
+        seen = 0
+
+        async def limited() -> MutableMapping[str, Any]:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > LONGEST:
+                raise TooLong
+            return message
+
+        await self.app(scope, limited, guarded)
+
+    def _why_not(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if host not in self.hosts:
+            return 421, "this page is not served under that name"
+        client = (scope.get("client") or ("",))[0]
+        if not self.rate.take(headers.get(b"cookie", b"").decode("latin-1")[-64:] or client):
+            return 429, "too many requests; wait a moment"
+        if scope["method"] in SAFE:
+            return None
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1").lower() not in self.origins:
+            return 403, "the request comes from another site"
+        if headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
+            return 403, "the request comes from another site"
+        if origin is None and b"authorization" not in headers:
+            return 403, "the request does not say where it comes from"
+        if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != b"application/json":
+            return 415, "send application/json"
+        if b"content-encoding" in headers:
+            return 415, "send the body as it is, not compressed"
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > LONGEST:
+            return 413, f"the request is longer than {LONGEST >> 20} MiB"
+        return None
+
+    @staticmethod
+    async def _refuse(send: Send, status: int, why: str) -> None:
+        body = json.dumps({"error": why}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class TooLong(Exception):
+    """The body went on beyond the limit; the application answers 413."""

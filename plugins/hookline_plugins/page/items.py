@@ -1,0 +1,66 @@
+"""Rows of data as items to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import hookline
+from hookline import Candidate, DataError, Item, Producer
+
+__all__ = ["items_of"]
+
+TEXTS = ("candidates", "responses", "completions")
+"""Columns with several answers to the prompt."""
+
+
+def items_of(name: str, *, overlap: int = 1, priority: float = 0.0) -> Iterator[Item]:
+    """The items in data: a prompt with `candidates` (texts, or objects with `text` and `by`), with `chosen` and `rejected`, or with
+    one `completion`. A column `expected` holds the right answer, and `ask` the question. Raises DataError for other rows."""
+    for where, record in hookline.rows(name).placed():
+        texts, known = _texts(record, where), record.get("expected")
+        about: dict[str, Any] = {
+            "prompt": record.get("prompt", record.get("messages", "")),
+            "candidates": texts,
+            "overlap": record.get("overlap", overlap),
+            "priority": record.get("priority", priority),
+            "expected": known,
+            "record": {
+                k: v
+                for k, v in record.items()
+                if k not in {*TEXTS, "chosen", "rejected", "completion", "prompt", "expected", "ask"}
+            },
+            "extra": {"ask": record["ask"]} if record.get("ask") else {},
+        }
+        if record.get("item") or record.get("id"):
+            about["id"] = str(record.get("item") or record.get("id"))
+        yield Item.read({k: v for k, v in about.items() if v is not None}, where)
+
+
+def _texts(record: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    several = next((record[name] for name in TEXTS if record.get(name)), None)
+    if several is not None:
+        given: Sequence[Any] = several if isinstance(several, list) else [several]
+    elif record.get("chosen") is not None and record.get("rejected") is not None:
+        given = [record["chosen"], record["rejected"]]
+    elif record.get("completion") is not None:
+        given = [record["completion"]]
+    else:
+        raise DataError(
+            f"{where} has no answers to judge", "give `candidates`, `chosen` and `rejected`, or `completion`"
+        )
+    return [_candidate(one, f"{where}, answer {number}") for number, one in enumerate(given, 1)]
+
+
+def _candidate(given: Any, where: str) -> dict[str, Any]:
+    if (
+        isinstance(given, list) and given and all(isinstance(one, Mapping) for one in given)
+    ):  # a conversation's last turn
+        given = given[-1].get("content")
+    if isinstance(given, str):
+        return {"text": given}
+    if isinstance(given, Mapping) and isinstance(given.get("text"), str):
+        by = given.get("by", given.get("model"))
+        named = Producer(name=by).model_dump(mode="json") if isinstance(by, str) and by else by
+        return Candidate.model_validate({"text": given["text"], "by": named}).model_dump(mode="json", exclude_none=True)
+    raise DataError(f"{where} must be a text, or an object with `text`", "write the answer's text")

@@ -1,0 +1,475 @@
+// The annotators' page: shows a question, takes an answer by mouse or keys, and keeps it until the server has stored it.
+import { $, ask, element, fill, recall, remember, words } from "./common.js";
+
+if ($("come-in")) {
+  $("come-in").addEventListener("click", async () => {
+    const { status, body } = await ask("POST", "/enter", { token: location.hash.slice(1) });
+    if (status === 200) location.replace("/");
+    else $("said").textContent = body.error;
+  });
+}
+if ($("item")) work();
+
+function work() {
+  // -- keys
+
+  const KEYS = { submit: "Enter", skip: "s", undo: "u", comment: "m", earlier: "e", keys: "?", tie: "t", none: "0",
+    ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => [`choice ${n}`, String(n)])) };
+  const NAMED = { submit: words.submit, skip: words.skip, undo: words.undo, comment: words.comment, earlier: words.earlier, keys: words.shortcuts };
+  let keys = { ...KEYS, ...recall("keys") };
+  let waiting = null; // the action that gets the next key
+  const keyOf = (action) => element("kbd", { textContent: keys[action] === " " ? "␣" : keys[action] });
+
+  // -- the question at hand
+
+  let question = null, given = {}, replaces = null, sending = false, loading = false, row = 0, span = null;
+  const times = { shown: 0, begun: null, active: 0, seen: 0 };
+  const side = (n) => String.fromCharCode(65 + n);
+  const scale = () => {
+    const [low, high, step] = question.scale;
+    return step ? Array.from({ length: Math.round((high - low) / step) + 1 }, (_, i) => +(low + i * step).toFixed(6)) : [];
+  };
+
+  async function next(handle) {
+    let reply;
+    loading = true; // what is pressed meanwhile is meant for neither question
+    try { reply = await ask("GET", handle ? `/question?handle=${encodeURIComponent(handle)}` : "/question"); } catch (err) { reply = null; }
+    if (!reply || reply.status !== 200) {
+      $("banner").textContent = fill(words.problem, { why: reply ? reply.body.error : "…" });
+      setTimeout(() => next(handle), 3000);
+      return;
+    }
+    loading = false;
+    const { progress } = reply.body;
+    $("progress").textContent = fill(words.progress, { answers: progress.answers, skips: progress.skips, minutes: Math.round(progress.seconds / 60) });
+    question = reply.body.question;
+    replaces = question?.replaces ?? null;
+    $("editing").hidden = !replaces;
+    if (!question) {
+      show();
+      setTimeout(() => { if (!question && !sending) next(); }, 5000);
+      return;
+    }
+    given = question.given ?? {};
+    $("comment").value = question.comment ?? "";
+    const draft = recall(`draft ${question.handle}`);
+    if (draft && !replaces) { given = draft.given; $("comment").value = draft.comment; }
+    $("saved").textContent = draft && !replaces ? words.draft : $("saved").textContent;
+    Object.assign(times, { shown: Date.now() / 1000, begun: null, active: 0, seen: performance.now() });
+    row = 0;
+    span = null;
+    show();
+    $("asked").focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
+
+  function show() {
+    const kind = question?.kind;
+    $("asked").textContent = question ? question.question || words[`q_${kind}`] : words.nothing;
+    for (const id of ["actions", "comment-label"]) $(id).hidden = !question;
+    $("turns").replaceChildren(...(question?.turns ?? []).map((turn) => {
+      const made = element("div", { className: `turn ${turn.role}` }, element("b", { textContent: words[turn.role] }));
+      const body = element("div");
+      body.innerHTML = turn.html; // made by the server, which escapes every text
+      made.append(body, ...turn.images.map((name) => element("img", { src: `/media/${name}`, alt: words.image })));
+      return made;
+    }));
+    $("turns").hidden = !question;
+    const several = (question?.candidates.length ?? 0) > 1;
+    $("candidates").className = several ? "several" : "";
+    $("candidates").replaceChildren(...(question?.candidates ?? []).map((candidate, n) => {
+      const title = element("h3", {}, ...(several ? [keyOf(`choice ${n + 1}`)] : []), `${words.answer}${several ? ` ${side(n)}` : ""}`);
+      const body = element("div", { className: "body" });
+      if (kind === "spans" && n === (given.of ?? 0)) body.append(marking(candidate.text));
+      else body.innerHTML = candidate.html;
+      const card = element("article", { className: "card", attributes: { "data-side": n, "aria-label": `${words.answer} ${several ? side(n) : ""}` } }, title, body);
+      if (kind === "ranking") draggable(card, n);
+      return card;
+    }));
+    $("help").textContent = words[`${kind}_help`] ?? "";
+    paint();
+  }
+
+  // -- what can be answered
+
+  const button = (label, action, pressed, run) =>
+    element("button", { type: "button", onclick: run, attributes: { "aria-pressed": String(Boolean(pressed)) } }, ...(action ? [keyOf(action)] : []), label);
+  const choose = (value) => { touch(); given = value; changed(); if (recall("once") && ["comparison", "thumb"].includes(question.kind)) submit(); };
+
+  const compared = () => {
+    const list = [];
+    const add = (label, value) => list.push({ label, value });
+    if (question.strength) for (const n of [3, 2, 1]) add(`${fill(words.better, { side: "A" })}: ${words[`strength_${n}`]}`, { better: 0, strength: n });
+    else add(fill(words.better, { side: "A" }), { better: 0 });
+    if (!question.strength) add(fill(words.better, { side: "B" }), { better: 1 });
+    if (question.ties) add(words.tie, { better: "tie" });
+    if (question.strength) for (const n of [1, 2, 3]) add(`${fill(words.better, { side: "B" })}: ${words[`strength_${n}`]}`, { better: 1, strength: n });
+    if (question.bothBad) add(words.both_bad, { better: "both-bad" });
+    return list;
+  };
+  const thumbs = () => [{ label: words.up, value: { of: given.of ?? 0, up: true } }, { label: words.down, value: { of: given.of ?? 0, up: false } }];
+  const simple = () => (question.kind === "comparison" ? compared() : thumbs());
+  const same = (a, b) => a.better === b.better && (a.strength ?? null) === (b.strength ?? null) && a.up === b.up;
+
+  const KINDS = {
+    comparison: () => simple().map(({ label, value }, i) => button(label, `choice ${i + 1}`, same(value, given), () => choose(value))),
+    thumb: () => simple().map(({ label, value }, i) => button(label, `choice ${i + 1}`, same(value, given), () => choose(value))),
+    rating: () => question.axes.map((axis, i) => {
+      const name = question.axes.length > 1 || axis !== "overall" ? axis : words.answer;
+      const marks = given.marks ?? {};
+      const set = (mark) => { touch(); row = i; given = { of: given.of ?? 0, marks: { ...marks, [axis]: mark } }; changed(); };
+      const line = element("div", { className: `row${i === row ? " chosen" : ""}`, attributes: { role: "group", "aria-label": name } }, element("span", { textContent: name }));
+      if (question.scale[2]) line.append(...scale().map((mark, at) => button(String(mark), markKey(mark, at), marks[axis] === mark, () => set(mark))));
+      else {
+        const [low, high] = question.scale;
+        const slider = element("input", { type: "range", min: low, max: high, step: (high - low) / 100, value: marks[axis] ?? (low + high) / 2, ariaLabel: name });
+        const said = element("output", { textContent: marks[axis] ?? "–" });
+        slider.addEventListener("input", () => { touch(); row = i; given = { of: 0, marks: { ...(given.marks ?? {}), [axis]: +slider.value } }; said.textContent = slider.value; draft(); });
+        line.append(slider, said);
+      }
+      return line;
+    }),
+    ranking: () => {
+      const order = places();
+      return [...order.map((group, place) => element("div", { className: "row" }, element("span", { textContent: `${place + 1}.` }), ...group.map(ranked))),
+        element("div", { className: "row" }, element("span", { textContent: words.unranked }), ...unranked().map(ranked))];
+    },
+    correction: () => {
+      const before = question.candidates[given.of ?? 0].text;
+      const area = element("textarea", { id: "correction", rows: Math.min(20, 3 + before.split("\n").length), value: given.text ?? before, ariaLabel: words.q_correction });
+      const changes = element("div", { className: "card", id: "changes" });
+      const diff = () => changes.replaceChildren(element("h3", { textContent: words.changes }), difference(before, area.value));
+      area.addEventListener("input", () => { touch(); given = { of: given.of ?? 0, text: area.value }; diff(); draft(); });
+      diff();
+      const which = question.candidates.length > 1
+        ? [element("div", { className: "row" }, ...question.candidates.map((_, n) => button(fill(words.answer + " {side}", { side: side(n) }), `choice ${n + 1}`, n === (given.of ?? 0), () => { given = { of: n }; changed(); })))]
+        : [];
+      return [...which, element("div", {}, area), changes];
+    },
+    spans: () => {
+      const list = (given.spans ?? []).map((one, i) => element("li", {}, `${one.label}: “${[...question.candidates[given.of ?? 0].text].slice(one.start, one.end).join("").slice(0, 60)}” `,
+        element("button", { type: "button", textContent: words.remove, onclick: () => { given = { ...given, spans: given.spans.filter((_, at) => at !== i) }; show(); draft(); } })));
+      return [element("div", { className: "row" }, ...question.labels.map((label, i) => button(label, `choice ${i + 1}`, false, () => mark(label)))),
+        element("div", {}, element("b", { textContent: words.marked }), list.length ? element("ul", {}, ...list) : element("p", { className: "note", textContent: words.nothing_marked }))];
+    },
+  };
+
+  function paint() {
+    if (!question) { $("choices").replaceChildren(); return; }
+    const focused = document.activeElement?.closest?.("#choices") ? [...$("choices").querySelectorAll("button,input")].indexOf(document.activeElement) : -1;
+    $("choices").replaceChildren(...KINDS[question.kind]());
+    if (focused >= 0) $("choices").querySelectorAll("button,input")[focused]?.focus();
+    for (const card of $("candidates").children) {
+      const n = Number(card.dataset.side);
+      card.classList.toggle("chosen", given.better === n || (question.kind === "ranking" && n === row));
+    }
+    for (const [id, action] of [["submit", "submit"], ["skip", "skip"], ["undo", "undo"]]) $(id).replaceChildren(keyOf(action), words[id]);
+  }
+  function changed() { paint(); draft(); }
+
+  // -- ratings
+
+  const markKey = (mark, at) => (Number.isInteger(mark) && mark > 0 && mark < 10 ? `choice ${mark}` : mark === 0 ? "none" : at < 9 && !scale().every(Number.isInteger) ? `choice ${at + 1}` : "");
+
+  // -- rankings
+
+  const places = () => given.order ?? question.candidates.map((_, n) => [n]);
+  const unranked = () => { const there = places().flat(); return question.candidates.map((_, n) => n).filter((n) => !there.includes(n)); };
+  const ranked = (n) => button(`${words.answer} ${side(n)}`, `choice ${n + 1}`, n === row, () => { row = n; changed(); });
+  function move(n, by) {
+    touch();
+    let order = places().map((group) => [...group]);
+    const at = order.findIndex((group) => group.includes(n));
+    if (at < 0) order.push([n]);
+    else if (order[at].length > 1) {
+      order[at] = order[at].filter((one) => one !== n);
+      order.splice(by < 0 ? at : at + 1, 0, [n]);
+    } else {
+      const to = Math.max(0, Math.min(order.length - 1, at + by));
+      order.splice(to, 0, ...order.splice(at, 1));
+    }
+    given = { order };
+    changed();
+  }
+  function tie(n) {
+    touch();
+    const order = places().map((group) => [...group]);
+    const at = order.findIndex((group) => group.includes(n));
+    if (at > 0 && order[at].length === 1) { order[at - 1].push(n); order.splice(at, 1); }
+    given = { order };
+    changed();
+  }
+  function takeOut(n) { touch(); given = { order: places().map((group) => group.filter((one) => one !== n)).filter((group) => group.length) }; changed(); }
+  function draggable(card, n) {
+    card.draggable = true;
+    card.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/plain", String(n)));
+    card.addEventListener("dragover", (event) => event.preventDefault());
+    card.addEventListener("drop", (event) => {
+      event.preventDefault();
+      const from = Number(event.dataTransfer.getData("text/plain"));
+      if (!Number.isInteger(from) || from === n) return;
+      touch();
+      const order = places().map((group) => group.filter((one) => one !== from)).filter((group) => group.length);
+      const at = order.findIndex((group) => group.includes(n));
+      order.splice(at < 0 ? order.length : at, 0, [from]);
+      given = { order };
+      row = from;
+      changed();
+    });
+  }
+
+  // -- spans
+
+  const parts = (text) => { let at = 0; return (text.match(/\S+|\s+/gu) ?? []).map((part) => { const start = at; at += [...part].length; return { part, start, end: at }; }); };
+  function marking(text) {
+    const made = element("pre", { id: "words-of-text", tabIndex: 0, ariaLabel: words.q_spans });
+    const marks = given.spans ?? [];
+    parts(text).forEach(({ part, start, end }, i) => {
+      const found = marks.find((one) => start < one.end && one.start < end);
+      const node = element(found ? "mark" : "span", { className: "word", textContent: part, attributes: { "data-at": i } });
+      if (found && end >= found.end) node.dataset.label = found.label;
+      if (span && i >= Math.min(span.from, span.to) && i <= Math.max(span.from, span.to)) node.classList.add(span.from === span.to ? "at" : "chosen");
+      made.append(node);
+    });
+    made.addEventListener("mouseup", () => {
+      const chosen = getSelection();
+      const of = (node) => Number((node?.nodeType === 3 ? node.parentElement : node)?.closest?.(".word")?.dataset.at ?? NaN);
+      const [from, to] = [of(chosen.anchorNode), of(chosen.focusNode)];
+      if (!Number.isNaN(from) && !Number.isNaN(to)) { span = { from: Math.min(from, to), to: Math.max(from, to) }; refresh(); }
+    });
+    return made;
+  }
+  function refresh() { const had = document.activeElement?.id === "words-of-text"; show(); if (had) $("words-of-text").focus(); }
+  function walk(by, keep) {
+    const list = parts(question.candidates[given.of ?? 0].text);
+    if (!list.length) return;
+    const to = span ? span.to : -by;
+    let at = to + by;
+    while (list[at] && !list[at].part.trim()) at += by;
+    if (!list[at]) return;
+    span = { from: keep && span ? span.from : at, to: at };
+    touch();
+    refresh();
+  }
+  function mark(label) {
+    if (!span) return;
+    const list = parts(question.candidates[given.of ?? 0].text);
+    const [from, to] = [Math.min(span.from, span.to), Math.max(span.from, span.to)];
+    touch();
+    given = { of: given.of ?? 0, spans: [...(given.spans ?? []), { start: list[from].start, end: list[to].end, label }] };
+    refresh();
+    draft();
+  }
+  function unmark() {
+    if (!span) return;
+    const { start, end } = parts(question.candidates[given.of ?? 0].text)[span.to];
+    given = { ...given, spans: (given.spans ?? []).filter((one) => !(start < one.end && one.start < end)) };
+    refresh();
+    draft();
+  }
+
+  // -- the difference between two texts, by words
+
+  function difference(before, after) {
+    const [a, b] = [before, after].map((text) => text.match(/\s+|[\p{L}\p{N}]+|[^\s\p{L}\p{N}]/gu) ?? []);
+    const made = element("pre");
+    if (before === after) { made.textContent = words.no_changes; return made; }
+    let from = 0, enda = a.length, endb = b.length;
+    while (from < enda && from < endb && a[from] === b[from]) from++;
+    while (enda > from && endb > from && a[enda - 1] === b[endb - 1]) { enda--; endb--; }
+    const put = (tag, list) => { if (list.length) made.append(tag ? element(tag, { textContent: list.join("") }) : list.join("")); };
+    put("", a.slice(0, from));
+    const [x, y] = [a.slice(from, enda), b.slice(from, endb)];
+    if (x.length * y.length > 4e6) { put("del", x); put("ins", y); } else {
+      const size = Array.from({ length: x.length + 1 }, () => new Uint32Array(y.length + 1));
+      for (let i = x.length - 1; i >= 0; i--) for (let j = y.length - 1; j >= 0; j--) size[i][j] = x[i] === y[j] ? size[i + 1][j + 1] + 1 : Math.max(size[i + 1][j], size[i][j + 1]);
+      let i = 0, j = 0;
+      while (i < x.length || j < y.length) {
+        const [gone, come, kept] = [[], [], []];
+        while (i < x.length && j < y.length && x[i] === y[j]) { kept.push(x[i]); i++; j++; }
+        put("", kept);
+        while ((i < x.length || j < y.length) && !(i < x.length && j < y.length && x[i] === y[j])) {
+          if (i < x.length && (j >= y.length || size[i + 1][j] >= size[i][j + 1])) gone.push(x[i++]);
+          else come.push(y[j++]);
+        }
+        put("del", gone);
+        put("ins", come);
+      }
+    }
+    put("", a.slice(enda));
+    return made;
+  }
+
+  // -- time and drafts
+
+  const IDLE = 30000;
+  function touch() { times.begun ??= Date.now() / 1000; }
+  function active() {
+    const now = performance.now();
+    if (!document.hidden && now - times.seen < IDLE) times.active += (now - times.seen) / 1000;
+    times.seen = now;
+  }
+  for (const name of ["pointermove", "keydown", "wheel", "touchstart"]) addEventListener(name, active, { passive: true });
+  document.addEventListener("visibilitychange", () => { if (document.hidden) active(); else times.seen = performance.now(); });
+  let timer = 0;
+  function draft() {
+    clearTimeout(timer);
+    const [handle, kept] = [question.handle, { given, comment: $("comment").value }];
+    timer = setTimeout(() => remember(`draft ${handle}`, kept), 250);
+  }
+  $("comment").addEventListener("input", () => { touch(); draft(); });
+
+  // -- sending
+
+  const complete = () => {
+    if (question.kind === "ranking") return places().length > 0;
+    if (question.kind === "rating") return question.axes.every((axis) => given.marks?.[axis] !== undefined);
+    if (question.kind === "correction") return given.text !== undefined && given.text !== question.candidates[given.of ?? 0].text;
+    if (question.kind === "spans") return true;
+    return Object.keys(given).length > 0 && (given.better !== undefined || given.up !== undefined);
+  };
+  const number = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+  async function submit(skip) {
+    if (!question || sending) return;
+    if (!skip && !complete()) { $("saved").textContent = ""; $("asked").focus(); return; }
+    active();
+    clearTimeout(timer);
+    let answer = skip !== undefined ? { skip } : given;
+    if (!skip && question.kind === "ranking") answer = { order: places() };
+    if (!skip && question.kind === "spans") answer = { of: given.of ?? 0, spans: given.spans ?? [] };
+    const body = { id: number(), handle: question.handle, answer, comment: $("comment").value, replaces,
+      times: { shown: times.shown, begun: times.begun, submitted: Date.now() / 1000, active: Math.round(times.active * 10) / 10 } };
+    remember("outbox", body);
+    await send(body);
+  }
+
+  async function send(body) {
+    sending = true;
+    $("saved").textContent = words.saving;
+    for (;;) {
+      let reply = null;
+      try { reply = await ask("POST", "/answer", body); } catch { /* no reply: the same answer is sent again */ }
+      if (reply && reply.status < 500 && reply.status !== 429) {
+        remember("outbox", undefined);
+        sending = false;
+        if (reply.status === 200) {
+          remember(`draft ${body.handle}`, undefined);
+          $("banner").textContent = "";
+          $("saved").textContent = words.saved;
+          await next();
+        } else {
+          $("saved").textContent = "";
+          $("banner").textContent = fill(words.problem, { why: reply.body.error });
+          if (reply.status === 404 || reply.status === 409) await next();
+        }
+        return;
+      }
+      $("saved").textContent = "";
+      $("banner").textContent = fill(words.unsaved, { why: reply ? reply.body.error : "…" });
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+    }
+  }
+
+  // -- buttons, dialogs, keys
+
+  const open = (id) => { if (!document.querySelector("dialog[open]")) $(id).showModal(); };
+  for (const cancel of document.querySelectorAll("dialog .cancel")) cancel.addEventListener("click", () => cancel.closest("dialog").close());
+  const REASONS = ["reason_unclear", "reason_expertise", "reason_harmful", "reason_broken"];
+  $("reasons").replaceChildren(...REASONS.map((name, i) => element("button", { type: "button", onclick: () => { $("skip-dialog").close(); submit(name.slice(7)); } },
+    element("kbd", { textContent: String(i + 1) }), words[name])));
+  const undo = async () => {
+    const { body } = await ask("GET", "/answered");
+    if (body.answers?.length) await next(body.answers[0].handle);
+  };
+  const earlier = async () => {
+    const { body } = await ask("GET", "/answered");
+    $("answered").replaceChildren(...(body.answers ?? []).map((one) => element("li", {}, element("button", { type: "button",
+      textContent: `${one.prompt}`, onclick: () => { $("earlier-dialog").close(); next(one.handle); } }))));
+    open("earlier-dialog");
+  };
+  const ACTIONS = { submit: () => submit(), skip: () => open("skip-dialog"), undo, comment: () => $("comment").focus(), earlier, keys: () => { listKeys(); open("keys-dialog"); } };
+  for (const id of ["submit", "skip", "undo", "earlier", "keys"]) $(id).addEventListener("click", () => ACTIONS[id]());
+  $("back").addEventListener("click", () => next());
+  $("leave").addEventListener("click", async () => { await ask("POST", "/leave", {}); location.replace("/hello"); });
+  $("once").checked = Boolean(recall("once"));
+  $("once").addEventListener("change", () => remember("once", $("once").checked));
+
+  function listKeys() {
+    $("key-list").replaceChildren(...Object.keys(KEYS).flatMap((action) => {
+      const label = NAMED[action] ?? action;
+      return [element("span", { textContent: label }), element("button", { type: "button", onclick: () => { waiting = action; $("key-said").textContent = fill(words.change_keys, { action: label }); } }, keyOf(action))];
+    }));
+  }
+  $("restore").addEventListener("click", () => { keys = { ...KEYS }; remember("keys", undefined); listKeys(); paint(); });
+
+  function choice(n) {
+    if (question.kind === "comparison" || question.kind === "thumb") { const found = simple()[n - 1]; if (found) choose(found.value); }
+    else if (question.kind === "rating") rate(n);
+    else if (question.kind === "ranking") { if (n <= question.candidates.length) { row = n - 1; changed(); } }
+    else if (question.kind === "spans") { if (question.labels[n - 1]) mark(question.labels[n - 1]); }
+    else if (question.kind === "correction" && n <= question.candidates.length) { given = { of: n - 1 }; changed(); }
+  }
+  function rate(n) {
+    const axis = question.axes[row];
+    const found = scale().find((mark, at) => markKey(mark, at) === (n === 0 ? "none" : `choice ${n}`));
+    if (found === undefined) return;
+    touch();
+    given = { of: given.of ?? 0, marks: { ...(given.marks ?? {}), [axis]: found } };
+    row = Math.min(row + 1, question.axes.length - 1);
+    changed();
+  }
+
+  addEventListener("keydown", (event) => {
+    if (waiting) {
+      event.preventDefault();
+      if (event.key.length > 1 && !["Enter", "Backspace", "Delete"].includes(event.key)) { if (event.key === "Escape") waiting = null; return; }
+      const other = Object.keys(keys).find((action) => keys[action] === event.key);
+      if (other) keys[other] = keys[waiting];
+      keys[waiting] = event.key;
+      waiting = null;
+      $("key-said").textContent = "";
+      remember("keys", keys);
+      listKeys();
+      paint();
+      return;
+    }
+    const dialog = document.querySelector("dialog[open]");
+    if (dialog) {
+      const at = Number(event.key) - 1;
+      if (dialog.id === "skip-dialog" && $("reasons").children[at]) { event.preventDefault(); $("reasons").children[at].click(); }
+      return;
+    }
+    const field = event.target.closest?.("textarea, input:not([type=range]), select");
+    if (field) {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); submit(); }
+      if (event.key === "Escape") field.blur();
+      return;
+    }
+    if (!question) { if (event.key === keys.keys) ACTIONS.keys(); if (event.key === keys.earlier) ACTIONS.earlier(); return; }
+    if (event.ctrlKey || event.metaKey || event.altKey || sending || loading) return;
+    const pressed = event.target.closest?.("button, a, summary");
+    if (pressed && [" ", "Enter"].includes(event.key) && pressed.id !== "submit") return; // the button's own key
+    const { kind } = question;
+    if (kind === "ranking" && (event.key === "ArrowUp" || event.key === "ArrowDown")) { event.preventDefault(); move(row, event.key === "ArrowUp" ? -1 : 1); return; }
+    if (kind === "rating" && question.axes.length > 1 && event.target.type !== "range" && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
+      event.preventDefault();
+      row = Math.max(0, Math.min(question.axes.length - 1, row + (event.key === "ArrowUp" ? -1 : 1)));
+      paint();
+      return;
+    }
+    if (kind === "spans" && (event.key === "ArrowLeft" || event.key === "ArrowRight")) { event.preventDefault(); walk(event.key === "ArrowLeft" ? -1 : 1, event.shiftKey); return; }
+    if (kind === "spans" && (event.key === "Delete" || event.key === "Backspace")) { event.preventDefault(); unmark(); return; }
+    const action = Object.keys(keys).find((name) => keys[name] === event.key);
+    if (!action) return;
+    event.preventDefault();
+    if (ACTIONS[action]) ACTIONS[action]();
+    else if (action === "tie") { if (kind === "ranking") tie(row); }
+    else if (action === "none") { if (kind === "ranking") takeOut(row); else if (kind === "rating") rate(0); }
+    else choice(Number(action.slice(7)));
+  });
+
+  const left = recall("outbox");
+  if (left) send(left);
+  else next();
+}

@@ -1,0 +1,43 @@
+// The coordinator's page: how far the work is, whom to trust, and invitations.
+import { $, ask, element, fill, words } from "./common.js";
+
+const share = (value) => (value ? `${Math.round(value[0] * 100)} %${value[1] === null ? "" : ` (${Math.round(value[1] * 100)}–${Math.round(value[2] * 100)})`}` : "");
+const cell = (text) => element("td", { textContent: text ?? "" });
+
+async function show() {
+  let reply;
+  try { reply = await ask("GET", "/team/figures"); } catch { return; }
+  if (reply.status !== 200) { $("banner").textContent = fill(words.problem, { why: reply.body.error }); return; }
+  const { counts, annotators, agreement, adjudicate } = reply.body;
+  $("queue").textContent = `${words.queue}: ${fill(words.queue_said, counts)}`;
+  $("people").replaceChildren(...annotators.map((one) => element("tr", {},
+    element("th", { scope: "row", textContent: one.name }), cell(words[one.role] ?? ""), cell(one.answers), cell(one.skips), cell(`${Math.round(one.seconds / 60)} min`),
+    cell(share(one.agreement)), cell(share(one.gold)), cell(share(one.repeats)), cell(share(one.first)), element("td", { textContent: one.verdict ?? "", title: one.why ?? "" }),
+    element("td", {}, element("button", { type: "button", textContent: words.remove, onclick: () => remove(one.name, false) }), " ",
+      element("button", { type: "button", textContent: words.forget, onclick: () => remove(one.name, true) })))));
+  $("agreement").replaceChildren(...(agreement.length ? agreement.map((one) => element("li", { textContent:
+    `${one.kind}: α ${one.alpha ?? "–"}${one.low === null ? "" : ` (${one.low} – ${one.high})`}` })) : [element("li", { textContent: words.none_yet })]));
+  $("adjudicate").replaceChildren(...(adjudicate.length ? adjudicate.map((one) => element("li", { textContent: `${one.prompt} (${one.answers})` }))
+    : [element("li", { textContent: words.none_yet })]));
+}
+
+async function remove(name, forget) {
+  if (!confirm(fill(forget ? words.really_forget : words.sure, { name }))) return;
+  const { status, body } = await ask("POST", "/team/remove", { name, forget });
+  $("banner").textContent = status === 200 ? "" : fill(words.problem, { why: body.error });
+  show();
+}
+
+$("invite").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const [name, role] = [$("name").value, $("role").value];
+  const { status, body } = await ask("POST", "/team/invite", { name, role });
+  $("banner").textContent = status === 200 ? "" : fill(words.problem, { why: body.error });
+  if (status !== 200) return;
+  const key = role === "application";
+  $("link").replaceChildren(fill(key ? words.key : words.link, { name }), " ", element("code", { textContent: key ? body.token : `${location.origin}/enter#${body.token}` }));
+  $("invite").reset();
+  show();
+});
+show();
+setInterval(show, 6000);

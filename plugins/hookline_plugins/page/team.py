@@ -1,0 +1,101 @@
+"""What a coordinator sees: how far the work is, who agrees with whom, and what to decide."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import hookline
+from hookline import DataError, Store
+
+__all__ = ["Summary"]
+
+FRESH = 5.0
+"""Seconds for which a summary is shown again: it reads every event."""
+
+
+class Summary:
+    """The figures of one store, made at most every few seconds."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._made: tuple[float, int, dict[str, Any]] | None = None
+
+    def now(self, people: Mapping[str, str]) -> dict[str, Any]:
+        """Counts, and per annotator what `hookline feedback` says."""
+        with self._lock:
+            counts = self.store.counts()
+            if self._made is None or (self._made[1] != counts.events and time.monotonic() - self._made[0] > FRESH):
+                self._made = time.monotonic(), counts.events, self._make()
+            found = self._made[2]
+        names = {**dict.fromkeys(found["annotators"], ""), **people}
+        none = {"answers": 0, "skips": 0, "seconds": 0.0, "kinds": {}}
+        rows = [
+            {"name": name, "role": role, **none, **found["annotators"].get(name, {})}
+            for name, role in sorted(names.items())
+        ]
+        return {
+            "counts": asdict(counts),
+            "annotators": rows,
+            "agreement": found["agreement"],
+            "adjudicate": found["adjudicate"],
+        }
+
+    def _make(self) -> dict[str, Any]:
+        events = list(self.store.events())
+        gone = {event.supersedes for event in events}
+        events = [event for event in events if event.id not in gone]
+        kinds: dict[str, Counter[str]] = defaultdict(Counter)
+        seconds: Counter[str] = Counter()
+        for event in events:
+            kinds[event.annotator][event.answer.kind] += 1
+            seconds[event.annotator] += event.seconds or 0.0  # type: ignore[assignment]
+        about: dict[str, dict[str, Any]] = {
+            name: {
+                "answers": sum(count.values()) - count["skip"] - count["comment"],
+                "skips": count["skip"],
+                "kinds": dict(count),
+                "seconds": round(seconds[name], 1),
+            }
+            for name, count in kinds.items()
+        }
+        agreement, doubtful = [], []
+        try:
+            judged = hookline.annotators(events)
+        except DataError:
+            return {"annotators": about, "agreement": [], "adjudicate": []}
+        for one in judged.annotators:
+            shares = {name: _share(getattr(one, name)) for name in ("agreement", "gold", "repeats", "first")}
+            about.setdefault(one.name, {}).update(shares, verdict=one.verdict, why=one.why)
+        for name, value in judged.agreement.items():
+            agreement.append({"kind": name, **_alpha(value)})
+        for found in judged.adjudicate:
+            doubtful.append(
+                {
+                    "item": found.item,
+                    "prompt": found.prompt,
+                    "answers": found.answers,
+                    "probability": round(found.probability, 3),
+                }
+            )
+        return {"annotators": about, "agreement": agreement, "adjudicate": doubtful}
+
+
+def _share(estimate: Any) -> list[float | None] | None:
+    if estimate is None or estimate.value != estimate.value:
+        return None
+    return [round(estimate.value, 3), *(None if end != end else round(end, 3) for end in (estimate.low, estimate.high))]
+
+
+def _alpha(value: Any) -> dict[str, Any]:
+    return {"alpha": _end(value, "value"), "low": _end(value, "low"), "high": _end(value, "high")}
+
+
+def _end(value: Any, name: str) -> float | None:
+    end = getattr(value, name, None)
+    return None if end is None or end != end else round(end, 3)

@@ -1,0 +1,391 @@
+"""The page in a real Chromium: by keyboard and by mouse, on a telephone, in two languages, with hostile texts, after failures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Served, item
+
+from hookline import Comparison, Correction, Event, Ranking, Rating, Skip, Spans, Thumb
+from hookline_plugins.page.questions import Question
+from needs import needs_package, needs_program
+
+pytestmark = [
+    needs_program("chromium", "apt-get install chromium"),
+    needs_program("chromedriver", "apt-get install chromium-driver"),
+    needs_package("selenium", "pip install selenium"),
+    needs_package("axe_core_python", "pip install axe-core-python"),
+]
+Begin = Callable[..., Served]
+TRAP = "window.alert = window.confirm = window.prompt = () => { document.title = 'RAN'; }; window.RAN = () => alert();"
+HOSTILE = (
+    "<script>RAN()</script><img src=x onerror=RAN()><svg onload=RAN()></svg> [x](javascript:RAN()) ![x](http://127.0.0.1:9/x.png) "
+    "</textarea></script><script>RAN()</script> {{7*7}} \u202e \x00 ```\n<iframe srcdoc='<script>parent.RAN()</script>'>\n```"
+)
+
+
+TALK = ({"role": "user", "content": HOSTILE}, {"role": "tool", "content": HOSTILE})
+
+
+class Browser:
+    """Chromium, and what a person does with it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, address: str, width: int = 1440, height: int = 900) -> None:
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+        )
+        self.driver.get("about:blank")
+        self.driver.get(address)
+
+    def come_in(self, page: Served, name: str = "ann", role: str = "annotator", **size: int) -> None:
+        self.open(page.url + "/hello")
+        self.driver.delete_all_cookies()
+        self.driver.execute_script("localStorage.clear()")
+        self.open(page.link(name, role), **size)
+        self.one("#come-in").click()
+        self.until(lambda: "/enter" not in self.driver.current_url)
+        if role == "annotator":
+            self.ready()
+
+    def ready(self) -> None:
+        """Wait for a question, or for there being none."""
+        self.until(lambda: not self.text("#asked").startswith(("Loading", "正在")))
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def all(self, selector: str) -> list[Any]:
+        found: list[Any] = self.driver.find_elements("css selector", selector)
+        return found
+
+    def text(self, selector: str) -> str:
+        return str(self.driver.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
+
+    def keys(self, *pressed: str, shift: bool = False) -> None:
+        from selenium.webdriver import ActionChains, Keys
+
+        chain = ActionChains(self.driver)
+        for key in pressed:
+            name = getattr(Keys, key, key)
+            chain = chain.key_down(Keys.SHIFT).send_keys(name).key_up(Keys.SHIFT) if shift else chain.send_keys(name)
+        chain.perform()
+
+    def until(self, there: Callable[[], Any], seconds: float = 10) -> Any:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if found := there():
+                    return found
+            except Exception:
+                if time.monotonic() > end:
+                    raise
+            if time.monotonic() > end:
+                raise AssertionError(f"not there after {seconds} s: {self.text('body')[:500]}")
+            time.sleep(0.02)
+
+    def submit(self, page: Served) -> Event:
+        """Press the key that submits, and return what was stored."""
+        before, shown = len(list(page.store.events())), self.text("#progress")
+        self.keys("ENTER")
+        events = self.until(lambda: found if len(found := list(page.store.events())) > before else None)
+        self.until(lambda: self.text("#saved") in ("Saved", "已保存") and self.text("#progress") != shown)
+        newest: Event = events[before]
+        return newest
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--lang=en",
+    ):
+        options.add_argument(argument)
+    options.binary_location = shutil.which("chromium") or ""
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Browser:
+    return Browser(chromium)
+
+
+def test_every_kind_is_answered_by_keys_alone(browser: Browser, served: Begin) -> None:
+    kinds = [
+        item("a", "same", "other"),
+        item("b", "x"),
+        item("c", "x", "y", "z"),
+        item("d", "teh cat", extra={"ask": {"kind": "correction"}}),
+        item("e", "one two three", extra={"ask": {"kind": "spans"}}),
+        item("f", "x", extra={"ask": {"kind": "thumb"}}),
+        item("g", "x", "y", extra={"ask": {"strength": True}}),
+        item("h", "x", extra={"ask": {"axes": ["helpful", "honest"]}}),
+        item("i", "x", "y"),
+    ]  # fmt: skip
+    page = served(kinds)
+    browser.come_in(page)
+
+    def order(event: Event) -> tuple[int, ...]:
+        return event.shown
+
+    browser.keys("1")
+    event = browser.submit(page)
+    assert event.answer == Comparison(better=order(event)[0])  # type: ignore[arg-type]
+    browser.keys("4")
+    assert browser.submit(page).answer == Rating(marks={"overall": 4})
+    browser.keys("3", "ARROW_UP", "ARROW_UP", "2", "t")
+    event = browser.submit(page)
+    a, b, c = order(event)
+    assert event.answer == Ranking(order=((c,), tuple(sorted((a, b)))))
+    browser.driver.execute_script("document.getElementById('correction').focus()")
+    browser.keys("END", "!", "ESCAPE")
+    assert browser.text("#changes ins") == "!"
+    assert browser.submit(page).answer == Correction(text="teh cat!")
+    browser.keys("ARROW_RIGHT")
+    browser.keys("ARROW_RIGHT", shift=True)
+    browser.keys("1")
+    assert browser.text("#words-of-text mark") == "one"
+    event = browser.submit(page)
+    assert isinstance(event.answer, Spans)
+    assert [(span.start, span.end, span.label) for span in event.answer.spans] == [(0, 7, "wrong")]
+    browser.keys("2")
+    assert browser.submit(page).answer == Thumb(up=False)
+    browser.keys("6")
+    event = browser.submit(page)
+    assert event.answer == Comparison(better=order(event)[1], strength=2)  # type: ignore[arg-type]
+    browser.keys("5", "2")
+    assert browser.submit(page).answer == Rating(marks={"helpful": 5, "honest": 2})
+    browser.keys("s", "2")
+    browser.until(lambda: "nothing to answer" in browser.text("#asked"))
+    assert list(page.store.events())[-1].answer == Skip(reason="expertise")
+    event = list(page.store.events())[0]
+    assert 0 < (event.shown_at or 0) <= (event.begun_at or 0) <= (event.submitted_at or 0)
+    assert 0 < (event.seconds or 0) < 60
+    assert [line for line in browser.driver.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+def test_every_kind_is_answered_by_mouse(browser: Browser, served: Begin) -> None:
+    page = served(
+        [
+            item("a", "x", "y"),
+            item("b", "x"),
+            item("c", "x", "y", "z"),
+            item("d", "one two", extra={"ask": {"kind": "spans"}}),
+        ]
+    )
+    browser.come_in(page)
+
+    def click(label: str) -> None:
+        next(button for button in browser.all("#choices button") if button.text.endswith(label)).click()
+
+    def stored(count: int) -> Event:
+        browser.one("#submit").click()
+        return browser.until(lambda: found[-1] if len(found := list(page.store.events())) == count else None)  # type: ignore[no-any-return]
+
+    click("Equally good")
+    assert stored(1).answer == Comparison(better="tie")
+    browser.until(lambda: "How good" in browser.text("#asked"))
+    click("5")
+    assert stored(2).answer == Rating(marks={"overall": 5})
+    browser.until(lambda: "order" in browser.text("#asked"))
+    browser.driver.execute_script(
+        "const cards = document.querySelectorAll('#candidates article'), data = new DataTransfer();"
+        "cards[2].dispatchEvent(new DragEvent('dragstart', {dataTransfer: data, bubbles: true}));"
+        "cards[0].dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));"
+    )
+    event = stored(3)
+    a, b, c = event.shown
+    assert event.answer == Ranking(order=((c,), (a,), (b,)))
+    browser.until(lambda: "Mark" in browser.text("#asked"))
+    from selenium.webdriver import ActionChains
+
+    words = browser.all("#words-of-text .word")
+    ActionChains(browser.driver).move_to_element(words[0]).click_and_hold().move_to_element(
+        words[2]
+    ).release().perform()
+    click("good")
+    event = stored(4)
+    assert isinstance(event.answer, Spans)
+    assert event.answer.spans[0].label == "good"
+
+
+def test_hostile_texts_run_nothing(browser: Browser, served: Begin) -> None:
+    items = [
+        item("a", HOSTILE, HOSTILE, prompt=HOSTILE), item("b", HOSTILE, extra={"ask": {"kind": "spans"}}),
+        item("c", HOSTILE, extra={"ask": {"kind": "correction"}}, prompt=TALK),
+        item("d", HOSTILE, extra={"ask": {"axes": [HOSTILE[:60]], "text": HOSTILE}}),
+    ]  # fmt: skip
+    page = served(items, title=HOSTILE, guidelines=HOSTILE)
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": TRAP})
+    browser.come_in(page, "<img src=x onerror=RAN()>")
+    for n, key in enumerate(("1", "1", "", "3")):
+        assert browser.driver.title != "RAN"
+        if n == 2:
+            browser.driver.execute_script(
+                "const a = document.getElementById('correction'); a.value += arguments[0]; a.dispatchEvent(new Event('input'))",
+                HOSTILE,
+            )
+        elif n == 1:
+            browser.keys("ARROW_RIGHT")
+            browser.keys("1")
+        else:
+            browser.keys(key)
+        browser.driver.execute_script("document.getElementById('comment').value = arguments[0]", HOSTILE)
+        browser.submit(page)
+        if n < 3:
+            browser.ready()
+    browser.keys("e")
+    browser.until(lambda: len(browser.all("#answered li")) == 4)
+    assert browser.driver.title != "RAN"
+    browser.come_in(page, "boss", "coordinator")
+    browser.open(page.url + "/team")
+    browser.until(lambda: len(browser.all("#people tr")) == 2)
+    time.sleep(0.2)
+    assert browser.driver.title != "RAN"
+    assert "onerror" in browser.text("#people"), "the name is shown as what it is"
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_it_fits_every_width_and_axe_finds_nothing_serious(width: int, browser: Browser, served: Begin) -> None:
+    import axe_core_python as axe_package
+    axe = (Path(axe_package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    long = "a long answer with `code` and words " * 12 + "x" * 300
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"kind": "ranking"},
+        {"kind": "correction"},
+        {"kind": "spans"},
+        {"axes": ["helpful", "honest"], "kind": "rating"},
+    ]
+    page = served(
+        [item(f"i{n}", long, long + " b", extra={"ask": ask}, prompt=long) for n, ask in enumerate(kinds)],
+        guidelines="# Be fair\n\n- read all",
+    )
+
+    def look(theme: str) -> None:
+        browser.driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+        wide = browser.driver.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width, "nothing reaches beyond the window"
+        browser.driver.execute_script(axe)
+        found = browser.driver.execute_async_script(
+            "const done = arguments[0]; axe.run(document).then((r) => done(JSON.stringify(r.violations)))"
+        )
+        serious = [
+            (one["id"], [node["html"][:120] for node in one["nodes"]])
+            for one in json.loads(found)
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+
+    still = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", still)
+    browser.come_in(page, width=width)
+    for n, ask in enumerate(kinds):
+        look("light" if n % 2 else "dark")
+        if n == 0:
+            look("light")
+        if ask.get("kind") == "correction":
+            browser.driver.execute_script(
+                "const a = document.getElementById('correction'); a.value += '!'; a.dispatchEvent(new Event('input'))"
+            )
+        elif ask.get("kind") == "rating":
+            browser.keys("2", "3")
+        elif "kind" not in ask:
+            browser.keys("1")
+        browser.submit(page)
+        browser.until(lambda n=n: browser.text("#progress").startswith(f"{n + 1} "))
+        browser.ready()
+    browser.keys("?")
+    look("light")
+    browser.come_in(page, "boss", "coordinator", width=width)
+    browser.open(page.url + "/team", width=width)
+    browser.until(lambda: browser.all("#people tr"))
+    look("dark")
+
+
+def test_an_answer_survives_a_server_that_is_gone(browser: Browser, served: Begin, tmp_path: Path) -> None:
+    page = served([item("a", "x", "y"), item("b", "x", "y")])
+    browser.come_in(page)
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.keys("2")
+    browser.driver.execute_script(
+        "document.getElementById('comment').value = 'why'; document.getElementById('comment').dispatchEvent(new Event('input'))"
+    )
+    gone = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", gone)
+    browser.keys("ENTER")
+    browser.until(lambda: "Not saved yet" in browser.text("#banner"))
+    assert not list(page.store.events())
+    browser.driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", {**gone, "offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+    )
+    events = browser.until(lambda: found if len(found := list(page.store.events())) == 2 else None)
+    assert [event.answer.kind for event in events] == ["comparison", "comment"]
+    browser.until(lambda: browser.text("#banner") == "")
+    browser.until(lambda: browser.text("#progress").startswith("1 "))
+
+
+def test_drafts_undo_and_keys_of_ones_own(browser: Browser, served: Begin) -> None:
+    page = served([item("a", "x", "y"), item("b", "x", "y")], question=Question(strength=False))
+    browser.come_in(page)
+    browser.keys("1", "m")
+    browser.keys("half a thought")
+    time.sleep(0.4)
+    browser.open(page.url + "/")
+    browser.ready()
+    assert browser.one("#comment").get_property("value") == "half a thought"
+    assert browser.all("#choices [aria-pressed=true]")
+    browser.keys("?")
+    rows = browser.all("#key-list button")
+    rows[0].click()  # Submit
+    browser.keys("j")
+    browser.all("#keys-dialog .cancel")[0].click()
+    browser.keys("j")
+    browser.until(lambda: len(list(page.store.events())) == 2)
+    browser.until(lambda: browser.text("#progress").startswith("1 "))
+    browser.keys("u")
+    browser.until(lambda: not browser.one("#editing").get_property("hidden"))
+    assert browser.one("#comment").get_property("value") == "half a thought"
+    browser.keys("4", "j")
+    browser.until(lambda: len(list(page.store.events())) == 4)
+    first, _, second, _ = page.store.events()
+    assert second.supersedes == first.id
+    assert second.answer == Comparison(better="both-bad")
+    browser.until(lambda: browser.one("#editing").get_property("hidden"))
+
+
+def test_it_speaks_chinese_and_both_languages_have_every_word(browser: Browser, served: Begin) -> None:
+    from hookline_plugins.page.words import EN, WORDS, ZH, language_of
+
+    assert EN.keys() == ZH.keys()
+    page = served([item("a", "x", "y")])
+    browser.come_in(page)
+    browser.driver.execute_script(
+        "const s = document.getElementById('language'); s.value = 'zh'; s.dispatchEvent(new Event('change'))"
+    )
+    browser.until(lambda: browser.text("#asked") == "哪个回答更好？")
+    assert browser.one("html").get_attribute("lang") == "zh"
+    browser.keys("1")
+    browser.submit(page)
+    browser.driver.delete_cookie("language")
+    assert [language_of("", given) for given in ("zh-CN,zh;q=0.9", "fr,zh;q=0.5", "", "de")] == ["zh", "zh", "en", "en"]
+    assert set(WORDS) == {"en", "zh"}
