@@ -245,3 +245,116 @@ def test_one_file_of_json_lines_has_one_process_and_a_database_has_many(tmp_path
             thread.join()
         assert sum(map(len, found.values())) == 40
         assert one.verify() == two.verify()
+
+
+def test_a_file_that_only_looks_cut_off_is_not_touched(tmp_path: Path) -> None:
+    for text in ('{"prompt": "p"}', "hello", '{"se'):
+        path = tmp_path / "notes.jsonl"
+        path.write_text(text)
+        if text == '{"se':
+            hookline.store(str(path)).close()
+            assert path.read_text() == "", "the beginning of an entry"
+        else:
+            with pytest.raises(DataError, match="line 1 is not an entry of a store"):
+                hookline.store(str(path))
+            assert path.read_text() == text
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+def test_a_key_that_is_missing_is_not_somebody_who_was_forgotten(kind: str, place: Callable[[str], str]) -> None:
+    url = place(kind)
+    with hookline.store(url) as store:
+        store.append([said(item, who) for item in items(2) for who in ("ann", "bob")])
+        store.forget("bob")
+    if kind == "jsonl":
+        Path(url + ".keys").write_text("")
+    else:
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+            connection.execute("DELETE FROM annotators")
+        connection.close()
+    with (
+        pytest.raises(DataError, match="lacks the keys of 1 annotators who were not forgotten"),
+        hookline.store(url) as store,
+    ):
+        store.verify()
+
+
+def test_a_kill_between_forgetting_and_the_file_of_keys_leaves_no_key(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.jsonl")
+    with hookline.store(url) as store:
+        store.append([said(item, who) for item in items(1) for who in ("ann", "bob")])
+        keys = Path(url + ".keys").read_bytes()
+        store.forget("ann")
+    Path(url + ".keys").write_bytes(keys)
+    with hookline.store(url) as store:
+        assert [event.annotator for event in store.events()] == ["bob"]
+        assert store.verify().unreadable == 1
+    assert Path(url + ".keys").read_text().count("\n") == 1
+
+
+def test_a_failure_is_told_to_all_who_waited_and_the_next_calls_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hookline.store(f"sqlite:///{tmp_path}/a.db") as store:
+        item, told = items(1)[0], []
+        begun, go = threading.Event(), threading.Event()
+        writing = type(store)._writing  # type: ignore[attr-defined]
+
+        def fails(self: Any) -> Any:
+            begun.set()
+            go.wait()
+            raise ServiceError("the disk is gone")
+
+        def append(number: int) -> None:
+            try:
+                store.append([item.event(Comment(text="x"), "ann", id=str(number))])
+            except ServiceError as err:
+                told.append(str(err))
+
+        monkeypatch.setattr(type(store), "_writing", fails)
+        threads = [threading.Thread(target=append, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        time.sleep(0.05)
+        monkeypatch.setattr(type(store), "_writing", lambda self: (go.set(), writing(self))[1])
+        go.set()
+        for thread in threads:
+            thread.join()
+        assert told.count("the disk is gone") == len(told) < 6
+        assert len(list(store.events())) == 6 - len(told)
+        store.append([item.event(Comment(text="x"), "ann", id=str(number)) for number in range(6)])
+        assert store.verify().counts.events == 6
+
+
+def test_a_copy_without_a_common_log_has_the_same_items_and_events(place: Callable[[str], str]) -> None:
+    """What `copy_to` does between stores of different authors."""
+    with hookline.store(place("jsonl")) as one, hookline.store(place("sqlite")) as two:
+        one.put(items(3, overlap=2))
+        work(one, "ann")
+        work(one, "bob")
+        assert Store.copy_to(one, two) == 9
+        assert Store.copy_to(one, two) == 0
+        assert list(two.items()) == list(one.items())
+        assert list(two.events()) == list(one.events())
+        assert two.counts() == one.counts()
+
+
+def test_several_processes_may_make_the_same_file(tmp_path: Path) -> None:
+    url, errors = f"sqlite:///{tmp_path}/a.db", []
+
+    def make() -> None:
+        try:
+            with hookline.store(url) as store:
+                store.put(items(2))
+        except Exception as err:
+            errors.append(err)
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    with hookline.store(url) as store:
+        assert store.verify().counts.items == 2

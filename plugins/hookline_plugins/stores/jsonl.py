@@ -8,16 +8,17 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import RLock
-from typing import BinaryIO
 
 from hookline import DataError, ServiceError
-from hookline_plugins.stores.ledger import Ledger, LedgerConfig, opened
-from hookline_plugins.stores.log import Annotator, Entry, verified
+from hookline_plugins.stores.ledger import Ledger, LedgerConfig, contents
+from hookline_plugins.stores.log import Annotator, Entry
 from hookline_plugins.stores.tables import Memory, Tables
+
+BEGINNING = b'{"seq":'
+"""How each line begins."""
 
 
 class JSONL(Ledger):
@@ -83,114 +84,110 @@ class Lines(Memory):
         super().__init__()
         self._path, self._where = path, where
         try:
-            self._file: BinaryIO = path.open("a+b")
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._reader = path.open("rb")
         except OSError as err:
             raise DataError(
                 f"{path} cannot be opened: {err.strerror}", "check its folder and its permissions"
             ) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise ServiceError(
-                f"{path} is in use by another process", "stop it, or use a store for several: sqlite:///answers.db"
-            ) from None
         self._starts = array("Q")
         """Where in the file each entry begins."""
+        self._end = 0
+        """Where the last entry ends. What lies behind it was never acknowledged."""
         self._staged: list[bytes] = []
         """Lines of this transaction, which are not in the file yet."""
         try:
+            self._lock()
             self._read()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def close(self) -> None:
-        self._file.close()
+        self._reader.close()
+        os.close(self._handle)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceError(
+                f"{self._path} is in use by another process",
+                "stop it, or use a store for several: sqlite:///answers.db",
+            ) from None
 
     def _read(self) -> None:
         """Make the tables from the file. A last line that a kill cut off was never acknowledged, and is removed."""
-        people = {one.who: one for one in read_keys(self._path)}
-        self._people = dict(people)
-        end = 0
-        for entry in verified(self._lines(), self._where):
-            self._starts.append(end)
-            end = self._ends
-            self.index(entry, opened(entry, self._people, self._where))
+        keys = {one.who: one for one in read_keys(self._path)}
+        self._people = dict(keys)
+        for entry, content in contents(self._lines(), self._people, self._where):
+            self.index(entry, content)
             self._head = (entry.seq, entry.hash)
         self._undo.clear()
-        self._file.truncate(end)
-        if self._people.keys() != people.keys():  # a kill came between a `forget` and the removal of its key
+        os.ftruncate(self._handle, self._end)
+        if self._people.keys() != keys.keys():  # a kill came between a `forget` and the removal of its key
             write_keys(self._path, self._people.values())
 
     def _lines(self) -> Iterator[Entry]:
-        self._file.seek(0)
-        self._ends = 0
-        for number, raw in enumerate(iter(self._file.readline, b""), 1):
-            if not raw.endswith(b"\n"):
+        for number, raw in enumerate(iter(self._reader.readline, b""), 1):
+            where = f"{self._where} line {number}"
+            if not raw.endswith(b"\n") and raw.startswith(BEGINNING[: len(raw)]):
                 return
-            self._ends += len(raw)
-            yield _entry(raw, f"{self._where} line {number}")
+            entry = _entry(raw, where)
+            self._starts.append(self._end)
+            self._end += len(raw)
+            yield entry
 
     def entry(self, seq: int) -> Entry:
         if seq > len(self._starts):
             return _entry(self._staged[seq - len(self._starts) - 1], self._where)
-        self._file.seek(self._starts[seq - 1])
-        return _entry(self._file.readline(), f"{self._where} line {seq}")
+        self._reader.seek(self._starts[seq - 1])
+        return _entry(self._reader.readline(), f"{self._where} line {seq}")
 
     def write(self, entries: Sequence[Entry]) -> None:
         super().write(entries)
         for entry in entries:
-            self._staged.append(json.dumps(asdict(entry), separators=(",", ":")).encode() + b"\n")
+            self._staged.append(json.dumps(vars(entry), separators=(",", ":")).encode() + b"\n")
             self._undo.append(self._staged.pop)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Keep what is done within on the disk, or undo it."""
+        """Keep what is done within on the disk, or undo it. The keys of those who are new come before their entries, and the
+        keys of those who are forgotten go after, so that a kill between leaves what can be read."""
+        people = dict(self._people)
         with self.savepoint():
-            people = dict(self._people)
             yield
-            self._save(people)
+            with self._told("nothing of this was stored"):
+                if new := self._people.keys() - people.keys():
+                    write_keys(self._path, [*people.values(), *(self._people[who] for who in new)])
+                self._append(b"".join(self._staged))
+        for raw in self._staged:
+            self._starts.append(self._end)
+            self._end += len(raw)
+        self._staged.clear()
         self._undo.clear()
+        if people.keys() - self._people.keys():
+            with self._told("the key is still there, and goes when the store is opened again"):
+                write_keys(self._path, self._people.values())
 
-    def _save(self, people: dict[str, Annotator]) -> None:
-        """Keys first for those who are new, and last for those who are forgotten: a kill between leaves what can be read."""
-        if not self._staged:
-            return
-        end = self._file.seek(0, os.SEEK_END)
+    def _append(self, lines: bytes) -> None:
+        """Have lines on the disk. What an earlier failure left behind the last entry is removed first."""
+        os.ftruncate(self._handle, self._end)
+        rest = memoryview(lines)
+        while rest:
+            rest = rest[os.write(self._handle, rest) :]
+        os.fsync(self._handle)
+
+    @contextmanager
+    def _told(self, state: str) -> Iterator[None]:
         try:
-            if self._people.keys() - people.keys():
-                write_keys(
-                    self._path, [*people.values(), *(self._people[who] for who in self._people.keys() - people.keys())]
-                )
-            self._file.write(b"".join(self._staged))
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            yield
         except OSError as err:
-            self._cut(end)
             full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             why = "the disk is full" if full else err.strerror
             raise ServiceError(
-                f"{self._path} cannot be written: {why}; nothing of this was stored", "free some space, then repeat it"
+                f"{self._path} cannot be written: {why}; {state}", "free some space, then repeat it"
             ) from None
-        for raw in self._staged:
-            self._starts.append(end)
-            end += len(raw)
-        self._staged.clear()
-        if people.keys() - self._people.keys():
-            write_keys(self._path, self._people.values())
-
-    def _cut(self, end: int) -> None:
-        """Remove the beginning of a line that did not fit. The buffer of the file object is given up with it."""
-        os.ftruncate(self._file.fileno(), end)
-        file, self._file = (
-            self._file,
-            os.fdopen(os.dup(self._file.fileno()), "a+b"),
-        )  # the lock stays with the open file
-        try:
-            file.close()
-        except OSError:
-            os.ftruncate(self._file.fileno(), end)
 
 
 def _entry(raw: bytes, where: str) -> Entry:
@@ -217,20 +214,19 @@ def read_keys(path: Path) -> list[Annotator]:
 
 
 def write_keys(path: Path, people: Iterable[Annotator]) -> None:
-    """Replace the file of keys, with the bytes of the old one overwritten."""
+    """Replace the file of keys. When the new one is on the disk, the bytes of the old one are overwritten."""
     file, aside = keys_of(path), path.with_name(f".{path.name}.keys.aside")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as new:
-        new.write(b"".join(json.dumps(asdict(one)).encode() + b"\n" for one in people))
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as new:
+        new.write(b"".join(json.dumps(vars(one)).encode() + b"\n" for one in people))
         new.flush()
         os.fsync(new.fileno())
-    if file.exists():
-        with file.open("r+b") as old:
-            old.write(b"\0" * file.stat().st_size)
+    with file.open("r+b") if file.exists() else nullcontext() as old:
+        aside.replace(file)
+        _sync(file.parent)
+        if old:
+            old.write(b"\0" * os.fstat(old.fileno()).st_size)
             old.flush()
             os.fsync(old.fileno())
-    aside.replace(file)
-    _sync(file.parent)
 
 
 def _sync(folder: Path) -> None:

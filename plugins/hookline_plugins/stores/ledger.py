@@ -85,17 +85,18 @@ class Ledger(Store[LedgerConfig]):
         if not 0 < seconds < 1e9:
             raise DataError(f"a lease of {seconds:g} seconds is not possible", "give a positive number of seconds")
 
-        def job(tables: Tables) -> str | None:
+        def job(tables: Tables) -> Item | None:
             now = time.time()
             known = tables.annotator(annotator)
             who = known.who if known else ""
             item = (tables.leased(who, now) if known else None) or tables.next(who, now)
-            if item is not None:
-                self._log(tables, "lease", self._enrolled(tables, annotator), {"item": item, "until": now + seconds})
-            return item
+            there = tables.item(item) if item is not None else None
+            if there is None:
+                return None
+            self._log(tables, "lease", self._enrolled(tables, annotator), {"item": item, "until": now + seconds})
+            return Item.read(opened(tables.entry(there[0]), {}, self.where) or {}, f"{self.where} item '{item}'")
 
-        given = self._do(job)
-        return None if given is None else self._item(given)
+        return self._do(job)
 
     def append(self, events: Iterable[Event]) -> list[Event]:
         given = [scrubbed_event(event, self.config.scrub) for event in events]
@@ -163,12 +164,6 @@ class Ledger(Store[LedgerConfig]):
                 return
             after = entries[-1].seq
 
-    def _item(self, item: str) -> Item:
-        with self._reading() as tables:
-            there = tables.item(item)
-            assert there is not None
-            return Item.read(self._content(tables, tables.entry(there[0])), f"{self.where} item '{item}'")
-
     def counts(self) -> hookline.Counts:
         with self._reading() as tables:
             return tables.counts()
@@ -187,15 +182,14 @@ class Ledger(Store[LedgerConfig]):
         return self._do(job)
 
     def verify(self) -> Verified:
-        made, unreadable, head = Memory(), 0, START
+        made, unreadable, seq, head = Memory(), 0, 0, START
         with self._reading() as tables:
             people = tables.annotators()
-            for entry in verified(_whole(tables), self.where):
-                content = self._opened(entry, people)
+            for entry, content in contents(_whole(tables), people, self.where):
                 unreadable += content is None
                 made.index(entry, content)
-                head = entry.hash
-            if tables.head() != (entry.seq if head else 0, head):
+                seq, head = entry.seq, entry.hash
+            if tables.head() != (seq, head):
                 raise DataError(f"{self.where}: the newest entries are missing", "restore a backup")
             if made.digest() != tables.digest():
                 wrong = next(a or b for a, b in zip([*made.rows(), None], [*tables.rows(), None]) if a != b)
@@ -337,6 +331,24 @@ def opened(entry: Entry, people: Mapping[str, Annotator], where: str) -> dict[st
     if entry.kind == "forget":
         return {}
     return people[entry.who].unseal(entry, where) if entry.who in people else None
+
+
+def contents(
+    entries: Iterable[Entry], people: Mapping[str, Annotator], where: str
+) -> Iterator[tuple[Entry, dict[str, Any] | None]]:
+    """A whole log, verified, with what `opened` gives. Raises DataError for a key that is missing and was not destroyed by `forget`."""
+    unread: set[str] = set()
+    for entry in verified(entries, where):
+        content = opened(entry, people, where)
+        if entry.kind == "forget":
+            unread.discard(entry.who)
+        elif content is None:
+            unread.add(entry.who)
+        yield entry, content
+    if unread:
+        raise DataError(
+            f"{where} lacks the keys of {len(unread)} annotators who were not forgotten", "restore a backup"
+        )
 
 
 def replay(tables: Tables, entries: Sequence[Entry], people: Mapping[str, Annotator], where: str) -> None:

@@ -92,33 +92,32 @@ class SQL(Ledger):
 
     def _migrate(self, create: bool) -> None:
         """Bring the database to the present version, each step in a transaction of its own."""
-        text = _sqlalchemy().text
         with self._told(), self._engine.connect().execution_options(writes=True) as connection:
-            for _ in range(len(MIGRATIONS) + 1):
+            while True:
                 with connection.begin():
                     if connection.dialect.name == "postgresql":
-                        connection.execute(text("SELECT pg_advisory_xact_lock(7220151)"))
-                    there = set(_sqlalchemy().inspect(connection).get_table_names())
-                    version = (
-                        connection.execute(text("SELECT version FROM hookline_store")).scalar()
-                        if "hookline_store" in there
-                        else 0
-                    )
+                        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7220151)")
+                    version = self._version(connection, create)
                     if version == len(MIGRATIONS):
                         return
-                    if not version and (there or not create):
-                        raise DataError(f"{self.where} is not a store of Hookline", "name another database")
-                    if version > len(MIGRATIONS):
-                        raise DataError(
-                            f"{self.where} has version {version}, this Hookline knows {len(MIGRATIONS)}",
-                            "upgrade hookline",
-                        )
-                    if not version:
-                        connection.execute(text("CREATE TABLE hookline_store (version INTEGER NOT NULL)"))
-                        connection.execute(text("INSERT INTO hookline_store VALUES (0)"))
                     for statement in MIGRATIONS[version]:
-                        connection.execute(text(statement))
-                    connection.execute(text("UPDATE hookline_store SET version = version + 1"))
+                        connection.exec_driver_sql(statement)
+                    connection.exec_driver_sql("UPDATE hookline_store SET version = version + 1")
+
+    def _version(self, connection: Any, create: bool) -> int:
+        """The version of the database; 0 for a new one. Raises DataError for one that this Hookline cannot use."""
+        there = set(_sqlalchemy().inspect(connection).get_table_names())
+        if "hookline_store" not in there:
+            if there or not create:
+                raise DataError(f"{self.where} is not a store of Hookline", "name another database")
+            connection.exec_driver_sql("CREATE TABLE hookline_store (version INTEGER NOT NULL)")
+            connection.exec_driver_sql("INSERT INTO hookline_store VALUES (0)")
+        version: int = connection.exec_driver_sql("SELECT version FROM hookline_store").scalar()
+        if version > len(MIGRATIONS):
+            raise DataError(
+                f"{self.where} has version {version}, this Hookline knows {len(MIGRATIONS)}", "upgrade hookline"
+            )
+        return version
 
     @contextmanager
     def _reading(self) -> Iterator[Tables]:
@@ -147,7 +146,13 @@ class SQL(Ledger):
         count = super().forget(annotator)
         with self._told(), self._open.connect() as connection:  # what was deleted is in no file any more
             if self._file:
-                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy = connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                if busy:
+                    raise ServiceError(
+                        f"{self.where}: '{annotator}' is removed, but the key is still in {self._file}-wal, because another "
+                        "process reads the store",
+                        f"stop the others, then: hookline store verify {self.config.url}",
+                    )
             else:
                 vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")
                 for table in ("annotators", "events", "held"):
@@ -196,7 +201,7 @@ class SQL(Ledger):
             return ServiceError(
                 f"{self.where} cannot be written: {why}; nothing of this was stored", "free some space, then repeat it"
             )
-        if "locked" in why:
+        if "locked" in why or "lock timeout" in why:
             return ServiceError(f"{self.where} was locked by another process for {WAIT} s", "repeat it later")
         hint = "check that it is there and may be written, then repeat it" if of_the_place else "report it"
         return ServiceError(f"{self.where}: {why}", hint)
