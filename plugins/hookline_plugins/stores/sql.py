@@ -77,6 +77,8 @@ class SQL(Ledger):
                 raise DataError(f"there is no store {self._file}", "check the path")
             if not self._file.parent.is_dir():
                 raise DataError(f"there is no folder {self._file.parent}", f"mkdir -p {self._file.parent}")
+            with self._told():
+                self._file.touch(mode=0o600)  # the keys are in it
         with self._told():
             self._engine = _engine(self._url)
         try:
@@ -188,6 +190,8 @@ class SQL(Ledger):
         except exc.DBAPIError as err:
             why = " ".join(str(err.orig).split())
             raise self._error(why, isinstance(err, exc.OperationalError | exc.InterfaceError)) from err
+        except OSError as err:
+            raise ServiceError(f"{self.where}: {err.strerror}", "check the folder and its permissions") from None
         except ImportError as err:
             raise PluginError(f"{self.where} needs {err.name}", "pip install 'hookline[postgres]'") from None
 
