@@ -103,8 +103,25 @@ MEANINGS = {
     Ours("template", "a judge"): "prompt_template judge_prompt judge_template",
     Ours("system", "a judge"): "system_prompt",
     Ours("reward", "a phase"): "reward_funcs reward_func reward_fn reward_function rewards",
+    Ours("reward", "a phase", "the reward `overlong`"): "overlong_buffer overlong_buffer_len overlong_buffer_length overlong_buffer_cfg "
+    "soft_max_length soft_cache_length",
+    Ours("wrap", "a phase", "the wrapper `unfinished`"): "missing_eos_penalty",
+    Ours("wrap", "a phase", "the wrapper `whiten`"): "whiten_advantages whiten_rewards normalize_advantages advantage_whitening",
+    Ours("wrap", "a phase", "the wrapper `normalise`"): "normalize_reward normalize_rewards reward_normalization",
+    Ours("wrap", "a phase", "the wrapper `clip-reward`"): "reward_clip_range cliprange_reward",
+    Ours("wrap", "a phase", "the wrapper `importance-weights`"): "vllm_importance_sampling_correction vllm_importance_sampling_cap "
+    "vllm_importance_sampling_mode tis_imp_ratio_cap rollout_is rollout_is_threshold truncated_importance_sampling_ratio "
+    "use_importance_sampling_correction enable_vllm_is_correction",
     Ours("evaluate", "a phase"): "eval_steps eval_strategy eval_dataset test_freq evaluation",
     Ours("save", "a phase"): "save_steps save_interval save_freq save_total_limit save_strategy checkpoint_dir",
+    Ours("every", "the section `save`"): "save_steps save_interval save_freq",
+    Ours("keep", "the section `save`"): "save_total_limit max_ckpt_num max_actor_ckpt_to_keep",
+    Ours("best", "the section `save`", "a figure, e.g. eval/reward"): "metric_for_best_model load_best_model_at_end",
+    Ours("every", "an evaluation"): "eval_steps test_freq eval_interval",
+    Ours("project", "the tracker `wandb`"): "wandb_project project_name",
+    Ours("name", "the tracker `wandb`"): "run_name wandb_run_name experiment_name",
+    Ours("entity", "the tracker `wandb`"): "wandb_entity wandb_org",
+    Ours("lines", "the tracker `console`", "how many a phase prints"): "logging_steps log_interval",
     Ours("use", "an update", "each form of a loss is an update of its own: grpo, dapo, dr-grpo, gspo"): "loss_type policy_loss "
     "loss_mode policy_loss_fn algorithm adv_estimator",
     Ours("eos", "the tokenizer", "the tokens that end an answer"): "stop stop_sequences stop_strings stop_token_ids eos_token",
@@ -160,5 +177,6 @@ def _belongs(ours: Ours, known: Iterable[str]) -> bool:
 
 def _placed(forms: set[str]) -> list[Ours]:
     """The place of an option of ours that was written elsewhere, where only one has an option of this name."""
-    found = [ours for ours in MEANINGS if ours.option in forms]
+    places = {ours.place: ours for ours in reversed(MEANINGS) if ours.option in forms}
+    found = list(places.values())
     return found if len(found) == 1 and found[0].place in ("a phase", "an update", "a rollout", "the experiment") else []

@@ -14,9 +14,10 @@ from badinput_lab import Lab, changed, refused
 
 import hookline
 from hookline.config.data import DataSpec, Part
-from hookline.config.experiment import Experiment, ModelSpec, Phase, TokenizerSpec
+from hookline.config.experiment import Evaluation, Experiment, ModelSpec, Phase, Save, TokenizerSpec
 from hookline.contract.fields import Use
 from hookline.errors import CheckpointError, HooklineError, nearest
+from hookline.registry.offers import offers
 from hookline.storage import folders
 from hookline.storage.paths import expanded
 from hookline.synonyms import MEANINGS, suggestion
@@ -81,6 +82,61 @@ def test_the_words_that_people_type_first_lead_to_ours(spelled: Any) -> None:
         assert re.search(f"has no option '{re.escape(spelled(word))}'; [^;]*'{ours}'", str(told.value)), (where, str(told.value))
 
 
+COMPONENTS = """reward overlong overlong_buffer_len buffer | reward overlong max_resp_len longest | reward reward-model reward_pretrain path
+reward function reward_kwargs arguments | reward math-answer ground_truth answer | reward format regex pattern
+reward remote batch_size rows
+wrap unfinished missing_eos_penalty reward | wrap clip-reward reward_clip_range limit | wrap normalise shift_mean shift
+wrap whiten eps floor | wrap importance-weights tis_imp_ratio_cap high | wrap importance-weights rollout_is level
+wrap replay replay_buffer_size capacity | wrap kl-penalty target_kl target | advantage group-relative eps floor
+rollout text block_size length | rollout duel mixture_coef opponent | rollout dataset mask_history learn
+update sapo sapo_temperature_neg tau_neg | update nash-md beta tau | update xpo alpha optimism | update xpo label_smoothing flips
+update ilql cql_scale conservative | update ilql tau expectile | update sarsa tau polyak | update kto desirable_weight good
+update best-of-n top_reward_percentage share | trackers wandb wandb_run_name name | trackers wandb project_name project
+trackers console logging_steps lines | trackers jsonl filename path | model llama intermediate_size mlp"""
+"""The section, a component, another trainer's word for an option of it, and our name."""
+
+
+@pytest.mark.parametrize("line", COMPONENTS.replace("\n", " | ").split(" | "))
+def test_options_of_every_component_answer_to_the_words_of_other_trainers(line: str) -> None:
+    section, name, word, ours = line.split()
+    component = {"use": name, word: 1}
+    made = BASE | {"phases": [{key: value for key, value in PHASE.items() if key not in ("wrap", "advantage")}]}
+    if section == "model":
+        made = made | {"model": {"build": component}}
+    elif section == "trackers":
+        made = made | {"trackers": [component]}
+    else:
+        made["phases"][0][section] = [component] if section in ("reward", "wrap") else component
+    with pytest.raises(HooklineError) as told:
+        hookline.explain(made)
+    assert f"has no option '{word}'; did you mean '{ours}'" in str(told.value)
+
+
+def test_a_word_that_a_component_knows_is_no_option_of_it_and_leads_to_one() -> None:
+    for cls in {offer.load() for offer in offers() if offer.built_in}:
+        options = {field.alias or name for name, field in cls.Config.model_fields.items()}
+        for word, ours in cls.Config.synonyms.items():
+            assert word not in options, (cls.__name__, word)
+            assert ours in options, (cls.__name__, word)
+
+
+@pytest.mark.parametrize(
+    ("where", "word", "said"),
+    [
+        ("phases.0.update", "missing_eos_penalty", "in Hookline that is 'wrap' of a phase (the wrapper `unfinished`)"),
+        ("phases.0", "whiten_rewards", "did you mean 'wrap' (the wrapper `whiten`)?"),
+        ("phases.0.save", "save_total_limit", "did you mean 'keep'?"),
+        ("phases.0.save", "save_steps", "did you mean 'every'?"),
+        ("", "wandb_project", "in Hookline that is 'project' of the tracker `wandb`"),
+    ],
+)
+def test_a_word_leads_to_the_component_that_has_it(where: str, word: str, said: str) -> None:
+    made = changed(BASE, "phases.0.save", {"keep": 1})
+    with pytest.raises(HooklineError) as told:
+        hookline.explain(changed(made, f"{where}.{word}".lstrip("."), 1))
+    assert said in str(told.value)
+
+
 PHASE: dict[str, Any] = {
     "name": "rl", "steps": 1, "rollout": {"use": "generate", "prompts": "task:keywords/train", "samples_per_prompt": 2},
     "reward": ["length"], "advantage": "group-relative", "update": {"use": "grpo"}, "wrap": [{"use": "kl-penalty"}],
@@ -110,7 +166,7 @@ def _options() -> set[str]:
     """The name of every option that an experiment can have, with those of the built-in components."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "components.md").read_text(encoding="utf-8")
     found = {"--out", *re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)}
-    for model in (Experiment, ModelSpec, TokenizerSpec, Phase, DataSpec, Part, Use):
+    for model in (Experiment, ModelSpec, TokenizerSpec, Phase, Save, Evaluation, DataSpec, Part, Use):
         found |= {field.alias or name for name, field in model.model_fields.items()}
     return found
 

@@ -8,7 +8,8 @@ Healthy: `equal_groups` is well below 1, since only the other groups have a sign
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +25,7 @@ class GroupRelative(Component):
     needs = frozenset({"groups"})
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"eps": "floor", "epsilon": "floor"}
         scale: Literal["std", "none"] = "std"
         """`std`: in units of the group's standard deviation. `none`: in units of reward, so that large differences count more."""
         floor: float = Field(1e-6, gt=0)

@@ -10,6 +10,7 @@ Healthy: `kept_reward` stays above `reward`, and `reward` rises with it; once th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -34,6 +35,7 @@ class BestOfN(Component):
     )
 
     class Config(UpdateConfig):
+        synonyms: ClassVar[Mapping[str, str]] = {"top_reward_percentage": "share"}
         usual_lr: ClassVar[float] = 2e-5
         keep: Literal["best", "share", "threshold"] = "best"
         """Which rows are kept, see above."""

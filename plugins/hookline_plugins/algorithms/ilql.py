@@ -15,7 +15,9 @@ the squared returns, and `nll` is as in cloning. If `advantage` is far below 0, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -39,6 +41,9 @@ class ILQL(ValueLearner):
     )
 
     class Config(ValueLearner.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            **ValueLearner.Config.synonyms, "tau": "expectile", "awac_scale": "clone", "alpha": "polyak", "beta": "awac",
+        }  # fmt: skip
         expectile: float = Field(0.7, gt=0, lt=1)
         """τ. 0.5 values the mean action of the data, a value near 1 the best action; the nearer to 1, the noisier."""
         gamma: float = Field(0.99, ge=0, le=1)

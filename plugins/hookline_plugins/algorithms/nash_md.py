@@ -12,7 +12,8 @@ may be cyclic. A constant a > 0 damps oscillations, but its fixed point is a lit
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -34,6 +35,7 @@ class NashMD(Component):
     )
 
     class Config(UpdateConfig):
+        synonyms: ClassVar[Mapping[str, str]] = {"beta": "tau"}
         tau: float = Field(0.1, ge=0)
         """Price of each nat away from the reference. Large stays near it; 0 seeks the plain Nash equilibrium and may oscillate."""
 

@@ -11,6 +11,9 @@ abrupt end. Lowering the probability of a token raises all others, which is less
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +27,7 @@ class SAPO(GRPO):
     """GRPO with a sigmoid gate on the ratio."""
 
     class Config(PolicyGradient.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"sapo_temperature_pos": "tau_pos", "sapo_temperature_neg": "tau_neg"}
         tau_pos: float = Field(1.0, gt=0)
         """How fast the gate closes where the advantage is positive. Large is similar to a tight clip."""
         tau_neg: float = Field(1.05, gt=0)

@@ -14,7 +14,7 @@ from. Where a row declares its available actions (`actions_BT`), the max is over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
@@ -43,6 +43,7 @@ class ValueLearner(Component):
     )  # fmt: skip
 
     class Config(UpdateConfig):
+        synonyms: ClassVar[Mapping[str, str]] = {"tau": "polyak", "cql_alpha": "conservative", "cql_scale": "conservative"}
         usual_lr: ClassVar[float] = 1e-5
         gamma: float = Field(1.0, ge=0, le=1)
         """Discount per action. Use 1 for episodes that end; lower values prefer early reward and make learning more stable."""

@@ -9,7 +9,8 @@ answers with the reference's: rollout `duel` with `opponent: 1`. With α = 0 it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -28,6 +29,7 @@ class XPO(DPO):
     )
 
     class Config(DPO.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {**DPO.Config.synonyms, "alpha": "optimism"}
         optimism: float = Field(1e-3, ge=0)
         """α. Large explores more and pulls the policy away from the reference."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -14,6 +15,7 @@ class Llama(Architecture):
     """transformers' LlamaForCausalLM."""
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"intermediate_size": "mlp", "ffn_dim": "mlp", "tie_word_embeddings": "tie"}
         layers: int = Field(4, ge=1)
         """Transformer blocks."""
         width: int = Field(256, ge=8)

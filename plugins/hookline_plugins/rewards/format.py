@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import field_validator
@@ -21,6 +23,7 @@ class Format(Component):
     better = "higher"
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"regex": "pattern", "fullmatch": "whole"}
         pattern: str
         """A regular expression, e.g. `(?s)<think>.*</think>.*`."""
         whole: bool = True

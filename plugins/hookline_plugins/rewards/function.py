@@ -10,9 +10,9 @@ import asyncio
 import functools
 import inspect
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -48,6 +48,7 @@ class Function(Component):
     better = "higher"
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"reward_kwargs": "arguments", "kwargs": "arguments", "file": "path"}
         path: CodePath
         """The Python file, relative to the experiment's file. It is copied into the run, alone: not what it imports from beside it."""
         function: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")

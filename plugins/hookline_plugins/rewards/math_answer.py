@@ -7,9 +7,9 @@ therefore runs in a process of its own, in whose main thread the alarm works, an
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ class MathAnswer(Component):
     better = "higher"
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"solution": "answer", "ground_truth": "answer", "label_key": "answer"}
         answer: str = "answer"
         """The column of the reference; `a.b` looks into objects, e.g. `reward_model.ground_truth`."""
         timeout: float = Field(20.0, gt=0)

@@ -8,7 +8,8 @@ the rollout's `max_new_tokens`. Healthy: near 0 once `truncated` is near 0.
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -23,6 +24,10 @@ class Overlong(Component):
     better = "higher"
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "overlong_buffer_len": "buffer", "overlong_buffer_length": "buffer", "soft_cache_length": "buffer", "len": "buffer",
+            "soft_max_length": "longest", "max_resp_len": "longest", "max_response_length": "longest",
+        }  # fmt: skip
         longest: int = Field(ge=1)
         """Number of tokens at which the penalty reaches 1."""
         buffer: int = Field(ge=1)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -44,6 +44,7 @@ class Remote(Component):
     better = "higher"
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"remote_rm_url": "url", "label_key": "label", "batch_size": "rows"}
         url: str = Field(min_length=1)
         """Where answers are posted, e.g. `http://localhost:5000/get_reward`."""
         label: str = ""

@@ -6,8 +6,9 @@ with its own tokenizer and chat template.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +39,9 @@ class RewardModel(Component):
     better = "higher"
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "reward_model_path": "path", "reward_pretrain": "path", "reward_scale": "scale", "reward_baseline": "shift",
+        }  # fmt: skip
         from_: PhaseName | None = Field(None, alias="from")
         """The phase that trained the reward model. Without `from` and `path`, in evaluations of that phase: the current model."""
         path: ModelPath | None = None

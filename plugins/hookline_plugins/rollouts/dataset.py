@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,6 +32,7 @@ class Dataset(Component):
     gives = property(lambda self: frozenset({"recorded_B"} if self.config.label else ()))
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"assistant_only_loss": "learn", "mask_history": "learn"}
         path: DataName
         """Rows with `prompt` and `completion`, or `messages`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(32, ge=1)

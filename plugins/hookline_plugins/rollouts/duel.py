@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -32,6 +33,7 @@ class Duel(Generate):
         return {*super().gives, "groups", "weight_B", "opponent_B"}
 
     class Config(Generate.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {**Generate.Config.synonyms, "mixture_coef": "opponent"}
         opponent: float = Field(0.125, ge=0, le=1)
         """a, the reference's share of the mixture. Small plays against the policy itself, 1 against the reference."""
         final_opponent: float | None = Field(None, ge=0, le=1)

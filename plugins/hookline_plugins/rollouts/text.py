@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -17,6 +18,10 @@ class Text(Component):
     token and a tail that is shorter than a block."""
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "block_size": "length", "seq_length": "length", "sequence_length": "length", "context_length": "length",
+            "max_length": "length", "max_seq_length": "length",
+        }  # fmt: skip
         path: DataName
         """Rows with `text`: a file, or builtin:NAME/SPLIT."""
         rows: int = Field(16, ge=1)

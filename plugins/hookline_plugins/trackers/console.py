@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +32,9 @@ class Console(Component):
     """Prints progress and the main figures to standard output. Reports figures outside their healthy range once per phase."""
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "logging_steps": "lines", "log_completions": "answers", "num_completions_to_print": "answers",
+        }  # fmt: skip
         lines: int = Field(10, ge=1)
         """Without a terminal: lines per phase. As many additional lines may show evaluations."""
         figures: tuple[str, ...] = ()

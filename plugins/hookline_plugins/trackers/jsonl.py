@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -27,6 +27,7 @@ class JSONLines(Component):
     """
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"file": "path", "filename": "path"}
         path: str = Field("rows.jsonl", min_length=1)
         """A file, relative to the run directory, or `-` for standard output."""
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -55,6 +55,11 @@ class WandB(Component):
     """
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "wandb_project": "project", "project_name": "project", "wandb_entity": "entity", "wandb_org": "entity",
+            "run_name": "name", "wandb_run_name": "name", "wandb_name": "name", "experiment_name": "name",
+            "wandb_group": "group", "wandb_mode": "mode", "log_model": "model", "wandb_log_model": "model",
+        }  # fmt: skip
         project: str | None = Field(None, min_length=1)
         """W&B project; default: WANDB_PROJECT, or hookline."""
         entity: str | None = None

@@ -6,9 +6,9 @@ can no longer be distinguished. Healthy: `reward_clipped` is below .1; at 1 only
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from hookline import Component, Context, Metric, Rollout, Scored, hookimpl, put_
 
 
 class Options(hookline.Config):
+    synonyms: ClassVar[Mapping[str, str]] = {"reward_clip_range": "limit", "cliprange_reward": "limit", "clip_range": "limit"}
     limit: float = Field(10.0, gt=0)
     """Rewards are clipped to ±limit. Small is safe and ignores the size of rewards."""
     each: Literal["answer", "token"] = "answer"

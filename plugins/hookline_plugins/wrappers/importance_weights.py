@@ -16,9 +16,9 @@ near 1, `importance_ess` above .5, `importance_cut` below .1; otherwise the rows
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -46,6 +46,11 @@ class ImportanceWeights(Component):
     )
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "vllm_importance_sampling_cap": "high", "vllm_importance_sampling_clip_max": "high",
+            "vllm_importance_sampling_mode": "cut", "tis_imp_ratio_cap": "high", "rollout_is_threshold": "high",
+            "rollout_is": "level", "truncated_importance_sampling_ratio": "high", "vllm_is_truncated_threshold": "high",
+        }  # fmt: skip
         cut: Literal["truncate", "mask"] = "truncate"
         """What replaces a weight outside [low, high]: the nearer bound (`truncate`) or 0 (`mask`)."""
         level: Literal["token", "sequence"] = "token"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +34,7 @@ class Normalise(Component):
     )
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"shift_mean": "shift", "eps": "floor", "epsilon": "floor"}
         over: Literal["first", "running", "batch", "group"] = "first"
         """The answers that define mean and scale. `first` and `running` keep prices such as β comparable between steps."""
         shift: bool = True

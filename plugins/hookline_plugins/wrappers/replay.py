@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -58,6 +58,9 @@ class Replay(Component):
     )
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {
+            "buffer_size": "capacity", "replay_buffer_size": "capacity", "batch_size": "groups", "alpha": "sharpness",
+        }  # fmt: skip
         capacity: int = Field(256, ge=1)
         """Maximum number of stored groups; the oldest are dropped first. Large replays older rows."""
         groups: int = Field(16, ge=1)

@@ -7,8 +7,9 @@ Healthy: `truncated` falls towards 0.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 
@@ -22,6 +23,7 @@ class Unfinished(Component):
     needs = frozenset({"behaviour"})
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"missing_eos_penalty": "reward", "penalty": "reward"}
         reward: float = -1.0
         """The reward of such an answer. Choose a value clearly below the rewards of finished answers."""
 

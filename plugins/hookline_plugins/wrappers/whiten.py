@@ -7,9 +7,9 @@ Healthy: `advantage_std` stays within a factor of ten of its initial value; when
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,7 @@ class Whiten(Component):
     metrics = (Metric("advantage_std", "standard deviation of advantages over tokens, before whitening"),)
 
     class Config(hookline.Config):
+        synonyms: ClassVar[Mapping[str, str]] = {"shift_mean": "shift", "eps": "floor", "epsilon": "floor"}
         over: Literal["batch", "group"] = "batch"
         """The tokens that share a mean and a scale: all tokens of the step, or those of the answers to one prompt."""
         shift: bool = True
