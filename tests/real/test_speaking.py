@@ -166,6 +166,7 @@ def test_answers_get_what_a_small_context_leaves_unless_a_number_is_given(
     with pytest.raises(DataError, match="row 1"):
         hookline.generate(run, ["open " * 50])
     assert hookline.generate(run, []) == []
+    assert hookline.generate(run, ["open"], max_new_tokens=0) == [""], "0 is a number that is given"
 
 
 def test_a_folder_is_asked_the_evaluations_of_an_experiment(

@@ -52,10 +52,11 @@ class Speaker:
         """
         from hookline.inference.local import decode
 
-        least, context = max_new_tokens or 1, self.role.context
+        free, context = max_new_tokens is None, self.role.context
+        least = 1 if max_new_tokens is None else max_new_tokens
         prompts = [list(self._fitting(record, f"row {i + 1}", least)) for i, record in enumerate(records)]
-        most_B = [max_new_tokens or min(USUAL, context - len(prompt)) for prompt in prompts]
-        if note and max_new_tokens is None and min(most_B, default=USUAL) < USUAL:
+        most_B = [min(USUAL, context - len(prompt)) if free else least for prompt in prompts]
+        if note and free and min(most_B, default=USUAL) < USUAL:
             low, high = min(most_B), max(most_B)
             leaves = f"{low}" if low == high else f"{low} to {high}"
             note(f"the model's context of {context} tokens leaves {leaves} for an answer, so that fewer than {USUAL} are drawn")
@@ -223,7 +224,7 @@ def chat(
         )
     tell = note or (lambda text: say(f"[{text}]\n"))
     begins: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
-    context, messages, most = found.role.context, list(begins), max_new_tokens or USUAL
+    context, messages, most = found.role.context, list(begins), USUAL if max_new_tokens is None else max_new_tokens
     least = max(1, min(most, context // 4))
     while (text := ask()) is not None:
         asked = {"role": "user", "content": text}
