@@ -68,7 +68,7 @@ def test_who_is_forgotten_is_in_no_export(collected: Path, capsys: pytest.Captur
         assert main(["data", "convert", "sqlite:///answers.db", file]) == 0
     only = [row for row in map(json.loads, Path("only.jsonl").read_text().splitlines()) if row["annotator"] == "ann"]
     Path("only.jsonl").write_text("".join(json.dumps(row) + "\n" for row in only))
-    Path("rows.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    Path("rows.jsonl").write_text('{"text": "not a judgement"}\n')
     capsys.readouterr()
     assert main(["store", "forget", "sqlite:///answers.db", "ann", "rows.jsonl"]) == 3
     assert "this row is not a judgement" in capsys.readouterr().err
