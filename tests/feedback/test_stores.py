@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,29 @@ def test_a_late_answer_counts_where_the_place_is_still_free(store: Store) -> Non
     time.sleep(0.02)
     store.append([said(item, "ann")])
     assert store.lease("bob") is None
+
+
+def test_a_lease_ends_by_time_and_then_the_item_is_another_annotators(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1e9
+    monkeypatch.setattr("hookline_plugins.stores.ledger.time", SimpleNamespace(time=lambda: now))
+    [item] = items(1)
+    store.put([item])
+    assert store.lease("ann", seconds=100) == item
+    now += 60
+    assert store.lease("bob") is None
+    assert store.lease("ann", seconds=100) == item, "for 100 seconds from now"
+    now += 99
+    assert store.lease("bob") is None
+    now += 2
+    assert store.lease("bob", seconds=100) == item
+    assert store.lease("ann") is None
+    with pytest.raises(DataError, match=r"'ann' answers item .* but the lease ended, and others have it now"):
+        store.append([said(item, "ann")])
+    assert store.append([said(item, "bob")])
+    assert store.lease("ann") is None
+    assert store.verify().counts.complete == 1
 
 
 def test_events_of_items_that_were_never_put_are_kept(store: Store) -> None:
