@@ -351,6 +351,22 @@ def test_a_failure_is_told_to_all_who_waited_and_the_next_calls_work(
         assert store.verify().counts.events == 6
 
 
+def test_what_json_does_not_have_is_refused_and_nothing_else_is(store: Store) -> None:
+    [item] = items(1)
+    endless: list[Any] = []
+    endless.append(endless)
+    for value in (b"\xff", object(), endless):
+        with pytest.raises(DataError, match="event 'ann/question 0' cannot be stored: "):
+            store.append([said(item, "bob"), said(item, "ann", extra={"x": value})])
+        with pytest.raises(DataError, match=r"item '.*' cannot be stored: "):
+            store.put([item.model_copy(update={"extra": {"x": value}})])
+    assert store.counts() == hookline.Counts(items=0, complete=0, events=0, annotators=0)
+    ugly = said(item, "ann", extra={"x": ["\0\ud800\u202e", 10**30, -0.0, None, True, {"": {}}]})
+    assert store.append([ugly]) == [ugly]
+    assert list(store.events()) == [ugly]
+    assert store.append([ugly]) == []
+
+
 def test_a_copy_without_a_common_log_has_the_same_items_and_events(place: Callable[[str], str]) -> None:
     """What `copy_to` does between stores of different authors."""
     with hookline.store(place("jsonl")) as one, hookline.store(place("sqlite")) as two:

@@ -68,7 +68,7 @@ def test_what_a_killed_writer_acknowledged_is_there_once(warm: Warm, url: str) -
     check_killed(warm, url, kills=2, answers=60)
 
 
-@pytest.mark.slow(90)
+@pytest.mark.slow(100)
 def test_what_a_writer_acknowledged_is_there_once_after_25_kills(warm: Warm, url: str) -> None:
     check_killed(warm, url, kills=25, answers=500)
 

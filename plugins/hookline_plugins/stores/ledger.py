@@ -21,6 +21,7 @@ from hookline_plugins.stores.scrubbing import KINDS, Kind, scrubbed_event, scrub
 from hookline_plugins.stores.tables import LEASED, Memory, Tables
 
 T = TypeVar("T")
+ThingT = TypeVar("ThingT", Item, Event)
 MOST = 256
 """Calls that are committed together."""
 BATCH = 500
@@ -62,22 +63,22 @@ class Ledger(Store[LedgerConfig]):
     # -- what people and pages do
 
     def put(self, items: Iterable[Item]) -> list[Item]:
-        given = [scrubbed_item(item, self.config.scrub) for item in items]
+        given = [_as_stored(item, scrubbed_item, self.config.scrub) for item in items]
 
         def job(tables: Tables) -> list[Item]:
-            return [item for item in given if self._put(tables, item)]
+            return [item for item, content in given if self._put(tables, item.id, content)]
 
         return self._do(job) if given else []
 
-    def _put(self, tables: Tables, item: Item) -> bool:
-        there = tables.item(item.id)
+    def _put(self, tables: Tables, item: str, content: Mapping[str, Any]) -> bool:
+        there = tables.item(item)
         if there:
-            if self._content(tables, tables.entry(there[0])) != item.written():
+            if self._content(tables, there[0]) != content:
                 raise DataError(
-                    f"{self.where} has another item '{item.id}'", "give the changed item another id, or leave `id` out"
+                    f"{self.where} has another item '{item}'", "give the changed item another id, or leave `id` out"
                 )
             return False
-        self._log(tables, "item", None, item.written())
+        self._log(tables, "item", None, content)
         return True
 
     def lease(self, annotator: str, *, seconds: float = 900.0) -> Item | None:
@@ -94,24 +95,24 @@ class Ledger(Store[LedgerConfig]):
             if there is None:
                 return None
             self._log(tables, "lease", self._enrolled(tables, annotator), {"item": item, "until": now + seconds})
-            return Item.read(opened(tables.entry(there[0]), {}, self.where) or {}, f"{self.where} item '{item}'")
+            return Item.read(self._content(tables, there[0]), f"{self.where} item '{item}'")
 
         return self._do(job)
 
     def append(self, events: Iterable[Event]) -> list[Event]:
-        given = [scrubbed_event(event, self.config.scrub) for event in events]
-        for event in given:
+        given = [_as_stored(event, scrubbed_event, self.config.scrub) for event in events]
+        for event, _ in given:
             self._named(event.annotator)
 
         def job(tables: Tables) -> list[Event]:
-            return [event for event in given if self._append(tables, event)]
+            return [event for event, content in given if self._append(tables, event, content)]
 
         return self._do(job) if given else []
 
-    def _append(self, tables: Tables, event: Event) -> bool:
+    def _append(self, tables: Tables, event: Event, content: Mapping[str, Any]) -> bool:
         there = tables.event(event.id)
         if there:
-            if self._content(tables, tables.entry(there)) != event.written():
+            if self._content(tables, there) != content:
                 raise DataError(
                     f"{self.where} has another event '{event.id}', and events do not change",
                     "give the new event another id, and name the old one in `supersedes`",
@@ -119,7 +120,7 @@ class Ledger(Store[LedgerConfig]):
             return False
         annotator = self._enrolled(tables, event.annotator)
         self._check_place(tables, event, annotator.who)
-        self._log(tables, "event", annotator, event.written())
+        self._log(tables, "event", annotator, content)
         return True
 
     def _check_place(self, tables: Tables, event: Event, who: str) -> None:
@@ -230,8 +231,10 @@ class Ledger(Store[LedgerConfig]):
         tables.write([entry])
         tables.index(entry, content)
 
-    def _content(self, tables: Tables, entry: Entry) -> dict[str, Any]:
-        return cast("dict[str, Any]", self._opened(entry, tables.annotators()))
+    def _content(self, tables: Tables, seq: int) -> dict[str, Any]:
+        entry = tables.entry(seq)
+        people = {} if entry.kind == "item" else tables.annotators()
+        return cast("dict[str, Any]", self._opened(entry, people))
 
     def _opened(self, entry: Entry, people: Mapping[str, Annotator]) -> dict[str, Any] | None:
         """The content of an entry; None if its annotator was forgotten."""
@@ -301,6 +304,22 @@ class Ledger(Store[LedgerConfig]):
         finally:
             for call in calls:
                 call.woken.set()
+
+
+def _as_stored(
+    thing: ThingT, scrubbed: Callable[[ThingT, Sequence[Kind]], ThingT], kinds: Sequence[Kind]
+) -> tuple[ThingT, dict[str, Any]]:
+    """An item or event after scrubbing, and as JSON. Raises DataError that names it for a value that JSON does not have."""
+    try:
+        found = scrubbed(thing, kinds)
+        written = found.written()
+        plain(written)
+    except (ValueError, TypeError, RecursionError) as err:
+        raise DataError(
+            f"{type(thing).__name__.lower()} '{thing.id}' cannot be stored: {' '.join(str(err).split())}",
+            "JSON has text, finite numbers, lists and objects",
+        ) from None
+    return found, written
 
 
 def _whole(tables: Tables) -> Iterator[Entry]:
