@@ -191,6 +191,18 @@ def test_flash_attention_that_a_network_lacks_is_refused_where_all_else_is_there
     assert why in refusal(of_folder(folder, attention="flash", dtype="bfloat16"))
 
 
+def test_a_run_that_was_trained_with_flash_attention_is_exported_and_asked_without_a_gpu(tmp_path: Path) -> None:
+    run = hookline.run(experiment({"steps": 1}), out=tmp_path / "run")
+    said = hookline.generate(run, ["open"], max_new_tokens=4, temperature=0)
+    file = run.directory / "experiment.json"
+    made = json.loads(file.read_text())
+    made["model"]["attention"] = "flash"
+    file.write_text(json.dumps(made))
+    assert hookline.generate(run.directory, ["open"], max_new_tokens=4, temperature=0, device="cpu") == said
+    folder = hookline.export(run.directory, tmp_path / "exported")
+    assert hookline.generate(folder, ["open"], max_new_tokens=4, temperature=0) == said
+
+
 def test_recomputing_that_a_network_lacks_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
     folder = saved("openai-gpt", tmp_path / "gpt", **GPT)
     said = refusal(of_folder(folder, gradient_checkpointing=True))

@@ -223,16 +223,19 @@ def ended(
             f"phase '{name}' kept no best weights", "set save.best in the experiment, or leave out --best"
         )
     step = int(folders.verify(source)["step"]) if best else int((run.finished(name) or {}).get("steps", chosen.spec.steps))
+    where, spec = device or load.CPU, plan.model_of(chosen)
+    if spec.attention == "flash" and where.type != "cuda":  # which a machine without a GPU lacks; it is the same network
+        spec = spec.model_copy(update={"attention": None})
     role = load.load_role(
         "policy",
         source / "model",
-        plan.model_of(chosen),
+        spec,
         chosen.head,
         chosen.adapter,
         bool((run.finished(name) or {}).get("adapter")),
         plan.experiment.seed,
         family=load.family_of(plan.family),
-        device=device or load.CPU,
+        device=where,
     )
     return Ended(run, plan, chosen, step, role, Tokenizer.load(run.directory / "tokenizer"))
 
