@@ -80,7 +80,7 @@ TESTS = {
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
     "judging": ["rewards/test_judge*"],
-    "likelihoods": ["algorithms/test_likelihoods", "algorithms/test_preferences"],
+    "likelihoods": ["algorithms/test_likelihoods_of_judgements", "algorithms/test_preferences"],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
     "page": ["page/*"],
     "posting": ["rewards/test_judge*", "rewards/test_remote"],

@@ -179,6 +179,7 @@ class Component(Generic[ConfigT]):
         """Rewards only: return one figure for the rows of an evaluation; by default the mean over judged rows, as the
         term's `weight_B` and `summary` say.
 
+        `scored.terms` has every reward of the evaluation, by name.
         Called for all rows, for each row alone, whose figure is kept in evaluations.jsonl, and without each prompt's rows.
         """
         value_B = term.value if term.value.dim() == 1 else term.value.sum(1)

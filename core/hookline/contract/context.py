@@ -254,6 +254,14 @@ class Context(Encoder, Protocol):
         row, on its last chosen token. The model's family must have that side.
         """
 
+    def parameter(self, name: str, start: Tensor, *, role: str = "policy", lr: float | None = None) -> nn.Parameter:
+        """Add a parameter that no head has, in `setup`, e.g. the thresholds of a rating; a loss uses what this returns.
+
+        It is learned with the role and saved beside its heads, as `own.NAME`; a phase that begins with the role's weights
+        does not have it. start: its first value, float of any shape. lr: its peak learning rate, where that of the network
+        would be too small; default: the role's. It is never decayed. A second call with the same name returns the same.
+        """
+
     def target(self, name: str, of: str, *, role: str = "policy") -> None:
         """Make a frozen copy of a head, in `setup`, as a slow target; `polyak` in `after=` of `ctx.train` moves it.
 

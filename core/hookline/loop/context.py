@@ -224,6 +224,9 @@ class PhaseContext(Encoding):
     ) -> None:
         self._resources.roles.add_head(name, self.instance, make, role, reads)
 
+    def parameter(self, name: str, start: Tensor, *, role: str = "policy", lr: float | None = None) -> nn.Parameter:
+        return self._resources.roles.add_parameter(name, self.instance, start, role, lr)
+
     def target(self, name: str, of: str, *, role: str = "policy") -> None:
         self._resources.roles.add_target(name, self.instance, of, role)
 

@@ -56,7 +56,8 @@ class Evaluator:
             ctx.forget()
         rollout, ok_B, terms = whole(rollout, ok_B, terms, ctx.world)
         judged = rollout if bool(ok_B.all()) else rollout.rows(ok_B)
-        scored = judged.scored(judged.token_ids_BT.new_zeros(judged.token_ids_BT.shape), {})
+        of_answer = {name: term.value if term.value.dim() == 1 else term.value.sum(1) for name, term in terms.items()}
+        scored = judged.scored(judged.token_ids_BT.new_zeros(judged.token_ids_BT.shape), of_answer)
         figures = {}
         for name, term in terms.items():
             component, slot = self._gives(name)

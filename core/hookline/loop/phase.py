@@ -25,7 +25,7 @@ from hookline.loop.session import Session
 from hookline.loop.shares import own_share
 from hookline.models import load
 from hookline.models.folder import folder_hash
-from hookline.models.role import Role, saved_tensors
+from hookline.models.role import BESIDE_NET, Role, saved_tensors
 from hookline.models.roles import Roles
 from hookline.models.scores import scores_of
 from hookline.plan.plan import PlannedPhase
@@ -233,7 +233,7 @@ class Phase:
         folder = self.session.run.phase_folder(self.spec.name) / "model"
         policy, tensors = self.roles["policy"], saved_tensors(folder)
         mine = policy.tensors()  # an update that is no longer installed has not made its heads
-        kept = {key: value for key, value in tensors.items() if key in mine or not key.startswith("heads.")}
+        kept = {key: value for key, value in tensors.items() if key in mine or not key.startswith(BESIDE_NET)}
         policy.load_tensors(kept, str(folder))
         manifest = self.session.run.finished(self.spec.name) or {}
         self.scope.step = int(manifest.get("steps", self.spec.steps))

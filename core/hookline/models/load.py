@@ -22,7 +22,7 @@ from hookline.errors import ExperimentError, cause, shorten
 from hookline.models.adapters import merged
 from hookline.models.causal import Causal, quiet
 from hookline.models.folder import check_folder
-from hookline.models.role import ReadHead, Role, saved_tensors
+from hookline.models.role import BESIDE_NET, ReadHead, Role, saved_tensors
 from hookline.models.scores import HEAD, scores_of
 from hookline.registry.slot import Slot
 
@@ -289,7 +289,7 @@ def load_role(
             )
         role.add_head(asked, make, about["heads"][asked], (seed,))
     mine = role.tensors()
-    role.load_tensors({k: v for k, v in tensors.items() if k in mine or not k.startswith("heads.")}, str(folder))
+    role.load_tensors({k: v for k, v in tensors.items() if k in mine or not k.startswith(BESIDE_NET)}, str(folder))
     if adapter is not None and not saved_adapter:
         net, role.adapter_fresh = _attach(role.net.to(CPU), adapter, seed)
         role.net, role.adapter = net.to(device), True

@@ -18,7 +18,10 @@ from hookline.contract.family import Decoding, Family, Side
 from hookline.errors import CheckpointError, ExperimentError, PluginError
 from hookline.storage import trees
 
-__all__ = ["ReadHead", "Role", "saved_tensors"]
+__all__ = ["BESIDE_NET", "ReadHead", "Role", "saved_tensors"]
+
+BESIDE_NET = ("heads.", "own.")
+"""How the names of what a role has beside its network begin: heads, and parameters of components' own."""
 
 NEVER = -1e9
 """The logit of an id that no token has: its probability is 0 in every type, and 0 times it is 0."""
@@ -54,6 +57,10 @@ class Role:
         self.net = net
         self.family = family
         self.heads = nn.ModuleDict()
+        self.own: dict[str, nn.Parameter] = {}
+        """Parameters that components added, by name."""
+        self.rates: dict[str, float] = {}
+        """The peak learning rates of those that have one of their own."""
         self.autocast = autocast
         self.adapter = adapter
         self.recompute = recompute
@@ -230,7 +237,8 @@ class Role:
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter by name, tied ones once."""
         found = dict(self.net.named_parameters())
-        return {**found, **{f"heads.{name}": p for name, p in self.heads.named_parameters()}}
+        heads = {f"heads.{name}": p for name, p in self.heads.named_parameters()}
+        return {**found, **heads, **{f"own.{name}": p for name, p in self.own.items()}}
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.parameters().items() if p.requires_grad}

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hookline.contract.context import Heads
 from hookline.contract.family import Side
@@ -107,6 +107,16 @@ class Roles(Mapping[str, Role]):
         if name not in self.named(role, who).heads:
             self.makers[role, name] = who
         self.named(role, who).add_head(name, make, reads, (*self._seed, role))
+
+    def add_parameter(self, name: str, who: str, start: Tensor, role: str, lr: float | None) -> nn.Parameter:
+        self._only_in_setup(f"parameter '{name}'", who)
+        owner = self.named(role, who)
+        if name not in owner.own:
+            own = start.detach().float().to(owner.device).clone(memory_format=torch.contiguous_format)
+            owner.own[name] = nn.Parameter(own)
+            if lr is not None:
+                owner.rates[name] = lr
+        return owner.own[name]
 
     def add_target(self, name: str, who: str, of: str, role: str) -> None:
         """A frozen copy of a head."""

@@ -57,7 +57,14 @@ class Optimiser:
     rounded into the weights. Without it a step of less than half of bfloat16's spacing, |w|/512, would be lost.
     """
 
-    def __init__(self, config: UpdateConfig, parameters: Mapping[str, nn.Parameter], hidden_matrices: set[str]) -> None:
+    def __init__(
+        self,
+        config: UpdateConfig,
+        parameters: Mapping[str, nn.Parameter],
+        hidden_matrices: set[str],
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
+        """rates: the peak learning rates of components' own parameters, by name; they are not decayed."""
         self.config = config
         self.weights = dict(parameters)
         self.masters = {name: nn.Parameter(p.detach().float()) for name, p in parameters.items() if p.dtype in HALF}
@@ -67,6 +74,7 @@ class Optimiser:
         parameters = {**parameters, **self.masters}
         self.names = {id(parameter): name for name, parameter in parameters.items()}
         self.parameters = parameters
+        own = {name: lr for name, lr in (rates or {}).items() if name in parameters}
         muon = {name for name in parameters if config.optimizer == "muon" and name in hidden_matrices}
         scale = (config.matrix_lr or config.lr) / config.lr
         adamw_groups: list[dict[str, Any]] = []
@@ -74,7 +82,7 @@ class Optimiser:
         for role in dict.fromkeys(name.partition("/")[0] for name in parameters):
             mine = {name: p for name, p in parameters.items() if name.partition("/")[0] == role}
             lr = config.lr_of(role)
-            rest = [p for name, p in mine.items() if name not in muon]
+            rest = [p for name, p in mine.items() if name not in muon and name not in own]
             for group, decay in (
                 ([p for p in rest if p.dim() >= 2], config.weight_decay),
                 ([p for p in rest if p.dim() < 2], 0.0),
@@ -83,6 +91,7 @@ class Optimiser:
                     adamw_groups.append({"params": group, "weight_decay": decay, "lr": lr})
             if matrices := [p for name, p in mine.items() if name in muon]:
                 muon_groups.append({"params": matrices, "lr": lr * scale})
+        adamw_groups += [{"params": [parameters[name]], "weight_decay": 0.0, "lr": lr} for name, lr in own.items()]
         self.parts: list[torch.optim.Optimizer] = []
         if adamw_groups and config.optimizer == "sgd":
             self.parts.append(torch.optim.SGD(adamw_groups, lr=config.lr))

@@ -72,7 +72,12 @@ class Trainer:
         """Progress and length of the phase in optimiser steps, if every step takes as many as the present one."""
         named = {f"{role.name}/{name}": p for role in self.trained for name, p in role.trainable().items()}
         matrices = set().union(*(hidden_matrices(role.net, _output(role), f"{role.name}/") for role in self.trained))
-        self.optimiser = Optimiser(config, named, matrices)
+        rates = {
+            f"{role.name}/own.{name}": role.rates.get(name, config.lr_of(role.name))
+            for role in self.trained
+            for name in role.own
+        }
+        self.optimiser = Optimiser(config, named, matrices, rates)
         self.parameters = named
         self.taken = 0
         self.learned = False

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from random import Random
+from statistics import NormalDist
 
+from pydantic import Field
+
+import hookline
 from hookline import Process, Record, Task
 
 PROMPT = "pull"
@@ -47,6 +52,37 @@ class Arms(Task):
         if split == "answers":
             return [{"prompt": PROMPT, "completion": arm} for arm in self.choice.arms]
         return [{"prompt": PROMPT}]
+
+    def process(self) -> Process:
+        return self.choice
+
+
+class Worths(Task):
+    """Answers of one word with planted worths, to be judged: normal, all equally likely. Splits as in `Arms`."""
+
+    splits = ("train", "heldout", "answers")
+
+    class Config(hookline.Config):
+        count: int = Field(40, ge=2, le=1000)
+        """How many answers there are."""
+        std: float = Field(1.5, gt=0)
+        """Standard deviation of their worths."""
+        seed: int = Field(0, ge=0)
+        """Seed of which answer has which worth."""
+
+    @cached_property
+    def choice(self) -> Choice:
+        c = self.config
+        worths = [c.std * NormalDist().inv_cdf((i + 0.5) / c.count) for i in range(c.count)]
+        Random(c.seed).shuffle(worths)
+        return Choice("say", {f"word{i}": (1 / c.count, worth) for i, worth in enumerate(worths)})
+
+    def rows(self, split: str) -> Sequence[Record]:
+        if split == "answers":
+            return [
+                {"prompt": "say", "completion": word, "worth": worth} for word, (_, worth) in self.choice.arms.items()
+            ]
+        return [{"prompt": "say"}]
 
     def process(self) -> Process:
         return self.choice

@@ -1,0 +1,204 @@
+"""One reward behind judgements of every kind: each kind has a likelihood given the rewards, and their sum is maximised.
+
+The reward is the head `reward` at the last token. The loss is the mean over judgements of −log P(what was said | rewards):
+    comparison  bradley-terry  P(a ≻ b) = σ(r_a − r_b); a tie is left out, or counts as half a win for both
+                davidson       and P(tie) ∝ ν √(e^r_a e^r_b)       (Davidson 1970)
+                rao-kupper     differences below η are not noticed  (Rao and Kupper 1967)
+    ranking     plackett-luce  the best of those that are left is picked, again and again; candidates that tie are not compared
+                davidson-luce  and ties have a probability          (Firth, Kosmidis and Turner 2019)
+                pairs          every pair is a comparison; K candidates count as K − 1 comparisons
+    rating      ordinal        P(level ≤ k) = σ(θ_k − r)           (McCullagh 1980)
+                coral          P(level > k) = σ(r + b_k), each k for itself    (Cao et al. 2020)
+                corn           the same, given that it is above k − 1          (Shi et al. 2023)
+                normal, beta, binary   the mark as a number: normal noise, a Beta distribution, cross-entropy with the share of the scale
+    thumb       P(up) = σ(r − c)
+    correction  is preferred to what it corrects, by Bradley–Terry or as `comparison` says
+
+ν, η, θ, b and c are learned with the reward. Where a scale or thumbs are read, each annotator has a leniency that is added to
+r, and may have a spread that multiplies it. All of this is relative: only differences of rewards have a meaning, except with
+`both_bad: outside` (the option of choosing neither has a reward of its own) or where thumbs and scales say where zero is.
+
+Healthy: the loss of each kind falls, `accuracy` rises to what annotators agree on, and `held_out` losses fall with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hookline import (
+    Batch,
+    Component,
+    Context,
+    DataError,
+    Loss,
+    Metric,
+    MicroBatch,
+    Term,
+    hookimpl,
+    read_last,
+)
+from hookline_plugins.algorithms.judged import (
+    KINDS,
+    Annotators,
+    Comparisons,
+    Options,
+    Rankings,
+    Ratings,
+    Thumbs,
+)
+from hookline_plugins.maths import ordered, places
+
+
+class LatentReward(Component[Options]):
+    """Learn a reward from comparisons, rankings, ratings, thumbs and corrections together (rollout `judgements`)."""
+
+    needs = frozenset({"judgements", "head:reward"})
+    takes = Batch
+    off_policy = True
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        c = self.config
+        known = [
+            Metric(f"{kind}_loss", f"mean over judgements of kind {kind} of −log P(what was said)", "nats")
+            for kind in KINDS
+        ]
+        known.append(
+            Metric(
+                "accuracy",
+                "share of decided comparisons that the model orders as the annotator did; equal rewards count ½",
+                better="higher",
+            )
+        )
+        named = {
+            "ties": ("ν of Davidson, or η of Rao and Kupper", c.comparison != "bradley-terry"),
+            "outside": ("the reward of choosing neither", c.both_bad == "outside"),
+            "position": ("what being shown first adds to a reward", c.position),
+            "leniency_spread": (
+                "standard deviation of the leniency of the annotators of this step",
+                c.annotator != "same",
+            ),
+            "reliability": (
+                "mean over the annotators of this step of the probability that they mean what they say",
+                c.noise == "learned",
+            ),
+        }
+        return (*known, *(Metric(name, what) for name, (what, given) in named.items() if given))
+
+    def setup(self, ctx: Context) -> None:
+        c = self.config
+        self.annotators = Annotators(ctx, c)
+        self.comparisons = Comparisons(ctx, c, self.annotators)
+        self.rankings = Rankings(ctx, c)
+        self.ratings = Ratings(ctx, c, self.annotators)
+        self.thumbs = Thumbs(ctx, c, self.annotators)
+
+    @hookimpl
+    def hookline_update(self, ctx: Context, batch: Batch) -> None:
+        batch = self._columns(batch)
+        ctx.train(batch, self.loss, unit="group")
+        for name, value in self._figures(batch).items():
+            ctx.log(name, value)
+
+    def held_out(self, ctx: Context, batch: Batch) -> Mapping[str, Term]:
+        return ctx.measure(self._columns(batch), self.loss, unit="group")
+
+    def _columns(self, batch: Batch) -> Batch:
+        """The rows of judgements that have a likelihood, with a weight of 1 on the first row of each."""
+        says_B = self._says(batch)
+        batch = batch.rows(says_B)
+        place_B, kind_B, outcome_B = places(batch.group_B), batch.extra["kind_B"], batch.extra["outcome_B"]
+        first_B = place_B == 0
+        columns = {f"{kind}_B": (first_B & (kind_B == i)).float() for i, kind in enumerate(KINDS)}
+        decided_B = (first_B & (outcome_B >= 0) & (outcome_B < 2)).float()
+        return batch.with_extra(place_B=place_B, judgement_B=first_B.float(), decided_B=decided_B, **columns)
+
+    def _says(self, batch: Batch) -> Tensor:
+        """Which rows belong to a judgement that says something about rewards, bool [B]."""
+        c, extra = self.config, batch.extra
+        kind_B, outcome_B = extra["kind_B"], extra["outcome_B"]
+        self._refuse(batch)
+        left = torch.zeros(len(batch), dtype=torch.bool)
+        if c.comparison == "bradley-terry" and c.ties == "leave-out":
+            left |= outcome_B == 2
+        if c.both_bad == "leave-out":
+            left |= outcome_B == 3
+        rating_B = kind_B == KINDS.index("rating")
+        left |= rating_B & extra["marks_B"].isnan().all(1)
+        same_BB = batch.group_B[:, None] == batch.group_B
+        level_B = extra["level_B"]
+        orders_B = (
+            (same_BB & (level_B[:, None] != level_B)).any(1) if c.ranking != "davidson-luce" else same_BB.sum(1) > 1
+        )
+        left |= (kind_B == KINDS.index("ranking")) & ~orders_B
+        return ~left & (kind_B < len(KINDS))
+
+    def _refuse(self, batch: Batch) -> None:
+        """Judgements that the chosen likelihoods do not describe."""
+        c, extra = self.config, batch.extra
+        rating_B = extra["kind_B"] == KINDS.index("rating")
+        wrong_B = rating_B & (extra["levels_B"] != c.levels)
+        if c.rating in ("ordinal", "coral", "corn") and bool(wrong_B.any()):
+            row = int(wrong_B.nonzero()[0])
+            has = int(extra["levels_B"][row])
+            raise DataError(
+                f"'{batch.prompt_text(row)[:40]}' has a rating on a scale of {has or 'any number of'} marks, and rating: {c.rating} "
+                f"reads {c.levels}",
+                f"set levels: {has}" if has else "choose rating: normal, beta or binary",
+            )
+        if bool(rating_B.any()) and extra["marks_B"].shape[1] != c.axes:
+            raise DataError(
+                f"the rollout reads {extra['marks_B'].shape[1]} axes of ratings, and the update {c.axes}",
+                f"set axes: {extra['marks_B'].shape[1]} in the update",
+            )
+
+    def loss(self, mb: MicroBatch[Batch]) -> Loss:
+        c, batch = self.config, mb.batch
+        reward_B = read_last(mb.stats(want=("reward",))["reward"], batch.mask_BT)
+        nll_B = torch.zeros_like(reward_B)
+        for rows, nll_N in (
+            self.comparisons(batch, reward_B),
+            self.rankings(batch, reward_B),
+            self.ratings(batch, reward_B[:, None]),
+            self.thumbs(batch, reward_B),
+        ):
+            nll_B = nll_B.index_add(0, rows, nll_N)
+        weight = torch.tensor([c.weights.get(kind, 1.0) for kind in KINDS], device=nll_B.device)
+        for kind in KINDS:
+            if bool(mb[f"{kind}_B"].any()):
+                mb.log(f"{kind}_loss", mb.mean_over(f"{kind}_B", nll_B.detach()))
+        if bool(mb["decided_B"].any()):
+            mb.log("accuracy", mb.mean_over("decided_B", self._right(batch, reward_B.detach())))
+        total: Loss = mb.mean_over("judgement_B", weight[batch.extra["kind_B"]] * nll_B)
+        total += mb.row_mean(reward_B.square()) * c.centre
+        return total
+
+    @staticmethod
+    def _right(batch: Batch, reward_B: Tensor) -> Tensor:
+        """On the first row of each decided comparison, 1 where its rewards are in the annotator's order, ½ where they are equal."""
+        a = (batch.extra["decided_B"] > 0).nonzero()[:, 0]
+        same = (batch.group_B[a][:, None] == batch.group_B) & (torch.arange(len(batch), device=a.device) != a[:, None])
+        b = same.int().argmax(1) if len(a) else a
+        sign = 1.0 - 2.0 * batch.extra["outcome_B"][a]
+        return torch.zeros_like(reward_B).index_put((a,), ordered((reward_B[a] - reward_B[b]) * sign))
+
+    @torch.no_grad()
+    def _figures(self, batch: Batch) -> dict[str, float]:
+        """What was learned beside the rewards."""
+        found: dict[str, float] = {}
+        if self.comparisons.ties is not None:
+            found["ties"] = float(self.comparisons.ties.exp())
+        for name in ("outside", "position"):
+            value = getattr(self.comparisons, name)
+            if value is not None:
+                found[name] = float(value)
+        seen = torch.unique(batch.extra["annotator_B"].clamp(max=self.config.annotators - 1))
+        values = self.annotators.values
+        if "leniency" in values and len(seen) > 1:
+            found["leniency_spread"] = float(values["leniency"][seen].std())
+        if "reliability" in values and len(seen):
+            found["reliability"] = float(values["reliability"][seen].sigmoid().mean())
+        return found

@@ -1,0 +1,337 @@
+"""Judgements of every kind as rows: the rows of a group are the answers that one judgement is about.
+
+Every row has these columns, beside `recorded_B` and `gold_B`, the true reward where a simulation knows it (else NaN):
+    kind_B        what was said: 0 comparison, 1 ranking, 2 rating, 3 thumb, 4 correction, 5 spans (`KINDS`)
+    outcome_B     of a comparison, on both rows: 0 the first row is better, 1 the second, 2 a tie, 3 both are bad; −1 elsewhere
+    level_B       the place in a comparison, ranking or correction, higher is better; NaN where nothing is ordered
+    strength_B    how much better in a comparison, 1 to 3; 0 if that was not said
+    first_B       1 for the answer that was shown first, among several; 0 for others and where the order is not known
+    marks_B       [B, A] of a rating: the mark of each axis as a share of its scale, from 0 to 1; NaN where an axis has none
+    levels_B      how many marks the scale has; 0 if it has any number between its ends, or there is no rating
+    up_B          of a thumb: 1 up, 0 down; NaN elsewhere
+    balance_B     N/(2 N_c), N_c the thumbs of all the data that point the same way; 1 elsewhere
+    annotator_B   the number of the annotator, in the order in which annotators first come in the data
+    worth_BT      the sum of the worths of the spans that a token is part of; a token is part of a span that covers any of it
+    marked_BT     how many spans a token is part of
+    changed_BT    of a correction: true for tokens that only this version has
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from math import nan
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+import hookline
+from hookline import (
+    Comparison,
+    Component,
+    Context,
+    Correction,
+    DataError,
+    DataName,
+    Encoded,
+    Encoder,
+    Event,
+    Overlong,
+    PhaseName,
+    Ranking,
+    Rating,
+    Record,
+    Rollout,
+    Span,
+    Spans,
+    Thumb,
+    hookimpl,
+)
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of
+
+Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
+KINDS: tuple[Kind, ...] = ("comparison", "ranking", "rating", "thumb", "correction", "spans")
+COLUMNS = (
+    "recorded_B", "gold_B", "kind_B", "outcome_B", "level_B", "strength_B", "first_B", "marks_B", "levels_B", "up_B", "balance_B",
+    "annotator_B", "worth_BT", "marked_BT", "changed_BT",
+)  # fmt: skip
+
+
+class Judgements(Component):
+    """Reads judgements of every kind, from an earlier phase or a file of events (`hookline.Event`).
+
+    The reward of a row is its place in a comparison, ranking or correction, 1 or 0 for a thumb, the mean mark of a rating as a
+    share of its scale. Comments and skips say nothing about rewards and are left out.
+    """
+
+    needs = property(lambda self: frozenset({"feedback"} if self.config.from_ else ()))
+    gives = frozenset({"groups", "pairs", "judgements", *COLUMNS})
+
+    class Config(hookline.Config):
+        from_: PhaseName | None = Field(None, alias="from")
+        """The phase whose judgements are read, with exactly the tokens that were sampled."""
+        path: DataName | None = None
+        """Alternatively, a file of events, or of rows with `prompt`, `chosen` and `rejected`."""
+        kinds: tuple[Kind, ...] = KINDS
+        """The kinds of judgements that are read; others are left out."""
+        answers: Literal["all", "best"] = "all"
+        """`best`: only answers that a judgement puts above others or likes, e.g. for `sft`; ratings and spans then have none."""
+        axes: tuple[str, ...] = ()
+        """The axes of ratings that are read, in the order of `marks_B`. Without it, each rating must have one axis."""
+        unranked: Literal["leave-out", "below"] = "leave-out"
+        """Candidates without a place in a ranking: not judged, or `below` all that have one, as when only the best were picked."""
+        worths: Mapping[str, float] = Field(default_factory=dict)
+        """Label of a span → what the span is worth, where the span itself does not say it; labels without a worth are refused."""
+        split: Split = "all"
+        """`heldout`: about a tenth of the prompts, chosen by a hash, which `train` never contains."""
+        longest: int = Field(0, ge=0)
+        """The maximum number of tokens of prompt and answer together; 0: the model's context."""
+        overlong: Overlong = "leave-out"
+        """What happens to judgements with a longer answer: `truncate` cuts its end, `refuse` ends the run."""
+        rows: int = Field(32, ge=1)
+        """Judgements per step (each is one row or more)."""
+
+        @model_validator(mode="after")
+        def _one_source(self) -> Judgements.Config:
+            if self.from_ and self.path:
+                raise ValueError("reads judgements either `from` a phase or from a `path`; name one")
+            if not self.kinds:
+                raise ValueError("reads no kind of judgement; name one in `kinds`")
+            return self
+
+    annotators: Mapping[str, int] = {}
+    """Annotator → its number."""
+    balance: Mapping[bool, float] = {}
+    """Whether a thumb is up → its weight."""
+
+    def setup(self, ctx: Context) -> None:
+        c = self.config
+        if c.from_ is None and c.path is None:
+            raise DataError("judgements are read either `from` a phase or from a `path`", "give one of them")
+        source = ctx.collected(c.from_) if c.from_ else ctx.rows(str(c.path))
+        longest = c.longest or ctx.role_named("policy").context
+        replaced = {record["supersedes"] for record in source.records if record.get("supersedes")}
+        wanted = [
+            i
+            for i, record in enumerate(source.records)
+            if in_split(record, c.split) and record.get("id") not in replaced
+        ]
+        names = dict.fromkeys(str(source.records[i].get("annotator") or "unknown") for i in wanted)
+        self.annotators = {name: number for number, name in enumerate(names)}
+        self.balance = _balance([source.records[i] for i in wanted])
+        self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
+        self.judgements = array("q")
+        left = unread = 0
+        for i in wanted:
+            answers = self.judgement(i)
+            if not answers:
+                unread += 1
+            elif max(map(len, answers)) > longest:
+                left += 1
+            else:
+                self.judgements.append(i)
+        if not self.judgements:
+            raise DataError(
+                f"{source.name}: 0 of {len(source)} judgements are in split '{c.split}', of the kinds {', '.join(c.kinds)} "
+                "and fit the context",
+                "check the split, the kinds and the lengths",
+            )
+        if left:
+            ctx.run.notice(f"{source.name}: {left} judgements are longer than {longest} tokens and were left out")
+        if unread:
+            ctx.run.notice(
+                f"{source.name}: {unread} of {len(source)} judgements are of other kinds, or have no answer to learn from, and were "
+                "left out"
+            )
+
+    def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
+        return sum(in_split(record, self.config.split) for record in records), self.config.rows
+
+    def read_row(self, ctx: Encoder, record: Any, where: str, longest: int | None = None) -> list[Encoded]:
+        """The answers that a judgement is about, in the order of its candidates; none if it is not read."""
+        how: Any = {"where": where, "longest": longest or self.config.longest or None, "overlong": self.config.overlong}
+        event = event_of(record, where)
+        if event is None:
+            said: Any = Comparison(better=0)
+            rows = (
+                {i: ctx.encode(record, answer=field, **how) for i, field in enumerate(PAIR)}
+                if "chosen" in record
+                else {}
+            )
+            gold: Mapping[int, float | None] = {}
+        else:
+            said = event.answer
+            self._refuse_empty_correction(event, where)
+            rows = {i: answer_of(ctx, event, i, record, how) for i in self._judged(event)}
+            gold = {i: candidate.gold for i, candidate in enumerate(event.candidates)}
+        if said.kind not in self.config.kinds or not rows:
+            return []
+        changed = _changed([row.answer_ids for row in rows.values()]) if isinstance(said, Correction) else {}
+        levels = self._levels(event, said)
+        first = event.shown[0] if event and len(event.shown) > 1 else None
+        annotator = event.annotator if event else str(record.get("annotator") or "unknown")
+        found = []
+        for number, (i, row) in enumerate(rows.items()):
+            level, up = levels.get(i, nan), said.up if isinstance(said, Thumb) else None
+            marks, count = self._marks(said, where)
+            worth, marked = self._spans(ctx, event, said, row, where)
+            values: dict[str, Any] = {
+                "recorded_B": _reward(said, level, marks),
+                "gold_B": nan if gold.get(i) is None else gold[i],
+                "kind_B": KINDS.index(said.kind),
+                "outcome_B": _outcome(said),
+                "level_B": level,
+                "strength_B": float(said.strength or 0) if isinstance(said, Comparison) else 0.0,
+                "first_B": float(i == first),
+                "marks_B": marks,
+                "levels_B": count,
+                "up_B": nan if up is None else float(up),
+                "balance_B": self.balance.get(bool(up), 1.0) if up is not None else 1.0,
+                "annotator_B": self.annotators.get(annotator, 0),
+                "worth_BT": worth,
+                "marked_BT": marked,
+                "changed_BT": changed.get(number, [False] * len(row.answer_ids)),
+            }
+            columns = {name: torch.tensor(value) for name, value in values.items()}
+            found.append(replace(row, columns={**row.columns, **columns}))
+        if self.config.answers == "best":
+            best = max((float(level) for level in levels.values()), default=nan)
+            kept = [row for i, row in zip(rows, found) if levels.get(i) == best or getattr(said, "up", False)]
+            return [] if len(levels) > 1 and len(kept) == len(found) else kept
+        return found
+
+    @staticmethod
+    def _refuse_empty_correction(event: Event, where: str) -> None:
+        said = event.answer
+        if isinstance(said, Correction) and said.text == event.candidates[said.of].text:
+            raise DataError(
+                f"{where}: the correction by '{event.annotator}' changes nothing",
+                "remove the row: a text that needs no correction is a thumb up or a rating",
+            )
+
+    def _judged(self, event: Event) -> Sequence[int]:
+        """The candidates that become rows; the number after the last is what a correction made."""
+        said = event.answer
+        if isinstance(said, Comparison):
+            return (0, 1)
+        if isinstance(said, Ranking):
+            placed = {i for group in said.order for i in group}
+            return [i for i in range(len(event.candidates)) if i in placed or self.config.unranked == "below"]
+        if isinstance(said, Correction):
+            return (said.of, len(event.candidates))
+        return (said.of,) if isinstance(said, Rating | Thumb | Spans) else ()
+
+    def _levels(self, event: Event | None, said: Any) -> Mapping[int, float]:
+        if event is None:
+            return {0: 1.0, 1: 0.0}
+        levels = {i: float(level) for i, level in (event.levels() or {}).items()}
+        if isinstance(said, Ranking) and self.config.unranked == "below":
+            return dict.fromkeys(range(len(event.candidates)), -1.0) | levels
+        return levels
+
+    def _marks(self, said: Any, where: str) -> tuple[list[float], int]:
+        """The marks of a rating as shares of its scale, one per axis, and how many marks the scale has."""
+        width = max(1, len(self.config.axes))
+        if not isinstance(said, Rating):
+            return [nan] * width, 0
+        if not self.config.axes and len(said.marks) > 1:
+            raise DataError(
+                f"{where}: a rating has the axes {', '.join(said.marks)}",
+                "name those to learn: axes: [" + ", ".join(said.marks) + "]",
+            )
+        axes = self.config.axes or tuple(said.marks)
+        shares = [
+            (said.marks[axis] - said.low) / (said.high - said.low) if axis in said.marks else nan for axis in axes
+        ]
+        return shares, round((said.high - said.low) / said.step) + 1 if said.step else 0
+
+    def _spans(
+        self, ctx: Encoder, event: Event | None, said: Any, row: Encoded, where: str
+    ) -> tuple[list[float], list[int]]:
+        """Of each token, the worth of the spans that it is part of, and how many they are."""
+        worth, marked = [0.0] * len(row.answer_ids), [0] * len(row.answer_ids)
+        if not isinstance(said, Spans) or event is None:
+            return worth, marked
+        places = token_places(ctx, row.answer_ids, text_of(event, said.of), where)
+        for span in said.spans:
+            value = self._worth(span, where)
+            for t, (start, end) in enumerate(places):
+                if start < span.end and end > span.start:
+                    worth[t] += value
+                    marked[t] += 1
+        return worth, marked
+
+    def _worth(self, span: Span, where: str) -> float:
+        worth = self.config.worths.get(span.label) if span.worth is None else span.worth
+        if worth is None:
+            raise DataError(
+                f"{where}: the span '{span.label}' has no worth", f"say what it is worth: worths: {{{span.label}: -1}}"
+            )
+        return worth
+
+    @hookimpl
+    def hookline_rollout(self, ctx: Context) -> Rollout:
+        said = [self.judgement(self.judgements[i]) for i in ctx.take(len(self.judgements), self.config.rows)]
+        rows = [answer for answers in said for answer in answers]
+        group = [number for number, answers in enumerate(said) for _ in answers]
+        columns = {} if rows else self._no_rows()
+        return Rollout.build(
+            ctx, rows, source=self.config.from_ or self.config.path or "", group=group, columns=columns
+        )
+
+    def _no_rows(self) -> dict[str, Tensor]:
+        whole = {"kind_B", "outcome_B", "levels_B", "annotator_B"}
+        found = {name: torch.zeros(0, dtype=torch.long if name in whole else torch.float32) for name in COLUMNS}
+        return found | {
+            "marks_B": torch.zeros(0, max(1, len(self.config.axes))),
+            "worth_BT": torch.zeros(0, 0),
+            "marked_BT": torch.zeros(0, 0, dtype=torch.long),
+            "changed_BT": torch.zeros(0, 0, dtype=torch.bool),
+        }
+
+
+def _balance(records: Sequence[Any]) -> dict[bool, float]:
+    """The weight of a thumb up and of a thumb down, with which both have the same total."""
+    answers = [record.get("answer") for record in records]
+    count = Counter(
+        bool(said.get("up")) for said in answers if isinstance(said, Mapping) and said.get("kind") == "thumb"
+    )
+    return {up: sum(count.values()) / (2 * n) for up, n in count.items()}
+
+
+def _outcome(said: Any) -> int:
+    return {0: 0, 1: 1, "tie": 2, "both-bad": 3}[said.better] if isinstance(said, Comparison) else -1
+
+
+def _reward(said: Any, level: float, marks: Sequence[float]) -> float:
+    """The reward that a row is paid where the phase names none."""
+    if isinstance(said, Thumb):
+        return float(said.up)
+    if isinstance(said, Rating):
+        given = [mark for mark in marks if mark == mark]
+        return sum(given) / len(given) if given else 0.0
+    return level if level == level else 0.0
+
+
+def _changed(versions: Sequence[Sequence[int]]) -> dict[int, list[bool]]:
+    """For the two versions of a corrected answer, which tokens only this version has."""
+    before, after = versions
+    same = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+    kept = [{i for a, _, n in same for i in range(a, a + n)}, {i for _, b, n in same for i in range(b, b + n)}]
+    return {which: [i not in kept[which] for i in range(len(ids))] for which, ids in enumerate(versions)}
+
+
+def token_places(ctx: Encoder, ids: Sequence[int], text: str, where: str) -> list[tuple[int, int]]:
+    """Where each token begins and ends in the text, in code points; an ending token is empty and part of no span."""
+    ends = [len(ctx.tokenizer.decode(ids[: n + 1])) for n in range(len(ids))]
+    if not ids or ctx.tokenizer.decode(ids) != text:
+        raise DataError(
+            f"{where}: the tokens of the answer are not its text, so its spans have no place among them",
+            "leave out `token_ids`, or use the tokenizer that they are of",
+        )
+    return [(min(start, end), end) for start, end in zip([0, *ends[:-1]], ends)]
