@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import hookline
 from hookline.cli import main
 from hookline.config.data import DataSpec
 from hookline.contract.feedback import ANSWERS
@@ -92,3 +93,20 @@ def test_the_section_on_formats(
     table = "".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))
     for form in event_formats():
         assert f"`{form.instance}`" in table
+
+
+def test_the_phase_of_the_page_learns_from_mixed_judgements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("answers.jsonl").write_text("\n".join(json.dumps(event.written()) for event in mixed(items=40)))
+    section = PAGE[PAGE.index("## Training on judgements") :]
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    [phase] = yaml.safe_load(block)
+    phase["update"]["lr"] = 1e-3
+    tokenizer = {"train": "bpe", "on": "answers.jsonl", "vocabulary": 300}
+    run = hookline.run({
+        "name": "page", "seed": 1, "device": "cpu", "trackers": [], "tokenizer": tokenizer,
+        "model": {"build": "gpt2", "layers": 1, "width": 16, "context": 64}, "phases": [{**phase, "steps": 12}],
+    }, out=tmp_path / "run")  # fmt: skip
+    found = [row["metrics"] for row in run.rows()]
+    assert {"comparison_loss", "ranking_loss", "rating_loss", "thumb_loss"} <= found[-1].keys()
+    assert sum(row["loss"] for row in found[-3:]) < sum(row["loss"] for row in found[:3])

@@ -248,6 +248,8 @@ def variants(cls: type[Component]) -> Iterator[dict[str, Any]]:
     required = {field.alias or name for name, field in fields.items() if field.is_required()}
     plain: dict[str, Any] = {name: DATA for name in naming(cls, "data") if name in required}
     yield plain
+    for name in set(naming(cls, "data")) - required:
+        yield {**plain, name: DATA}
     for name, f in fields.items():
         if f.annotation is bool:
             yield {**plain, f.alias or name: not f.default}

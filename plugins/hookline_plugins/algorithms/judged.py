@@ -1,6 +1,7 @@
 """Likelihoods of judgements in training: which rows a judgement is about, and the parameters that a likelihood has of its own.
 
-A micro-batch holds whole groups, and a group is one judgement (rollout `judgements`); `place_B` is a row's place in its group.
+A micro-batch holds whole groups, and a group is one judgement (rollout `judgements`); `place_B` is a row's place in its
+group, and `said_B` is 1 where the judgement says something.
 Each class reads the rows of its kinds, given the rewards of all rows [B], and returns the row that stands for each judgement and
 its negative log-likelihood, both [N].
 """
@@ -93,10 +94,14 @@ class Options(UpdateConfig):
         return self
 
 
-def pairs_of(batch: Batch, *kinds: str) -> tuple[Tensor, Tensor]:
+def of_kind(batch: Batch, kind: Kind) -> Tensor:
+    """The rows of judgements of a kind that say something under the chosen likelihoods, bool [B]."""
+    return (batch.extra["kind_B"] == KINDS.index(kind)) & (batch.extra["said_B"] > 0)
+
+
+def pairs_of(batch: Batch, *kinds: Kind) -> tuple[Tensor, Tensor]:
     """The first and the second row of each judgement of these kinds, int64 [N] each."""
-    kind_B, place_B = batch.extra["kind_B"], batch.extra["place_B"]
-    of_B = torch.stack([kind_B == KINDS.index(kind) for kind in kinds]).any(0)
+    of_B, place_B = torch.stack([of_kind(batch, kind) for kind in kinds]).any(0), batch.extra["place_B"]
     a, b = ((of_B & (place_B == place)).nonzero()[:, 0] for place in (0, 1))
     return a[batch.group_B[a].argsort()], b[batch.group_B[b].argsort()]
 
@@ -203,7 +208,7 @@ class Rankings:
         )
 
     def __call__(self, batch: Batch, reward_B: Tensor) -> Answered:
-        rows = (batch.extra["kind_B"] == KINDS.index("ranking")).nonzero()[:, 0]
+        rows = of_kind(batch, "ranking").nonzero()[:, 0]
         groups, which = torch.unique(batch.group_B[rows], return_inverse=True)
         place = batch.extra["place_B"][rows]
         shape = (len(groups), int(place.max()) + 1 if len(rows) else 0)
@@ -246,7 +251,7 @@ class Ratings:
     def __call__(self, batch: Batch, reward_BX: Tensor) -> Answered:
         """reward_BX: the reward of each axis, [B, axes], or the same of all, [B, 1]. A missing mark adds nothing."""
         marks_BA = batch.extra["marks_B"].to(reward_BX.dtype)
-        rows = (batch.extra["kind_B"] == KINDS.index("rating")).nonzero()[:, 0]
+        rows = of_kind(batch, "rating").nonzero()[:, 0]
         total_N = reward_BX.new_zeros(len(rows))
         for axis in range(marks_BA.shape[1]):
             reward_N = self.annotators.level(batch, rows, reward_BX[rows, min(axis, reward_BX.shape[1] - 1)])
@@ -287,7 +292,7 @@ class Thumbs:
         self.cut = ctx.parameter("thumb-cut", torch.zeros(()), lr=c.own_lr)
 
     def __call__(self, batch: Batch, reward_B: Tensor) -> Answered:
-        rows = (batch.extra["kind_B"] == KINDS.index("thumb")).nonzero()[:, 0]
+        rows = of_kind(batch, "thumb").nonzero()[:, 0]
         logit_N = self.annotators.level(batch, rows, reward_B[rows]) - self.cut
         nll_N = lk.soft_binary(logit_N, batch.extra["up_B"][rows].to(logit_N.dtype))
         return rows, nll_N * batch.extra["balance_B"][rows] if self.config.balance else nll_N

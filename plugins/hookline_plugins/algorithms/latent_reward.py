@@ -99,6 +99,7 @@ class LatentReward(Component[Options]):
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Batch) -> None:
         batch = self._columns(batch)
+        batch = batch.rows(batch.extra["said_B"] > 0)
         ctx.train(batch, self.loss, unit="group")
         for name, value in self._figures(batch).items():
             ctx.log(name, value)
@@ -107,14 +108,19 @@ class LatentReward(Component[Options]):
         return ctx.measure(self._columns(batch), self.loss, unit="group")
 
     def _columns(self, batch: Batch) -> Batch:
-        """The rows of judgements that have a likelihood, with a weight of 1 on the first row of each."""
-        says_B = self._says(batch)
-        batch = batch.rows(says_B)
-        place_B, kind_B, outcome_B = places(batch.group_B), batch.extra["kind_B"], batch.extra["outcome_B"]
-        first_B = place_B == 0
+        """Add which rows belong to judgements that say something, and a weight of 1 on the first row of each of these."""
+        kind_B, outcome_B, says_B, place_B = (
+            batch.extra["kind_B"],
+            batch.extra["outcome_B"],
+            self._says(batch),
+            places(batch.group_B),
+        )
+        first_B = says_B & (place_B == 0)
         columns = {f"{kind}_B": (first_B & (kind_B == i)).float() for i, kind in enumerate(KINDS)}
         decided_B = (first_B & (outcome_B >= 0) & (outcome_B < 2)).float()
-        return batch.with_extra(place_B=place_B, judgement_B=first_B.float(), decided_B=decided_B, **columns)
+        return batch.with_extra(
+            place_B=place_B, said_B=says_B.float(), judgement_B=first_B.float(), decided_B=decided_B, **columns
+        )
 
     def _says(self, batch: Batch) -> Tensor:
         """Which rows belong to a judgement that says something about rewards, bool [B]."""
@@ -172,8 +178,8 @@ class LatentReward(Component[Options]):
                 mb.log(f"{kind}_loss", mb.mean_over(f"{kind}_B", nll_B.detach()))
         if bool(mb["decided_B"].any()):
             mb.log("accuracy", mb.mean_over("decided_B", self._right(batch, reward_B.detach())))
-        total: Loss = mb.mean_over("judgement_B", weight[batch.extra["kind_B"]] * nll_B)
-        total += mb.row_mean(reward_B.square()) * c.centre
+        total: Loss = mb.mean_over("judgement_B", weight[batch.extra["kind_B"].clamp(max=len(KINDS) - 1)] * nll_B)
+        total += mb.mean_over("said_B", reward_B.square()) * c.centre
         return total
 
     @staticmethod

@@ -201,7 +201,7 @@ class SimulatedAnnotator(Component):
     def _leniency(self, who: int) -> float:
         """What an annotator adds, the same at every step."""
         c = self.config
-        return c.leniency * NormalDist().inv_cdf((who + 0.5) / c.annotators)
+        return c.leniency * float(NormalDist().inv_cdf((who + 0.5) / c.annotators))
 
 
 def thresholds(levels: int, width: float) -> list[float]:

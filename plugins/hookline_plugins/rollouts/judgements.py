@@ -98,7 +98,7 @@ class Judgements(Component):
 
         @model_validator(mode="after")
         def _one_source(self) -> Judgements.Config:
-            if self.from_ and self.path:
+            if (self.from_ is None) == (self.path is None):
                 raise ValueError("reads judgements either `from` a phase or from a `path`; name one")
             if not self.kinds:
                 raise ValueError("reads no kind of judgement; name one in `kinds`")
@@ -111,8 +111,6 @@ class Judgements(Component):
 
     def setup(self, ctx: Context) -> None:
         c = self.config
-        if c.from_ is None and c.path is None:
-            raise DataError("judgements are read either `from` a phase or from a `path`", "give one of them")
         source = ctx.collected(c.from_) if c.from_ else ctx.rows(str(c.path))
         longest = c.longest or ctx.role_named("policy").context
         replaced = {record["supersedes"] for record in source.records if record.get("supersedes")}
@@ -279,19 +277,18 @@ class Judgements(Component):
         said = [self.judgement(self.judgements[i]) for i in ctx.take(len(self.judgements), self.config.rows)]
         rows = [answer for answers in said for answer in answers]
         group = [number for number, answers in enumerate(said) for _ in answers]
-        columns = {} if rows else self._no_rows()
-        return Rollout.build(
-            ctx, rows, source=self.config.from_ or self.config.path or "", group=group, columns=columns
-        )
+        rollout = Rollout.build(ctx, rows, source=self.config.from_ or self.config.path or "", group=group)
+        return rollout if rows else rollout.with_extra(**self._no_rows(rollout.token_ids_BT.shape[1]))
 
-    def _no_rows(self) -> dict[str, Tensor]:
+    def _no_rows(self, T: int) -> dict[str, Tensor]:
+        """The columns of a batch without rows, T tokens wide."""
         whole = {"kind_B", "outcome_B", "levels_B", "annotator_B"}
         found = {name: torch.zeros(0, dtype=torch.long if name in whole else torch.float32) for name in COLUMNS}
         return found | {
             "marks_B": torch.zeros(0, max(1, len(self.config.axes))),
-            "worth_BT": torch.zeros(0, 0),
-            "marked_BT": torch.zeros(0, 0, dtype=torch.long),
-            "changed_BT": torch.zeros(0, 0, dtype=torch.bool),
+            "worth_BT": torch.zeros(0, T),
+            "marked_BT": torch.zeros(0, T, dtype=torch.long),
+            "changed_BT": torch.zeros(0, T, dtype=torch.bool),
         }
 
 
