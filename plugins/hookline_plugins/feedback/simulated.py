@@ -200,8 +200,8 @@ class SimulatedAnnotator(Component):
 
     def _leniency(self, who: int) -> float:
         """What an annotator adds, the same at every step."""
-        c = self.config
-        return c.leniency * float(NormalDist().inv_cdf((who + 0.5) / c.annotators))
+        spread: float = self.config.leniency
+        return spread * NormalDist().inv_cdf((who + 0.5) / self.config.annotators)
 
 
 def thresholds(levels: int, width: float) -> list[float]:
