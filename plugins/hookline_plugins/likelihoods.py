@@ -6,7 +6,8 @@ value per judgement, in nats, and is finite for any finite rewards. `log_…` ar
 
 from __future__ import annotations
 
-from math import log, pi
+from math import exp, log, pi
+from random import Random
 from typing import TypeVar
 
 import torch
@@ -26,6 +27,7 @@ __all__ = [
     "plackett_luce",
     "rao_kupper",
     "reliable",
+    "resampled",
     "soft_binary",
     "squeezed",
     "successive",
@@ -218,9 +220,28 @@ def beta(logit_N: Tensor, share_N: Tensor, log_precision: Tensor) -> Tensor:
     return -(weight_N + (a_N - 1) * torch.log(share_N) + (b_N - 1) * torch.log1p(-share_N))
 
 
-# -- annotators of several kinds
+# -- several rewards
 
 
 def mixed(nll_NM: Tensor, log_share_NM: Tensor) -> Tensor:
     """The loss of a judgement by an annotator who is of one of M kinds, with these log-probabilities, [N]."""
     return -torch.logsumexp(log_share_NM - nll_NM, -1)
+
+
+def resampled(number_N: Tensor, members: int) -> Tensor:
+    """How often each judgement is in the resample of each member of an ensemble, Poisson with mean 1, float [N, members].
+
+    A function of the judgement's number alone, so that a judgement has the same weights whenever it comes (Oza and Russell 2001).
+    """
+    counts = torch.tensor([[_poisson(Random(f"{n}/{m}").random()) for m in range(members)] for n in number_N.tolist()])
+    return counts.reshape(len(number_N), members).float()
+
+
+def _poisson(u: float) -> int:
+    """The quantile of a Poisson distribution with mean 1."""
+    count, chance, total = 0, exp(-1), exp(-1)
+    while u > total and count < 20:
+        count += 1
+        chance /= count
+        total += chance
+    return count

@@ -381,6 +381,83 @@ def test_each_model_finds_what_was_planted(name: str, tmp_path: Path) -> None:
         assert found[figure] == pytest.approx(value, abs=tolerance), figure
 
 
+def with_outputs(made: dict[str, Any], outputs: list[str], **rewards: int) -> dict[str, Any]:
+    """The head has several outputs, and the phases have several gold rewards, by the seed of their worths."""
+    ask, learn = made["phases"]
+    gold = [
+        {"use": "task", "name": name, "task": f"builtin:worths?count=24&seed={seed}"} for name, seed in rewards.items()
+    ]
+    learn["model"]["head"] = {"use": "reward", "outputs": outputs}
+    ask["reward"] = gold
+    learn["evaluate"][0]["reward"] = [
+        *gold,
+        *({"use": "reward-model", "name": name, "output": name} for name in outputs),
+        *(
+            {"use": "rank-correlation", "name": f"{name}.{true}", "of": name, "with": true}
+            for name in outputs
+            for true in rewards
+        ),
+    ]
+    return made
+
+
+def test_attributes_are_told_apart_and_missing_marks_are_masked(tmp_path: Path) -> None:
+    """960 ratings with two axes, a third of which are not marked."""
+    ask = {"kinds": ["rating"], "axes": ["helpful", "brief"], "skipped": 0.4}
+    made = planted(ask, {"axes": 2}, asked=16, steps=35, count=24, axes=["helpful", "brief"])
+    found = figures_of(with_outputs(made, ["h", "b"], helpful=1, brief=2), tmp_path / "run")
+    assert found["eval/h.helpful"] >= 0.95
+    assert found["eval/b.brief"] >= 0.95
+    assert abs(found["eval/h.brief"]) < 0.6
+
+
+@pytest.mark.slow(30)
+def test_annotators_of_two_tastes_are_told_apart(tmp_path: Path) -> None:
+    """4 800 comparisons by six annotators, three of each taste."""
+    ask = {"kinds": ["comparison"], "annotators": 6, "tastes": ["one", "two"]}
+    made = planted(ask, {"outputs": "tastes"}, asked=80, steps=150, count=24)
+    found = figures_of(with_outputs(made, ["a", "b"], one=1, two=2), tmp_path / "run")
+    best = max(found["eval/a.one"] + found["eval/b.two"], found["eval/a.two"] + found["eval/b.one"])
+    assert best / 2 >= 0.95
+    taste = load_file(tmp_path / "run/phases/learn/model/model.safetensors")["own.taste"][:6].softmax(1)[:, 0]
+    numbers = {row["annotator"]: None for row in map(json.loads, (tmp_path / "run/phases/ask/data.jsonl").open())}
+    of_one = torch.tensor([int(name[-1]) % 2 == 0 for name in numbers])
+    assert float((taste[of_one].mean() - taste[~of_one].mean()).abs()) > 0.9
+
+
+@pytest.mark.slow(25)
+def test_an_ensemble_disagrees_where_it_was_asked_less(tmp_path: Path) -> None:
+    """Outputs joined by the reward model, and a spread that shrinks with the number of judgements."""
+    found = []
+    for asked in (4, 30):
+        made = planted({"kinds": ["comparison"]}, {"outputs": "ensemble"}, asked=asked, steps=40, count=24)
+        made["phases"][1]["model"]["head"] = {"use": "reward", "outputs": ["a", "b", "c", "d"]}
+        rewards = made["phases"][1]["evaluate"][0]["reward"]
+        rewards[1] = {"use": "reward-model", "join": "mean"}
+        rewards += [{"use": "reward-model", "name": name, "join": name} for name in ("lowest", "cautious")]
+        found.append(figures_of(made, tmp_path / f"run{asked}"))
+    assert found[1]["disagreement"] < 0.8 * found[0]["disagreement"]
+    assert found[1]["eval/rank-correlation"] >= 0.95
+    for one in found:
+        assert one["eval/lowest"] < one["eval/cautious"] < one["eval/reward-model"]
+
+
+def test_several_outputs_need_to_be_named(tmp_path: Path) -> None:
+    made = planted({"kinds": ["comparison"]}, {}, asked=1, steps=1)
+    made["phases"][1]["model"]["head"] = {"use": "reward", "outputs": ["helpful", "brief"]}
+    with pytest.raises(
+        ExperimentError, match="has 2 outputs, and 'reward-model' reads one → name one as `output`: helpful, brief"
+    ):
+        hookline.run(made, out=tmp_path / "a")
+    made["phases"][1]["evaluate"] = []
+    with pytest.raises(DataError, match="outputs helpful, brief, and a comparison is about none of them"):
+        hookline.run(made, out=tmp_path / "b")
+    made["phases"][1]["model"]["head"] = "reward"
+    made["phases"][1]["update"]["outputs"] = "ensemble"
+    with pytest.raises(ExperimentError, match="outputs is ensemble, but the head 'reward' has one output"):
+        hookline.run(made, out=tmp_path / "c")
+
+
 def test_ranks_share_their_mean_and_correlate() -> None:
     a = torch.tensor([3.0, 1.0, 1.0, 9.0])
     assert mean_ranks(a).tolist() == [2, 0.5, 0.5, 3]

@@ -230,3 +230,11 @@ def test_levels_have_probabilities_that_sum_to_one() -> None:
     ):
         total = sum(torch.exp(-model(torch.full((3,), k))) for k in range(K))
         assert torch.as_tensor(total).tolist() == pytest.approx([1, 1, 1], abs=1e-12)
+
+
+def test_a_resample_has_poisson_counts_that_depend_on_the_judgement_alone() -> None:
+    counts = lk.resampled(torch.arange(4000), 2)
+    assert torch.equal(lk.resampled(torch.tensor([7, 3]), 2), counts[[7, 3]])
+    assert counts.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert counts.var().item() == pytest.approx(1.0, abs=0.1)
+    assert abs(float(torch.corrcoef(counts.T)[0, 1])) < 0.06

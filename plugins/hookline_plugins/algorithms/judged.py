@@ -63,6 +63,10 @@ class Options(UpdateConfig):
     """How many marks a scale has, for `ordinal`, `coral` and `corn`."""
     axes: int = Field(1, ge=1)
     """How many axes of ratings the rollout reads; all say something about the one reward, each with its own thresholds."""
+    outputs: Literal["attributes", "ensemble", "tastes"] = "attributes"
+    """What several outputs of the head `reward` are. `attributes`: each axis of ratings is about the output at its place, and
+    everything else about the output `overall`. `ensemble`: each learns from its own resample of the judgements. `tastes`: each
+    annotator has one of these rewards in mind, and with which probability is learned."""
     annotator: Literal["same", "leniency", "leniency-and-spread"] = "leniency"
     """What each annotator has of its own in ratings and thumbs."""
     annotators: int = Field(256, ge=1)
@@ -107,15 +111,16 @@ def pairs_of(batch: Batch, *kinds: Kind) -> tuple[Tensor, Tensor]:
 
 
 class Annotators:
-    """What is particular to each annotator: how generous and how sharp, and how reliable. [A] each, 0 is like the others."""
+    """What is particular to each annotator: how generous and how sharp, how reliable, which taste. [A, …], 0 is like the others."""
 
-    def __init__(self, ctx: Context, c: Options) -> None:
+    def __init__(self, ctx: Context, c: Options, tastes: int = 0) -> None:
         def each(wanted: bool) -> Tensor | None:
             return torch.zeros(c.annotators) if wanted else None
 
         start = {
             "leniency": each(c.annotator != "same"),
             "spread": each(c.annotator == "leniency-and-spread"),
+            "taste": torch.zeros(c.annotators, tastes) if tastes else None,
             "reliability": torch.full((c.annotators,), log(9.0)) if c.noise == "learned" else None,  # q = .9
         }
         self.values = {name: ctx.parameter(name, x, lr=c.own_lr) for name, x in start.items() if x is not None}

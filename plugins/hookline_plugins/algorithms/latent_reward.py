@@ -18,6 +18,9 @@ The reward is the head `reward` at the last token. The loss is the mean over jud
 r, and may have a spread that multiplies it. All of this is relative: only differences of rewards have a meaning, except with
 `both_bad: outside` (the option of choosing neither has a reward of its own) or where thumbs and scales say where zero is.
 
+The head may have several outputs (`outputs`): attributes, of which a rating marks some, an ensemble, or tastes. An annotator of
+tastes has one of the rewards in mind: P(what was said) = Σ_m π_m P(what was said | reward m), with π of each annotator.
+
 Healthy: the loss of each kind falls, `accuracy` rises to what annotators agree on, and `held_out` losses fall with them.
 """
 
@@ -33,6 +36,7 @@ from hookline import (
     Component,
     Context,
     DataError,
+    ExperimentError,
     Loss,
     Metric,
     MicroBatch,
@@ -40,6 +44,7 @@ from hookline import (
     hookimpl,
     read_last,
 )
+from hookline_plugins import likelihoods as lk
 from hookline_plugins.algorithms.judged import (
     KINDS,
     Annotators,
@@ -76,6 +81,7 @@ class LatentReward(Component[Options]):
         named = {
             "ties": ("ν of Davidson, or η of Rao and Kupper", c.comparison != "bradley-terry"),
             "outside": ("the reward of choosing neither", c.both_bad == "outside"),
+            "disagreement": ("mean over answers of the standard deviation of the outputs", c.outputs != "attributes"),
             "position": ("what being shown first adds to a reward", c.position),
             "leniency_spread": (
                 "standard deviation of the leniency of the annotators of this step",
@@ -90,7 +96,15 @@ class LatentReward(Component[Options]):
 
     def setup(self, ctx: Context) -> None:
         c = self.config
-        self.annotators = Annotators(ctx, c)
+        head = ctx.role_named("policy").heads["reward"]
+        self.names: tuple[str, ...] = tuple(getattr(head.inner, "names", ()))
+        self.overall = self.names.index("overall") if "overall" in self.names else None
+        if "outputs" in c.model_fields_set and not self.names:
+            raise ExperimentError(
+                f"outputs is {c.outputs}, but the head 'reward' has one output",
+                "name several: model: {head: {use: reward, outputs: [a, b]}}",
+            )
+        self.annotators = Annotators(ctx, c, len(self.names) if c.outputs == "tastes" else 0)
         self.comparisons = Comparisons(ctx, c, self.annotators)
         self.rankings = Rankings(ctx, c)
         self.ratings = Ratings(ctx, c, self.annotators)
@@ -100,6 +114,8 @@ class LatentReward(Component[Options]):
     def hookline_update(self, ctx: Context, batch: Batch) -> None:
         batch = self._columns(batch)
         batch = batch.rows(batch.extra["said_B"] > 0)
+        if self.names and self.config.outputs == "ensemble":
+            batch = batch.with_extra(resampled_B=lk.resampled(batch.extra["data_row_B"], len(self.names)))
         ctx.train(batch, self.loss, unit="group")
         for name, value in self._figures(batch).items():
             ctx.log(name, value)
@@ -155,6 +171,18 @@ class LatentReward(Component[Options]):
                 f"reads {c.levels}",
                 f"set levels: {has}" if has else "choose rating: normal, beta or binary",
             )
+        of_overall_B = ~rating_B & (extra["kind_B"] < len(KINDS))
+        if self.names and c.outputs == "attributes" and self.overall is None and bool(of_overall_B.any()):
+            kind = KINDS[int(extra["kind_B"][of_overall_B][0])]
+            raise DataError(
+                f"the head 'reward' has the outputs {', '.join(self.names)}, and a {kind} is about none of them",
+                "name an output `overall`, or read ratings alone: kinds: [rating]",
+            )
+        if bool(rating_B.any()) and self.names and c.outputs == "attributes" and c.axes > len(self.names):
+            raise DataError(
+                f"the update reads {c.axes} axes of ratings, and the head 'reward' has {len(self.names)} outputs",
+                "name an output for each axis, in the order of the rollout's axes",
+            )
         if bool(rating_B.any()) and extra["marks_B"].shape[1] != c.axes:
             raise DataError(
                 f"the rollout reads {extra['marks_B'].shape[1]} axes of ratings, and the update {c.axes}",
@@ -163,15 +191,11 @@ class LatentReward(Component[Options]):
 
     def loss(self, mb: MicroBatch[Batch]) -> Loss:
         c, batch = self.config, mb.batch
-        reward_B = read_last(mb.stats(want=("reward",))["reward"], batch.mask_BT)
-        nll_B = torch.zeros_like(reward_B)
-        for rows, nll_N in (
-            self.comparisons(batch, reward_B),
-            self.rankings(batch, reward_B),
-            self.ratings(batch, reward_B[:, None]),
-            self.thumbs(batch, reward_B),
-        ):
-            nll_B = nll_B.index_add(0, rows, nll_N)
+        reward_BK = each_output(mb.stats(want=("reward",))["reward"], batch.mask_BT)
+        nll_B, reward_B = self._nll(batch, reward_BK), reward_BK[:, self.overall or 0]
+        if len(self.names) and c.outputs != "attributes":
+            reward_B = reward_BK.mean(1)
+            mb.log("disagreement", mb.mean_over("said_B", reward_BK.detach().std(1)))
         weight = torch.tensor([c.weights.get(kind, 1.0) for kind in KINDS], device=nll_B.device)
         for kind in KINDS:
             if bool(mb[f"{kind}_B"].any()):
@@ -179,8 +203,31 @@ class LatentReward(Component[Options]):
         if bool(mb["decided_B"].any()):
             mb.log("accuracy", mb.mean_over("decided_B", self._right(batch, reward_B.detach())))
         total: Loss = mb.mean_over("judgement_B", weight[batch.extra["kind_B"].clamp(max=len(KINDS) - 1)] * nll_B)
-        total += mb.mean_over("said_B", reward_B.square()) * c.centre
+        total += mb.mean_over("said_B", reward_BK.square().mean(1)) * c.centre
         return total
+
+    def _nll(self, batch: Batch, reward_BK: Tensor) -> Tensor:
+        """The loss of each judgement on its first row, 0 elsewhere, [B]."""
+        if not self.names or self.config.outputs == "attributes":
+            return self._of_one(batch, reward_BK[:, self.overall or 0], reward_BK)
+        each_BK = torch.stack([self._of_one(batch, r_B, r_B[:, None]) for r_B in reward_BK.unbind(1)], 1)
+        if self.config.outputs == "ensemble":
+            resampled_BK = batch.extra.get("resampled_B")
+            return each_BK.mean(1) if resampled_BK is None else (each_BK * resampled_BK).mean(1)
+        share_BK = self.annotators.of("taste", batch, torch.arange(len(batch), device=each_BK.device)).log_softmax(1)
+        return torch.where(batch.extra["judgement_B"] > 0, lk.mixed(each_BK, share_BK), 0.0)
+
+    def _of_one(self, batch: Batch, reward_B: Tensor, reward_BX: Tensor) -> Tensor:
+        """The same for one reward, and the rewards of the axes of ratings."""
+        nll_B = torch.zeros_like(reward_B)
+        for rows, nll_N in (
+            self.comparisons(batch, reward_B),
+            self.rankings(batch, reward_B),
+            self.ratings(batch, reward_BX),
+            self.thumbs(batch, reward_B),
+        ):
+            nll_B = nll_B.index_add(0, rows, nll_N)
+        return nll_B
 
     @staticmethod
     def _right(batch: Batch, reward_B: Tensor) -> Tensor:
@@ -208,3 +255,9 @@ class LatentReward(Component[Options]):
         if "reliability" in values and len(seen):
             found["reliability"] = float(values["reliability"][seen].sigmoid().mean())
         return found
+
+
+def each_output(reward: Tensor, mask_BT: Tensor) -> Tensor:
+    """The outputs of a head at the last token of each row: [B, T] or [B, T, K] → [B, K]."""
+    outputs = reward.unbind(-1) if reward.dim() == 3 else (reward,)
+    return torch.stack([read_last(output, mask_BT) for output in outputs], 1)

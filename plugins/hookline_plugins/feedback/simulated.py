@@ -77,6 +77,8 @@ class SimulatedAnnotator(Component):
         """The distance between the lowest and the highest threshold of the scale, around 0, in nats."""
         axes: tuple[str, ...] = ()
         """Names of rewards of the phase, each the gold reward of one axis of ratings. Without it, there is one, `overall`."""
+        tastes: tuple[str, ...] = ()
+        """Names of rewards of the phase, each the gold reward of one taste; annotators have them in turn. Without it, all have one."""
         skipped: float = Field(0.0, ge=0, lt=1)
         """Share of axes that a rating does not mark; one is always marked."""
         thumb_cut: float = 0.0
@@ -93,10 +95,10 @@ class SimulatedAnnotator(Component):
     @hookimpl
     def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement]:
         c = self.config
-        unknown = next((axis for axis in c.axes if axis not in scored.terms), None)
+        unknown = next((name for name in (*c.axes, *c.tastes) if name not in scored.terms), None)
         if unknown:
             raise ExperimentError(
-                f"'{self.instance}' has the axis '{unknown}', which is not a reward of the phase",
+                f"'{self.instance}' has '{unknown}' as an axis or a taste, which is not a reward of the phase",
                 f"name its rewards: {', '.join(scored.terms)}",
             )
         said: list[Judgement] = []
@@ -123,7 +125,8 @@ class SimulatedAnnotator(Component):
         choose = ctx.rng("choose", *ids)
         kind = c.kinds[_below(len(c.kinds), choose)]
         who = _below(c.annotators, choose)
-        v_B = scored.reward_B.double() / c.temperature
+        gold_B = scored.terms[c.tastes[who % len(c.tastes)]] if c.tastes else scored.reward_B
+        v_B = gold_B.double() / c.temperature
         if kind in ("ranking", "comparison", "correction"):
             most = 2 if kind == "comparison" else c.answers or len(rows)
             shown = rows[torch.randperm(len(rows), generator=choose)] if kind != "ranking" else rows
@@ -139,7 +142,7 @@ class SimulatedAnnotator(Component):
             case "comparison":
                 answer = self._comparison(v_B[rows], draw)
             case "rating":
-                answer = self._rating(scored, int(rows[0]), who, draw)
+                answer = self._rating(scored, gold_B, int(rows[0]), who, draw)
             case "thumb":
                 level = float(v_B[rows[0]]) + self._leniency(who) - c.thumb_cut
                 answer = Thumb(up=_uniform(draw) < 1 / (1 + math.exp(-level)))
@@ -151,7 +154,7 @@ class SimulatedAnnotator(Component):
         return Judgement(
             rows=tuple(rows.tolist()),
             answer=answer,
-            gold=tuple(float(scored.reward_B[row]) for row in rows),
+            gold=tuple(float(gold_B[row]) for row in rows),
             annotator="simulated" if c.annotators == 1 else f"simulated-{who}",
         )
 
@@ -186,13 +189,13 @@ class SimulatedAnnotator(Component):
         wrong = bool(c.careless) and _uniform(draw) < c.careless
         return Comparison(better=int((noisy < 0) is not wrong))
 
-    def _rating(self, scored: Scored, row: int, who: int, draw: Generator) -> Rating:
+    def _rating(self, scored: Scored, gold_B: Tensor, row: int, who: int, draw: Generator) -> Rating:
         c = self.config
         axes = c.axes or ("overall",)
         always = _below(len(axes), draw)
         marks = {}
         for i, axis in enumerate(axes):
-            gold = float(scored.terms[axis][row] if c.axes else scored.reward_B[row])
+            gold = float(scored.terms[axis][row] if c.axes else gold_B[row])
             noisy = gold / c.temperature + self._leniency(who) + _logistic(draw)
             if i == always or _uniform(draw) >= c.skipped:
                 marks[axis] = 1.0 + sum(noisy > threshold for threshold in thresholds(c.levels, c.scale_width))

@@ -49,6 +49,12 @@ class RewardModel(Component):
         run or RUN/phases/NAME that trained one. It may have another tokenizer than the policy."""
         label: str | None = None
         """With `path`: which score to read, by its name in config.json; needed where the model gives several."""
+        output: str | None = None
+        """Which of several outputs of the head `reward` is read, by its name."""
+        join: Literal["mean", "lowest", "cautious"] | None = None
+        """Several outputs as one reward: their mean, the lowest, or the mean minus `caution` times their variance (Coste et al. 2023)."""
+        caution: float = Field(1.0, ge=0)
+        """The price of variance for `join: cautious`, per unit of reward."""
         overlong: Literal["refuse", "truncate"] = "refuse"
         """With `path`: what happens to a text that is too long for the reward model. `truncate` leaves out its beginning."""
         shift: float = 0.0
@@ -60,6 +66,10 @@ class RewardModel(Component):
         def _one_source(self) -> Self:
             if self.from_ and self.path:
                 raise ValueError("has two models; name either the phase, `from`, or the folder, `path`")
+            if self.output and self.join:
+                raise ValueError("reads one output, `output`, or joins all, `join`; name one of them")
+            if self.path and (self.output or self.join):
+                raise ValueError("has `output` or `join`, which are for the head of a phase; a folder's score is named by `label`")
             unread = next((name for name in ("label", "overlong") if name in self.model_fields_set), None)
             if unread and not self.path:
                 raise ValueError(f"has `{unread}`, which is for the model of a folder; name its `path`")
@@ -113,8 +123,35 @@ class RewardModel(Component):
 
     def _of(self, ctx: Context, batch: Batch) -> Tensor:
         """The head's figure at the last token of each row, [B]."""
-        reward = ctx.stats(batch, model=self.role, want=("reward",))["reward"]
-        return read_last(reward[..., self.read] if reward.dim() == 3 else reward, batch.mask_BT)
+        c, reward = self.config, ctx.stats(batch, model=self.role, want=("reward",))["reward"]
+        if reward.dim() == 2 and not (c.output or c.join):
+            return read_last(reward, batch.mask_BT)
+        if c.join and not self._named_output(ctx):
+            each_BK = torch.stack([read_last(output, batch.mask_BT) for output in reward.unbind(-1)], 1)
+            if c.join == "lowest":
+                return each_BK.amin(1)
+            mean_B = each_BK.mean(1)
+            return mean_B if c.join == "mean" else mean_B - c.caution * each_BK.var(1, correction=0)
+        return read_last(reward[..., self.read if self.encoder else self._named_output(ctx)], batch.mask_BT)
+
+    def _named_output(self, ctx: Context) -> int:
+        """Which output of a phase's head is read."""
+        c = self.config
+        head = ctx.role_named(self.role).heads["reward"]
+        names = tuple(getattr(head.inner, "names", ()))
+        if not names and (c.output or c.join):
+            raise ExperimentError(
+                f"'{self.instance}' has `{'output' if c.output else 'join'}`, but the head 'reward' has one output", "leave it out"
+            )
+        if c.join or not names:
+            return 0
+        if c.output not in names:
+            what = f"has no output '{c.output}'" if c.output else f"has {len(names)} outputs"
+            raise ExperimentError(
+                f"the head 'reward' {what}, and '{self.instance}' reads one",
+                f"name one as `output`: {', '.join(names)}; or join them: mean, lowest or cautious",
+            )
+        return names.index(c.output)
 
     # -- a folder's model, which reads texts
 

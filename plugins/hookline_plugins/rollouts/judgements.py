@@ -11,6 +11,7 @@ Every row has these columns, beside `recorded_B` and `gold_B`, the true reward w
     up_B          of a thumb: 1 up, 0 down; NaN elsewhere
     balance_B     N/(2 N_c), N_c the thumbs of all the data that point the same way; 1 elsewhere
     annotator_B   the number of the annotator, in the order in which annotators first come in the data
+    data_row_B    which row of the data the judgement is, from 0
     worth_BT      the sum of the worths of the spans that a token is part of; a token is part of a span that covers any of it
     marked_BT     how many spans a token is part of
     changed_BT    of a correction: true for tokens that only this version has
@@ -58,7 +59,7 @@ Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"
 KINDS: tuple[Kind, ...] = ("comparison", "ranking", "rating", "thumb", "correction", "spans")
 COLUMNS = (
     "recorded_B", "gold_B", "kind_B", "outcome_B", "level_B", "strength_B", "first_B", "marks_B", "levels_B", "up_B", "balance_B",
-    "annotator_B", "worth_BT", "marked_BT", "changed_BT",
+    "annotator_B", "data_row_B", "worth_BT", "marked_BT", "changed_BT",
 )  # fmt: skip
 
 
@@ -274,16 +275,19 @@ class Judgements(Component):
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        said = [self.judgement(self.judgements[i]) for i in ctx.take(len(self.judgements), self.config.rows)]
+        places = [self.judgements[i] for i in ctx.take(len(self.judgements), self.config.rows)]
+        said = [self.judgement(i) for i in places]
         rows = [answer for answers in said for answer in answers]
         group = [number for number, answers in enumerate(said) for _ in answers]
         rollout = Rollout.build(ctx, rows, source=self.config.from_ or self.config.path or "", group=group)
-        return rollout if rows else rollout.with_extra(**self._no_rows(rollout.token_ids_BT.shape[1]))
+        number_B = torch.tensor([i for i, answers in zip(places, said) for _ in answers], dtype=torch.long)
+        return rollout.with_extra(data_row_B=number_B, **({} if rows else self._no_rows(rollout.token_ids_BT.shape[1])))
 
     def _no_rows(self, T: int) -> dict[str, Tensor]:
         """The columns of a batch without rows, T tokens wide."""
         whole = {"kind_B", "outcome_B", "levels_B", "annotator_B"}
-        found = {name: torch.zeros(0, dtype=torch.long if name in whole else torch.float32) for name in COLUMNS}
+        plain = [name for name in COLUMNS if name != "data_row_B"]
+        found = {name: torch.zeros(0, dtype=torch.long if name in whole else torch.float32) for name in plain}
         return found | {
             "marks_B": torch.zeros(0, max(1, len(self.config.axes))),
             "worth_BT": torch.zeros(0, T),
