@@ -356,7 +356,7 @@ RECOVERED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, tuple[float
     "learned": ({"kinds": ["comparison"], "careless": 0.2}, {"noise": "learned"}, {"reliability": (0.8, 0.1)}, {}),
     "davidson": ({"kinds": ["comparison"], "ties": 0.8}, {"comparison": "davidson"}, {"ties": (0.8, 0.12)}, {}),
     "rao-kupper": ({"kinds": ["comparison"], "unnoticed": 0.7}, {"comparison": "rao-kupper"}, {"ties": (0.7, 0.1)}, {}),
-    "both-bad": ({"kinds": ["comparison"], "both_bad": 0.5}, {"both_bad": "outside"}, {"outside": (0.5, 0.25)}, {}),
+    "both-bad": ({"kinds": ["comparison"], "both_bad": 0.5}, {"both_bad": "outside"}, {"eval/reward-model": (-0.5, 0.2)}, {}),
     "position": ({"kinds": ["comparison"], "position": 0.6}, {"position": True}, {"position": (0.6, 0.15)}, {}),
     "plackett-luce": ({"answers": 4}, {}, {}, {}),
     "pairs": ({"answers": 4}, {"ranking": "pairs"}, {}, {}),

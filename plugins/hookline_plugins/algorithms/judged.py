@@ -40,7 +40,7 @@ class Options(UpdateConfig):
     ties: Literal["leave-out", "half"] = "leave-out"
     """Ties under bradley-terry: `half` a win for each, which makes rewards smaller, or left out, which wastes them."""
     both_bad: Literal["leave-out", "outside"] = "leave-out"
-    """"Both are bad": left out, or `outside`, the option of neither, which has a reward of its own and gives rewards a zero."""
+    """The answer that both are bad: left out, or `outside`, the option of neither, which has reward 0; good answers are above it."""
     strength: Literal["ignore", "weight", "margin", "soft"] = "ignore"
     """How much better, under bradley-terry: a `weight` of the comparison, a `margin` that the difference should have, or the label
     itself as a probability (`soft`)."""
@@ -144,7 +144,7 @@ class Comparisons:
         self.config, self.annotators = c, annotators
         start = {"davidson": log(0.5), "rao-kupper": log(0.5)}.get(c.comparison)
         self.ties = None if start is None else ctx.parameter("ties", torch.tensor(start), lr=c.own_lr)
-        self.outside = ctx.parameter("outside", torch.zeros(()), lr=c.own_lr) if c.both_bad == "outside" else None
+        self.outside = c.both_bad == "outside"
         self.position = ctx.parameter("position", torch.zeros(()), lr=c.own_lr) if c.position else None
 
     def __call__(self, batch: Batch, reward_B: Tensor) -> Answered:
@@ -165,14 +165,14 @@ class Comparisons:
 
     def _nll(self, one_N: Tensor, two_N: Tensor, outcome_N: Tensor, strength_N: Tensor) -> Tensor:
         d_N = one_N - two_N
-        if self.ties is None and self.outside is None:
+        if self.ties is None and not self.outside:
             return self._bradley_terry(d_N, outcome_N, strength_N)
         if self.ties is None:
             said_NK = torch.stack([logsigmoid(d_N), logsigmoid(-d_N)], 1)
         else:
             said_NK = (lk.davidson if self.config.comparison == "davidson" else lk.rao_kupper)(d_N, self.ties)
-        if self.outside is not None:
-            said_NK = lk.with_outside_option(said_NK, one_N, two_N, self.outside)
+        if self.outside:
+            said_NK = lk.with_outside_option(said_NK, one_N, two_N, torch.zeros_like(d_N))
         return -said_NK.gather(1, outcome_N[:, None])[:, 0]
 
     def _bradley_terry(self, d_N: Tensor, outcome_N: Tensor, strength_N: Tensor) -> Tensor:

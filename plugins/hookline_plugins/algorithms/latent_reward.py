@@ -16,7 +16,7 @@ The reward is the head `reward` at the last token. The loss is the mean over jud
 
 ν, η, θ, b and c are learned with the reward. Where a scale or thumbs are read, each annotator has a leniency that is added to
 r, and may have a spread that multiplies it. All of this is relative: only differences of rewards have a meaning, except with
-`both_bad: outside` (the option of choosing neither has a reward of its own) or where thumbs and scales say where zero is.
+`both_bad: outside`, under which choosing neither has the reward 0, or where thumbs and scales say where zero is.
 
 The head may have several outputs (`outputs`): attributes, of which a rating marks some, an ensemble, or tastes. An annotator of
 tastes has one of the rewards in mind: P(what was said) = Σ_m π_m P(what was said | reward m), with π of each annotator.
@@ -80,7 +80,6 @@ class LatentReward(Component[Options]):
         )
         named = {
             "ties": ("ν of Davidson, or η of Rao and Kupper", c.comparison != "bradley-terry"),
-            "outside": ("the reward of choosing neither", c.both_bad == "outside"),
             "disagreement": ("mean over answers of the standard deviation of the outputs", c.outputs != "attributes"),
             "position": ("what being shown first adds to a reward", c.position),
             "leniency_spread": (
@@ -244,10 +243,8 @@ class LatentReward(Component[Options]):
         found: dict[str, float] = {}
         if self.comparisons.ties is not None:
             found["ties"] = float(self.comparisons.ties.exp())
-        for name in ("outside", "position"):
-            value = getattr(self.comparisons, name)
-            if value is not None:
-                found[name] = float(value)
+        if self.comparisons.position is not None:
+            found["position"] = float(self.comparisons.position)
         seen = torch.unique(batch.extra["annotator_B"].clamp(max=self.config.annotators - 1))
         values = self.annotators.values
         if "leniency" in values and len(seen) > 1:
