@@ -93,10 +93,14 @@ def mean(mb: MicroBatch[Scored], found: Comparisons, x: Tensor) -> Loss:
     return mb.mean_over("comparisons_B", total_B / mb["comparisons_B"].clamp(min=1e-30))
 
 
-def answer_logprob(logprobs_BT: Tensor, mask_BT: Tensor, length: Length) -> Tensor:
-    """Log-prob of each answer: the sum over its tokens, or their mean, which does not depend on the length."""
-    total_B = torch.where(mask_BT, logprobs_BT, 0.0).sum(1)
-    return total_B if length == "sum" else total_B / mask_BT.sum(1).clamp(min=1)
+def answer_logprob(logprobs_BT: Tensor, mask_BT: Tensor, length: Length, weight_BT: Tensor | None = None) -> Tensor:
+    """Log-prob of each answer: the sum over its tokens, or their mean, which does not depend on the length; weighted, if asked."""
+    if weight_BT is None:
+        total_B = torch.where(mask_BT, logprobs_BT, 0.0).sum(1)
+        return total_B if length == "sum" else total_B / mask_BT.sum(1).clamp(min=1)
+    weight_BT = torch.where(mask_BT, weight_BT, 0.0)
+    total_B = (weight_BT * torch.where(mask_BT, logprobs_BT, 0.0)).sum(1)
+    return total_B if length == "sum" else total_B / weight_BT.sum(1).clamp(min=1e-12)
 
 
 class Comparing(Component):

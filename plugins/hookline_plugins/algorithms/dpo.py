@@ -13,6 +13,9 @@ otherwise, the loss of a comparison is p f(h) + (1 − p) f(−h):
     plackett-luce Σ_k −log softmax(β log π/π_ref)_k over row k and all rows below it, mean over k: whole rankings (Rafailov
                   et al. 2023, App. A.3); with two rows it equals `sigmoid`. Rows of equal reward are not compared.
 
+On corrections, `length: mean` and `changed: γ` weigh the corrected tokens γ times (DDPO, Yu et al. 2024); with `sft`, the
+corrected answer is cloned as well.
+
 The same class serves offline data (`preferences`) and online data (`generate` with several samples per prompt and a reward; all
 pairs of a group are compared). Healthy: `accuracy` and `margin` rise; `chosen_gain` stays near 0 or above. When `chosen_gain` and
 `rejected_gain` fall together, probability moves to answers outside the comparisons, and `both_falling` rises: use more fresh
@@ -44,6 +47,7 @@ class DPO(Comparing):
         *Comparing.metrics,
         Metric("chosen_gain", "mean over comparisons of Σ_t log π/π_ref(chosen)", "nats per answer"),
         Metric("rejected_gain", "mean over comparisons of Σ_t log π/π_ref(rejected)", "nats per answer"),
+        Metric("chosen_nll", "with `sft`: mean over comparisons of −log π(chosen) per token", "nats per token"),
         Metric(
             "both_falling",
             "share of comparisons whose answers are both less likely than under the reference",
@@ -52,7 +56,7 @@ class DPO(Comparing):
     )
 
     class Config(UpdateConfig):
-        synonyms: ClassVar[Mapping[str, str]] = {"label_smoothing": "flips", "loss_type": "loss"}
+        synonyms: ClassVar[Mapping[str, str]] = {"label_smoothing": "flips", "loss_type": "loss", "rpo_alpha": "sft"}
         loss: Kind = "sigmoid"
         """The loss of a comparison, see above."""
         beta: float = Field(0.1, gt=0)
@@ -63,6 +67,17 @@ class DPO(Comparing):
         """An answer's log-prob: the `sum` over its tokens, as in the papers of all seven losses, or their `mean` (which TRL uses
         for ipo). The mean is a different objective, in which long answers have no larger weight."""
 
+        changed: float = Field(1.0, gt=0)
+        """γ, the weight of tokens that a correction changed, under `length: mean`. Large looks at the corrected parts."""
+        sft: float = Field(0.0, ge=0)
+        """Weight of −log π(chosen) per token, which keeps chosen answers likely (Pang et al. 2024). Large clones them."""
+
+        @model_validator(mode="after")
+        def _tokens_are_averaged(self) -> DPO.Config:
+            if self.changed != 1.0 and self.length != "mean":
+                raise ValueError(f"changed is {self.changed:g}, which weighs tokens in a mean; set length: mean")
+            return self
+
         @model_validator(mode="after")
         def _flips_are_used(self) -> DPO.Config:
             if (self.flips > 0) != (self.loss in ("conservative", "robust")):
@@ -71,6 +86,11 @@ class DPO(Comparing):
 
     def setup(self, ctx: Context) -> None:
         ctx.role("reference", frozen=True)
+        if self.config.changed != 1.0 and "changed_BT" not in ctx.given:
+            raise ExperimentError(
+                "changed weighs tokens that a correction changed, but these rows do not say which",
+                "read corrections: rollout: {use: judgements, kinds: [correction]}",
+            )
         weighed = sorted({"weight_B", "opponent_B"} & ctx.given)
         if self.config.loss == "plackett-luce" and weighed:
             raise ExperimentError(
@@ -91,7 +111,8 @@ class DPO(Comparing):
     def loss(self, mb: MicroBatch[Scored]) -> Loss:
         c, mask_BT = self.config, mb.batch.mask_BT
         logprobs_BT = mb.stats(support="whole").logprobs_BT
-        gain_B = answer_logprob(logprobs_BT - mb["reference_logprobs_BT"], mask_BT, c.length)
+        weight_BT = None if c.changed == 1.0 else 1.0 + (c.changed - 1.0) * mb["changed_BT"].float()
+        gain_B = answer_logprob(logprobs_BT - mb["reference_logprobs_BT"], mask_BT, c.length, weight_BT)
         found = comparisons(mb.batch)
         won, lost = gain_B[found.chosen], gain_B[found.rejected]
         self.watch(mb, found, logprobs_BT, c.beta * (won - lost))
@@ -99,8 +120,15 @@ class DPO(Comparing):
         mb.log("rejected_gain", mean(mb, found, lost.detach()))
         mb.log("both_falling", mean(mb, found, ((won < 0) & (lost < 0)).float()))
         if c.loss == "plackett-luce":
-            return mb.mean_over("stages_B", ranking_loss(c.beta * gain_B, mb.batch.group_B, mb.batch.episode_reward_B))
-        return mean(mb, found, comparison_loss(c.loss, won, lost, found.preferred, c.beta, c.flips))
+            total: Loss = mb.mean_over("stages_B", ranking_loss(c.beta * gain_B, mb.batch.group_B, mb.batch.episode_reward_B))
+        else:
+            total = mean(mb, found, comparison_loss(c.loss, won, lost, found.preferred, c.beta, c.flips))
+        if not c.sft:
+            return total
+        nll = mean(mb, found, -answer_logprob(logprobs_BT, mask_BT, "mean")[found.chosen])
+        mb.log("chosen_nll", nll)
+        total += nll * c.sft
+        return total
 
 
 def comparison_loss(kind: Kind, won: Tensor, lost: Tensor, p: Tensor, beta: float, flips: float = 0.0) -> Tensor:
