@@ -2,7 +2,7 @@
 
 A micro-batch holds whole groups, and a group is one judgement (rollout `judgements`); `place_B` is a row's place in its
 group, and `said_B` is 1 where the judgement says something.
-Each class reads the rows of its kinds, given the rewards of all rows [B], and returns the row that stands for each judgement and
+Each class reads the rows of its kinds, given the rewards of all rows [B], and returns the first row of each judgement and
 its negative log-likelihood, both [N].
 """
 
