@@ -75,7 +75,9 @@ def said(value: Any, question: str = "preference", **more: Any) -> dict[str, Any
 def test_equal_ranks_of_argilla_are_a_tie_and_missing_ones_no_place() -> None:
     ranks = [{"value": "response-2", "rank": 1}, {"value": "response-1", "rank": 1}]
     assert events("argilla", argilla(**said(ranks, "ranking")))[0].answer == Ranking(order=((1, 0),))
-    ranks[0]["rank"] = None
+    ranks[1]["rank"] = 2
+    assert events("argilla", argilla(**said(ranks, "ranking")))[0].answer == Ranking(order=((1,), (0,)))
+    ranks[1]["rank"], ranks[0]["rank"] = 1, None
     assert events("argilla", argilla(**said(ranks, "ranking")))[0].answer == Ranking(order=((0,),))
 
 
@@ -229,6 +231,159 @@ def test_labels_of_one_text_are_the_spans_of_one_answer() -> None:
     beyond = result("labels", "answer1", start=0, end=99, labels=["wrong"])
     with pytest.raises(DataError, match="ends at 99"):
         events("label-studio", task(beyond))
+
+
+# -- Potato
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> dict[str, Any]:
+    forms = {
+        "preference": st.sampled_from(["A", "B", "tie", "both bad"]).map(lambda label: {"selection": label}),
+        "strength": st.integers(-3, 3).map(lambda number: {"scale_value": str(number)}),
+        "clicked": st.sampled_from([{"A": "true"}, {"B": "B"}, {"A": "true", "B": "true"}]),
+        "why": TEXT.map(lambda text: {"text_box": text}),
+    }
+    schemes = draw(st.lists(st.sampled_from(sorted(forms)), unique=True, min_size=1))
+    shown = {"prompt": draw(TEXT), "response_a": draw(TEXT), "response_b": draw(TEXT), "topic": draw(NAME)}
+    answers = {name: draw(forms[name]) for name in schemes}
+    return {"id": draw(NAME), **draw(some(user=USERS)), **shown, "label_annotations": answers}
+
+
+@given(st.lists(instances(), min_size=1, max_size=3, unique_by=lambda row: row["id"]))
+def test_potatos_instances_are_the_same_after_reading_and_writing(rows: list[dict[str, Any]]) -> None:
+    assert again("potato", *rows) == rows
+
+
+def potato(**given: Any) -> dict[str, Any]:
+    return {
+        "id": "i",
+        "user": "ann",
+        "prompt": "q",
+        "response_a": "x",
+        "response_b": "y",
+        "label_annotations": {"it": given},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ({"selection": "B"}, Comparison(better=1)),
+        ({"selection": "tie"}, Comparison(better="tie")),
+        ({"scale_value": "-2"}, Comparison(better=0, strength=2)),
+        ({"scale_value": "\N{MINUS SIGN}3"}, Comparison(better=0, strength=3)),
+        ({"scale_value": "0"}, Comparison(better="tie")),
+        ({"A": "true"}, Comparison(better=0)),
+        ({"A": "true", "B": "true"}, Skip(reason="several labels are stored: A, B")),
+    ],
+)
+def test_potatos_numbers_are_text_and_its_labels_change_with_its_version(given: dict[str, Any], answer: Any) -> None:
+    assert [event.answer for event in events("potato", potato(**given))] == [answer]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [("much", "'much', not a whole number"), ("7", "comparisons are from -3 to 3")]
+)
+def test_a_scale_without_a_number_is_refused(value: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        events("potato", potato(scale_value=value))
+
+
+# -- OpenAssistant
+
+
+@st.composite
+def trees(draw: st.DrawFn, number: int = 0) -> dict[str, Any]:
+    """A tree as nested messages; every reply is labelled or ranked, or beside one that is."""
+    counter = iter(range(99))
+
+    def message(role: str, depth: int, parent: str | None, rank: int | None, ranked: bool) -> dict[str, Any]:
+        name = f"m{number}-{next(counter)}"
+        kept = {
+            "message_id": name,
+            "text": draw(TEXT),
+            "role": role,
+            "lang": "en",
+            "review_result": draw(st.booleans()),
+        }
+        if parent:
+            kept["parent_id"] = parent
+        if ranked:
+            kept["rank"] = rank
+        labels = draw(
+            st.dictionaries(st.sampled_from(["quality", "toxicity"]), st.floats(0, 1), min_size=0 if ranked else 1)
+        )
+        if parent and labels:
+            kept["labels"] = {
+                axis: {"value": value, "count": draw(st.integers(1, 5))} for axis, value in labels.items()
+            }
+        count = draw(st.integers(0, 2)) if depth else 0
+        count = count or (not parent)
+        ranks = draw(st.permutations(range(count)))
+        some_ranked = count > 1
+        below = "assistant" if role == "prompter" else "prompter"
+        kept["replies"] = [message(below, depth - 1, name, rank, some_ranked) for rank in ranks]
+        return kept
+
+    return {
+        "message_tree_id": f"t{number}",
+        "tree_state": "ready_for_export",
+        "prompt": message("prompter", 2, None, None, False),
+    }
+
+
+def flat(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a tree, each after the one that it replies to, with labels as lists."""
+    found, waiting = [], [tree["prompt"]]
+    while waiting:
+        one = dict(waiting.pop())
+        waiting += reversed(one.pop("replies"))
+        if "labels" in one:
+            each = one["labels"]
+            one["labels"] = {
+                "name": [*each],
+                **{part: [each[axis][part] for axis in each] for part in ("value", "count")},
+            }
+        found.append({**one, "message_tree_id": tree["message_tree_id"]})
+    return found
+
+
+@given(st.tuples(trees(0), trees(1)))
+def test_openassistants_trees_are_the_same_after_reading_and_writing(found: tuple[dict[str, Any], ...]) -> None:
+    assert again("openassistant-trees", *found) == list(found)
+    rows = [row for tree in found for row in flat(tree)]
+    assert again("openassistant", *rows) == rows
+
+
+def test_rank_zero_is_the_best_among_siblings_and_a_reply_without_a_rank_has_no_place() -> None:
+    asked = {
+        "message_id": "p",
+        "message_tree_id": "p",
+        "parent_id": None,
+        "text": "q",
+        "role": "prompter",
+        "rank": None,
+    }
+    replies = [
+        {
+            "message_id": f"r{i}",
+            "message_tree_id": "p",
+            "parent_id": "p",
+            "text": f"r{i}",
+            "role": "assistant",
+            "rank": rank,
+        }
+        for i, rank in enumerate((1, None, 0))
+    ]
+    [event] = events("openassistant", asked, *replies)
+    assert event.answer == Ranking(order=((2,), (0,)))
+    assert event.prompt == ({"role": "user", "content": "q"},)
+    replies[2]["labels"] = {"name": ["quality", "spam"], "value": [0.75, 0.0], "count": [4, 3]}
+    _, rating = events("openassistant", asked, *replies)
+    assert rating.answer == Rating(of=2, marks={"quality": 0.75, "spam": 0.0}, low=0, high=1, step=0)
+    with pytest.raises(DataError, match="is of 'bot', not prompter or assistant"):
+        events("openassistant", {**asked, "role": "bot"})
 
 
 def test_both_tools_know_their_own_rows_alone() -> None:

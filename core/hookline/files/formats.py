@@ -34,6 +34,7 @@ __all__ = [
     "Text",
     "by_marks",
     "by_suffix",
+    "contained",
     "event_formats",
     "format_and_file",
     "named",
@@ -208,6 +209,11 @@ def by_marks(path: Path, loose: tuple[Offer, ...] = ()) -> Format | None:
     return None
 
 
+def contained(path: Path) -> Format:
+    """The format of the file whose rows an event format reads."""
+    return by_suffix(path, str(path))
+
+
 def event_formats(loose: tuple[Offer, ...] = ()) -> list[EventFormat]:
     """The formats that read rows of other formats as events."""
     known = _known((*loose, *offers()))
@@ -367,7 +373,7 @@ def _make(offer: Offer) -> Format:
     made.instance = offer.name
     assert isinstance(made, Format)
     if isinstance(made, EventFormat):
-        made.container = lambda path: by_suffix(path, str(path))
+        made.container = contained
     return made
 
 

@@ -155,4 +155,5 @@ class MTBench(Battle):
         after = event.extra.get("after", {})
         said = {name: [*turns, *after.get(name, ())] for name, turns in _whole(event).items()}
         turn = sum(one.get("role") == "user" for one in next(iter(_whole(event).values())))
-        return {"judge": event.extra.get("judge", event.annotator), "turn": event.record.get("turn", turn), **said}
+        known = {"question_id": event.record.get("question_id", 0), "turn": event.record.get("turn", turn)}
+        return {**known, "judge": event.extra.get("judge", event.annotator), **said}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hookline import Comparison, Correction, Event, EventFormat, Ranking, Rating, Record, Skip, Spans, Thumb
+from hookline import Comment, Comparison, Correction, Event, EventFormat, Ranking, Rating, Record, Skip, Spans, Thumb
 from hookline_plugins.formats.naming import TEXTS, About, about, answer_of, label_of, rest
 
 __all__ = ["Argilla", "ArgillaColumns"]
@@ -166,7 +166,8 @@ def _said(question: str, value: Any, shown: About) -> dict[str, Any]:
         if all({"start", "end", "label"} <= one.keys() for one in value) and _about_one(question, shown):
             spans = [{name: one[name] for name in ("start", "end", "label")} for one in value]
             return {"kind": "spans", "of": shown.of(question), "spans": spans}
-    return {"kind": "comment", "text": value if isinstance(value, str) else ", ".join(map(str, _listed(value)))}
+    text = value if isinstance(value, str) else ", ".join(map(str, _listed(value)))
+    return {"kind": "comment", "of": shown.place(question), "text": text}
 
 
 def _about_one(question: str, shown: About) -> bool:
@@ -189,7 +190,8 @@ def _asked(event: Event, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """The questions that an event answers, with the values of the answers."""
     answer, extra = event.answer, event.extra
     place: int | None = getattr(answer, "of", None)
-    number = f"-{place + 1}" if len(names) > 1 and place is not None else ""
+    several = len(names) > 1 or isinstance(answer, Comment)
+    number = f"-{place + 1}" if several and place is not None else ""
     if "value" in extra or isinstance(answer, Skip):
         yield extra.get("question", "preference"), extra.get("value")
     elif isinstance(answer, Rating):

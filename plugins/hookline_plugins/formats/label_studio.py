@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hookline import Candidate, Comparison, Correction, Event, EventFormat, Ranking, Rating, Record, Skip, Spans, Thumb
+from hookline import (
+    Candidate,
+    Comment,
+    Comparison,
+    Correction,
+    Event,
+    EventFormat,
+    Ranking,
+    Rating,
+    Record,
+    Skip,
+    Spans,
+    Thumb,
+)
 from hookline_plugins.formats.naming import TEXTS, About, about, label_of, rest, time_of
 
 __all__ = ["LabelStudio"]
@@ -216,7 +229,8 @@ def _answer(result: Mapping[str, Any], shown: About, ids: Sequence[str]) -> tupl
         return {"kind": "correction", "of": shown.of(*names), "text": text[0]}, True
     said = next((value[name] for name in ("text", "choices", "rating", "number") if name in value), value)
     listed = said if isinstance(said, list) else [said]
-    return {"kind": "comment", "text": "\n".join(map(str, listed))}, listed == text and len(listed) == 1
+    place = next((place for name in names if (place := shown.place(name)) is not None), None)
+    return {"kind": "comment", "of": place, "text": "\n".join(map(str, listed))}, listed == text and len(listed) == 1
 
 
 def _choice(label: str, shown: About, names: tuple[Any, ...]) -> tuple[dict[str, Any], bool]:
@@ -237,7 +251,8 @@ def _written(event: Event, shown: About, ids: Sequence[str]) -> Iterator[dict[st
         yield from kept or ()
         return
     place = getattr(answer, "of", None)
-    named = {"from_name": f"{answer.kind}-{place + 1}" if place is not None and len(shown.names) > 1 else answer.kind}
+    several = len(shown.names) > 1 or isinstance(answer, Comment)
+    named = {"from_name": f"{answer.kind}-{place + 1}" if place is not None and several else answer.kind}
     about_it: dict[str, Any] = {**named, "to_name": "prompt", "type": TYPES[answer.kind]}
     if kept:
         about_it = dict(kept[0])
