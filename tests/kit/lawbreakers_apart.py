@@ -16,6 +16,7 @@ from hookline import (
     DataError,
     Engine,
     Environment,
+    EventFormat,
     Format,
     KeptIds,
     Turn,
@@ -173,6 +174,28 @@ class Trips(Lines):
         yield from ({"prompt": line} for line in path.read_text(encoding="utf-8").splitlines())  # may be no text
 
 
+class Halves(EventFormat):
+    """Compares two answers."""
+
+    columns = {"first": str, "second": str, "winner": int}
+    holds = frozenset({"comparison"})
+
+    def events(self, rows):
+        row = rows[0]
+        answer = {"kind": "comparison", "better": row["winner"]}
+        yield {
+            "prompt": "",
+            "candidates": [{"text": row[name]} for name in ("first", "second")],
+            "answer": answer,
+            "annotator": "a",
+        }
+
+    def rows(self, events):
+        for event in events:
+            texts = {name: one.text for name, one in zip(("first", "second"), event.candidates)}
+            yield {**texts, "winner": 1 if event.answer.better == 1 else 0}  # a tie is a win of the first
+
+
 class Verb(Command):
     """Does nothing, well."""
 
@@ -213,6 +236,7 @@ BREAKERS_APART: dict[str, tuple[type[Component], ...]] = {
     "defaults": (Asks,),
     "reads-alike": (Numbers,),
     "refuses": (Trips,),
+    "writes-what-it-reads": (Halves,),
     "arguments": (Greedy,),
     "runs": (Codeless,),
 }
