@@ -136,6 +136,15 @@ def test_a_name_that_is_not_a_pseudonym_is_refused(name: str, words: str, tmp_pa
         store.lease(name)
 
 
+def test_an_sqlite_store_survives_a_power_failure_and_is_its_owners(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    for _ in range(2):  # when it is made, and later
+        with hookline.store(f"sqlite:///{path}") as store, store._open.connect() as connection:  # type: ignore[attr-defined]
+            ask = connection.exec_driver_sql
+            assert [ask(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")] == ["wal", 2]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_is_forgotten_is_in_no_file_any_more(store: Store, url: str, tmp_path: Path) -> None:
     secret = "the-word-that-only-ann-knows"
     one, two = items(2)
@@ -223,8 +232,11 @@ def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    before = other.read_bytes()
     with pytest.raises(DataError, match="is not a store of Hookline"):
         hookline.store(f"sqlite:///{other}")
+    assert other.read_bytes() == before
     (tmp_path / "text.db").write_text("not a database at all, " * 100)
     with pytest.raises(DataError, match="is not an SQLite database"):
         hookline.store(f"sqlite:///{tmp_path}/text.db")

@@ -80,7 +80,7 @@ class SQL(Ledger):
             with self._told():
                 self._file.touch(mode=0o600)  # the keys are in it
         with self._told():
-            self._engine = _engine(self._url)
+            self._engine = _engine(self._url, new=self._file is not None and not self._file.stat().st_size)
         try:
             self._migrate(create)
         except BaseException:
@@ -157,8 +157,7 @@ class SQL(Ledger):
                     )
             else:
                 vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")
-                for table in ("annotators", "events", "held"):
-                    vacuum.exec_driver_sql(f"VACUUM {table}")
+                vacuum.exec_driver_sql("VACUUM FULL annotators")  # without FULL, the key's bytes may stay in a page
         return count
 
     def backup(self, path: Path) -> None:
@@ -374,8 +373,11 @@ def _of_psycopg(statement: str) -> str:
     return re.sub(r":(\w+)", r"%(\1)s", statement)
 
 
-def _engine(url: Any) -> Any:
-    """Connections to a database. A transaction that writes excludes other writers from its beginning."""
+def _engine(url: Any, new: bool) -> Any:
+    """Connections to a database. A transaction that writes excludes other writers from its beginning.
+
+    new: a file without content, which becomes one with a write-ahead log; another file may be somebody else's.
+    """
     sqlalchemy = _sqlalchemy()
     sqlite = url.drivername.startswith("sqlite")
     arguments = (
@@ -390,7 +392,8 @@ def _engine(url: Any) -> Any:
     def connected(connection: Any, _: Any) -> None:
         if sqlite:
             cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", f"busy_timeout={WAIT * 1000}"):
+            wal = ["journal_mode=WAL"] if new else []  # which stays
+            for pragma in (*wal, "synchronous=FULL", "secure_delete=ON", f"busy_timeout={WAIT * 1000}"):
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
 
