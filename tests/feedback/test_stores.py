@@ -392,6 +392,19 @@ def test_a_copy_without_a_common_log_has_the_same_items_and_events(place: Callab
         assert two.counts() == one.counts()
 
 
+def test_who_comes_back_after_being_forgotten_is_somebody_new(place: Callable[[str], str]) -> None:
+    for kinds in (("jsonl", "sqlite"), ("sqlite", "jsonl")):
+        with hookline.store(place(kinds[0])) as one, hookline.store(place(kinds[1])) as two:
+            one.put(items(2))
+            work(one, "ann")
+            one.copy_to(two)
+            one.forget("ann")
+            assert work(one, "ann") == [item.id for item in items(2)]
+            one.copy_to(two)
+            assert two.verify() == one.verify()
+            assert (two.counts().events, two.verify().unreadable) == (2, 4)
+
+
 def test_several_processes_may_make_the_same_file(tmp_path: Path) -> None:
     url, errors = f"sqlite:///{tmp_path}/a.db", []
 

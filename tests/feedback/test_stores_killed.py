@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -80,6 +82,41 @@ def test_a_full_disk_is_told_and_nothing_of_it_is_stored(warm: Warm, place: Call
     assert "acknowledged on a full disk" not in said
     assert "True readable" in said
     assert re.search(r"True recovered [1-9]", said)
+
+
+def appended_until_full(store: hookline.Store) -> int:
+    """How many events were acknowledged before the disk was full."""
+    for number in range(10_000):
+        try:
+            store.append([numbered(number)])
+        except hookline.ServiceError as err:
+            assert re.search("is full; nothing of this was stored → free some space", str(err))
+            return number
+    raise AssertionError("the disk was never full")
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """A file system of 600 kilobytes, where the system lets us mount one."""
+
+    def mount(options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(tmp_path)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not shutil.which("mount") or not mount("size=600k"):
+        pytest.skip("no file system can be mounted here")
+    try:
+        for url in (f"{tmp_path}/a.jsonl", f"sqlite:///{tmp_path}/b.db"):
+            mount("remount,size=600k")
+            with hookline.store(url) as store:
+                done = appended_until_full(store)
+                assert {event.id for event in store.events()} == set(map(str, range(done)))
+                mount("remount,size=9m")
+                store.append([numbered(done)])
+                assert store.verify().counts.events == done + 1
+            for path in tmp_path.iterdir():
+                path.unlink()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=needs_postgres)])

@@ -374,9 +374,11 @@ def replay(tables: Tables, entries: Sequence[Entry], people: Mapping[str, Annota
     """Write entries of another log, and make the tables from them."""
     list(verified(entries, where, *tables.head()))
     known = tables.annotators()
-    for who in {entry.who for entry in entries} & people.keys() - known.keys():
-        tables.enrol(people[who])
     tables.write(entries)
-    people = tables.annotators()
-    for entry in entries:
-        tables.index(entry, opened(entry, people, where))
+    for (
+        entry
+    ) in entries:  # who was forgotten and comes back has the same name, so each is enrolled when it is their turn
+        if entry.who in people and entry.who not in known:
+            known[entry.who] = people[entry.who]
+            tables.enrol(people[entry.who])
+        tables.index(entry, opened(entry, known, where))
