@@ -91,7 +91,8 @@ SECTIONS = (
         "Options and figures",
         "A component's options are a pydantic model; its figures are declared before they can be logged.",
         (
-            "Config", "UpdateConfig", "Use", "CodePath", "DataName", "LocalPath", "ModelPath", "PhaseName", "instance_name", "Metric",
+            "Config", "UpdateConfig", "Use", "CodePath", "DataName", "LocalPath", "ModelPath", "PhaseName", "StoreName",
+            "instance_name", "Metric",
             "figure_name",
         ),
     ),

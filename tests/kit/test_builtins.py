@@ -61,6 +61,9 @@ def test_a_built_in_keeps_every_law(
 ) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
-    served = {"judge": judge, "remote": {"url": judge["url"]}, "sql": {"url": f"sqlite:///{tmp_path}/laws.db"}}
+    served = {
+        "people": {"store": f"sqlite:///{tmp_path}/people.db", "at_most": 0, "poll": 0.01},
+        "judge": judge, "remote": {"url": judge["url"]}, "sql": {"url": f"sqlite:///{tmp_path}/laws.db"},
+    }  # fmt: skip
     report = check(offer, **(served | OPTIONS).get(offer.name, {}))
     assert report.passed, str(report)

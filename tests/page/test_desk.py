@@ -315,11 +315,13 @@ def test_the_page_of_the_docs_says_what_the_command_has() -> None:
     """Every option and file that docs/collect.md names exists, and its row of an item is one."""
     import re
 
+    from hookline_plugins.commands.annotate import Annotate
     from hookline_plugins.commands.collect import Collect
     from hookline_plugins.page.exports import FORMS
 
     page = (Path(__file__).resolve().parents[2] / "docs/collect.md").read_text(encoding="utf-8")
-    options = {name.replace("_", "-") for name in Collect.Config.model_fields}
+    both = (*Collect.Config.model_fields, *Annotate.Config.model_fields)
+    options = {name.replace("_", "-") for name in both}
     assert set(re.findall(r"--([a-z][a-z-]*)", page)) <= options
     assert set(re.findall(r"\| `(\w+\.\w+)` \|", page)) == set(FORMS)
     ask = json.loads(re.search(r'"ask": (\{.*?\})', page)[1])  # type: ignore[index]

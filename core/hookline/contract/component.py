@@ -91,7 +91,8 @@ class Component(Generic[ConfigT]):
     positions: int = 0
     """Rollouts only: the minimum number of positions that a model must have, e.g. for a prompt and `max_new_tokens`."""
     takes: ClassVar[type[Batch]] = Advantaged
-    """Updates only: the earliest stage that the update can learn from: `Batch`, `Scored` or `Advantaged`."""
+    """Updates: the earliest stage that the update can learn from: `Batch`, `Scored` or `Advantaged`. Feedback: `Rollout` for one that
+    reads no rewards, which is then asked in phases without any."""
     off_policy: ClassVar[bool] = False
     """Updates only: true if rows sampled by older weights are allowed."""
 

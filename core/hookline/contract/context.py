@@ -19,12 +19,13 @@ from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats, Support
 from hookline.contract.process import Process
 from hookline.contract.run import Run
+from hookline.contract.store import Item
 
 __all__ = ["Context", "Heads", "NextToken", "Role", "Rows", "Task"]
 
 B = TypeVar("B", bound=Batch)
 Answer = TypeVar("Answer")
-Item = TypeVar("Item")
+Shared = TypeVar("Shared")
 T = TypeVar("T")
 
 Heads = Mapping[str, Callable[[int], nn.Module]] | Callable[[str], Callable[[int], nn.Module] | None]
@@ -362,10 +363,10 @@ class Context(Encoder, Protocol):
     def max(self, x: Tensor) -> float:
         """Maximum over all entries of a tensor of any shape, on all ranks; -inf when there are none."""
 
-    def gather(self, value: Item) -> list[Item]:
+    def gather(self, value: Shared) -> list[Shared]:
         """The values that all ranks give, by rank, on every rank. They are copied with pickle."""
 
-    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, items: Sequence[Shared]) -> Sequence[Shared]:
         """The items that are this rank's, e.g. prompts that do not come from `ctx.take`, which shards already.
 
         With one process these are all items. Each item is on exactly one rank, and the rows of a group must be on one.
@@ -403,6 +404,14 @@ class Context(Encoder, Protocol):
         else. The answer is always returned as the journal stores it: tuples become lists, and tensors are on the CPU.
         Nothing is journaled if `fn` raises, or if a finished run is only read.
         """
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass while the component waits for somebody. If the run is asked to stop meanwhile, it stops here, with
+        the newest save, instead of finishing the step first."""
+
+    def item(self, rollout: Rollout, rows: Sequence[int], **more: Any) -> Item:
+        """Rows that answer one prompt as an item for a store: the conversation, the answers with their tokens, and which run,
+        phase, step and weights wrote them. more: further fields of hookline.Item, e.g. `overlap`."""
 
     async def each(
         self, rollout: Rollout, ask: Callable[[int], Awaitable[float]], *, timeout: float = 30.0, retries: int = 0

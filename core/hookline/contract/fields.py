@@ -21,7 +21,7 @@ from typing_extensions import TypeVar
 
 from hookline.contract.kinds import KINDS, kind_of_base
 from hookline.errors import nearest
-from hookline.storage.paths import MEMORY, beside, expanded, kept_or_beside, model_folder
+from hookline.storage.paths import MEMORY, beside, expanded, kept_or_beside, model_folder, store_beside
 
 __all__ = [
     "FUNCTION",
@@ -34,6 +34,7 @@ __all__ = [
     "Nested",
     "PhaseIdentifier",
     "PhaseName",
+    "StoreName",
     "Strict",
     "UpdateConfig",
     "Use",
@@ -72,6 +73,13 @@ which goes on only with the same file, and which is read later with its own copy
 ModelPath = Annotated[LocalPath, AfterValidator(model_folder), _Marker("model")]
 """A config field that names a model: a local transformers folder, or an earlier run, `RUN` or `RUN/phases/NAME`, whose model
 is taken. The folder is checked before the run starts, and `explain` lists it; `ctx.role(…, path=…)` loads it."""
+def _store(url: str, info: ValidationInfo) -> str:
+    return store_beside(url, (info.context or {}).get("folder", ""))
+
+
+StoreName = Annotated[str, AfterValidator(_store)]
+"""A config field that names a store: a URL, e.g. `sqlite:///answers.db`, or a file; `hookline.store` opens it. Relative paths are as
+in a `LocalPath`."""
 DataName = Annotated[str, AfterValidator(expanded), _Marker("data")]
 """A config field that names data: a file, `FORMAT:FILE`, `builtin:NAME/SPLIT` or `task:NAME/SPLIT`; checked before the run starts."""
 PhaseIdentifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[1-9][0-9]*)?$", max_length=90)]

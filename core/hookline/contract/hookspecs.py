@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hookline.batch.stages import Advantaged, Batch, Rollout, Scored, Term
     from hookline.contract.context import Context
+    from hookline.contract.feedback import Event
     from hookline.contract.judgement import Judgement
     from hookline.contract.run import Run
 
@@ -92,10 +93,13 @@ class StageSpecs:
         raise NotImplementedError
 
     @hookspec
-    def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement]:
+    def hookline_judge(self, ctx: Context, scored: Scored) -> Sequence[Judgement | Event]:
         """Compare or rank rows of a batch, as an annotator would. Called after scoring, for phases that name `feedback`.
 
-        The core writes the judgements to the phase's data, which a later phase can read (`from: PHASE`).
+        A component whose `takes` is Rollout reads no rewards, and gets a Rollout where the phase names none. A `Judgement` is about
+        rows of this batch. An `Event` holds what was judged, e.g. answers of earlier steps about which
+        people were asked with `ctx.item`. The core writes both to the phase's data, which a later phase can read
+        (`from: PHASE`).
         """
         raise NotImplementedError
 

@@ -19,7 +19,7 @@ from hookline.data.source import Source
 from hookline.errors import DataError, PluginError, shorten
 from hookline.registry.construct import configure, construct
 from hookline.registry.offers import Offer, offers
-from hookline.storage.paths import beside
+from hookline.storage.paths import store_beside
 from hookline.synonyms import suggestion
 
 __all__ = ["Stored", "is_store", "made_store", "store"]
@@ -42,7 +42,7 @@ class Stored(Source):
         if asked is None or asked["split"] or how.subset is not None:
             raise DataError(f"{self.name} is a store, which has no splits", 'a part of its events: split: "[:1000]"')
         self._found = Found((), asked["start"] or "", asked["stop"] or "")
-        self._url = _beside(part.path.removeprefix(PREFIX), folder)
+        self._url = store_beside(part.path.removeprefix(PREFIX), folder)
         with store(self._url, create=False, loose=loose):
             pass
 
@@ -62,12 +62,6 @@ class Stored(Source):
         with store(self._url, create=False, loose=self._loose) as opened:
             some = [event.written() for event in islice(opened.events(), FIRST + 1)]
         return [(f"{self.name} event {i}", row) for i, row in enumerate(some[:FIRST], 1)], len(some) <= FIRST
-
-
-def _beside(url: str, folder: str) -> str:
-    """The URL, with a relative path in it beginning at the experiment's folder."""
-    head, sign, path = url.rpartition(":///") if "://" in url else ("", "", url)
-    return head + sign + beside(path, folder) if path else url
 
 
 def store(url: str, *, create: bool = True, loose: tuple[Offer, ...] = (), **options: Any) -> Store:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hookline.batch.columns import check_column
 from hookline.batch.stages import Advantaged, Batch, Rollout, Scored, Term
-from hookline.contract.feedback import ANSWERS
+from hookline.contract.feedback import ANSWERS, Event
 from hookline.contract.judgement import Judgement
 from hookline.errors import NumbersError, PluginError, a
 from hookline.registry.slot import Slot
@@ -35,13 +35,14 @@ def checked(answer: Any, hook: str, slot: Slot, arguments: Mapping[str, Any]) ->
         if stage is Rollout and "ctx" in arguments:
             arguments["ctx"].role_named("policy").check_ids(answer, f"{slot.offer}: {hook}")
     if hook == "hookline_judge":
-        if not isinstance(answer, Sequence) or not all(isinstance(j, Judgement) for j in answer):
+        if not isinstance(answer, Sequence) or not all(isinstance(j, Judgement | Event) for j in answer):
             raise PluginError(
-                f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not a list of Judgement",
+                f"{slot.offer}: {hook} returned {kind_of_answer(answer)}, not a list of Judgement or Event",
                 "return [] for no judgement",
             )
         for judgement in answer:
-            _check_judgement(judgement, slot, len(arguments["scored"]))
+            if isinstance(judgement, Judgement):
+                _check_judgement(judgement, slot, len(arguments["scored"]))
         return [(slot.instance, judgement) for judgement in answer]
     if hook == "hookline_update":
         if not (answer is None or isinstance(answer, Mapping)):

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from hookline.batch.stages import Scored
+from hookline.batch.stages import Rollout
 from hookline.contract.feedback import Candidate, Event, Producer
 from hookline.contract.judgement import Judgement
+from hookline.contract.store import Item
+from hookline.data.messages import messages_of
 from hookline.errors import PluginError
 from hookline.world.world import World
 
-__all__ = ["events"]
+__all__ = ["events", "item_of"]
 
 
 def events(
-    judged: Sequence[tuple[str, Judgement]], scored: Scored, phase: str, step: int, sources: Sequence[str], world: World
+    judged: Sequence[tuple[str, Judgement | Event]], scored: Rollout, phase: str, step: int, sources: Sequence[str], world: World
 ) -> list[dict[str, Any]]:
     """The events of all ranks, written as JSON, in the order in which the sources were asked.
 
@@ -29,8 +33,29 @@ def events(
     return sorted(every, key=lambda entry: sources.index(entry["source"])) if world.size > 1 else every
 
 
-def _event(source: str, judgement: Judgement, scored: Scored, phase: str, step: int) -> Event:
+def item_of(scored: Rollout, rows: Sequence[int], phase: str, step: int, run: str, **more: Any) -> Item:
+    """Rows that answer one prompt as an item of a store, with the tokens as they were sampled and what wrote them.
+
+    The same texts of another step are another item; a run that is resumed draws the same samples, and so makes the same item.
+    """
+    record = scored.records[rows[0]]
+    asked = record.get("prompt")
+    made = [_candidate(scored, row, None, phase, step) for row in rows]
+    whole = json.dumps([run, [one.model_dump(mode="json") for one in made], scored.prompt_ids(rows[0])])
+    return Item(
+        id=more.pop("id", hashlib.sha256(whole.encode()).hexdigest()[:32]),
+        prompt=tuple(messages_of(asked, "prompt")) if isinstance(asked, list) else scored.prompt_text(rows[0]),
+        prompt_ids=tuple(scored.prompt_ids(rows[0])),
+        candidates=tuple(one.model_copy(update={"by": one.by and one.by.model_copy(update={"run": run})}) for one in made),
+        record=dict(record),
+        **more,
+    )
+
+
+def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: str, step: int) -> Event:
     """One judgement with the tokens as they were sampled."""
+    if isinstance(judgement, Event):
+        return judgement.model_copy(update={"source": source})
     rows = judgement.judged
     gold = judgement.gold or (None,) * len(rows)
     try:
@@ -55,7 +80,7 @@ def _event(source: str, judgement: Judgement, scored: Scored, phase: str, step: 
         ) from None
 
 
-def _candidate(scored: Scored, row: int, worth: float | None, phase: str, step: int) -> Candidate:
+def _candidate(scored: Rollout, row: int, worth: float | None, phase: str, step: int) -> Candidate:
     drawn = scored.behaviour is not None
     version = (
         int(scored.behaviour.version_BT[row].max())

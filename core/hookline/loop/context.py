@@ -8,8 +8,8 @@ import copy
 import inspect
 import json
 import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
 import torch
@@ -22,62 +22,31 @@ from hookline.contract import context as contract
 from hookline.contract.engine import Completions
 from hookline.contract.family import Side
 from hookline.contract.loss import Loss, MicroBatch, Stats, Support
+from hookline.contract.store import Item
 from hookline.contract.task import Task
 from hookline.data import tasks
 from hookline.data.rows import Rows, joined
-from hookline.errors import PluginError, ServiceError, cause, renamed
-from hookline.inference.drawing import Drawing
+from hookline.errors import PluginError, ServiceError, Stopped, cause, renamed
+from hookline.loop.collecting import item_of
+from hookline.loop.resources import Resources
 from hookline.loop.scope import Scope, Training
 from hookline.models.role import Role
-from hookline.models.roles import Roles
 from hookline.registry.slot import Slot
 from hookline.runs.run import Run
 from hookline.storage import trees
 from hookline.tokens.encode import Encoding
 from hookline.tokens.tokenizer import Tokenizer
-from hookline.training.cache import StatsCache
 from hookline.training.trainer import Trainer
 from hookline.world import waiting
 from hookline.world.world import World
 
-__all__ = ["PhaseContext", "Resources"]
+__all__ = ["PhaseContext"]
 
 B = TypeVar("B", bound=Batch)
 CLOSELY = 3
 """The number of steps in which the contents of what hooks are lent are compared."""
 Answer = TypeVar("Answer")
-Item = TypeVar("Item")
-
-
-@dataclass
-class Resources:
-    """What the views of all components of a phase have in common."""
-
-    run: Run
-    tokenizer: Tokenizer
-    training: Training
-    steps: int
-    roles: Roles
-    stats: StatsCache
-    rounds: Callable[[str], Sequence[str]]
-    """From the name of an earlier phase to the names of all its rounds."""
-    encoder: Callable[[str], Encoding]
-    """From the folder of a model to what encodes rows for it."""
-    answers: asyncio.Runner
-    """The run's event loop."""
-    drawing: Drawing
-    """The engine of the phase, and the weights it was last told of."""
-    world: World
-    given: frozenset[str]
-    advantage_by: str
-    """The instance that answers hookline_advantage."""
-    trainer: Trainer | None = None
-    late: set[str] = field(default_factory=set)
-    """The names that a notice about late answers has already mentioned."""
-    begun: int = 0
-    """Steps that this process has begun in this phase."""
-    failed: list[str] = field(default_factory=list)
-    """The first failure of an answer that `ctx.each` asked for: which component asked, and the error."""
+Shared = TypeVar("Shared")
 
 
 class PhaseContext(Encoding):
@@ -186,7 +155,9 @@ class PhaseContext(Encoding):
         return tasks.task(name, self.run.catalogue.loose)
 
     def collected(self, phase: str) -> Rows:
-        return joined([self.run.collected(name) for name in self._resources.rounds(phase)])
+        rounds = self._resources.rounds(phase)
+        there = [name for name in rounds if (self.run.phase_folder(name) / "data.jsonl").exists()]  # in a round, nobody may have answered
+        return joined([self.run.collected(name) for name in there or rounds])
 
     def take(self, total: int, n: int) -> list[int]:
         return self._scope.take(self.instance, total, n)
@@ -319,10 +290,10 @@ class PhaseContext(Encoding):
     def max(self, x: Tensor) -> float:
         return self.world.max(float(x.max()) if x.numel() else -math.inf, "ctx.max")
 
-    def gather(self, value: Item) -> list[Item]:
+    def gather(self, value: Shared) -> list[Shared]:
         return self.world.gather(value, "ctx.gather")
 
-    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, items: Sequence[Shared]) -> Sequence[Shared]:
         return self.world.shard(items)
 
     def main(self, ask: Callable[[], Answer]) -> Answer:
@@ -343,6 +314,21 @@ class PhaseContext(Encoding):
             return self._resources.answers.run(told, context=contextvars.copy_context())
         coroutine.close()
         raise PluginError(f"'{self.instance}' calls ctx.wait inside a coroutine", "use await there")
+
+    async def pause(self, seconds: float) -> None:
+        end, stopping = time.monotonic() + seconds, self._resources.stopping
+        stopping.pausing = True
+        try:
+            while (left := end - time.monotonic()) > 0 and not stopping.code:
+                await asyncio.sleep(min(left, 0.2))
+        finally:
+            stopping.pausing = False
+        if stopping.code:
+            text = f"stopped while '{self.instance}' waited in step {self.step + 1} of phase '{self.phase}'"
+            raise Stopped(text, "run the same command to continue: it goes on from the newest save", stopping.code)
+
+    def item(self, rollout: Rollout, rows: Sequence[int], **more: Any) -> Item:
+        return item_of(rollout, rows, self.phase, self.step, self.run.id, **more)
 
     @overload
     def once(self, key: object, fn: Callable[[], Coroutine[Any, Any, Answer]]) -> Awaitable[Answer]: ...

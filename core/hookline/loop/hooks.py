@@ -18,6 +18,7 @@ from hookline.batch.lent import Lent
 from hookline.batch.stages import Advantaged, Batch, Rollout, Scored
 from hookline.contract.check import hook_methods
 from hookline.contract.component import Component
+from hookline.contract.feedback import Event
 from hookline.contract.hookspecs import StageSpecs, hookimpl
 from hookline.contract.judgement import Judgement
 from hookline.errors import PluginError
@@ -67,7 +68,7 @@ class Hooks:
     def update(self, ctx: PhaseContext, batch: Batch) -> Mapping[str, float]:
         return cast("Mapping[str, float]", self.call.hookline_update(ctx=ctx, batch=batch) or {})
 
-    def judge(self, ctx: PhaseContext, scored: Scored) -> list[tuple[str, Judgement]]:
+    def judge(self, ctx: PhaseContext, scored: Rollout) -> list[tuple[str, Judgement | Event]]:
         return [pair for answer in self.call.hookline_judge(ctx=ctx, scored=scored) for pair in answer]
 
 

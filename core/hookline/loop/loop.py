@@ -37,7 +37,7 @@ def run_experiment(plan: Plan, run: Run) -> None:
         torch.set_num_threads(plan.experiment.threads)
     status = "failed"
     with stop_signals(run.world.leads) as stopping, asyncio.Runner() as answers:
-        session = Session(plan, run, answers)
+        session = Session(plan, run, answers, stopping)
         trackers = session.trackers
         try:
             cut_to_newest_save(plan, run)
@@ -170,7 +170,7 @@ class PhaseLoop:
         if phase.advantage_by and isinstance(batch, Scored):
             with _timed(metrics, "advantage"):
                 batch = hooks.advantage(ctx, batch)
-        if phase.feedback and isinstance(batch, Scored):
+        if phase.feedback:
             self._collect(batch)
         self.answers = self._shown(batch)
         if self.phase.scope.step == 0:
@@ -251,11 +251,11 @@ class PhaseLoop:
                     self.phase.metrics.add(figure_name(evaluator.spec.name, name), value)
                 self.session.commit_samples(self.spec.name, step, evaluator.spec.name, samples)
 
-    def _collect(self, scored: Scored) -> None:
+    def _collect(self, batch: Rollout) -> None:
         """Write the annotators' judgements into the phase's data, with the token ids as they were sampled."""
-        judged = self.hooks.judge(self.ctx, scored)
+        judged = self.hooks.judge(self.ctx, batch)
         sources = [slot.instance for slot in reversed(self.planned.feedback)]  # as pluggy asks them
-        every = events(judged, scored, self.spec.name, self.phase.scope.step, sources, self.session.world)
+        every = events(judged, batch, self.spec.name, self.phase.scope.step, sources, self.session.world)
         self.session.run.collect(self.spec.name, every)
         self.phase.counters.collected += len(every)
         self.phase.metrics.add("judgements", len(judged))

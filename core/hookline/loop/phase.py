@@ -17,9 +17,10 @@ from hookline.contract.fields import UpdateConfig
 from hookline.contract.model import Adapter, Head
 from hookline.errors import CheckpointError, DataError, ExperimentError, PluginError, a
 from hookline.inference.drawing import Drawing
-from hookline.loop.context import PhaseContext, Resources
+from hookline.loop.context import PhaseContext
 from hookline.loop.evaluation import Evaluator
 from hookline.loop.hooks import Hooks
+from hookline.loop.resources import Resources
 from hookline.loop.scope import Training
 from hookline.loop.session import Session
 from hookline.loop.shares import own_share
@@ -96,6 +97,7 @@ class Phase:
             answers=session.answers,
             drawing=Drawing(engine_of(planned), session.tokenizer.ends, slot=planned.engine),
             world=session.world,
+            stopping=session.stopping,
             given=planned.gives,
             advantage_by=planned.advantage_by.instance if planned.advantage_by else "",
         )

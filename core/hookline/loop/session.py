@@ -22,6 +22,7 @@ from hookline.storage import folders
 from hookline.tokens.encode import Encoding
 from hookline.tokens.tokenizer import Tokenizer
 from hookline.world import devices
+from hookline.world.signals import Stopping
 
 __all__ = ["Session"]
 
@@ -29,8 +30,8 @@ __all__ = ["Session"]
 class Session:
     """What all phases of a run share. Its event loop runs `ctx.wait` and asynchronous rewards."""
 
-    def __init__(self, plan: Plan, run: Run, answers: asyncio.Runner) -> None:
-        self.plan, self.run, self.answers = plan, run, answers
+    def __init__(self, plan: Plan, run: Run, answers: asyncio.Runner, stopping: Stopping | None = None) -> None:
+        self.plan, self.run, self.answers, self.stopping = plan, run, answers, stopping or Stopping()
         self.world = run.world.on(devices.resolve(plan.experiment.device, run.world.local))
         self._told = self.world.follow(doing)
         if self._told:

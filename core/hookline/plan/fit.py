@@ -45,9 +45,10 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
             wrapped = ", ".join(hook for hook in runs if f"hookline_{hook}" in wrap.hooks)
             text = f"'{wrap.instance}' wraps {wrapped}, which no component answers in phase '{phase.spec.name}'"
             yield Problem(wrap.path, text)
-    if phase.feedback and not paid:
-        judge = phase.feedback[0]
-        yield Problem(judge.path, f"'{judge.instance}' judges by reward; name the `reward` that it reads")
+    for judge in phase.feedback:
+        if not paid and issubclass(judge.cls.takes, Scored):
+            yield Problem(judge.path, f"'{judge.instance}' judges by reward; name the `reward` that it reads")
+            break
     if phase.update:
         takes, who = phase.update.cls.takes, f"'{phase.update.instance}'"
         if issubclass(takes, Advantaged) and not phase.advantage_by:

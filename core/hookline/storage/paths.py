@@ -12,7 +12,10 @@ from typing import TypeVar
 
 from hookline.errors import ExperimentError
 
-__all__ = ["MEMORY", "adapter_base", "beside", "expanded", "hold", "kept_or_beside", "look_in", "model_folder", "tokenizer_folder"]
+__all__ = [
+    "MEMORY", "adapter_base", "beside", "expanded", "hold",
+    "kept_or_beside", "look_in", "model_folder", "store_beside", "tokenizer_folder",
+]
 
 P = TypeVar("P", str, Path)
 MEMORY = "@memory/"
@@ -75,6 +78,12 @@ def beside(path: str, folder: str = "") -> str:
     if not folder or os.path.isabs(given) or (not os.path.exists(there) and os.path.exists(given)):
         return given
     return os.path.normpath(there)
+
+
+def store_beside(url: str, folder: str = "") -> str:
+    """The URL or file of a store; a relative path in it begins at the experiment's folder, as in `beside`."""
+    head, sign, path = url.rpartition(":///") if "://" in url else ("", "", url)
+    return head + sign + beside(path, folder) if path else url
 
 
 def kept_or_beside(path: str, folder: str, kept: str, ended: bool) -> str:

@@ -20,6 +20,8 @@ class Stopping:
     code = 0
     in_step = False
     """Whether a step is running; it is finished and saved before the run stops."""
+    pausing = False
+    """Whether the step only waits for somebody, and ends without being finished."""
 
 
 ONE_REQUEST = 0.5
@@ -79,7 +81,7 @@ def stop_signals(says: bool = True) -> Iterator[Stopping]:
         stopping.code, asked = 128 + number, now
         when = "this step is" if stopping.in_step else "as soon as the next step is"
         first = " first" if stopping.in_step else ""
-        if says:
+        if says and not stopping.pausing:
             os.write(2, f"\nstopping: {when} finished and saved{first}; a second signal stops at once\n".encode())
 
     old = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}

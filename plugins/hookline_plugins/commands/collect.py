@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 import hookline
-from hookline import Command, ExperimentError, LocalPath, Out, ServiceError, Store
+from hookline import Argument, Command, ExperimentError, LocalPath, Out, ServiceError, Store
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -25,8 +25,10 @@ class Collect(Command):
     has_json = False
 
     class Config(hookline.Config):
-        store: str
-        """Where items and answers are kept: `sqlite:///answers.db`, `answers.jsonl`, or `postgresql://…`."""
+        experiment: Annotated[str, Argument("EXPERIMENT")] = ""
+        """An experiment in which people judge: the page serves the store of its `feedback: {use: people, store: …}`."""
+        store: str = ""
+        """Without an experiment: where items and answers are kept, `sqlite:///answers.db`, `answers.jsonl`, or `postgresql://…`."""
         items: tuple[str, ...] = ()
         """Data with what is to be judged: rows with `prompt` and `candidates`, `chosen` and `rejected`, or `completion`. May be repeated;
         rows that are there already are not asked twice."""
@@ -79,9 +81,10 @@ class Collect(Command):
         c = self.config
         self._check_reach()
         question, guidelines = self._question(), self._guidelines()
-        with hookline.store(c.store) as store:
-            self._fill(store, out)
-            people = People(Path(c.people) if c.people else _beside(c.store))
+        url = self._url()
+        with hookline.store(url) as store:
+            self._fill(store, url, out)
+            people = People(Path(c.people) if c.people else _beside(url))
             digest = hashlib.sha256(guidelines.encode()).hexdigest()[:16] if guidelines else ""
             desk = Desk(store, people.secret("desk"), question, repeat_every=c.repeat_every, guidelines=digest)
             listener = self._listen()
@@ -102,6 +105,26 @@ class Collect(Command):
             )  # fmt: skip
             uvicorn.Server(config).run(sockets=[listener])
         return 0
+
+    def _url(self) -> str:
+        """The store that is served."""
+        c = self.config
+        if bool(c.experiment) == bool(c.store):
+            raise ExperimentError(
+                "name an experiment, or a store",
+                "hookline collect EXPERIMENT; or hookline collect --items DATA --store STORE",
+            )
+        if c.store:
+            return str(c.store)
+        plan = hookline.explain(c.experiment)
+        slots = [slot for phase in plan.phases for slot in phase.feedback]
+        found = list(dict.fromkeys(str(slot.config.store) for slot in slots if hasattr(slot.config, "store")))
+        if len(found) != 1:
+            said = f"asks people in {len(found)} stores: {', '.join(found)}" if found else "asks no people"
+            raise ExperimentError(
+                f"{c.experiment} {said}", "name the store: --store; a phase asks with feedback: {use: people, store: …}"
+            )
+        return found[0]
 
     def _check_reach(self) -> None:
         c = self.config
@@ -146,7 +169,7 @@ class Collect(Command):
                 f"the guidelines {path} cannot be read: {getattr(err, 'strerror', None) or err}", "name a text file"
             ) from None
 
-    def _fill(self, store: Store, out: Out) -> None:
+    def _fill(self, store: Store, url: str, out: Out) -> None:
         from hookline_plugins.page.items import items_of
 
         c, new = self.config, 0
@@ -160,7 +183,7 @@ class Collect(Command):
         for name in c.items:
             new += len(store.put(items_of(name, overlap=c.overlap)))
         counts = store.counts()
-        out.text(f"{c.store}: {counts.items} items ({new} new), {counts.complete} complete, {counts.events} events")
+        out.text(f"{url}: {counts.items} items ({new} new), {counts.complete} complete, {counts.events} events")
 
     def _listen(self) -> socket.socket:
         c = self.config

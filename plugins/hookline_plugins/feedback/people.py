@@ -1,0 +1,183 @@
+"""People in the loop: what a phase draws waits in a store until annotators have judged it on the page of `hookline collect`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field, field_validator
+
+import hookline
+from hookline import (
+    Comment,
+    Component,
+    Context,
+    DataError,
+    Event,
+    Item,
+    Metric,
+    Rollout,
+    Skip,
+    Store,
+    StoreName,
+    hookimpl,
+)
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class People(Component):
+    """Puts the answers to each prompt into a store; after its last step, the phase waits for people and keeps what they said.
+
+    The page is another process: `hookline collect EXPERIMENT`. Either side may be restarted. With rounds, answers that came too late
+    for an earlier round are kept by the next one.
+    """
+
+    takes = Rollout
+    exempt = {"one-prompt": "people answer later than the laws wait"}
+    needs = frozenset({"groups"})
+    metrics = (
+        Metric("answers", "answers that the phase waited for and got"),
+        Metric("annotators", "people who answered"),
+        Metric("weights_age", "rounds since the weights that wrote the judged answers, mean over answers"),
+        Metric("waited", "time until the last of these answers was there", "s", timing=True),
+    )
+
+    class Config(hookline.Config):
+        store: StoreName
+        """Where the items wait and the answers are kept: `sqlite:///answers.db`, or `postgresql://…`."""
+        answers: int = Field(0, ge=0)
+        """The phase ends with so many answers, without skips; 0: when every item has as many as `overlap` says."""
+        at_most: float | str = "24h"
+        """How long the phase waits, in seconds or as `90s`, `30m`, `8h`, `2d`; then it ends with what there is."""
+        candidates: int = Field(2, ge=0)
+        """Number of different answers to a prompt in an item: 1 is rated, 2 are compared, more are ranked; 0: all."""
+        overlap: int = Field(1, ge=1)
+        """How many annotators judge each item."""
+        ask: dict[str, Any] = Field(default_factory=dict)
+        """The question about each item, as in docs/collect.md: `{kind: rating, axes: [helpful]}`."""
+        poll: float = Field(2.0, gt=0)
+        """How often the store is asked for answers, in seconds."""
+
+        @field_validator("at_most")
+        @classmethod
+        def _a_time(cls, value: float | str) -> float | str:
+            seconds(value)
+            return value
+
+    @cached_property
+    def store(self) -> Store:
+        """Opened by rank 0 alone."""
+        return hookline.store(self.config.store)
+
+    def setup(self, ctx: Context) -> None:
+        ctx.main(lambda: self.store.counts().items)  # a store that cannot be reached ends the run before anything is drawn
+
+    def close(self) -> None:
+        if opened := vars(self).pop("store", None):
+            opened.close()
+
+    @hookimpl
+    def hookline_judge(self, ctx: Context, scored: Rollout) -> Sequence[Event]:
+        items = [item for some in ctx.gather(list(self._items(ctx, scored))) for item in some]
+        ctx.main(lambda: len(self.store.put(items)))
+        if ctx.evaluating or ctx.step + 1 < ctx.steps:
+            return []
+        return ctx.main(lambda: ctx.wait(self._answers(ctx)))
+
+    def _items(self, ctx: Context, scored: Rollout) -> Iterator[Item]:
+        """One item for each prompt with enough different answers."""
+        groups: dict[int, dict[tuple[int, ...], int]] = {}
+        for row, group in enumerate(scored.group_B.tolist()):
+            groups.setdefault(group, {}).setdefault(tuple(scored.response_ids(row)), row)
+        most = self.config.candidates
+        for different in groups.values():
+            rows = list(different.values())[: most or None]
+            if len(rows) >= min(most or 2, 2):
+                extra = {"ask": self.config.ask} if self.config.ask else {}
+                yield ctx.item(scored, rows, overlap=self.config.overlap, extra=extra)
+
+    async def _answers(self, ctx: Context) -> list[Event]:
+        begun = float(ctx.once("begun", time.time))
+
+        async def wait() -> list[dict[str, Any]]:
+            return await self._wait(ctx, begun)
+
+        events = [Event.read(values, "an answer of the store") for values in await ctx.once("answers", wait)]
+        given = [event for event in events if _counts(event)]
+        here = _round(ctx.phase)
+        if given:
+            ages = [here - _round(event.candidates[0].by.phase) for event in given if event.candidates[0].by]
+            ctx.log("answers", len(given))
+            ctx.log("annotators", len({event.annotator for event in given}))
+            ctx.log("weights_age", sum(ages) / max(len(ages), 1))
+        ctx.log("waited", max((event.submitted_at or begun for event in given), default=time.time()) - begun)
+        return events
+
+    async def _wait(self, ctx: Context, begun: float) -> list[dict[str, Any]]:
+        """The events about this phase's items, and late ones about earlier rounds', once there are enough."""
+        items = {
+            item.id: item.overlap
+            for item in await asyncio.to_thread(lambda: list(self.store.items()))
+            if self._mine(ctx, item)
+        }
+        if not items:
+            return []
+        wanted = min(self.config.answers or sum(items.values()), sum(items.values()))
+        until = begun + seconds(self.config.at_most)
+        ctx.run.notice(
+            f"phase '{ctx.phase}' waits for {wanted} answers about {len(items)} items in {self.config.store}, at most "
+            f"{self.config.at_most}; open the page for annotators: hookline collect EXPERIMENT"
+        )
+        seen, events = -1, list[Event]()
+        while True:
+            if (count := (await asyncio.to_thread(self.store.counts)).events) != seen:
+                seen, events = count, await asyncio.to_thread(lambda: list(self.store.events()))
+            here = [event for event in events if event.item in items and _counts(event)]
+            if len({(event.item, event.annotator) for event in here}) >= wanted or time.time() >= until:
+                break
+            await ctx.pause(min(self.config.poll, max(until - time.time(), 0.05)))
+        known = self._known(ctx)
+        return [event.written() for event in events if event.id not in known and self._mine(ctx, event, earlier=True)]
+
+    def _mine(self, ctx: Context, about: Item | Event, *, earlier: bool = False) -> bool:
+        """Whether a phase of this run wrote the candidates: this one, or a round of it."""
+        by = about.candidates[0].by
+        if by is None or by.run != ctx.run.id:
+            return False
+        return by.phase == ctx.phase or (
+            earlier and _name(by.phase) == _name(ctx.phase) and _round(by.phase) < _round(ctx.phase)
+        )
+
+    def _known(self, ctx: Context) -> set[str]:
+        """The ids of events that earlier rounds have kept."""
+        if _round(ctx.phase) == 1:
+            return set()
+        try:
+            return {str(record.get("id")) for record in ctx.collected(_name(ctx.phase)).records}
+        except DataError:  # nobody has answered yet
+            return set()
+
+
+def seconds(value: float | str) -> float:
+    """A time in seconds: a number, or text with a unit."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", str(value))
+    if found is None:
+        raise ValueError(f"'{value}' is not a time; write e.g. 90s, 30m, 8h or 2d")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def _counts(event: Event) -> bool:
+    return not isinstance(event.answer, Skip | Comment) and not event.repeats
+
+
+def _name(phase: str) -> str:
+    return phase.partition("@")[0]
+
+
+def _round(phase: str) -> int:
+    return int(phase.partition("@")[2] or 1)
