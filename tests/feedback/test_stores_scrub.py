@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hookline
 from hookline import Candidate, Comment, Comparison, Correction, Event, Item, Skip, Span, Spans
@@ -41,10 +44,29 @@ def test_what_is_planted_is_found(kind: str, text: str) -> None:
         assert scrub.found == {kind: around.count("{}")}
 
 
+@given(st.lists(st.sampled_from(["joe@example.org", "8.8.8.8", " and ", "é", "536-22-1234", "."])), st.data())
+def test_a_place_outside_of_what_is_replaced_stays_at_its_word(parts: list[str], data: st.DataObject) -> None:
+    parts = [f" {part} " for part in parts]
+    text, scrub = "".join(parts), Scrubber(KINDS)
+    ends = [sum(map(len, parts[:n])) for n in range(len(parts) + 1)]
+    at = data.draw(st.sampled_from(ends))
+    after, [moved] = scrub.text(text, (at,))
+    assert after[:moved] == Scrubber(KINDS).text(text[:at])[0]
+    assert after[moved:] == Scrubber(KINDS).text(text[at:])[0]
+
+
 @pytest.mark.parametrize("text", ORDINARY)
 def test_what_is_not_stays(text: str) -> None:
     scrub = Scrubber(KINDS)
     assert (scrub.text(text)[0], dict(scrub.found)) == (text, {})
+
+
+@pytest.mark.parametrize("part", ["a", "a@", "1", "1-", "+1 ", "DE89 3704 ", "a.", "@a.", "(12) ", "1.1.", "4111 1111 ", "-", "a@b.org "])
+def test_the_time_grows_with_the_text_alone(part: str) -> None:
+    text = part * (200_000 // len(part)) + "@"
+    begun = time.process_time()
+    Scrubber(KINDS).text(text)
+    assert time.process_time() - begun < 2
 
 
 def planted(*answers: Any) -> tuple[Item, list[Event]]:
