@@ -392,6 +392,35 @@ def test_a_copy_without_a_common_log_has_the_same_items_and_events(place: Callab
         assert two.counts() == one.counts()
 
 
+def test_a_backup_while_others_write_is_what_was_there_at_one_moment(store: Store, url: str, tmp_path: Path) -> None:
+    one = items(1)[0]
+    go, stop = threading.Event(), threading.Event()
+
+    def write() -> None:
+        for number in range(5000):
+            store.append([one.event(Comment(text="x"), "ann", id=str(number))])
+            go.set()
+            if stop.is_set():
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    go.wait()
+    jsonl = url.endswith(".jsonl")
+    path = tmp_path / ("backup.jsonl" if jsonl else "backup.db")
+    try:
+        store.backup(path)
+    finally:
+        stop.set()
+        writer.join()
+    with hookline.store(str(path) if jsonl else f"sqlite:///{path}", create=False) as backup:
+        found, all_of_them = list(backup.events()), list(store.events())
+        assert found == all_of_them[: len(found)]
+        assert 0 < backup.verify().counts.events == len(found) <= len(all_of_them)
+        store.copy_to(backup)
+        assert backup.verify() == store.verify(), "a backup is where a copy can go on"
+
+
 def test_who_comes_back_after_being_forgotten_is_somebody_new(place: Callable[[str], str]) -> None:
     for kinds in (("jsonl", "sqlite"), ("sqlite", "jsonl")):
         with hookline.store(place(kinds[0])) as one, hookline.store(place(kinds[1])) as two:
