@@ -15,6 +15,11 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 __all__ = [
+    "FIRST",
+    "KINDS",
+    "NEITHER",
+    "SECOND",
+    "TIE",
     "beta",
     "bradley_terry",
     "cumulative_logit",
@@ -36,6 +41,8 @@ __all__ = [
 ]
 
 Share = TypeVar("Share", Tensor, float)
+KINDS = ("comparison", "ranking", "rating", "thumb", "correction", "spans")
+"""The kinds of judgements by their number in the column `kind_B`. Spans say something about tokens, the others about answers."""
 FIRST, SECOND, TIE, NEITHER = range(4)
 """What a comparison can come to: the columns of log-probabilities. NEITHER: both candidates are bad."""
 

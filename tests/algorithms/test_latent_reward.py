@@ -425,6 +425,21 @@ def test_annotators_of_two_tastes_are_told_apart(tmp_path: Path) -> None:
     assert float((taste[of_one].mean() - taste[~of_one].mean()).abs()) > 0.9
 
 
+@pytest.mark.slow(15)
+def test_a_classifier_of_marks_has_the_expected_class_as_reward(tmp_path: Path) -> None:
+    """2 400 ratings and comparisons; comparisons are about the expected classes."""
+    made = planted({"kinds": ["rating", "comparison"]}, {"outputs": "classes"}, asked=40, steps=80, count=24)
+    made["phases"][1]["model"]["head"] = {"use": "reward", "outputs": ["1", "2", "3", "4", "5"]}
+    rewards = made["phases"][1]["evaluate"][0]["reward"]
+    rewards[1] = {"use": "reward-model", "join": "expected"}
+    found = figures_of(made, tmp_path / "run")
+    assert found["eval/rank-correlation"] >= 0.95
+    assert 2.5 < found["eval/reward-model"] < 3.5
+    made["phases"][1]["model"]["head"]["outputs"] = ["1", "2", "good"]
+    with pytest.raises(ExperimentError, match=r"outputs: \[1, 2, 3, 4, 5\]"):
+        hookline.run(made, out=tmp_path / "other")
+
+
 @pytest.mark.slow(25)
 def test_an_ensemble_disagrees_where_it_was_asked_less(tmp_path: Path) -> None:
     """Outputs joined by the reward model, and a spread that shrinks with the number of judgements."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import expm1, log
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -20,11 +20,11 @@ from torch.nn.functional import logsigmoid
 from hookline import Batch, Context, UpdateConfig
 from hookline_plugins import likelihoods as lk
 
-__all__ = ["KINDS", "Annotators", "Comparisons", "Options", "Rankings", "Ratings", "Thumbs"]
+__all__ = ["ANSWER_KINDS", "Annotators", "Comparisons", "Options", "Rankings", "Ratings", "Thumbs", "classified"]
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction"]
-KINDS: tuple[Kind, ...] = ("comparison", "ranking", "rating", "thumb", "correction")
-"""The kinds of judgements that say something about the reward of an answer, by their number in `kind_B`."""
+ANSWER_KINDS: tuple[Kind, ...] = get_args(Kind)
+"""The kinds of judgements that say something about the reward of an answer: all but the last of `likelihoods.KINDS`."""
 STRENGTHS = {"weight": (1.0, 2.0, 3.0), "margin": (0.0, 0.5, 1.0), "soft": (0.7, 0.85, 0.95)}
 Answered = tuple[Tensor, Tensor]
 """The first row of each judgement, int64 [N], and a loss of each, [N]."""
@@ -63,10 +63,11 @@ class Options(UpdateConfig):
     """How many marks a scale has, for `ordinal`, `coral` and `corn`."""
     axes: int = Field(1, ge=1)
     """How many axes of ratings the rollout reads; all say something about the one reward, each with its own thresholds."""
-    outputs: Literal["attributes", "ensemble", "tastes"] = "attributes"
+    outputs: Literal["attributes", "ensemble", "tastes", "classes"] = "attributes"
     """What several outputs of the head `reward` are. `attributes`: each axis of ratings is about the output at its place, and
     everything else about the output `overall`. `ensemble`: each learns from its own resample of the judgements. `tastes`: each
-    annotator has one of these rewards in mind, and with which probability is learned."""
+    annotator has one of these rewards in mind, and with which probability is learned. `classes`: the marks of a scale, named by their
+    numbers; a rating is a class, and the reward of an answer is its expected class."""
     annotator: Literal["same", "leniency", "leniency-and-spread"] = "leniency"
     """What each annotator has of its own in ratings and thumbs."""
     annotators: int = Field(256, ge=1)
@@ -100,7 +101,7 @@ class Options(UpdateConfig):
 
 def of_kind(batch: Batch, kind: Kind) -> Tensor:
     """The rows of judgements of a kind that say something under the chosen likelihoods, bool [B]."""
-    return (batch.extra["kind_B"] == KINDS.index(kind)) & (batch.extra["said_B"] > 0)
+    return (batch.extra["kind_B"] == lk.KINDS.index(kind)) & (batch.extra["said_B"] > 0)
 
 
 def pairs_of(batch: Batch, *kinds: Kind) -> tuple[Tensor, Tensor]:
@@ -149,7 +150,7 @@ class Comparisons:
 
     def __call__(self, batch: Batch, reward_B: Tensor) -> Answered:
         a, b = pairs_of(batch, "comparison", "correction")
-        corrected_N = batch.extra["kind_B"][a] == KINDS.index("correction")
+        corrected_N = batch.extra["kind_B"][a] == lk.KINDS.index("correction")
         outcome_N = torch.where(corrected_N, lk.SECOND, batch.extra["outcome_B"][a])
         one_N, two_N = reward_B[a], reward_B[b]
         if self.position is not None:
@@ -287,6 +288,13 @@ class Ratings:
 
 BETA_SQUEEZE = 100
 """How far marks at the ends of a scale are moved inwards for a Beta distribution: to .005 and .995."""
+
+
+def classified(batch: Batch, logits_BK: Tensor) -> Answered:
+    """Ratings as classes: the cross-entropy of the mark that was given. logits_BK: of each mark of the scale."""
+    rows = of_kind(batch, "rating").nonzero()[:, 0]
+    level_N = (batch.extra["marks_B"][rows, 0] * (logits_BK.shape[1] - 1)).round().long()
+    return rows, -logits_BK[rows].log_softmax(1).gather(1, level_N[:, None])[:, 0]
 
 
 class Thumbs:

@@ -18,7 +18,7 @@ The reward is the head `reward` at the last token. The loss is the mean over jud
 r, and may have a spread that multiplies it. All of this is relative: only differences of rewards have a meaning, except with
 `both_bad: outside`, under which choosing neither has the reward 0, or where thumbs and scales say where zero is.
 
-The head may have several outputs (`outputs`): attributes, of which a rating marks some, an ensemble, or tastes. An annotator of
+The head may have several outputs (`outputs`): attributes, of which a rating marks some, an ensemble, classes, or tastes. An annotator of
 tastes has one of the rewards in mind: P(what was said) = Σ_m π_m P(what was said | reward m), with π of each annotator.
 
 Healthy: the loss of each kind falls, `accuracy` rises to what annotators agree on, and `held_out` losses fall with them.
@@ -26,6 +26,7 @@ Healthy: the loss of each kind falls, `accuracy` rises to what annotators agree 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -46,13 +47,14 @@ from hookline import (
 )
 from hookline_plugins import likelihoods as lk
 from hookline_plugins.algorithms.judged import (
-    KINDS,
+    ANSWER_KINDS,
     Annotators,
     Comparisons,
     Options,
     Rankings,
     Ratings,
     Thumbs,
+    classified,
 )
 from hookline_plugins.maths import ordered, places
 
@@ -69,7 +71,7 @@ class LatentReward(Component[Options]):
         c = self.config
         known = [
             Metric(f"{kind}_loss", f"mean over judgements of kind {kind} of −log P(what was said)", "nats")
-            for kind in KINDS
+            for kind in ANSWER_KINDS
         ]
         known.append(
             Metric(
@@ -80,7 +82,10 @@ class LatentReward(Component[Options]):
         )
         named = {
             "ties": ("ν of Davidson, or η of Rao and Kupper", c.comparison != "bradley-terry"),
-            "disagreement": ("mean over answers of the standard deviation of the outputs", c.outputs != "attributes"),
+            "disagreement": (
+                "mean over answers of the standard deviation of the outputs",
+                c.outputs in ("ensemble", "tastes"),
+            ),
             "position": ("what being shown first adds to a reward", c.position),
             "leniency_spread": (
                 "standard deviation of the leniency of the annotators of this step",
@@ -102,6 +107,11 @@ class LatentReward(Component[Options]):
             raise ExperimentError(
                 f"outputs is {c.outputs}, but the head 'reward' has one output",
                 "name several: model: {head: {use: reward, outputs: [a, b]}}",
+            )
+        if c.outputs == "classes" and (len(self.names) != c.levels or not all(map(_is_number, self.names))):
+            raise ExperimentError(
+                f"outputs is classes, and the head 'reward' has the outputs {', '.join(self.names)}",
+                f"name the {c.levels} marks of the scale: outputs: [{', '.join(str(i + 1) for i in range(c.levels))}]",
             )
         self.annotators = Annotators(ctx, c, len(self.names) if c.outputs == "tastes" else 0)
         self.comparisons = Comparisons(ctx, c, self.annotators)
@@ -131,7 +141,7 @@ class LatentReward(Component[Options]):
             places(batch.group_B),
         )
         first_B = says_B & (place_B == 0)
-        columns = {f"{kind}_B": (first_B & (kind_B == i)).float() for i, kind in enumerate(KINDS)}
+        columns = {f"{kind}_B": (first_B & (kind_B == i)).float() for i, kind in enumerate(ANSWER_KINDS)}
         decided_B = (first_B & (outcome_B >= 0) & (outcome_B < 2)).float()
         return batch.with_extra(
             place_B=place_B, said_B=says_B.float(), judgement_B=first_B.float(), decided_B=decided_B, **columns
@@ -147,22 +157,22 @@ class LatentReward(Component[Options]):
             left |= outcome_B == 2
         if c.both_bad == "leave-out":
             left |= outcome_B == 3
-        rating_B = kind_B == KINDS.index("rating")
+        rating_B = kind_B == lk.KINDS.index("rating")
         left |= rating_B & extra["marks_B"].isnan().all(1)
         same_BB = batch.group_B[:, None] == batch.group_B
         level_B = extra["level_B"]
         orders_B = (
             (same_BB & (level_B[:, None] != level_B)).any(1) if c.ranking != "davidson-luce" else same_BB.sum(1) > 1
         )
-        left |= (kind_B == KINDS.index("ranking")) & ~orders_B
-        return ~left & (kind_B < len(KINDS))
+        left |= (kind_B == lk.KINDS.index("ranking")) & ~orders_B
+        return ~left & (kind_B < len(ANSWER_KINDS))
 
     def _refuse(self, batch: Batch) -> None:
         """Judgements that the chosen likelihoods do not describe."""
         c, extra = self.config, batch.extra
-        rating_B = extra["kind_B"] == KINDS.index("rating")
+        rating_B = extra["kind_B"] == lk.KINDS.index("rating")
         wrong_B = rating_B & (extra["levels_B"] != c.levels)
-        if c.rating in ("ordinal", "coral", "corn") and bool(wrong_B.any()):
+        if (c.rating in ("ordinal", "coral", "corn") or c.outputs == "classes") and bool(wrong_B.any()):
             row = int(wrong_B.nonzero()[0])
             has = int(extra["levels_B"][row])
             raise DataError(
@@ -170,9 +180,9 @@ class LatentReward(Component[Options]):
                 f"reads {c.levels}",
                 f"set levels: {has}" if has else "choose rating: normal, beta or binary",
             )
-        of_overall_B = ~rating_B & (extra["kind_B"] < len(KINDS))
+        of_overall_B = ~rating_B & (extra["kind_B"] < len(ANSWER_KINDS))
         if self.names and c.outputs == "attributes" and self.overall is None and bool(of_overall_B.any()):
-            kind = KINDS[int(extra["kind_B"][of_overall_B][0])]
+            kind = ANSWER_KINDS[int(extra["kind_B"][of_overall_B][0])]
             raise DataError(
                 f"the head 'reward' has the outputs {', '.join(self.names)}, and a {kind} is about none of them",
                 "name an output `overall`, or read ratings alone: kinds: [rating]",
@@ -191,38 +201,54 @@ class LatentReward(Component[Options]):
     def loss(self, mb: MicroBatch[Batch]) -> Loss:
         c, batch = self.config, mb.batch
         reward_BK = each_output(mb.stats(want=("reward",))["reward"], batch.mask_BT)
-        nll_B, reward_B = self._nll(batch, reward_BK), reward_BK[:, self.overall or 0]
-        if len(self.names) and c.outputs != "attributes":
-            reward_B = reward_BK.mean(1)
+        nll_B, reward_B = self._nll(batch, reward_BK), self._joined(reward_BK.detach())
+        if self.names and c.outputs in ("ensemble", "tastes"):
             mb.log("disagreement", mb.mean_over("said_B", reward_BK.detach().std(1)))
-        weight = torch.tensor([c.weights.get(kind, 1.0) for kind in KINDS], device=nll_B.device)
-        for kind in KINDS:
+        weight = torch.tensor([c.weights.get(kind, 1.0) for kind in ANSWER_KINDS], device=nll_B.device)
+        for kind in ANSWER_KINDS:
             if bool(mb[f"{kind}_B"].any()):
                 mb.log(f"{kind}_loss", mb.mean_over(f"{kind}_B", nll_B.detach()))
         if bool(mb["decided_B"].any()):
-            mb.log("accuracy", mb.mean_over("decided_B", self._right(batch, reward_B.detach())))
-        total: Loss = mb.mean_over("judgement_B", weight[batch.extra["kind_B"].clamp(max=len(KINDS) - 1)] * nll_B)
+            mb.log("accuracy", mb.mean_over("decided_B", self._right(batch, reward_B)))
+        total: Loss = mb.mean_over(
+            "judgement_B", weight[batch.extra["kind_B"].clamp(max=len(ANSWER_KINDS) - 1)] * nll_B
+        )
         total += mb.mean_over("said_B", reward_BK.square().mean(1)) * c.centre
         return total
 
+    def _joined(self, reward_BK: Tensor) -> Tensor:
+        """The one reward of several outputs, [B]."""
+        if not self.names:
+            return reward_BK[:, 0]
+        if self.config.outputs == "attributes":
+            return reward_BK[:, self.overall or 0]
+        if self.config.outputs == "classes":
+            return reward_BK.softmax(1) @ reward_BK.new_tensor([float(name) for name in self.names])
+        return reward_BK.mean(1)
+
     def _nll(self, batch: Batch, reward_BK: Tensor) -> Tensor:
         """The loss of each judgement on its first row, 0 elsewhere, [B]."""
-        if not self.names or self.config.outputs == "attributes":
-            return self._of_one(batch, reward_BK[:, self.overall or 0], reward_BK)
-        each_BK = torch.stack([self._of_one(batch, r_B, r_B[:, None]) for r_B in reward_BK.unbind(1)], 1)
-        if self.config.outputs == "ensemble":
+        outputs = self.config.outputs if self.names else "attributes"
+        if outputs == "attributes":
+            return self._sum(batch, self._joined(reward_BK), self.ratings(batch, reward_BK))
+        if outputs == "classes":
+            return self._sum(batch, self._joined(reward_BK), classified(batch, reward_BK))
+        each_BK = torch.stack(
+            [self._sum(batch, r_B, self.ratings(batch, r_B[:, None])) for r_B in reward_BK.unbind(1)], 1
+        )
+        if outputs == "ensemble":
             resampled_BK = batch.extra.get("resampled_B")
             return each_BK.mean(1) if resampled_BK is None else (each_BK * resampled_BK).mean(1)
         share_BK = self.annotators.of("taste", batch, torch.arange(len(batch), device=each_BK.device)).log_softmax(1)
         return torch.where(batch.extra["judgement_B"] > 0, lk.mixed(each_BK, share_BK), 0.0)
 
-    def _of_one(self, batch: Batch, reward_B: Tensor, reward_BX: Tensor) -> Tensor:
-        """The same for one reward, and the rewards of the axes of ratings."""
+    def _sum(self, batch: Batch, reward_B: Tensor, rated: tuple[Tensor, Tensor]) -> Tensor:
+        """The losses of all kinds under one reward, each on its first row, [B]. rated: the ratings and their losses."""
         nll_B = torch.zeros_like(reward_B)
         for rows, nll_N in (
             self.comparisons(batch, reward_B),
             self.rankings(batch, reward_B),
-            self.ratings(batch, reward_BX),
+            rated,
             self.thumbs(batch, reward_B),
         ):
             nll_B = nll_B.index_add(0, rows, nll_N)
@@ -258,3 +284,10 @@ def each_output(reward: Tensor, mask_BT: Tensor) -> Tensor:
     """The outputs of a head at the last token of each row: [B, T] or [B, T, K] → [B, K]."""
     outputs = reward.unbind(-1) if reward.dim() == 3 else (reward,)
     return torch.stack([read_last(output, mask_BT) for output in outputs], 1)
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False

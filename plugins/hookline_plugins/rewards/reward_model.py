@@ -6,7 +6,7 @@ with its own tokenizer and chat template.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -51,8 +51,9 @@ class RewardModel(Component):
         """With `path`: which score to read, by its name in config.json; needed where the model gives several."""
         output: str | None = None
         """Which of several outputs of the head `reward` is read, by its name."""
-        join: Literal["mean", "lowest", "cautious"] | None = None
-        """Several outputs as one reward: their mean, the lowest, or the mean minus `caution` times their variance (Coste et al. 2023)."""
+        join: Literal["mean", "lowest", "cautious", "expected"] | None = None
+        """Several outputs as one reward: their mean, the lowest, or the mean minus `caution` times their variance
+        (Coste et al. 2023); of classes that are named by numbers, the `expected` number."""
         caution: float = Field(1.0, ge=0)
         """The price of variance for `join: cautious`, per unit of reward."""
         overlong: Literal["refuse", "truncate"] = "refuse"
@@ -123,35 +124,33 @@ class RewardModel(Component):
 
     def _of(self, ctx: Context, batch: Batch) -> Tensor:
         """The head's figure at the last token of each row, [B]."""
-        c, reward = self.config, ctx.stats(batch, model=self.role, want=("reward",))["reward"]
-        if reward.dim() == 2 and not (c.output or c.join):
-            return read_last(reward, batch.mask_BT)
-        if c.join and not self._named_output(ctx):
-            each_BK = torch.stack([read_last(output, batch.mask_BT) for output in reward.unbind(-1)], 1)
-            if c.join == "lowest":
-                return each_BK.amin(1)
-            mean_B = each_BK.mean(1)
-            return mean_B if c.join == "mean" else mean_B - c.caution * each_BK.var(1, correction=0)
-        return read_last(reward[..., self.read if self.encoder else self._named_output(ctx)], batch.mask_BT)
+        reward = ctx.stats(batch, model=self.role, want=("reward",))["reward"]
+        if self.encoder is None:
+            return self._of_phase(ctx, [reward] if reward.dim() == 2 else list(reward.unbind(-1)), batch.mask_BT)
+        return read_last(reward[..., self.read] if reward.dim() == 3 else reward, batch.mask_BT)
 
-    def _named_output(self, ctx: Context) -> int:
-        """Which output of a phase's head is read."""
-        c = self.config
-        head = ctx.role_named(self.role).heads["reward"]
-        names = tuple(getattr(head.inner, "names", ()))
+    def _of_phase(self, ctx: Context, outputs: list[Tensor], mask_BT: Tensor) -> Tensor:
+        """The reward of a phase's head, which may have several outputs, [B, T] each."""
+        c, names = self.config, getattr(ctx.role_named(self.role).heads["reward"].inner, "names", ())
         if not names and (c.output or c.join):
-            raise ExperimentError(
-                f"'{self.instance}' has `{'output' if c.output else 'join'}`, but the head 'reward' has one output", "leave it out"
-            )
-        if c.join or not names:
-            return 0
-        if c.output not in names:
-            what = f"has no output '{c.output}'" if c.output else f"has {len(names)} outputs"
+            asked = "output" if c.output else "join"
+            raise ExperimentError(f"'{self.instance}' has `{asked}`, but the head 'reward' has one output", "leave it out")
+        if not names and len(outputs) == 1:
+            return read_last(outputs[0], mask_BT)
+        if not c.join and c.output not in names:
+            what = f"has no output '{c.output}'" if c.output else f"has {len(outputs)} outputs"
             raise ExperimentError(
                 f"the head 'reward' {what}, and '{self.instance}' reads one",
-                f"name one as `output`: {', '.join(names)}; or join them: mean, lowest or cautious",
+                f"name one as `output`: {', '.join(names)}; or join them: mean, lowest, cautious or expected",
             )
-        return names.index(c.output)
+        if not c.join:
+            return read_last(outputs[names.index(c.output)], mask_BT)
+        each_BK = torch.stack([read_last(output, mask_BT) for output in outputs], 1)
+        if c.join == "expected":
+            return each_BK.softmax(1) @ torch.tensor(_numbers(names))
+        if c.join == "lowest":
+            return each_BK.amin(1)
+        return each_BK.mean(1) - (c.caution * each_BK.var(1, correction=0) if c.join == "cautious" else 0.0)
 
     # -- a folder's model, which reads texts
 
@@ -177,6 +176,16 @@ class RewardModel(Component):
                 "ask for shorter answers, or set `overlong: truncate`, which leaves out the beginning",
             )
         return ids[max(0, over) :]
+
+
+def _numbers(names: Sequence[str]) -> list[float]:
+    """Classes by their numbers."""
+    try:
+        return [float(name) for name in names]
+    except ValueError:
+        raise ExperimentError(
+            f"join is expected, and the outputs {', '.join(names)} are not all numbers", "choose mean, lowest or cautious"
+        ) from None
 
 
 def _answer(ctx: Context, rollout: Rollout, row: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hookline import Component, Rollout, Term, hookimpl
+from hookline_plugins.likelihoods import KINDS
 
 
 class Spans(Component):
@@ -15,8 +16,4 @@ class Spans(Component):
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> Term:
-        return Term(rollout.extra["worth_BT"] * rollout.mask_BT, rollout.extra["kind_B"] == SPANS)
-
-
-SPANS = 5
-"""What `kind_B` is for spans."""
+        return Term(rollout.extra["worth_BT"] * rollout.mask_BT, rollout.extra["kind_B"] == KINDS.index("spans"))

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from math import nan
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -53,10 +53,10 @@ from hookline import (
     Thumb,
     hookimpl,
 )
+from hookline_plugins.likelihoods import KINDS
 from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
-KINDS: tuple[Kind, ...] = ("comparison", "ranking", "rating", "thumb", "correction", "spans")
 COLUMNS = (
     "recorded_B", "gold_B", "kind_B", "outcome_B", "level_B", "strength_B", "first_B", "marks_B", "levels_B", "up_B", "balance_B",
     "annotator_B", "data_row_B", "worth_BT", "marked_BT", "changed_BT",
@@ -78,7 +78,7 @@ class Judgements(Component):
         """The phase whose judgements are read, with exactly the tokens that were sampled."""
         path: DataName | None = None
         """Alternatively, a file of events, or of rows with `prompt`, `chosen` and `rejected`."""
-        kinds: tuple[Kind, ...] = KINDS
+        kinds: tuple[Kind, ...] = get_args(Kind)
         """The kinds of judgements that are read; others are left out."""
         answers: Literal["all", "best"] = "all"
         """`best`: only answers that a judgement puts above others or likes, e.g. for `sft`; ratings and spans then have none."""
