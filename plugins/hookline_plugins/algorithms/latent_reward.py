@@ -65,6 +65,9 @@ class LatentReward(Component[Options]):
     needs = frozenset({"judgements", "head:reward"})
     takes = Batch
     off_policy = True
+    exempt: Mapping[str, str] = {
+        "options": "laws are tried on plain comparisons, which say nothing about ties, strengths, thumbs and several outputs"
+    }
 
     @property
     def metrics(self) -> Sequence[Metric]:

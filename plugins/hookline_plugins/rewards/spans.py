@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from hookline import Component, Rollout, Term, hookimpl
-from hookline_plugins.likelihoods import KINDS
+from torch import Tensor
+
+from hookline import Component, Rollout, hookimpl
 
 
 class Spans(Component):
-    """The worth of the spans that a token is part of, as the rollout `judgements` reads them; 0 for tokens that no span marks.
+    """The worth of the spans that a token is part of, as the rollout `judgements` reads them; 0 for other tokens.
 
-    Rows of other judgements are not judged.
+    With `kinds: [spans]` the rollout reads marked answers alone, also those in which nothing had to be marked.
     """
 
-    needs = frozenset({"worth_BT", "kind_B"})
+    needs = frozenset({"worth_BT"})
 
     @hookimpl
-    def hookline_reward(self, rollout: Rollout) -> Term:
-        return Term(rollout.extra["worth_BT"] * rollout.mask_BT, rollout.extra["kind_B"] == KINDS.index("spans"))
+    def hookline_reward(self, rollout: Rollout) -> Tensor:
+        return rollout.extra["worth_BT"]
