@@ -243,6 +243,12 @@ def test_what_the_chosen_likelihood_does_not_describe_is_refused_or_left_out(tmp
         kept = loop.planned.update.component._columns(batch)
         assert float(kept.extra["judgement_B"].sum()) == 7
         assert not bool((kept.rows(kept.extra["said_B"] > 0).extra["outcome_B"] >= 2).any())
+    tied = event({"kind": "ranking", "order": [[0, 1, 2]]}, n=3)
+    with (
+        open_phase(experiment(path, [tied], {"ranking": "davidson-luce"})) as loop,
+        pytest.raises(DataError, match=r"ties with 2 others.*set most_tied: 3"),
+    ):
+        loop.step()
     for wrong, says in (
         ({"flips": 0.1}, "noise"),
         ({"comparison": "davidson", "strength": "margin"}, "strength is read under"),
@@ -487,3 +493,14 @@ def test_ranks_share_their_mean_and_correlate() -> None:
     assert spearman(a, a * 2) == pytest.approx(1.0)
     assert spearman(a, -a) == pytest.approx(-1.0)
     assert math.isnan(spearman(a, torch.ones(4)))
+
+
+def test_judgements_are_read_from_a_store(tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path}/answers.db"
+    with hookline.store(place) as store:
+        store.append([hookline.Event.read(event, "row") for event in EVENTS[:4]])
+    made = experiment(tmp_path / "events.jsonl", EVENTS)
+    made["phases"][0]["rollout"] |= {"path": place, "rows": 4}
+    with open_phase(made) as loop:
+        batch = loop.hooks.rollout(loop.ctx)
+    assert sorted(batch.extra["kind_B"].tolist()) == [0] * 6 + [1] * 3

@@ -183,6 +183,15 @@ class LatentReward(Component[Options]):
                 f"reads {c.levels}",
                 f"set levels: {has}" if has else "choose rating: normal, beta or binary",
             )
+        tied_BB = (batch.group_B[:, None] == batch.group_B) & (extra["level_B"][:, None] == extra["level_B"])
+        most_B = torch.where(extra["kind_B"] == lk.KINDS.index("ranking"), tied_BB.sum(1), 0)
+        if c.ranking == "davidson-luce" and bool((most_B > c.most_tied).any()):
+            row = int(most_B.argmax())
+            raise DataError(
+                f"in a ranking, '{batch.response_text(row)[:40]}' ties with {int(most_B[row]) - 1} others, and davidson-luce has ties of "
+                f"{c.most_tied} at most",
+                f"set most_tied: {int(most_B[row])}, or choose ranking: plackett-luce, which compares no candidates that tie",
+            )
         of_overall_B = ~rating_B & (extra["kind_B"] < len(ANSWER_KINDS))
         if self.names and c.outputs == "attributes" and self.overall is None and bool(of_overall_B.any()):
             kind = ANSWER_KINDS[int(extra["kind_B"][of_overall_B][0])]
