@@ -86,11 +86,6 @@ class DPO(Comparing):
 
     def setup(self, ctx: Context) -> None:
         ctx.role("reference", frozen=True)
-        if self.config.changed != 1.0 and "changed_BT" not in ctx.given:
-            raise ExperimentError(
-                "changed weighs tokens that a correction changed, but these rows do not say which",
-                "read corrections: rollout: {use: judgements, kinds: [correction]}",
-            )
         weighed = sorted({"weight_B", "opponent_B"} & ctx.given)
         if self.config.loss == "plackett-luce" and weighed:
             raise ExperimentError(
@@ -103,6 +98,11 @@ class DPO(Comparing):
     def columns(self, ctx: Context, batch: Scored) -> Scored:
         if self.config.loss == "plackett-luce" and "preference_B" in batch.extra:
             raise PluginError("plackett-luce needs rankings, but these rows have soft labels", "use loss: sigmoid")
+        if self.config.changed != 1.0 and "changed_BT" not in batch.extra:
+            raise ExperimentError(
+                "changed weighs tokens that a correction changed, but these rows do not say which",
+                "read corrections: rollout: {use: judgements, kinds: [correction]}",
+            )
         reference_BT = ctx.stats(batch, model="reference", support="whole").logprobs_BT
         beaten_BB = below(batch.group_B, batch.episode_reward_B)
         columns = {"reference_logprobs_BT": reference_BT, "stages_B": beaten_BB.any(1).float()}
