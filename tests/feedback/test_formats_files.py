@@ -17,6 +17,7 @@ from hookline.cli import main
 from hookline.contract import event_format
 from hookline.data.judged import as_event, as_row
 from hookline.files import formats
+from hookline.files.writing import written
 from hookline.testing import open_phase
 from judged_rows import NAME, TEXT, turns
 
@@ -99,7 +100,44 @@ def test_a_large_file_is_read_row_by_row_and_gives_the_same(monkeypatch: pytest.
     assert found[3:5] == [small[3].written(), small[4].written()]
 
 
+def test_rows_that_nobody_judged_are_counted() -> None:
+    empty = {**task(2, "left"), "annotations": []}
+    found = hookline.rows(put("labels.jsonl", task(1, "left"), empty, empty))
+    assert len(found) == 1
+    assert found.notes == ("labels.jsonl: 2 rows hold no judgement and were left out",)
+    with pytest.raises(DataError, match=r"0 usable rows: none of its 2 rows holds a judgement"):
+        hookline.read_events(put("empty.jsonl", empty, empty))
+
+
+def test_parquet_has_no_key_for_a_rank_that_is_null() -> None:
+    row = {**NECTAR, "answers": [{"answer": "a", "model": "m", "rank": 1}, {"answer": "b", "model": "n", "rank": None}]}
+    written(Path("nectar.parquet"), [row])
+    [event] = hookline.read_events("nectar.parquet")
+    assert event.answer == Ranking(order=((0,),))
+    assert [one.text for one in event.candidates] == ["a", "b"]
+
+
 # -- conversion
+
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "trl": {"prompt": turns("q"), "chosen": turns("", "a")[1:], "rejected": turns("", "b")[1:]},
+    "openai-pairs": {"input": {"messages": turns("q"), "tools": [], "parallel_tool_calls": True},
+                     "preferred_output": turns("", "a")[1:], "non_preferred_output": turns("", "b")[1:]},
+    "alpaca-pairs": {"instruction": "q", "input": "", "chosen": "a", "rejected": "b", "system": "s", "history": [["x", "y"]]},
+    "sharegpt-pairs": {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"},
+                       "rejected": {"from": "gpt", "value": "b"}},
+    "sharegpt-kto": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "kto_tag": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", PAIRS)
+def test_pairs_of_trl_openai_and_llama_factory_are_the_same_after_they_were_events(shape: str) -> None:
+    assert hookline.convert_data(put("rows.jsonl", PAIRS[shape]), "events.jsonl", to="events") == 1
+    [event] = hookline.read_events("events.jsonl")
+    assert event.answer == (Thumb(up=False) if shape == "sharegpt-kto" else Comparison(better=0))
+    hookline.convert_data("events.jsonl", "back.jsonl", to=shape)
+    assert json.loads(Path("back.jsonl").read_text()) == PAIRS[shape]
 
 
 def test_the_command_converts_an_export_into_another_tools_and_back(capsys: pytest.CaptureFixture[str]) -> None:

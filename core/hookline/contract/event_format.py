@@ -86,6 +86,11 @@ class EventFormat(Format[ConfigT]):
         self.container(path).write(path, list(self._written(path, events)))
         return len(events)
 
+    def silent(self, path: Path) -> int:
+        """How many rows of a file hold no judgement, e.g. tasks that nobody has annotated."""
+        placed = self._placed(self.container(path).read(path))
+        return sum(len(rows) for start, rows in placed if not any(True for _ in self._events((start, rows), path)))
+
     def _placed(self, rows: Iterable[Record]) -> Iterator[Placed]:
         waiting: list[Record] = []
         start, known = 0, None

@@ -131,9 +131,13 @@ class Files(Source):
     def rows(self) -> Rows:
         places = self._places(lambda place: _rows_of(place).records[:FIRST])
         found = joined([_rows_of(place) for place in places], self.name)
+        silent = sum(formats.silent(place.reader, place.path) for place in places)
         if not len(found):
-            raise DataError(f"{self.name}: 0 usable rows: the file has none", "give it at least one row")
-        return replace(found, notes=(f"{self.name}: {self.note}",)) if self.note else found
+            why = f"none of its {silent} rows holds a judgement" if silent else "the file has none"
+            raise DataError(f"{self.name}: 0 usable rows: {why}", "give it at least one row")
+        notes = [self.note] if self.note else []
+        notes += [f"{silent} rows hold no judgement and were left out"] if silent else []
+        return replace(found, notes=tuple(f"{self.name}: {note}" for note in notes)) if notes else found
 
     def head(self) -> tuple[list[tuple[str, Record]], bool]:
         place, *further = self._places(_peek)

@@ -41,6 +41,7 @@ __all__ = [
     "opened",
     "packs",
     "peeked",
+    "silent",
 ]
 
 SMALL = 8 << 20
@@ -230,6 +231,15 @@ def opened(reader: Format, path: Path) -> Sequence[Record]:
     with named(own, path):
         rows = reader.open(own)
     return rows if own is path or isinstance(rows, tuple) else _Renamed(rows, own, path)
+
+
+def silent(reader: Format, path: Path) -> int:
+    """How many rows of a file hold no event, where events are read."""
+    if not isinstance(reader, EventFormat):
+        return 0
+    own = _own(reader, path)
+    with named(own, path):
+        return reader.silent(own)
 
 
 def peeked(reader: Format, path: Path) -> Iterator[Record]:

@@ -118,13 +118,12 @@ class Nectar(EventFormat):
     holds = frozenset({"ranking", "comparison"})
 
     def fits(self, row: Record) -> bool:
-        return super().fits(row) and all(
-            isinstance(one, dict) and {"answer", "rank"} <= one.keys() for one in row["answers"]
-        )
+        said = row["answers"] if super().fits(row) else []  # in Parquet, an answer without a rank has no such key
+        return all(isinstance(one, dict) and "answer" in one for one in said) and any("rank" in one for one in said)
 
     def events(self, rows: Sequence[Record]) -> Iterator[Mapping[str, Any]]:
         row = rows[0]
-        ranks = [one["rank"] for one in row["answers"]]
+        ranks = [one.get("rank") for one in row["answers"]]
         known = sorted({rank for rank in ranks if rank is not None})
         order = [[i for i, rank in enumerate(ranks) if rank == one] for one in known]
         kept = [rest(one, "answer", "model", "rank") for one in row["answers"]]
