@@ -215,11 +215,16 @@ def contained(path: Path) -> Format:
     return by_suffix(path, str(path))
 
 
-def event_formats(loose: tuple[Offer, ...] = ()) -> list[EventFormat]:
+def event_formats(loose: tuple[Offer, ...] = ()) -> tuple[EventFormat, ...]:
     """The formats that read rows of other formats as events."""
-    known = _known((*loose, *offers()))
-    made = (_make(offer) for offer, _ in known.formats if issubclass(_class(offer), EventFormat))
-    return [one for one in made if isinstance(one, EventFormat)]
+    return _event_formats((*loose, *offers()))
+
+
+@lru_cache(maxsize=32)
+def _event_formats(among: tuple[Offer, ...]) -> tuple[EventFormat, ...]:
+    classes = ((offer, _class(offer)) for offer, _ in _known(among).formats)
+    made = (_make(offer) for offer, cls in classes if issubclass(cls, EventFormat))
+    return tuple(one for one in made if isinstance(one, EventFormat))
 
 
 def opened(reader: Format, path: Path) -> Sequence[Record]:
