@@ -278,6 +278,11 @@ def test_links_cannot_be_guessed_fast(served: Begin) -> None:
     assert found[-1] == 429
 
 
+def test_a_whole_team_comes_in_at_once(served: Begin) -> None:
+    page = served()
+    assert all(page.come_in(f"ann{n}") for n in range(15))
+
+
 def test_a_bucket_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("hookline_plugins.page.guard.time.monotonic", lambda: now[0])

@@ -69,7 +69,7 @@ class Page:
         self.desk, self.people, self.hosts, self.secure = desk, people, hosts, secure
         self.guidelines, self.title = guidelines, title
         self.entering = Bucket(1 / 6, 10)
-        """Tries of links and keys, per address."""
+        """Wrong links and keys, per address."""
         self.summary = team.Summary(desk.store)
 
     @cached_property
@@ -101,7 +101,9 @@ class Page:
             return None
         if "application" in door.roles:
             key = request.headers.get("authorization", "").removeprefix("Bearer ")
-            known = self.people.application(key) if key and self._may_try(request) else None
+            known = self.people.application(key) if key and self.entering.has(_address(request)) else None
+            if known is None:
+                self.entering.take(_address(request))
             return known or JSONResponse({"error": "the key is not known"}, 401)
         session = request.cookies.get(self.cookie, "")
         person = self.people.of(session) if session else None
@@ -114,9 +116,6 @@ class Page:
         if door.method != "GET" and not _equal(request.headers.get("x-csrf", ""), self.people.check(session)):
             return JSONResponse({"error": "the page is out of date; load it again"}, 403)
         return person
-
-    def _may_try(self, request: Request) -> bool:
-        return self.entering.take(request.client.host if request.client else "")
 
     @property
     def cookie(self) -> str:
@@ -162,11 +161,12 @@ async def enter(page: Page, request: Request, person: Any) -> Response:
 
 
 async def come_in(page: Page, request: Request, person: Any) -> Response:
-    if not page._may_try(request):
+    if not page.entering.has(_address(request)):
         raise Wrong("too many tries; wait a minute", 429)
     token = (await _body(request)).get("token")
     found = await run_in_threadpool(page.people.enter, token) if isinstance(token, str) else None
     if found is None:
+        page.entering.take(_address(request))
         raise Wrong("that link was used already, or is too old; ask for a new one", 401)
     reply = JSONResponse({"role": found.role})
     reply.set_cookie(
@@ -304,6 +304,10 @@ async def _body(request: Request) -> Mapping[str, Any]:
 
 def _no_number(text: str) -> float:
     raise ValueError(text)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _equal(one: str, other: str) -> bool:

@@ -35,15 +35,23 @@ class Bucket:
         self.rate, self.burst = rate, burst
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def has(self, key: str) -> bool:
+        """Whether it may happen now for a key."""
+        return self._now(key) >= 1
+
     def take(self, key: str) -> bool:
         """Whether it may happen now for a key; if so, it counts."""
-        now = time.monotonic()
-        left, then = self._left.pop(key, (self.burst, now))
-        left = min(self.burst, left + (now - then) * self.rate)
-        self._left[key] = (left - 1 if left >= 1 else left, now)
+        left = self._now(key)
+        self._left.pop(key, None)
+        self._left[key] = (left - 1 if left >= 1 else left, time.monotonic())
         while len(self._left) > 10_000:
             self._left.popitem(last=False)
         return left >= 1
+
+    def _now(self, key: str) -> float:
+        now = time.monotonic()
+        left, then = self._left.get(key, (self.burst, now))
+        return min(self.burst, left + (now - then) * self.rate)
 
 
 class Guard:

@@ -1,0 +1,110 @@
+"""The annotators' page under load: durable answers per second and the time until each is acknowledged.
+
+    make bench ARGS="benchmarks/bench_page.py -s"
+
+A server of its own, SQLite on a local disk (WAL, synchronous=FULL), sessions and CSRF as in a browser. 32 clients in this process,
+on the same processors, each take a question and answer it as fast as they can. `answer` is the time from the first byte sent to
+the reply, which comes when the answer is on the disk; the store is counted afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import hookline
+from hookline_plugins.page.access import People
+
+CLIENTS, SECONDS, ITEMS = 32, 10.0, 12_000
+
+
+class Client:
+    """A browser's requests over one connection, without a browser's cost."""
+
+    def __init__(self, host: str, token: str) -> None:
+        self.host, self.token, self.cookie, self.check = host, token, "", ""
+        self.questions: list[float] = []
+        self.answers: list[float] = []
+
+    async def work(self, until: float) -> None:
+        address, port = self.host.split(":")
+        self.reader, self.writer = await asyncio.open_connection(address, int(port))
+        head, _ = await self.ask("POST", "/enter", {"token": self.token})
+        self.cookie = re.findall(r"(?i)set-cookie: ([^;]+)", head)[0]
+        _, page = await self.ask("GET", "/hello")
+        self.check = re.findall(r'name="csrf" content="([0-9a-f]+)"', page)[0]
+        n = 0
+        while time.perf_counter() < until:
+            began = time.perf_counter()
+            _, body = await self.ask("GET", "/question")
+            asked = json.loads(body)["question"]
+            shown = time.perf_counter()
+            n += 1
+            number = f"{self.token[:8]}-{n:08}".replace("_", "-")
+            answer = {"id": number, "handle": asked["handle"], "answer": {"better": n % 2}, "times": {"active": 1}}
+            head, body = await self.ask("POST", "/answer", answer)
+            assert " 200 " in head.split("\r\n")[0], body
+            self.questions.append(shown - began)
+            self.answers.append(time.perf_counter() - shown)
+        self.writer.close()
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[str, str]:
+        raw = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", f"Cookie: {self.cookie}"]
+        if body is not None:
+            lines += [f"Origin: http://{self.host}", f"X-CSRF: {self.check}"]
+            lines += ["Content-Type: application/json", f"Content-Length: {len(raw)}"]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode() + raw)
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        length = int(re.findall(r"(?i)content-length: (\d+)", head)[0])
+        return head, (await self.reader.readexactly(length)).decode()
+
+
+def bench_answers_of_32_clients() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"sqlite:///{folder}/answers.db"
+        pair = (hookline.Candidate(text="x"), hookline.Candidate(text="y"))
+        items = [hookline.Item(id=f"i{n}", prompt=f"{n}", candidates=pair) for n in range(ITEMS)]
+        with hookline.store(store) as made:
+            made.put(items)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "hookline", "collect", "--store", store, "--port", "0"],
+            cwd=folder, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        assert server.stdout is not None
+        host = next(found[1] for line in server.stdout if (found := re.match(r"http://(\S+)/enter#", line)))
+        people = People(Path(folder) / "answers.db.people.json")
+        clients = [Client(host, people.invite(f"ann{n}", "annotator")) for n in range(CLIENTS)]
+
+        async def load() -> None:
+            until = time.perf_counter() + SECONDS
+            await asyncio.gather(*(client.work(until) for client in clients))
+
+        began = time.perf_counter()
+        try:
+            asyncio.run(load())
+            took = time.perf_counter() - began
+        finally:
+            server.terminate()
+            server.wait(20)
+        answers = sorted(t for client in clients for t in client.answers)
+        with hookline.store(store) as made:
+            assert made.counts().events == len(answers)
+
+        def at(share: float) -> float:
+            return 1000 * answers[min(int(share * len(answers)), len(answers) - 1)]
+
+        about = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in about if "model name" in line), "?")
+        print(
+            f"\n{name}, {os.cpu_count()} processors, generator on the same: {len(answers) / took:.0f} questions and durable answers/s, "
+            f"{CLIENTS} clients; answer p50 {at(0.5):.0f} ms, p99 {at(0.99):.0f} ms"
+        )
