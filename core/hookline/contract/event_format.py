@@ -87,9 +87,9 @@ class EventFormat(Format[ConfigT]):
         return len(events)
 
     def silent(self, path: Path) -> int:
-        """How many rows of a file hold no judgement, e.g. tasks that nobody has annotated."""
+        """How many rows of a file that was read hold no judgement, e.g. tasks that nobody has annotated."""
         placed = self._placed(self.container(path).read(path))
-        return sum(len(rows) for start, rows in placed if not any(True for _ in self._events((start, rows), path)))
+        return sum(len(rows) for _, rows in placed if next(iter(self.events(rows)), None) is None)
 
     def _placed(self, rows: Iterable[Record]) -> Iterator[Placed]:
         waiting: list[Record] = []
