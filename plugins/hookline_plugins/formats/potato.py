@@ -71,6 +71,8 @@ def _names(count: int) -> tuple[str, tuple[str, ...]]:
 
 def _scheme(event: Event) -> str:
     """The scheme of an answer that does not say it."""
+    if isinstance(event.answer, Comment) and event.answer.of is not None:
+        return f"comment-{event.answer.of + 1}"
     return next(iter(event.answer.marks)) if isinstance(event.answer, Rating) else event.answer.kind
 
 
@@ -92,7 +94,7 @@ def _answer(scheme: str, given: Mapping[str, Any], shown: About) -> dict[str, An
     number = _number(label)
     if number is not None and len(shown.names) == 1:
         return {"kind": "rating", "marks": {scheme: number}, "low": min(number, 1), "high": max(number, 5), "step": 0}
-    return {"kind": "comment", "text": "" if label is None else str(label)}
+    return {"kind": "comment", "of": shown.place(scheme), "text": "" if label is None else str(label)}
 
 
 def _scaled(scheme: str, value: Any, shown: About) -> dict[str, Any]:
