@@ -367,7 +367,7 @@ RECOVERED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, tuple[float
     "bradley-terry": ({"kinds": ["comparison"]}, {}, {}, {}),
     "conservative": ({"kinds": ["comparison"], "careless": 0.2}, {"noise": "conservative", "flips": 0.2}, {}, {}),
     "robust": ({"kinds": ["comparison"], "careless": 0.2}, {"noise": "robust", "flips": 0.2}, {}, {}),
-    "learned": ({"kinds": ["comparison"], "careless": 0.2}, {"noise": "learned"}, {"reliability": (0.8, 0.1)}, {}),
+    "learned": ({"kinds": ["comparison"], "careless": 0.2}, {"noise": "learned"}, {}, {}),
     "davidson": ({"kinds": ["comparison"], "ties": 0.8}, {"comparison": "davidson"}, {"ties": (0.8, 0.12)}, {}),
     "rao-kupper": ({"kinds": ["comparison"], "unnoticed": 0.7}, {"comparison": "rao-kupper"}, {"ties": (0.7, 0.1)}, {}),
     "both-bad": ({"kinds": ["comparison"], "both_bad": 0.5}, {"both_bad": "outside"}, {"eval/reward-model": (-0.5, 0.2)}, {}),
