@@ -144,15 +144,6 @@ def test_a_rate_that_moves_no_weight_teaches_nothing(tiny: Tiny, tmp_path: Path)
         hookline.run({**described, "seed": 2}, ["phases.rl.steps=5"], out=tmp_path / "longer")
 
 
-def test_what_the_first_look_at_a_few_entries_misses_is_seen_later(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hookline.training.trainer.SOME", 0)
-    assert hookline.run(tiny(reward="tokens"), out=tmp_path / "run").rows()
-    with pytest.raises(NumbersError, match="no weight changed"):
-        hookline.run(tiny(reward="tokens", update={"use": "vanilla", "lr": 1e-300}), out=tmp_path / "idle")
-
-
 def test_a_phase_that_collects_nothing_says_so(plugin: Write, tiny: Tiny, tmp_path: Path) -> None:
     path = plugin(
         """

@@ -198,6 +198,6 @@ def test_the_command_prints_and_writes_the_report(tmp_path: Path, capsys: pytest
     assert main(["feedback", str(path), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert len(value["judgements"]["annotators"]) == 5
-    path.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
+    path.write_text('{"prompt": "p", "text": "b"}\n', encoding="utf-8")
     assert main(["feedback", str(path)]) == 3
     assert "not a judgement of somebody" in capsys.readouterr().err

@@ -141,6 +141,7 @@ def test_a_phase_goes_on_after_a_kill_with_the_same_items(tmp_path: Path) -> Non
         with hookline.store(url) as store:
             before = [item.id for item in store.items()]
         assert before, said
+        time.sleep(0.5)  # until it waits
         child.send_signal(code)
         rest, _ = child.communicate(timeout=30)
         if code == signal.SIGTERM:

@@ -22,6 +22,7 @@ from hookline import (
     Turn,
     hookimpl,
 )
+from hookline_plugins.stores.jsonl import JSONL
 
 
 class Eager(Component):
@@ -223,6 +224,59 @@ class Codeless(Verb):
         out.value({})  # and no return
 
 
+class Memory(JSONL):
+    """A store in a file, whose subclasses are careless."""
+
+    suffixes = (".careless",)
+
+
+class Later(Memory):
+    """Acknowledges what it has not stored."""
+
+    def append(self, events):
+        return list(events)  # super().append(events)
+
+
+class Twice(Memory):
+    """Takes whatever has an id that it knows."""
+
+    def append(self, events):
+        try:
+            return super().append(events)
+        except DataError:
+            return []  # raise
+
+
+class Generous(Memory):
+    """Gives an item to everybody who has not answered it, however many have it."""
+
+    def lease(self, annotator, *, seconds=900.0):
+        done = {event.item for event in self.events(annotator=annotator)}
+        return next((item for item in self.items() if item.id not in done), None)  # super().lease(annotator, seconds=seconds)
+
+
+class Forever(Memory):
+    """A lease never ends."""
+
+    def lease(self, annotator, *, seconds=900.0):
+        return super().lease(annotator)  # seconds=seconds
+
+
+class Remembers(Memory):
+    """Says that an annotator is forgotten."""
+
+    def forget(self, annotator):
+        return sum(1 for _ in self.events(annotator=annotator))  # super().forget(annotator)
+
+
+class Overwrites(Memory):
+    """A backup replaces what is there."""
+
+    def backup(self, path):
+        path.unlink(missing_ok=True)
+        super().backup(path)
+
+
 BREAKERS_APART: dict[str, tuple[type[Component], ...]] = {
     "opens-nothing": (Eager,),
     "closes": (Slams,),
@@ -239,4 +293,10 @@ BREAKERS_APART: dict[str, tuple[type[Component], ...]] = {
     "writes-what-it-reads": (Halves,),
     "arguments": (Greedy,),
     "runs": (Codeless,),
+    "acknowledged": (Later,),
+    "once": (Twice,),
+    "overlap": (Generous,),
+    "leases": (Forever,),
+    "forgotten": (Remembers,),
+    "backed-up": (Overwrites,),
 }

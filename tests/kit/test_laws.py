@@ -90,7 +90,8 @@ def test_no_law_is_left_untried() -> None:
 def test_who_keeps_the_laws_of_its_kind_is_left_in_peace(cls: type[Component]) -> None:
     report = check(cls)
     assert report.passed, str(report)
-    assert not [v for v in report.verdicts if v.outcome == "not applicable"], str(report)
+    plain = {"writes-what-it-reads"}  # of formats that write events
+    assert not [v for v in report.verdicts if v.outcome == "not applicable" and v.law not in plain], str(report)
 
 
 def test_a_promise_is_tried_only_where_it_is_made() -> None:

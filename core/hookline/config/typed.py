@@ -19,6 +19,7 @@ Model = TypedDict(
     {
         "build": "Named",
         "path": str | Path,
+        "merge": str | Path,
         "from": str,
         "head": "Named",
         "adapter": "Named",

@@ -53,7 +53,7 @@ class Annotate(Command):
         skip: float = Field(0.0, ge=0, le=1)
         """The probability of a skip."""
         answers: int = Field(0, ge=0)
-        """The number of answers of each; 0: as long as the page is there."""
+        """The number of questions that each answers or skips; 0: as long as the page is there."""
         seed: int = 0
         """The same seed gives the same mistakes."""
 
@@ -100,7 +100,7 @@ class _Simulated(threading.Thread):
         page = self.client.get("/hello").text
         self.client.headers["x-csrf"] = re.findall(r'name="csrf" content="([0-9a-f]+)"', page)[0]
         c = self.config
-        while not c.answers or self.done < c.answers:
+        while not c.answers or self.done + self.skipped < c.answers:
             asked = self._ask("GET", "/question")
             if asked is None:
                 return
