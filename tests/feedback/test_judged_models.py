@@ -241,8 +241,8 @@ def test_one_file_of_mixed_judgements_trains_a_model_and_says_whom_to_trust_and_
         "model": {"build": "gpt2", "layers": 1, "width": 32, "heads": 2, "context": 64},
         "phases": [{
             "name": "rm", "model": {"head": "reward"}, "steps": 40,
-            "rollout": {"use": "preferences", "path": str(tmp_path / "train.jsonl"), "rows": 16},
-            "update": {"use": "bradley-terry", "lr": 3e-3},
+            "rollout": {"use": "judgements", "path": str(tmp_path / "train.jsonl"), "rows": 16},
+            "update": {"use": "latent-reward", "lr": 3e-3},
         }],
     }  # fmt: skip
     run = hookline.run(experiment, out=tmp_path / "run")

@@ -18,6 +18,7 @@ import pytest
 
 import hookline
 from hookline import Comparison, ExperimentError, Skip
+from warm import Warm
 
 SAMPLES = {"use": "generate", "prompts": "builtin:keywords", "rows": 4, "samples_per_prompt": 4, "max_new_tokens": 4}
 
@@ -123,16 +124,12 @@ def test_a_phase_ends_with_n_answers_or_when_its_time_is_over(tmp_path: Path, pe
         assert store.lease("ann") is not None
 
 
-def test_a_phase_goes_on_after_a_kill_with_the_same_items(tmp_path: Path) -> None:
+def test_a_phase_goes_on_after_a_kill_with_the_same_items(tmp_path: Path, warm: Warm) -> None:
     url = f"sqlite:///{tmp_path / 'answers.db'}"
     (tmp_path / "loop.json").write_text(json.dumps(one_phase(url)))
-    command = [sys.executable, "-m", "hookline", "run", "loop.json", "--out", "run"]
+    command = ("-m", "hookline", "run", "loop.json", "--out", "run")
     for code in (signal.SIGTERM, signal.SIGKILL):
-        child = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        assert child.stdout is not None
+        child = warm.start(*command, cwd=tmp_path, stderr=subprocess.STDOUT)
         said = ""
         for line in child.stdout:
             said += line
@@ -142,7 +139,7 @@ def test_a_phase_goes_on_after_a_kill_with_the_same_items(tmp_path: Path) -> Non
             before = [item.id for item in store.items()]
         assert before, said
         time.sleep(0.5)  # until it waits
-        child.send_signal(code)
+        os.kill(child.pid, code)
         rest, _ = child.communicate(timeout=30)
         if code == signal.SIGTERM:
             assert child.returncode == 143, said + rest
@@ -151,16 +148,17 @@ def test_a_phase_goes_on_after_a_kill_with_the_same_items(tmp_path: Path) -> Non
             assert "Traceback" not in rest
     someone = Person(url)
     someone.start()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = warm.start(*command, cwd=tmp_path, stderr=subprocess.STDOUT)
+    said, _ = done.communicate(timeout=120)
     someone.stop.set()
     someone.join(10)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, said
     with hookline.store(url) as store:
         assert [item.id for item in store.items()] == before, "the same samples are asked about, once"
         given = len(list(store.events()))
     run = hookline.Run.read(tmp_path / "run")
     assert len(run.collected("ask").records) == given
-    assert "waits for" in done.stdout + done.stderr
+    assert "waits for" in said
 
 
 def test_answers_that_come_late_are_kept_by_the_next_round(tmp_path: Path) -> None:
@@ -203,3 +201,22 @@ def test_options_that_cannot_be_are_refused(option: dict[str, Any], words: str, 
     with pytest.raises((ExperimentError, hookline.DataError)) as caught:
         hookline.run(one_phase(given.pop("store"), **given), out=tmp_path / "run")
     assert words in str(caught.value) + " ".join(getattr(caught.value, "problems", ()))
+
+
+@pytest.mark.slow(30)
+def test_two_processes_ask_about_the_rows_of_both_and_keep_each_answer_once(
+    tmp_path: Path, person: Callable[..., Person]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    (tmp_path / "loop.json").write_text(json.dumps(one_phase(url)))
+    with hookline.store(url):
+        pass
+    person(url)
+    command = [sys.executable, "-m", "hookline", "run", "loop.json", "--out", "run", "--processes", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    with hookline.store(url) as store:
+        stored = sorted(event.id for event in store.events())
+        assert len(list(store.items())) == 8
+    records = hookline.Run.read(tmp_path / "run").collected("ask").records
+    assert sorted(record["id"] for record in records) == stored

@@ -87,7 +87,9 @@ class People(Component):
         ctx.main(lambda: len(self.store.put(items)))
         if ctx.evaluating or ctx.step + 1 < ctx.steps:
             return []
-        return ctx.main(lambda: ctx.wait(self._answers(ctx)))
+        said: list[Event] = []  # on rank 0; the core gathers what all ranks return
+        ctx.main(lambda: said.extend(ctx.wait(self._answers(ctx))))
+        return said
 
     def _items(self, ctx: Context, scored: Rollout) -> Iterator[Item]:
         """One item for each prompt with enough different answers."""
