@@ -395,6 +395,21 @@ def test_each_model_finds_what_was_planted(name: str, tmp_path: Path) -> None:
         assert found[figure] == pytest.approx(value, abs=tolerance), figure
 
 
+@pytest.mark.slow(40)
+def test_leniency_of_its_own_for_each_annotator_orders_better_than_raw_marks(tmp_path: Path) -> None:
+    """480 ratings by eight annotators, whose leniency differs by a standard deviation of 2."""
+    ask = {"kinds": ["rating"], "annotators": 8, "leniency": 2.0}
+    ways = {"raw": {"rating": "normal", "annotator": "same"}, "normal": {"rating": "normal"}, "ordinal": {"rating": "ordinal"}}
+    found: dict[str, list[float]] = {}
+    for name, update in ways.items():
+        for seed in (1, 2, 3):
+            made = {**planted(ask, update), "seed": seed}
+            found.setdefault(name, []).append(figures_of(made, tmp_path / f"{name}{seed}")["eval/rank-correlation"])
+    print({name: [round(value, 3) for value in values] for name, values in found.items()})
+    for name in ("normal", "ordinal"):
+        assert all(own > raw + 0.01 for own, raw in zip(found[name], found["raw"])), found
+
+
 def with_outputs(made: dict[str, Any], outputs: list[str], **rewards: int) -> dict[str, Any]:
     """The head has several outputs, and the phases have several gold rewards, by the seed of their worths."""
     ask, learn = made["phases"]
