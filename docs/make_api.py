@@ -109,7 +109,7 @@ SECTIONS = (
             "explain", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
             "figure_interval", "Estimate",
             "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
-            "hookline.study.dataset:Finding", "convert_data", "messages_of", "model_folder", "load_adapter",
+            "hookline.study.dataset:Finding", "convert_data", "prompt_messages", "model_folder", "load_adapter",
             "score_labels", "task", "meanings",
             "hookline.synonyms:Ours", "__version__",
         ),
@@ -118,7 +118,7 @@ SECTIONS = (
         "Judgements",
         "Whom to trust, what reward models are worth, who is better, and what to ask next. [feedback.md](feedback.md) shows them.",
         (
-            "read_events", "remove_annotator",
+            "read_events", "newest", "as_row", "remove_annotator",
             "annotators", "hookline.study.judging.annotators:Judgements", "hookline.study.judging.annotators:Annotator",
             "hookline.study.judging.annotators:Doubtful", "agreement", "krippendorff", "hookline.study.judging.agreement:Agreement",
             "majority", "dawid_skene", "one_coin", "glad", "crowd_bt", "hookline.study.judging.aggregation:Consensus",

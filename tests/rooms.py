@@ -92,6 +92,7 @@ TESTS = {
     "tasks": ["tasks/*"],
     "stores": ["feedback/test_store*"],
     "trackers": ["trackers/*"],
+    "user_code": ["rewards/*"],
     "wrappers": ["wrappers/*"],
     # the tests themselves
     "tests": ["test_*", "core/test_rooms", "core/test_sentences", "core/test_api_page", "core/test_changes"],

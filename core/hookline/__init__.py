@@ -25,7 +25,7 @@ _HOMES = {
     "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.feedback": (
         "Candidate", "Comment", "Comparison", "Correction", "Event", "Producer",
-        "Ranking", "Rating", "Skip", "Span", "Spans", "Thumb",
+        "Ranking", "Rating", "Skip", "Span", "Spans", "Thumb", "newest",
     ),
     "hookline.contract.fields": (
         "CodePath", "Config", "DataName", "LocalPath", "ModelPath",
@@ -43,7 +43,8 @@ _HOMES = {
     "hookline.contract.process": ("Process", "State"),
     "hookline.contract.store": ("Counts", "Item", "Store", "Verified"),
     "hookline.contract.task": ("Task",),
-    "hookline.data.messages": ("messages_of",),
+    "hookline.data.judged": ("as_row",),
+    "hookline.data.messages": ("prompt_messages",),
     "hookline.data.stores": ("store",),
     "hookline.data.tasks": ("task",),
     "hookline.tokens.tokenizer": ("Tokenizer",),
@@ -164,6 +165,7 @@ __all__ = [
     "agreement",
     "always_valid",
     "annotators",
+    "as_row",
     "best_of_n",
     "bradley_terry",
     "calibration",
@@ -194,13 +196,14 @@ __all__ = [
     "load_adapter",
     "majority",
     "meanings",
-    "messages_of",
     "model_folder",
+    "newest",
     "one_coin",
     "overoptimisation",
     "pad_rows",
     "pairs",
     "posterior",
+    "prompt_messages",
     "put_last",
     "ratings",
     "read_events",
@@ -255,6 +258,7 @@ if TYPE_CHECKING:
         Span,
         Spans,
         Thumb,
+        newest,
     )
     from hookline.contract.fields import (
         CodePath,
@@ -277,7 +281,8 @@ if TYPE_CHECKING:
     from hookline.contract.process import Process, State
     from hookline.contract.store import Counts, Item, Store, Verified
     from hookline.contract.task import Task
-    from hookline.data.messages import messages_of
+    from hookline.data.judged import as_row
+    from hookline.data.messages import prompt_messages
     from hookline.data.stores import store
     from hookline.data.tasks import task
     from hookline.errors import (

@@ -344,6 +344,20 @@ def test_an_answer_survives_a_server_that_is_gone(browser: Browser, served: Begi
     browser.until(lambda: browser.text("#progress").startswith("1 "))
 
 
+def test_an_answer_that_was_not_acknowledged_is_sent_again_after_a_reload(browser: Browser, served: Begin) -> None:
+    page = served([item("a", "x", "y"), item("b", "x", "y")])
+    browser.come_in(page)
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/answer"]})
+    browser.keys("2", "ENTER")
+    browser.until(lambda: "Not saved yet" in browser.text("#banner"))
+    browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    browser.open(page.url + "/")  # before the next try
+    browser.until(lambda: browser.text("#progress").startswith("1 "))
+    [event] = page.store.events()
+    assert event.answer == Comparison(better=event.shown[1])  # type: ignore[arg-type]
+
+
 def test_drafts_undo_and_keys_of_ones_own(browser: Browser, served: Begin) -> None:
     page = served([item("a", "x", "y"), item("b", "x", "y")], question=Question(strength=False))
     browser.come_in(page)

@@ -306,6 +306,9 @@ def test_rows_of_data_become_items(tmp_path: Path) -> None:
     assert made[3].id == "7"
     assert made[3].expected == Thumb(up=True)
     assert {each.overlap for each in made} == {2}
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "completion": 3}\n')
+    with pytest.raises(DataError, match="row 1, answer 1 must be a text"):
+        list(items_of(str(tmp_path / "rows.jsonl")))
     (tmp_path / "rows.jsonl").write_text('{"prompt": "p"}\n')
     with pytest.raises(DataError, match="row 1 has no answers to judge"):
         list(items_of(str(tmp_path / "rows.jsonl")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, Self
 
@@ -41,6 +41,7 @@ __all__ = [
     "Span",
     "Spans",
     "Thumb",
+    "newest",
 ]
 
 Index = Annotated[int, Field(ge=0)]
@@ -381,6 +382,13 @@ class Event(_Recorded):
         if isinstance(answer, Correction):
             return {len(self.candidates): 1, answer.of: 0}
         return None
+
+
+def newest(events: Iterable[Event]) -> list[Event]:
+    """The events, each id once, without those that another one supersedes."""
+    by_id = {event.id: event for event in events}
+    gone = {event.supersedes for event in by_id.values()}
+    return [event for event in by_id.values() if event.id not in gone]
 
 
 def _places(answer: Any) -> Sequence[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hookline.errors import DataError
 
-__all__ = ["Message", "is_learned", "messages_of", "named", "speaker", "texts_of", "with_texts"]
+__all__ = ["Message", "is_learned", "messages_of", "named", "prompt_messages", "speaker", "texts_of", "with_texts"]
 
 Message = Mapping[str, Any]
 SENDERS = {
@@ -76,6 +76,23 @@ def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
                 except ValueError:
                     continue  # a template that reads text gets it
         found.append(own)
+    return found
+
+
+def prompt_messages(record: Mapping[str, Any], where: str = "the row") -> list[dict[str, Any]] | None:
+    """The conversation that a row asks about: its `prompt`, or its `messages` without the answer at their end.
+
+    None for a row whose prompt is text. Raises DataError for messages that are none.
+    """
+    asked = record.get("prompt")
+    if asked is not None:
+        return messages_of(asked, f"{where}, `prompt`") if isinstance(asked, list) else None
+    whole = next((name for name in ("messages", "conversations") if record.get(name)), None)
+    if whole is None:
+        return None
+    found = messages_of(record[whole], f"{where}, `{whole}`")
+    while found and found[-1]["role"] == "assistant":
+        found.pop()
     return found
 
 

@@ -14,7 +14,7 @@ from hookline.batch.stages import Rollout
 from hookline.contract.feedback import Candidate, Event, Producer
 from hookline.contract.judgement import Judgement
 from hookline.contract.store import Item
-from hookline.data.messages import messages_of
+from hookline.data.messages import prompt_messages
 from hookline.errors import PluginError
 from hookline.world.world import World
 
@@ -38,18 +38,18 @@ def item_of(scored: Rollout, rows: Sequence[int], phase: str, step: int, run: st
 
     The same texts of another step are another item; a run that is resumed draws the same samples, and so makes the same item.
     """
-    record = scored.records[rows[0]]
-    asked = record.get("prompt")
-    made = [_candidate(scored, row, None, phase, step) for row in rows]
-    whole = json.dumps([run, [one.model_dump(mode="json") for one in made], scored.prompt_ids(rows[0])])
-    return Item(
-        id=more.pop("id", hashlib.sha256(whole.encode()).hexdigest()[:32]),
-        prompt=tuple(messages_of(asked, "prompt")) if isinstance(asked, list) else scored.prompt_text(rows[0]),
-        prompt_ids=tuple(scored.prompt_ids(rows[0])),
-        candidates=tuple(one.model_copy(update={"by": one.by and one.by.model_copy(update={"run": run})}) for one in made),
-        record=dict(record),
-        **more,
-    )
+    record, prompt_ids = scored.records[rows[0]], scored.prompt_ids(rows[0])
+    candidates = tuple(_candidate(scored, row, None, phase, step, run) for row in rows)
+    whole = json.dumps([prompt_ids, [one.model_dump(mode="json") for one in candidates]])
+    asked = prompt_messages(record)
+    about: dict[str, Any] = {
+        "id": hashlib.sha256(whole.encode()).hexdigest()[:32],
+        "prompt": scored.prompt_text(rows[0]) if asked is None else asked,
+        "prompt_ids": prompt_ids,
+        "candidates": candidates,
+        "record": dict(record),
+    }
+    return Item(**{**about, **more})
 
 
 def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: str, step: int) -> Event:
@@ -80,19 +80,15 @@ def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: st
         ) from None
 
 
-def _candidate(scored: Rollout, row: int, worth: float | None, phase: str, step: int) -> Candidate:
-    drawn = scored.behaviour is not None
-    version = (
-        int(scored.behaviour.version_BT[row].max())
-        if scored.behaviour is not None and int(scored.length_B[row])
-        else None
-    )
+def _candidate(scored: Rollout, row: int, worth: float | None, phase: str, step: int, run: str = "") -> Candidate:
+    by = Producer(name=scored.source[row])
+    if scored.behaviour is not None:
+        version = int(scored.behaviour.version_BT[row].max()) if int(scored.length_B[row]) else None
+        by = Producer(name=scored.source[row], run=run, phase=phase, step=step, version=version)
     return Candidate(
         text=scored.response_text(row),
         token_ids=tuple(scored.response_ids(row)),
         sample=int(scored.sample_B[row]),
-        by=Producer(name=scored.source[row], phase=phase, step=step, version=version)
-        if drawn
-        else Producer(name=scored.source[row]),
+        by=by,
         gold=worth,
     )

@@ -45,10 +45,9 @@ def stages_are_reached(phase: PlannedPhase) -> Iterator[Problem]:
             wrapped = ", ".join(hook for hook in runs if f"hookline_{hook}" in wrap.hooks)
             text = f"'{wrap.instance}' wraps {wrapped}, which no component answers in phase '{phase.spec.name}'"
             yield Problem(wrap.path, text)
-    for judge in phase.feedback:
-        if not paid and issubclass(judge.cls.takes, Scored):
-            yield Problem(judge.path, f"'{judge.instance}' judges by reward; name the `reward` that it reads")
-            break
+    unpaid = next((judge for judge in phase.feedback if not paid and issubclass(judge.cls.takes, Scored)), None)
+    if unpaid:
+        yield Problem(unpaid.path, f"'{unpaid.instance}' judges by reward; name the `reward` that it reads")
     if phase.update:
         takes, who = phase.update.cls.takes, f"'{phase.update.instance}'"
         if issubclass(takes, Advantaged) and not phase.advantage_by:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 import math
 import random
 import re
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
 from pydantic import Field
 
 import hookline
-from hookline import Argument, Command, ExperimentError, Out, PluginError, ServiceError
+from hookline import Argument, Command, ExperimentError, Out, ServiceError
+from hookline_plugins.user_code import load
 
 Score = Callable[[str, str], float]
 
@@ -194,16 +193,6 @@ def _text(made: str) -> str:
 def _function(name: str) -> Score:
     """The function `FILE.py:NAME`."""
     file, _, attribute = name.rpartition(":")
-    path = Path(file)
-    if not file.endswith(".py") or not path.is_file():
-        raise ExperimentError(f"--by {name} names no file of Python", "write FILE.py:NAME")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        found: Score = getattr(module, attribute)
-    except Exception as err:
-        raise PluginError(f"--by {name}: {type(err).__name__}: {err}", f"check {file}") from None
-    return found
+    if not file.endswith(".py"):
+        raise ExperimentError(f"--by {name} names no function of a file", "write FILE.py:NAME")
+    return load(file, attribute)

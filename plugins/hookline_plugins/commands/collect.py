@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import hookline
-from hookline import Argument, Command, ExperimentError, LocalPath, Out, ServiceError, Store
+from hookline import Argument, Command, DataError, ExperimentError, LocalPath, Out, ServiceError, Store
 
+EVERYBODY = 1_000_000
+"""The overlap of known items, which every annotator is asked."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -83,7 +85,7 @@ class Collect(Command):
         question, guidelines = self._question(), self._guidelines()
         url = self._url()
         with hookline.store(url) as store:
-            self._fill(store, url, out)
+            self._fill(store, url, question, out)
             people = People(Path(c.people) if c.people else _beside(url))
             digest = hashlib.sha256(guidelines.encode()).hexdigest()[:16] if guidelines else ""
             desk = Desk(store, people.secret("desk"), question, repeat_every=c.repeat_every, guidelines=digest)
@@ -164,24 +166,23 @@ class Collect(Command):
             return ""
         try:
             return Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as err:
-            raise hookline.DataError(
-                f"the guidelines {path} cannot be read: {getattr(err, 'strerror', None) or err}", "name a text file"
-            ) from None
+        except OSError as err:
+            raise DataError(f"the guidelines {path} cannot be read: {err.strerror}", "name a text file") from None
+        except UnicodeDecodeError as err:
+            raise DataError.not_utf8(err, f"the guidelines {path}") from None
 
-    def _fill(self, store: Store, url: str, out: Out) -> None:
+    def _fill(self, store: Store, url: str, question: Any, out: Out) -> None:
         from hookline_plugins.page.items import items_of
+        from hookline_plugins.page.questions import question_of
 
         c, new = self.config, 0
-        for name in c.gold:
-            found = list(items_of(name, overlap=1_000_000))
-            if missing := next((item for item in found if item.expected is None), None):
-                raise hookline.DataError(
-                    f"--gold {name}: the item {missing.id} has no `expected`", "write the right answer there"
-                )
+        for name, known in (*((name, True) for name in c.gold), *((name, False) for name in c.items)):
+            found = list(items_of(name, overlap=EVERYBODY if known else c.overlap))
+            for item in found:
+                question_of(item, question)  # raises DataError for what cannot be asked
+            if missing := next((item for item in found if known and item.expected is None), None):
+                raise DataError(f"--gold {name}: the item {missing.id} has no `expected`", "write the right answer there")
             new += len(store.put(found))
-        for name in c.items:
-            new += len(store.put(items_of(name, overlap=c.overlap)))
         counts = store.counts()
         out.text(f"{url}: {counts.items} items ({new} new), {counts.complete} complete, {counts.events} events")
 

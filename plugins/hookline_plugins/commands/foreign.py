@@ -82,8 +82,8 @@ def _text(path: Path, name: str) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as err:
         raise DataError(f"{name} cannot be read: {err.strerror}", "name a configuration that is there") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{name} is not UTF-8 text", "name a YAML or JSON file, or a script") from None
+    except UnicodeDecodeError as err:
+        raise DataError.not_utf8(err, name) from None
 
 
 def _mapping(text: str, path: Path, name: str) -> dict[str, Any]:

@@ -97,10 +97,10 @@ class People(Component):
         for row, group in enumerate(scored.group_B.tolist()):
             groups.setdefault(group, {}).setdefault(tuple(scored.response_ids(row)), row)
         most = self.config.candidates
+        extra = {"run": ctx.run.id, "phase": ctx.phase, **({"ask": self.config.ask} if self.config.ask else {})}
         for different in groups.values():
             rows = list(different.values())[: most or None]
             if len(rows) >= min(most or 2, 2):
-                extra = {"ask": self.config.ask} if self.config.ask else {}
                 yield ctx.item(scored, rows, overlap=self.config.overlap, extra=extra)
 
     async def _answers(self, ctx: Context) -> list[Event]:
@@ -109,51 +109,42 @@ class People(Component):
         async def wait() -> list[dict[str, Any]]:
             return await self._wait(ctx, begun)
 
-        events = [Event.read(values, "an answer of the store") for values in await ctx.once("answers", wait)]
-        given = [event for event in events if _counts(event)]
-        here = _round(ctx.phase)
-        if given:
-            ages = [here - _round(event.candidates[0].by.phase) for event in given if event.candidates[0].by]
-            ctx.log("answers", len(given))
-            ctx.log("annotators", len({event.annotator for event in given}))
-            ctx.log("weights_age", sum(ages) / max(len(ages), 1))
-        ctx.log("waited", max((event.submitted_at or begun for event in given), default=time.time()) - begun)
+        found = await ctx.once("answers", wait)
+        events = [Event.read(one["event"], "an answer of the store") for one in found]
+        ages = [one["age"] for one, event in zip(found, events) if _counts(event)]
+        if ages:
+            ctx.log("answers", len(ages))
+            ctx.log("annotators", len({event.annotator for event in events if _counts(event)}))
+            ctx.log("weights_age", sum(ages) / len(ages))
+        last = max((event.submitted_at or begun for event in events if _counts(event)), default=time.time())
+        ctx.log("waited", last - begun)
         return events
 
     async def _wait(self, ctx: Context, begun: float) -> list[dict[str, Any]]:
-        """The events about this phase's items, and late ones about earlier rounds', once there are enough."""
-        items = {
-            item.id: item.overlap
-            for item in await asyncio.to_thread(lambda: list(self.store.items()))
-            if self._mine(ctx, item)
-        }
-        if not items:
+        """The events about this phase's items, and late ones about earlier rounds', once there are enough; each with its age in
+        rounds."""
+        stored = await asyncio.to_thread(lambda: list(self.store.items()))
+        ages = {item.id: age for item in stored if (age := _age(ctx, item)) is not None}
+        overlap = {item.id: item.overlap for item in stored if ages.get(item.id) == 0}
+        if not overlap:
             return []
-        wanted = min(self.config.answers or sum(items.values()), sum(items.values()))
+        wanted = min(self.config.answers or sum(overlap.values()), sum(overlap.values()))
         until = begun + seconds(self.config.at_most)
         ctx.run.notice(
-            f"phase '{ctx.phase}' waits for {wanted} answers about {len(items)} items in {self.config.store}, at most "
+            f"phase '{ctx.phase}' waits for {wanted} answers about {len(overlap)} items in {self.config.store}, at most "
             f"{self.config.at_most}; open the page for annotators: hookline collect EXPERIMENT"
         )
         seen, events = -1, list[Event]()
         while True:
             if (count := (await asyncio.to_thread(self.store.counts)).events) != seen:
                 seen, events = count, await asyncio.to_thread(lambda: list(self.store.events()))
-            here = [event for event in events if event.item in items and _counts(event)]
-            if len({(event.item, event.annotator) for event in here}) >= wanted or time.time() >= until:
+            here = {(event.item, event.annotator) for event in events if event.item in overlap and _counts(event)}
+            if len(here) >= wanted or time.time() >= until:
                 break
             await ctx.pause(min(self.config.poll, max(until - time.time(), 0.05)))
         known = self._known(ctx)
-        return [event.written() for event in events if event.id not in known and self._mine(ctx, event, earlier=True)]
-
-    def _mine(self, ctx: Context, about: Item | Event, *, earlier: bool = False) -> bool:
-        """Whether a phase of this run wrote the candidates: this one, or a round of it."""
-        by = about.candidates[0].by
-        if by is None or by.run != ctx.run.id:
-            return False
-        return by.phase == ctx.phase or (
-            earlier and _name(by.phase) == _name(ctx.phase) and _round(by.phase) < _round(ctx.phase)
-        )
+        new = [event for event in events if event.item in ages and event.id not in known]
+        return [{"event": event.written(), "age": ages[event.item]} for event in new]
 
     def _known(self, ctx: Context) -> set[str]:
         """The ids of events that earlier rounds have kept."""
@@ -163,6 +154,13 @@ class People(Component):
             return {str(record.get("id")) for record in ctx.collected(_name(ctx.phase)).records}
         except DataError:  # nobody has answered yet
             return set()
+
+
+def _age(ctx: Context, item: Item) -> int | None:
+    """How many rounds ago this phase put an item; None for items of others."""
+    phase = str(item.extra.get("phase"))
+    age = _round(ctx.phase) - _round(phase)
+    return age if item.extra.get("run") == ctx.run.id and _name(phase) == _name(ctx.phase) and age >= 0 else None
 
 
 def seconds(value: float | str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -129,10 +130,10 @@ def _orders(path: Path) -> Iterator[tuple[int, str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from enumerate((line.rstrip("\r\n") for line in file), 1)
+        text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+        yield from enumerate((line.rstrip("\r\n") for line in io.StringIO(text)), 1)
     except UnicodeDecodeError as err:
-        raise DataError.not_utf8(err, str(path), 0) from None
+        raise DataError.not_utf8(err, str(path)) from None
 
 
 def _order(line: str, where: str) -> tuple[int, list[list[int]]]:

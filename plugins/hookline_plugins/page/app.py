@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Page:
         routes = [Route(door.path, self._behind(door), methods=[door.method]) for door in ROUTES]
         handlers = {404: _not_found, 405: _not_found, 500: _broken, TooLong: _too_long}
         inner = Starlette(routes=routes, exception_handlers=handlers)
-        return Guard(inner, self.hosts, secure=self.secure, rate=Bucket(200, 400))
+        return Guard(inner, self.hosts, secure=self.secure, rate=Bucket(2000, 4000))
 
     def _behind(self, door: Door) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -113,7 +114,8 @@ class Page:
             return JSONResponse({"error": "come in by your link first"}, 401)
         if person.role not in door.roles:
             return JSONResponse({"error": "this is for coordinators"}, 403)
-        if door.method != "GET" and not _equal(request.headers.get("x-csrf", ""), self.people.check(session)):
+        given = request.headers.get("x-csrf", "").encode()
+        if door.method != "GET" and not hmac.compare_digest(given, self.people.check(session).encode()):
             return JSONResponse({"error": "the page is out of date; load it again"}, 403)
         return person
 
@@ -310,12 +312,6 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _equal(one: str, other: str) -> bool:
-    import hmac
-
-    return hmac.compare_digest(one.encode(), other.encode())
-
-
 async def _not_found(request: Request, err: Any) -> Response:
     return JSONResponse({"error": "there is nothing here"}, 404)
 
@@ -330,15 +326,10 @@ async def _broken(request: Request, err: Exception) -> Response:
     return JSONResponse({"error": "something is wrong with the page; nothing was stored"}, 500)
 
 
+@cache
 def _templates() -> Any:
-    global _made
-    if _made is None:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-        _made = Environment(
-            loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-    return _made
-
-
-_made: Any = None
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )

@@ -80,10 +80,8 @@ class Desk:
             try:
                 return self._serve(annotator, item)
             except DataError:  # what cannot be asked is skipped, with its reason, and the next one comes
-                reason = "cannot be asked"
-                self.store.append(
-                    [item.event(Skip(reason=reason), annotator, id=f"{annotator}/{item.id}/skip", source=self.source)]
-                )
+                name = f"{annotator}/{handle_of(self.secret, item.id, annotator)}"
+                self.store.append([item.event(Skip(reason="cannot be asked"), annotator, id=name, source=self.source)])
                 item = self.store.lease(annotator, seconds=LEASE)
         return None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from hookline import Comparison, Event
+from hookline import DataError, Event, as_row, newest
 
 __all__ = ["FORMS", "Form", "neutral"]
 
@@ -35,25 +35,16 @@ def _events(events: Iterable[Event]) -> bytes:
     return "".join(json.dumps(event.written(), ensure_ascii=False) + "\n" for event in events).encode()
 
 
-def _newest(events: Iterable[Event]) -> list[Event]:
-    found = list(events)
-    gone = {event.supersedes for event in found}
-    return [event for event in found if event.id not in gone]
-
-
 def _pairs(events: Iterable[Event]) -> bytes:
-    """Rows with prompt, chosen and rejected, as preference trainers read them: one per comparison that was decided."""
+    """Rows with prompt, chosen and rejected, as preference trainers read them: one per answer that prefers one of two texts."""
     lines = []
-    for event in _newest(events):
-        if isinstance(event.answer, Comparison) and isinstance(event.answer.better, int):
-            chosen, rejected = event.candidates[event.answer.better], event.candidates[1 - event.answer.better]
-            prompt = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
-            texts: dict[str, Any] = {"chosen": chosen.text, "rejected": rejected.text}
-            if not isinstance(prompt, str):
-                texts = {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
-            lines.append(
-                json.dumps({"prompt": prompt, **texts, "annotator": event.annotator}, ensure_ascii=False) + "\n"
-            )
+    for event in newest(events):
+        try:
+            row = as_row(event, event.id)
+        except DataError:  # a tie, a mark, a skip
+            continue
+        if "chosen" in row:
+            lines.append(json.dumps({**row, "annotator": event.annotator}, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
 
@@ -61,7 +52,7 @@ def _table(events: Iterable[Event]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(["item", "annotator", "kind", "answer", "seconds", "prompt", "candidates"])
-    for event in _newest(events):
+    for event in newest(events):
         said = event.answer.model_dump(mode="json", exclude={"kind"})
         prompt = event.prompt if isinstance(event.prompt, str) else json.dumps(event.prompt, ensure_ascii=False)
         cells = [

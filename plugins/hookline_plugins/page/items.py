@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 import hookline
-from hookline import Candidate, DataError, Item, Producer
+from hookline import Candidate, DataError, Item
 
 __all__ = ["items_of"]
 
@@ -37,7 +39,7 @@ def items_of(name: str, *, overlap: int = 1, priority: float = 0.0) -> Iterator[
         yield Item.read({k: v for k, v in about.items() if v is not None}, where)
 
 
-def _texts(record: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+def _texts(record: Mapping[str, Any], where: str) -> list[Candidate]:
     several = next((record[name] for name in TEXTS if record.get(name)), None)
     if several is not None:
         given: Sequence[Any] = several if isinstance(several, list) else [several]
@@ -52,15 +54,10 @@ def _texts(record: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return [_candidate(one, f"{where}, answer {number}") for number, one in enumerate(given, 1)]
 
 
-def _candidate(given: Any, where: str) -> dict[str, Any]:
-    if (
-        isinstance(given, list) and given and all(isinstance(one, Mapping) for one in given)
-    ):  # a conversation's last turn
-        given = given[-1].get("content")
-    if isinstance(given, str):
-        return {"text": given}
-    if isinstance(given, Mapping) and isinstance(given.get("text"), str):
-        by = given.get("by", given.get("model"))
-        named = Producer(name=by).model_dump(mode="json") if isinstance(by, str) and by else by
-        return Candidate.model_validate({"text": given["text"], "by": named}).model_dump(mode="json", exclude_none=True)
-    raise DataError(f"{where} must be a text, or an object with `text`", "write the answer's text")
+def _candidate(given: Any, where: str) -> Candidate:
+    try:
+        if isinstance(given, Mapping) and "text" in given:
+            return Candidate.of(given["text"], str(given.get("by") or given.get("model") or ""))
+        return Candidate.of(given)
+    except ValidationError:
+        raise DataError(f"{where} must be a text, messages, or an object with `text`", "write the answer's text") from None

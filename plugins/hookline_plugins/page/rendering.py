@@ -18,6 +18,8 @@ DATA = re.compile(r"data:image/(png|jpeg|gif|webp);base64,([A-Za-z0-9+/=\s]+)\Z"
 BEGINS = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp": b"RIFF"}
 LARGEST = 8 << 20
 """Bytes of an image."""
+MEMORY = 64 << 20
+"""Bytes of images that are kept; a question that is shown again brings its own back."""
 
 
 def visible(text: str) -> str:
@@ -93,8 +95,9 @@ class Media:
         if not raw.startswith(BEGINS[found[1]]):
             return None
         name = hashlib.sha256(raw).hexdigest()
+        self._kept.pop(name, None)
         self._kept[name] = f"image/{found[1]}", raw
-        while len(self._kept) > 500:
+        while sum(len(one) for _, one in self._kept.values()) > MEMORY:
             self._kept.pop(next(iter(self._kept)))
         return name
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import hookline
-from hookline import DataError, Store
+from hookline import DataError, Store, newest
 
 __all__ = ["Summary"]
 
@@ -47,9 +47,7 @@ class Summary:
         }
 
     def _make(self) -> dict[str, Any]:
-        events = list(self.store.events())
-        gone = {event.supersedes for event in events}
-        events = [event for event in events if event.id not in gone]
+        events = newest(self.store.events())
         kinds: dict[str, Counter[str]] = defaultdict(Counter)
         seconds: Counter[str] = Counter()
         for event in events:

@@ -19,8 +19,8 @@ from typing import Any
 
 from hookline import PluginError
 from hookline_plugins.rewards.calling import Late, call
-from hookline_plugins.rewards.user_code import frames, load, said
 from hookline_plugins.rewards.verdicts import Verdict, Wrong
+from hookline_plugins.user_code import frames, load, said
 
 START = 300.0
 """Seconds that the process may take to import the user's file."""

@@ -35,8 +35,8 @@ from hookline import (
 from hookline_plugins.rewards.apart import Apart, Ended
 from hookline_plugins.rewards.calling import Late, Threads, awaited, call
 from hookline_plugins.rewards.signatures import CALLED, Call, Signature
-from hookline_plugins.rewards.user_code import load, place_of, said, trimmed
 from hookline_plugins.rewards.verdicts import Verdict, Wrong
+from hookline_plugins.user_code import load, place_of, said, trimmed
 
 
 class Function(Component):

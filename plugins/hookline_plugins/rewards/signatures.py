@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any
 
-from hookline import DataError, ExperimentError, Record, Rollout, messages_of
+from hookline import DataError, ExperimentError, Record, Rollout, prompt_messages
 from hookline_plugins.rewards.frameworks import Parser, Target, TaskState, state_of
 
 MARKS = {
@@ -288,22 +288,13 @@ def at(record: Record, path: str) -> Any:
 
 
 def _is_chat(record: Record) -> bool:
-    if record.get("prompt") is not None:
-        return isinstance(record["prompt"], list)
-    return bool(record.get("messages") or record.get("conversations"))
+    return prompt_messages(record) is not None
 
 
 def prompt_of(rollout: Rollout, row: int) -> Any:
-    """A row's prompt as the data has it: a list of messages, or text."""
-    record = rollout.records[row]
-    if not _is_chat(record):
-        return _text_of(rollout, row)
-    if record.get("prompt") is not None:
-        return record["prompt"]
-    messages = messages_of(record.get("messages") or record["conversations"], f"row {row + 1}")
-    while messages and messages[-1].get("role") == "assistant":
-        messages.pop()
-    return messages
+    """A row's prompt: a list of messages, or text."""
+    asked = prompt_messages(rollout.records[row], f"row {row + 1}")
+    return _text_of(rollout, row) if asked is None else asked
 
 
 def _text_of(rollout: Rollout, row: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hookline import Correction, DataError, Encoded, Encoder, Event
 
-__all__ = ["PAIR", "Split", "answer_of", "event_of", "in_split", "text_of"]
+__all__ = ["PAIR", "Split", "answer_of", "event_of", "in_split", "text_of", "wanted"]
 
 PAIR = ("chosen", "rejected")
 """The fields of a row that is a comparison without an event."""
@@ -22,6 +22,12 @@ def in_split(record: Any, split: Split) -> bool:
         return True
     tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
     return tenth is (split == "heldout")
+
+
+def wanted(records: Sequence[Any], split: Split) -> list[int]:
+    """The rows of a split, without those that a later judgement supersedes."""
+    gone = {record["supersedes"] for record in records if record.get("supersedes")}
+    return [i for i, record in enumerate(records) if in_split(record, split) and record.get("id") not in gone]
 
 
 def event_of(record: Any, where: str) -> Event | None:

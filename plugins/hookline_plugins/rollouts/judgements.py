@@ -54,7 +54,7 @@ from hookline import (
     hookimpl,
 )
 from hookline_plugins.likelihoods import KINDS
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of, wanted
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
 COLUMNS = (
@@ -114,19 +114,14 @@ class Judgements(Component):
         c = self.config
         source = ctx.collected(c.from_) if c.from_ else ctx.rows(str(c.path))
         longest = c.longest or ctx.role_named("policy").context
-        replaced = {record["supersedes"] for record in source.records if record.get("supersedes")}
-        wanted = [
-            i
-            for i, record in enumerate(source.records)
-            if in_split(record, c.split) and record.get("id") not in replaced
-        ]
-        names = dict.fromkeys(str(source.records[i].get("annotator") or "unknown") for i in wanted)
+        rows = wanted(source.records, c.split)
+        names = dict.fromkeys(str(source.records[i].get("annotator") or "unknown") for i in rows)
         self.annotators = {name: number for number, name in enumerate(names)}
-        self.balance = _balance([source.records[i] for i in wanted])
+        self.balance = _balance([source.records[i] for i in rows])
         self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
         self.judgements = array("q")
         left = unread = 0
-        for i in wanted:
+        for i in rows:
             answers = self.judgement(i)
             if not answers:
                 unread += 1

@@ -25,7 +25,7 @@ from hookline import (
     Rollout,
     hookimpl,
 )
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, wanted
 
 COLUMNS = ("recorded_B", "gold_B")
 
@@ -60,22 +60,20 @@ class Preferences(Component):
         source = ctx.collected(self.config.from_) if self.config.from_ else ctx.rows(self.config.path)
         longest = self.config.longest or ctx.role_named("policy").context
         self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
-        replaced = {record["supersedes"] for record in source.records if record.get("supersedes")}
         self.judgements = array("q")
         left = same = empty = unordered = 0
-        for i, record in enumerate(source.records):
-            if in_split(record, self.config.split) and record.get("id") not in replaced:
-                answers = self.judgement(i)
-                texts = {tuple(answer.answer_ids) for answer in answers}
-                if not answers:
-                    unordered += 1
-                elif max(map(len, answers)) > longest:
-                    left += 1
-                elif len(texts) == 1:
-                    same += 1
-                else:
-                    self.judgements.append(i)
-                    empty += (ctx.tokenizer.eos,) in texts
+        for i in wanted(source.records, self.config.split):
+            answers = self.judgement(i)
+            texts = {tuple(answer.answer_ids) for answer in answers}
+            if not answers:
+                unordered += 1
+            elif max(map(len, answers)) > longest:
+                left += 1
+            elif len(texts) == 1:
+                same += 1
+            else:
+                self.judgements.append(i)
+                empty += (ctx.tokenizer.eos,) in texts
         if not self.judgements:
             raise DataError(
                 f"{source.name}: 0 of {len(source)} judgements are in split '{self.config.split}', fit the context "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from hookline.contract.feedback import Comparison, Event, Ranking, Rating, Skip, Thumb
+from hookline.contract.feedback import Comparison, Event, Ranking, Rating, Skip, Thumb, newest
 
 __all__ = ["Pair", "Table", "beginning", "same_answer", "table_of"]
 
@@ -57,8 +57,7 @@ class Table:
 def table_of(events: Iterable[Event]) -> Table:
     """Sort events into questions and answers."""
     by_id = {event.id: event for event in events}
-    replaced = {event.supersedes for event in by_id.values() if event.supersedes}
-    table = Table(events=[event for event in by_id.values() if event.id not in replaced])
+    table = Table(events=newest(by_id.values()))
     marks: dict[tuple[str, str, str], dict[int, tuple[float, Event]]] = defaultdict(dict)
     for event in table.events:
         if event.repeats:
