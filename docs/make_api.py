@@ -194,6 +194,10 @@ def source_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+HIDDEN = ("Kept",)
+"""Bases without an entry of their own, whose members are shown with each class; private ones are, too."""
+
+
 @cache
 def parsed(module: str) -> tuple[ast.Module, Mapping[int, str]]:
     """A module's syntax, and the comments that stand behind code, by line."""
@@ -226,7 +230,7 @@ def entry(module: str, name: str) -> Entry:
     for node, behind in statements(tree.body):
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = tuple(ast.unparse(base).partition("[")[0] for base in node.bases)
-            hidden = [entry(module, base) for base in bases if base.startswith("_") and not base.startswith("__")]
+            hidden = [entry(module, base) for base in bases if base.startswith("_") or base in HIDDEN]
             members = (*(m for one in hidden for m in one.members), *members_of(node, comments))
             heading = f"class {name}"
             if init := next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None):

@@ -52,8 +52,8 @@ class EventFormat(Format[ConfigT]):
         raise NotImplementedError
 
     def key(self, event: Event) -> Any:
-        """Events for which this is equal are written together; None: each by itself. By default, events of one item."""
-        return event.item
+        """Events for which this is equal are written together, e.g. those of one item; None: each is written by itself."""
+        return None
 
     def rows(self, events: Sequence[Event]) -> Iterable[Record]:
         """The rows for some events, whose `extra` is empty where another format read them. Raise ValueError with a sentence

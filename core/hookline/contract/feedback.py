@@ -34,6 +34,7 @@ __all__ = [
     "Comparison",
     "Correction",
     "Event",
+    "Kept",
     "Producer",
     "Ranking",
     "Rating",
@@ -59,6 +60,29 @@ class _Recorded(Strict):
     """A part of an event: every number is finite, because JSON has no others."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Kept(_Recorded):
+    """What stores and files keep: it has an id, and is read as it was written."""
+
+    @field_validator("id", "item", check_fields=False)
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("has characters that cannot be printed")
+        return value
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str) -> Self:
+        """What `written` wrote. Raises DataError that names `where` for anything else."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as err:
+            first = err.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            why = first["msg"].removeprefix("Value error, ")
+            what = f"{place}: " if place else f"the {cls.__name__.lower()} "
+            raise DataError(f"{where}: {what}{why}", f"see the fields of hookline.{cls.__name__}") from None
 
 
 class _OfOne(_Recorded):
@@ -274,7 +298,7 @@ class Candidate(_Recorded):
         return list(self.messages)
 
 
-class Event(_Recorded):
+class Event(Kept):
     """One answer of one annotator about one item: a prompt with one candidate or more."""
 
     schema_: Literal[1] = Field(1, alias="schema")
@@ -318,13 +342,6 @@ class Event(_Recorded):
     extra: dict[str, Any] = Field(default_factory=dict)
     """Anything else, as JSON."""
 
-    @field_validator("id", "item")
-    @classmethod
-    def _plain(cls, value: str) -> str:
-        if not value.isprintable():
-            raise ValueError("has characters that cannot be printed")
-        return value
-
     @model_validator(mode="after")
     def _about_its_candidates(self) -> Self:
         count = len(self.candidates)
@@ -345,19 +362,6 @@ class Event(_Recorded):
         if not self.id:
             object.__setattr__(self, "id", _digest(self.model_dump(mode="json", exclude={"id"})))
         return self
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any], where: str) -> Event:
-        """The event that `written` wrote. Raises DataError that names `where` for anything else."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as err:
-            first = err.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            why = first["msg"].removeprefix("Value error, ")
-            raise DataError(
-                f"{where}: {place + ': ' if place else 'the event '}{why}", "see the fields of hookline.Event"
-            ) from None
 
     def written(self) -> dict[str, Any]:
         """The event as JSON, without the fields that say nothing."""

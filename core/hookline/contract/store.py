@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from hookline.contract.component import Component, ConfigT
-from hookline.contract.feedback import Answer, Candidate, Event, TokenId, item_id
-from hookline.contract.fields import Strict
-from hookline.errors import DataError
+from hookline.contract.feedback import Answer, Candidate, Event, Kept, TokenId, item_id
 
 if TYPE_CHECKING:
     from hookline.contract.context import Context
@@ -26,10 +24,8 @@ BATCH = 500
 """Items or events that are copied in one transaction."""
 
 
-class Item(Strict):
+class Item(Kept):
     """A prompt with its candidates, to be judged by a number of annotators."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     id: str = Field("", max_length=200)
     """The same as `item` of the events about it. Default: a hash of the prompt and the candidates."""
@@ -50,29 +46,11 @@ class Item(Strict):
     extra: dict[str, Any] = Field(default_factory=dict)
     """Anything else, as JSON."""
 
-    @field_validator("id")
-    @classmethod
-    def _plain(cls, value: str) -> str:
-        if not value.isprintable():
-            raise ValueError("has characters that cannot be printed")
-        return value
-
     @model_validator(mode="after")
     def _named(self) -> Self:
         if not self.id:
             object.__setattr__(self, "id", item_id(self.prompt, self.prompt_ids, self.candidates))
         return self
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any], where: str) -> Item:
-        """The item that `written` wrote. Raises DataError that names `where` for anything else."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as err:
-            first = err.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the item"
-            why = first["msg"].removeprefix("Value error, ")
-            raise DataError(f"{where}: {place}: {why}", "see the fields of hookline.Item") from None
 
     def written(self) -> dict[str, Any]:
         """The item as JSON, without the fields that say nothing."""

@@ -48,9 +48,6 @@ class Battle(EventFormat):
         """The two conversations, as far as they were judged."""
         return [row[name] for name in CONVERSATIONS]
 
-    def key(self, event: Event) -> Any:
-        return None
-
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
         if len(event.candidates) != 2:

@@ -51,6 +51,9 @@ class Argilla(EventFormat):
             made["extra"] |= rest(one, "value", "agent")
             yield {**item, **made, "annotator": str(one.get("agent") or "suggestion"), "role": "model"}
 
+    def key(self, event: Event) -> Any:
+        return event.item
+
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         foreign = {"metadata": events[0].record} if events[0].record else {}
         record = dict(events[0].record) if events[0].source == self.instance else foreign

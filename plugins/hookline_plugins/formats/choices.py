@@ -24,9 +24,6 @@ class Choice(EventFormat):
     answers: ClassVar[tuple[str, str]]
     """The columns of the answers."""
 
-    def key(self, event: Event) -> Any:
-        return None
-
     @abstractmethod
     def row(self, event: Event, prompt: str, texts: Mapping[str, str], better: int) -> Record:
         """The row in which the answer at a place is better."""
@@ -92,6 +89,9 @@ class PKUSafeRLHF(EventFormat):
             answer = {"kind": "rating", "of": _safe().index(name), "marks": {"safe": row[name]}, "low": 0, "high": 1}
             yield {**item, "answer": {**answer, "marks": {"safe": int(row[name])}}, "extra": {"question": "safe"}}
 
+    def key(self, event: Event) -> Any:
+        return event.item
+
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         texts = _texts(events[0], ("response_0", "response_1"))
         made: dict[str, Any] = {**events[0].record, "prompt": _text(events[0]), **texts}
@@ -135,9 +135,6 @@ class RLHFV(EventFormat):
             "record": rest(rows[0], "text"),
             "extra": rest(inner, "question", "chosen", "rejected"),
         }
-
-    def key(self, event: Event) -> Any:
-        return None
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
@@ -187,9 +184,6 @@ class HH(EventFormat):
             "annotator": NOBODY,
             "record": rest(row, *self.columns),
         }
-
-    def key(self, event: Event) -> Any:
-        return None
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
@@ -268,9 +262,6 @@ class RewardBench2(EventFormat):
             "annotator": NOBODY,
             "record": rest(row, *self.columns),
         }
-
-    def key(self, event: Event) -> Any:
-        return None
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]

@@ -45,6 +45,9 @@ class HelpSteer2(EventFormat):
                 "extra": {"row": more} if more else {},
             }
 
+    def key(self, event: Event) -> Any:
+        return event.item
+
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         for event in events:
             assert isinstance(event.answer, Rating)
@@ -100,9 +103,6 @@ class HelpSteer2Preference(Preference):
         said = {"answer": _compared(row["preference_strength"]), "annotator": OVERALL}
         yield {"prompt": row["prompt"], **self.pair(row), **said, "extra": {"row": more} if more else {}}
 
-    def key(self, event: Event) -> Any:
-        return None
-
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
         made = {"prompt": _text(event), **self.written(event), "preference_strength": _score(event)}
@@ -135,6 +135,9 @@ class HelpSteer3(Preference):
                 "extra": rest(one, "score"),
             }
 
+    def key(self, event: Event) -> Any:
+        return event.item
+
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
         alone = [one for one in events if one.annotator != OVERALL]
@@ -162,6 +165,9 @@ class HelpSteer3Feedback(EventFormat):
                     "annotator": f"annotator-{number}",
                     "record": rest(row, *self.columns),
                 }
+
+    def key(self, event: Event) -> Any:
+        return event.item
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
@@ -193,9 +199,6 @@ class HelpSteer3Edit(EventFormat):
             "record": rest(row, *self.columns),
         }
 
-    def key(self, event: Event) -> Any:
-        return None
-
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
         assert isinstance(event.answer, Correction)
@@ -214,9 +217,6 @@ class HelpSteer3EditQuality(Preference):
         row = rows[0]
         said = {"answer": {"kind": "comparison", "better": 0}, "annotator": NOBODY}
         yield {"prompt": row["context"], **self.pair(row), **said, "record": rest(row, "context", *self.answers)}
-
-    def key(self, event: Event) -> Any:
-        return None
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]

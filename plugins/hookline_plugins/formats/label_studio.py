@@ -82,6 +82,9 @@ class LabelStudio(EventFormat):
             for answer, extra in _results(one, shown, ids):
                 yield {**task, **who, "answer": answer, "extra": {"annotation": kept, "results": [extra]}}
 
+    def key(self, event: Event) -> Any:
+        return event.item
+
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         record: dict[str, Any] = dict(events[0].record) if events[0].source == self.instance else {}
         data = record.pop("data", None) or {**events[0].record, **_data(events[0])}

@@ -53,6 +53,9 @@ class UltraFeedback(EventFormat):
                 answer = {"kind": "rating", "of": place, "marks": {OVERALL: overall}, "low": 1, "high": 10, "step": 0}
                 yield {**item, "answer": answer, "extra": {} if marks else extra}
 
+    def key(self, event: Event) -> Any:
+        return event.item
+
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
         if not isinstance(event.prompt, str):
@@ -139,9 +142,6 @@ class Nectar(EventFormat):
             "record": rest(row, *self.columns),
             "extra": extra,
         }
-
-    def key(self, event: Event) -> Any:
-        return None
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]

@@ -39,9 +39,6 @@ class SummaryComparisons(EventFormat):
             },
         }
 
-    def key(self, event: Event) -> Any:
-        return None
-
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
         assert isinstance(event.answer, Comparison)
@@ -77,9 +74,6 @@ class SummaryAxes(EventFormat):
                 "axes": {axis: mark for axis, mark in axes.items() if axis not in marks},
             },
         }
-
-    def key(self, event: Event) -> Any:
-        return None
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
@@ -154,9 +148,6 @@ class TokenChoices(EventFormat):
             "extra": {"padding": padding} if padding else {},
         }
 
-    def key(self, event: Event) -> Any:
-        return None
-
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
         assert isinstance(event.answer, Ranking)
@@ -196,9 +187,6 @@ class RedTeam(EventFormat):
             "annotator": "unknown",
             "record": rest(row, "transcript", "rating"),
         }
-
-    def key(self, event: Event) -> Any:
-        return None
 
     def rows(self, events: Sequence[Event]) -> Iterator[Record]:
         event = events[0]
