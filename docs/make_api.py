@@ -118,7 +118,7 @@ SECTIONS = (
         "Judgements",
         "Whom to trust, what reward models are worth, who is better, and what to ask next. [feedback.md](feedback.md) shows them.",
         (
-            "read_events", "newest", "as_row", "remove_annotator",
+            "read_events", "newest", "settled", "settled_rows", "as_row", "remove_annotator",
             "annotators", "hookline.study.judging.annotators:Judgements", "hookline.study.judging.annotators:Annotator",
             "hookline.study.judging.annotators:Doubtful", "agreement", "krippendorff", "hookline.study.judging.agreement:Agreement",
             "majority", "dawid_skene", "one_coin", "glad", "crowd_bt", "hookline.study.judging.aggregation:Consensus",

@@ -25,7 +25,7 @@ _HOMES = {
     "hookline.contract.family": ("Decoding", "Family"),
     "hookline.contract.feedback": (
         "Candidate", "Comment", "Comparison", "Correction", "Event", "Producer",
-        "Ranking", "Rating", "Skip", "Span", "Spans", "Thumb", "newest",
+        "Ranking", "Rating", "Skip", "Span", "Spans", "Thumb",
     ),
     "hookline.contract.fields": (
         "CodePath", "Config", "DataName", "LocalPath", "ModelPath",
@@ -41,6 +41,7 @@ _HOMES = {
     "hookline.contract.metrics": ("Metric", "figure_name"),
     "hookline.contract.model": ("Adapter", "Architecture", "Head", "Vocabulary"),
     "hookline.contract.process": ("Process", "State"),
+    "hookline.contract.settled": ("newest", "settled", "settled_rows"),
     "hookline.contract.store": ("Counts", "Item", "Store", "Verified"),
     "hookline.contract.task": ("Task",),
     "hookline.data.judged": ("as_row",),
@@ -213,6 +214,8 @@ __all__ = [
     "rows",
     "run",
     "score_labels",
+    "settled",
+    "settled_rows",
     "store",
     "sweep",
     "task",
@@ -258,7 +261,6 @@ if TYPE_CHECKING:
         Span,
         Spans,
         Thumb,
-        newest,
     )
     from hookline.contract.fields import (
         CodePath,
@@ -279,6 +281,7 @@ if TYPE_CHECKING:
     from hookline.contract.metrics import Metric, figure_name
     from hookline.contract.model import Adapter, Architecture, Head, Vocabulary
     from hookline.contract.process import Process, State
+    from hookline.contract.settled import newest, settled, settled_rows
     from hookline.contract.store import Counts, Item, Store, Verified
     from hookline.contract.task import Task
     from hookline.data.judged import as_row

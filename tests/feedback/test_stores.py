@@ -83,6 +83,21 @@ def test_skips_and_comments_are_not_answers(store: Store) -> None:
         store.append([item.event(Comparison(better=1), "ann", id="late", supersedes="s")])
 
 
+def test_a_decision_needs_no_place_and_takes_none(store: Store) -> None:
+    [item, other] = items(2)
+    store.put([item, other])
+    assert store.lease("ann") == item
+    decision = item.event(Comparison(better=1), "boss", id="d", decides=True)
+    assert store.append([decision]) == [decision]
+    assert store.append([decision]) == []
+    assert store.counts().complete == 0
+    store.append([said(item, "ann")])
+    store.append([item.event(Comparison(better=0), "boss", id="d2", supersedes="d", decides=True)])
+    assert store.counts().complete == 1
+    assert store.lease("boss") == other
+    assert store.verify().counts == store.counts()
+
+
 def test_a_late_answer_counts_where_the_place_is_still_free(store: Store) -> None:
     [item] = items(1)
     store.put([item])

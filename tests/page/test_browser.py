@@ -2,131 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import HOSTILE, NEEDS, TRAP, Browser
 from serving import Served, item
 
 from hookline import Comparison, Correction, Event, Ranking, Rating, Skip, Spans, Thumb
 from hookline_plugins.page.questions import Question
-from needs import needs_package, needs_program
 
-pytestmark = [
-    needs_program("chromium", "apt-get install chromium"),
-    needs_program("chromedriver", "apt-get install chromium-driver"),
-    needs_package("selenium", "pip install selenium"),
-    needs_package("axe_core_python", "pip install axe-core-python"),
-]
+pytestmark = NEEDS
 Begin = Callable[..., Served]
-TRAP = "window.alert = window.confirm = window.prompt = () => { document.title = 'RAN'; }; window.RAN = () => alert();"
-HOSTILE = (
-    "<script>RAN()</script><img src=x onerror=RAN()><svg onload=RAN()></svg> [x](javascript:RAN()) ![x](http://127.0.0.1:9/x.png) "
-    "</textarea></script><script>RAN()</script> {{7*7}} \u202e \x00 ```\n<iframe srcdoc='<script>parent.RAN()</script>'>\n```"
-)
-
-
 TALK = ({"role": "user", "content": HOSTILE}, {"role": "tool", "content": HOSTILE})
-
-
-class Browser:
-    """Chromium, and what a person does with it."""
-
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-
-    def open(self, address: str, width: int = 1440, height: int = 900) -> None:
-        self.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-        )
-        self.driver.get("about:blank")
-        self.driver.get(address)
-
-    def come_in(self, page: Served, name: str = "ann", role: str = "annotator", **size: int) -> None:
-        self.open(page.url + "/hello")
-        self.driver.delete_all_cookies()
-        self.driver.execute_script("localStorage.clear()")
-        self.open(page.link(name, role), **size)
-        self.one("#come-in").click()
-        self.until(lambda: "/enter" not in self.driver.current_url)
-        if role == "annotator":
-            self.ready()
-
-    def ready(self) -> None:
-        """Wait for a question, or for there being none."""
-        self.until(lambda: not self.text("#asked").startswith(("Loading", "正在")))
-
-    def one(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
-    def all(self, selector: str) -> list[Any]:
-        found: list[Any] = self.driver.find_elements("css selector", selector)
-        return found
-
-    def text(self, selector: str) -> str:
-        return str(self.driver.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
-
-    def keys(self, *pressed: str, shift: bool = False) -> None:
-        from selenium.webdriver import ActionChains, Keys
-
-        chain = ActionChains(self.driver)
-        for key in pressed:
-            name = getattr(Keys, key, key)
-            chain = chain.key_down(Keys.SHIFT).send_keys(name).key_up(Keys.SHIFT) if shift else chain.send_keys(name)
-        chain.perform()
-
-    def until(self, there: Callable[[], Any], seconds: float = 10) -> Any:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                if found := there():
-                    return found
-            except Exception:
-                if time.monotonic() > end:
-                    raise
-            if time.monotonic() > end:
-                raise AssertionError(f"not there after {seconds} s: {self.text('body')[:500]}")
-            time.sleep(0.02)
-
-    def submit(self, page: Served) -> Event:
-        """Press the key that submits, and return what was stored."""
-        before, shown = len(list(page.store.events())), self.text("#progress")
-        self.keys("ENTER")
-        events = self.until(lambda: found if len(found := list(page.store.events())) > before else None)
-        self.until(lambda: self.text("#saved") in ("Saved", "已保存") and self.text("#progress") != shown)
-        newest: Event = events[before]
-        return newest
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--lang=en",
-    ):
-        options.add_argument(argument)
-    options.binary_location = shutil.which("chromium") or ""
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def browser(chromium: Any) -> Browser:
-    return Browser(chromium)
 
 
 def test_every_kind_is_answered_by_keys_alone(browser: Browser, served: Begin) -> None:
@@ -266,8 +156,6 @@ def test_hostile_texts_run_nothing(browser: Browser, served: Begin) -> None:
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_it_fits_every_width_and_axe_finds_nothing_serious(width: int, browser: Browser, served: Begin) -> None:
-    import axe_core_python as axe_package
-    axe = (Path(axe_package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     long = "a long answer with `code` and words " * 12 + "x" * 300
     kinds: list[dict[str, Any]] = [
         {},
@@ -282,22 +170,8 @@ def test_it_fits_every_width_and_axe_finds_nothing_serious(width: int, browser: 
     )
 
     def look(theme: str) -> None:
-        browser.driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
-        wide = browser.driver.execute_script("return document.documentElement.scrollWidth")
-        assert wide <= width, "nothing reaches beyond the window"
-        browser.driver.execute_script(axe)
-        found = browser.driver.execute_async_script(
-            "const done = arguments[0]; axe.run(document).then((r) => done(JSON.stringify(r.violations)))"
-        )
-        serious = [
-            (one["id"], [node["html"][:120] for node in one["nodes"]])
-            for one in json.loads(found)
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+        browser.looks_right(theme, width)
 
-    still = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
-    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", still)
     browser.come_in(page, width=width)
     for n, ask in enumerate(kinds):
         look("light" if n % 2 else "dark")

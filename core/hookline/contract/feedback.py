@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, Self
 
@@ -42,7 +42,6 @@ __all__ = [
     "Span",
     "Spans",
     "Thumb",
-    "newest",
 ]
 
 Index = Annotated[int, Field(ge=0)]
@@ -260,6 +259,8 @@ class Producer(_Recorded):
     """The number of finished steps of the phase when the candidate was drawn."""
     version: int | None = None
     """The optimiser steps that its weights had taken in the phase."""
+    weights: str = ""
+    """The beginning of the hash of its weights, if that is known."""
 
 
 class Candidate(_Recorded):
@@ -337,6 +338,8 @@ class Event(Kept):
     """The id of the event whose item is shown once more, to check that the annotator says the same."""
     supersedes: str | None = None
     """The id of the event that this one replaces."""
+    decides: bool = False
+    """Whether it is the answer to its item, given by somebody who saw what the annotators said: only it counts then."""
     record: dict[str, Any] = Field(default_factory=dict)
     """The dataset row of the prompt."""
     extra: dict[str, Any] = Field(default_factory=dict)
@@ -386,13 +389,6 @@ class Event(Kept):
         if isinstance(answer, Correction):
             return {len(self.candidates): 1, answer.of: 0}
         return None
-
-
-def newest(events: Iterable[Event]) -> list[Event]:
-    """The events, each id once, without those that another one supersedes."""
-    by_id = {event.id: event for event in events}
-    gone = {event.supersedes for event in by_id.values()}
-    return [event for event in by_id.values() if event.id not in gone]
 
 
 def _places(answer: Any) -> Sequence[int]:

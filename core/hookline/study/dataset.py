@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from hookline.batch.encoded import Record
 from hookline.config.data import DataSpec
 from hookline.contract.event_format import EventFormat
+from hookline.contract.settled import settled_rows
 from hookline.data.judged import EVENTS, as_event, as_row
 from hookline.data.messages import speaker
 from hookline.data.reading import prompt_of
@@ -159,7 +160,11 @@ def convert_data(name: str, file: str | Path, *, to: str | None = None, overwrit
     judged = to == EVENTS or isinstance(format_and_file(str(file))[0], EventFormat)
     catalogue, asked = _opened(name, {"shape": EVENTS, **_given(options)} if judged else options)
     found = catalogue.rows(asked)
-    made = (_converted(record, where, None if to in forms else to, judged) for where, record in found.placed())
+    placed: Iterable[tuple[str, Record]] = found.placed()
+    if to and not judged and {"answer", "candidates"} <= found.records[0].keys():
+        counting = set(settled_rows(found.records))
+        placed = (one for i, one in enumerate(placed) if i in counting)
+    made = (_converted(record, where, None if to in forms else to, judged) for where, record in placed)
     return written(expanded(Path(file)), made, overwrite=overwrite)
 
 

@@ -172,7 +172,7 @@ def seconds(value: float | str) -> float:
 
 
 def _counts(event: Event) -> bool:
-    return not isinstance(event.answer, Skip | Comment) and not event.repeats
+    return not isinstance(event.answer, Skip | Comment) and not event.repeats and not event.decides
 
 
 def _name(phase: str) -> str:

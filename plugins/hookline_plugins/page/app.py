@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,12 +17,15 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from hookline import HooklineError, ServiceError
-from hookline_plugins.page import exports, team
+from hookline_plugins.page import deciding, exports, team
 from hookline_plugins.page.access import People, Person
-from hookline_plugins.page.desk import Desk, Wrong
+from hookline_plugins.page.answering import Wrong
+from hookline_plugins.page.decisions import Decisions
+from hookline_plugins.page.desk import Desk
 from hookline_plugins.page.guard import LONGEST, Bucket, Guard, TooLong
 from hookline_plugins.page.posted import post_feedback
 from hookline_plugins.page.rendering import rendered
+from hookline_plugins.page.requests import body_of
 from hookline_plugins.page.words import LANGUAGES, WORDS, language_of
 
 __all__ = ["ROUTES", "Page"]
@@ -72,6 +74,7 @@ class Page:
         self.entering = Bucket(1 / 6, 10)
         """Wrong links and keys, per address."""
         self.summary = team.Summary(desk.store)
+        self.decisions = Decisions(desk.store, desk.secret, desk.question, desk.media, source=desk.source)
 
     @cached_property
     def app(self) -> Guard:
@@ -125,6 +128,11 @@ class Page:
 
     # -- pages
 
+    @property
+    def shown_guidelines(self) -> str:
+        """The guidelines as HTML."""
+        return rendered(self.guidelines) if self.guidelines else ""
+
     def html(self, name: str, request: Request, status: int = 200, **values: Any) -> Response:
         language = language_of(request.cookies.get("language", ""), request.headers.get("accept-language", ""))
         session = request.cookies.get(self.cookie, "")
@@ -165,7 +173,7 @@ async def enter(page: Page, request: Request, person: Any) -> Response:
 async def come_in(page: Page, request: Request, person: Any) -> Response:
     if not page.entering.has(_address(request)):
         raise Wrong("too many tries; wait a minute", 429)
-    token = (await _body(request)).get("token")
+    token = (await body_of(request)).get("token")
     found = await run_in_threadpool(page.people.enter, token) if isinstance(token, str) else None
     if found is None:
         page.entering.take(_address(request))
@@ -193,8 +201,7 @@ async def leave(page: Page, request: Request, person: Person) -> Response:
 
 
 async def label(page: Page, request: Request, person: Person) -> Response:
-    guidelines = rendered(page.guidelines) if page.guidelines else ""
-    return page.html("label.html", request, person=person, guidelines=guidelines)
+    return page.html("label.html", request, person=person, guidelines=page.shown_guidelines, base="")
 
 
 async def question(page: Page, request: Request, person: Person) -> Response:
@@ -208,7 +215,7 @@ async def question(page: Page, request: Request, person: Person) -> Response:
 
 
 async def answer(page: Page, request: Request, person: Person) -> Response:
-    body = await _body(request)
+    body = await body_of(request)
     return JSONResponse(await run_in_threadpool(page.desk.answer, person.name, body))
 
 
@@ -230,17 +237,17 @@ async def team_page(page: Page, request: Request, person: Person) -> Response:
 
 async def figures(page: Page, request: Request, person: Person) -> Response:
     found = await run_in_threadpool(page.summary.now, page.people.names())
-    return JSONResponse(found)
+    return JSONResponse({**found, "adjudicate": await run_in_threadpool(page.decisions.listed)})
 
 
 async def invite(page: Page, request: Request, person: Person) -> Response:
-    body = await _body(request)
+    body = await body_of(request)
     token = await run_in_threadpool(page.people.invite, str(body.get("name", "")), str(body.get("role", "annotator")))
     return JSONResponse({"token": token})
 
 
 async def remove(page: Page, request: Request, person: Person) -> Response:
-    body = await _body(request)
+    body = await body_of(request)
     name = str(body.get("name", ""))
     if name == person.name:
         raise Wrong("you cannot remove yourself", 409)
@@ -264,7 +271,7 @@ async def export(page: Page, request: Request, person: Person) -> Response:
 
 
 async def feedback(page: Page, request: Request, person: Person) -> Response:
-    body = await _body(request)
+    body = await body_of(request)
     return JSONResponse(await run_in_threadpool(post_feedback, page.desk.store, person.name, body))
 
 
@@ -285,27 +292,16 @@ ROUTES: tuple[Door, ...] = (
     Door("POST", "/team/invite", TEAM, invite),
     Door("POST", "/team/remove", TEAM, remove),
     Door("GET", "/team/export/{name}", TEAM, export),
+    Door("GET", "/team/decide", TEAM, deciding.decide),
+    Door("GET", "/team/decide/question", TEAM, deciding.case),
+    Door("POST", "/team/decide/answer", TEAM, deciding.decision),
+    Door("GET", "/team/decide/answered", TEAM, deciding.decided),
     Door("POST", "/feedback", APPLICATION, feedback),
 )
 """Every route. A path that is not here does not exist."""
 
 
 # -- requests and replies
-
-
-async def _body(request: Request) -> Mapping[str, Any]:
-    raw = await asyncio.wait_for(request.body(), 20)
-    try:
-        found = json.loads(raw.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        raise Wrong("the body is not JSON in UTF-8", 422) from None
-    if not isinstance(found, dict):
-        raise Wrong("the body is not a JSON object", 422)
-    return found
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(text)
 
 
 def _address(request: Request) -> str:

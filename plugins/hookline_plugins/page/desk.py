@@ -6,28 +6,20 @@ answers are read from the store.
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from hookline import Comment, DataError, Event, Item, Skip, Store
-from hookline_plugins.page.questions import Question, answer_of, given_of, handle_of, order_of, question_of, shown
-from hookline_plugins.page.rendering import Media
+from hookline_plugins.page.answering import Given, Wrong, events_of, given_in, stored
+from hookline_plugins.page.questions import Question, given_of, handle_of, order_of, question_of, shown
+from hookline_plugins.page.rendering import Media, beginning
 
-__all__ = ["Desk", "Wrong"]
+__all__ = ["Desk", "Wrong", "item_of"]
 
-ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 LEASE = 1800.0
 """Seconds for which an item waits for the annotator who has it."""
-LONGEST_COMMENT = 100_000
-
-
-class Wrong(ValueError):
-    """An answer that cannot be stored. The first argument says why; the second is the status of the reply."""
 
 
 @dataclass
@@ -108,12 +100,11 @@ class Desk:
         found = []
         for name in reversed(work.order[-most:]):
             event = work.answered[name]
-            prompt = event.prompt if isinstance(event.prompt, str) else str(event.prompt[-1].get("content", ""))
             kind = event.answer.kind
             found.append(
                 {
                     "handle": handle_of(self.secret, name, annotator),
-                    "prompt": prompt[:120],
+                    "prompt": beginning(event.prompt),
                     "kind": kind,
                     "at": event.submitted_at,
                 }
@@ -140,80 +131,29 @@ class Desk:
 
         Raises Wrong for anything else than an answer to a question that the annotator was asked.
         """
-        number, handle = body.get("id"), body.get("handle")
-        if not isinstance(number, str) or not ID.fullmatch(number):
-            raise Wrong("`id` must be 8 to 64 letters, digits and hyphens, new for each answer", 422)
-        item, repeats = self._find(annotator, handle)
+        given = given_in(body)
+        item, repeats = self._find(annotator, body.get("handle"))
         if item is None:
             raise Wrong("that item was not given to you, or its time is over; go on with the next one", 404)
         with self._of(annotator).lock:
-            return self._answer(annotator, item, repeats, number, body)
+            return self._answer(annotator, item, repeats, given)
 
-    def _answer(
-        self, annotator: str, item: Item, repeats: str | None, number: str, body: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _answer(self, annotator: str, item: Item, repeats: str | None, given: Given) -> dict[str, Any]:
         work = self._of(annotator)
         asked, order = question_of(item, self.question), self._order(annotator, item)
-        given, comment, times = body.get("answer"), body.get("comment", ""), body.get("times", {})
-        if not isinstance(given, Mapping) or not isinstance(comment, str) or not isinstance(times, Mapping):
-            raise Wrong("`answer` and `times` are objects, `comment` is text", 422)
-        if len(comment) > LONGEST_COMMENT:
-            raise Wrong(f"`comment` is longer than {LONGEST_COMMENT} characters", 422)
-        replaces, name = body.get("replaces"), f"{annotator}/{number}"
-        standing = work.answered.get(item.id)
-        if name not in work.ids and repeats is None and standing is not None and replaces != standing.id:
+        standing, name = work.answered.get(item.id), f"{annotator}/{given.number}"
+        if name not in work.ids and repeats is None and standing is not None and given.replaces != standing.id:
             raise Wrong("you have answered that item meanwhile, perhaps in another tab", 409)
-        try:
-            answer = answer_of(asked, order, given)
-            events = self._events(annotator, item, name, answer, order, times, comment, repeats, replaces)
-        except (ValidationError, ValueError, TypeError) as err:
-            raise Wrong(f"`answer`: {_why(err)}", 422) from None
-        for event in events:
-            event.written()  # what JSON cannot hold is refused before it is stored
-        try:
-            self.store.append(events)
-        except DataError as err:
-            raise Wrong(err.message, 409) from None
-        self._took(work, events)
-        return {"id": number, "stored": True}
-
-    def _events(
-        self,
-        annotator: str,
-        item: Item,
-        name: str,
-        answer: Any,
-        order: Sequence[int],
-        times: Mapping[str, Any],
-        comment: str,
-        repeats: str | None,
-        replaces: Any,
-    ) -> list[Event]:
-        if answer.kind == "correction":
-            before = item.candidates[answer.of].text
-            if "\r\n" in before and "\r" not in answer.text:  # a browser's lines end with a line feed alone
-                answer = answer.model_copy(update={"text": answer.text.replace("\n", "\r\n")})
-            if answer.text == before:
-                raise ValueError("changes nothing")
-        about: dict[str, Any] = {
-            "shown": tuple(order),
-            "shown_at": times.get("shown"),
-            "begun_at": times.get("begun"),
-            "submitted_at": times.get("submitted"),
-            "seconds": times.get("active"),
-            "source": self.source,
-            "repeats": repeats,
-            "extra": {
-                **({"guidelines": self.guidelines} if self.guidelines else {}),
-                **({"ask": item.extra["ask"]} if "ask" in item.extra else {}),
-            },
+        extra = {
+            **({"guidelines": self.guidelines} if self.guidelines else {}),
+            **({"ask": item.extra["ask"]} if "ask" in item.extra else {}),
         }
-        made = [item.event(answer, annotator, id=name, supersedes=replaces, **about)]
-        if comment.strip():
-            made.append(item.event(Comment(text=comment), annotator, id=f"{name}/comment", **about))
-        for event in made:
-            event.model_dump_json().encode("utf-8")  # half a character raises
-        return made
+        events = events_of(
+            item, asked, order, annotator, given, name, source=self.source, repeats=repeats, extra=extra
+        )
+        stored(self.store, events)
+        self._took(work, events)
+        return {"id": given.number, "stored": True}
 
     # -- what was asked and answered
 
@@ -232,7 +172,7 @@ class Desk:
         )
         if name is None:
             return None
-        return _item_of(work.answered[name]), work.answered[name].id
+        return item_of(work.answered[name]), work.answered[name].id
 
     def _serve(self, annotator: str, item: Item, repeats: str | None = None) -> dict[str, Any]:
         asked = question_of(item, self.question)
@@ -250,9 +190,9 @@ class Desk:
             return work.served[handle]
         for name, event in work.answered.items():
             if handle_of(self.secret, name, annotator) == handle:
-                return _item_of(event), None
+                return item_of(event), None
             if handle_of(self.secret, f"{name}\0{event.id}", annotator) == handle:
-                return _item_of(event), event.id
+                return item_of(event), event.id
         item = self.store.lease(annotator, seconds=LEASE)
         if item is not None and handle_of(self.secret, item.id, annotator) == handle:
             return item, None
@@ -275,7 +215,7 @@ class Desk:
     def _took(work: _Work, events: Any) -> None:
         for event in events:
             work.ids[event.id] = event
-            if isinstance(event.answer, Comment):
+            if isinstance(event.answer, Comment) or event.decides or "chat" in event.extra:
                 continue
             if event.repeats:
                 work.repeated.add(event.item)
@@ -290,16 +230,9 @@ class Desk:
             self._work.pop(annotator, None)
 
 
-def _item_of(event: Event) -> Item:
+def item_of(event: Event) -> Item:
     """The item that an event is about."""
     return Item(
         id=event.item, prompt=event.prompt, prompt_ids=event.prompt_ids, candidates=event.candidates, expected=event.expected,
         record=event.record, extra={"ask": event.extra["ask"]} if "ask" in event.extra else {},
     )  # fmt: skip
-
-
-def _why(err: Exception) -> str:
-    if isinstance(err, ValidationError):
-        first = err.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-    return str(err)[:300]

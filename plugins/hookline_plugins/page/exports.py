@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from hookline import DataError, Event, as_row, newest
+from hookline import DataError, Event, as_row, newest, settled
 
 __all__ = ["FORMS", "Form", "neutral"]
 
@@ -36,9 +36,10 @@ def _events(events: Iterable[Event]) -> bytes:
 
 
 def _pairs(events: Iterable[Event]) -> bytes:
-    """Rows with prompt, chosen and rejected, as preference trainers read them: one per answer that prefers one of two texts."""
+    """Rows with prompt, chosen and rejected, as preference trainers read them: one per answer that prefers one of two texts. Of a
+    decided item, the decision alone."""
     lines = []
-    for event in newest(events):
+    for event in settled(events):
         try:
             row = as_row(event, event.id)
         except DataError:  # a tie, a mark, a skip
@@ -51,7 +52,7 @@ def _pairs(events: Iterable[Event]) -> bytes:
 def _table(events: Iterable[Event]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(["item", "annotator", "kind", "answer", "seconds", "prompt", "candidates"])
+    writer.writerow(["item", "annotator", "kind", "answer", "seconds", "prompt", "candidates", "decides"])
     for event in newest(events):
         said = event.answer.model_dump(mode="json", exclude={"kind"})
         prompt = event.prompt if isinstance(event.prompt, str) else json.dumps(event.prompt, ensure_ascii=False)
@@ -64,7 +65,11 @@ def _table(events: Iterable[Event]) -> bytes:
             prompt,
         ]
         writer.writerow(
-            [*map(neutral, cells), neutral(json.dumps([one.text for one in event.candidates], ensure_ascii=False))]
+            [
+                *map(neutral, cells),
+                neutral(json.dumps([one.text for one in event.candidates], ensure_ascii=False)),
+                "yes" if event.decides else "",
+            ]
         )
     return out.getvalue().encode("utf-8-sig")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hookline import DataError, Event, Store
-from hookline_plugins.page.desk import Wrong
+from hookline_plugins.page.answering import Wrong
 
 __all__ = ["post_feedback"]
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-__all__ = ["Media", "conversation", "rendered", "visible"]
+__all__ = ["Media", "beginning", "conversation", "rendered", "visible"]
 
 DATA = re.compile(r"data:image/(png|jpeg|gif|webp);base64,([A-Za-z0-9+/=\s]+)\Z")
 BEGINS = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "gif": b"GIF8", "webp": b"RIFF"}
@@ -104,6 +104,12 @@ class Media:
     def get(self, name: str) -> tuple[str, bytes] | None:
         """The type and the bytes of an image."""
         return self._kept.get(name)
+
+
+def beginning(prompt: str | Sequence[Mapping[str, Any]], most: int = 120) -> str:
+    """The beginning of a prompt, or of the last message of a conversation."""
+    text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", "")) if prompt else ""
+    return text[:most]
 
 
 def conversation(

@@ -1,4 +1,4 @@
-"""What a coordinator sees: how far the work is, who agrees with whom, and what to decide."""
+"""What a coordinator sees: how far the work is, and who agrees with whom."""
 
 from __future__ import annotations
 
@@ -39,18 +39,14 @@ class Summary:
             {"name": name, "role": role, **none, **found["annotators"].get(name, {})}
             for name, role in sorted(names.items())
         ]
-        return {
-            "counts": asdict(counts),
-            "annotators": rows,
-            "agreement": found["agreement"],
-            "adjudicate": found["adjudicate"],
-        }
+        return {"counts": asdict(counts), "annotators": rows, "agreement": found["agreement"]}
 
     def _make(self) -> dict[str, Any]:
         events = newest(self.store.events())
+        given = [event for event in events if not event.decides]
         kinds: dict[str, Counter[str]] = defaultdict(Counter)
         seconds: Counter[str] = Counter()
-        for event in events:
+        for event in given:
             kinds[event.annotator][event.answer.kind] += 1
             seconds[event.annotator] += event.seconds or 0.0  # type: ignore[assignment]
         about: dict[str, dict[str, Any]] = {
@@ -62,26 +58,17 @@ class Summary:
             }
             for name, count in kinds.items()
         }
-        agreement, doubtful = [], []
+        agreement = []
         try:
             judged = hookline.annotators(events)
         except DataError:
-            return {"annotators": about, "agreement": [], "adjudicate": []}
+            return {"annotators": about, "agreement": []}
         for one in judged.annotators:
             shares = {name: _share(getattr(one, name)) for name in ("agreement", "gold", "repeats", "first")}
             about.setdefault(one.name, {}).update(shares, verdict=one.verdict, why=one.why)
         for name, value in judged.agreement.items():
             agreement.append({"kind": name, **_alpha(value)})
-        for found in judged.adjudicate:
-            doubtful.append(
-                {
-                    "item": found.item,
-                    "prompt": found.prompt,
-                    "answers": found.answers,
-                    "probability": round(found.probability, 3),
-                }
-            )
-        return {"annotators": about, "agreement": agreement, "adjudicate": doubtful}
+        return {"annotators": about, "agreement": agreement}
 
 
 def _share(estimate: Any) -> list[float | None] | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from hookline import Correction, DataError, Encoded, Encoder, Event
+from hookline import Correction, DataError, Encoded, Encoder, Event, settled_rows
 
 __all__ = ["PAIR", "Split", "answer_of", "event_of", "in_split", "text_of", "wanted"]
 
@@ -25,9 +25,8 @@ def in_split(record: Any, split: Split) -> bool:
 
 
 def wanted(records: Sequence[Any], split: Split) -> list[int]:
-    """The rows of a split, without those that a later judgement supersedes."""
-    gone = {record["supersedes"] for record in records if record.get("supersedes")}
-    return [i for i, record in enumerate(records) if in_split(record, split) and record.get("id") not in gone]
+    """The rows of a split that count: without what was superseded, and of decided questions the decision alone."""
+    return [i for i in settled_rows(records) if in_split(records[i], split)]
 
 
 def event_of(record: Any, where: str) -> Event | None:

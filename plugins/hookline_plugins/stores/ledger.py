@@ -126,7 +126,7 @@ class Ledger(Store[LedgerConfig]):
     def _check_place(self, tables: Tables, event: Event, who: str) -> None:
         """Refuse an answer where others have taken all places of the item."""
         item = tables.item(event.item)
-        if item is None or event.answer.kind in ("skip", "comment"):
+        if item is None or event.decides or event.answer.kind in ("skip", "comment"):
             return
         held, now = tables.held(event.item), time.time()
         if who in held and held[who].counts(now):

@@ -128,7 +128,7 @@ class Tables(ABC):
         else:
             self.add_event(content["id"], entry.seq, entry.who, content["item"])
             kind = content["answer"]["kind"]
-            if kind != "comment":
+            if kind != "comment" and not content.get("decides"):
                 self.hold(content["item"], entry.who, Held(SKIPPED if kind == "skip" else ANSWERED, 0.0))
 
     def digest(self) -> str:

@@ -16,7 +16,7 @@ from hookline.errors import DataError
 from hookline.study.intervals import Estimate
 from hookline.study.judging.aggregation import Consensus, crowd_bt, dawid_skene, one_coin
 from hookline.study.judging.agreement import Agreement, Level, krippendorff
-from hookline.study.judging.answers import Pair, Table, beginning, same_answer, table_of
+from hookline.study.judging.answers import Pair, Table, beginning, known_answer, same_answer, table_of
 from hookline.study.judging.calibration import Ceiling, ceiling_of_agreement
 from hookline.study.judging.logistic import logistic
 
@@ -44,7 +44,7 @@ class Annotator:
     agreement: Estimate
     """The share of others' answers to the same questions that are equal."""
     gold: Estimate
-    """The share of right answers to items whose answer is known."""
+    """The share of right answers to items whose answer is known, or was decided by somebody who saw the answers."""
     repeats: Estimate
     """The share of equal answers when an item was shown again."""
     first: Estimate
@@ -86,7 +86,7 @@ class Judgements:
     """The report on a set of events."""
 
     events: int
-    """The events, without superseded ones."""
+    """The events, without superseded ones and decisions."""
     annotators: list[Annotator]
     """The most reliable first."""
     agreement: dict[str, Agreement]
@@ -203,6 +203,7 @@ class _Questions:
             self.said["thumb", item, of].update({name: int(value) for name, value in said.items()})
         self.pairs = [pair for pair in table.pairs if pair.better is not None]
         self.begins = {event.item: beginning(event) for event in table.events}
+        self.decided = {(item, of) for item, _, of in table.decisions}
 
     def fitted(self, names: Sequence[str]) -> tuple[Consensus, Consensus, Any]:
         number = {name: k for k, name in enumerate(names)}
@@ -225,6 +226,8 @@ class _Questions:
     def doubtful(self, coin: Consensus) -> list[Doubtful]:
         found = []
         for (_, item, *places), said, row in zip(self.said, self.said.values(), coin.posterior_UC):
+            if (item, places[0] if len(places) == 1 else None) in self.decided:
+                continue
             found.append(Doubtful(item, tuple(places), float(row.max()), len(said), self.begins[item]))
         return sorted(found, key=lambda one: (one.probability, one.item, one.places))
 
@@ -240,7 +243,8 @@ def _one(
     for said, label in binary:
         others = [other for who, other in said.items() if who != name]
         equal, met = equal + others.count(label), met + len(others)
-    gold = [same for event in mine if event.expected and (same := same_answer(event, event.expected)) is not None]
+    known = ((event, known_answer(event, table)) for event in mine)
+    gold = [same for event, right in known if right and (same := same_answer(event, right)) is not None]
     again = [
         same
         for first, event in table.repeats

@@ -1,7 +1,7 @@
 """Events as tables of questions: which of two candidates is better, which mark, liked or not; and who said what.
 
 A question is what two annotators can answer alike. Superseded events, skips and repeats are not answers to it; repeats and
-items with a known answer are looked at by themselves.
+items with a known answer are looked at by themselves. Where somebody decided, the decision is the known answer.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from hookline.contract.feedback import Comparison, Event, Ranking, Rating, Skip, Thumb, newest
+from hookline.contract.feedback import Comparison, Event, Ranking, Rating, Skip, Thumb
+from hookline.contract.settled import newest, question, settled
 
-__all__ = ["Pair", "Table", "beginning", "same_answer", "table_of"]
+__all__ = ["Pair", "Table", "beginning", "known_answer", "same_answer", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,18 @@ class Table:
     """Kind → question → annotator → code or mark; the kinds are comparison, ranking, thumb, and rating of each axis."""
     repeats: list[tuple[Event, Event]] = field(default_factory=list)
     """(the first answer, the answer when the item was shown again)."""
+    decisions: dict[tuple[str, str, int | None], Event] = field(default_factory=dict)
+    """Question → what somebody decided who saw the answers. It is not one of them."""
     skips: int = 0
     """How many items were skipped."""
 
 
-def table_of(events: Iterable[Event]) -> Table:
-    """Sort events into questions and answers."""
+def table_of(events: Iterable[Event], *, final: bool = False) -> Table:
+    """Sort events into questions and answers. final: a decision is the only answer to its question, instead of a known one."""
     by_id = {event.id: event for event in events}
-    table = Table(events=newest(by_id.values()))
+    kept = (settled if final else newest)(by_id.values())
+    table = Table(events=[event for event in kept if final or not event.decides])
+    table.decisions = {question(event): event for event in kept if event.decides}
     marks: dict[tuple[str, str, str], dict[int, tuple[float, Event]]] = defaultdict(dict)
     for event in table.events:
         if event.repeats:
@@ -109,6 +114,12 @@ def beginning(event: Event) -> str:
     prompt = event.prompt
     text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", "")) if prompt else ""
     return text[:80]
+
+
+def known_answer(event: Event, table: Table) -> Any:
+    """The right answer to what an event answers: what was decided, or what was known; None where there is neither."""
+    decided = table.decisions.get(question(event))
+    return decided.answer if decided else event.expected
 
 
 def same_answer(one: Event, answer: Any) -> bool | None:

@@ -71,12 +71,12 @@ def judge_reward_model(
     """
     events = list(events)
     judged = judged or annotators(events)
-    table = table_of(events)
+    table = table_of(events, final=True)
     scored = score_candidates(model, table.events)
     notes = [f"{scored.left_out} candidates are longer than the model's context"] if scored.left_out else []
     pairs = [p for p in table.pairs if (p.item, p.one) in scored.reward and (p.item, p.two) in scored.reward]
     if len(judged.trusted) >= 2:
-        kept = [pair for pair in pairs if pair.annotator in judged.trusted]
+        kept = [pair for pair in pairs if pair.event.decides or pair.annotator in judged.trusted]
         if len(kept) < len(pairs):
             notes.append(f"{len(pairs) - len(kept)} answers of annotators who are not trusted do not count")
         pairs = kept

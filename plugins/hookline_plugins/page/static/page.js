@@ -22,6 +22,7 @@ function work() {
 
   // -- the question at hand
 
+  const { base } = $("item").dataset; // "" for annotators; where coordinators decide, /team/decide
   let question = null, given = {}, replaces = null, sending = false, loading = false, row = 0, span = null;
   const times = { shown: 0, begun: null, active: 0, seen: 0 };
   const side = (n) => String.fromCharCode(65 + n);
@@ -33,7 +34,7 @@ function work() {
   async function next(handle) {
     let reply;
     loading = true; // what is pressed meanwhile is meant for neither question
-    try { reply = await ask("GET", handle ? `/question?handle=${encodeURIComponent(handle)}` : "/question"); } catch (err) { reply = null; }
+    try { reply = await ask("GET", `${base}/question${handle ? `?handle=${encodeURIComponent(handle)}` : ""}`); } catch (err) { reply = null; }
     if (!reply || reply.status !== 200) {
       $("banner").textContent = fill(words.problem, { why: reply ? reply.body.error : "…" });
       setTimeout(() => next(handle), 3000);
@@ -41,10 +42,11 @@ function work() {
     }
     loading = false;
     const { progress } = reply.body;
-    $("progress").textContent = fill(words.progress, { answers: progress.answers, skips: progress.skips, minutes: Math.round(progress.seconds / 60) });
+    $("progress").textContent = fill(base ? words.progress_decided : words.progress, { answers: progress.answers, skips: progress.skips, minutes: Math.round(progress.seconds / 60) });
     question = reply.body.question;
     replaces = question?.replaces ?? null;
     $("editing").hidden = !replaces;
+    told(question?.said);
     if (!question) {
       show();
       setTimeout(() => { if (!question && !sending) next(); }, 5000);
@@ -65,7 +67,7 @@ function work() {
 
   function show() {
     const kind = question?.kind;
-    $("asked").textContent = question ? question.question || words[`q_${kind}`] : words.nothing;
+    $("asked").textContent = question ? question.question || words[`q_${kind}`] : base ? words.nothing_to_decide : words.nothing;
     for (const id of ["actions", "comment-label"]) $(id).hidden = !question;
     $("turns").replaceChildren(...(question?.turns ?? []).map((turn) => {
       const made = element("div", { className: `turn ${turn.role}` }, element("b", { textContent: words[turn.role] }));
@@ -88,6 +90,28 @@ function work() {
     }));
     $("help").textContent = words[`${kind}_help`] ?? "";
     paint();
+  }
+
+  // -- what the annotators said, where a coordinator decides
+
+  function told(said) {
+    if (!$("told")) return;
+    $("told").hidden = !said?.length;
+    $("told-list").replaceChildren(...(said ?? []).map((one) => element("li", {}, element("b", { textContent: one.name }), ": ", inWords(one.given),
+      ...(one.comment ? [element("p", { className: "note", textContent: one.comment })] : []))));
+  }
+  function inWords(said) {
+    const list = (values) => values.map(side).join(" = ");
+    if (said.better !== undefined) {
+      const better = { tie: words.tie, "both-bad": words.both_bad }[said.better] ?? fill(words.better, { side: side(said.better) });
+      return said.strength ? `${better} (${words[`strength_${said.strength}`]})` : better;
+    }
+    if (said.order) return said.order.map(list).join(" > ");
+    const which = question.candidates.length > 1 ? `${side(said.of)}: ` : "";
+    if (said.marks) return which + Object.entries(said.marks).map(([axis, mark]) => (axis === "overall" ? `${mark}` : `${axis} ${mark}`)).join(", ");
+    if (said.up !== undefined) return which + (said.up ? words.up : words.down);
+    if (said.text !== undefined) return difference(question.candidates[said.of].text, said.text);
+    return which + (said.spans.map((one) => `${one.label} “${[...question.candidates[said.of].text].slice(one.start, one.end).join("").slice(0, 60)}”`).join(", ") || words.nothing_marked);
   }
 
   // -- what can be answered
@@ -339,8 +363,8 @@ function work() {
     if (!skip && question.kind === "ranking") answer = { order: places() };
     if (!skip && question.kind === "spans") answer = { of: given.of ?? 0, spans: given.spans ?? [] };
     const body = { id: number(), handle: question.handle, answer, comment: $("comment").value, replaces,
-      times: { shown: times.shown, begun: times.begun, submitted: Date.now() / 1000, active: Math.round(times.active * 10) / 10 } };
-    remember("outbox", body);
+      times: { shown: times.shown, begun: times.begun, submitted: Date.now() / 1000, active: Math.round(times.active * 1000) / 1000 } };
+    remember(`outbox${base}`, body);
     await send(body);
   }
 
@@ -349,9 +373,9 @@ function work() {
     $("saved").textContent = words.saving;
     for (;;) {
       let reply = null;
-      try { reply = await ask("POST", "/answer", body); } catch { /* no reply: the same answer is sent again */ }
+      try { reply = await ask("POST", `${base}/answer`, body); } catch { /* no reply: the same answer is sent again */ }
       if (reply && reply.status < 500 && reply.status !== 429) {
-        remember("outbox", undefined);
+        remember(`outbox${base}`, undefined);
         sending = false;
         if (reply.status === 200) {
           remember(`draft ${body.handle}`, undefined);
@@ -379,11 +403,11 @@ function work() {
   $("reasons").replaceChildren(...REASONS.map((name, i) => element("button", { type: "button", onclick: () => { $("skip-dialog").close(); submit(name.slice(7)); } },
     element("kbd", { textContent: String(i + 1) }), words[name])));
   const undo = async () => {
-    const { body } = await ask("GET", "/answered");
+    const { body } = await ask("GET", `${base}/answered`);
     if (body.answers?.length) await next(body.answers[0].handle);
   };
   const earlier = async () => {
-    const { body } = await ask("GET", "/answered");
+    const { body } = await ask("GET", `${base}/answered`);
     $("answered").replaceChildren(...(body.answers ?? []).map((one) => element("li", {}, element("button", { type: "button",
       textContent: `${one.prompt}`, onclick: () => { $("earlier-dialog").close(); next(one.handle); } }))));
     open("earlier-dialog");
@@ -469,7 +493,7 @@ function work() {
     else choice(Number(action.slice(7)));
   });
 
-  const left = recall("outbox");
+  const left = recall(`outbox${base}`);
   if (left) send(left);
-  else next();
+  else next(new URLSearchParams(location.search).get("handle"));
 }

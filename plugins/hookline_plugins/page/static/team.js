@@ -17,7 +17,7 @@ async function show() {
       element("button", { type: "button", textContent: words.forget, onclick: () => remove(one.name, true) })))));
   $("agreement").replaceChildren(...(agreement.length ? agreement.map((one) => element("li", { textContent:
     `${one.kind}: α ${one.alpha ?? "–"}${one.low === null ? "" : ` (${one.low} – ${one.high})`}` })) : [element("li", { textContent: words.none_yet })]));
-  $("adjudicate").replaceChildren(...(adjudicate.length ? adjudicate.map((one) => element("li", { textContent: `${one.prompt} (${one.answers})` }))
+  $("adjudicate").replaceChildren(...(adjudicate.length ? adjudicate.map((one) => element("li", {}, element("a", { href: `/team/decide?handle=${one.handle}`, textContent: one.prompt || "…" }), ` (${one.answers})`))
     : [element("li", { textContent: words.none_yet })]));
 }
 

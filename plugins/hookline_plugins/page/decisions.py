@@ -1,0 +1,218 @@
+"""Questions that annotators answered differently, and what a coordinator decides about them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hookline import Comment, DataError, Event, Item, Rating, Skip, Store, newest
+from hookline_plugins.page.answering import Wrong, events_of, given_in, stored
+from hookline_plugins.page.desk import item_of
+from hookline_plugins.page.questions import Question, given_of, handle_of, order_of, question_of, shown
+from hookline_plugins.page.rendering import Media, beginning
+
+__all__ = ["Case", "Decisions", "cases_of"]
+
+EVERYBODY = "coordinators"
+"""For whom handles are made: all coordinators have the same."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question with what was said about it."""
+
+    item: Item
+    kind: str
+    of: int | None
+    """The candidate that the answers are about, where they are about one."""
+    answers: tuple[Event, ...]
+    """The newest answer of each annotator."""
+    decision: Event | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.item.id}\0{self.kind}\0{self.of}"
+
+    @property
+    def split(self) -> float:
+        """The share of the most frequent answer: the lower, the less the annotators agree."""
+        said = Counter(_form(event.answer) for event in self.answers)
+        return max(said.values()) / len(self.answers)
+
+    @property
+    def disputed(self) -> bool:
+        """Whether two annotators answered differently. Marks that are a step apart are not different."""
+        first = self.answers[0].answer
+        if isinstance(first, Rating):
+            marks: dict[str, list[float]] = {}
+            for event in self.answers:
+                for axis, mark in event.answer.marks.items():  # type: ignore[union-attr]
+                    marks.setdefault(axis, []).append(mark)
+            return any(max(given) - min(given) > first.step + 1e-9 for given in marks.values())
+        return self.split < 1
+
+
+def cases_of(events: Sequence[Event]) -> dict[str, Case]:
+    """The questions that two annotators or more answered differently, or that were decided, by their names.
+
+    Questions about items with a known answer have nothing to be decided.
+    """
+    said: dict[tuple[str, str, int | None], dict[str, Event]] = {}
+    decisions: dict[tuple[str, str, int | None], Event] = {}
+    for event in newest(events):
+        if isinstance(event.answer, Skip | Comment) or event.repeats or event.expected:
+            continue
+        key: tuple[str, str, int | None] = event.item, event.answer.kind, getattr(event.answer, "of", None)
+        if event.decides:
+            decisions[key] = event
+        else:
+            said.setdefault(key, {})[event.annotator] = event
+    found = {}
+    for key, answers in said.items():
+        first = next(iter(answers.values()))
+        case = Case(item_of(first), key[1], key[2], tuple(answers.values()), decisions.get(key))
+        if case.decision or case.disputed:
+            found[case.name] = case
+    return found
+
+
+class Decisions:
+    """What coordinators decide about a store's questions."""
+
+    def __init__(self, store: Store, secret: bytes, question: Question, media: Media, *, source: str = "page") -> None:
+        self.store, self.secret, self.question, self.media, self.source = store, secret, question, media, source
+        self._lock = threading.RLock()
+        self._read: tuple[int, dict[str, Case], dict[str, str]] = (-1, {}, {})
+        self._left: dict[str, set[str]] = {}
+        """Coordinator → what they left for later."""
+
+    def listed(self, most: int = 100) -> list[dict[str, Any]]:
+        """The questions that wait for a decision, those with the least agreement first."""
+        return [
+            {
+                "handle": self._handle(case),
+                "prompt": beginning(case.item.prompt),
+                "answers": len(case.answers),
+                "kind": case.kind,
+            }
+            for case in self._open()[:most]
+        ]
+
+    def next(self, who: str, handle: str | None = None) -> dict[str, Any] | None:
+        """The next question to be decided, or the one with a handle, with all answers and who gave them."""
+        if handle:
+            case = self._cases().get(self._named(handle))
+        else:
+            waiting = self._open()
+            left = self._left.get(who, set())
+            case = next((one for one in waiting if one.name not in left), None)
+        return self._shown(who, case) if case else None
+
+    def progress(self, who: str) -> dict[str, Any]:
+        """How many questions are decided, and how many wait."""
+        cases = self._cases().values()
+        mine = [case.decision for case in cases if case.decision and case.decision.annotator == who]
+        decided = sum(case.decision is not None for case in cases)
+        return {
+            "answers": decided,
+            "skips": len(cases) - decided,
+            "seconds": round(sum(event.seconds or 0.0 for event in mine)),
+        }
+
+    def decided(self, most: int = 200) -> list[dict[str, Any]]:
+        """What was decided, the newest first."""
+        found = [case for case in self._cases().values() if case.decision]
+        found.sort(key=lambda case: -((case.decision and case.decision.submitted_at) or 0.0))
+        return [
+            {"handle": self._handle(case), "prompt": beginning(case.item.prompt), "kind": case.kind}
+            for case in found[:most]
+        ]
+
+    def decide(self, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Store a decision; it is on the disk when this returns. A skip leaves the question for later.
+
+        Raises Wrong for what cannot be decided, and where somebody else has decided meanwhile.
+        """
+        given, handle = given_in(body), body.get("handle")
+        name = f"{who}/{given.number}"
+        with self._lock:
+            case = self._cases().get(self._named(handle))
+            if case is None:
+                raise Wrong("that question is not there to be decided; go on with the next one", 404)
+            if "skip" in given.answer:
+                self._left.setdefault(who, set()).add(case.name)
+                return {"id": given.number, "stored": True}
+            standing = case.decision.id if case.decision else None
+            if standing not in (name, given.replaces):
+                raise Wrong("that question was decided meanwhile", 409)
+            asked, order = self._asked(who, case)
+            extra = {"ask": case.item.extra["ask"]} if "ask" in case.item.extra else {}
+            events = events_of(
+                case.item, asked, order, who, given, name, source=self.source, decides=True, extra=extra
+            )
+            answer: Any = events[0].answer
+            if getattr(answer, "of", None) != case.of:
+                raise Wrong("`answer`: it is about another candidate", 422)
+            stored(self.store, events)
+        return {"id": given.number, "stored": True}
+
+    # -- what is there
+
+    def _cases(self) -> dict[str, Case]:
+        with self._lock:
+            count = self.store.counts().events
+            if count != self._read[0]:
+                cases = cases_of(list(self.store.events()))
+                self._read = count, cases, {self._handle(case): name for name, case in cases.items()}
+            return self._read[1]
+
+    def _open(self) -> list[Case]:
+        waiting = [case for case in self._cases().values() if case.decision is None]
+        return sorted(waiting, key=lambda case: (case.split, -len(case.answers)))
+
+    def _named(self, handle: Any) -> str:
+        self._cases()
+        return self._read[2].get(handle, "") if isinstance(handle, str) else ""
+
+    def _handle(self, case: Case) -> str:
+        return handle_of(self.secret, case.name, EVERYBODY)
+
+    def _asked(self, who: str, case: Case) -> tuple[Question, tuple[int, ...]]:
+        own = {**(case.item.extra.get("ask") or {}), "kind": case.kind}
+        try:
+            asked = question_of(case.item.model_copy(update={"extra": {"ask": own}}), self.question)
+        except DataError as err:
+            raise Wrong(err.message, 422) from None
+        return asked, order_of(self.secret, case.item.id, who, len(case.item.candidates))
+
+    def _shown(self, who: str, case: Case) -> dict[str, Any]:
+        asked, order = self._asked(who, case)
+        comments = {event.id: event.answer.text for event in self.store.events() if isinstance(event.answer, Comment)}
+        given = {} if case.of is None else {"of": order.index(case.of)}
+        made = {
+            **shown(case.item, asked, order, self.media),
+            "handle": self._handle(case),
+            "given": given_of(case.decision.answer, order) if case.decision else given,
+            "said": [
+                {
+                    "name": event.annotator,
+                    "given": given_of(event.answer, order),
+                    "comment": comments.get(f"{event.id}/comment", ""),
+                }
+                for event in case.answers
+            ],
+        }
+        if case.decision:
+            made["replaces"] = case.decision.id
+            made["comment"] = comments.get(f"{case.decision.id}/comment", "")
+        return made
+
+
+def _form(answer: Any) -> str:
+    """An answer in a form that is the same for equal answers."""
+    said = answer.model_dump(mode="json", exclude={"strength", "low", "high", "step"})
+    return json.dumps(said, sort_keys=True)
