@@ -106,8 +106,8 @@ SECTIONS = (
         "Running and studying",
         "The functions behind the commands.",
         (
-            "explain", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "interval",
-            "figure_interval", "Estimate",
+            "explain", "run", "sweep", "compare", "reproduce", "evaluate", "export", "generate", "chat", "speaker",
+            "hookline.study.speak:Speaker", "interval", "figure_interval", "Estimate",
             "Table", "Column", "rows", "inspect_data", "hookline.study.dataset:Inspection", "validate_data",
             "hookline.study.dataset:Finding", "convert_data", "prompt_messages", "model_folder", "load_adapter",
             "score_labels", "task", "meanings",

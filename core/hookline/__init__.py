@@ -61,7 +61,7 @@ _HOMES = {
     "hookline.study.compare": ("compare",),
     "hookline.study.dataset": ("convert_data", "inspect_data", "rows", "validate_data"),
     "hookline.study.finished": ("evaluate", "export"),
-    "hookline.study.speak": ("chat", "generate"),
+    "hookline.study.speak": ("chat", "generate", "speaker"),
     "hookline.study.intervals": ("Estimate", "figure_interval", "interval"),
     "hookline.study.judging.agreement": ("krippendorff",),
     "hookline.study.judging.aggregation": ("crowd_bt", "dawid_skene", "glad", "majority", "one_coin"),
@@ -216,6 +216,7 @@ __all__ = [
     "score_labels",
     "settled",
     "settled_rows",
+    "speaker",
     "store",
     "sweep",
     "task",
@@ -317,7 +318,7 @@ if TYPE_CHECKING:
     from hookline.study.judging.reward_models import judge_reward_model
     from hookline.study.judging.sequential import always_valid
     from hookline.study.reproduce import reproduce
-    from hookline.study.speak import chat, generate
+    from hookline.study.speak import chat, generate, speaker
     from hookline.study.sweep import sweep
     from hookline.study.table import Column, Table
     from hookline.synonyms import meanings

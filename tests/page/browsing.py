@@ -43,6 +43,7 @@ class Browser:
     def come_in(self, page: Served, name: str = "ann", role: str = "annotator", **size: int) -> None:
         self.open(page.url + "/hello")
         self.driver.delete_all_cookies()
+        self.driver.get_log("browser")
         self.driver.execute_script("localStorage.clear()")
         self.open(page.link(name, role), **size)
         self.one("#come-in").click()

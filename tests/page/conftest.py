@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from hookline_plugins.page.access import People
 from hookline_plugins.page.app import Page
 from hookline_plugins.page.desk import Desk
 from hookline_plugins.page.questions import Question
+from hookline_plugins.page.talks import Talks
+from hookline_plugins.page.writer import Writer
 
 
 @pytest.fixture
@@ -30,13 +32,19 @@ def served(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         question: Question | None = None,
         title: str = "",
         guidelines: str = "",
+        writers: Sequence[Writer] = (),
+        replies: int = 2,
+        system: str = "",
         **desk: Any,
     ) -> Served:
         store = hookline.store(url or f"sqlite:///{tmp_path / 'answers.db'}")
         store.put(items)
         made = Desk(store, SECRET, question, **desk)
         people = People(tmp_path / "people.json")
-        begun.append(serve(lambda hosts: Page(made, people, hosts, title=title, guidelines=guidelines)))
+        talks = None
+        if writers:
+            talks = Talks(store, SECRET, writers, made.question, made.media, replies=replies, system=system)
+        begun.append(serve(lambda hosts: Page(made, people, hosts, title=title, guidelines=guidelines, talks=talks)))
         return begun[-1]
 
     yield begin

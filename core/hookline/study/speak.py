@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 
 from hookline import rng
 from hookline.batch.stages import Sampling
+from hookline.contract.feedback import Producer
 from hookline.errors import DataError, ExperimentError
 from hookline.runs.run import Run
 from hookline.storage.paths import adapter_base, expanded, model_folder, tokenizer_folder
@@ -35,8 +37,17 @@ USUAL = 256
 class Speaker:
     """A model and its tokenizer, ready to answer; made by `hookline.speaker`."""
 
-    def __init__(self, role: Role, tokenizer: Tokenizer) -> None:
-        self.role, self.tokenizer = role, tokenizer
+    def __init__(self, role: Role, tokenizer: Tokenizer, named: Producer) -> None:
+        self.role = role
+        """The network, with what it knows of its tokens."""
+        self.tokenizer = tokenizer
+        """Its tokenizer, which has the chat template."""
+        self._named = named
+
+    @cached_property
+    def by(self) -> Producer:
+        """What its answers are kept with: the model's name, where it is from, and the beginning of its weights' hash."""
+        return self._named.model_copy(update={"weights": self.role.hash()[:12]})
 
     def answers(
         self,
@@ -77,19 +88,22 @@ class Speaker:
         return found
 
     @torch.no_grad()
-    def stream(self, record: Mapping[str, Any], sampling: Sampling, max_new_tokens: int, seed: int) -> Iterator[str]:
-        """One answer, piece by piece."""
+    def stream(
+        self, record: Mapping[str, Any], sampling: Sampling, max_new_tokens: int, seed: int
+    ) -> Generator[str, None, str]:
+        """One answer, piece by piece; returns why it ended, `stop` or `length`."""
         from hookline.inference.local import choose
 
         prompt = self._fitting(record, "the conversation", max_new_tokens)
         state = self.role.prefill([list(prompt)], self.tokenizer.eos)
         ids: list[int] = []
-        shown = ""
+        shown, ended = "", "length"
         for t in range(max_new_tokens):
             u = rng.uniform(rng.key(seed, "speak"), torch.tensor([len(prompt)]), t)
             logits = self.role.only_tokens(state.logits_BV)
             token = int(choose(logits, sampling, u.to(logits.device))[0])
             if token in self.tokenizer.ends:
+                ended = "stop"
                 break
             ids.append(token)
             text = self.tokenizer.decode(ids)
@@ -100,6 +114,41 @@ class Speaker:
                 self.role.step(state, torch.tensor([token], device=logits.device))
         if rest := self.tokenizer.decode(ids)[len(shown) :]:  # it ended within a character
             yield rest
+        return ended
+
+    def reply(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Generator[str, None, str]:
+        """The next message of a conversation, piece by piece; returns why it ended, `stop` or `length`.
+
+        The options are those of `hookline.chat`. Raises DataError for a conversation for which `enough` is false, and for a
+        model without a chat template.
+        """
+        most, record = USUAL if max_new_tokens is None else max_new_tokens, {"prompt": list(messages)}
+        self.check_converses()
+        return self.stream(record, _sampling(temperature, top_k, top_p), min(most, max(self.room(record), 1)), seed)
+
+    def enough(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> bool:
+        """Whether the model's context has room for an answer: `max_new_tokens`, or a quarter of the context."""
+        return self.room({"prompt": list(messages)}) >= self._least(max_new_tokens)
+
+    def check_converses(self) -> None:
+        """Raise DataError for a model without a chat template."""
+        if self.tokenizer.chat is None:
+            raise DataError(
+                "the model's tokenizer has no chat template, so it cannot hold a conversation",
+                "use hookline generate for texts, or a folder with a template",
+            )
+
+    def _least(self, max_new_tokens: int | None) -> int:
+        return max(1, min(USUAL if max_new_tokens is None else max_new_tokens, self.role.context // 4))
 
     def room(self, record: Mapping[str, Any]) -> int:
         """How many tokens the model's context has left for an answer; negative if the record alone does not fit."""
@@ -133,7 +182,10 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
     if run:
         found = ended(run, phase, device=where)
         judges, role, tokenizer = found.scores, found.role, found.tokenizer
+        name, phase = found.run.directory.name, found.phase.spec.name
+        named = Producer(name=f"{name}/{phase}", run=found.run.id, phase=phase, step=found.step)
     else:
+        named = Producer(name=path.resolve().name)
         path = Path(model_folder(str(path)))
         base = adapter_base(str(path))
         judges = "ForSequenceClassification" in str(json_of(path / "config.json").get("architectures"))
@@ -144,7 +196,7 @@ def speaker(model: Run | str | Path, device: str = "auto") -> Speaker:
     if judges:
         raise ExperimentError(f"{path} is a reward model, which gives no answers", "name a run or phase that draws")
     role.knows(tokenizer.vocabulary, tokenizer.gaps)
-    return Speaker(role, tokenizer)
+    return Speaker(role, tokenizer, named)
 
 
 def run_of(path: Path) -> tuple[Path | None, str | None]:
@@ -217,15 +269,11 @@ def chat(
     without a chat template, and for messages that the template refuses.
     """
     found, sampling = speaker(model, device), _sampling(temperature, top_k, top_p)
-    if found.tokenizer.chat is None:
-        raise DataError(
-            "the model's tokenizer has no chat template, so it cannot hold a conversation",
-            "use hookline generate for texts, or a folder with a template",
-        )
+    found.check_converses()
     tell = note or (lambda text: say(f"[{text}]\n"))
     begins: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
     context, messages, most = found.role.context, list(begins), USUAL if max_new_tokens is None else max_new_tokens
-    least = max(1, min(most, context // 4))
+    least = found._least(max_new_tokens)
     while (text := ask()) is not None:
         asked = {"role": "user", "content": text}
         left = found.room({"prompt": [*messages, asked]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,9 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Collect(Command):
     """Open a page on which people judge answers: comparisons, ratings, rankings, corrections, thumbs and marked parts.
 
-    The page is for this machine alone; it prints a link that lets you in once. Answers are on the disk before they are
-    acknowledged. Other people come in by links that you make on the page "Team".
+    With --chat, people talk with a model there and judge its replies as they come. The page is for this machine alone; it prints
+    a link that lets you in once. Answers are on the disk before they are acknowledged. Other people come in by links that you make
+    on the page "Team".
     """
 
     has_json = False
@@ -51,6 +53,23 @@ class Collect(Command):
         """Of spans: what a part can be marked as. May be repeated."""
         strength: bool = False
         """Of a comparison: ask how much better the better answer is."""
+        chat: tuple[str, ...] = Field((), max_length=2)
+        """A run, RUN/phases/NAME, or a transformers folder with which people talk on the page, judging two replies at each turn.
+        Given twice, each reply is from another model, and nobody sees which."""
+        replies: int = Field(2, ge=1, le=2)
+        """With --chat: the replies at each turn; 1: a single one, which is liked or not."""
+        system: str = ""
+        """With --chat: a system prompt."""
+        max_new_tokens: int | None = Field(None, ge=1)
+        """With --chat: the maximum number of tokens of a reply. Default: 256, or what the model's context leaves."""
+        temperature: float = Field(1.0, ge=0, le=100)
+        """With --chat: above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token."""
+        top_k: int = Field(0, ge=0)
+        """With --chat: draw from this number of likeliest tokens; 0: from all."""
+        top_p: float = Field(1.0, gt=0, le=1)
+        """With --chat: draw from the likeliest tokens that have this probability together."""
+        device: str = "auto"
+        """With --chat: the device of the models, `cpu`, `cuda` or `auto`."""
         guidelines: LocalPath | None = None
         """A Markdown file that annotators see; its hash is kept with every answer."""
         title: str = ""
@@ -82,19 +101,21 @@ class Collect(Command):
             raise ExperimentError(f"the page needs {err.name}", "pip install 'hookline[feedback]'") from None
         c = self.config
         self._check_reach()
+        self._check_chat()
         question, guidelines = self._question(), self._guidelines()
         url = self._url()
-        with hookline.store(url) as store:
+        with hookline.store(url) as store, ExitStack() as models:
             self._fill(store, url, question, out)
             people = People(Path(c.people) if c.people else _beside(url))
             digest = hashlib.sha256(guidelines.encode()).hexdigest()[:16] if guidelines else ""
             desk = Desk(store, people.secret("desk"), question, repeat_every=c.repeat_every, guidelines=digest)
+            talks = self._talks(desk, models, out)
             listener = self._listen()
             port = listener.getsockname()[1]
             names = c.public or _names(c.host)
             hosts = tuple({name if port in (80, 443) else f"{_bracketed(name)}:{port}": None for name in names})
             secure = c.certificate is not None
-            page = Page(desk, people, hosts, secure=secure, guidelines=guidelines, title=c.title)
+            page = Page(desk, people, hosts, secure=secure, guidelines=guidelines, title=c.title, talks=talks)
             token = people.invite(c.name, "coordinator")
             out.text(f"{'https' if secure else 'http'}://{hosts[0]}/enter#{token}")
             out.text(
@@ -137,6 +158,41 @@ class Collect(Command):
             )
         if (c.certificate is None) != (c.certificate_key is None):
             raise ExperimentError("--certificate and --certificate-key belong together", "give both files")
+
+    def _check_chat(self) -> None:
+        c = self.config
+        if len(set(c.chat)) < len(c.chat):
+            raise ExperimentError(f"--chat names {c.chat[0]} twice", "name it once: both replies are from it then")
+        if len(c.chat) == 2 and c.replies == 1:
+            raise ExperimentError("two models need two replies", "leave out --replies, or name one model with --chat")
+        if len(c.chat) == 1 and c.replies == 2 and c.temperature == 0:
+            raise ExperimentError(
+                "with --temperature 0 both replies are the same", "set --replies 1, or a temperature above 0"
+            )
+
+    def _talks(self, desk: Any, models: ExitStack, out: Out) -> Any:
+        """The conversations of the page; None without models. Each model is loaded into a process of its own."""
+        from hookline_plugins.page.talks import Talks
+        from hookline_plugins.page.writer import Writer
+
+        c = self.config
+        if not c.chat:
+            return None
+        options = c.model_dump(include={"max_new_tokens", "temperature", "top_k", "top_p", "device"})
+        writers = []
+        for model in c.chat:
+            writers.append(Writer(model, options))
+            models.callback(writers[-1].close)
+        for writer in writers:
+            by = writer.ready()
+            out.text(f"people talk with {by.name}, weights {by.weights}")
+        if len({writer.by.name for writer in writers}) < len(writers):
+            for writer in writers:
+                writer.name = writer.model
+        extra = {"guidelines": desk.guidelines} if desk.guidelines else {}
+        return Talks(
+            desk.store, desk.secret, writers, desk.question, desk.media, replies=c.replies, system=c.system, extra=extra
+        )
 
     def _question(self) -> Any:
         from pydantic import ValidationError

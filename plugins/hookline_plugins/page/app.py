@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from hookline import HooklineError, ServiceError
-from hookline_plugins.page import deciding, exports, team
+from hookline_plugins.page import chatting, deciding, exports, team
 from hookline_plugins.page.access import People, Person
 from hookline_plugins.page.answering import Wrong
 from hookline_plugins.page.decisions import Decisions
@@ -26,13 +26,17 @@ from hookline_plugins.page.guard import LONGEST, Bucket, Guard, TooLong
 from hookline_plugins.page.posted import post_feedback
 from hookline_plugins.page.rendering import rendered
 from hookline_plugins.page.requests import body_of
+from hookline_plugins.page.talks import Talks
 from hookline_plugins.page.words import LANGUAGES, WORDS, language_of
 
 __all__ = ["ROUTES", "Page"]
 
 HERE = Path(__file__).parent
 STATIC = {
+    "answering.js": "text/javascript",
+    "chat.js": "text/javascript",
     "common.js": "text/javascript",
+    "keys.js": "text/javascript",
     "page.js": "text/javascript",
     "team.js": "text/javascript",
     "page.css": "text/css",
@@ -67,10 +71,12 @@ class Page:
         secure: bool = False,
         guidelines: str = "",
         title: str = "",
+        talks: Talks | None = None,
     ) -> None:
-        """hosts: the names, with the port, under which the page is served; guidelines: Markdown; secure: by https."""
+        """hosts: the names, with the port, under which the page is served; guidelines: Markdown; secure: by https; talks: where
+        people talk with a model."""
         self.desk, self.people, self.hosts, self.secure = desk, people, hosts, secure
-        self.guidelines, self.title = guidelines, title
+        self.guidelines, self.title, self.talks = guidelines, title, talks
         self.entering = Bucket(1 / 6, 10)
         """Wrong links and keys, per address."""
         self.summary = team.Summary(desk.store)
@@ -138,7 +144,7 @@ class Page:
         session = request.cookies.get(self.cookie, "")
         words = WORDS[language]
         text = _templates().get_template(name).render(
-            words=words, language=language, languages=LANGUAGES, title=self.title or words["title"],
+            words=words, language=language, languages=LANGUAGES, talks=self.talks is not None, title=self.title or words["title"],
             csrf=self.people.check(session) if session else "", script_words=json.dumps(words, ensure_ascii=True).replace("<", "\\u003c"),
             **values,
         )  # fmt: skip
@@ -201,6 +207,8 @@ async def leave(page: Page, request: Request, person: Person) -> Response:
 
 
 async def label(page: Page, request: Request, person: Person) -> Response:
+    if page.talks and not (await run_in_threadpool(page.desk.store.counts)).items:
+        return RedirectResponse("/chat", 303)
     return page.html("label.html", request, person=person, guidelines=page.shown_guidelines, base="")
 
 
@@ -254,6 +262,8 @@ async def remove(page: Page, request: Request, person: Person) -> Response:
     await run_in_threadpool(page.people.remove, name)
     gone = await run_in_threadpool(page.desk.store.forget, name) if body.get("forget") is True else 0
     page.desk.forget(name)
+    if page.talks:
+        page.talks.forget(name)
     return JSONResponse({"removed": name, "events": gone})
 
 
@@ -287,6 +297,11 @@ ROUTES: tuple[Door, ...] = (
     Door("POST", "/answer", WORK, answer),
     Door("GET", "/answered", WORK, answered),
     Door("GET", "/media/{name}", WORK, media),
+    Door("GET", "/chat", WORK, chatting.chat),
+    Door("GET", "/chat/talk", WORK, chatting.talk),
+    Door("POST", "/chat/say", WORK, chatting.say),
+    Door("POST", "/chat/take-back", WORK, chatting.take_back),
+    Door("POST", "/chat/judge", WORK, chatting.judge),
     Door("GET", "/team", TEAM, team_page),
     Door("GET", "/team/figures", TEAM, figures),
     Door("POST", "/team/invite", TEAM, invite),

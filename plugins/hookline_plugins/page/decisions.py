@@ -151,9 +151,7 @@ class Decisions:
                 raise Wrong("that question was decided meanwhile", 409)
             asked, order = self._asked(who, case)
             extra = {"ask": case.item.extra["ask"]} if "ask" in case.item.extra else {}
-            events = events_of(
-                case.item, asked, order, who, given, name, source=self.source, decides=True, extra=extra
-            )
+            events = events_of(case.item, asked, order, who, given, name, source=self.source, decides=True, extra=extra)
             answer: Any = events[0].answer
             if getattr(answer, "of", None) != case.of:
                 raise Wrong("`answer`: it is about another candidate", 422)

@@ -1,5 +1,7 @@
 // The annotators' page: shows a question, takes an answer by mouse or keys, and keeps it until the server has stored it.
+import { Clock, compared, deliver, number, open, same, side, thumbs } from "./answering.js";
 import { $, ask, element, fill, recall, remember, words } from "./common.js";
+import { DIGITS, Keys } from "./keys.js";
 
 if ($("come-in")) {
   $("come-in").addEventListener("click", async () => {
@@ -13,19 +15,16 @@ if ($("item")) work();
 function work() {
   // -- keys
 
-  const KEYS = { submit: "Enter", skip: "s", undo: "u", comment: "m", earlier: "e", keys: "?", tie: "t", none: "0",
-    ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => [`choice ${n}`, String(n)])) };
+  const KEYS = { submit: "Enter", skip: "s", undo: "u", comment: "m", earlier: "e", keys: "?", tie: "t", none: "0", ...DIGITS };
   const NAMED = { submit: words.submit, skip: words.skip, undo: words.undo, comment: words.comment, earlier: words.earlier, keys: words.shortcuts };
-  let keys = { ...KEYS, ...recall("keys") };
-  let waiting = null; // the action that gets the next key
-  const keyOf = (action) => element("kbd", { textContent: keys[action] === " " ? "␣" : keys[action] });
+  const keys = new Keys(KEYS, NAMED, () => paint());
+  const keyOf = (action) => keys.of(action);
 
   // -- the question at hand
 
   const { base } = $("item").dataset; // "" for annotators; where coordinators decide, /team/decide
   let question = null, given = {}, replaces = null, sending = false, loading = false, row = 0, span = null;
-  const times = { shown: 0, begun: null, active: 0, seen: 0 };
-  const side = (n) => String.fromCharCode(65 + n);
+  const clock = new Clock();
   const scale = () => {
     const [low, high, step] = question.scale;
     return step ? Array.from({ length: Math.round((high - low) / step) + 1 }, (_, i) => +(low + i * step).toFixed(6)) : [];
@@ -57,7 +56,7 @@ function work() {
     const draft = recall(`draft ${question.handle}`);
     if (draft && !replaces) { given = draft.given; $("comment").value = draft.comment; }
     $("saved").textContent = draft && !replaces ? words.draft : $("saved").textContent;
-    Object.assign(times, { shown: Date.now() / 1000, begun: null, active: 0, seen: performance.now() });
+    clock.begin();
     row = 0;
     span = null;
     show();
@@ -118,22 +117,9 @@ function work() {
 
   const button = (label, action, pressed, run) =>
     element("button", { type: "button", onclick: run, attributes: { "aria-pressed": String(Boolean(pressed)) } }, ...(action ? [keyOf(action)] : []), label);
-  const choose = (value) => { touch(); given = value; changed(); if (recall("once") && ["comparison", "thumb"].includes(question.kind)) submit(); };
+  const choose = (value) => { clock.touch(); given = value; changed(); if (recall("once") && ["comparison", "thumb"].includes(question.kind)) submit(); };
 
-  const compared = () => {
-    const list = [];
-    const add = (label, value) => list.push({ label, value });
-    if (question.strength) for (const n of [3, 2, 1]) add(`${fill(words.better, { side: "A" })}: ${words[`strength_${n}`]}`, { better: 0, strength: n });
-    else add(fill(words.better, { side: "A" }), { better: 0 });
-    if (!question.strength) add(fill(words.better, { side: "B" }), { better: 1 });
-    if (question.ties) add(words.tie, { better: "tie" });
-    if (question.strength) for (const n of [1, 2, 3]) add(`${fill(words.better, { side: "B" })}: ${words[`strength_${n}`]}`, { better: 1, strength: n });
-    if (question.bothBad) add(words.both_bad, { better: "both-bad" });
-    return list;
-  };
-  const thumbs = () => [{ label: words.up, value: { of: given.of ?? 0, up: true } }, { label: words.down, value: { of: given.of ?? 0, up: false } }];
-  const simple = () => (question.kind === "comparison" ? compared() : thumbs());
-  const same = (a, b) => a.better === b.better && (a.strength ?? null) === (b.strength ?? null) && a.up === b.up;
+  const simple = () => (question.kind === "comparison" ? compared(question) : thumbs(given.of ?? 0));
 
   const KINDS = {
     comparison: () => simple().map(({ label, value }, i) => button(label, `choice ${i + 1}`, same(value, given), () => choose(value))),
@@ -141,14 +127,14 @@ function work() {
     rating: () => question.axes.map((axis, i) => {
       const name = question.axes.length > 1 || axis !== "overall" ? axis : words.answer;
       const marks = given.marks ?? {};
-      const set = (mark) => { touch(); row = i; given = { of: given.of ?? 0, marks: { ...marks, [axis]: mark } }; changed(); };
+      const set = (mark) => { clock.touch(); row = i; given = { of: given.of ?? 0, marks: { ...marks, [axis]: mark } }; changed(); };
       const line = element("div", { className: `row${i === row ? " chosen" : ""}`, attributes: { role: "group", "aria-label": name } }, element("span", { textContent: name }));
       if (question.scale[2]) line.append(...scale().map((mark, at) => button(String(mark), markKey(mark, at), marks[axis] === mark, () => set(mark))));
       else {
         const [low, high] = question.scale;
         const slider = element("input", { type: "range", min: low, max: high, step: (high - low) / 100, value: marks[axis] ?? (low + high) / 2, ariaLabel: name });
         const said = element("output", { textContent: marks[axis] ?? "–" });
-        slider.addEventListener("input", () => { touch(); row = i; given = { of: 0, marks: { ...(given.marks ?? {}), [axis]: +slider.value } }; said.textContent = slider.value; draft(); });
+        slider.addEventListener("input", () => { clock.touch(); row = i; given = { of: 0, marks: { ...(given.marks ?? {}), [axis]: +slider.value } }; said.textContent = slider.value; draft(); });
         line.append(slider, said);
       }
       return line;
@@ -163,7 +149,7 @@ function work() {
       const area = element("textarea", { id: "correction", rows: Math.min(20, 3 + before.split("\n").length), value: given.text ?? before, ariaLabel: words.q_correction });
       const changes = element("div", { className: "card", id: "changes" });
       const diff = () => changes.replaceChildren(element("h3", { textContent: words.changes }), difference(before, area.value));
-      area.addEventListener("input", () => { touch(); given = { of: given.of ?? 0, text: area.value }; diff(); draft(); });
+      area.addEventListener("input", () => { clock.touch(); given = { of: given.of ?? 0, text: area.value }; diff(); draft(); });
       diff();
       const which = question.candidates.length > 1
         ? [element("div", { className: "row" }, ...question.candidates.map((_, n) => button(fill(words.answer + " {side}", { side: side(n) }), `choice ${n + 1}`, n === (given.of ?? 0), () => { given = { of: n }; changed(); })))]
@@ -201,7 +187,7 @@ function work() {
   const unranked = () => { const there = places().flat(); return question.candidates.map((_, n) => n).filter((n) => !there.includes(n)); };
   const ranked = (n) => button(`${words.answer} ${side(n)}`, `choice ${n + 1}`, n === row, () => { row = n; changed(); });
   function move(n, by) {
-    touch();
+    clock.touch();
     let order = places().map((group) => [...group]);
     const at = order.findIndex((group) => group.includes(n));
     if (at < 0) order.push([n]);
@@ -216,14 +202,14 @@ function work() {
     changed();
   }
   function tie(n) {
-    touch();
+    clock.touch();
     const order = places().map((group) => [...group]);
     const at = order.findIndex((group) => group.includes(n));
     if (at > 0 && order[at].length === 1) { order[at - 1].push(n); order.splice(at, 1); }
     given = { order };
     changed();
   }
-  function takeOut(n) { touch(); given = { order: places().map((group) => group.filter((one) => one !== n)).filter((group) => group.length) }; changed(); }
+  function takeOut(n) { clock.touch(); given = { order: places().map((group) => group.filter((one) => one !== n)).filter((group) => group.length) }; changed(); }
   function draggable(card, n) {
     card.draggable = true;
     card.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/plain", String(n)));
@@ -232,7 +218,7 @@ function work() {
       event.preventDefault();
       const from = Number(event.dataTransfer.getData("text/plain"));
       if (!Number.isInteger(from) || from === n) return;
-      touch();
+      clock.touch();
       const order = places().map((group) => group.filter((one) => one !== from)).filter((group) => group.length);
       const at = order.findIndex((group) => group.includes(n));
       order.splice(at < 0 ? order.length : at, 0, [from]);
@@ -272,14 +258,14 @@ function work() {
     while (list[at] && !list[at].part.trim()) at += by;
     if (!list[at]) return;
     span = { from: keep && span ? span.from : at, to: at };
-    touch();
+    clock.touch();
     refresh();
   }
   function mark(label) {
     if (!span) return;
     const list = parts(question.candidates[given.of ?? 0].text);
     const [from, to] = [Math.min(span.from, span.to), Math.max(span.from, span.to)];
-    touch();
+    clock.touch();
     given = { of: given.of ?? 0, spans: [...(given.spans ?? []), { start: list[from].start, end: list[to].end, label }] };
     refresh();
     draft();
@@ -326,22 +312,13 @@ function work() {
 
   // -- time and drafts
 
-  const IDLE = 30000;
-  function touch() { times.begun ??= Date.now() / 1000; }
-  function active() {
-    const now = performance.now();
-    if (!document.hidden && now - times.seen < IDLE) times.active += (now - times.seen) / 1000;
-    times.seen = now;
-  }
-  for (const name of ["pointermove", "keydown", "wheel", "touchstart"]) addEventListener(name, active, { passive: true });
-  document.addEventListener("visibilitychange", () => { if (document.hidden) active(); else times.seen = performance.now(); });
   let timer = 0;
   function draft() {
     clearTimeout(timer);
     const [handle, kept] = [question.handle, { given, comment: $("comment").value }];
     timer = setTimeout(() => remember(`draft ${handle}`, kept), 250);
   }
-  $("comment").addEventListener("input", () => { touch(); draft(); });
+  $("comment").addEventListener("input", () => { clock.touch(); draft(); });
 
   // -- sending
 
@@ -352,53 +329,35 @@ function work() {
     if (question.kind === "spans") return true;
     return Object.keys(given).length > 0 && (given.better !== undefined || given.up !== undefined);
   };
-  const number = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-
   async function submit(skip) {
     if (!question || sending) return;
     if (!skip && !complete()) { $("saved").textContent = ""; $("asked").focus(); return; }
-    active();
     clearTimeout(timer);
     let answer = skip !== undefined ? { skip } : given;
     if (!skip && question.kind === "ranking") answer = { order: places() };
     if (!skip && question.kind === "spans") answer = { of: given.of ?? 0, spans: given.spans ?? [] };
     const body = { id: number(), handle: question.handle, answer, comment: $("comment").value, replaces,
-      times: { shown: times.shown, begun: times.begun, submitted: Date.now() / 1000, active: Math.round(times.active * 1000) / 1000 } };
-    remember(`outbox${base}`, body);
+      times: clock.times() };
     await send(body);
   }
 
   async function send(body) {
     sending = true;
-    $("saved").textContent = words.saving;
-    for (;;) {
-      let reply = null;
-      try { reply = await ask("POST", `${base}/answer`, body); } catch { /* no reply: the same answer is sent again */ }
-      if (reply && reply.status < 500 && reply.status !== 429) {
-        remember(`outbox${base}`, undefined);
-        sending = false;
-        if (reply.status === 200) {
-          remember(`draft ${body.handle}`, undefined);
-          $("banner").textContent = "";
-          $("saved").textContent = words.saved;
-          await next();
-        } else {
-          $("saved").textContent = "";
-          $("banner").textContent = fill(words.problem, { why: reply.body.error });
-          if (reply.status === 404 || reply.status === 409) await next();
-        }
-        return;
-      }
-      $("saved").textContent = "";
-      $("banner").textContent = fill(words.unsaved, { why: reply ? reply.body.error : "…" });
-      await new Promise((resolve) => setTimeout(resolve, 1500));
+    const reply = await deliver(`${base}/answer`, body, `outbox${base}`);
+    sending = false;
+    if (reply.status === 200) {
+      remember(`draft ${body.handle}`, undefined);
+      $("banner").textContent = "";
+      $("saved").textContent = words.saved;
+      await next();
+    } else {
+      $("banner").textContent = fill(words.problem, { why: reply.body.error });
+      if (reply.status === 404 || reply.status === 409) await next();
     }
   }
 
   // -- buttons, dialogs, keys
 
-  const open = (id) => { if (!document.querySelector("dialog[open]")) $(id).showModal(); };
-  for (const cancel of document.querySelectorAll("dialog .cancel")) cancel.addEventListener("click", () => cancel.closest("dialog").close());
   const REASONS = ["reason_unclear", "reason_expertise", "reason_harmful", "reason_broken"];
   $("reasons").replaceChildren(...REASONS.map((name, i) => element("button", { type: "button", onclick: () => { $("skip-dialog").close(); submit(name.slice(7)); } },
     element("kbd", { textContent: String(i + 1) }), words[name])));
@@ -412,20 +371,11 @@ function work() {
       textContent: `${one.prompt}`, onclick: () => { $("earlier-dialog").close(); next(one.handle); } }))));
     open("earlier-dialog");
   };
-  const ACTIONS = { submit: () => submit(), skip: () => open("skip-dialog"), undo, comment: () => $("comment").focus(), earlier, keys: () => { listKeys(); open("keys-dialog"); } };
+  const ACTIONS = { submit: () => submit(), skip: () => open("skip-dialog"), undo, comment: () => $("comment").focus(), earlier, keys: () => { keys.list(); open("keys-dialog"); } };
   for (const id of ["submit", "skip", "undo", "earlier", "keys"]) $(id).addEventListener("click", () => ACTIONS[id]());
   $("back").addEventListener("click", () => next());
-  $("leave").addEventListener("click", async () => { await ask("POST", "/leave", {}); location.replace("/hello"); });
   $("once").checked = Boolean(recall("once"));
   $("once").addEventListener("change", () => remember("once", $("once").checked));
-
-  function listKeys() {
-    $("key-list").replaceChildren(...Object.keys(KEYS).flatMap((action) => {
-      const label = NAMED[action] ?? action;
-      return [element("span", { textContent: label }), element("button", { type: "button", onclick: () => { waiting = action; $("key-said").textContent = fill(words.change_keys, { action: label }); } }, keyOf(action))];
-    }));
-  }
-  $("restore").addEventListener("click", () => { keys = { ...KEYS }; remember("keys", undefined); listKeys(); paint(); });
 
   function choice(n) {
     if (question.kind === "comparison" || question.kind === "thumb") { const found = simple()[n - 1]; if (found) choose(found.value); }
@@ -438,26 +388,14 @@ function work() {
     const axis = question.axes[row];
     const found = scale().find((mark, at) => markKey(mark, at) === (n === 0 ? "none" : `choice ${n}`));
     if (found === undefined) return;
-    touch();
+    clock.touch();
     given = { of: given.of ?? 0, marks: { ...(given.marks ?? {}), [axis]: found } };
     row = Math.min(row + 1, question.axes.length - 1);
     changed();
   }
 
   addEventListener("keydown", (event) => {
-    if (waiting) {
-      event.preventDefault();
-      if (event.key.length > 1 && !["Enter", "Backspace", "Delete"].includes(event.key)) { if (event.key === "Escape") waiting = null; return; }
-      const other = Object.keys(keys).find((action) => keys[action] === event.key);
-      if (other) keys[other] = keys[waiting];
-      keys[waiting] = event.key;
-      waiting = null;
-      $("key-said").textContent = "";
-      remember("keys", keys);
-      listKeys();
-      paint();
-      return;
-    }
+    if (keys.takes(event)) return;
     const dialog = document.querySelector("dialog[open]");
     if (dialog) {
       const at = Number(event.key) - 1;
@@ -470,7 +408,7 @@ function work() {
       if (event.key === "Escape") field.blur();
       return;
     }
-    if (!question) { if (event.key === keys.keys) ACTIONS.keys(); if (event.key === keys.earlier) ACTIONS.earlier(); return; }
+    if (!question) { const wanted = keys.action(event.key); if (["keys", "earlier"].includes(wanted)) ACTIONS[wanted](); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || sending || loading) return;
     const pressed = event.target.closest?.("button, a, summary");
     if (pressed && [" ", "Enter"].includes(event.key) && pressed.id !== "submit") return; // the button's own key
@@ -484,7 +422,7 @@ function work() {
     }
     if (kind === "spans" && (event.key === "ArrowLeft" || event.key === "ArrowRight")) { event.preventDefault(); walk(event.key === "ArrowLeft" ? -1 : 1, event.shiftKey); return; }
     if (kind === "spans" && (event.key === "Delete" || event.key === "Backspace")) { event.preventDefault(); unmark(); return; }
-    const action = Object.keys(keys).find((name) => keys[name] === event.key);
+    const action = keys.action(event.key);
     if (!action) return;
     event.preventDefault();
     if (ACTIONS[action]) ACTIONS[action]();
