@@ -4,9 +4,13 @@ token."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from hookline.batch.lazily import torch
 
 __all__ = ["check_column", "pad_columns", "pad_rows", "put_last", "read_last", "sum_shared"]
 

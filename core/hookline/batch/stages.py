@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, Self
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from hookline.batch.columns import check_column, pad_rows, put_last, sum_shared
 from hookline.batch.encoded import Encoded, Record, learned, own, stacked
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from hookline.batch.lazily import torch
 
 __all__ = [
     "Advantaged",
@@ -139,7 +142,7 @@ class Batch:
         found: dict[str, Tensor] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, Tensor):
+            if isinstance(value, torch.Tensor):
                 found[f.name] = value
             elif isinstance(value, Behaviour):
                 found |= {"behaviour.logprobs_BT": value.logprobs_BT, "behaviour.version_BT": value.version_BT}
@@ -155,7 +158,7 @@ class Batch:
         there = torch.device(device)
 
         def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
+            if isinstance(value, torch.Tensor):
                 return value.to(there)
             if isinstance(value, Mapping):
                 return {key: move(column) for key, column in value.items()}
@@ -192,7 +195,7 @@ class Batch:
         old_T = self.token_ids_BT.shape[1]
 
         def cut(name: str, value: Any) -> Any:
-            if isinstance(value, Tensor):
+            if isinstance(value, torch.Tensor):
                 taken = value[index]
                 return taken[:, :T] if name.endswith("_BT") else taken[:, :P] if name.endswith("_BP") else taken
             if isinstance(value, tuple):

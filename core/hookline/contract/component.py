@@ -8,7 +8,6 @@ import typing
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
-import torch
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
@@ -19,8 +18,12 @@ from hookline.contract.metrics import Better, Metric
 from hookline.errors import PluginError
 
 if TYPE_CHECKING:
+    import torch
+
     from hookline.contract.context import Context
     from hookline.contract.encoder import Encoder
+else:
+    from hookline.batch.lazily import torch
 
 __all__ = ["Component", "ConfigT", "docstring_of"]
 

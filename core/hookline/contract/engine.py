@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hookline.batch.stages import Behaviour, KeptIds, Sampling
 from hookline.contract.component import Component, ConfigT
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ABILITIES", "Completion", "Completions", "Engine", "Request"]
 

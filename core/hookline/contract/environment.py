@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hookline.batch.stages import Record
 from hookline.contract.component import Component, ConfigT
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Environment", "Turn"]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hookline.batch.stages import Batch
 from hookline.contract.component import Component, ConfigT
 from hookline.errors import PluginError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = ["SIDES", "Decoding", "Family", "Side"]
 

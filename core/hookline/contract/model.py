@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hookline.contract.component import Component, ConfigT
 from hookline.contract.family import Side
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Adapter", "Architecture", "Head", "Vocabulary"]
 

@@ -277,7 +277,7 @@ def loose(reference: str) -> tuple[Offer, ...]:
         )
     module = sys.modules[_import_loose(path)]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    from hookline.contract.check import kind_of  # these import torch, which `plugins list` does without
+    from hookline.contract.check import kind_of  # `plugins list` does without them
     from hookline.contract.component import Component
 
     classes = [
