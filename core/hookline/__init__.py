@@ -68,6 +68,7 @@ _HOMES = {
     "hookline.study.judging.annotators": ("agreement", "annotators"),
     "hookline.study.judging.calibration": ("calibration", "ceiling", "ceiling_of_agreement"),
     "hookline.study.judging.choosing": ("choose", "posterior"),
+    "hookline.study.judging.models": ("model_ratings",),
     "hookline.study.judging.optimised": ("best_of_n", "overoptimisation"),
     "hookline.study.judging.ratings": ("bradley_terry", "davidson", "length_controlled", "ratings"),
     "hookline.study.judging.reading": ("read_events", "remove_annotator"),
@@ -198,6 +199,7 @@ __all__ = [
     "majority",
     "meanings",
     "model_folder",
+    "model_ratings",
     "newest",
     "one_coin",
     "overoptimisation",
@@ -312,6 +314,7 @@ if TYPE_CHECKING:
     from hookline.study.judging.annotators import agreement, annotators
     from hookline.study.judging.calibration import calibration, ceiling, ceiling_of_agreement
     from hookline.study.judging.choosing import choose, posterior
+    from hookline.study.judging.models import model_ratings
     from hookline.study.judging.optimised import best_of_n, overoptimisation
     from hookline.study.judging.ratings import bradley_terry, davidson, length_controlled, ratings
     from hookline.study.judging.reading import read_events, remove_annotator

@@ -1,7 +1,8 @@
-"""`hookline feedback`: whom to trust, how far annotators agree, what a reward model is worth, and what to ask next."""
+"""`hookline feedback`: whom to trust, how far annotators agree, which model is better, what a reward model is worth, what to ask next."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -9,18 +10,19 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import hookline
-from hookline import Argument, Column, Command, Estimate, Out, Table
+from hookline import Argument, Column, Command, DataError, Estimate, Out, Table
 from hookline_plugins.commands.figures import plain
 
 SHARE = ".2f"
 
 
 class Feedback(Command):
-    """Which annotators to trust, what a reward model can reach, and what to ask next: from a file or a run with judgements."""
+    """Which annotators to trust, which model is better, what a reward model can reach, and what to ask next: from a file, a store or
+    a run with judgements."""
 
     class Config(hookline.Config):
         source: Annotated[str, Argument("FILE|RUN")]
-        """A file of events (hookline.Event), a run, or RUN/phases/NAME."""
+        """A file of events (hookline.Event), a store such as `sqlite:///answers.db`, a run, or RUN/phases/NAME."""
         model: str | None = None
         """A run that trained a reward model, or RUN/phases/NAME: its accuracy beside the ceiling, calibration and biases."""
         subset: str = ""
@@ -37,12 +39,23 @@ class Feedback(Command):
             model = hookline.judge_reward_model(c.model, events, subset=c.subset, most=c.most, judged=judged)
         elif c.subset:
             raise hookline.ExperimentError("--subset splits a reward model's accuracy", "name the run with --model")
-        out.value(plain({"judgements": asdict(judged), "reward_model": asdict(model) if model else None}))
+        rated = _rated(events)
+        out.value(
+            plain(
+                {
+                    "judgements": asdict(judged),
+                    "models": asdict(rated) if rated else None,
+                    "reward_model": asdict(model) if model else None,
+                }
+            )
+        )
         out.text(f"{c.source}: {judged.events} events of {len(judged.annotators)} annotators\n")
         _people(judged).show(out)
         for one in judged.annotators:
             out.text(f"{one.name}: {one.verdict}; {one.why}")
         _agreement(judged, out)
+        if rated:
+            _models(rated, out)
         _questions("answers contradict each other; let somebody decide", judged.adjudicate, out)
         if model:
             _model(model, out)
@@ -93,6 +106,31 @@ def _agreement(judged: Any, out: Out) -> None:
             f"two annotators agree in {best.agreement:.1%}, so the best reward model is right in about {best.accuracy:.1%} "
             f"of single answers, with a loss of {best.nll:.3f}"
         )
+
+
+def _rated(events: Sequence[Any]) -> Any:
+    """Ratings of the models that wrote what was judged; None where nothing compares two of them."""
+    try:
+        return hookline.model_ratings(events)
+    except DataError:
+        return None
+
+
+def _models(rated: Any, out: Out) -> None:
+    out.text("\nmodels, by what was preferred (Bradley–Terry; 1000 Elo points are in the middle)")
+    ends: dict[str, Any] = {"form": ".0f", "ends": True}
+    table = Table("models", (Column("model"), Column("elo", "Elo", form=".0f"), Column("ends", "95 %", **ends)))
+    for name in rated.names:
+        one = rated.elo[name]
+        table.add(model=name, elo=one.value, ends=(one.low, one.high))
+    table.show(out)
+    if len(rated.names) == 2:
+        best, other = rated.names
+        strength = rated.strength[best]  # the other's is its negative
+        rate, low, high = (1 / (1 + math.exp(-2 * x)) for x in (strength.value, strength.low, strength.high))
+        out.text(f"{best} is preferred to {other} in {rate:.0%} [{low:.0%}, {high:.0%}] of what is decided")
+    if rated.note:
+        out.text(f"note: {rated.note}")
 
 
 def _questions(title: str, questions: Sequence[Any], out: Out) -> None:
