@@ -214,12 +214,12 @@ async def label(page: Page, request: Request, person: Person) -> Response:
 
 async def question(page: Page, request: Request, person: Person) -> Response:
     handle = request.query_params.get("handle")
-    if handle:
-        found = await run_in_threadpool(page.desk.earlier, person.name, handle)
-    else:
-        found = await run_in_threadpool(page.desk.next, person.name)
-    progress = await run_in_threadpool(page.desk.progress, person.name)
-    return JSONResponse({"question": found, "progress": progress})
+
+    def asked() -> dict[str, Any]:
+        found = page.desk.earlier(person.name, handle) if handle else page.desk.next(person.name)
+        return {"question": found, "progress": page.desk.progress(person.name)}
+
+    return JSONResponse(await run_in_threadpool(asked))
 
 
 async def answer(page: Page, request: Request, person: Person) -> Response:

@@ -7,11 +7,12 @@ answers are read from the store.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hookline import Comment, DataError, Event, Item, Skip, Store
+from hookline import Comment, Counts, DataError, Event, Item, Skip, Store
 from hookline_plugins.page.answering import Given, Wrong, events_of, given_in, stored
 from hookline_plugins.page.questions import Question, given_of, handle_of, order_of, question_of, shown
 from hookline_plugins.page.rendering import Media, beginning
@@ -20,6 +21,8 @@ __all__ = ["Desk", "Wrong", "item_of"]
 
 LEASE = 1800.0
 """Seconds for which an item waits for the annotator who has it."""
+FRESH = 1.0
+"""Seconds for which the store's numbers are shown again."""
 
 
 @dataclass
@@ -32,6 +35,10 @@ class _Work:
     """Item → the newest answer; skips too."""
     order: list[str] = field(default_factory=list)
     """Items in the order in which they were answered first."""
+    skips: int = 0
+    """Items whose newest answer is a skip."""
+    seconds: float = 0.0
+    """Time spent on the newest answers."""
     ids: dict[str, Event] = field(default_factory=dict)
     """The annotator's events by id."""
     repeated: set[str] = field(default_factory=set)
@@ -59,6 +66,7 @@ class Desk:
         self.repeat_every, self.guidelines, self.source = repeat_every, guidelines, source
         self._work: dict[str, _Work] = {}
         self._lock = threading.Lock()
+        self._counted: tuple[float, Counts] | None = None
 
     # -- questions
 
@@ -114,15 +122,21 @@ class Desk:
     def progress(self, annotator: str) -> dict[str, Any]:
         """How much an annotator has done, and how much there is."""
         work = self._of(annotator)
-        given = [event for event in work.answered.values() if not isinstance(event.answer, Skip)]
-        counts = self.store.counts()
+        counts = self._counts()
         return {
-            "answers": len(given),
-            "skips": len(work.answered) - len(given),
-            "seconds": round(sum(event.seconds or 0.0 for event in work.answered.values())),
+            "answers": len(work.answered) - work.skips,
+            "skips": work.skips,
+            "seconds": round(work.seconds),
             "items": counts.items,
             "complete": counts.complete,
         }
+
+    def _counts(self) -> Counts:
+        """The store's numbers, which it counts at most once a second: that reads its whole index."""
+        found, now = self._counted, time.monotonic()
+        if found is None or now - found[0] > FRESH:
+            self._counted = found = now, self.store.counts()
+        return found[1]
 
     # -- answers
 
@@ -220,8 +234,14 @@ class Desk:
             if event.repeats:
                 work.repeated.add(event.item)
                 continue
-            if event.item not in work.answered:
+            before = work.answered.get(event.item)
+            if before is None:
                 work.order.append(event.item)
+            else:
+                work.skips -= isinstance(before.answer, Skip)
+                work.seconds -= before.seconds or 0.0
+            work.skips += isinstance(event.answer, Skip)
+            work.seconds += event.seconds or 0.0
             work.answered[event.item] = event
 
     def forget(self, annotator: str) -> None:
