@@ -4,7 +4,8 @@
 
 A server of its own, SQLite on a local disk (WAL, synchronous=FULL), sessions and CSRF as in a browser. 32 clients in this process,
 on the same processors, each take a question and answer it as fast as they can. `answer` is the time from the first byte sent to
-the reply, which comes when the answer is on the disk; the store is counted afterwards.
+the reply, which comes when the answer is on the disk; the store is counted afterwards. Two ceilings are printed beside it: the same
+clients with a server that replies at once with the same bytes, and the store alone, which 32 at a time lease from and append to.
 """
 
 from __future__ import annotations
@@ -68,6 +69,57 @@ class Client:
         return head, (await self.reader.readexactly(length)).decode()
 
 
+async def load(clients: list[Client]) -> float:
+    """Let clients work, and return the seconds that it took."""
+    began = time.perf_counter()
+    await asyncio.gather(*(client.work(began + SECONDS) for client in clients))
+    return time.perf_counter() - began
+
+
+AT_ONCE = """
+import socket, uvicorn
+async def app(scope, receive, send):
+    while (await receive()).get("more_body"): pass
+    asked = b'{"question": {"handle": "0123456789abcdef01234567"}, "pad": "' + b"x" * 700 + b'"}'
+    body = b'name="csrf" content="0"' if scope["path"] == "/hello" else asked
+    headers = [(b"set-cookie", b"a=b; x"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+listener = socket.create_server(("127.0.0.1", 0))
+print("127.0.0.1:%d" % listener.getsockname()[1], flush=True)
+uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off")).run(sockets=[listener])
+"""
+
+
+def generator_alone() -> float:
+    """Questions and answers per second where the server does nothing but reply."""
+    server = subprocess.Popen([sys.executable, "-c", AT_ONCE], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    host = server.stdout.readline().strip()
+    clients = [Client(host, f"token-{n}") for n in range(CLIENTS)]
+    try:
+        took = asyncio.run(load(clients))
+    finally:
+        server.terminate()
+        server.wait(20)
+    return sum(len(client.answers) for client in clients) / took
+
+
+def store_alone(rounds: int = 100) -> float:
+    """Durable answers per second of a store in this process, each after a lease, 32 in a transaction."""
+    with tempfile.TemporaryDirectory() as folder, hookline.store(f"sqlite:///{folder}/answers.db") as store:
+        pair = (hookline.Candidate(text="x"), hookline.Candidate(text="y"))
+        store.put([hookline.Item(id=f"i{n}", prompt=f"{n}", candidates=pair) for n in range(rounds * CLIENTS)])
+        began = time.perf_counter()
+        for _ in range(rounds):
+            items = store.together([lambda n=n: store.lease(f"ann{n}") for n in range(CLIENTS)])
+            answers = [item.event(hookline.Comparison(better=0), f"ann{n}") for n, item in enumerate(items)]
+            store.together([lambda event=event: store.append([event]) for event in answers])
+        took = time.perf_counter() - began
+        assert store.counts().events == rounds * CLIENTS
+    return rounds * CLIENTS / took
+
+
 def bench_answers_of_32_clients() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/answers.db"
@@ -83,15 +135,8 @@ def bench_answers_of_32_clients() -> None:
         host = next(found[1] for line in server.stdout if (found := re.match(r"http://(\S+)/enter#", line)))
         people = People(Path(folder) / "answers.db.people.json")
         clients = [Client(host, people.invite(f"ann{n}", "annotator")) for n in range(CLIENTS)]
-
-        async def load() -> None:
-            until = time.perf_counter() + SECONDS
-            await asyncio.gather(*(client.work(until) for client in clients))
-
-        began = time.perf_counter()
         try:
-            asyncio.run(load())
-            took = time.perf_counter() - began
+            took = asyncio.run(load(clients))
         finally:
             server.terminate()
             server.wait(20)
@@ -106,5 +151,6 @@ def bench_answers_of_32_clients() -> None:
         name = next((line.split(":")[1].strip() for line in about if "model name" in line), "?")
         print(
             f"\n{name}, {os.cpu_count()} processors, generator on the same: {len(answers) / took:.0f} questions and durable answers/s, "
-            f"{CLIENTS} clients; answer p50 {at(0.5):.0f} ms, p99 {at(0.99):.0f} ms"
+            f"{CLIENTS} clients; answer p50 {at(0.5):.0f} ms, p99 {at(0.99):.0f} ms; ceiling of the generator {generator_alone():.0f}/s, "
+            f"of the store {store_alone():.0f}/s"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -184,6 +184,14 @@ class Store(Component[ConfigT]):
         """
         raise NotImplementedError
 
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
+        """Make several calls that use the store, and return what each returned or raised, once all that was stored is on the disk.
+
+        A store may make them in one transaction, which is written once. It raises what makes all of them fail; nothing of
+        them was stored then, or, as elsewhere, perhaps everything. By default they are made one after the other.
+        """
+        return [_result(call) for call in calls]
+
     def copy_to(self, target: Store) -> int:
         """Copy what another store lacks, and return the number of items and events. A copy that was killed can be
         repeated; leases are not copied."""
@@ -196,6 +204,13 @@ class Store(Component[ConfigT]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _result(call: Callable[[], T]) -> T | Exception:
+    try:
+        return call()
+    except Exception as err:
+        return err
 
 
 def _batches(things: Iterable[T]) -> Iterator[list[T]]:

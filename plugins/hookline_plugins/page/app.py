@@ -6,7 +6,7 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from hookline_plugins.page.posted import post_feedback
 from hookline_plugins.page.rendering import rendered
 from hookline_plugins.page.requests import body_of
 from hookline_plugins.page.talks import Talks
+from hookline_plugins.page.turns import Turns
 from hookline_plugins.page.words import LANGUAGES, WORDS, language_of
 
 __all__ = ["ROUTES", "Page"]
@@ -79,6 +80,7 @@ class Page:
         self.guidelines, self.title, self.talks = guidelines, title, talks
         self.entering = Bucket(1 / 6, 10)
         """Wrong links and keys, per address."""
+        self.turns = Turns(desk.store)
         self.summary = team.Summary(desk.store)
         self.decisions = Decisions(desk.store, desk.secret, desk.question, desk.media, source=desk.source)
 
@@ -219,12 +221,13 @@ async def question(page: Page, request: Request, person: Person) -> Response:
         found = page.desk.earlier(person.name, handle) if handle else page.desk.next(person.name)
         return {"question": found, "progress": page.desk.progress(person.name)}
 
-    return JSONResponse(await run_in_threadpool(asked))
+    return JSONResponse(await page.turns.take(asked, lambda: page.desk.forget(person.name)))
 
 
 async def answer(page: Page, request: Request, person: Person) -> Response:
     body = await body_of(request)
-    return JSONResponse(await run_in_threadpool(page.desk.answer, person.name, body))
+    answered = partial(page.desk.answer, person.name, body)
+    return JSONResponse(await page.turns.take(answered, lambda: page.desk.forget(person.name)))
 
 
 async def answered(page: Page, request: Request, person: Person) -> Response:

@@ -46,6 +46,8 @@ class Ledger(Store[LedgerConfig]):
         self._turn = threading.Lock()
         self._led = False
         """Whether some thread commits for all who wait."""
+        self._shared = threading.local()
+        """`tables`: those of the transaction in which this thread makes several calls; `error`: what has broken it."""
 
     @property
     def where(self) -> str:
@@ -261,8 +263,31 @@ class Ledger(Store[LedgerConfig]):
 
     # -- many callers, one commit
 
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
+        def job(tables: Tables) -> list[T | Exception]:
+            self._shared.tables, self._shared.error = tables, None
+            try:
+                results = super(Ledger, self).together(calls)
+            finally:
+                self._shared.tables = None
+            if self._shared.error is not None:
+                raise self._shared.error
+            return results
+
+        return self._do(job)
+
     def _do(self, job: Callable[[Tables], T]) -> T:
         """Run a job in a transaction, together with what other threads ask for meanwhile; all wait for the same commit."""
+        shared: Tables | None = getattr(self._shared, "tables", None)
+        if shared is not None:
+            try:
+                with shared.savepoint():
+                    return job(shared)
+            except DataError:
+                raise
+            except BaseException as err:
+                self._shared.error = err
+                raise
         call = _Call(job)
         with self._turn:
             self._queue.append(call)
