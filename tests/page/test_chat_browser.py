@@ -180,7 +180,7 @@ def test_hostile_replies_run_nothing(browser: Browser, served: Begin) -> None:
     assert "<script>" in browser.text("#turns"), "it is shown as what it is"
 
 
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize("width", [360, pytest.param(768, marks=pytest.mark.slow), 1440])
 def test_it_fits_every_width_and_axe_finds_nothing_serious(width: int, browser: Browser, served: Begin) -> None:
     long = "a long reply with `code` and words " * 12 + "x" * 300
     model = Scripted("model-a", lambda messages, seed: long + str(seed))
