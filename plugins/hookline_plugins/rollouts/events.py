@@ -69,12 +69,25 @@ def answer_of(ctx: Encoder, event: Event, i: int, record: Any, how: Any) -> Enco
                 f"{where}: its {name} are not ids of this tokenizer", "leave them out: the texts are read then"
             )
     if ids is not None and event.prompt_ids is not None:
-        return Encoded(prompt_ids=list(event.prompt_ids), answer_ids=list(ids), record=record)
+        return _fitted(Encoded(prompt_ids=list(event.prompt_ids), answer_ids=list(ids), record=record), how)
     spoken = event.candidates[i].messages if i < len(event.candidates) else None
     said: Any = text_of(event, i) if spoken is None else list(spoken)
     prompt: Any = event.prompt if isinstance(event.prompt, str) else list(event.prompt)
     if isinstance(prompt, str) and spoken is not None:
         prompt = [{"role": "user", "content": prompt}] if prompt else None
-    made = ctx.encode({**event.record, "prompt": prompt, "candidate": said}, answer="candidate", **how)
+    made = ctx.encode({**event.record, "prompt": prompt, "candidate": said}, answer="candidate", where=where)
     prompt_ids: Sequence[int] = made.prompt_ids if event.prompt_ids is None else list(event.prompt_ids)
-    return replace(made, prompt_ids=prompt_ids, record=record)
+    return _fitted(replace(made, prompt_ids=prompt_ids, record=record), how)
+
+
+def _fitted(answer: Encoded, how: Any) -> Encoded:
+    """An answer with as many tokens as there is room for, whether it was sampled or written."""
+    longest = how["longest"]
+    if longest is None or len(answer) <= longest or how["overlong"] == "leave-out":
+        return answer
+    if how["overlong"] == "truncate":
+        return answer.cut(longest)
+    raise DataError(
+        f"{how['where']}: its prompt and answer have {len(answer)} tokens, there is room for {longest}",
+        "shorten it, build a longer context, or set `overlong: leave-out`",
+    )

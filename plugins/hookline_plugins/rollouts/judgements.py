@@ -150,30 +150,34 @@ class Judgements(Component):
         """The answers that a judgement is about, in the order of its candidates; none if it is not read."""
         how: Any = {"where": where, "longest": longest or self.config.longest or None, "overlong": self.config.overlong}
         event = event_of(record, where)
-        if event is None:
-            said: Any = Comparison(better=0)
-            rows = (
-                {i: ctx.encode(record, answer=field, **how) for i, field in enumerate(PAIR)}
-                if "chosen" in record
-                else {}
+        said: Any = Comparison(better=0) if event is None else event.answer
+        if event is None and "chosen" not in record:
+            raise DataError(
+                f"{where}: it is not a judgement: it has the columns {', '.join(record)}",
+                "write `candidates` and an `answer`, or `chosen` and `rejected`; answers to learn as they are go with "
+                "rollout: dataset",
             )
-            gold: Mapping[int, float | None] = {}
+        if said.kind not in self.config.kinds:
+            return []
+        gold: Mapping[int, float | None] = {}
+        if event is None:
+            rows = {i: ctx.encode(record, answer=field, **how) for i, field in enumerate(PAIR)}
         else:
-            said = event.answer
             self._refuse_empty_correction(event, where)
             rows = {i: answer_of(ctx, event, i, record, how) for i in self._judged(event)}
             gold = {i: candidate.gold for i, candidate in enumerate(event.candidates)}
-        if said.kind not in self.config.kinds or not rows:
+        if not rows:
             return []
         changed = _changed([row.answer_ids for row in rows.values()]) if isinstance(said, Correction) else {}
         levels = self._levels(event, said)
         first = event.shown[0] if event and len(event.shown) > 1 else None
         annotator = event.annotator if event else str(record.get("annotator") or "unknown")
+        up = said.up if isinstance(said, Thumb) else None
+        marks, count = self._marks(said, where)
         found = []
         for number, (i, row) in enumerate(rows.items()):
-            level, up = levels.get(i, nan), said.up if isinstance(said, Thumb) else None
-            marks, count = self._marks(said, where)
-            worth, marked = self._spans(ctx, event, said, row, where)
+            level = levels.get(i, nan)
+            worth, marked = self._spans(ctx, event, said, row, how)
             values: dict[str, Any] = {
                 "recorded_B": _reward(said, level, marks),
                 "gold_B": nan if gold.get(i) is None else gold[i],
@@ -245,15 +249,16 @@ class Judgements(Component):
         return shares, round((said.high - said.low) / said.step) + 1 if said.step else 0
 
     def _spans(
-        self, ctx: Encoder, event: Event | None, said: Any, row: Encoded, where: str
+        self, ctx: Encoder, event: Event | None, said: Any, row: Encoded, how: Any
     ) -> tuple[list[float], list[int]]:
         """Of each token, the worth of the spans that it is part of, and how many they are."""
         worth, marked = [0.0] * len(row.answer_ids), [0] * len(row.answer_ids)
         if not isinstance(said, Spans) or event is None:
             return worth, marked
-        places = token_places(ctx, row.answer_ids, text_of(event, said.of), where)
+        cut = how["overlong"] == "truncate" and len(row) == how["longest"]
+        places = token_places(ctx, row.answer_ids, text_of(event, said.of), how["where"], cut)
         for span in said.spans:
-            value = self._worth(span, where)
+            value = self._worth(span, how["where"])
             for t, (start, end) in enumerate(places):
                 if start < span.end and end > span.start:
                     worth[t] += value
@@ -322,12 +327,39 @@ def _changed(versions: Sequence[Sequence[int]]) -> dict[int, list[bool]]:
     return {which: [i not in kept[which] for i in range(len(ids))] for which, ids in enumerate(versions)}
 
 
-def token_places(ctx: Encoder, ids: Sequence[int], text: str, where: str) -> list[tuple[int, int]]:
-    """Where each token begins and ends in the text, in code points; an ending token is empty and part of no span."""
-    ends = [len(ctx.tokenizer.decode(ids[: n + 1])) for n in range(len(ids))]
-    if not ids or ctx.tokenizer.decode(ids) != text:
+def token_places(ctx: Encoder, ids: Sequence[int], text: str, where: str, cut: bool = False) -> list[tuple[int, int]]:
+    """Where each token begins and ends in the text, in code points; an ending token is empty and part of no span.
+
+    A token that holds some bytes of a character has the whole character. cut: the end of the text may be missing. A token is
+    decoded behind the one before it, on which spaces depend, so that the time is proportional to the length.
+    """
+    decode, places = ctx.tokenizer.decode, []
+    before, first, known = 0, 0, ""  # ids[before:first] are `known`, which ends at `end`
+    start = end = 0
+    for n, token in enumerate(ids):
+        said = decode(ids[before : n + 1])[len(known) :]
+        whole = said.rstrip(PART)
+        if text.startswith(said, end):
+            if said:
+                before, known = first, decode(ids[first : n + 1])
+                end += len(said)
+            elif decode([token]):
+                start = end - 1
+            first = n + 1
+            places.append((start, end))
+            start = end
+        elif text.startswith(whole, end):
+            places.append((start, end + len(whole) + 1))
+            start = end + len(whole)
+        else:
+            break
+    if len(places) < len(ids) or not places or (end < len(text) and not cut):
         raise DataError(
             f"{where}: the tokens of the answer are not its text, so its spans have no place among them",
             "leave out `token_ids`, or use the tokenizer that they are of",
         )
-    return [(min(start, end), end) for start, end in zip([0, *ends[:-1]], ends)]
+    return places
+
+
+PART = "\ufffd"
+"""What a decoder writes for some bytes of a character."""
