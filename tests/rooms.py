@@ -48,7 +48,8 @@ TESTS = {
     ],
     "plan": ["core/test_rates", "core/test_epochs", "badinput/test_combinations", "badinput/test_config*"],
     "models": [
-        "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "core/test_placement", "algorithms/test_own_parameters",
+        "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "core/test_placement",
+        "algorithms/test_own_parameters",
         "core/test_on_a_gpu",
         "badinput/test_models",
         "tasks/test_tabular", "real/*", "rewards/test_reward_folders",
@@ -80,7 +81,10 @@ TESTS = {
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
     "judging": ["rewards/test_judge*"],
-    "likelihoods": ["algorithms/test_likelihoods_of_judgements", "algorithms/test_latent_reward", "algorithms/test_planted_rewards", "algorithms/test_preferences"],
+    "likelihoods": [
+        "algorithms/test_likelihoods_of_judgements", "algorithms/test_latent_reward", "algorithms/test_planted_rewards",
+        "algorithms/test_preferences",
+    ],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
     "page": ["page/*"],
     "posting": ["rewards/test_judge*", "rewards/test_remote"],

@@ -15,7 +15,8 @@ from judged_events import EVENTS, event, experiment
 import hookline
 from hookline import DataError, ExperimentError
 from hookline.testing import conformance, open_phase
-from hookline_plugins.rollouts.judgements import Judgements, token_places
+from hookline_plugins.rollouts.events import token_places
+from hookline_plugins.rollouts.judgements import Judgements
 
 slow = pytest.mark.slow
 test_judgements_keep_the_laws = slow(conformance(Judgements))

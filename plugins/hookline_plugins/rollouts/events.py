@@ -1,4 +1,4 @@
-"""Rows of judgements: which event a row holds, the tokens of its answers, and which split the row is in."""
+"""Rows of judgements: which event a row holds, the tokens of its answers and their places in the text, and which split the row is in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hookline import Correction, DataError, Encoded, Encoder, Event, settled_rows
 
-__all__ = ["PAIR", "Split", "answer_of", "event_of", "in_split", "text_of", "wanted"]
+__all__ = ["PAIR", "Split", "answer_of", "event_of", "in_split", "text_of", "token_places", "wanted"]
 
 PAIR = ("chosen", "rejected")
 """The fields of a row that is a comparison without an event."""
@@ -91,3 +91,41 @@ def _fitted(answer: Encoded, how: Any) -> Encoded:
         f"{how['where']}: its prompt and answer have {len(answer)} tokens, there is room for {longest}",
         "shorten it, build a longer context, or set `overlong: leave-out`",
     )
+
+
+def token_places(ctx: Encoder, ids: Sequence[int], text: str, where: str, cut: bool = False) -> list[tuple[int, int]]:
+    """Where each token begins and ends in the text, in code points; an ending token is empty and part of no span.
+
+    A token that holds some bytes of a character has the whole character. cut: the end of the text may be missing. A token is
+    decoded behind the one before it, on which spaces depend, so that the time is proportional to the length.
+    """
+    decode, places = ctx.tokenizer.decode, []
+    before, first, known = 0, 0, ""  # ids[before:first] are `known`, which ends at `end`
+    start = end = 0
+    for n, token in enumerate(ids):
+        said = decode(ids[before : n + 1])[len(known) :]
+        whole = said.rstrip(PART)
+        if text.startswith(said, end):
+            if said:
+                before, known = first, decode(ids[first : n + 1])
+                end += len(said)
+            elif decode([token]):
+                start = end - 1
+            first = n + 1
+            places.append((start, end))
+            start = end
+        elif text.startswith(whole, end):
+            places.append((start, end + len(whole) + 1))
+            start = end + len(whole)
+        else:
+            break
+    if len(places) < len(ids) or not places or (end < len(text) and not cut):
+        raise DataError(
+            f"{where}: the tokens of the answer are not its text, so its spans have no place among them",
+            "leave out `token_ids`, or use the tokenizer that they are of",
+        )
+    return places
+
+
+PART = "\ufffd"
+"""What a decoder writes for some bytes of a character."""

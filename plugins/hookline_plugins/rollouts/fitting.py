@@ -11,9 +11,7 @@ from hookline import Context, DataError, Encoded
 __all__ = ["fitting"]
 
 
-def fitting(
-    ctx: Context, source: Any, row: Callable[[int], Encoded], longest: int, what: str = "rows"
-) -> array[int]:
+def fitting(ctx: Context, source: Any, row: Callable[[int], Encoded], longest: int, what: str = "rows") -> array[int]:
     """The indices of the rows with at most `longest` tokens. Raises DataError if there are none.
 
     row: gives the row at an index, and raises DataError for one that cannot be used. what: what rows are called in messages.
@@ -25,5 +23,7 @@ def fitting(
             "set `overlong: truncate`, or build the model with a longer context",
         )
     if left := len(source) - len(found):
-        ctx.run.notice(f"{source.name}: {left} of {len(source)} {what} are longer than {longest} tokens and were left out")
+        ctx.run.notice(
+            f"{source.name}: {left} of {len(source)} {what} are longer than {longest} tokens and were left out"
+        )
     return found

@@ -54,7 +54,7 @@ from hookline import (
     hookimpl,
 )
 from hookline_plugins.likelihoods import KINDS
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of, wanted
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of, token_places, wanted
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
 COLUMNS = (
@@ -325,41 +325,3 @@ def _changed(versions: Sequence[Sequence[int]]) -> dict[int, list[bool]]:
     same = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
     kept = [{i for a, _, n in same for i in range(a, a + n)}, {i for _, b, n in same for i in range(b, b + n)}]
     return {which: [i not in kept[which] for i in range(len(ids))] for which, ids in enumerate(versions)}
-
-
-def token_places(ctx: Encoder, ids: Sequence[int], text: str, where: str, cut: bool = False) -> list[tuple[int, int]]:
-    """Where each token begins and ends in the text, in code points; an ending token is empty and part of no span.
-
-    A token that holds some bytes of a character has the whole character. cut: the end of the text may be missing. A token is
-    decoded behind the one before it, on which spaces depend, so that the time is proportional to the length.
-    """
-    decode, places = ctx.tokenizer.decode, []
-    before, first, known = 0, 0, ""  # ids[before:first] are `known`, which ends at `end`
-    start = end = 0
-    for n, token in enumerate(ids):
-        said = decode(ids[before : n + 1])[len(known) :]
-        whole = said.rstrip(PART)
-        if text.startswith(said, end):
-            if said:
-                before, known = first, decode(ids[first : n + 1])
-                end += len(said)
-            elif decode([token]):
-                start = end - 1
-            first = n + 1
-            places.append((start, end))
-            start = end
-        elif text.startswith(whole, end):
-            places.append((start, end + len(whole) + 1))
-            start = end + len(whole)
-        else:
-            break
-    if len(places) < len(ids) or not places or (end < len(text) and not cut):
-        raise DataError(
-            f"{where}: the tokens of the answer are not its text, so its spans have no place among them",
-            "leave out `token_ids`, or use the tokenizer that they are of",
-        )
-    return places
-
-
-PART = "\ufffd"
-"""What a decoder writes for some bytes of a character."""
