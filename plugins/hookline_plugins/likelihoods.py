@@ -26,6 +26,7 @@ __all__ = [
     "cut_logits",
     "davidson",
     "davidson_luce",
+    "honest",
     "increasing",
     "mixed",
     "normal",
@@ -101,6 +102,15 @@ def reliable(nll_N: Tensor, opposite_N: Tensor, logit_N: Tensor) -> Tensor:
     q < ½ is an annotator that answers the wrong way round. opposite: the loss of the opposite answer.
     """
     return -torch.logaddexp(logsigmoid(logit_N) - nll_N, logsigmoid(-logit_N) - opposite_N)
+
+
+def honest(logit_N: Tensor) -> Tensor:
+    """−log of the density of the prior Beta(10, 1) of q = σ(logit), less a constant, [N].
+
+    As if nine answers more were known to be meant (Chen et al. 2013): most annotators are taken to mean what they say, without which
+    the opposite of all rewards from annotators who all say the opposite would explain the answers as well.
+    """
+    return -9 * logsigmoid(logit_N)
 
 
 # -- rankings

@@ -172,6 +172,15 @@ def test_judgements_that_cannot_be_read_are_refused_by_a_sentence(
         rows_of(tmp_path, events, **rollout)
 
 
+def test_annotators_are_left_out_by_name(tmp_path: Path) -> None:
+    kept = rows_of(tmp_path, EVENTS, without=["bob", "cem"], rows=8)
+    assert {record["annotator"] for record in kept.records} == {"ann"}
+    with pytest.raises(
+        DataError, match=r"'dan' is left out by `without`, but gave no answer → annotators: ann, bob, cem"
+    ):
+        rows_of(tmp_path, EVENTS, without=["dan"])
+
+
 def test_judgements_are_read_from_a_store(tmp_path: Path) -> None:
     place = f"sqlite:///{tmp_path}/answers.db"
     with hookline.store(place) as store:

@@ -146,3 +146,15 @@ def test_how_sure_a_comparison_is(tmp_path: Path, options: dict[str, Any], loss:
         r_B = hookline.read_last(loop.ctx.stats(batch, want=("reward",))["reward"], batch.mask_BT).double()
         found = loop.planned.update.component.held_out(loop.ctx.bound(loop.planned.update), batch)
     assert _mean(found["comparison_loss"]) == pytest.approx(float(loss(r_B[:1] - r_B[1:])), abs=1e-4)
+
+
+def test_all_that_an_annotator_said_brings_the_prior_of_its_reliability_once(tmp_path: Path) -> None:
+    """Of four comparisons, three by ann and one by bob, whose reliabilities are .9: −9 log .9 for each of the two."""
+    events = [event({"kind": "comparison", "better": 1}, who=who) for who in ("ann", "bob")]
+    events += [event({"kind": "comparison", "better": 0}, prompt=f"q{i}") for i in range(2)]
+    with open_phase(experiment(tmp_path / "events.jsonl", events, {"noise": "learned", "centre": 0.0})) as loop:
+        batch = loop.hooks.rollout(loop.ctx)
+        update = loop.planned.update.component
+        said = update._columns(batch)
+        assert sorted(batch.extra["answers_B"].tolist()) == [1] * 2 + [3] * 6
+        assert float(update.annotators.prior(said).detach().sum()) == pytest.approx(-2 * 9 * math.log(0.9), abs=1e-5)

@@ -103,6 +103,16 @@ def test_each_model_finds_what_was_planted(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow(40)
+def test_reliabilities_are_recovered_and_an_annotator_who_says_the_opposite_teaches(tmp_path: Path) -> None:
+    """3 000 comparisons by four annotators, of whom the fourth says the opposite nine times in ten."""
+    ask = {"kinds": ["comparison"], "annotators": 4, "careless": [0.1, 0.1, 0.1, 0.9]}
+    found = figures_of(planted(ask, {"noise": "learned"}, asked=50, steps=800), tmp_path / "run")
+    assert found["eval/rank-correlation"] >= 0.95
+    assert found["reliability_lowest"] == pytest.approx(0.1, abs=0.06)
+    assert found["reliability"] == pytest.approx(0.7, abs=0.04)
+
+
+@pytest.mark.slow(40)
 def test_leniency_of_its_own_for_each_annotator_orders_better_than_raw_marks(tmp_path: Path) -> None:
     """480 ratings by eight annotators, whose leniency differs by a standard deviation of 2."""
     ask = {"kinds": ["rating"], "annotators": 8, "leniency": 2.0}

@@ -42,6 +42,16 @@ def test_the_usual_pipeline_takes_the_same_steps_on_two_processes() -> None:
         assert max(one.gradient for one in differences) <= 1e-6
 
 
+@pytest.mark.slow(10)
+def test_what_a_latent_reward_learns_beside_the_network_takes_the_same_steps_on_two_processes() -> None:
+    """Ties, the place that is shown first, and each annotator's reliability are parameters of the update (`ctx.parameter`)."""
+    [offer] = [offer for offer in offers.offers() if offer.built_in and offer.name == "latent-reward"]
+    options = {"noise": "learned", "comparison": "davidson", "position": True}
+    [(verdict, differences)] = compared([Candidate(offer, options)], groups=(1, 3))
+    assert verdict.outcome == "pass", verdict.detail
+    assert max(one.gradient for one in differences) <= 1e-6
+
+
 @pytest.mark.slow(200)
 def test_every_built_in_component_takes_the_same_steps_on_two_processes() -> None:
     wrong = {

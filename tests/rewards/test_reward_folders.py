@@ -135,6 +135,56 @@ def test_training_goes_on_with_the_score_layer_and_gives_an_equal_folder_back(
     assert torch.allclose(ours - ours[0], exported - exported[0], atol=1e-5)
 
 
+def test_several_outputs_are_exported_with_their_names_and_read_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    marks = [
+        {"prompt": p, "candidates": [{"text": text}], "annotator": "ann",
+         "answer": {"kind": "rating", "of": 0, "marks": {"kind": mark, "true": 6 - mark}}}
+        for p, (text, mark) in zip(PROMPTS * 2, [("To open it.", 5), ("a list of data", 2)] * len(PROMPTS))
+    ]  # fmt: skip
+    (tmp_path / "marks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marks))
+    described = training(
+        build("qwen2", tmp_path / "qwen2"), pairs(tmp_path), head={"use": "reward", "outputs": ["kind", "true"]}
+    )
+    phase = described["phases"][0]
+    phase["rollout"] = {"use": "judgements", "path": str(tmp_path / "marks.jsonl"), "rows": 4, "axes": ["kind", "true"]}
+    phase["update"] = {"use": "latent-reward", "lr": 1e-2, "axes": 2}
+    del phase["evaluate"]
+    run = hookline.run(described, out=tmp_path / "run")
+    out = hookline.export(run, tmp_path / "out", say=print)
+    assert "with the scores kind, true" in capsys.readouterr().out
+    config = json.loads((out / "config.json").read_text())
+    assert config["id2label"] == {"0": "kind", "1": "true"}
+    assert (
+        hookline.score_labels(str(out))
+        == hookline.score_labels(str(run.directory / "phases/rm/model"))
+        == ("kind", "true")
+    )
+    file, tokenizer = rows(tmp_path), transformers.AutoTokenizer.from_pretrained(out)
+    for i, label in enumerate(("kind", "true")):
+        ours, said, _ = asked(experiment(tmp_path / "qwen2", file, {"path": str(run.directory), "label": label}))
+        again, _, _ = asked(experiment(tmp_path / "qwen2", file, {"path": str(out), "label": label}))
+        torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-5)
+        spoken = [[*p, {"role": "assistant", "content": a}] for p, a in said]
+        texts = [
+            tokenizer.apply_chat_template(turns, tokenize=False).rstrip("\n") for turns in spoken
+        ]  # up to the end of the answer
+        theirs = transformers_scores(out, texts)[:, i] + config["hookline_score_bias"][i]
+        torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+    events = hookline.read_events(pairs(tmp_path))
+    with pytest.raises(
+        hookline.ExperimentError, match="the head 'reward' has 2 outputs → name one as `output`: kind, true"
+    ):
+        hookline.judge_reward_model(run, events)
+    of = {name: hookline.judge_reward_model(run, events, output=name).accuracy.value for name in ("kind", "true")}
+    assert of == {"kind": 1.0, "true": 0.0}
+    with pytest.raises(hookline.ExperimentError, match="no output 'brief'"):
+        hookline.judge_reward_model(run, events, output="brief")
+
+
 @pytest.mark.parametrize("name", ["qwen2", "llama3"])
 def test_the_folder_of_a_phase_reads_texts_as_the_phase_reads_ids(name: str, tmp_path: Path) -> None:
     base, file = build(name, tmp_path / name), pairs(tmp_path)
@@ -178,7 +228,9 @@ def test_text_that_looks_like_a_special_token_ends_no_turn(judges: Path) -> None
 def test_a_named_score_of_several_and_its_shift(tmp_path: Path, judges: Path) -> None:
     folder = judge("mistral", tmp_path / "judge", labels=("helpful", "harmless", "honest"))
     file = rows(tmp_path)
-    value, said, _ = asked(experiment(judges / "policy", file, {"path": str(folder), "label": "harmless", "shift": 1, "scale": 2}))
+    value, said, _ = asked(
+        experiment(judges / "policy", file, {"path": str(folder), "label": "harmless", "shift": 1, "scale": 2})
+    )
     theirs = transformers_scores(folder, [[*p, {"role": "assistant", "content": a}] for p, a in said])[:, 1]
     torch.testing.assert_close(value, 2 * theirs + 1, atol=1e-4, rtol=1e-5)
 
@@ -217,7 +269,11 @@ def test_a_plugin_reads_any_second_model(tmp_path: Path, judges: Path) -> None:
     run = hookline.run(described, out=tmp_path / "run", plugins=[str(tmp_path / "fluent.py")])
     assert f"model:{other}" in run.about["data"]
     assert all(row["metrics"]["reward/fluent"] < -1 for row in run.rows())
-    text = (tmp_path / "fluent.py").read_text().replace("path=self.config.path, frozen", "phase='rl', path=self.config.path, frozen")
+    text = (
+        (tmp_path / "fluent.py")
+        .read_text()
+        .replace("path=self.config.path, frozen", "phase='rl', path=self.config.path, frozen")
+    )
     (tmp_path / "fluent.py").write_text(text)
     with pytest.raises(hookline.HooklineError, match="from a folder, which goes with no phase"):
         hookline.run(described, out=tmp_path / "both", plugins=[str(tmp_path / "fluent.py")])
@@ -225,9 +281,13 @@ def test_a_plugin_reads_any_second_model(tmp_path: Path, judges: Path) -> None:
 
 def test_rows_that_a_folder_cannot_read(tmp_path: Path, judges: Path) -> None:
     described = experiment(judges / "policy", rows(tmp_path), {"path": str(judges / "gpt2")})
-    with pytest.raises(hookline.HooklineError, match=r"sample 0: it is a conversation, but the tokenizer in .*gpt2 has no"):
+    with pytest.raises(
+        hookline.HooklineError, match=r"sample 0: it is a conversation, but the tokenizer in .*gpt2 has no"
+    ):
         hookline.run(described, out=tmp_path / "template")
-    with hookline.testing.open_phase(experiment(judges / "policy", rows(tmp_path), {"path": str(judges / "qwen2")})) as opened:
+    with hookline.testing.open_phase(
+        experiment(judges / "policy", rows(tmp_path), {"path": str(judges / "qwen2")})
+    ) as opened:
         rollout = opened.phase.hooks.rollout(opened.phase.ctx)
         [slot] = opened.phase.planned.rewards
         ctx = opened.phase.ctx.bound(slot)

@@ -79,10 +79,19 @@ class Family(Component[ConfigT]):
         """
         raise NotImplementedError
 
-    def export_scores(self, net: Any, weight: Tensor, pad: int | None, folder: Path) -> None:
-        """Write the network with a linear score of the last token in the format that other programs load; for `scores`.
+    def export_scores(
+        self,
+        net: Any,
+        weight: Tensor,
+        pad: int | None,
+        folder: Path,
+        names: Sequence[str] = (),
+        bias: Sequence[float] = (),
+    ) -> None:
+        """Write the network with linear scores of the last token in the format that other programs load; for `scores`.
 
-        weight: the score layer, [1, H]. pad: the id of a token that only pads, if there is one.
+        weight: the score layer, [k, H]. pad: the id of a token that only pads, if there is one. names: of the k scores, if
+        they are several. bias: of each score, or none; `load_scores` reads it again where the format has no place for it.
         """
         raise NotImplementedError
 

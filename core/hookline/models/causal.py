@@ -17,7 +17,7 @@ from hookline.batch.stages import Batch
 from hookline.contract.family import Decoding, Family
 from hookline.errors import ExperimentError, HooklineError
 from hookline.models.folder import check_folder
-from hookline.models.scores import AT, SCORE, scores_of, stored_score
+from hookline.models.scores import AT, BIAS, SCORE, scores_of, stored_score
 from hookline.models.trials import compare_scores, refuse_later_tokens, returns_its_outputs
 
 __all__ = ["Causal", "quiet", "sequences"]
@@ -70,15 +70,18 @@ class Causal(Family):
         check_folder(str(folder))
         _refuse_adapter(Path(folder))
         own = stored_score(folder)
-        how = {"num_labels": 1} if own else {}
+        how = {"num_labels": len(own["weight"])} if own else {}
         net = self._loaded(AutoModelForSequenceClassification, folder, {f"{SCORE}.weight"} if own else set(), **how)
         refuse_later_tokens(net, lambda **given: trunk(net, **given).last_hidden_state, folder, self.vocabulary(net))
         if not own:
             compare_scores(net, lambda ids_BL: trunk(net, input_ids=ids_BL, use_cache=False).last_hidden_state, folder)
         layer = _taken_score(net, folder).float()
         if own:
-            layer = nn.Linear(layer.in_features, 1, bias="bias" in own)
+            layer = nn.Linear(layer.in_features, len(own["weight"]), bias="bias" in own)
             layer.load_state_dict({name: tensor.float() for name, tensor in own.items()})
+        elif bias := getattr(net.config, BIAS, None):
+            weight, layer = layer.weight, nn.Linear(layer.in_features, layer.out_features)
+            layer.load_state_dict({"weight": weight.detach(), "bias": torch.tensor(bias)})
         net.config.architectures = [type(net).__name__]
         return net, layer
 
@@ -131,13 +134,25 @@ class Causal(Family):
         quiet()
         net.save_pretrained(folder, safe_serialization=True)
 
-    def export_scores(self, net: Any, weight: Tensor, pad: int | None, folder: Path) -> None:
+    def export_scores(
+        self,
+        net: Any,
+        weight: Tensor,
+        pad: int | None,
+        folder: Path,
+        names: Sequence[str] = (),
+        bias: Sequence[float] = (),
+    ) -> None:
         from transformers import AutoModelForSequenceClassification
 
         quiet()
         config = copy.deepcopy(net.config)
-        config.num_labels, config.pad_token_id = 1, pad
+        config.num_labels, config.pad_token_id = len(weight), pad
+        if names:
+            config.id2label = dict(enumerate(names))
+            config.label2id = {name: i for i, name in enumerate(names)}
         setattr(config, AT, "answer")
+        setattr(config, BIAS, list(bias))
         with torch.random.fork_rng(devices=[]):
             scores = AutoModelForSequenceClassification.from_config(config)
         getattr(scores, scores.base_model_prefix).load_state_dict(getattr(net, net.base_model_prefix).state_dict())

@@ -309,6 +309,7 @@ class Role:
             "architecture": type(self.base).__name__,
             "trainable": sorted(self.trainable()),
             "heads": {name: cast(ReadHead, head).reads for name, head in self.heads.items()},
+            "outputs": {name: names for name in self.heads if (names := self.outputs(name))},
             "hash": (digest := self.hash()),
         }
         if self.adapter and hasattr(self.net, "peft_config"):
@@ -316,19 +317,27 @@ class Role:
         (folder / "role.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         return digest
 
-    def exports_scores(self, head: str) -> bool:
-        """Whether a head can be written as transformers' score of a row: one linear number from the state after a token."""
-        found = cast(ReadHead, self.heads[head]) if head in self.heads else None
-        plain = found is not None and isinstance(found.inner, nn.Linear) and found.inner.out_features == 1
-        return plain and found is not None and found.reads == "after" and "scores" in self.family.sides
+    def outputs(self, head: str) -> tuple[str, ...]:
+        """The names of a head's outputs; none of a head that has one."""
+        return tuple(getattr(cast(ReadHead, self.heads[head]).inner, "names", ()))
 
-    def export_scores(self, head: str, pad: int | None, folder: Path) -> float:
-        """Write a folder for AutoModelForSequenceClassification; adapters are merged. Returns the head's bias, which
-        transformers' class does not have."""
+    def exports_scores(self, head: str) -> bool:
+        """Whether a head can be written as transformers' scores of a row: one linear number, or several with names, from the
+        state after a token."""
+        found = cast(ReadHead, self.heads[head]) if head in self.heads else None
+        if found is None or not isinstance(found.inner, nn.Linear):
+            return False
+        plain = found.inner.out_features in (1, len(self.outputs(head)))
+        return plain and found.reads == "after" and "scores" in self.family.sides
+
+    def export_scores(self, head: str, pad: int | None, folder: Path) -> tuple[float, ...]:
+        """Write a folder for AutoModelForSequenceClassification; adapters are merged. Returns the bias of each output, which
+        transformers' class does not have; the folder's config.json keeps it."""
         layer = cast(nn.Linear, cast(ReadHead, self.heads[head]).inner)
         net = copy.deepcopy(self.net).merge_and_unload() if self.adapter else self.net
-        self.family.export_scores(net, layer.weight.detach(), pad, folder)
-        return 0.0 if layer.bias is None else float(layer.bias.detach())
+        bias = () if layer.bias is None else tuple(layer.bias.detach().tolist())
+        self.family.export_scores(net, layer.weight.detach(), pad, folder, names=self.outputs(head), bias=bias)
+        return bias
 
     def export_adapter(self, folder: Path, base: str | None) -> None:
         """Write the adapter alone, as peft reads it. base: where the base model is, for the adapter's config."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from hookline.errors import ExperimentError
 from hookline.models.folder import check_folder
 
-__all__ = ["AT", "HEAD", "SCORE", "Scores", "score_labels", "scores_of", "stored_score"]
+__all__ = ["AT", "BIAS", "HEAD", "SCORE", "Scores", "score_labels", "scores_of", "stored_score"]
 
 HEAD = "reward"
 """The name of the head that a folder's score layer becomes."""
@@ -23,6 +23,8 @@ OWN = f"heads.{HEAD}.inner"
 """The score layer in the folder of a phase."""
 AT = "hookline_score_at"
 """The entry of an exported config.json that says where scores are read."""
+BIAS = "hookline_score_bias"
+"""The entry of an exported config.json with the bias of each score, which transformers' classes do not add."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def scores_of(path: str | Path) -> Scores | None:
             raise
         return None  # the weights are refused where they are read
     if f"{OWN}.weight" in shapes:
-        return Scores((HEAD,), "answer") if shapes[f"{OWN}.weight"][0] == 1 else None
+        return Scores(_outputs(path) or (HEAD,), "answer") if shapes[f"{OWN}.weight"][0] in (1, len(_outputs(path))) else None
     if kind.endswith("ForTokenClassification"):
         raise ExperimentError(
             f"the model in {path} scores tokens ({kind}), as process reward models do, not a whole answer",
@@ -99,8 +101,15 @@ def scores_of(path: str | Path) -> Scores | None:
     return None
 
 
+def _outputs(path: str | Path) -> tuple[str, ...]:
+    """The names of the outputs of a phase's head `reward`; none if it has one."""
+    about = Path(path) / "role.json"
+    found = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    return tuple(map(str, found.get("outputs", {}).get(HEAD, ())))
+
+
 def stored_score(path: str | Path) -> dict[str, Tensor]:
-    """The score layer in the folder of a phase: `weight` [1, H], and `bias` [1] if it has one; empty for other folders."""
+    """The score layer in the folder of a phase: `weight` [k, H] of its k outputs, and `bias` [k] if it has one; empty for other folders."""
     from safetensors import safe_open
 
     found = {}

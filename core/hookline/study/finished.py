@@ -147,7 +147,7 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} is not an empty folder", "choose a new one")
     role, head = found.role, found.phase.head.instance if found.phase.head else ""
-    what, bias = f"policy of phase '{found.phase.spec.name}'", 0.0
+    what, lower = f"policy of phase '{found.phase.spec.name}'", ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if adapter:
@@ -156,6 +156,11 @@ def export(
         elif found.scores:
             what, reader = what.replace("policy", "reward model"), "AutoModelForSequenceClassification"
             bias = role.export_scores(head, _filler(found.tokenizer, role.vocabulary), folder)
+            names = role.outputs(head)
+            reader += f", with the scores {', '.join(names)}" if names else ""
+            if any(bias):
+                scores = "scores are" if len(bias) > 1 else "score is"
+                lower = f", whose {scores} lower by {', '.join(f'{one:g}' for one in bias)}, the head's bias"
         else:
             reader = "AutoModelForCausalLM"
             role.export(folder)
@@ -166,7 +171,6 @@ def export(
     if say:
         step = f" (step {found.step})" if best else ""
         left_out = f", without its head '{head}'" if head and not found.scores and not adapter else ""
-        lower = f", whose scores are lower by {bias:g}, the head's bias" if bias else ""
         say(f"{folder}: the {what}{step}{left_out}, weights {role.hash()[:12]}; for {reader}{lower}")
     return folder
 

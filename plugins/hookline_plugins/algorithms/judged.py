@@ -48,7 +48,8 @@ class Options(UpdateConfig):
     """What strengths 1, 2 and 3 are as weights, margins or probabilities. Default: (1, 2, 3), (0, .5, 1) or (.7, .85, .95)."""
     noise: Literal["none", "conservative", "robust", "learned"] = "none"
     """Wrong answers, of which a share `flips` is assumed: `conservative` smooths labels, `robust` corrects the loss, which then has no
-    lower bound. `learned`: each annotator has a probability of meaning what it says (CrowdBT), which begins at .9."""
+    lower bound. `learned`: each annotator has a probability of meaning what it says (CrowdBT), with the prior Beta(10, 1); below ½ it
+    says the opposite. It begins at .9 and needs more steps than the order of rewards does."""
     flips: float = Field(0.0, ge=0, lt=0.5)
     """ε, the assumed share of wrong answers, for `conservative` and `robust`."""
     position: bool = False
@@ -136,6 +137,16 @@ class Annotators:
         if "spread" in self.values:
             reward_N = reward_N * self.of("spread", batch, rows).exp()
         return reward_N + self.of("leniency", batch, rows) if "leniency" in self.values else reward_N
+
+
+    def prior(self, batch: Batch) -> Tensor:
+        """What the prior of reliabilities adds to the loss of each comparison and correction, on its first row, 0 elsewhere, [B].
+
+        Each brings its part, so that all that an annotator gave in the data bring the prior once.
+        """
+        a, _ = pairs_of(batch, "comparison", "correction")
+        part_N = lk.honest(self.of("reliability", batch, a)) / batch.extra["answers_B"][a]
+        return part_N.new_zeros(len(batch)).index_add(0, a, part_N)
 
 
 class Comparisons:

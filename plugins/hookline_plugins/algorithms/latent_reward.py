@@ -98,6 +98,7 @@ class LatentReward(Component[Options]):
                 "mean over the annotators of this step of the probability that they mean what they say",
                 c.noise == "learned",
             ),
+            "reliability_lowest": ("the lowest of these; below ½ is an annotator who says the opposite", c.noise == "learned"),
         }
         return (*known, *(Metric(name, what) for name, (what, given) in named.items() if given))
 
@@ -225,6 +226,8 @@ class LatentReward(Component[Options]):
         total: Loss = mb.mean_over(
             "judgement_B", weight[batch.extra["kind_B"].clamp(max=len(ANSWER_KINDS) - 1)] * nll_B
         )
+        if "reliability" in self.annotators.values:
+            total += mb.mean_over("judgement_B", self.annotators.prior(batch))
         total += mb.mean_over("said_B", reward_BK.square().mean(1)) * c.centre
         return total
 
@@ -288,7 +291,8 @@ class LatentReward(Component[Options]):
         if "leniency" in values and len(seen) > 1:
             found["leniency_spread"] = float(values["leniency"][seen].std())
         if "reliability" in values and len(seen):
-            found["reliability"] = float(values["reliability"][seen].sigmoid().mean())
+            q_A = values["reliability"][seen].sigmoid()
+            found |= {"reliability": float(q_A.mean()), "reliability_lowest": float(q_A.min())}
         return found
 
 

@@ -27,6 +27,8 @@ class Feedback(Command):
         """A run that trained a reward model, or RUN/phases/NAME: its accuracy beside the ceiling, calibration and biases."""
         subset: str = ""
         """With --model: a field of the events' rows by which accuracy is split."""
+        output: str = ""
+        """With --model: which of several outputs of its head `reward` is read, by its name."""
         most: int = Field(10, ge=1)
         """The number of questions that are listed."""
 
@@ -36,9 +38,12 @@ class Feedback(Command):
         judged = hookline.annotators(events, most=c.most)
         model = None
         if c.model:
-            model = hookline.judge_reward_model(c.model, events, subset=c.subset, most=c.most, judged=judged)
+            how: Any = {"subset": c.subset, "output": c.output, "most": c.most, "judged": judged}
+            model = hookline.judge_reward_model(c.model, events, **how)
         elif c.subset:
             raise hookline.ExperimentError("--subset splits a reward model's accuracy", "name the run with --model")
+        elif c.output:
+            raise hookline.ExperimentError("--output names an output of a reward model", "name the run with --model")
         rated = _rated(events)
         out.value(
             plain(

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import NormalDist
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -37,6 +37,7 @@ from hookline import (
     hookimpl,
 )
 
+Share = Annotated[float, Field(ge=0, le=1)]
 Kind = Literal["ranking", "comparison", "rating", "thumb", "correction"]
 
 
@@ -59,8 +60,8 @@ class SimulatedAnnotator(Component):
         """How many annotators there are, `simulated-0` and so on; each judgement is by one at random."""
         leniency: float = Field(0.0, ge=0)
         """Standard deviation over annotators of what each adds to v in ratings and thumbs, in nats."""
-        careless: float = Field(0.0, ge=0, le=1)
-        """Share of comparisons that are answered the wrong way round."""
+        careless: Share | tuple[Share, ...] = 0.0
+        """Share of comparisons that are answered the wrong way round. Of several, annotators have them in turn."""
         position: float = 0.0
         """What being shown first adds to v, in nats."""
         ties: float = Field(0.0, ge=0)
@@ -90,6 +91,8 @@ class SimulatedAnnotator(Component):
                 raise ValueError("has ties by ν (`ties`) and by η (`unnoticed`); give one of them")
             if not self.kinds:
                 raise ValueError("gives no kind of judgement; name one in `kinds`")
+            if self.careless == ():
+                raise ValueError("has no share in `careless`; name one, or leave it out")
             return self
 
     @hookimpl
@@ -140,7 +143,7 @@ class SimulatedAnnotator(Component):
             case "ranking":
                 answer = self._ranking(v_B[rows], draw)
             case "comparison":
-                answer = self._comparison(v_B[rows], draw)
+                answer = self._comparison(v_B[rows], self._careless(who), draw)
             case "rating":
                 answer = self._rating(scored, gold_B, int(rows[0]), who, draw)
             case "thumb":
@@ -171,7 +174,11 @@ class SimulatedAnnotator(Component):
         places = c.ranked or len(order)
         return Ranking(order=tuple(tuple(group) for group in order[:places]))
 
-    def _comparison(self, v_2: Tensor, draw: Generator) -> Comparison:
+    def _careless(self, who: int) -> float:
+        given: float | tuple[float, ...] = self.config.careless
+        return given[who % len(given)] if isinstance(given, tuple) else given
+
+    def _comparison(self, v_2: Tensor, careless: float, draw: Generator) -> Comparison:
         """The two candidates are in the order in which they are shown."""
         c = self.config
         one, two = float(v_2[0]) + c.position, float(v_2[1])
@@ -186,7 +193,7 @@ class SimulatedAnnotator(Component):
         noisy = d + _logistic(draw)
         if abs(noisy) < c.unnoticed:
             return Comparison(better="tie")
-        wrong = bool(c.careless) and _uniform(draw) < c.careless
+        wrong = bool(careless) and _uniform(draw) < careless
         return Comparison(better=int((noisy < 0) is not wrong))
 
     def _rating(self, scored: Scored, gold_B: Tensor, row: int, who: int, draw: Generator) -> Rating:

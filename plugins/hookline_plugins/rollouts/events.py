@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,9 +24,22 @@ def in_split(record: Any, split: Split) -> bool:
     return tenth is (split == "heldout")
 
 
-def wanted(records: Sequence[Any], split: Split) -> list[int]:
-    """The rows of a split that count: without what was superseded, and of decided questions the decision alone."""
-    return [i for i in settled_rows(records) if in_split(records[i], split)]
+def wanted(records: Sequence[Any], split: Split, without: Collection[str] = ()) -> list[int]:
+    """The rows of a split that count: without what was superseded, and of decided questions the decision alone.
+
+    without: annotators who are left out, with their decisions. Raises DataError if one of them gave no answer.
+    """
+    if without:
+        names = {str(record.get("annotator") or "unknown") for record in records}
+        if unknown := next((name for name in without if name not in names), None):
+            raise DataError(
+                f"'{unknown}' is left out by `without`, but gave no answer", f"annotators: {', '.join(sorted(names)[:20])}"
+            )
+    return [
+        i
+        for i in settled_rows(records)
+        if in_split(records[i], split) and str(records[i].get("annotator") or "unknown") not in without
+    ]
 
 
 def event_of(record: Any, where: str) -> Event | None:

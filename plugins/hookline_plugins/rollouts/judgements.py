@@ -11,6 +11,7 @@ Every row has these columns, beside `recorded_B` and `gold_B`, the true reward w
     up_B          of a thumb: 1 up, 0 down; NaN elsewhere
     balance_B     N/(2 N_c), N_c the thumbs of all the data that point the same way; 1 elsewhere
     annotator_B   the number of the annotator, in the order in which annotators first come in the data
+    answers_B     how many judgements of the data are comparisons or corrections of this annotator, at least 1
     data_row_B    which row of the data the judgement is, from 0
     worth_BT      the sum of the worths of the spans that a token is part of; a token is part of a span that covers any of it
     marked_BT     how many spans a token is part of
@@ -59,7 +60,7 @@ from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, i
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
 COLUMNS = (
     "recorded_B", "gold_B", "kind_B", "outcome_B", "level_B", "strength_B", "first_B", "marks_B", "levels_B", "up_B", "balance_B",
-    "annotator_B", "data_row_B", "worth_BT", "marked_BT", "changed_BT",
+    "annotator_B", "answers_B", "data_row_B", "worth_BT", "marked_BT", "changed_BT",
 )  # fmt: skip
 
 
@@ -82,6 +83,8 @@ class Judgements(Component):
         """The kinds of judgements that are read; others are left out."""
         answers: Literal["all", "best"] = "all"
         """`best`: only answers that a judgement puts above others or likes, e.g. for `sft`; ratings and spans then have none."""
+        without: tuple[str, ...] = ()
+        """Annotators whose judgements are left out, such as those whom the report `hookline feedback` does not trust."""
         axes: tuple[str, ...] = ()
         """The axes of ratings that are read, in the order of `marks_B`. Without it, each rating must have one axis."""
         unranked: Literal["leave-out", "below"] = "leave-out"
@@ -107,6 +110,8 @@ class Judgements(Component):
 
     annotators: Mapping[str, int] = {}
     """Annotator → its number."""
+    answers: Mapping[str, int] = {}
+    """Annotator → how many comparisons and corrections it gave."""
     balance: Mapping[bool, float] = {}
     """Whether a thumb is up → its weight."""
 
@@ -114,9 +119,10 @@ class Judgements(Component):
         c = self.config
         source = ctx.collected(c.from_) if c.from_ else ctx.rows(str(c.path))
         longest = c.longest or ctx.role_named("policy").context
-        rows = wanted(source.records, c.split)
+        rows = wanted(source.records, c.split, c.without)
         names = dict.fromkeys(str(source.records[i].get("annotator") or "unknown") for i in rows)
         self.annotators = {name: number for number, name in enumerate(names)}
+        self.answers = _ordering([source.records[i] for i in rows], c.kinds)
         self.balance = _balance([source.records[i] for i in rows])
         self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
         self.judgements = array("q")
@@ -191,6 +197,7 @@ class Judgements(Component):
                 "up_B": nan if up is None else float(up),
                 "balance_B": self.balance.get(bool(up), 1.0) if up is not None else 1.0,
                 "annotator_B": self.annotators.get(annotator, 0),
+                "answers_B": max(1, self.answers.get(annotator, 1)),
                 "worth_BT": worth,
                 "marked_BT": marked,
                 "changed_BT": changed.get(number, [False] * len(row.answer_ids)),
@@ -285,7 +292,7 @@ class Judgements(Component):
 
     def _no_rows(self, T: int) -> dict[str, Tensor]:
         """The columns of a batch without rows, T tokens wide."""
-        whole = {"kind_B", "outcome_B", "levels_B", "annotator_B"}
+        whole = {"kind_B", "outcome_B", "levels_B", "annotator_B", "answers_B"}
         plain = [name for name in COLUMNS if name != "data_row_B"]
         found = {name: torch.zeros(0, dtype=torch.long if name in whole else torch.float32) for name in plain}
         return found | {
@@ -303,6 +310,14 @@ def _balance(records: Sequence[Any]) -> dict[bool, float]:
         bool(said.get("up")) for said in answers if isinstance(said, Mapping) and said.get("kind") == "thumb"
     )
     return {up: sum(count.values()) / (2 * n) for up, n in count.items()}
+
+
+def _ordering(records: Sequence[Any], kinds: Sequence[Kind]) -> Mapping[str, int]:
+    """Annotator → how many comparisons and corrections of these kinds it gave. A row without an event is a comparison."""
+    said = ((record, record.get("answer")) for record in records)
+    found = ((record, answer.get("kind") if isinstance(answer, Mapping) else "comparison") for record, answer in said)
+    read = {"comparison", "correction"} & set(kinds)
+    return Counter(str(record.get("annotator") or "unknown") for record, kind in found if kind in read)
 
 
 def _outcome(said: Any) -> int:

@@ -58,21 +58,22 @@ def judge_reward_model(
     events: Iterable[Event],
     *,
     subset: str = "",
+    output: str = "",
     most: int = 10,
     judged: Judgements | None = None,
 ) -> RewardModel:
     """Compare the reward model of a run with judgements that it was not trained on.
 
     model: a run, its directory or RUN/phases/NAME. subset: a field of the events' rows (`record`), or of `extra`, by which
-    accuracy is split. judged: what `annotators` said about the same events, if it was asked before. Where two annotators or
-    more are trusted, only answers of trusted ones count.
+    accuracy is split. output: which of several outputs of the head `reward` is read. judged: what `annotators` said about the
+    same events, if it was asked before. Where two annotators or more are trusted, only answers of trusted ones count.
 
     Raises DataError if no answer compares two candidates that the model can read, ExperimentError for a model without rewards.
     """
     events = list(events)
     judged = judged or annotators(events)
     table = table_of(events, final=True)
-    scored = score_candidates(model, table.events)
+    scored = score_candidates(model, table.events, output)
     notes = [f"{scored.left_out} candidates are longer than the model's context"] if scored.left_out else []
     pairs = [p for p in table.pairs if (p.item, p.one) in scored.reward and (p.item, p.two) in scored.reward]
     if len(judged.trusted) >= 2:

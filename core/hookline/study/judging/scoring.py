@@ -37,10 +37,11 @@ class Scored:
     """Candidates that are longer than the model's context."""
 
 
-def score_candidates(model: Run | str | Path, events: Iterable[Event]) -> Scored:
+def score_candidates(model: Run | str | Path, events: Iterable[Event], output: str = "") -> Scored:
     """Read every candidate of the events' items once with the head `reward` of a run's last phase or of RUN/phases/NAME.
 
-    Raises ExperimentError if the phase trained no such head, CheckpointError if the directory is not a run.
+    output: which of several outputs of the head is read. Raises ExperimentError if the phase trained no such head, or the head
+    has several outputs and none of this name; CheckpointError if the directory is not a run.
     """
     import torch
 
@@ -55,7 +56,7 @@ def score_candidates(model: Run | str | Path, events: Iterable[Event]) -> Scored
             f"phase '{found.phase.spec.name}' of {path} trained no head '{HEAD}'",
             "name RUN/phases/NAME of a reward model",
         )
-    head = cast(ReadHead, found.role.heads[HEAD])
+    head, column = cast(ReadHead, found.role.heads[HEAD]), _column(found.role.outputs(HEAD), output)
     todo: dict[tuple[str, int], tuple[Sequence[int], Sequence[int]]] = {}
     left_out: set[tuple[str, int]] = set()
     for event in events:
@@ -76,11 +77,19 @@ def score_candidates(model: Run | str | Path, events: Iterable[Event]) -> Scored
         with torch.no_grad():
             hidden = found.role.states(_batch([todo[key] for key in some], found.tokenizer), [head.reads])[head.reads]
             value = head(hidden)
-        if value.dim() != 1:
-            raise ExperimentError(f"the head '{HEAD}' gives {value.shape[-1]} numbers", "name a phase with one reward")
-        for key, number, row in zip(some, value.tolist(), np.asarray(hidden.double())):
+        for key, number, row in zip(some, (value if value.dim() == 1 else value[:, column]).tolist(), np.asarray(hidden.double())):
             reward[key], state[key] = number, row
     return Scored(reward, state, len(left_out))
+
+
+def _column(names: Sequence[str], output: str) -> int:
+    """Which output of a head is read. names: of its outputs; none if it has one."""
+    if not names and output:
+        raise ExperimentError(f"the output '{output}' is asked for, but the head '{HEAD}' has one output", "leave it out")
+    if names and output not in names:
+        what = f"has no output '{output}'" if output else f"has {len(names)} outputs"
+        raise ExperimentError(f"the head '{HEAD}' {what}", f"name one as `output`: {', '.join(names)}")
+    return names.index(output) if names else 0
 
 
 def _phase_with_head(run: str | Path) -> str | None:
