@@ -21,12 +21,19 @@ Write = Callable[..., str]
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Pairs, answers with a label, and rankings of three, on the same prompts; answers differ in length."""
-    rows = [{"prompt": f"word {i} ", "chosen": f"good{i % 7} end" + "!" * (i % 3), "rejected": f"bad{i % 5}"} for i in range(N)]
+    rows = [
+        {"prompt": f"word {i} ", "chosen": f"good{i % 7} end" + "!" * (i % 3), "rejected": f"bad{i % 5}"}
+        for i in range(N)
+    ]
     labels = [
         {"prompt": r["prompt"], "completion": r["chosen" if i % 2 else "rejected"], "label": bool(i % 2)}
         for i, r in enumerate(rows)
     ]
-    for name, lines in (("pairs", rows), ("labels", labels), ("other", [{**r, "prompt": f"x{r['prompt']}"} for r in rows])):
+    for name, lines in (
+        ("pairs", rows),
+        ("labels", labels),
+        ("other", [{**r, "prompt": f"x{r['prompt']}"} for r in rows]),
+    ):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return tmp_path
 
@@ -117,7 +124,9 @@ def test_the_best_weights_can_be_kept_by_such_a_figure_and_a_misspelt_one_is_nam
 def test_pair_accuracy_points_a_policy_to_its_own_figures(data: Path) -> None:
     spec = experiment(data, {"use": "dpo"})
     spec["phases"][0]["evaluate"][0]["reward"] = "pair-accuracy"
-    with pytest.raises(ExperimentError, match="leave out `reward` in this evaluation, which then gives the figures of 'dpo'"):
+    with pytest.raises(
+        ExperimentError, match="leave out `reward` in this evaluation, which then gives the figures of 'dpo'"
+    ):
         hookline.explain(spec)
 
 

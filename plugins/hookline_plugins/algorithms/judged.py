@@ -138,7 +138,6 @@ class Annotators:
             reward_N = reward_N * self.of("spread", batch, rows).exp()
         return reward_N + self.of("leniency", batch, rows) if "leniency" in self.values else reward_N
 
-
     def prior(self, batch: Batch) -> Tensor:
         """What the prior of reliabilities adds to the loss of each comparison and correction, on its first row, 0 elsewhere, [B].
 
@@ -317,6 +316,26 @@ class Thumbs:
 
     def __call__(self, batch: Batch, reward_B: Tensor) -> Answered:
         rows = of_kind(batch, "thumb").nonzero()[:, 0]
-        logit_N = self.annotators.level(batch, rows, reward_B[rows]) - self.cut
+        logit_N = self._logits(batch, rows, reward_B)
         nll_N = lk.soft_binary(logit_N, batch.extra["up_B"][rows].to(logit_N.dtype))
         return rows, nll_N * batch.extra["balance_B"][rows] if self.config.balance else nll_N
+
+    def _logits(self, batch: Batch, rows: Tensor, reward_B: Tensor) -> Tensor:
+        return self.annotators.level(batch, rows, reward_B[rows]) - self.cut
+
+    def figures(self, batch: Batch, reward_B: Tensor) -> dict[str, tuple[str, Tensor]]:
+        """Figure → the column over which it is a mean, and its values, [B]. Each balanced value has its class's weight in the data."""
+        rows = of_kind(batch, "thumb").nonzero()[:, 0]
+        up_N, weight_N = batch.extra["up_B"][rows] > 0.5, batch.extra["balance_B"][rows]
+        right_N = ((self._logits(batch, rows, reward_B) > 0) == up_N).to(reward_B.dtype)
+        share_N = 0.5 / weight_N  # of the class in the data
+        found = {
+            "thumbs_up_right": ("thumb_up_B", right_N),
+            "thumbs_down_right": ("thumb_down_B", right_N),
+            "thumbs_balanced": ("thumb_B", right_N * weight_N),
+            "thumbs_majority": ("thumb_B", torch.maximum(share_N, 1 - share_N).to(reward_B.dtype)),
+        }
+        return {
+            name: (column, torch.zeros_like(reward_B).index_put((rows,), value_N))
+            for name, (column, value_N) in found.items()
+        }

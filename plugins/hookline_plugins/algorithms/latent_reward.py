@@ -83,6 +83,18 @@ class LatentReward(Component[Options]):
                 better="higher",
             )
         )
+        known += [
+            Metric("thumbs_up_right", "share of thumbs up that the model predicts", better="higher"),
+            Metric("thumbs_down_right", "share of thumbs down that the model predicts", better="higher"),
+            Metric(
+                "thumbs_balanced",
+                "the mean of both over the data: balanced accuracy, ½ for a constant answer",
+                better="higher",
+            ),
+            Metric(
+                "thumbs_majority", "share of the more frequent thumb in the data, which a constant answer gets right"
+            ),
+        ]
         named = {
             "ties": ("ν of Davidson, or η of Rao and Kupper", c.comparison != "bradley-terry"),
             "disagreement": (
@@ -98,7 +110,10 @@ class LatentReward(Component[Options]):
                 "mean over the annotators of this step of the probability that they mean what they say",
                 c.noise == "learned",
             ),
-            "reliability_lowest": ("the lowest of these; below ½ is an annotator who says the opposite", c.noise == "learned"),
+            "reliability_lowest": (
+                "the lowest of these; below ½ is an annotator who says the opposite",
+                c.noise == "learned",
+            ),
         }
         return (*known, *(Metric(name, what) for name, (what, given) in named.items() if given))
 
@@ -147,6 +162,8 @@ class LatentReward(Component[Options]):
         first_B = says_B & (place_B == 0)
         columns = {f"{kind}_B": (first_B & (kind_B == i)).float() for i, kind in enumerate(ANSWER_KINDS)}
         decided_B = (first_B & (outcome_B >= 0) & (outcome_B < 2)).float()
+        columns["thumb_up_B"] = columns["thumb_B"] * (batch.extra["up_B"] > 0.5)
+        columns["thumb_down_B"] = columns["thumb_B"] - columns["thumb_up_B"]
         return batch.with_extra(
             place_B=place_B, said_B=says_B.float(), judgement_B=first_B.float(), decided_B=decided_B, **columns
         )
@@ -223,6 +240,9 @@ class LatentReward(Component[Options]):
                 mb.log(f"{kind}_loss", mb.mean_over(f"{kind}_B", nll_B.detach()))
         if bool(mb["decided_B"].any()):
             mb.log("accuracy", mb.mean_over("decided_B", self._right(batch, reward_B)))
+        for name, (column, value_B) in self.thumbs.figures(batch, reward_B).items():
+            if bool(mb[column].any()):
+                mb.log(name, mb.mean_over(column, value_B.detach()))
         total: Loss = mb.mean_over(
             "judgement_B", weight[batch.extra["kind_B"].clamp(max=len(ANSWER_KINDS) - 1)] * nll_B
         )
