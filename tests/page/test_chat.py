@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +69,13 @@ class Person:
         self.count += 1
         number = more.pop("number", None)
         number = self.state()["number"] if number is None else number
-        body = {"id": f"judged-{self.session}-{self.count}", "number": number, "answer": answer, "times": {"active": 2.5}, **more}
+        body = {
+            "id": f"judged-{self.session}-{self.count}",
+            "number": number,
+            "answer": answer,
+            "times": {"active": 2.5},
+            **more,
+        }
         return self.post("/chat/judge", **body)
 
 
@@ -391,3 +400,78 @@ def test_the_command_refuses_what_cannot_be(
     ]
     assert main(["collect", "--store", "sqlite:///a.db", *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow(40)
+def test_the_command_serves_two_models_and_a_kill_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    build("qwen2", tmp_path / "other", seed=3)
+    words = [
+        "collect",
+        "--chat",
+        str(folder),
+        "--chat",
+        "other",
+        "--store",
+        "sqlite:///a.db",
+        "--port",
+        "0",
+        "--max-new-tokens",
+        "8",
+    ]
+    children = [_collecting(tmp_path, words)]
+    try:
+        ann = _visitor(children[-1][1])
+        state = _until_ready(ann, ann.get("/chat/talk").json()["session"], "hi", 0)
+        judged = {"id": "judged-0001", "session": state["session"], "number": 0, "answer": {"better": 1}}
+        after = ann.post("/chat/judge", json=judged).json()
+        waiting = _until_ready(ann, state["session"], "and then", 1)["turn"]["candidates"]
+        writers = _children(children[-1][0].pid)
+        assert len(writers) == 2
+        children[-1][0].kill()
+        children[-1][0].wait()
+        end = time.monotonic() + 20
+        while any(
+            Path(f"/proc/{one}/cmdline").exists() and Path(f"/proc/{one}/cmdline").read_bytes() for one in writers
+        ):
+            assert time.monotonic() < end, "the models' processes end with the page"
+            time.sleep(0.1)
+        children.append(_collecting(tmp_path, words))
+        ann = _visitor(children[-1][1])
+        again = ann.get("/chat/talk").json()
+        assert (again["session"], again["turns"], again["turn"]) == (state["session"], after["turns"], None)
+        assert ann.post("/chat/judge", json=judged).json()["stored"], "sent again, it is stored once"
+        assert _until_ready(ann, state["session"], "and then", 1)["turn"]["candidates"] == waiting
+    finally:
+        for child, _ in children:
+            child.kill()
+    with hookline.store(f"sqlite:///{tmp_path / 'a.db'}") as store:
+        [event] = store.events()
+    assert [one.by.name for one in event.candidates if one.by] == ["tiny-model", "other"]
+
+
+def _collecting(where: Path, words: Sequence[str]) -> tuple[subprocess.Popen[str], str]:
+    """`hookline collect`, and its link."""
+    child = subprocess.Popen([sys.executable, "-m", "hookline", *words], cwd=where, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    return child, next(line.strip() for line in child.stdout if "/enter#" in line)
+
+
+def _visitor(link: str) -> httpx.Client:
+    address, _, token = link.partition("/enter#")
+    client = httpx.Client(base_url=address, headers={"origin": address}, timeout=30)
+    assert client.post("/enter", json={"token": token}).status_code == 200
+    client.headers["x-csrf"] = re.findall(r'name="csrf" content="([0-9a-f]+)"', client.get("/hello").text)[0]
+    return client
+
+
+def _until_ready(client: httpx.Client, session: str, text: str, number: int) -> Json:
+    assert client.post("/chat/say", json={"session": session, "text": text, "number": number}).status_code == 200
+    while True:
+        state: Json = client.get("/chat/talk", params={"session": session}).json()
+        if state["turn"]["state"] != "writing":
+            return state
+        time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()]
