@@ -22,14 +22,14 @@ class Scripted(Writer):
         reply = said if isinstance(said, Reply) else Reply(text=said)
         self.begun.append(reply)
         if not self.hold and reply.state == "writing":
-            reply.state, reply.why = "done", "stop"
+            reply.state, reply.why, reply.by = "done", "stop", self.by
         return reply
 
     def finish(self) -> None:
         self.hold = False
         for reply in self.begun:
             if reply.state == "writing":
-                reply.state, reply.why = "done", "stop"
+                reply.state, reply.why, reply.by = "done", "stop", self.by
 
     def stop(self, reply: Reply, why: str = "stopped") -> None:
         if reply.state == "writing":

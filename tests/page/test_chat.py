@@ -258,6 +258,26 @@ def test_the_last_judgement_can_be_changed_and_then_the_other_reply_goes_on(serv
     assert restarted.shown("ann", ONE)["turns"][-1]["html"] == two != one
 
 
+def test_a_page_with_another_number_of_replies_goes_on_with_the_conversation(served: Begin) -> None:
+    page = served(writers=[Scripted("a", echo)])
+    ann = Person(page)
+    ann.say("hi")
+    ann.judge({"better": 0})
+    single = Talks(page.store, SECRET, [Scripted("a", echo)], Question(), Media(), replies=1)
+    state = single.shown("ann", ONE)
+    assert (state["last"]["kind"], len(state["last"]["candidates"])) == ("comparison", 2)
+    changed = {
+        "id": "changed-0001",
+        "session": ONE,
+        "number": 0,
+        "answer": {"better": "tie"},
+        "replaces": state["last"]["replaces"],
+    }
+    single.judge("ann", changed)
+    assert single.say("ann", {"session": ONE, "number": 1, "text": "more"})["turn"]["kind"] == "thumb"
+    assert [event.answer.kind for event in page.store.events()] == ["comparison"] * 2
+
+
 def test_an_answer_that_is_sent_again_is_stored_once(served: Begin) -> None:
     page = served(writers=[Scripted("a", echo)])
     ann = Person(page)

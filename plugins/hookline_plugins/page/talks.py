@@ -29,6 +29,8 @@ LONGEST = 20_000
 """Characters of a message."""
 MOST = 20
 """Conversations of a person in memory; others are read from the store again."""
+ABOUT = {"session", "turn", "continues", "ended"}
+"""What a judgement in a conversation keeps in `extra.chat`, at least."""
 Message = Mapping[str, Any]
 
 
@@ -79,7 +81,7 @@ class Talks:
         """writers: one model, or two that are compared; replies: 1 or 2 per turn; extra: kept with every judgement."""
         self.store, self.secret, self.writers, self.media, self.source = store, secret, list(writers), media, source
         self.extra = dict(extra or {})
-        self.question = question.model_copy(update={"kind": "comparison" if replies == 2 else "thumb"})
+        self.question = question
         self.writing = list(writers) * (replies if len(writers) == 1 else 1)
         """Which model writes each reply."""
         self.begins: list[Message] = [{"role": "system", "content": system}] if system else []
@@ -119,7 +121,7 @@ class Talks:
             "why": failed,
             "same": ready and len({reply.text for reply in turn.replies}) < len(turn.replies),
             "candidates": [self._candidate(turn.replies[place]) for place in order] if seen else [],
-            **self._asked,
+            **self._controls(turn.replies),
         }
 
     def _judged(self, talk: _Talk) -> dict[str, Any]:
@@ -145,12 +147,15 @@ class Talks:
             "continues": event.shown.index(about["continues"]),
             "state": "ready",
             "same": False,
-            **self._asked,
+            **self._controls(event.candidates),
         }
 
-    @property
-    def _asked(self) -> dict[str, Any]:
-        asked = self.question
+    def _asked_about(self, candidates: Sequence[Any]) -> Question:
+        """The question about two replies, or about one: a page may have been started with another number of them."""
+        return self.question.model_copy(update={"kind": "comparison" if len(candidates) == 2 else "thumb"})
+
+    def _controls(self, candidates: Sequence[Any]) -> dict[str, Any]:
+        asked = self._asked_about(candidates)
         return {"kind": asked.kind, "strength": asked.strength, "ties": asked.ties, "bothBad": asked.both_bad}
 
     def _said(self, role: str, text: str) -> dict[str, Any]:
@@ -201,7 +206,7 @@ class Talks:
         turn = talk.turn or _Turn(text, [], [self._seed(who, talk, place) for place in range(len(self.writing))])
         turn.replies = [
             turn.replies[place]
-            if turn.replies and turn.replies[place].state == "done"
+            if turn.replies and turn.replies[place].state != "failed"
             else writer.write(messages, turn.seeds[place])
             for place, writer in enumerate(self.writing)
         ]
@@ -236,7 +241,14 @@ class Talks:
                 raise Wrong("that judgement was changed meanwhile, perhaps in another tab", 409)
             item, order, about = made
             events = events_of(
-                item, self.question, order, who, given, name, source=self.source, extra={**self.extra, "chat": about}
+                item,
+                self._asked_about(item.candidates),
+                order,
+                who,
+                given,
+                name,
+                source=self.source,
+                extra={**self.extra, "chat": about},
             )
             about["continues"] = _continues(events[0].answer, order)
             events = [event.model_copy(update={"extra": {**self.extra, "chat": about}}) for event in events]
@@ -250,7 +262,7 @@ class Talks:
         turn = talk.turn
         if turn is None or number != talk.number or any(reply.state != "done" for reply in turn.replies):
             raise Wrong("there are no replies to judge; load the page again", 409)
-        candidates = [Candidate(text=reply.text, by=writer.by) for writer, reply in zip(self.writing, turn.replies)]
+        candidates = [Candidate(text=reply.text, by=reply.by) for reply in turn.replies]
         sampling = {key: value for key, value in self.writing[0].options.items() if key != "device"}
         about = {
             "session": talk.session,
@@ -272,7 +284,8 @@ class Talks:
         """Drop what is remembered of a person."""
         with self._lock:
             for key in [key for key in self._talks if key[0] == who]:
-                self._talks.pop(key)
+                if turn := self._talks.pop(key).turn:
+                    self._stop(turn)
 
     # -- conversations
 
@@ -312,7 +325,11 @@ class Talks:
     def _events(self, who: str) -> list[Event]:
         """A person's judgements of replies, with their comments."""
         found = self.store.events(annotator=who)
-        return [event for event in found if isinstance(event.extra.get("chat"), Mapping)]
+        return [
+            event
+            for event in found
+            if event.shown and isinstance(about := event.extra.get("chat"), Mapping) and about.keys() >= ABOUT
+        ]
 
     @staticmethod
     def _took(talk: _Talk, events: Sequence[Event]) -> None:

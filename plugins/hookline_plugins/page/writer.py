@@ -39,6 +39,8 @@ class Reply:
     why: str = ""
     """Of one that is done, `stop` or `length`. Of one that failed: `full`, no room in the model's context; `long`, not even for
     the message alone; `slow`; `stopped`; or `broken`."""
+    by: Producer | None = None
+    """What wrote it, of one that is done."""
     begun: float = field(default_factory=time.monotonic)
 
 
@@ -166,7 +168,7 @@ class Writer:
         reply = self._writing[int(said["reply"])][1]
         reply.text += said.get("piece", "")
         if "state" in said:
-            reply.state, reply.why = said["state"], said["why"]
+            reply.state, reply.why, reply.by = said["state"], said["why"], self.by
             self.problem = said.get("message", self.problem)
             self._writing.pop(int(said["reply"]))
 
