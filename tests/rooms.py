@@ -80,7 +80,7 @@ TESTS = {
     "formats": ["data/test_containers", "data/test_writing", "feedback/test_formats_*"],
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
-    "judging": ["rewards/test_judge*"],
+    "judging": ["feedback/test_sources", "rewards/test_judge*"],
     "likelihoods": [
         "algorithms/test_likelihoods_of_judgements", "algorithms/test_latent_reward", "algorithms/test_planted_rewards",
         "algorithms/test_preferences",
@@ -88,7 +88,7 @@ TESTS = {
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
     "page": ["page/*"],
     "posting": ["rewards/test_judge*", "rewards/test_remote"],
-    "report": ["trackers/test_report", "pages/*"],
+    "report": ["trackers/test_ages", "trackers/test_report", "pages/*"],
     "rewards": ["rewards/*", "wrappers/*", "tasks/*"],
     "rollouts": [
         "algorithms/test_preferences*", "algorithms/test_values*", "algorithms/test_judgements", "algorithms/test_corrections",

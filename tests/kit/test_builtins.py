@@ -13,7 +13,7 @@ from hookline.contract.kinds import KINDS
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.testing import check
-from judging_server import by_length, serving
+from judging_server import by_length, part, says, serving
 
 FUNCTION = str(Path(__file__).parents[1] / "rewards" / "users" / "of_any_row.py")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -46,9 +46,12 @@ def test_one_of_every_kind_is_asked_every_day() -> None:
 
 @pytest.fixture
 def judge() -> Iterator[dict[str, Any]]:
-    """The options of a judge that rates answers by their length, as a service of rewards does under the same address."""
+    """The options of a judge that rates and compares answers by their length, as a service of rewards does under the same address."""
 
     def rated(asked: Any) -> Any:
+        if isinstance(asked, str) and "<answer-A-" in asked:
+            one, two = (len(part(asked, name)) for name in ("answer-A", "answer-B"))
+            return says(asked, better="tie" if one == two else "A" if one > two else "B")
         return by_length(asked) if isinstance(asked, str) else {"rewards": [len(query) for query in asked["query"]]}
 
     with serving(rated) as service:
@@ -63,6 +66,7 @@ def test_a_built_in_keeps_every_law(
         monkeypatch.delenv(name)
     served = {
         "people": {"store": f"sqlite:///{tmp_path}/people.db", "at_most": 0, "poll": 0.01},
+        "file": {"path": f"{tmp_path}/arrived.jsonl"},
         "judge": judge, "remote": {"url": judge["url"]}, "sql": {"url": f"sqlite:///{tmp_path}/laws.db"},
     }  # fmt: skip
     report = check(offer, **(served | OPTIONS).get(offer.name, {}))

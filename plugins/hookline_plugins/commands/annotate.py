@@ -51,6 +51,8 @@ class Annotate(Command):
         """For how long they go away, in seconds."""
         skip: float = Field(0.0, ge=0, le=1)
         """The probability of a skip."""
+        patience: float = Field(20.0, gt=0)
+        """For how long they try again while the page does not answer, in seconds; then they leave."""
         answers: int = Field(0, ge=0)
         """The number of questions that each answers or skips; 0: as long as the page is there."""
         seed: int = 0
@@ -126,8 +128,8 @@ class _Simulated(threading.Thread):
             self.done += "skip" not in answer
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The reply; the same request again while the server is away for up to 20 seconds, then None."""
-        until = time.monotonic() + 20
+        """The reply; the same request again while the page does not answer, then None."""
+        until = time.monotonic() + self.config.patience
         while True:
             try:
                 reply = self.client.request(method, path, **({} if body is None else {"json": body}))

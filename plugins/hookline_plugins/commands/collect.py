@@ -141,7 +141,8 @@ class Collect(Command):
             return str(c.store)
         plan = hookline.explain(c.experiment)
         slots = [slot for phase in plan.phases for slot in phase.feedback]
-        found = list(dict.fromkeys(str(slot.config.store) for slot in slots if hasattr(slot.config, "store")))
+        stores = [getattr(slot.config, "store", None) for slot in slots]
+        found = list(dict.fromkeys(str(store) for store in stores if store))
         if len(found) != 1:
             said = f"asks people in {len(found)} stores: {', '.join(found)}" if found else "asks no people"
             raise ExperimentError(

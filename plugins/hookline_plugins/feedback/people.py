@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 import hookline
-from hookline import (
-    Comment,
-    Component,
-    Context,
-    DataError,
-    Event,
-    Item,
-    Metric,
-    Rollout,
-    Skip,
-    Store,
-    StoreName,
-    hookimpl,
-)
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from hookline import Component, Context, Event, Item, Metric, Rollout, Store, StoreName, hookimpl
+from hookline_plugins.feedback.waiting import Time, counts, different, known, name_of, round_of, seconds
 
 
 class People(Component):
@@ -52,7 +37,7 @@ class People(Component):
         """Where the items wait and the answers are kept: `sqlite:///answers.db`, or `postgresql://…`."""
         answers: int = Field(0, ge=0)
         """The phase ends with so many answers, without skips; 0: when every item has as many as `overlap` says."""
-        at_most: float | str = "24h"
+        at_most: Time = "24h"
         """How long the phase waits, in seconds or as `90s`, `30m`, `8h`, `2d`; then it ends with what there is."""
         candidates: int = Field(2, ge=0)
         """Number of different answers to a prompt in an item: 1 is rated, 2 are compared, more are ranked; 0: all."""
@@ -63,19 +48,15 @@ class People(Component):
         poll: float = Field(2.0, gt=0)
         """How often the store is asked for answers, in seconds."""
 
-        @field_validator("at_most")
-        @classmethod
-        def _a_time(cls, value: float | str) -> float | str:
-            seconds(value)
-            return value
-
     @cached_property
     def store(self) -> Store:
         """Opened by rank 0 alone."""
         return hookline.store(self.config.store)
 
     def setup(self, ctx: Context) -> None:
-        ctx.main(lambda: self.store.counts().items)  # a store that cannot be reached ends the run before anything is drawn
+        ctx.main(
+            lambda: self.store.counts().items
+        )  # a store that cannot be reached ends the run before anything is drawn
 
     def close(self) -> None:
         if opened := vars(self).pop("store", None):
@@ -84,7 +65,7 @@ class People(Component):
     @hookimpl
     def hookline_judge(self, ctx: Context, scored: Rollout) -> Sequence[Event]:
         items = [item for some in ctx.gather(list(self._items(ctx, scored))) for item in some]
-        ctx.main(lambda: len(self.store.put(items)))
+        ctx.main(lambda: ctx.once("put", lambda: len(self.store.put(items))))  # a run that is reproduced asks nobody
         if ctx.evaluating or ctx.step + 1 < ctx.steps:
             return []
         said: list[Event] = []  # on rank 0; the core gathers what all ranks return
@@ -93,13 +74,10 @@ class People(Component):
 
     def _items(self, ctx: Context, scored: Rollout) -> Iterator[Item]:
         """One item for each prompt with enough different answers."""
-        groups: dict[int, dict[tuple[int, ...], int]] = {}
-        for row, group in enumerate(scored.group_B.tolist()):
-            groups.setdefault(group, {}).setdefault(tuple(scored.response_ids(row)), row)
         most = self.config.candidates
         extra = {"run": ctx.run.id, "phase": ctx.phase, **({"ask": self.config.ask} if self.config.ask else {})}
-        for different in groups.values():
-            rows = list(different.values())[: most or None]
+        for rows in different(scored):
+            rows = rows[: most or None]
             if len(rows) >= min(most or 2, 2):
                 yield ctx.item(scored, rows, overlap=self.config.overlap, extra=extra)
 
@@ -111,12 +89,12 @@ class People(Component):
 
         found = await ctx.once("answers", wait)
         events = [Event.read(one["event"], "an answer of the store") for one in found]
-        ages = [one["age"] for one, event in zip(found, events) if _counts(event)]
+        ages = [one["age"] for one, event in zip(found, events) if counts(event)]
         if ages:
             ctx.log("answers", len(ages))
-            ctx.log("annotators", len({event.annotator for event in events if _counts(event)}))
+            ctx.log("annotators", len({event.annotator for event in events if counts(event)}))
             ctx.log("weights_age", sum(ages) / len(ages))
-        last = max((event.submitted_at or begun for event in events if _counts(event)), default=time.time())
+        last = max((event.submitted_at or begun for event in events if counts(event)), default=time.time())
         ctx.log("waited", last - begun)
         return events
 
@@ -138,46 +116,17 @@ class People(Component):
         while True:
             if (count := (await asyncio.to_thread(self.store.counts)).events) != seen:
                 seen, events = count, await asyncio.to_thread(lambda: list(self.store.events()))
-            here = {(event.item, event.annotator) for event in events if event.item in overlap and _counts(event)}
+            here = {(event.item, event.annotator) for event in events if event.item in overlap and counts(event)}
             if len(here) >= wanted or time.time() >= until:
                 break
             await ctx.pause(min(self.config.poll, max(until - time.time(), 0.05)))
-        known = self._known(ctx)
-        new = [event for event in events if event.item in ages and event.id not in known]
+        kept = known(ctx)
+        new = [event for event in events if event.item in ages and event.id not in kept]
         return [{"event": event.written(), "age": ages[event.item]} for event in new]
-
-    def _known(self, ctx: Context) -> set[str]:
-        """The ids of events that earlier rounds have kept."""
-        if _round(ctx.phase) == 1:
-            return set()
-        try:
-            return {str(record.get("id")) for record in ctx.collected(_name(ctx.phase)).records}
-        except DataError:  # nobody has answered yet
-            return set()
 
 
 def _age(ctx: Context, item: Item) -> int | None:
     """How many rounds ago this phase put an item; None for items of others."""
     phase = str(item.extra.get("phase"))
-    age = _round(ctx.phase) - _round(phase)
-    return age if item.extra.get("run") == ctx.run.id and _name(phase) == _name(ctx.phase) and age >= 0 else None
-
-
-def seconds(value: float | str) -> float:
-    """A time in seconds: a number, or text with a unit."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", str(value))
-    if found is None:
-        raise ValueError(f"'{value}' is not a time; write e.g. 90s, 30m, 8h or 2d")
-    return float(found[1]) * UNITS[found[2] or "s"]
-
-
-def _counts(event: Event) -> bool:
-    return not isinstance(event.answer, Skip | Comment) and not event.repeats and not event.decides
-
-
-def _name(phase: str) -> str:
-    return phase.partition("@")[0]
-
-
-def _round(phase: str) -> int:
-    return int(phase.partition("@")[2] or 1)
+    age = round_of(ctx.phase) - round_of(phase)
+    return age if item.extra.get("run") == ctx.run.id and name_of(phase) == name_of(ctx.phase) and age >= 0 else None

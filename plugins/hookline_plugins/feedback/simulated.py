@@ -36,6 +36,7 @@ from hookline import (
     Thumb,
     hookimpl,
 )
+from hookline_plugins.feedback.waiting import different
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Kind = Literal["ranking", "comparison", "rating", "thumb", "correction"]
@@ -106,11 +107,8 @@ class SimulatedAnnotator(Component):
             )
         said: list[Judgement] = []
         right = pairs = 0
-        groups: dict[int, dict[tuple[int, ...], int]] = {}
-        for row, group in enumerate(scored.group_B.tolist()):
-            groups.setdefault(group, {}).setdefault(tuple(scored.response_ids(row)), row)
-        for different in groups.values():
-            rows = torch.tensor(list(different.values()))
+        for answers in different(scored):
+            rows = torch.tensor(answers)
             for number in range(c.judgements):
                 ids = (int(scored.sample_B[rows[0]]), *((number,) if number else ()))
                 judgement = self._judge(ctx, scored, rows, ids)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import hookline
 from hookline import Run, figure_name, instance_name
-from hookline_plugins.report import words
+from hookline_plugins.report import ages, words
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -42,6 +42,7 @@ def gather(run: Run, resamples: int, examples: int) -> Json:
         "seed": experiment["seed"],
         "resamples": resamples,
         "phases": phases,
+        "ages": ages.gather(run, rows),
         "words": _words(run, rows),
         "provenance": {
             **{key: about.get(key) for key in ("hookline", "torch", "python", "machine", "kernels")},

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hookline import Column, Table
+from hookline_plugins.report import ages
 from hookline_plugins.report.numbers import LEVEL, NO_REWARD, OWN
 from hookline_plugins.report.page import Figure, estimated, estimates, render
 from hookline_plugins.report.plot import MARKS, WIDE, Line, Plot, Point, moving_mean
@@ -39,6 +40,7 @@ def page(numbers: Json, run_id: str, figures: bool = True) -> str:
         evaluations=[evaluation_table(*both) for both in evaluations if both[1]["figures"]],
         shared=any(evaluation["shared_rows"] for _, evaluation in evaluations),
         accuracies=[accuracy_table(phase) for phase in phases if accuracies_of(phase)],
+        ages=ages.table(numbers["ages"]) if numbers["ages"] else None,
         planes=planes(phases),
         figures=figures,
         curves=[(phase["name"], *curves(phase), curve_table(phase)) for phase in phases if phase["curves"]],
