@@ -191,6 +191,20 @@ def test_answers_that_come_late_are_kept_by_the_next_round(tmp_path: Path) -> No
     assert 0 < row["metrics"]["weights_age"] < 1
 
 
+def test_what_earlier_rounds_left_over_is_given_out_last(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    made = one_phase(url, at_most=0)
+    made["phases"] = [{"repeat": 2, "phases": made["phases"]}]
+    hookline.run(made, out=tmp_path / "run")
+    given = []
+    with hookline.store(url) as store:
+        while (item := store.lease("ann")) is not None:
+            given.append(item.extra["phase"])
+            store.append([item.event(Comparison(better=0), "ann", id=item.id)])
+    assert set(given) == {"ask@1", "ask@2"}
+    assert given == sorted(given, reverse=True), "the newest samples come first"
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [({"at_most": "soon"}, "is not a time"), ({"answers": -1}, "answers"), ({"store": "x.txt"}, "store")],

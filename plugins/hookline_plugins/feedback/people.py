@@ -79,7 +79,9 @@ class People(Component):
         for rows in different(scored):
             rows = rows[: most or None]
             if len(rows) >= min(most or 2, 2):
-                yield ctx.item(scored, rows, overlap=self.config.overlap, extra=extra)
+                # what is left of earlier rounds is given out after this one's
+                priority = float(round_of(ctx.phase) - 1)
+                yield ctx.item(scored, rows, overlap=self.config.overlap, priority=priority, extra=extra)
 
     async def _answers(self, ctx: Context) -> list[Event]:
         begun = float(ctx.once("begun", time.time))
