@@ -29,7 +29,8 @@ TESTS = {
     ],
     "testing": ["kit/*", "processes/test_same_steps", "core/test_open_phase", "kernels/test_bench"],
     "study": [
-        "feedback/test_annotators", "feedback/test_feedback_page", "feedback/test_judged_models", "compare/*", "real/*",
+        "feedback/test_annotators", "feedback/test_contests",
+        "feedback/test_feedback_page", "feedback/test_judged_models", "compare/*", "real/*",
         "core/test_reproduce",
         "core/test_notebook", "core/test_finished",
     ],
@@ -74,13 +75,13 @@ TESTS = {
     "algorithms": ["algorithms/*"],
     "commands": [
         "core/test_commands", "core/test_coming_from_page", "compare/test_comparing_page", "kernels/test_bench", "real/test_init*",
-        "feedback/test_stores_command",
+        "feedback/test_contests", "feedback/test_stores_command",
     ],
     "environments": ["data/test_environments"],
     "formats": ["data/test_containers", "data/test_writing", "feedback/test_formats_*"],
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
-    "judging": ["feedback/test_sources", "rewards/test_judge*"],
+    "judging": ["feedback/test_contests", "feedback/test_sources", "rewards/test_judge*"],
     "likelihoods": [
         "algorithms/test_likelihoods_of_judgements", "algorithms/test_latent_reward", "algorithms/test_planted_rewards",
         "algorithms/test_preferences",

@@ -68,6 +68,8 @@ _HOMES = {
     "hookline.study.judging.annotators": ("agreement", "annotators"),
     "hookline.study.judging.calibration": ("calibration", "ceiling", "ceiling_of_agreement"),
     "hookline.study.judging.choosing": ("choose", "posterior"),
+    "hookline.study.judging.contest": ("contests",),
+    "hookline.study.judging.entrants": ("put_contest",),
     "hookline.study.judging.models": ("model_ratings",),
     "hookline.study.judging.optimised": ("best_of_n", "overoptimisation"),
     "hookline.study.judging.ratings": ("bradley_terry", "davidson", "length_controlled", "ratings"),
@@ -177,6 +179,7 @@ __all__ = [
     "choose",
     "compare",
     "concat",
+    "contests",
     "convert_data",
     "crowd_bt",
     "davidson",
@@ -207,6 +210,7 @@ __all__ = [
     "pairs",
     "posterior",
     "prompt_messages",
+    "put_contest",
     "put_last",
     "ratings",
     "read_events",
@@ -314,6 +318,8 @@ if TYPE_CHECKING:
     from hookline.study.judging.annotators import agreement, annotators
     from hookline.study.judging.calibration import calibration, ceiling, ceiling_of_agreement
     from hookline.study.judging.choosing import choose, posterior
+    from hookline.study.judging.contest import contests
+    from hookline.study.judging.entrants import put_contest
     from hookline.study.judging.models import model_ratings
     from hookline.study.judging.optimised import best_of_n, overoptimisation
     from hookline.study.judging.ratings import bradley_terry, davidson, length_controlled, ratings

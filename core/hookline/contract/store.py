@@ -144,7 +144,8 @@ class Store(Component[ConfigT]):
         The same event again, by its id, changes nothing, so a client that got no reply sends it again. Raises DataError for
         an id with other content, and for an answer to an item for which the annotator has no lease while others have
         answered it or have leases, as many as its `overlap`. Events about items that were never put are stored, too.
-        Skips, comments and decisions (`event.decides`) are not counted as answers, and need no lease.
+        Skips, comments and decisions (`event.decides`) are not counted as answers, and need no lease. The same holds for what a
+        model says (`event.role`) without a lease, which is kept beside the answers of people and takes none of their places.
         """
         raise NotImplementedError
 

@@ -62,7 +62,7 @@ def entries_of(arguments: Sequence[str | Path]) -> tuple[list[Entry], list[str]]
     notes: list[str] = []
     seen: dict[Path, str] = {}
     for number, argument in enumerate(arguments):
-        label, path, given = _argument(argument)
+        label, path, given = labelled(argument)
         for directory in _directories(path):
             real = directory.resolve()
             if real in seen:
@@ -82,7 +82,8 @@ def entries_of(arguments: Sequence[str | Path]) -> tuple[list[Entry], list[str]]
     return found, notes
 
 
-def _argument(argument: str | Path) -> tuple[str, Path, bool]:
+def labelled(argument: str | Path) -> tuple[str, Path, bool]:
+    """(label, path, whether the user gave the label) of `LABEL=PATH` or `PATH`."""
     path = Path(argument)
     label, equals, rest = str(argument).partition("=")
     if equals and label and "/" not in label and not os.path.exists(path):

@@ -97,12 +97,14 @@ class Collect(Command):
             from hookline_plugins.page.access import People
             from hookline_plugins.page.app import Page
             from hookline_plugins.page.desk import Desk
+            from hookline_plugins.page.questions import question_by_options
         except ImportError as err:
             raise ExperimentError(f"the page needs {err.name}", "pip install 'hookline[feedback]'") from None
         c = self.config
         self._check_reach()
         self._check_chat()
-        question, guidelines = self._question(), self._guidelines()
+        asked = {"kind": c.ask, "axes": c.axes, "labels": c.labels, "strength": c.strength}
+        question, guidelines = question_by_options(asked, c.scale), self._guidelines()
         url = self._url()
         with hookline.store(url) as store, ExitStack() as models:
             self._fill(store, url, question, out)
@@ -194,28 +196,6 @@ class Collect(Command):
         return Talks(
             desk.store, desk.secret, writers, desk.question, desk.media, replies=c.replies, system=c.system, extra=extra
         )
-
-    def _question(self) -> Any:
-        from pydantic import ValidationError
-
-        from hookline_plugins.page.questions import Question
-
-        c = self.config
-        low, _, high = c.scale.partition("-")
-        try:
-            scale = {"low": float(low), "high": float(high)}
-        except ValueError:
-            raise ExperimentError(f"--scale {c.scale} is not a scale", "write e.g. 1-5 or 0-1") from None
-        step = 0.0 if scale == {"low": 0.0, "high": 1.0} else 1.0
-        given = {"kind": c.ask, "axes": c.axes, "labels": c.labels, "strength": c.strength, **scale, "step": step}
-        try:
-            return Question.model_validate({key: value for key, value in given.items() if value not in (None, ())})
-        except ValidationError as err:
-            first = err.errors()[0]
-            name = {"kind": "ask"}.get(str(first["loc"][0]), str(first["loc"][0])) if first["loc"] else "scale"
-            raise ExperimentError(
-                f"--{name}: {first['msg'].removeprefix('Value error, ')}", "see hookline collect --help"
-            ) from None
 
     def _guidelines(self) -> str:
         path = self.config.guidelines

@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 import hookline
-from hookline import Comparison, Correction, DataError, Item, Ranking, Rating, Skip, Span, Spans, Thumb
+from hookline import Comparison, Correction, DataError, ExperimentError, Item, Ranking, Rating, Skip, Span, Spans, Thumb
 from hookline_plugins.page.rendering import Media, conversation, rendered, visible
 
-__all__ = ["Kind", "Question", "answer_of", "given_of", "order_of", "question_of", "shown"]
+__all__ = ["Kind", "Question", "answer_of", "given_of", "order_of", "question_by_options", "question_of", "shown"]
 
 Kind = Literal["comparison", "rating", "ranking", "correction", "thumb", "spans"]
 
@@ -55,6 +55,22 @@ class Question(hookline.Config):
             by = f" by {self.step:g}" if self.step else ""
             raise ValueError(f"the scale from {self.low:g} to {self.high:g}{by} has no marks; write e.g. 1-5")
         return self
+
+
+def question_by_options(given: Mapping[str, Any], scale: str) -> Question:
+    """The question that options of the command line describe. Raises ExperimentError that names a wrong option."""
+    low, _, high = scale.partition("-")
+    try:
+        ends = {"low": float(low), "high": float(high)}
+    except ValueError:
+        raise ExperimentError(f"--scale {scale} is not a scale", "write e.g. 1-5 or 0-1") from None
+    values = {**given, **ends, "step": 0.0 if ends == {"low": 0.0, "high": 1.0} else 1.0}
+    try:
+        return Question.model_validate({key: value for key, value in values.items() if value not in (None, ())})
+    except ValidationError as err:
+        first = err.errors()[0]
+        name = {"kind": "ask"}.get(str(first["loc"][0]), str(first["loc"][0])) if first["loc"] else "scale"
+        raise ExperimentError(f"--{name}: {first['msg'].removeprefix('Value error, ')}", "see docs/collect.md") from None
 
 
 NEEDS = {"comparison": 2, "ranking": 2}

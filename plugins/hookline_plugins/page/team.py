@@ -11,6 +11,7 @@ from typing import Any
 
 import hookline
 from hookline import DataError, Store, newest
+from hookline_plugins.page.contests import states
 
 __all__ = ["Summary"]
 
@@ -39,7 +40,12 @@ class Summary:
             {"name": name, "role": role, **none, **found["annotators"].get(name, {})}
             for name, role in sorted(names.items())
         ]
-        return {"counts": asdict(counts), "annotators": rows, "agreement": found["agreement"]}
+        return {
+            "counts": asdict(counts),
+            "annotators": rows,
+            "agreement": found["agreement"],
+            "contests": found["contests"],
+        }
 
     def _make(self) -> dict[str, Any]:
         events = newest(self.store.events())
@@ -62,13 +68,13 @@ class Summary:
         try:
             judged = hookline.annotators(events)
         except DataError:
-            return {"annotators": about, "agreement": []}
+            return {"annotators": about, "agreement": [], "contests": []}
         for one in judged.annotators:
             shares = {name: _share(getattr(one, name)) for name in ("agreement", "gold", "repeats", "first")}
             about.setdefault(one.name, {}).update(shares, verdict=one.verdict, why=one.why)
         for name, value in judged.agreement.items():
             agreement.append({"kind": name, **_alpha(value)})
-        return {"annotators": about, "agreement": agreement}
+        return {"annotators": about, "agreement": agreement, "contests": states(self.store)}
 
 
 def _share(estimate: Any) -> list[float | None] | None:

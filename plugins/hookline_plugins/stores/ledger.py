@@ -131,6 +131,8 @@ class Ledger(Store[LedgerConfig]):
         if item is None or event.decides or event.answer.kind in ("skip", "comment"):
             return
         held, now = tables.held(event.item), time.time()
+        if event.role == "model" and who not in held:
+            return
         if who in held and held[who].counts(now):
             return
         if sum(one.counts(now) for one in held.values()) >= item[1]:

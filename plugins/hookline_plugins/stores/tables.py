@@ -128,7 +128,8 @@ class Tables(ABC):
         else:
             self.add_event(content["id"], entry.seq, entry.who, content["item"])
             kind = content["answer"]["kind"]
-            if kind != "comment" and not content.get("decides"):
+            beside = content.get("role") == "model" and entry.who not in self.held(content["item"])
+            if kind != "comment" and not content.get("decides") and not beside:
                 self.hold(content["item"], entry.who, Held(SKIPPED if kind == "skip" else ANSWERED, 0.0))
 
     def digest(self) -> str:

@@ -8,7 +8,7 @@ async function show() {
   let reply;
   try { reply = await ask("GET", "/team/figures"); } catch { return; }
   if (reply.status !== 200) { $("banner").textContent = fill(words.problem, { why: reply.body.error }); return; }
-  const { counts, annotators, agreement, adjudicate } = reply.body;
+  const { counts, annotators, agreement, adjudicate, contests } = reply.body;
   $("queue").textContent = `${words.queue}: ${fill(words.queue_said, counts)}`;
   $("people").replaceChildren(...annotators.map((one) => element("tr", {},
     element("th", { scope: "row", textContent: one.name }), cell(words[one.role] ?? ""), cell(one.answers), cell(one.skips), cell(`${Math.round(one.seconds / 60)} min`),
@@ -17,6 +17,9 @@ async function show() {
       element("button", { type: "button", textContent: words.forget, onclick: () => remove(one.name, true) })))));
   $("agreement").replaceChildren(...(agreement.length ? agreement.map((one) => element("li", { textContent:
     `${one.kind}: α ${one.alpha ?? "–"}${one.low === null ? "" : ` (${one.low} – ${one.high})`}` })) : [element("li", { textContent: words.none_yet })]));
+  $("contest").hidden = !contests.length;
+  $("contests").replaceChildren(...contests.map((one) => element("li", { textContent:
+    `${fill(words.against, one)}${one.axis ? `, ${one.axis}` : ""}, ${one.by}: ${one.value ?? "–"}${one.low === null ? "" : ` (${one.low} – ${one.high})`}; ${one.prompts}/${one.asked}; ${one.state}` })));
   $("adjudicate").replaceChildren(...(adjudicate.length ? adjudicate.map((one) => element("li", {}, element("a", { href: `/team/decide?handle=${one.handle}`, textContent: one.prompt || "…" }), ` (${one.answers})`))
     : [element("li", { textContent: words.none_yet })]));
 }
