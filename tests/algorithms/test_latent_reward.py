@@ -115,6 +115,8 @@ def test_what_the_chosen_likelihood_does_not_describe_is_refused_or_left_out(tmp
         ({"comparison": "davidson", "strength": "margin"}, "strength is read under"),
         ({"strength": "soft", "strengths": [1, 2, 3]}, "probabilities"),
         ({"strengths": [1, 2, 3]}, "strength is weight, margin or soft"),
+        ({"strength": "weight", "noise": "learned"}, "choose margin or soft"),
+        ({"outputs": "classes", "axes": 2}, "the marks of one axis, and axes is 2"),
     ):
         with pytest.raises(ExperimentError, match=says), open_phase(experiment(path, EVENTS, wrong)):
             pass
@@ -158,3 +160,8 @@ def test_all_that_an_annotator_said_brings_the_prior_of_its_reliability_once(tmp
         said = update._columns(batch)
         assert sorted(batch.extra["answers_B"].tolist()) == [1] * 2 + [3] * 6
         assert float(update.annotators.prior(said).detach().sum()) == pytest.approx(-2 * 9 * math.log(0.9), abs=1e-5)
+
+
+def test_one_output_is_an_attribute_when_that_is_written_out(tmp_path: Path) -> None:
+    with open_phase(experiment(tmp_path / "events.jsonl", EVENTS, {"outputs": "attributes"})) as loop:
+        assert loop.step()

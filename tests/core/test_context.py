@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -68,3 +69,17 @@ def test_an_evaluation_moves_nothing_of_the_phase(lab: Lab, sampled: dict[str, A
     assert (ctx.evaluating, ctx.step, ctx.sample_ids(1).tolist()) == (False, 3, [5])
     assert ctx.key("x", 1) == (5, "phase", 3, "core", "x", 1)
     assert sorted(ctx.take(3, 3)) == [0, 1, 2]
+
+
+def test_a_step_pauses_until_the_last_of_several_waits_has_ended(lab: Lab, sampled: dict[str, Any]) -> None:
+    ctx = lab(rollout=sampled, reward="length", advantage="gae", update="ppo").ctx
+    stopping = ctx._resources.stopping
+
+    async def waits() -> list[bool]:
+        short, long = (asyncio.ensure_future(ctx.pause(seconds)) for seconds in (0.01, 0.1))
+        await short
+        found = [bool(stopping.pausing)]
+        await long
+        return [*found, bool(stopping.pausing)]
+
+    assert asyncio.run(waits()) == [True, False]

@@ -317,12 +317,12 @@ class PhaseContext(Encoding):
 
     async def pause(self, seconds: float) -> None:
         end, stopping = time.monotonic() + seconds, self._resources.stopping
-        stopping.pausing = True
+        stopping.pausing += 1
         try:
             while (left := end - time.monotonic()) > 0 and not stopping.code:
                 await asyncio.sleep(min(left, 0.2))
         finally:
-            stopping.pausing = False
+            stopping.pausing -= 1
         if stopping.code:
             text = f"stopped while '{self.instance}' waited in step {self.step + 1} of phase '{self.phase}'"
             raise Stopped(text, "run the same command to continue: it goes on from the newest save", stopping.code)

@@ -35,6 +35,8 @@ class Roles(Mapping[str, Role]):
         """True during setup."""
         self.makers: dict[tuple[str, str], str] = {}
         """(role, head) → the component that made the head."""
+        self.askers: dict[tuple[str, str], str] = {}
+        """(role, parameter) → the component that asked for it first."""
         self.derived: list[str] = []
         """Frozen roles that components made: they are rebuilt on resume, and their hashes are compared."""
         self._hashes: dict[str, str] = {}
@@ -114,8 +116,15 @@ class Roles(Mapping[str, Role]):
         if name not in owner.own:
             own = start.detach().float().to(owner.device).clone(memory_format=torch.contiguous_format)
             owner.own[name] = nn.Parameter(own)
+            self.askers[role, name] = who
             if lr is not None:
                 owner.rates[name] = lr
+        first, shape = self.askers.get((role, name), who), list(owner.own[name].shape)
+        if first != who or shape != list(start.shape):
+            raise PluginError(
+                f"'{who}' asks for a parameter '{name}' of shape {list(start.shape)}, but '{first}' has one of shape {shape}",
+                "give it another name in ctx.parameter",
+            )
         return owner.own[name]
 
     def add_target(self, name: str, who: str, of: str, role: str) -> None:

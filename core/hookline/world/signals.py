@@ -20,8 +20,8 @@ class Stopping:
     code = 0
     in_step = False
     """Whether a step is running; it is finished and saved before the run stops."""
-    pausing = False
-    """Whether the step only waits for somebody, and ends without being finished."""
+    pausing = 0
+    """How many components only wait for somebody; the step then ends without being finished."""
 
 
 ONE_REQUEST = 0.5

@@ -93,6 +93,10 @@ class Options(UpdateConfig):
             raise ValueError(
                 f"{used} is read under comparison: bradley-terry and both_bad: leave-out; leave it out, or choose these"
             )
+        if self.strength == "weight" and self.noise == "learned":
+            raise ValueError("noise: learned mixes probabilities, which strength: weight does not leave as they are; choose margin or soft")
+        if self.outputs == "classes" and self.axes > 1:
+            raise ValueError(f"outputs: classes are the marks of one axis, and axes is {self.axes}; leave axes out")
         if self.strengths and self.strength == "ignore":
             raise ValueError("strengths are read where strength is weight, margin or soft; name one of them")
         if self.strengths and self.strength == "soft" and not all(0 <= p <= 1 for p in self.strengths):

@@ -122,7 +122,7 @@ class LatentReward(Component[Options]):
         head = ctx.role_named("policy").heads["reward"]
         self.names: tuple[str, ...] = tuple(getattr(head.inner, "names", ()))
         self.overall = self.names.index("overall") if "overall" in self.names else None
-        if "outputs" in c.model_fields_set and not self.names:
+        if c.outputs != "attributes" and not self.names:
             raise ExperimentError(
                 f"outputs is {c.outputs}, but the head 'reward' has one output",
                 "name several: model: {head: {use: reward, outputs: [a, b]}}",
