@@ -25,7 +25,7 @@ using namespace hookline;
 namespace {
 
 // Incremented whenever an argument below changes; the Python side refuses a number that differs from its own.
-constexpr int interface = 5;
+constexpr int interface = 6;
 
 const Kernels* chosen = nullptr;
 
@@ -248,6 +248,50 @@ void kl_backward(py::handle upstream, py::handle stats, py::handle tile, py::han
                       ref_to ? &ref_to->rows : nullptr, threads);
 }
 
+// `cuts` and `counts` are None where nothing is cut. scratch: what `scratch_of_draw` says, per thread.
+Draws draws(const Matrix& x, py::handle uniform, float temperature, int64_t top_k, double top_p, float min_p, py::handle ids,
+            py::handle logprobs, py::handle cuts, py::handle counts) {
+  check(temperature > 0 && top_k >= 0 && top_p > 0 && min_p >= 0 && x.width > 0, "options of draw");
+  Draws d{};
+  Descriptor u = read(uniform);
+  check(u.dtype == f64 && u.count() == x.count && u.dense(), "uniform is dense float64 [N]");
+  d.uniform = (const double*)u.data;
+  d.temperature = temperature, d.top_k = top_k, d.top_p = top_p, d.min_p = min_p;
+  d.ids = dense<int64_t>(ids, i64, x.count, "ids are dense int64 [N]");
+  d.logprobs = dense<float>(logprobs, f32, x.count, "logprobs are dense float32 [N]");
+  d.cuts = dense<float>(cuts, f32, 2 * x.count, "cuts are dense float32 [N, 2]");
+  d.counts = dense<int64_t>(counts, i64, 2 * x.count, "counts are dense int64 [N, 2]");
+  check(!d.cuts == !d.counts, "cuts and counts come together");
+  return d;
+}
+
+int64_t draw_scratch(int64_t vocabulary) { return scratch_of_draw(vocabulary); }
+
+void draw(py::handle logits, py::handle uniform, float temperature, int64_t top_k, double top_p, float min_p, py::handle ids,
+          py::handle logprobs, py::handle cuts, py::handle counts, py::handle scratch, int threads) {
+  Matrix x = floats(logits, "logits are [outer, inner, V] floats");
+  Draws d = draws(x, uniform, temperature, top_k, top_p, min_p, ids, logprobs, cuts, counts);
+  check(d.ids && d.logprobs && threads > 0, "ids and logprobs are needed");
+  float* space = dense<float>(scratch, f32, threads * scratch_of_draw(x.width), "scratch is dense float32");
+  py::gil_scoped_release release;
+  chosen->draw(d, x.rows, x.count, x.width, space, threads);
+}
+
+void kept_by_draw(py::handle logits, float temperature, py::handle cuts, py::handle counts, py::handle offsets, py::handle out,
+                  int threads) {
+  Matrix x = floats(logits, "logits are [outer, inner, V] floats");
+  Draws d{};
+  d.temperature = temperature;
+  d.cuts = dense<float>(cuts, f32, 2 * x.count, "cuts are dense float32 [N, 2]");
+  d.counts = dense<int64_t>(counts, i64, 2 * x.count, "counts are dense int64 [N, 2]");
+  auto* from = dense<const int64_t>(offsets, i64, x.count + 1, "offsets are dense int64 [N + 1]");
+  Descriptor ids = read(out);
+  check(ids.dtype == i64 && ids.dense() && from && from[0] == 0 && from[x.count] == ids.count(), "the ids are dense int64 [nnz]");
+  for (int64_t i = 0; i < x.count; i++) check(from[i + 1] >= from[i], "offsets do not decrease");
+  py::gil_scoped_release release;
+  chosen->kept_by_draw(d, x.rows, x.count, x.width, from, (int64_t*)ids.data, threads);
+}
+
 bool has_product(int dtype) { return chosen->product && (dtype == f32 || (dtype == bf16 && chosen->product_of_bf16)); }
 
 // out [m, n] = a b, both float32 or both bfloat16, with dense rows: a [m, k], or [k, m] if transposed; b [k, n], or [n, k] if
@@ -275,8 +319,8 @@ void use_huge_pages(py::handle h) {
   check(d.dense(), "the tensor is dense");
 #ifdef __linux__
   constexpr uintptr_t page = 2 << 20;
-  static const int width[] = {4, 2, 2, 8, 1};
-  check(d.dtype >= f32 && d.dtype <= u8, "the dtype is known");
+  static const int width[] = {4, 2, 2, 8, 1, 8};
+  check(d.dtype >= f32 && d.dtype <= f64, "the dtype is known");
   uintptr_t from = (uintptr_t)d.data, to = from + d.count() * width[d.dtype];
   from = (from + page - 1) & ~(page - 1), to &= ~(page - 1);
   if (to > from) madvise((void*)from, to - from, MADV_HUGEPAGE);
@@ -339,4 +383,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("kl_update", kl_update);
   m.def("kl_finish", kl_finish);
   m.def("kl_backward", kl_backward);
+  m.def("draw_scratch", draw_scratch);
+  m.def("draw", draw);
+  m.def("kept_by_draw", kept_by_draw);
 }

@@ -12,7 +12,7 @@ namespace hookline {
 
 namespace py = pybind11;
 
-enum Code : int { f32 = 0, bf16 = 1, f16 = 2, i64 = 3, u8 = 4 };
+enum Code : int { f32 = 0, bf16 = 1, f16 = 2, i64 = 3, u8 = 4, f64 = 5 };
 
 inline void check(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(std::string("hookline: ") + what);

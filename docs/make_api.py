@@ -142,7 +142,7 @@ SECTIONS = (
     Section(
         "hookline.kernels",
         "Token statistics, GAE and KL in C++ and CUDA, with a torch reference. More: [kernels.md](kernels.md).",
-        ("token_stats", "linear_token_stats", "TokenStats", "STATISTICS", "IGNORE", "gae", "kl_estimate", "kl_divergence",
+        ("token_stats", "linear_token_stats", "TokenStats", "STATISTICS", "IGNORE", "draw", "Drawn", "gae", "kl_estimate", "kl_divergence",
          "linear_kl_divergence", "backend", "build_info"),
     ),
     Section(
@@ -152,7 +152,7 @@ SECTIONS = (
         ("conformance", "check", "laws", "Law", "Verdict", "Report", "Harness", "hookline.testing.harness:Gradient",
          "Subject", "open_phase", "hookline.testing.pytest_plugin:hookline_harness",
          "hookline.testing.pytest_plugin:hookline_conforms", "bench_kernels", "judge_kernels", "stored_kernels",
-         "bench_update"),
+         "bench_update", "timed_steps", "PARTS", "machine"),
     ),
 )  # fmt: skip
 

@@ -181,8 +181,8 @@ class Row:
     """The largest difference of the log-prob of a drawn token."""
     gradient: float = 0.0
     """The largest difference of a gradient, as a share of its largest entry."""
-    cached: bool = True
-    """Whether decoding keeps keys and values, or a state."""
+    decodes: str = "whole"
+    """How it is read while it decodes: the name of one of the ways of `hookline/models`, in small letters."""
     fused: bool = True
     """Whether log-probs are computed from states, without logits."""
     packed: float | None = None
@@ -243,7 +243,7 @@ def _compare(role: Role, net: Any, row: Row) -> None:
         for at, length in enumerate(found.length_B.tolist())
     ]
     row.fused = role.check_fused()
-    row.cached = getattr(role.prefill(prompts, 0), "ids_BL", None) is None
+    row.decodes = type(role.prefill(prompts, 0)).__name__.lower()
     batch = _batch(prompts, [ids_T for ids_T, _ in drawn], role)
     theirs = [_own(net, prompt, ids_T) for prompt, (ids_T, _) in zip(prompts, drawn)]
     if not all(bool(torch.isfinite(one).all()) for one in theirs):
@@ -369,8 +369,9 @@ network's own forward pass over each row alone, in float32 on a CPU:
 - **log-prob**: the largest difference of a log-prob that an update uses, in nats;
 - **drawn**: the largest difference of the log-prob under which a token was drawn, and of a greedy token's logit from the largest;
 - **gradient**: the largest difference of a gradient of the summed log-probs, as a share of the gradient's largest entry;
-- **decodes**: *cache* with keys and values or a state, *whole* by reading each row again at every step, which is slower: the
-  type has no cache, or with padding on the left its cache does not give what the row alone gives;
+- **decodes**: *slots*, each row in a place of one cache that grows without copies; *padded*, prompts padded on the left and the
+  network's own cache, for windows and states; *alone*, the same for each row by itself; *whole* by reading each row again at
+  every step, which is slow: the type has no cache, or none of the others gives what the row alone gives;
 - **log-probs from**: *states*, without logits in memory, or *logits*, where these are more than one product;
 - **packed**: the larger of the log-prob's and the gradient's difference where the six rows are laid end to end
   ([packing.md](packing.md)); *padded* where they are not, because the rows of such a network would read one another.
@@ -402,7 +403,7 @@ def page(found: Sequence[Row]) -> str:
 def line(row: Row) -> str:
     figures = ["", "", "", "", "", ""]
     if row.verdict == "right":
-        how = ["cache" if row.cached else "whole", "states" if row.fused else "logits"]
+        how = [row.decodes, "states" if row.fused else "logits"]
         how.append("padded" if row.packed is None else f"{row.packed:.0e}")
         figures = [f"{row.logprobs:.0e}", f"{row.drawn:.0e}", f"{row.gradient:.0e}", *how]
     said = row.said.replace("|", "\\|").replace("<", "\\<")

@@ -1,5 +1,6 @@
 // Compiled once per instruction set, with HOOKLINE_ISA naming it. Everything lives in a namespace of that name and uses no
 // template of the standard library, so that the linker never mixes code of two instruction sets.
+#include "draw.h"
 #include "gae.h"
 #include "kernels.h"
 #include "kl.h"
@@ -27,6 +28,8 @@ extern const Kernels TABLE_OF(HOOKLINE_ISA) = {
     HOOKLINE_ISA::kl_update,
     HOOKLINE_ISA::kl_finish,
     HOOKLINE_ISA::kl_backward,
+    HOOKLINE_ISA::draw,
+    HOOKLINE_ISA::kept_by_draw,
 #ifdef __AVX512F__
     HOOKLINE_ISA::product,
 #else

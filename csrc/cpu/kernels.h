@@ -40,6 +40,26 @@ struct Tokens {
   int want;
 };
 
+// What to draw with, and where it goes. `cuts` [rows, 2] (the largest logit, the least exponential kept) and `counts` [rows, 2]
+// (ids kept, and how many of them equal the least) are null where nothing is cut.
+struct Draws {
+  const double* uniform;  // [rows], in [0, 1); below 0: the likeliest token
+  float temperature;
+  int64_t top_k;  // 0: no cut
+  double top_p;   // 1: no cut
+  float min_p;    // 0: no cut
+  int64_t* ids;
+  float* logprobs;
+  float* cuts;
+  int64_t* counts;
+};
+
+// Floats of scratch that each thread of `draw` uses; even, so that each thread's begins at a multiple of 8 bytes.
+inline int64_t scratch_of_draw(int64_t vocabulary) {
+  int64_t floats = 2 * ((vocabulary + 511) / 512) + vocabulary;
+  return floats + (floats & 1);
+}
+
 // A matrix with dense rows, `stride` elements apart. Transposed: A given as [k, m], B as [n, k]. A row of bfloat16 along k is
 // readable up to an even number of elements, which the other side's zeros then meet.
 struct Operand {
@@ -76,6 +96,10 @@ struct Kernels {
   // Each grad may be absent (null), or be its own tile.
   void (*kl_backward)(const float* upstream, const float* stats, const Rows& tile, const Rows& ref_tile, int64_t rows,
                       int64_t width, float temperature, const Rows* grad, const Rows* ref_grad, int threads);
+
+  void (*draw)(const Draws&, const Rows& logits, int64_t rows, int64_t vocabulary, float* scratch, int threads);
+  void (*kept_by_draw)(const Draws&, const Rows& logits, int64_t rows, int64_t vocabulary, const int64_t* offsets,
+                       int64_t* out, int threads);
 
   // C[m, n] = A[m, k] B[k, n], of two float32 or two bfloat16, summed in float32; C is float32 (then `add` adds to it) or
   // bfloat16. A transposed A is packed into `scratch`, of (m rounded up to 6) x (k rounded up to 2) words. k is not 0. A null

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hookline import Behaviour, Completions, KeptIds, Sampling, kernels, rng
-from hookline.inference.local import choose
 from hookline.models.role import Role
 
 
@@ -129,3 +128,25 @@ def _assemble(kept: list[tuple[Tensor, Tensor, Tensor]], B: int, T: int) -> Kept
     order = torch.argsort(torch.cat(owner) * T + torch.cat(step), stable=True)
     flat = counts_BT.reshape(-1)
     return KeptIds(torch.cat(ids)[order], torch.cat([flat.new_zeros(1), flat.cumsum(0)]))
+
+
+def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor) -> tuple[Tensor, KeptIds | None]:
+    """One token per row by inverting the cumulative distribution at u, and the kept ids when top-k/top-p cut it."""
+    probs_BV = torch.softmax(logits_BV / sampling.temperature, -1)
+    support = None
+    if sampling.truncated:
+        ranked, order = torch.sort(probs_BV, dim=-1, descending=True, stable=True)
+        keep = torch.ones_like(ranked, dtype=torch.bool)
+        if sampling.top_k:
+            keep[:, sampling.top_k :] = False
+        if sampling.top_p < 1.0:
+            keep &= ranked.cumsum(-1) - ranked < sampling.top_p
+        keep_BV = torch.zeros_like(keep).scatter(1, order, keep)
+        probs_BV = torch.where(keep_BV, probs_BV, 0.0)
+        counts = keep_BV.sum(1)
+        support = KeptIds(keep_BV.nonzero()[:, 1], torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+    cumulative_BV = probs_BV.cumsum(-1)
+    target_B1 = (u_B.to(cumulative_BV.dtype) * cumulative_BV[:, -1])[:, None]
+    ids = torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
+    last = (probs_BV > 0).cumsum(1).argmax(1)
+    return torch.minimum(ids, last), support

@@ -1,16 +1,20 @@
-"""A role's first drawn batch is computed again: an engine, or a model's decoding, that says something else ends the run."""
+"""A role's first drawn batch, and some later ones, are computed again: an engine, or a model's decoding, that says something
+else ends the run."""
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hookline import Completion, Engine, NumbersError, Request, Sampling
+from hookline import Completion, Engine, NumbersError, Request, Sampling, kernels
 from hookline.inference import drawing
 from hookline.inference.local import Local
 from hookline.loop.loop import PhaseLoop
@@ -85,9 +89,10 @@ def recomputed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         {},
         {"sampling": Sampling(temperature=0.4)},
         {"sampling": Sampling(temperature=1.7, top_k=5, top_p=0.9)},
+        {"sampling": Sampling(temperature=0.7, min_p=0.2)},
         {"greedy_B": torch.tensor([True, False] * 3)},
     ],
-    ids=["plain", "cold", "truncated", "some greedy"],
+    ids=["plain", "cold", "truncated", "min-p", "some greedy"],
 )
 def test_what_is_drawn_is_what_is_computed_under_the_request_s_own_sampling(
     sharp: Lab, recomputed: list[tuple[str, int]], model: dict[str, Any], options: dict[str, Any]
@@ -219,3 +224,95 @@ def test_an_engine_without_log_probs_has_nothing_to_compare(sharp: Lab) -> None:
     loop.phase._resources.drawing.engine, loop.phase._resources.drawing.slot = Silent(Silent.Config()), None
     draw(loop)
     assert not loop.phase._resources.drawing.compared
+
+
+# -- later, while the run goes on
+
+
+class Drifting(Local):
+    """`local`, which from its fourth batch on says something else than the role would."""
+
+    fault: Callable[[Completion, Request, Any], Tensor]
+    batches = 0
+
+    def _draw(self, requests: Sequence[Request]) -> list[Completion]:
+        found = super()._draw(requests)
+        self.batches += 1
+        if self.batches <= 3:
+            return found
+        return [replace(one, logprobs=self.fault(one, request, self)) for one, request in zip(found, requests)]
+
+
+def logits(engine: Any, one: Completion, request: Request, change: Callable[[Any], Any] = lambda net: net) -> Tensor:
+    ids = torch.tensor([[*request.prompt, *one.token_ids.tolist()]])
+    with torch.no_grad():
+        found: Tensor = change(engine.role_named("policy").net)(ids).logits[0, len(request.prompt) - 1 : -1].float()
+    return found
+
+
+def chosen(logits_TV: Tensor, one: Completion) -> Tensor:
+    return torch.log_softmax(logits_TV, -1).gather(-1, one.token_ids[:, None])[:, 0]
+
+
+def stale(one: Completion, request: Request, engine: Any) -> Tensor:
+    def older(net: Any) -> Any:
+        net = copy.deepcopy(net)
+        for parameter in net.parameters():
+            parameter.data.mul_(0.97)
+        return net
+
+    return chosen(logits(engine, one, request, older), one)
+
+
+def wrong_temperature(one: Completion, request: Request, engine: Any) -> Tensor:
+    return chosen(logits(engine, one, request) / 0.8, one)
+
+
+def top_p_on_one_side(one: Completion, request: Request, engine: Any) -> Tensor:
+    drawn = kernels.draw(logits(engine, one, request), torch.zeros(len(one.token_ids), dtype=torch.float64), top_p=0.9)
+    assert drawn.support is not None
+    ids, offsets = drawn.support
+    masked = torch.full_like(logits(engine, one, request), -torch.inf)
+    for t in range(len(one.token_ids)):
+        kept = ids[offsets[t] : offsets[t + 1]]
+        masked[t, kept] = logits(engine, one, request)[t, kept]
+    return chosen(masked, one).clamp(min=-20)
+
+
+def rounded_head(one: Completion, request: Request, engine: Any) -> Tensor:
+    return chosen(logits(engine, one, request).bfloat16().float(), one)
+
+
+def draw_often(loop: PhaseLoop, times: int, **options: Any) -> None:
+    for _ in range(times):
+        draw(loop, **options)
+
+
+@pytest.mark.parametrize("fault", [stale, wrong_temperature, top_p_on_one_side, rounded_head])
+def test_an_engine_that_drifts_is_caught_within_so_many_batches_and_its_rows_are_kept(
+    sharp: Lab, tmp_path: Path, fault: Any
+) -> None:
+    loop = sharp()
+    odd = Drifting(Drifting.Config())
+    odd.instance, odd.fault = "odd", fault
+    odd.setup(loop.ctx)
+    found = loop.phase._resources.drawing
+    found.engine, found.slot, found.folder = odd, None, tmp_path
+    with pytest.raises(NumbersError, match="the rows are in") as caught:
+        draw_often(loop, 2 * drawing.COMPARED_EVERY)
+    assert odd.batches <= drawing.COMPARED_EVERY + 1
+    kept = json.loads((tmp_path / "drift-policy.json").read_text())
+    assert str(tmp_path / "drift-policy.json") in caught.value.message
+    row = kept["rows"][0]
+    ids = torch.tensor([[*row["prompt"], *row["token_ids"]]])
+    with torch.no_grad():
+        said = torch.log_softmax(loop.ctx.role_named("policy").net(ids).logits[0, len(row["prompt"]) - 1 : -1].float(), -1)
+    own = said.gather(-1, torch.tensor(row["token_ids"])[:, None])[:, 0]
+    torch.testing.assert_close(own, torch.tensor(row["role"]), atol=1e-4, rtol=1e-4)
+    assert (own - torch.tensor(row["engine"])).abs().max() > 1e-3
+
+
+def test_one_batch_in_so_many_is_compared_again_with_other_rows(sharp: Lab, recomputed: list[tuple[str, int]]) -> None:
+    loop = sharp()
+    draw_often(loop, 2 * drawing.COMPARED_EVERY + 1, max_new_tokens=2)
+    assert recomputed == [("policy", drawing.COMPARED_ROWS)] * 3

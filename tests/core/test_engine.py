@@ -329,7 +329,7 @@ def test_bradley_terry_s_gradient_does_not_depend_on_the_micro_batch(lab: Lab, c
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.6}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 1.7, "top_p": 0.9, "top_k": 40}]
+    "options", [{}, {"temperature": 0.6}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 1.7, "top_p": 0.9, "top_k": 40}, {"min_p": 0.1}]
 )
 def test_the_trainer_s_log_probs_are_the_sampler_s(lab: Lab, sampled: dict[str, Any], options: dict[str, Any]) -> None:
     """On the same weights every log-ratio is 0: temperature and kept ids belong to the definition."""

@@ -54,7 +54,7 @@ def test_a_type_is_still_what_the_page_says(models: ModuleType, page: str, kind:
     assert row.verdict == verdicts(page)[kind], row
     assert f"| {kind} | {row.network} | " in page
     if row.verdict == "right":
-        how = f"| {'cache' if row.cached else 'whole'} | {'states' if row.fused else 'logits'} |"
+        how = f"| {row.decodes} | {'states' if row.fused else 'logits'} |"
         line = next(line for line in page.splitlines() if line.startswith(f"| {kind} | "))
         assert how in line
         assert ("| padded |" in line) == (row.packed is None)

@@ -12,7 +12,7 @@ import transformers as tf
 import hookline
 from hookline import ExperimentError, Sampling
 from hookline.config.experiment import ModelSpec
-from hookline.inference.local import decode
+from hookline.inference.decode import decode
 from hookline.models import load
 from hookline.models.causal import Causal
 from hookline.models.role import Role, recomputing

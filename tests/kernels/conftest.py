@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import hookline.kernels
 from hookline.kernels import backend, native
 
 IMPLEMENTATIONS = ["reference", *(native.module.instruction_sets() if native.module else [])]
@@ -16,6 +17,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if "linear" not in metafunc.module.__name__:  # avx512_bf16 differs from avx512 in its product only
             names = [name for name in names if name != "avx512_bf16"]
         metafunc.parametrize("implementation", names, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def always_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are computed in tiles, although those of small tests could be kept."""
+    monkeypatch.setattr(hookline.kernels, "KEEP", 0)
 
 
 @pytest.fixture

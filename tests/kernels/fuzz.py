@@ -18,8 +18,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "build" / "sanitized"
-F32, BF16, F16, I64, U8 = range(5)
-WIDTHS = {F32: np.float32, BF16: np.uint16, F16: np.float16, I64: np.int64, U8: np.uint8}
+F32, BF16, F16, I64, U8, F64 = range(6)
+WIDTHS = {F32: np.float32, BF16: np.uint16, F16: np.float16, I64: np.int64, U8: np.uint8, F64: np.float64}
 WEIRD = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-40, 3e38, -3e38, 88, -104], np.float32)
 
 
@@ -79,7 +79,7 @@ class Fuzzer:
         self.alive.clear()
         sets = self.native.instruction_sets()
         self.native.use(sets[self.integer(0, len(sets) - 1)])
-        getattr(self, self.rng.choice(["token_stats", "tiles", "gae", "estimates", "divergence", "product"]))()
+        getattr(self, self.rng.choice(["token_stats", "tiles", "gae", "estimates", "divergence", "draws", "product"]))()
 
     def token_stats(self):
         outer, inner, vocabulary = self.integer(0, 3), self.integer(1, 4), self.integer(1, 1500)
@@ -160,6 +160,27 @@ class Fuzzer:
         grad, ref_grad = self.rng.permutation(3)[:2]
         up = describe(self.floats((count,), F32), F32)
         self.native.kl_backward(up, stats, p, q, 0.7, grads[grad], grads[ref_grad], 2)
+
+    def draws(self):
+        outer, inner, vocabulary = self.integer(1, 3), self.integer(1, 3), self.integer(1, 1500)
+        code, count, threads = self.integer(F32, F16), outer * inner, self.integer(1, 3)
+        logits = describe(self.rows(outer, inner, vocabulary, code), code)
+        uniform = self.array((count,), F64)
+        uniform[...] = self.rng.random(count) - (self.rng.random(count) < 0.1)
+        ids, logprobs = self.array((count,), I64), self.array((count,), F32)
+        cuts, counts = self.array((count, 2), F32), self.array((count, 2), I64)
+        scratch = describe(self.array((threads * self.native.draw_scratch(vocabulary),), F32), F32)
+        options = [10.0 ** self.integer(-2, 2), self.integer(0, 40), float(self.rng.choice([0.3, 1.0])), float(self.rng.choice([0, 0.2]))]
+        cut = (describe(cuts, F32), describe(counts, I64)) if self.rng.random() < 0.7 else (None, None)
+        out = (describe(ids, I64), describe(logprobs, F32))
+        self.native.draw(logits, describe(uniform, F64), *options, *out, *cut, scratch, threads)
+        assert ((ids >= 0) & (ids < vocabulary)).all()
+        if cut[0]:
+            offsets = np.array([0, *counts[:, 0].cumsum()], np.int64)
+            kept = self.array((int(offsets[-1]),), I64)
+            kept[...] = -1
+            self.native.kept_by_draw(logits, options[0], *cut, describe(offsets, I64), describe(kept, I64), threads)
+            assert ((kept >= 0) & (kept < vocabulary)).all()
 
     def product(self):
         code = self.integer(F32, BF16)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hookline.cli import main
+from hookline.testing import PARTS, timed_steps
 from hookline.testing.bench import baseline, kernels, measure, update
 from hookline.testing.bench.cases import EAGER, OURS, REFERENCE, cases
 from hookline_plugins.report import roofline
@@ -240,6 +241,44 @@ def test_the_table_of_updates(monkeypatch, capsys, tmp_path):
         [str(v), "fused"] for v in update.VOCABULARIES
     ]
     assert len(json.loads((tmp_path / "update.json").read_text())["rows"]) == 6
+
+
+def test_a_step_is_measured_and_its_parts_are_the_whole(tmp_path, capsys):
+    assert main(["bench", "step", "--quick", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "step.json").read_text())
+    [row] = found["rows"]
+    assert row["by"] == "ours"
+    assert len(row["seconds"]) == len(row["reward"]) == found["workload"]["steps"]
+    assert set(row["parts"]) == set(PARTS)
+    for part in ("prefill", "decode", "draw", "reference", "train", "optimiser", "rest"):
+        assert row["parts"][part] > 0
+    assert sum(row["parts"].values()) == pytest.approx(row["s"], rel=0.5)  # medians of each part, and of their sum
+    assert (tmp_path / "step.png").stat().st_size > 5000
+    assert "parts, s: prefill" in capsys.readouterr().out
+
+
+def test_what_is_timed_is_as_it_was_afterwards():
+    from hookline.models.role import Role
+
+    before = Role.step
+    with timed_steps() as steps:
+        assert Role.step is not before
+    assert Role.step is before
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["step", "--compile"], "--compile is an option of `bench kernels`"),
+        (["update", "--device", "cuda"], "--device is an option of `bench kernels and step`"),
+        (["kernels", "--steps", "9"], "--steps is an option of `bench step`"),
+        (["step", "--quick", "--peer", "/bin/false"], "the step of false failed: exit code 1"),
+    ],
+)
+def test_an_option_of_another_measurement_is_refused(given, said, capsys):
+    assert main(["bench", *given]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_child_that_dies_is_a_sentence(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import kernels_oracle as oracle
 import pytest
 import torch
 
+import hookline.kernels
 from hookline.kernels import STATISTICS, cpu, linear_kl_divergence, linear_token_stats, reference, token_stats
 
 DIFFERENTIABLE = STATISTICS[:4]
@@ -64,6 +65,31 @@ def test_statistics_and_gradients(dtype, with_bias, supported, options):
     for got, want in zip(ours[: 2 + with_bias], theirs):
         assert got.grad.dtype == dtype
         close(got.grad, want.grad, tolerance)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.6, "softcap": 4.0}], ids=str)
+def test_logits_that_are_kept_give_what_tiles_give(monkeypatch, options):
+    hidden, weight, bias, ids = make()
+    ids[0, 1] = -100
+    found = []
+    for most in (0, 4 * 5 * 701 * 4):
+        monkeypatch.setattr(hookline.kernels, "KEEP", most)
+        ours = leaves(hidden, weight, bias)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            stats = linear_token_stats(ours[0], ours[1], ids, bias=ours[2], want=("logprobs", "entropy"), **options)
+        (stats.logprobs * 2 + stats.entropy).sum().backward()
+        found.append([stats.logprobs, stats.entropy, *(leaf.grad for leaf in ours)])
+    for tiles, kept in zip(*found):
+        close(kept, tiles, 1e-4)
+    monkeypatch.setattr(hookline.kernels, "KEEP", 4 * 5 * 701 * 4)
+    used = []
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *given: used.append(1) or given[0] @ given[1].T)
+    linear_token_stats(hidden, weight, ids)
+    assert not used, "nothing is kept where no gradient is wanted"
+    linear_token_stats(*leaves(hidden, weight), ids)
+    assert used
+    linear_token_stats(*leaves(*make(tokens=(4, 6))[:2]), torch.zeros(4, 6, dtype=torch.long))
+    assert len(used) == 1, "nor what is larger than the limit"
 
 
 def test_bfloat16_products_keep_float32_up_to_the_softmax():
@@ -170,6 +196,7 @@ def test_no_logits_in_memory(implementation, monkeypatch, compiled):
     if implementation == "reference":
         pytest.skip("does not apply: the reference's tiles are as large as they like")
     monkeypatch.undo()
+    monkeypatch.setattr(hookline.kernels, "KEEP", 0)
     hidden, weight, _, ids = make(tokens=(512,), width=64, vocabulary=32_000)
     logits_bytes = 512 * 32_000 * 4
     tensors = leaves(hidden, weight)

@@ -45,11 +45,13 @@ class Sampling:
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
     """Keep the smallest set of tokens whose probability reaches p; 1.0 keeps all."""
+    min_p: float = 0.0
+    """Keep the tokens that are at least this many times as likely as the likeliest; 0.0 keeps all."""
 
     @property
     def truncated(self) -> bool:
-        """Whether top-k or top-p removes tokens, so that ratios need the kept ids."""
-        return self.top_k > 0 or self.top_p < 1.0
+        """Whether top-k, top-p or min-p removes tokens, so that ratios need the kept ids."""
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,8 @@ class Completion:
     logprobs: Tensor | None
     """[T] float32, the log-prob of each token under the request's sampling. None if the engine does not know them: the
     core then computes them with the role's current weights. If they are given, the core recomputes a few rows of each
-    role's first batch in a phase, and ends the run if they differ: mean exp|Δ| may be 1.0005, or 1.05 in bfloat16."""
+    role's first batch in a phase and of one in 32 after it, and ends the run if they differ: mean exp|Δ| may be 1.0005, or 1.05 in
+    bfloat16."""
     versions: Tensor
     """[T] int64, the version of the weights that drew each token."""
     kept_ids: KeptIds | None = None

@@ -34,8 +34,15 @@ class Decoding:
     movable: bool = True
     """False if `rows` is not supported; finished rows then stay in the batch."""
 
+    replaceable: bool = False
+    """True if `replace` is supported: places of finished rows are then given to prompts that wait."""
+
     def rows(self, index_N: Tensor) -> Self:
         """A new state with these rows, int64 [N]: repeated for a group, dropped or reordered. `self` is unchanged."""
+        raise NotImplementedError
+
+    def replace(self, index_N: Tensor, other: Self) -> None:
+        """Give the places `index_N`, int64 [N], to the N rows of another state of the same network, in place."""
         raise NotImplementedError
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from hookline import kernels
 from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Rollout, Sampling
 from hookline.contract.engine import ABILITIES, Completion, Completions, Engine, Request
 from hookline.errors import ExperimentError, NumbersError, PluginError
 from hookline.inference.completions import Asked, join
-from hookline.inference.local import NextToken
+from hookline.inference.decode import NextToken
 from hookline.models.role import Role
 from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
@@ -27,7 +31,9 @@ __all__ = ["Asking", "Drawing"]
 Answer = TypeVar("Answer")
 
 COMPARED_ROWS = 4
-"""The number of rows of a role's first batch that are computed again."""
+"""The number of rows of a batch that are computed again."""
+COMPARED_EVERY = 32
+"""After a role's first batch, one batch in so many is compared again."""
 EXACT, ROUNDED = 1.0005, 1.05
 """The largest accepted mean exp|Δ log-prob| between engine and role: in float32, and in fewer bits."""
 
@@ -74,8 +80,12 @@ class Drawing:
     told: dict[str, int] = field(default_factory=dict)
     compared: set[str] = field(default_factory=set)
     """Roles for which the engine's log-probs were found equal to those of the role's own forward pass."""
+    drawn: Counter[str] = field(default_factory=Counter)
+    """How many batches each of them has drawn since."""
     padded: set[str] = field(default_factory=set)
     """Those of them that were compared on prompts of different length."""
+    folder: Path | None = None
+    """Where the rows of a comparison that failed are written."""
     slot: Slot | None = None
     """The engine's place in the phase, for blame."""
 
@@ -104,9 +114,9 @@ class Drawing:
     ) -> Completions:
         """One answer per prompt of token ids, in order; see `hookline.Context.draw`.
 
-        A role's first batch is compared with what the role computes itself. Raises PluginError if the engine or the
-        model does not support the request, ExperimentError if a prompt and its answer do not fit into the model,
-        NumbersError if the engine's log-probs differ from those of the role.
+        A role's first batch, and one in `COMPARED_EVERY` after it, is compared with what the role computes itself. Raises
+        PluginError if the engine or the model does not support the request, ExperimentError if a prompt and its answer do
+        not fit into the model, NumbersError if the engine's log-probs differ from those of the role.
         """
         role = asking.role_named(model)
         self._check(asking.instance, role, prompts, sampling, max_new_tokens, combine is not None)
@@ -140,9 +150,12 @@ class Drawing:
         if any(one.logprobs is None for one in found):
             logprobs_BT = own_logprobs(role, prompts, sample_B, drawn, self.micro_tokens)
             drawn = replace(drawn, behaviour=replace(drawn.behaviour, logprobs_BT=logprobs_BT))
-        elif combine is None and (model not in self.compared or (model not in self.padded and _uneven(prompts))):
-            with self.blamed("draw"):
-                self._compare(asking, prompts, sample_B, found, asked, model)
+        elif combine is None:
+            self.drawn[model] += model in self.compared
+            again = self.drawn[model] % COMPARED_EVERY == 0
+            if model not in self.compared or again or (model not in self.padded and _uneven(prompts)):
+                with self.blamed("draw"):
+                    self._compare(asking, prompts, sample_B, found, asked, model)
         return drawn
 
     def _compare(
@@ -154,7 +167,7 @@ class Drawing:
         asked: Asked,
         model: str,
     ) -> None:
-        """Compute a few rows of a role's first batch again, in one forward pass: the engine's log-probs must agree.
+        """Compute a few rows again, in one forward pass in float32 and without compiled kernels: the engine must agree.
 
         Rows of older weights cannot be computed again; if a batch has no other rows, the next batch is compared.
         """
@@ -165,23 +178,46 @@ class Drawing:
         if not now:
             return
         now.sort(key=lambda row: len(prompts[row]))  # the shortest prompts have the most padding
+        turn = self.drawn[model] // COMPARED_EVERY
+        now = now[turn % len(now) :] + now[: turn % len(now)]  # other rows each time
         now = now[: COMPARED_ROWS // 2] + now[COMPARED_ROWS // 2 :][-COMPARED_ROWS // 2 :]
         few = join([found[row] for row in now], asked, self.who)
-        own_BT = own_logprobs(role, [prompts[row] for row in now], sample_B[now], few, self.micro_tokens)
+        with kernels.backend("reference"), role.without_autocast():
+            own_BT = own_logprobs(role, [prompts[row] for row in now], sample_B[now], few, self.micro_tokens)
         mask_BT = torch.arange(few.token_ids_BT.shape[1]) < few.length_B[:, None]
         gap = float((own_BT - few.behaviour.logprobs_BT)[mask_BT].double().abs().exp().mean())
         precise = role.autocast is None and all(p.dtype == torch.float32 for p in role.net.parameters())
         most = EXACT if precise else ROUNDED
         if not gap <= most:  # NaN included
+            kept = self._keep(role, [prompts[row] for row in now], few, own_BT)
             raise NumbersError(
                 f"{self.who} drew from role '{role.name}' with log-probs that differ from the role's own forward "
-                f"pass: mean exp|Δ| is {gap:.6g} over {int(mask_BT.sum())} tokens of the first batch, above {most:g}",
+                f"pass: mean exp|Δ| is {gap:.6g} over {int(mask_BT.sum())} tokens of a batch, above {most:g}{kept}",
                 "the engine must give each token's log-prob under the request's sampling, and the steps of family "
                 f"'{role.family.instance}' must agree with its states",
             )
         self.compared.add(model)
         if _uneven([prompts[row] for row in now]):
             self.padded.add(model)
+
+    def _keep(self, role: Role, prompts: Sequence[Sequence[int]], few: Completions, own_BT: Tensor) -> str:
+        """Write the rows of a comparison that failed, so that it can be looked into; returns where, for the message."""
+        if self.folder is None:
+            return ""
+        rows = [
+            {
+                "prompt": list(prompts[row]),
+                "token_ids": few.token_ids_BT[row, :length].tolist(),
+                "engine": few.behaviour.logprobs_BT[row, :length].tolist(),
+                "role": own_BT[row, :length].tolist(),
+            }
+            for row, length in enumerate(few.length_B.tolist())
+        ]
+        sampling = few.behaviour.sampling
+        about = {"role": role.name, "version": role.version, "engine": self.who, "sampling": asdict(sampling), "rows": rows}
+        path = self.folder / f"drift-{role.name}.json"
+        path.write_text(json.dumps(about), encoding="utf-8")
+        return f"; the rows are in {path}"
 
     def _answers(self, asking: Asking, requests: Sequence[Request], caller: Caller) -> list[Completion]:
         """Every answer, in the order of the requests; the first error is raised, blamed on the engine or the caller."""

@@ -7,7 +7,7 @@ torch elsewhere.
 
 The functions return statistics, never losses: algorithms compute their losses from these in plain torch. Results are
 float32 for every input dtype (float64 for float64 inputs). Every function takes any leading shape, works on every
-device and under `torch.compile(fullgraph=True)`, ignores autocast, is bitwise reproducible at equal thread count, and
+device and (except `draw`) under `torch.compile(fullgraph=True)`, ignores autocast, is bitwise reproducible at equal thread count, and
 has a readable reference in `hookline.kernels.reference`. This package imports nothing else of hookline.
 """
 
@@ -21,6 +21,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from . import cpu, native, reference
 from . import ops as ops
 from .native import backend, build_info
 from .reference import ESTIMATORS, IGNORE, RANK, STATISTICS, TOP_P_MASS
@@ -28,9 +29,11 @@ from .reference import ESTIMATORS, IGNORE, RANK, STATISTICS, TOP_P_MASS
 __all__ = [
     "IGNORE",
     "STATISTICS",
+    "Drawn",
     "TokenStats",
     "backend",
     "build_info",
+    "draw",
     "gae",
     "kl_divergence",
     "kl_estimate",
@@ -135,12 +138,12 @@ def linear_token_stats(
     want: Sequence[str] = ("logprobs",),
 ) -> TokenStats:
     """`token_stats(hidden @ weight.T + bias, token_ids)` without these logits in memory: only one tile of them exists
-    at a time.
+    at a time. On a CPU, up to 256 MiB of float32 logits are kept until the backward pass, which is then one product shorter.
 
     - `hidden` [..., H]; `weight` [V, H]; `bias` [V]. The product is accumulated in float32 up to the softmax, also
       for bfloat16 inputs. `token_ids` [...] and the options are those of `token_stats`.
 
-    Gradients go to hidden, weight and bias. The backward pass computes each tile again; weight and bias gradients
+    Gradients go to hidden, weight and bias. The backward pass computes tiles that were not kept again; weight and bias gradients
     are summed in float32 and are rounded to their dtype once. Raises ValueError as `token_stats` does.
     """
     bits = _want("linear_token_stats", want)
@@ -149,10 +152,32 @@ def linear_token_stats(
     _check_token_ids("linear_token_stats", token_ids, hidden.shape[:-1], "hidden", hidden.shape)
     temperature, cap = _temperature("linear_token_stats", temperature), _softcap("linear_token_stats", softcap)
     kept_ids, kept_offsets = _support("linear_token_stats", support, token_ids)
+    if _worth_keeping(hidden, weight, bias):
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = torch.nn.functional.linear(hidden, weight, bias)
+        return token_stats(
+            logits, token_ids, temperature=temperature, softcap=softcap, support=support, want=want, grad="inplace"
+        )
     stats = torch.ops.hookline.linear_token_stats(
         hidden, weight, bias, token_ids, kept_ids, kept_offsets, temperature, cap, bits
     )
     return _named(stats, bits)
+
+
+KEEP = 256 << 20
+"""The most bytes of logits that `linear_token_stats` keeps for the backward pass on a CPU."""
+
+
+def _worth_keeping(*operands: Tensor | None) -> bool:
+    """Whether logits are kept: a gradient is wanted, and they are few and as exact as those of a tile."""
+    hidden, weight = operands[:2]
+    assert hidden is not None
+    assert weight is not None
+    every = [tensor for tensor in operands if tensor is not None]
+    few = math.prod(hidden.shape[:-1]) * len(weight) * 4 <= KEEP
+    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in every)
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
+    return few and plain and wanted and not torch.compiler.is_compiling()
 
 
 def gae(
@@ -319,6 +344,67 @@ def linear_kl_divergence(
 
 
 # ------------------------------------------------------------------------------------------------- checks and names
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One token per row, and the distribution it was drawn from."""
+
+    ids: Tensor
+    """[...], int64."""
+    logprobs: Tensor
+    """[...]: the token's log-prob among those that were kept, in nats; NaN for a row that has no distribution."""
+    support: KeptIds | None
+    """What was kept, as `token_stats` reads it, if top-k, top-p or min-p was asked for."""
+
+
+def draw(
+    logits: Tensor,
+    uniform: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    greedy: Tensor | None = None,
+) -> Drawn:
+    """Draw one token per row by inverting the cumulative distribution, with its log-prob, from one read of the logits.
+
+    With p = softmax(logits / temperature), these tokens are kept, and p is taken over them: the `top_k` likeliest (0:
+    all), equal ones by ascending id; the smallest set of likeliest tokens whose p reaches `top_p`; those whose p is at
+    least `min_p` times the largest. A token of probability 0 is never drawn.
+
+    - `logits` [..., V], as in `token_stats`; `uniform` [...], float64 in [0, 1): where in the distribution to draw.
+    - `greedy` bool [...]: rows that take the likeliest token, the first of equal ones, whatever `uniform` says; its
+      log-prob is still that of the distribution.
+
+    Nothing is sorted, and no gradient passes. A row with a NaN or +inf logit, or with none that can be drawn, gets id 0
+    and the log-prob NaN. Raises ValueError for wrong shapes, dtypes and options.
+
+    Source: top-k (Fan et al. 2018), nucleus (Holtzman et al. 2020), min-p (Nguyen et al. 2024).
+    """
+    _check_place("draw", logits=logits, uniform=uniform, greedy=greedy)
+    _check_logits("draw", "logits", logits)
+    shape = logits.shape[:-1]
+    for name, tensor, dtype in (("uniform", uniform, torch.float64), ("greedy", greedy, torch.bool)):
+        if tensor is not None and (tensor.dtype != dtype or tensor.shape != shape):
+            raise ValueError(
+                f"draw: {name} is {_dtype(tensor)} {_shape(tensor)}; give {str(dtype).removeprefix('torch.')} {list(shape)}"
+            )
+    temperature = _temperature("draw", temperature)
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
+        raise ValueError(f"draw: top_k is {top_k!r}; give a whole number, 0 for no cut")
+    top_p, min_p = _number("draw", "top_p", top_p), _number("draw", "min_p", min_p)
+    if not 0 < top_p <= 1:
+        raise ValueError(f"draw: top_p is {top_p:g}; give a number above 0 and at most 1, which cuts nothing")
+    if not 0 <= min_p <= 1:
+        raise ValueError(f"draw: min_p is {min_p:g}; give a number from 0, which cuts nothing, to 1")
+    where = uniform if greedy is None else torch.where(greedy, -1.0, uniform)
+    rows = logits.detach().reshape(-1, logits.shape[-1])
+    who = cpu if native.use_native(rows.device) and rows.device.type == "cpu" else reference
+    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+        ids, logprobs, support = who.draw(rows, where.reshape(-1), temperature, top_k, top_p, min_p)
+    return Drawn(ids.view(shape), logprobs.view(shape), support)
 
 
 def _named(stats: Tensor, bits: int) -> TokenStats:

@@ -17,7 +17,7 @@ from .reference import KL_ROWS, RANK, ROWS, TOP_P_MASS, Kept, flat, kept_rows, w
 
 Descriptor = tuple[int, tuple[int, ...], tuple[int, ...], int]
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int64: 3, torch.bool: 4}
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int64: 3, torch.bool: 4, torch.float64: 5}
 
 STATES = 7
 STATE_PEAK, STATE_CHOSEN = 0, 6
@@ -563,3 +563,32 @@ def linear_kl_divergence_backward(
         if ref_grad is not None:
             ref_grads.add(block, q, ref_columns, first)
     return *grads.result(), *ref_grads.result()
+
+
+# ------------------------------------------------------------------------------------------------------------ draws
+
+
+def draw(
+    logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> tuple[Tensor, Tensor, Kept]:
+    if wide(logits) == torch.float64 or not len(logits):
+        return reference.draw(logits, uniform, temperature, top_k, top_p, min_p)
+    x, uniform, N, at = rows(logits), uniform.contiguous(), len(logits), logits.device
+    ids, logprobs = torch.empty(N, dtype=torch.int64, device=at), torch.empty(N, device=at)
+    cut = top_k > 0 or top_p < 1 or min_p > 0
+    cuts = torch.empty(N, 2, device=at) if cut else None
+    counts = torch.empty(N, 2, dtype=torch.int64, device=at) if cut else None
+    threads = torch.get_num_threads()
+    scratch = torch.empty(threads * kernels().draw_scratch(x.shape[-1]))
+    kernels().draw(
+        describe(x), describe(uniform), temperature, top_k, top_p, min_p,
+        describe(ids), describe(logprobs), describe(cuts), describe(counts), describe(scratch), threads,
+    )  # fmt: skip
+    if counts is None:
+        return ids, logprobs, None
+    offsets = torch.cat([counts.new_zeros(1), counts[:, 0].cumsum(0)])
+    kept = torch.empty(int(offsets[-1]), dtype=torch.int64, device=at)
+    kernels().kept_by_draw(
+        describe(x), temperature, describe(cuts), describe(counts), describe(offsets), describe(kept), threads
+    )
+    return ids, logprobs, (kept, offsets)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-INTERFACE = 5
+INTERFACE = 6
 """The required value of `_native.INTERFACE` in C++; it is raised whenever a binding's arguments change."""
 
 CUDA_INTERFACE = 1

@@ -500,3 +500,44 @@ def linear_kl_divergence_backward(
         grads.add(rows, grad, hidden[rows], weight)
         ref_grads.add(rows, ref_grad, ref_hidden[rows], ref_weight)
     return *grads.result(), *ref_grads.result()
+
+
+# ------------------------------------------------------------------------------------------------------------ draws
+
+
+def draw(
+    logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> tuple[Tensor, Tensor, Kept]:
+    """[N, V], float64 [N] -> ids [N], log-probs [N], and what was kept if a cut was asked for.
+
+    A uniform number below 0 takes the likeliest token. Sums are float64. A row without a finite sum draws id 0, with a
+    log-prob of NaN.
+    """
+    x = logits.to(wide(logits))
+    peak = x.amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+    z = distance(x, peak, temperature, 0.0).double()
+    p = z.exp()
+    broken = ~torch.isfinite(p.sum(-1)) | (p.sum(-1) <= 0)
+    p = torch.where(broken[:, None], torch.zeros_like(p), p)
+    cut = top_k > 0 or top_p < 1 or min_p > 0
+    if cut:
+        ranked, order = torch.sort(p, dim=-1, descending=True, stable=True)
+        keep = ranked > 0
+        if top_k:
+            keep[:, top_k:] = False
+        if top_p < 1:
+            keep &= ranked.cumsum(-1) - ranked < top_p * ranked.sum(-1, keepdim=True)
+        p = torch.where(torch.zeros_like(keep).scatter(1, order, keep) & (p >= min_p), p, 0.0)
+    total = p.sum(-1)
+    ids = torch.searchsorted(p.cumsum(-1), (uniform.clamp(min=0) * total)[:, None], right=True)[:, 0]
+    last = (p > 0).cumsum(1).argmax(1)  # by rounding, the running sum may end below the sum
+    ids = torch.where(uniform < 0, z.argmax(-1), torch.minimum(ids, last)).masked_fill(broken, 0)
+    chosen = ids[:, None]
+    rest = torch.where(p > 0, z, -torch.inf).scatter(1, chosen, -torch.inf).logsumexp(-1)
+    logprobs = -torch.nn.functional.softplus(rest - z.gather(1, chosen)[:, 0], threshold=40)
+    logprobs = logprobs.masked_fill(broken, torch.nan).to(wide(logits))
+    if not cut:
+        return ids, logprobs, None
+    kept = (p > 0).scatter(1, chosen, True)
+    counts = kept.sum(1)
+    return ids, logprobs, (kept.nonzero()[:, 1], torch.cat([counts.new_zeros(1), counts.cumsum(0)]))

@@ -132,5 +132,5 @@ def policy_age(phase: PlannedPhase, batch: Rollout, now: int) -> None:
         raise PluginError(
             f"{phase.rollout.offer} cut the distribution (top-k or top-p) without recording the kept ids, "
             f"and {update.offer} needs ratios",
-            "record Behaviour.support, or sample without top_k and top_p",
+            "record Behaviour.support, or sample without top_k, top_p and min_p",
         )

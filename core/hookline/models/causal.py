@@ -16,7 +16,9 @@ from hookline.batch.laid import lay
 from hookline.batch.stages import Batch
 from hookline.contract.family import Decoding, Family
 from hookline.errors import ExperimentError, HooklineError
+from hookline.models.decoding import fastest
 from hookline.models.folder import check_folder
+from hookline.models.reading import CausalDecoding, trunk
 from hookline.models.scores import AT, BIAS, SCORE, scores_of, stored_score
 from hookline.models.trials import compare_scores, refuse_later_tokens, returns_its_outputs
 
@@ -214,93 +216,21 @@ class Causal(Family):
     # -- decoding
 
     def prefill(self, net: Any, prompts: Sequence[Sequence[int]], *, filler: int, fused: bool) -> Decoding:
-        if net not in _CACHES_AGREE:
-            _CACHES_AGREE[net] = self._cache_agrees(net, fused)
-        return self._begin(net, prompts, filler, fused, cached=_CACHES_AGREE[net])
+        layer = self.output(net)
+        assert layer is not None
+        head = layer if fused else None
+        if net not in _WAYS:
+            _WAYS[net] = fastest(net, self.context(net), len(layer[0]), head)
+        return _WAYS[net](net, prompts, filler, head)
 
     def step(self, net: Any, state: Decoding, ids_B: Tensor) -> Tensor:
         assert isinstance(state, CausalDecoding)
-        return self._read(net, state, ids_B[:, None])
-
-    def _begin(
-        self, net: Any, prompts: Sequence[Sequence[int]], filler: int, fused: bool, *, cached: bool
-    ) -> CausalDecoding:
-        device = next(net.parameters()).device
-        width = max(len(prompt) for prompt in prompts)
-        ids_BP = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long, device=device)
-        pad_B = torch.tensor([width - len(p) for p in prompts], device=device)
-        state = CausalDecoding(pad_B, fused, None if cached else ids_BP[:, :0])
-        self._read(net, state, ids_BP)
-        return state
-
-    @torch.no_grad()
-    def _cache_agrees(self, net: Any, fused: bool) -> bool:
-        """Whether a short row beside a longer one is read with a cache as it is read alone and whole.
-
-        Networks without a cache, and those whose positions or masks do not follow the padding, do not agree.
-        """
-        long = max(1, min(6, self.context(net) - 2))
-        layer = self.output(net)
-        assert layer is not None
-        vocabulary = len(layer[0])
-        prompts = [[at % vocabulary for at in range(1, 1 + length)] for length in ((long + 1) // 2, long)]
-        step_B = torch.zeros(2, dtype=torch.long, device=next(net.parameters()).device)
-        whole = self._begin(net, prompts, 0, fused, cached=False)
-        try:
-            read = self._begin(net, prompts, 0, fused, cached=True)
-            pairs = [(read.logits_BV, whole.logits_BV)]
-            for _ in range(min(2, self.context(net) - long)):
-                pairs.append((self.step(net, read, step_B), self.step(net, whole, step_B)))
-        except torch.OutOfMemoryError:
-            raise
-        except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
-            return False
-        exact = all(p.dtype == torch.float32 for p in net.parameters()) and not torch.is_autocast_enabled(
-            step_B.device.type
-        )
-        tolerance = 1e-3 if exact else 5e-2
-        return all(float((a - b).abs().max()) <= tolerance * float(b.abs().max()) for a, b in pairs)
-
-    def _read(self, net: Any, state: CausalDecoding, ids_BL: Tensor) -> Tensor:
-        state.seen += ids_BL.shape[1]
-        if state.ids_BL is not None:
-            state.ids_BL = torch.cat([state.ids_BL, ids_BL], 1)
-            return self._read_whole(net, state, state.ids_BL)
-        position_BS = torch.arange(state.seen, device=ids_BL.device) - state.pad_B[:, None]
-        given = {
-            "input_ids": ids_BL,
-            "attention_mask": (position_BS >= 0).long(),
-            "position_ids": position_BS.clamp(min=0)[:, -ids_BL.shape[1] :],
-            "use_cache": True,
-            "past_key_values": state.cache,
-        }
-        if state.fused:
-            out = trunk(net, **given)
-            self._predict(net, state, out.last_hidden_state[:, -1])
-        else:
-            out = net(**given, logits_to_keep=1)
-            state.logits_BV = out.logits[:, -1].float()
-        state.cache = out.past_key_values
+        state.append(net, ids_B)
         return state.logits_BV
 
-    def _read_whole(self, net: Any, state: CausalDecoding, ids_BL: Tensor) -> Tensor:
-        """Read each row from its beginning, padded on the right, as `states` and `logits` do."""
-        at_BL = torch.arange(state.seen, device=ids_BL.device) + state.pad_B[:, None]
-        ids_BL = ids_BL.gather(1, at_BL.clamp(max=state.seen - 1))
-        rows_B, last_B = torch.arange(len(ids_BL), device=ids_BL.device), state.seen - 1 - state.pad_B
-        if state.fused:
-            self._predict(net, state, trunk(net, input_ids=ids_BL, use_cache=False).last_hidden_state[rows_B, last_B])
-        else:
-            out = net(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL), use_cache=False)
-            state.logits_BV = out.logits[rows_B, last_B].float()
-        return state.logits_BV
 
-    def _predict(self, net: Any, state: CausalDecoding, hidden_BH: Tensor) -> None:
-        layer = self.output(net)
-        assert layer is not None
-        weight, bias = layer
-        state.hidden_BH = hidden_BH
-        state.logits_BV = torch.nn.functional.linear(hidden_BH.to(weight.dtype), weight, bias).float()
+_WAYS: WeakKeyDictionary[Any, type[CausalDecoding]] = WeakKeyDictionary()
+"""For networks that have decoded: how they are read."""
 
 
 def _refuse_adapter(folder: Path) -> None:
@@ -310,49 +240,6 @@ def _refuse_adapter(folder: Path) -> None:
         raise ExperimentError(
             f"{folder} holds an adapter beside the weights of its base", "merge it first: hookline export RUN DIR; then name DIR"
         )
-
-
-_CACHES_AGREE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-"""For networks that have decoded: whether they decode with a cache; the others read each row whole at every step."""
-
-
-class CausalDecoding(Decoding):
-    """Prompts padded on the left, and the keys and values of all tokens read so far."""
-
-    def __init__(self, pad_B: Tensor, fused: bool, ids_BL: Tensor | None) -> None:
-        self.pad_B, self.fused = pad_B, fused
-        self.ids_BL = ids_BL
-        """All tokens so far, where there is no cache."""
-        self.seen = 0
-        """Columns read so far, padding included."""
-        self.cache: Any = None
-
-    @property
-    def movable(self) -> bool:  # type: ignore[override]
-        parts = getattr(self.cache, "layers", ())
-        return self.ids_BL is not None or all(hasattr(part, "batch_select_indices") for part in (self.cache, *parts))
-
-    def rows(self, index_N: Tensor) -> CausalDecoding:
-        made = copy.copy(self)
-        if self.ids_BL is not None:
-            made.ids_BL = self.ids_BL[index_N]
-        else:
-            made.cache = copy.copy(self.cache)
-            if hasattr(made.cache, "layers"):  # selecting replaces a layer's tensors, so the layers alone are copied
-                made.cache.layers = [copy.copy(layer) for layer in made.cache.layers]
-            made.cache.batch_select_indices(index_N)
-        made.pad_B, made.logits_BV = self.pad_B[index_N], self.logits_BV[index_N]
-        made.hidden_BH = None if self.hidden_BH is None else self.hidden_BH[index_N]
-        return made
-
-
-def trunk(net: Any, **inputs: Any) -> Any:
-    """A transformers network without its output layer; `.last_hidden_state` is [B, L, H]."""
-    found = getattr(net, net.base_model_prefix, None)
-    if found is None:  # the prefix of some text models names a part of a larger model
-        words = net.get_input_embeddings()
-        found = next(part for part in net.children() if any(module is words for module in part.modules()))
-    return found(**inputs)
 
 
 def _taken_score(net: Any, folder: str | Path) -> nn.Linear:

@@ -149,6 +149,15 @@ class Role:
                 stack.enter_context(self.net.disable_adapter())
             yield
 
+    @contextlib.contextmanager
+    def without_autocast(self) -> Iterator[None]:
+        """Within the block, the role computes in the type of its weights."""
+        autocast, self.autocast = self.autocast, None
+        try:
+            yield
+        finally:
+            self.autocast = autocast
+
     def states(self, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
         """Hidden states of the sides asked for: `before` and `after` [N, H], `row` [B, H]; see `Family.states`."""
         self.family.require(sides, f"reading role '{self.name}'")

@@ -61,7 +61,7 @@ class Speaker:
 
         max_new_tokens: None for 256, or for what the model's context leaves after a record, which `note` is told.
         """
-        from hookline.inference.local import decode
+        from hookline.inference.decode import decode
 
         free, context = max_new_tokens is None, self.role.context
         least = 1 if max_new_tokens is None else max_new_tokens
@@ -92,7 +92,7 @@ class Speaker:
         self, record: Mapping[str, Any], sampling: Sampling, max_new_tokens: int, seed: int
     ) -> Generator[str, None, str]:
         """One answer, piece by piece; returns why it ended, `stop` or `length`."""
-        from hookline.inference.local import choose
+        from hookline.inference.decode import draw_token
 
         prompt = self._fitting(record, "the conversation", max_new_tokens)
         state = self.role.prefill([list(prompt)], self.tokenizer.eos)
@@ -101,7 +101,7 @@ class Speaker:
         for t in range(max_new_tokens):
             u = rng.uniform(rng.key(seed, "speak"), torch.tensor([len(prompt)]), t)
             logits = self.role.only_tokens(state.logits_BV)
-            token = int(choose(logits, sampling, u.to(logits.device))[0])
+            token = int(draw_token(logits, sampling, u.to(logits.device)).ids)
             if token in self.tokenizer.ends:
                 ended = "stop"
                 break
@@ -124,6 +124,7 @@ class Speaker:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
         seed: int = 0,
     ) -> Generator[str, None, str]:
         """The next message of a conversation, piece by piece; returns why it ended, `stop` or `length`.
@@ -133,7 +134,7 @@ class Speaker:
         """
         most, record = USUAL if max_new_tokens is None else max_new_tokens, {"prompt": list(messages)}
         self.check_converses()
-        return self.stream(record, _sampling(temperature, top_k, top_p), min(most, max(self.room(record), 1)), seed)
+        return self.stream(record, _sampling(temperature, top_k, top_p, min_p), min(most, max(self.room(record), 1)), seed)
 
     def enough(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> bool:
         """Whether the model's context has room for an answer: `max_new_tokens`, or a quarter of the context."""
@@ -216,6 +217,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     seed: int = 0,
     device: str = "auto",
     note: Callable[[str], None] | None = None,
@@ -231,14 +233,15 @@ def generate(
     """
     records = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
     tell = note or (lambda text: print(f"note: {text}", file=sys.stderr))
-    return speaker(model, device).answers(records, _sampling(temperature, top_k, top_p), max_new_tokens, seed, tell)
+    return speaker(model, device).answers(records, _sampling(temperature, top_k, top_p, min_p), max_new_tokens, seed, tell)
 
 
-def _sampling(temperature: float, top_k: int, top_p: float) -> Sampling:
+def _sampling(temperature: float, top_k: int, top_p: float, min_p: float) -> Sampling:
     """The distribution that these options describe; temperature 0 is the likeliest token alone."""
     if temperature < 0:
         raise ExperimentError(f"temperature is {temperature:g}", "give 0 for the likeliest token, or a number above 0")
-    return Sampling(temperature=temperature or 1.0, top_k=1 if temperature == 0 else top_k, top_p=top_p)
+    top_k = 1 if temperature == 0 else top_k
+    return Sampling(temperature=temperature or 1.0, top_k=top_k, top_p=top_p, min_p=min_p)
 
 
 def chat(
@@ -251,6 +254,7 @@ def chat(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     seed: int = 0,
     device: str = "auto",
     note: Callable[[str], None] | None = None,
@@ -268,7 +272,7 @@ def chat(
     Returns the conversation since it last began, as messages with `role` and `content`. Raises DataError for a model
     without a chat template, and for messages that the template refuses.
     """
-    found, sampling = speaker(model, device), _sampling(temperature, top_k, top_p)
+    found, sampling = speaker(model, device), _sampling(temperature, top_k, top_p, min_p)
     found.check_converses()
     tell = note or (lambda text: say(f"[{text}]\n"))
     begins: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []

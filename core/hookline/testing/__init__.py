@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "hookline.testing.bench.baseline": ("stored_kernels",),
     "hookline.testing.bench.kernels": ("bench_kernels", "judge_kernels"),
+    "hookline.testing.bench.measure": ("machine",),
+    "hookline.testing.bench.parts": ("PARTS", "timed_steps"),
     "hookline.testing.bench.update": ("bench_update",),
     "hookline.testing.harness": ("Harness",),
     "hookline.testing.opening": ("open_phase",),
@@ -27,6 +29,7 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
+    "PARTS",
     "Harness",
     "Law",
     "Report",
@@ -38,13 +41,17 @@ __all__ = [
     "conformance",
     "judge_kernels",
     "laws",
+    "machine",
     "open_phase",
     "stored_kernels",
+    "timed_steps",
 ]
 
 if TYPE_CHECKING:
     from hookline.testing.bench.baseline import stored_kernels
     from hookline.testing.bench.kernels import bench_kernels, judge_kernels
+    from hookline.testing.bench.measure import machine
+    from hookline.testing.bench.parts import PARTS, timed_steps
     from hookline.testing.bench.update import bench_update
     from hookline.testing.harness import Harness
     from hookline.testing.opening import open_phase

@@ -23,7 +23,7 @@ from torch import Tensor
 from hookline import rng
 from hookline.batch.stages import Behaviour, Rollout
 from hookline.errors import HooklineError, told
-from hookline.inference.local import choose
+from hookline.inference.decode import draw_token
 from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.storage import trees
@@ -284,11 +284,11 @@ def _margin(
     state = role.prefill([list(ids)], harness.tokenizer.eos)
     logits: Tensor = state.logits_BV.float()
     u = rng.uniform(harness.loop.phase.scope.drawing, torch.tensor([sample]), at)
-    if int(choose(logits, behaviour.sampling, u)[0]) != one:
+    if int(draw_token(logits, behaviour.sampling, u).ids) != one:
         return None
     for size in (10.0**-k for k in range(9, 1, -1)):
         for moved in (u + size, u - size):
-            if int(choose(logits, behaviour.sampling, moved.clamp(0, 1 - 1e-12))[0]) == other:
+            if int(draw_token(logits, behaviour.sampling, moved.clamp(0, 1 - 1e-12)).ids) == other:
                 return size
     return 1.0
 

@@ -9,47 +9,87 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 import hookline
 from hookline import Argument, Command, DataError, ExperimentError, Out
 from hookline.testing import bench_kernels, bench_update, judge_kernels, stored_kernels
-from hookline_plugins.report import roofline
+from hookline_plugins.commands import bench_step
+from hookline_plugins.report import roofline, step_parts
 
 Row = dict[str, Any]
 COLUMNS = ("op", "shape", "dtype", "what", "by", "ms", "of ceiling", "x eager", "error")
 UPDATE_COLUMNS = ("vocabulary", "path", "ms a step", "peak MB", "beyond state MB", "logits MB")
 
 
+STEP_COLUMNS = ("by", "s a step", "spread", "of TRL's", "peak MiB", "reward")
+
+
 class Bench(Command):
-    """Measure the speed of the kernels on this machine.
+    """Measure the speed of the kernels, and of whole steps, on this machine.
 
     `kernels`: compare every kernel with torch eager, the pure reference and installed peers, first for correctness, then for speed.
     `update`: compare the same training step with the fused path and with logits in memory: time, and peak memory of each process.
+    `step`: a whole GRPO step, and where its time goes, beside TRL's on the same folder, prompts and reward if --peer names a Python
+    that has TRL.
     """
 
     class Config(hookline.Config):
-        what: Annotated[Literal["kernels", "update"], Argument("WHAT")]
-        """kernels or update."""
+        what: Annotated[Literal["kernels", "update", "step"], Argument("WHAT")]
+        """kernels, update or step."""
         device: Literal["cpu", "cuda"] = "cpu"
-        """kernels: cpu or cuda."""
+        """kernels, step: cpu or cuda."""
         quick: bool = False
         """Use small shapes for a few seconds: checks that it works, does not measure speed."""
         compile: bool = False
         """kernels: also measure torch.compile of the eager form."""
         out: Path | None = None
-        """Folder for kernels.json and roofline.png, or for update.json."""
+        """Folder for kernels.json and roofline.png, for update.json, or for step.json and step.png."""
         baseline: Path | None = None
         """kernels: compare with a stored measurement; exit code 6 if ours became over 5 % slower relative to eager."""
         save: Path | None = None
         """kernels: store this measurement in a file."""
+        peer: str | None = None
+        """step: a Python with trl and datasets, e.g. .venv-peers/bin/python."""
+        threads: int = Field(2, ge=1)
+        """step: threads of each process."""
+        steps: int = Field(8, ge=3)
+        """step: steps of each; the first two are not counted."""
 
     has_json = False
 
     def run(self, out: Out) -> int:
-        if self.config.what == "kernels":
-            self._kernels(out)
-        else:
-            self._update(out)
+        config = self.config
+        for name, field in type(config).model_fields.items():
+            of = (field.description or "").partition(":")[0].split(", ")
+            if set(of) <= {"kernels", "update", "step"} and config.what not in of and getattr(config, name) != field.default:
+                raise ExperimentError(
+                    f"--{name} is an option of `bench {' and '.join(of)}`", f"leave it out for `bench {config.what}`"
+                )
+        {"kernels": self._kernels, "update": self._update, "step": self._step}[config.what](out)
         return 0
+
+    def _step(self, out: Out) -> None:
+        config = self.config
+        if config.out is not None:
+            _make_room(config.out / "step.json")
+        chosen = bench_step.QUICK if config.quick else {"steps": config.steps}
+        dtype = "bfloat16" if config.device == "cuda" else "float32"
+        work = bench_step.Workload(threads=config.threads, device=config.device, dtype=dtype, **chosen)
+        out.text("  ".join(f"{column:>10}" for column in STEP_COLUMNS))
+
+        def told(row: Row) -> None:
+            ratio = f"{row['ratio']:.2f}" if config.peer else ""
+            cells = (row["by"], f"{row['s']:.3f}", f"{row['spread']:.0%}", ratio, f"{row['peak_mb']:.0f}", f"{row['reward'][-1]:.2f}")
+            out.text("  ".join(f"{cell:>10}" for cell in cells))
+            if "parts" in row:
+                out.text("parts, s: " + "  ".join(f"{part} {value:.3f}" for part, value in row["parts"].items()))
+
+        found = bench_step.measure(work, config.peer, told)
+        if config.out is not None:
+            (config.out / "step.json").write_text(json.dumps(found, indent=1) + "\n")
+            out.text(f"written: {config.out / 'step.json'}")
+            out.text(step_parts.write(found["rows"], found["machine"], config.out / "step.png"))
 
     def _kernels(self, out: Out) -> None:
         config = self.config
@@ -69,9 +109,6 @@ class Bench(Command):
 
     def _update(self, out: Out) -> None:
         config = self.config
-        for name, default in (("device", "cpu"), ("compile", False), ("baseline", None), ("save", None)):
-            if getattr(config, name) != default:
-                raise ExperimentError(f"--{name} is an option of `bench kernels`", "leave it out for `bench update`")
         if config.out is not None:
             _make_room(config.out / "update.json")
 

@@ -24,6 +24,8 @@ class Asked(hookline.Config):
     """Draw from this number of likeliest tokens; 0: from all."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Draw from the likeliest tokens that have this probability together."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Draw from the tokens that are at least this many times as likely as the likeliest."""
     seed: int = 0
     """The same seed gives the same answers."""
     device: str = "auto"

@@ -24,7 +24,7 @@ CARRIED = {
     },
     "a wrapper": {"beta"},
     "an advantage": {"lam", "gamma"},
-    "a rollout": {"samples_per_prompt", "max_new_tokens", "longest", "temperature", "top_p", "top_k"},
+    "a rollout": {"samples_per_prompt", "max_new_tokens", "longest", "temperature", "top_p", "top_k", "min_p"},
     "the model": {"gradient_checkpointing"},
     "the experiment": {"seed"},
 }  # fmt: skip

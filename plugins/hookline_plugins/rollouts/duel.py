@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from hookline import Context, NextToken, Rollout, Sampling, concat, hookimpl
+from hookline import Context, NextToken, Rollout, concat, hookimpl
 from hookline_plugins.maths import falling
 from hookline_plugins.rollouts.generate import Generate
 
@@ -60,7 +60,7 @@ class Duel(Generate):
         drawn = ctx.draw(
             [own.prompt_ids(row) for row in range(n)],
             sample_B,
-            sampling_=Sampling(temperature=c.temperature, top_k=c.top_k, top_p=c.top_p),
+            sampling_=self.sampling,
             max_new_tokens=c.max_new_tokens,
             beside=("reference",),
             combine=mixed,

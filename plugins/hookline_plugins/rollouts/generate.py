@@ -47,14 +47,21 @@ class Generate(Component):
         """Keep the k likeliest tokens; 0 keeps all, 1 always takes the likeliest. Ratios are then computed over the kept tokens."""
         top_p: float = Field(1.0, gt=0, le=1)
         """Keep the likeliest tokens that reach this probability; 1 keeps all."""
+        min_p: float = Field(0.0, ge=0, le=1)
+        """Keep the tokens that are at least this many times as likely as the likeliest; 0 keeps all."""
 
         greedy: bool = False
         """One more answer per prompt, made of the likeliest tokens (source `greedy`), for methods that need it (remax)."""
 
     @property
     def needs(self) -> set[str]:
-        cut = self.config.top_k > 0 or self.config.top_p < 1
-        return {"decodes"} | ({"engine:kept-ids"} if cut else set())
+        return {"decodes"} | ({"engine:kept-ids"} if self.sampling.truncated else set())
+
+    @property
+    def sampling(self) -> Sampling:
+        """What answers are drawn from."""
+        c = self.config
+        return Sampling(temperature=c.temperature, top_k=c.top_k, top_p=c.top_p, min_p=c.min_p)
 
     @property
     def gives(self) -> set[str]:
@@ -100,7 +107,7 @@ class Generate(Component):
         if not prompts:
             return Rollout.build(ctx, [], source="policy")
         sample_B = ctx.sample_ids(len(prompts))
-        sampling = Sampling(temperature=c.temperature, top_k=c.top_k, top_p=c.top_p)
+        sampling = self.sampling
         greedy_B = torch.tensor([name == "greedy" for name in source])
         drawn = self.draw(ctx, [prompt.prompt_ids for prompt in prompts], sample_B, sampling, greedy_B)
         group = [row // len(sources) for row in range(len(prompts))]

@@ -151,7 +151,7 @@ class Replay(Component):
             raise ExperimentError(
                 f"'{self.instance}' stores answers drawn with {said(ours.sampling)}, but the rollout now draws with "
                 f"{said(theirs.sampling)}; their ratios are not comparable in one batch",
-                "keep temperature, top_k and top_p as they are for the whole phase, or leave out the replay",
+                "keep temperature, top_k, top_p and min_p as they are for the whole phase, or leave out the replay",
             )
 
     def _value(self, scored: Scored, worth_B: Tensor) -> None:
@@ -189,7 +189,11 @@ def version(rollout: Rollout) -> int:
 
 
 def said(sampling: Sampling) -> str:
-    return f"temperature {sampling.temperature:g}, top_k {sampling.top_k}, top_p {sampling.top_p:g}"
+    return f"temperature {sampling.temperature:g}, top_k {sampling.top_k}, top_p {sampling.top_p:g}, min_p {sampling.min_p:g}"
+
+
+SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+"""In the order of what is saved; an earlier release saved the first three."""
 
 
 def packed(rollout: Rollout) -> dict[str, Any]:
@@ -200,7 +204,7 @@ def packed(rollout: Rollout) -> dict[str, Any]:
     return {
         "tensors": rollout.tensors(),
         "support": [] if support is None else [support.ids, support.offsets],
-        "sampling": [sampling.temperature, sampling.top_k, sampling.top_p],
+        "sampling": [getattr(sampling, name) for name in SAMPLING],
         "records": [dict(record) for record in rollout.records],
         "finish_reason": list(rollout.finish_reason),
         "source": list(rollout.source),
@@ -218,7 +222,6 @@ def unpacked(group: Mapping[str, Any], decode: Any) -> Rollout:
             behaviour[name.removeprefix("behaviour.")] = tensor
         else:
             own[name] = tensor
-    temperature, top_k, top_p = group["sampling"]
     support: Sequence[Tensor] = group["support"]
     return Rollout(
         **own,
@@ -229,7 +232,7 @@ def unpacked(group: Mapping[str, Any], decode: Any) -> Rollout:
         source=tuple(group["source"]),
         behaviour=Behaviour(
             **behaviour,
-            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+            sampling=Sampling(**dict(zip(SAMPLING, group["sampling"]))),
             support=KeptIds(*support) if support else None,
         ),
     )

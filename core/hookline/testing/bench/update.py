@@ -21,7 +21,7 @@ __all__ = ["PATHS", "bench_update", "measure"]
 
 
 PATHS = ("materialised", "fused")
-VOCABULARIES, QUICK_VOCABULARIES = (8_192, 32_000, 151_936), (2_048, 16_384)
+VOCABULARIES, QUICK_VOCABULARIES = (8_192, 32_000, 151_936), (2_048, 131_072)
 ROWS, PROMPT, RESPONSE, LAYERS, WIDTH = 8, 16, 112, 2, 256
 CHILDREN, STEPS = 2, 5
 Row = dict[str, Any]

@@ -1,0 +1,191 @@
+"""`hookline bench step`: a whole GRPO step, here and by TRL, on the same folder, prompts and reward."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import hookline
+from hookline import ExperimentError
+from hookline.testing import PARTS, machine, timed_steps
+
+__all__ = ["Workload", "measure"]
+
+PEER = Path(__file__).with_name("peer_step.py")
+FIRST = 2
+"""Steps that are not counted: they make caches, buffers and the optimiser's state."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A GRPO step on a model with random weights, whose reward is the letters e in an answer."""
+
+    folder: str = ""
+    """The transformers folder; "": one is made."""
+    prompts: int = 8
+    group: int = 8
+    new_tokens: int = 64
+    kl: float = 0.04
+    lr: float = 1e-4
+    steps: int = 8
+    seed: int = 1
+    threads: int = 2
+    device: str = "cpu"
+    dtype: str = "float32"
+    texts: tuple[str, ...] = ()
+    """The prompts, in the order of the steps."""
+    layers: int = 4
+    width: int = 256
+    vocabulary: int = 8192
+
+
+QUICK = {"layers": 1, "width": 32, "vocabulary": 512, "prompts": 2, "group": 4, "new_tokens": 8, "steps": 4}
+"""What `--quick` changes."""
+
+
+def made(work: Workload, folder: Path) -> Workload:
+    """The workload with its folder of a GPT-2 with seeded weights, a tokenizer of made-up words, and its prompts."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    draw = random.Random(work.seed)
+    sounds = [a + b for a in "bcdfghklmnprst" for b in "aeiou"]
+    words: list[str] = []
+    seen: set[str] = set()
+    while len(words) < work.vocabulary - 2:
+        word = "".join(draw.choice(sounds) for _ in range(draw.randint(1, 4)))
+        if word not in seen:
+            seen.add(word)
+            words.append(word)
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<end>", *words])}
+    spoken = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    spoken.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=spoken, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
+    positions = 16 + work.new_tokens
+    config = GPT2Config(
+        vocab_size=work.vocabulary, n_positions=positions, n_embd=work.width, n_layer=work.layers, n_head=4, bos_token_id=1,
+        eos_token_id=1, pad_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(work.seed)
+        GPT2LMHeadModel(config).to(getattr(torch, work.dtype)).save_pretrained(folder)
+    many = work.prompts * work.steps
+    texts = tuple(" ".join(draw.choice(words) for _ in range(draw.randint(6, 14))) for _ in range(many))
+    return replace(work, folder=str(folder), texts=texts)
+
+
+def letters(completions: list[str], **_: Any) -> list[float]:
+    """The reward: letters e in each answer."""
+    return [float(text.count("e")) for text in completions]
+
+
+def experiment(work: Workload) -> dict[str, Any]:
+    """The same step as an experiment of ours."""
+    return {
+        "name": "bench-step",
+        "seed": work.seed,
+        "threads": work.threads,
+        "device": work.device,
+        "model": {"path": work.folder, "dtype": work.dtype},
+        "trackers": [],
+        "phases": [
+            {
+                "name": "grpo",
+                "rollout": {
+                    "use": "generate",
+                    "prompts": [{"prompt": text} for text in work.texts],
+                    "rows": work.prompts,
+                    "samples_per_prompt": work.group,
+                    "max_new_tokens": work.new_tokens,
+                },
+                "reward": letters,
+                "advantage": "group-relative",
+                "update": {"use": "grpo", "lr": work.lr, "kl_loss": work.kl},
+                "steps": work.steps,
+                "save": {"every": work.steps + 1},
+            }
+        ],
+    }
+
+
+def ours(work: Workload) -> Row:
+    """Our step, in this process."""
+    with tempfile.TemporaryDirectory() as folder, timed_steps() as steps:
+        run = hookline.run(experiment(work), out=Path(folder) / "run")
+        rewards = [row["metrics"]["reward"] for row in run.rows()]
+    counted = steps[FIRST:] or steps
+    parts = {part: statistics.median(step[part] for step in counted) for part in PARTS}
+    peak = _peak(work.device)
+    seconds = [sum(step.values()) for step in steps]
+    return {"version": f"hookline {hookline.__version__}", "seconds": seconds, "reward": rewards, "peak_mb": peak, "parts": parts}
+
+
+def _peak(device: str) -> float:
+    """The most memory, in MiB: resident, or on the GPU."""
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def measure(work: Workload, peer: str | None, tell: Callable[[Row], None] = lambda row: None) -> dict[str, Any]:
+    """{"machine", "workload", "rows"} with rows {by, version, s, spread, reward, peak_mb, ratio, parts}: TRL's, where the Python
+    `peer` has it, and ours.
+
+    Each is a process of its own, one after the other. s: the median of the steps after the first two; spread: half the
+    distance between their quartiles as a share of it; ratio: of TRL's time. Raises ExperimentError if a process fails.
+    """
+    with tempfile.TemporaryDirectory() as kept:
+        folder = Path(kept)
+        work = made(work, folder / "model") if not work.folder else work
+        given = folder / "work.json"
+        given.write_text(json.dumps(asdict(work)), encoding="utf-8")
+        commands = {"trl": [peer, str(PEER)]} if peer else {}
+        commands["ours"] = [sys.executable, "-m", __name__]
+        rows: list[Row] = []
+        for by, command in commands.items():
+            row: Row = {"by": by} | _in_child([str(part) for part in command], given, folder / f"{by}.json")
+            times = sorted(row["seconds"][FIRST:] or row["seconds"])
+            quarter = len(times) // 4
+            row["s"] = statistics.median(times)
+            row["spread"] = (times[-1 - quarter] - times[quarter]) / 2 / row["s"]
+            row["ratio"] = row["s"] / rows[0]["s"] if rows else 1.0
+            rows.append(row)
+            tell(row)
+        import torch
+
+        about = {name: value for name, value in asdict(work).items() if name not in ("folder", "texts")}
+        return {"machine": machine(torch.device(work.device)), "workload": about, "rows": rows}
+
+
+def _in_child(command: list[str], given: Path, written: Path) -> Row:
+    done = subprocess.run([*command, str(given), str(written)], capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExperimentError(
+            f"the step of {Path(command[0]).name} failed: {lines[-1][:300]}",
+            "use --quick, fewer threads, or give --peer a Python that has trl and datasets",
+        )
+    row: Row = json.loads(written.read_text(encoding="utf-8"))
+    return row
+
+
+def main(given: str, written: str) -> None:
+    work = json.loads(Path(given).read_text(encoding="utf-8"))
+    Path(written).write_text(json.dumps(ours(Workload(**work | {"texts": tuple(work["texts"])}))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
