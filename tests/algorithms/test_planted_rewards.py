@@ -130,6 +130,23 @@ def test_class_weights_predict_the_rare_thumb_too(tmp_path: Path) -> None:
     assert found[False]["eval/thumbs_up_right"] < 0.1
 
 
+@pytest.mark.slow(30)
+def test_thumbs_of_which_one_in_ten_is_up_tell_as_much_as_even_ones(tmp_path: Path) -> None:
+    """1 500 thumbs with class weights, of which one in ten is up, and 1 500 of which half are; both order the same later thumbs."""
+    found = {}
+    for cut in (2.8, 0.0):
+        made = planted({"kinds": ["thumb"], "thumb_cut": cut}, {"balance": True}, asked=25, steps=60, count=24)
+        ask, learn = made["phases"]
+        later = {**ask, "name": "later", "feedback": {**ask["feedback"], "thumb_cut": 2.8}}
+        made["phases"] = [ask, later, learn]
+        learn["evaluate"] = [{"every": 1000, "rows": 1500, "rollout": {"use": "judgements", "from": "later", "rows": 100}}]
+        found[cut] = figures_of(made, tmp_path / str(cut))
+    print({cut: (one["eval/thumbs_auc"], one["eval/thumbs_majority"], one["eval/thumbs_balanced"]) for cut, one in found.items()})
+    assert 0.87 < found[2.8]["eval/thumbs_majority"] < 0.93
+    assert found[2.8]["eval/thumbs_auc"] >= found[0.0]["eval/thumbs_auc"] - 0.02
+    assert found[2.8]["eval/thumbs_auc"] > 0.7
+
+
 @pytest.mark.slow(40)
 def test_leniency_of_its_own_for_each_annotator_orders_better_than_raw_marks(tmp_path: Path) -> None:
     """480 ratings by eight annotators, whose leniency differs by a standard deviation of 2."""

@@ -62,6 +62,22 @@ def test_a_pass_uses_every_row_once(folder: Path) -> None:
     assert sorted(answer["prompt"] for answer in run.completions()) == sorted(f"a{i}" for i in range(10))
 
 
+def test_a_pass_has_the_judgements_that_are_read(folder: Path) -> None:
+    """Of ten thumbs and two comments, those of `bob`, the superseded one and other kinds are not rows of a pass."""
+
+    def said(i: int, who: str, answer: dict[str, Any], **more: Any) -> str:
+        return json.dumps({"prompt": f"q{i}", "candidates": [{"text": "a"}], "answer": answer, "annotator": who, "id": f"e{i}", **more})
+
+    up = {"kind": "thumb", "up": True}
+    lines = [said(i, "ann" if i < 6 else "bob", up) for i in range(9)]
+    lines += [said(9, "ann", up, supersedes="e0"), *(said(i, "ann", {"kind": "comment", "text": "hm"}) for i in (10, 11))]
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n")
+    for options, steps in (({}, 9), ({"without": ["bob"]}, 6), ({"kinds": ["thumb", "rating"], "without": ["ann"]}, 3)):
+        rollout = {"use": "judgements", "path": str(folder / "events.jsonl"), "rows": 1, **options}
+        made = experiment(folder, rollout, "latent-reward", epochs=1, model={"head": "reward"})
+        assert hookline.explain(made).phases[0].spec.steps == steps
+
+
 def test_a_run_keeps_its_number_and_more_epochs_are_more_steps(folder: Path) -> None:
     made = experiment(folder, {"use": "dataset", "path": str(folder / "rows.jsonl"), "rows": 5}, epochs=1)
     run = hookline.run(made, out=folder / "run")

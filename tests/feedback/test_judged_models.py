@@ -14,6 +14,7 @@ from scipy import optimize
 import hookline
 from hookline import DataError, ExperimentError, NumbersError
 from hookline.cli import main
+from hookline.study.judging.calibration import liked_or_not
 from mixed_judgements import mixed
 
 PAIRS = [
@@ -137,6 +138,34 @@ def test_calibration_finds_the_factor_of_the_gaps_and_ties_are_half_right() -> N
     assert hookline.calibration([], []).note
 
 
+def test_rare_thumbs_are_told_apart_by_auc_and_balanced_accuracy() -> None:
+    """One in ten is up. The AUC is that of all pairs by hand, its interval has the size of repeated draws, and a constant reward has ½."""
+
+    def drawn(seed: int, count: int = 2000) -> tuple[Any, Any]:
+        rng = np.random.default_rng(seed)
+        reward = rng.normal(0, 1.5, count).round(1)
+        return reward, rng.random(count) < 1 / (1 + np.exp(3.2 - reward))
+
+    reward, up = drawn(0)
+    found = liked_or_not(reward, up)
+    above = np.sign(reward[up][:, None] - reward[~up])
+    assert found.auc.value == pytest.approx((above.mean() + 1) / 2, abs=1e-12)
+    assert 0.85 < found.majority < 0.95
+    assert (found.up, found.down) == (up.sum(), (~up).sum())
+    assert 0.65 < found.balanced < found.auc.value
+    values = [liked_or_not(*drawn(seed)).auc.value for seed in range(1, 80)]
+    assert (found.auc.high - found.auc.low) / 3.92 == pytest.approx(np.std(values), rel=0.3)
+    twice = liked_or_not(np.tile(reward, 2), np.tile(up, 2), np.tile(np.arange(2000), 2))
+    assert twice.auc.high - twice.auc.low == pytest.approx(found.auc.high - found.auc.low, rel=0.02)
+    constant = liked_or_not(np.zeros(2000), up)
+    assert (constant.auc.value, constant.balanced) == (0.5, 0.5)
+    assert liked_or_not(-reward, up).auc.value == pytest.approx(1 - found.auc.value)
+    for none in (np.zeros(5, bool), np.ones(5, bool), np.zeros(0, bool)):
+        alone = liked_or_not(np.arange(len(none)), none)
+        assert math.isnan(alone.auc.value)
+        assert math.isnan(alone.majority)
+
+
 def test_best_of_n_peaks_where_the_closed_form_does() -> None:
     proxy = np.random.default_rng(0).normal(size=(400, 512))
     found = hookline.best_of_n(proxy, proxy - 0.2 * proxy**2)
@@ -256,11 +285,17 @@ def test_one_file_of_mixed_judgements_trains_a_model_and_says_whom_to_trust_and_
     assert len({(one.item, one.places) for one in found.ask}) == len(found.ask) == 10
     again = hookline.judge_reward_model(run.directory / "phases" / "rm", list(reversed(held)))
     assert again.accuracy.value == pytest.approx(found.accuracy.value)
+    liked = hookline.judge_reward_model(run, [event for event in held if event.answer.kind == "thumb"])
+    assert liked.calibration.pairs == 0
+    assert liked.thumbs.auc.value > 0.6
+    assert liked.thumbs.up + liked.thumbs.down > found.thumbs.up + found.thumbs.down > 0, "who is not trusted does not count"
     assert main(["feedback", str(tmp_path / "held.jsonl"), "--model", str(run.directory), "--subset", "topic"]) == 0
     text = capsys.readouterr().out
     for words in (
         "left: always first",
         "click: random",
+        "thumbs up and",
+        "where a constant answer has 0.500 and is right in",
         "ceiling about",
         "slope",
         "prefers the longer answer",

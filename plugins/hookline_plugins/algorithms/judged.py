@@ -331,13 +331,15 @@ class Thumbs:
         """Figure → the column over which it is a mean, and its values, [B]. Each balanced value has its class's weight in the data."""
         rows = of_kind(batch, "thumb").nonzero()[:, 0]
         up_N, weight_N = batch.extra["up_B"][rows] > 0.5, batch.extra["balance_B"][rows]
-        right_N = ((self._logits(batch, rows, reward_B) > 0) == up_N).to(reward_B.dtype)
+        logit_N = self._logits(batch, rows, reward_B)
+        right_N = ((logit_N > 0) == up_N).to(reward_B.dtype)
         share_N = 0.5 / weight_N  # of the class in the data
         found = {
             "thumbs_up_right": ("thumb_up_B", right_N),
             "thumbs_down_right": ("thumb_down_B", right_N),
             "thumbs_balanced": ("thumb_B", right_N * weight_N),
             "thumbs_majority": ("thumb_B", torch.maximum(share_N, 1 - share_N).to(reward_B.dtype)),
+            "thumbs_level": ("thumb_B", logit_N),
         }
         return {
             name: (column, torch.zeros_like(reward_B).index_put((rows,), value_N))

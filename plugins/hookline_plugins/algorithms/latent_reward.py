@@ -94,6 +94,13 @@ class LatentReward(Component[Options]):
             Metric(
                 "thumbs_majority", "share of the more frequent thumb in the data, which a constant answer gets right"
             ),
+            Metric("thumbs_level", "mean over thumbs of the log-odds of up"),
+            Metric(
+                "thumbs_auc",
+                "share of pairs of a thumb up and a thumb down in which the former's log-odds of up are higher, equal ones "
+                "counting ½; only of held-out thumbs",
+                better="higher",
+            ),
         ]
         named = {
             "ties": ("ν of Davidson, or η of Rao and Kupper", c.comparison != "bradley-terry"),
@@ -149,7 +156,14 @@ class LatentReward(Component[Options]):
             ctx.log(name, value)
 
     def held_out(self, ctx: Context, batch: Batch) -> Mapping[str, Term]:
-        return ctx.measure(self._columns(batch), self.loss, unit="group")
+        batch = self._columns(batch)
+        found = dict(ctx.measure(batch, self.loss, unit="group"))
+        if level := found.get("thumbs_level"):
+            up_B, down_B = batch.extra["thumb_up_B"] > 0, batch.extra["thumb_down_B"] > 0
+            down_N = torch.cat(ctx.gather(level.value[down_B])).sort().values
+            below_B = sum(torch.searchsorted(down_N, level.value, right=right) for right in (False, True)) / 2
+            found["thumbs_auc"] = Term(below_B / max(1, len(down_N)), up_B & (len(down_N) > 0))
+        return found
 
     def _columns(self, batch: Batch) -> Batch:
         """Add which rows belong to judgements that say something, and a weight of 1 on the first row of each of these."""

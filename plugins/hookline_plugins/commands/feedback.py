@@ -155,7 +155,16 @@ def _questions(title: str, questions: Sequence[Any], out: Out) -> None:
 
 
 def _model(model: Any, out: Out) -> None:
-    cal = model.calibration
+    cal, thumbs = model.calibration, model.thumbs
+    if thumbs.up and thumbs.down:
+        out.text(
+            f"\nreward model on {thumbs.up} thumbs up and {thumbs.down} down: AUC {_shown(thumbs.auc)}; balanced accuracy "
+            f"{thumbs.balanced:.3f}, where a constant answer has 0.500 and is right in {thumbs.majority:.3f} of all"
+        )
+    elif thumbs.up or thumbs.down:
+        out.text(f"\nall {thumbs.up + thumbs.down} thumbs are {'up' if thumbs.up else 'down'}, so they do not tell rewards apart")
+    if not cal.pairs:
+        return
     out.text(
         f"\nreward model: right in {_shown(model.accuracy)} of {cal.pairs} decided pairs; ceiling about {model.ceiling.accuracy:.3f}"
     )

@@ -55,7 +55,7 @@ from hookline import (
     hookimpl,
 )
 from hookline_plugins.likelihoods import KINDS
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of, token_places, wanted
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, text_of, token_places, wanted
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
 COLUMNS = (
@@ -150,7 +150,9 @@ class Judgements(Component):
             )
 
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
-        return sum(in_split(record, self.config.split) for record in records), self.config.rows
+        c = self.config
+        rows = wanted(records, c.split, c.without)
+        return sum(_kind(records[i]) in c.kinds for i in rows), c.rows
 
     def read_row(self, ctx: Encoder, record: Any, where: str, longest: int | None = None) -> list[Encoded]:
         """The answers that a judgement is about, in the order of its candidates; none if it is not read."""
@@ -313,11 +315,15 @@ def _balance(records: Sequence[Any]) -> dict[bool, float]:
 
 
 def _ordering(records: Sequence[Any], kinds: Sequence[Kind]) -> Mapping[str, int]:
-    """Annotator → how many comparisons and corrections of these kinds it gave. A row without an event is a comparison."""
-    said = ((record, record.get("answer")) for record in records)
-    found = ((record, answer.get("kind") if isinstance(answer, Mapping) else "comparison") for record, answer in said)
+    """Annotator → how many comparisons and corrections of these kinds it gave."""
     read = {"comparison", "correction"} & set(kinds)
-    return Counter(str(record.get("annotator") or "unknown") for record, kind in found if kind in read)
+    return Counter(str(record.get("annotator") or "unknown") for record in records if _kind(record) in read)
+
+
+def _kind(record: Record) -> str:
+    """The kind of judgement that a row is. A row without an event is a comparison, or a ranking of an earlier release."""
+    answer = record.get("answer")
+    return str(answer.get("kind")) if isinstance(answer, Mapping) else "ranking" if "ranking" in record else "comparison"
 
 
 def _outcome(said: Any) -> int:

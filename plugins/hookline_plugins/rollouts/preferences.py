@@ -25,7 +25,7 @@ from hookline import (
     Rollout,
     hookimpl,
 )
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, wanted
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, wanted
 
 COLUMNS = ("recorded_B", "gold_B")
 
@@ -95,7 +95,7 @@ class Preferences(Component):
             ctx.run.notice(f"{source.name}: {empty} of {len(source)} judgements have an empty answer")
 
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
-        return sum(in_split(record, self.config.split) for record in records), self.config.rows
+        return len(wanted(records, self.config.split)), self.config.rows
 
     def read_row(self, ctx: Encoder, record: Any, where: str, longest: int | None = None) -> list[Encoded]:
         """The answers that are compared, best first; none if the judgement does not put one before another."""

@@ -22,12 +22,14 @@ from hookline.study.judging.logistic import chance, logistic
 __all__ = [
     "Calibration",
     "Ceiling",
+    "LikedOrNot",
     "accuracy",
     "by_subset",
     "calibration",
     "ceiling",
     "ceiling_of_agreement",
     "ceiling_of_spread",
+    "liked_or_not",
 ]
 
 BINS = 10
@@ -69,6 +71,24 @@ class Calibration:
     """The bins: number of pairs, mean probability, share of wins."""
     note: str = ""
     """Why something is not defined; empty if everything is."""
+
+
+@dataclass(frozen=True)
+class LikedOrNot:
+    """How well rewards tell thumbs up from thumbs down. Everything but the counts is NaN if all thumbs are of one kind."""
+
+    up: int
+    """Thumbs up."""
+    down: int
+    """Thumbs down."""
+    auc: Estimate
+    """The share of pairs of a thumb up and a thumb down whose rewards are in this order, equal rewards counting half, with its
+    interval over items. It does not depend on how rare either kind is."""
+    balanced: float
+    """The mean of the shares of thumbs up and of thumbs down that are right: ½ for a constant answer. An answer is predicted to be liked
+    above a cut, the best one of the other half of the items."""
+    majority: float
+    """The share of the more frequent kind: what a constant answer gets right."""
 
 
 def ceiling(probability_N: Any) -> Ceiling:
@@ -204,3 +224,45 @@ def by_subset(
         rows = subset == name
         found[name] = (int((won[rows] != 0.5).sum()), accuracy(gap[rows], won[rows], group[rows]))
     return found
+
+
+def liked_or_not(reward_N: Any, up_N: Any, group_N: Any = None) -> LikedOrNot:
+    """AUC and balanced accuracy of rewards over thumbs. group_N: what belongs together, e.g. items; default: thumbs."""
+    reward, up = np.asarray(reward_N, np.float64), np.asarray(up_N, bool)
+    group = np.unique(np.arange(len(up)) if group_N is None else group_N, return_inverse=True)[1]
+    ups, downs = int(up.sum()), int((~up).sum())
+    if not ups or not downs:
+        nan = math.nan
+        return LikedOrNot(ups, downs, Estimate(nan, nan, nan), nan, nan)
+    below_N = _share_below(reward, reward[~up])
+    auc = float(below_N[up].mean())
+    # each thumb's part in the AUC (DeLong et al. 1988), so that its interval is that of a mean over groups
+    part_N = np.where(up, (below_N - auc) / ups, (1 - _share_below(reward, reward[up]) - auc) / downs)
+    found = unit_interval(auc, np.bincount(group, part_N) * (group.max() + 1))
+    half = group % 2 == 0
+    cut_N = np.where(half, _cut(reward[~half], up[~half]), _cut(reward[half], up[half]))
+    right_N = up == (reward > cut_N)
+    return LikedOrNot(
+        ups,
+        downs,
+        Estimate(auc, max(found.low, 0.0), min(found.high, 1.0)),
+        float(right_N[up].mean() + right_N[~up].mean()) / 2,
+        max(ups, downs) / len(up),
+    )
+
+
+def _share_below(value_N: Floats, of_M: Floats) -> Floats:
+    """The share of `of_M` below each value, equal ones counting half."""
+    order = np.sort(of_M)
+    return (np.searchsorted(order, value_N) + np.searchsorted(order, value_N, side="right")) / (2 * len(order))
+
+
+def _cut(reward_N: Floats, up_N: Any) -> float:
+    """The cut above which rewards are liked with the highest balanced accuracy; ∞ if nothing is known of one kind."""
+    if up_N.all() or not up_N.any():
+        return math.inf
+    cuts = np.unique(reward_N)
+    middles = np.concatenate([[-math.inf], (cuts[1:] + cuts[:-1]) / 2, [math.inf]])
+    above_up = 1 - np.searchsorted(np.sort(reward_N[up_N]), middles) / up_N.sum()
+    above_down = 1 - np.searchsorted(np.sort(reward_N[~up_N]), middles) / (~up_N).sum()
+    return float(middles[np.argmax(above_up - above_down)])

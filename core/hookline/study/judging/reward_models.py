@@ -8,13 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from hookline.contract.feedback import Event
+from hookline.contract.feedback import Event, Thumb
 from hookline.errors import DataError
 from hookline.runs.run import Run
 from hookline.study.intervals import Estimate
 from hookline.study.judging.annotators import Doubtful, Judgements, annotators, share
 from hookline.study.judging.answers import Pair, beginning, table_of
-from hookline.study.judging.calibration import Calibration, Ceiling, accuracy, by_subset, calibration
+from hookline.study.judging.calibration import (
+    Calibration,
+    Ceiling,
+    LikedOrNot,
+    accuracy,
+    by_subset,
+    calibration,
+    liked_or_not,
+)
 from hookline.study.judging.choosing import choose, posterior
 from hookline.study.judging.logistic import chance
 from hookline.study.judging.scoring import Scored, score_candidates
@@ -47,6 +55,8 @@ class RewardModel:
     """Annotator → pairs and accuracy."""
     by_subset: dict[str, tuple[int, Estimate]]
     """Value of the field `subset` of the rows → pairs and accuracy; empty without one."""
+    thumbs: LikedOrNot
+    """How well it tells answers that were liked from others."""
     ask: list[Doubtful]
     """The pairs whose answers would teach most (D-optimal on the model's states), with the model's own probability."""
     notes: list[str] = field(default_factory=list)
@@ -76,15 +86,19 @@ def judge_reward_model(
     scored = score_candidates(model, table.events, output)
     notes = [f"{scored.left_out} candidates are longer than the model's context"] if scored.left_out else []
     pairs = [p for p in table.pairs if (p.item, p.one) in scored.reward and (p.item, p.two) in scored.reward]
+    thumbs = _thumbs(table.events, scored)
     if len(judged.trusted) >= 2:
-        kept = [pair for pair in pairs if pair.event.decides or pair.annotator in judged.trusted]
-        if len(kept) < len(pairs):
-            notes.append(f"{len(pairs) - len(kept)} answers of annotators who are not trusted do not count")
-        pairs = kept
+        counted = [event for event, _, _ in thumbs] + [pair.event for pair in pairs]
+        left = sum(not _counts(event, judged.trusted) for event in counted)
+        if left:
+            notes.append(f"{left} answers of annotators who are not trusted do not count")
+        pairs = [pair for pair in pairs if _counts(pair.event, judged.trusted)]
+        thumbs = [thumb for thumb in thumbs if _counts(thumb[0], judged.trusted)]
     decided = [pair for pair in pairs if pair.better is not None]
-    if not decided:
+    if not decided and not thumbs:
         raise DataError(
-            "no answer prefers one of two candidates that the model can read", "give comparisons or rankings"
+            "no answer prefers one of two candidates that the model can read, or likes one",
+            "give comparisons, rankings or thumbs",
         )
     if ties := len(pairs) - len(decided):
         notes.append(f"{ties} ties do not count")
@@ -97,12 +111,12 @@ def judge_reward_model(
     uneven = length_N != 0
     signed = gap_N * np.sign(length_N)
     said_longer = (won_N == 1) == (length_N > 0)
-    with_order = np.array([pair.first is not None for pair in decided])
+    with_order = np.array([pair.first is not None for pair in decided], bool)
     position = np.where(won_N == 1, "first preferred", "second preferred")
     length = np.where(said_longer, "longer preferred", "shorter preferred")
     whose = [pair.annotator for pair in decided]
     named = [_subset(pair.event, subset) for pair in decided] if subset else []
-    if subset and not any(named):
+    if subset and decided and not any(named):
         raise DataError(f"no event has the field '{subset}' in its row", "name a field of `record` or `extra`")
     return RewardModel(
         accuracy=accuracy(gap_N, won_N, item_N),
@@ -114,9 +128,24 @@ def judge_reward_model(
         by_position=dict(by_subset(position[with_order].tolist(), gap_N[with_order], won_N[with_order], item_N[with_order])),
         by_annotator=dict(by_subset(whose, gap_N, won_N, item_N)),
         by_subset=dict(by_subset(named, gap_N, won_N, item_N)) if named else {},
+        thumbs=liked_or_not([r for _, r, _ in thumbs], [up for _, _, up in thumbs], [event.item for event, _, _ in thumbs]),
         ask=_ask(table.events, scored, decided, most),
         notes=notes,
     )  # fmt: skip
+
+
+def _thumbs(events: Sequence[Event], scored: Scored) -> list[tuple[Event, float, bool]]:
+    """Thumbs, the rewards of what they are about, and whether they are up."""
+    said = [(event, event.answer) for event in events if not event.repeats]
+    return [
+        (event, scored.reward[event.item, answer.of], answer.up)
+        for event, answer in said
+        if isinstance(answer, Thumb) and (event.item, answer.of) in scored.reward
+    ]
+
+
+def _counts(event: Event, trusted: Sequence[str]) -> bool:
+    return bool(event.decides) or event.annotator in trusted
 
 
 def _length(pair: Pair, place: int) -> int:
@@ -147,7 +176,7 @@ def _ask(events: Sequence[Event], scored: Scored, answered: Sequence[Pair], most
     z_PD = z_PH @ turn[:kept].T
     z_PD = z_PD / max(float(np.sqrt((z_PD**2).sum(1).mean())), 1e-12)
     number = {pair: i for i, pair in enumerate(every)}
-    row = [number[pair.unit] for pair in answered]
+    row = np.array([number[pair.unit] for pair in answered], int)
     known = posterior(z_PD[row], [float(pair.better == pair.one) for pair in answered], prior=10.0)
     counts = np.bincount(row, minlength=len(every))
     found = []
