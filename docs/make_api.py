@@ -124,7 +124,7 @@ SECTIONS = (
             "majority", "dawid_skene", "one_coin", "glad", "crowd_bt", "hookline.study.judging.aggregation:Consensus",
             "judge_reward_model", "hookline.study.judging.reward_models:RewardModel", "calibration",
             "hookline.study.judging.calibration:Calibration", "ceiling", "ceiling_of_agreement",
-            "hookline.study.judging.calibration:Ceiling", "model_ratings", "ratings",
+            "hookline.study.judging.calibration:Ceiling", "hookline.study.judging.calibration:LikedOrNot", "model_ratings", "ratings",
             "hookline.study.judging.ratings:Ratings", "bradley_terry", "davidson", "length_controlled",
             "contests", "put_contest", "hookline.study.judging.contest:Contest",
             "hookline.study.judging.contest:Preferred", "hookline.study.judging.contest:Marked",

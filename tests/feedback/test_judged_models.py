@@ -288,7 +288,7 @@ def test_one_file_of_mixed_judgements_trains_a_model_and_says_whom_to_trust_and_
     liked = hookline.judge_reward_model(run, [event for event in held if event.answer.kind == "thumb"])
     assert liked.calibration.pairs == 0
     assert liked.thumbs.auc.value > 0.6
-    assert liked.thumbs.up + liked.thumbs.down > found.thumbs.up + found.thumbs.down > 0, "who is not trusted does not count"
+    assert found.thumbs.up + found.thumbs.down == 3 * 12, "12 items, whose thumbs of two annotators do not count"
     assert main(["feedback", str(tmp_path / "held.jsonl"), "--model", str(run.directory), "--subset", "topic"]) == 0
     text = capsys.readouterr().out
     for words in (

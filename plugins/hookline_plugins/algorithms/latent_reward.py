@@ -161,8 +161,8 @@ class LatentReward(Component[Options]):
         if level := found.get("thumbs_level"):
             up_B, down_B = batch.extra["thumb_up_B"] > 0, batch.extra["thumb_down_B"] > 0
             down_N = torch.cat(ctx.gather(level.value[down_B])).sort().values
-            below_B = sum(torch.searchsorted(down_N, level.value, right=right) for right in (False, True)) / 2
-            found["thumbs_auc"] = Term(below_B / max(1, len(down_N)), up_B & (len(down_N) > 0))
+            below_2B = torch.stack([torch.searchsorted(down_N, level.value, right=right) for right in (False, True)])
+            found["thumbs_auc"] = Term(below_2B.float().mean(0) / max(1, len(down_N)), up_B & (len(down_N) > 0))
         return found
 
     def _columns(self, batch: Batch) -> Batch:
