@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from browsing import Browser
+from proxying import Proxy, certificate_in
 from serving import SECRET, Served, serve
 
 import hookline
 from hookline_plugins.page.access import People
+from hookline_plugins.page.address import Proxies
 from hookline_plugins.page.app import Page
 from hookline_plugins.page.desk import Desk
 from hookline_plugins.page.questions import Question
@@ -35,6 +37,8 @@ def served(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         writers: Sequence[Writer] = (),
         replies: int = 2,
         system: str = "",
+        proxy: Proxy | None = None,
+        prefix: str = "",
         **desk: Any,
     ) -> Served:
         store = hookline.store(url or f"sqlite:///{tmp_path / 'answers.db'}")
@@ -44,13 +48,34 @@ def served(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         talks = None
         if writers:
             talks = Talks(store, SECRET, writers, made.question, made.media, replies=replies, system=system)
-        begun.append(serve(lambda hosts: Page(made, people, hosts, title=title, guidelines=guidelines, talks=talks)))
+        more: dict[str, Any] = {"title": title, "guidelines": guidelines, "talks": talks, "prefix": prefix}
+        if proxy:
+            more |= {"secure": proxy.tls is not None, "proxies": Proxies()}
+        begun.append(serve(lambda hosts: Page(made, people, hosts, **more), proxy))
         return begun[-1]
 
     yield begin
     for one in begun:
         one.stop()
         one.store.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """A proxy without TLS."""
+    made = Proxy()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def tls(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy with TLS, whose certificate clients know."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = Proxy(certificate_in(folder))
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "cert.pem"))
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="session")

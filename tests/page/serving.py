@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from proxying import Proxy
 
 from hookline import Item, Store
 from hookline_plugins.page.app import Page
@@ -37,7 +38,8 @@ class Served:
 
     def come_in(self, name: str, role: str = "annotator") -> httpx.Client:
         """A client of somebody who came in, with what each request of theirs needs."""
-        client = httpx.Client(base_url=self.url, headers={"origin": self.url}, timeout=30)
+        origin = "/".join(self.url.split("/")[:3])
+        client = httpx.Client(base_url=self.url, headers={"origin": origin}, timeout=30)
         reply = client.post("/enter", json={"token": self.page.people.invite(name, role)})
         assert reply.status_code == 200, reply.text
         found = re.search(r'name="csrf" content="([0-9a-f]+)"', client.get("/hello").text)
@@ -46,12 +48,14 @@ class Served:
         return client
 
 
-def serve(page_of: Callable[[tuple[str, ...]], Page]) -> Served:
+def serve(page_of: Callable[[tuple[str, ...]], Page], proxy: Proxy | None = None) -> Served:
+    """Serve a page, behind a proxy if there is one."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     host = f"127.0.0.1:{listener.getsockname()[1]}"
-    page = page_of((host,))
-    server = uvicorn.Server(uvicorn.Config(page.app, log_level="critical", lifespan="off", access_log=False))
+    page = page_of((proxy.host if proxy else host,))
+    config = uvicorn.Config(page.app, log_level="critical", lifespan="off", access_log=False, proxy_headers=False)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
@@ -61,4 +65,6 @@ def serve(page_of: Callable[[tuple[str, ...]], Page]) -> Served:
         server.should_exit = True
         thread.join(10)
 
-    return Served(page, f"http://{host}", page.desk.store, stop)
+    if proxy:
+        proxy.target = host
+    return Served(page, f"{'https' if page.secure else 'http'}://{page.hosts[0]}{page.prefix}", page.desk.store, stop)

@@ -404,6 +404,11 @@ def test_an_export_is_what_preference_training_reads(served: Begin, tmp_path: Pa
     [
         ({"host": "0.0.0.0"}, "--public"),
         ({"certificate": "c.pem"}, "belong together"),
+        ({"public": ("label.example.org/team",)}, "not an address"),
+        ({"public": ("https://label.example.org", "other.example.org")}, "another --public"),
+        ({"public": ("http://a.example", ), "certificate": "c.pem", "certificate_key": "k.pem"}, "without TLS"),
+        ({"public": ("a.example",), "proxies": ("10.0.0.2",)}, "whole address|needs the address"),
+        ({"public": ("https://a.example",), "proxies": ("10.0.0.2/8",)}, "host bits"),
         ({"scale": "many"}, "not a scale"),
         ({"scale": "5-1"}, "no marks"),
         ({"ask": "poetry"}, "--ask"),

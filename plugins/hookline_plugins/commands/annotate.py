@@ -86,7 +86,7 @@ class _Simulated(threading.Thread):
         self.config, self.score, self.tell = config, score, tell
         self.random = random.Random(f"{config.seed} {number}")
         self.done = self.skipped = self.shows = 0
-        self.client = httpx.Client(base_url=address, headers={"origin": address}, timeout=30)
+        self.client = httpx.Client(base_url=address, headers={"origin": "/".join(address.split("/")[:3])}, timeout=30)
 
     def run(self) -> None:
         try:

@@ -79,8 +79,12 @@ class Collect(Command):
         port: int = Field(8765, ge=0, le=65535)
         """The port; 0: any free one."""
         public: tuple[str, ...] = ()
-        """The names under which people reach the page from other machines, e.g. `labels.example.org`: it is then served beyond
-        this machine, and only under these names. May be repeated."""
+        """The names under which people reach the page from other machines, e.g. `labels.example.org`: it is then served
+        only under these names. May be repeated. Behind a proxy: the whole address that browsers open, once, e.g.
+        `https://label.example.org/team`; the proxy keeps the path and the name."""
+        proxies: tuple[str, ...] = ()
+        """Behind a proxy on another machine: its address or network, e.g. `10.0.0.2`, so that limits count people and not the
+        proxy. Proxies on this machine are known. May be repeated."""
         certificate: LocalPath | None = None
         """A file with the TLS certificate and its chain (PEM)."""
         certificate_key: LocalPath | None = None
@@ -95,12 +99,14 @@ class Collect(Command):
             import uvicorn
 
             from hookline_plugins.page.access import People
+            from hookline_plugins.page.address import Address
             from hookline_plugins.page.app import Page
             from hookline_plugins.page.desk import Desk
             from hookline_plugins.page.questions import question_by_options
         except ImportError as err:
             raise ExperimentError(f"the page needs {err.name}", "pip install 'hookline[feedback]'") from None
         c = self.config
+        behind = self._behind()
         self._check_reach()
         self._check_chat()
         asked = {"kind": c.ask, "axes": c.axes, "labels": c.labels, "strength": c.strength}
@@ -114,12 +120,19 @@ class Collect(Command):
             talks = self._talks(desk, models, out)
             listener = self._listen()
             port = listener.getsockname()[1]
-            names = c.public or _names(c.host)
-            hosts = tuple({name if port in (80, 443) else f"{_bracketed(name)}:{port}": None for name in names})
-            secure = c.certificate is not None
-            page = Page(desk, people, hosts, secure=secure, guidelines=guidelines, title=c.title, talks=talks)
+            if behind:
+                address, proxies = behind
+                hosts: tuple[str, ...] = (address.host,)
+            else:
+                names = c.public or _names(c.host)
+                hosts = tuple({name if port in (80, 443) else f"{_bracketed(name)}:{port}": None for name in names})
+                address, proxies = Address("https" if c.certificate else "http", hosts[0], ""), None
+            page = Page(
+                desk, people, hosts, secure=address.scheme == "https", prefix=address.prefix, proxies=proxies,
+                guidelines=guidelines, title=c.title, talks=talks,
+            )  # fmt: skip
             token = people.invite(c.name, "coordinator")
-            out.text(f"{'https' if secure else 'http'}://{hosts[0]}/enter#{token}")
+            out.text(f"{address}/enter#{token}")
             out.text(
                 "opens the page once, for you; invite others on its page Team. Stop with Ctrl+C: every answer is stored."
             )
@@ -151,6 +164,26 @@ class Collect(Command):
                 f"{c.experiment} {said}", "name the store: --store; a phase asks with feedback: {use: people, store: …}"
             )
         return found[0]
+
+    def _behind(self) -> tuple[Any, Any] | None:
+        """Where a proxy is in front of the page: the address that browsers open, and the proxies; else None."""
+        from hookline_plugins.page.address import address_of, proxies_of
+
+        c = self.config
+        given = next((name for name in c.public if "/" in name), None)
+        if given is None:
+            if c.proxies:
+                raise ExperimentError("--proxies needs the address behind which they are", "add --public https://NAME")
+            return None
+        if len(c.public) > 1:
+            raise ExperimentError(
+                f"--public {given} is a whole address, and there is another --public",
+                "give one address, or names alone",
+            )
+        address = address_of(given)
+        if address.scheme == "http" and c.certificate is not None:
+            raise ExperimentError(f"--public {given} is without TLS, and there is a --certificate", "write https://")
+        return address, proxies_of(c.proxies)
 
     def _check_reach(self) -> None:
         c = self.config
@@ -218,7 +251,9 @@ class Collect(Command):
             for item in found:
                 question_of(item, question)  # raises DataError for what cannot be asked
             if missing := next((item for item in found if known and item.expected is None), None):
-                raise DataError(f"--gold {name}: the item {missing.id} has no `expected`", "write the right answer there")
+                raise DataError(
+                    f"--gold {name}: the item {missing.id} has no `expected`", "write the right answer there"
+                )
             new += len(store.put(found))
         counts = store.counts()
         out.text(f"{url}: {counts.items} items ({new} new), {counts.complete} complete, {counts.events} events")

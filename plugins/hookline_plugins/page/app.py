@@ -19,6 +19,7 @@ from starlette.routing import Route
 from hookline import HooklineError, ServiceError
 from hookline_plugins.page import chatting, deciding, exports, team
 from hookline_plugins.page.access import People, Person
+from hookline_plugins.page.address import Proxies
 from hookline_plugins.page.answering import Wrong
 from hookline_plugins.page.decisions import Decisions
 from hookline_plugins.page.desk import Desk
@@ -70,13 +71,16 @@ class Page:
         hosts: tuple[str, ...],
         *,
         secure: bool = False,
+        prefix: str = "",
+        proxies: Proxies | None = None,
         guidelines: str = "",
         title: str = "",
         talks: Talks | None = None,
     ) -> None:
-        """hosts: the names, with the port, under which the page is served; guidelines: Markdown; secure: by https; talks: where
-        people talk with a model."""
+        """hosts: the names, with the port, under which browsers reach the page; guidelines: Markdown; secure: by https; prefix: with what
+        every path begins, e.g. `/team`; proxies: those that are believed for whom they ask; talks: where people talk with a model."""
         self.desk, self.people, self.hosts, self.secure = desk, people, hosts, secure
+        self.prefix, self.proxies = prefix, proxies
         self.guidelines, self.title, self.talks = guidelines, title, talks
         self.entering = Bucket(1 / 6, 10)
         """Wrong links and keys, per address."""
@@ -89,7 +93,8 @@ class Page:
         routes = [Route(door.path, self._behind(door), methods=[door.method]) for door in ROUTES]
         handlers = {404: _not_found, 405: _not_found, 500: _broken, TooLong: _too_long}
         inner = Starlette(routes=routes, exception_handlers=handlers)
-        return Guard(inner, self.hosts, secure=self.secure, rate=Bucket(2000, 4000))
+        rate = Bucket(2000, 4000)
+        return Guard(inner, self.hosts, secure=self.secure, rate=rate, prefix=self.prefix, proxies=self.proxies)
 
     def _behind(self, door: Door) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -121,7 +126,7 @@ class Page:
         person = self.people.of(session) if session else None
         if person is None:
             if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-                return RedirectResponse("/hello", 303)
+                return RedirectResponse(f"{self.prefix}/hello", 303)
             return JSONResponse({"error": "come in by your link first"}, 401)
         if person.role not in door.roles:
             return JSONResponse({"error": "this is for coordinators"}, 403)
@@ -132,7 +137,14 @@ class Page:
 
     @property
     def cookie(self) -> str:
-        return "__Host-hookline" if self.secure else "hookline"
+        if not self.secure:
+            return "hookline"
+        return "__Secure-hookline" if self.prefix else "__Host-hookline"
+
+    @property
+    def cookies(self) -> dict[str, Any]:
+        """How the session is kept by browsers: below a prefix, only this page gets it."""
+        return {"path": self.prefix or "/", "httponly": True, "samesite": "strict", "secure": self.secure}
 
     # -- pages
 
@@ -146,7 +158,8 @@ class Page:
         session = request.cookies.get(self.cookie, "")
         words = WORDS[language]
         text = _templates().get_template(name).render(
-            words=words, language=language, languages=LANGUAGES, talks=self.talks is not None, title=self.title or words["title"],
+            root=self.prefix, words=words, language=language,
+            languages=LANGUAGES, talks=self.talks is not None, title=self.title or words["title"],
             csrf=self.people.check(session) if session else "", script_words=json.dumps(words, ensure_ascii=True).replace("<", "\\u003c"),
             **values,
         )  # fmt: skip
@@ -187,21 +200,14 @@ async def come_in(page: Page, request: Request, person: Any) -> Response:
         page.entering.take(_address(request))
         raise Wrong("that link was used already, or is too old; ask for a new one", 401)
     reply = JSONResponse({"role": found.role})
-    reply.set_cookie(
-        page.cookie,
-        page.people.session(found),
-        max_age=30 * 86400,
-        httponly=True,
-        samesite="strict",
-        secure=page.secure,
-    )
+    reply.set_cookie(page.cookie, page.people.session(found), max_age=30 * 86400, **page.cookies)
     return reply
 
 
 async def leave(page: Page, request: Request, person: Person) -> Response:
     await run_in_threadpool(page.people.leave, person.name)
     reply = JSONResponse({"left": True})
-    reply.delete_cookie(page.cookie, httponly=True, samesite="strict", secure=page.secure)
+    reply.delete_cookie(page.cookie, **page.cookies)
     return reply
 
 
@@ -210,7 +216,7 @@ async def leave(page: Page, request: Request, person: Person) -> Response:
 
 async def label(page: Page, request: Request, person: Person) -> Response:
     if page.talks and not (await run_in_threadpool(page.desk.store.counts)).items:
-        return RedirectResponse("/chat", 303)
+        return RedirectResponse(f"{page.prefix}/chat", 303)
     return page.html("label.html", request, person=person, guidelines=page.shown_guidelines, base="")
 
 

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
+from hookline_plugins.page.address import Proxies
+
 __all__ = ["LONGEST", "Bucket", "Guard", "TooLong"]
 
 Scope = MutableMapping[str, Any]
@@ -57,11 +59,23 @@ class Bucket:
 class Guard:
     """Refuses other hosts, other sites, bodies that are too long or are not JSON, and too many requests."""
 
-    def __init__(self, app: Any, hosts: Collection[str], *, secure: bool, rate: Bucket) -> None:
-        """hosts: what `Host` may be, with the port; secure: whether people come by https."""
-        self.app, self.hosts, self.rate = app, frozenset(hosts), rate
-        self.origins = frozenset(f"{'https' if secure else 'http'}://{host}" for host in hosts)
-        self.always = (*HEADERS, (b"strict-transport-security", b"max-age=31536000")) if secure else HEADERS
+    def __init__(
+        self,
+        app: Any,
+        hosts: Collection[str],
+        *,
+        secure: bool,
+        rate: Bucket,
+        prefix: str = "",
+        proxies: Proxies | None = None,
+    ) -> None:
+        """hosts: what `Host` may be, with the port; secure: whether people come by https; prefix: with what every path begins;
+        proxies: those that are believed for whom they ask."""
+        self.app, self.hosts, self.rate, self.prefix, self.proxies = app, frozenset(hosts), rate, prefix, proxies
+        self.scheme = "https" if secure else "http"
+        self.origins = frozenset(f"{self.scheme}://{host}" for host in hosts)
+        whole = secure and not prefix  # below a prefix, the name belongs to others, too
+        self.always = (*HEADERS, (b"strict-transport-security", b"max-age=31536000")) if whole else HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,6 +86,7 @@ class Guard:
                 await self._refuse(send, 400, "a header is given twice")
                 return
             headers[name] = value
+        scope = {**scope, "scheme": self.scheme, "root_path": self.prefix, "client": (self._client(scope), 0)}
 
         async def guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -83,6 +98,9 @@ class Guard:
 
         if refused := self._why_not(scope, headers):
             await self._refuse(guarded, *refused)
+            return
+        if self.prefix and scope["path"] == self.prefix and scope["method"] in SAFE:
+            await self._refuse(guarded, 308, "the page ends with a slash", (b"location", f"{self.prefix}/".encode()))
             return
         seen = 0
 
@@ -100,8 +118,10 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if host not in self.hosts:
             return 421, "this page is not served under that name"
-        if not self.rate.take((scope.get("client") or ("",))[0]):
+        if not self.rate.take(scope["client"][0]):
             return 429, "too many requests; wait a moment"
+        if self.prefix and not f"{scope['path']}/".startswith(f"{self.prefix}/"):
+            return 404, f"the page is at {self.prefix}/"
         if scope["method"] in SAFE:
             return None
         origin = headers.get(b"origin")
@@ -120,10 +140,18 @@ class Guard:
             return 413, f"the request is longer than {LONGEST >> 20} MiB"
         return None
 
+    def _client(self, scope: Scope) -> str:
+        """The address of the person or program that asks, perhaps by a proxy."""
+        peer = str((scope.get("client") or ("",))[0])
+        if self.proxies is None:
+            return peer
+        given = (value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
+        return self.proxies.client(peer, given)
+
     @staticmethod
-    async def _refuse(send: Send, status: int, why: str) -> None:
+    async def _refuse(send: Send, status: int, why: str, *more: tuple[bytes, bytes]) -> None:
         body = json.dumps({"error": why}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -1,5 +1,5 @@
 // What answering has in common, for items and in conversations: the choices, the time that it takes, and sending until it is stored.
-import { $, ask, fill, remember, words } from "./common.js";
+import { $, ask, at, fill, remember, words } from "./common.js";
 
 export const side = (n) => String.fromCharCode(65 + n);
 
@@ -65,4 +65,4 @@ export async function deliver(path, body, box) {
 
 for (const cancel of document.querySelectorAll("dialog .cancel")) cancel.addEventListener("click", () => cancel.closest("dialog").close());
 export const open = (id) => { if (!document.querySelector("dialog[open]")) $(id).showModal(); };
-$("leave")?.addEventListener("click", async () => { await ask("POST", "/leave", {}); location.replace("/hello"); });
+$("leave")?.addEventListener("click", async () => { await ask("POST", "/leave", {}); location.replace(at("/hello")); });

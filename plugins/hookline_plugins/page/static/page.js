@@ -1,12 +1,12 @@
 // The annotators' page: shows a question, takes an answer by mouse or keys, and keeps it until the server has stored it.
 import { Clock, compared, deliver, number, open, same, side, thumbs } from "./answering.js";
-import { $, ask, element, fill, recall, remember, words } from "./common.js";
+import { $, ask, at, element, fill, recall, remember, words } from "./common.js";
 import { DIGITS, Keys } from "./keys.js";
 
 if ($("come-in")) {
   $("come-in").addEventListener("click", async () => {
     const { status, body } = await ask("POST", "/enter", { token: location.hash.slice(1) });
-    if (status === 200) location.replace("/");
+    if (status === 200) location.replace(at("/"));
     else $("said").textContent = body.error;
   });
 }
@@ -72,7 +72,7 @@ function work() {
       const made = element("div", { className: `turn ${turn.role}` }, element("b", { textContent: words[turn.role] }));
       const body = element("div");
       body.innerHTML = turn.html; // made by the server, which escapes every text
-      made.append(body, ...turn.images.map((name) => element("img", { src: `/media/${name}`, alt: words.image })));
+      made.append(body, ...turn.images.map((name) => element("img", { src: at(`/media/${name}`), alt: words.image })));
       return made;
     }));
     $("turns").hidden = !question;

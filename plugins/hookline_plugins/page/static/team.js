@@ -1,5 +1,5 @@
 // The coordinator's page: how far the work is, whom to trust, and invitations.
-import { $, ask, element, fill, words } from "./common.js";
+import { $, ask, at, element, fill, words } from "./common.js";
 
 const share = (value) => (value ? `${Math.round(value[0] * 100)} %${value[1] === null ? "" : ` (${Math.round(value[1] * 100)}–${Math.round(value[2] * 100)})`}` : "");
 const cell = (text) => element("td", { textContent: text ?? "" });
@@ -20,7 +20,7 @@ async function show() {
   $("contest").hidden = !contests.length;
   $("contests").replaceChildren(...contests.map((one) => element("li", { textContent:
     `${fill(words.against, one)}${one.axis ? `, ${one.axis}` : ""}, ${one.by}: ${one.value ?? "–"}${one.low === null ? "" : ` (${one.low} – ${one.high})`}; ${one.prompts}/${one.asked}; ${one.state}` })));
-  $("adjudicate").replaceChildren(...(adjudicate.length ? adjudicate.map((one) => element("li", {}, element("a", { href: `/team/decide?handle=${one.handle}`, textContent: one.prompt || "…" }), ` (${one.answers})`))
+  $("adjudicate").replaceChildren(...(adjudicate.length ? adjudicate.map((one) => element("li", {}, element("a", { href: at(`/team/decide?handle=${one.handle}`), textContent: one.prompt || "…" }), ` (${one.answers})`))
     : [element("li", { textContent: words.none_yet })]));
 }
 
@@ -38,7 +38,7 @@ $("invite").addEventListener("submit", async (event) => {
   $("banner").textContent = status === 200 ? "" : fill(words.problem, { why: body.error });
   if (status !== 200) return;
   const key = role === "application";
-  $("link").replaceChildren(fill(key ? words.key : words.link, { name }), " ", element("code", { textContent: key ? body.token : `${location.origin}/enter#${body.token}` }));
+  $("link").replaceChildren(fill(key ? words.key : words.link, { name }), " ", element("code", { textContent: key ? body.token : `${location.origin}${at("/enter")}#${body.token}` }));
   $("invite").reset();
   show();
 });
