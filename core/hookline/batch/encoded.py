@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -55,12 +55,27 @@ class Encoded:
         return replace(self, answer_ids=self.answer_ids[:kept], learn=learn, columns=columns)
 
 
+PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def own(record: Record) -> Record:
     """A copy of a record, with what it holds, for one batch: what is changed there does not reach the dataset."""
     try:
-        return copy.deepcopy(record)
+        return cast(Record, _copied(record))
     except Exception:  # something that a format made and that cannot be copied
         return dict(record)
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy; what JSON has without the bookkeeping of `copy.deepcopy`, which takes three times as long."""
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is dict:
+        return {key: _copied(one) for key, one in value.items()}
+    if kind is list:
+        return [_copied(one) for one in value]
+    return copy.deepcopy(value)
 
 
 def learned(rows: Sequence[Encoded], length_B: Tensor, width: int) -> Tensor:

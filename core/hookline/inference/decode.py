@@ -181,6 +181,8 @@ class Answers:
         mine = torch.split(torch.cat(ids)[order], counts_BT.sum(1).tolist())
         offsets_BT = torch.cat([counts_BT.new_zeros(B, 1), counts_BT.cumsum(1)], 1)
         return [KeptIds(mine[row], offsets_BT[row, : length + 1]) for row, length in enumerate(length_B.tolist())]
+
+
 @torch.no_grad()
 def decode(
     roles: Mapping[str, Role],
