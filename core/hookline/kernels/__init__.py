@@ -408,6 +408,9 @@ def draw(
 
 
 def _named(stats: Tensor, bits: int) -> TokenStats:
+    if bits & (bits - 1) == 0 and bits < 1 << TOP_P_MASS:  # one that has a gradient: a view of it costs least
+        i = bits.bit_length() - 1
+        return TokenStats(**{STATISTICS[i]: stats[i]})
     rows = stats.unbind(0)
     return TokenStats(**{name: _row(rows, i) for i, name in enumerate(STATISTICS) if bits >> i & 1})
 

@@ -50,7 +50,8 @@ def _who(op: str, tensor: Tensor) -> ModuleType:
 
 
 def _device(args: tuple[Any, ...]) -> str:
-    return next(arg.device.type for arg in args if isinstance(arg, Tensor))
+    device: str = args[0].device.type  # every op's first argument is a tensor
+    return device
 
 
 def _kept(kept_ids: Tensor | None, kept_offsets: Tensor | None) -> reference.Kept:
