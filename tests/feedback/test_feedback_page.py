@@ -24,7 +24,7 @@ def test_the_page_on_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    section = PAGE[PAGE.index("## Stores") : PAGE.index("## Annotators")]
+    section = PAGE[PAGE.index("## Stores") : PAGE.index("## From one file")]
     for block in re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
         exec(block, {})
     said = capsys.readouterr().out
@@ -42,6 +42,31 @@ def test_the_page_on_stores(
 def test_the_page_names_every_answer() -> None:
     section = PAGE[PAGE.index("## Record") : PAGE.index("## Stores")]
     assert {name.lower() for name in re.findall(r"^\| `(\w+)\(", section, re.MULTILINE)} == ANSWERS.keys()
+
+
+@pytest.mark.slow(15)
+def test_one_file_becomes_a_reward_model_and_its_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("answers.jsonl").write_text("\n".join(json.dumps(event.written()) for event in mixed(items=150)))
+    section = PAGE[PAGE.index("## From one file") : PAGE.index("## Annotators")]
+    [experiment] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    Path("reward-model.yaml").write_text(experiment, encoding="utf-8")
+    shown = []
+    for line in "".join(re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)).splitlines():
+        assert main(line.split()[1:]) == 0
+        said = capsys.readouterr()
+        shown.append(said.out + said.err)
+    for words in ("click: random", "left: always first", "the best reward model is right in about", "ask next"):
+        assert words in shown[0]
+    assert "held out: " in shown[1]
+    assert "training data" not in shown[1], "held-out prompts are not read by the training"
+    assert "on which the phase is trained" not in shown[1]
+    for words in ("ceiling about", "AUC", "ask next"):
+        assert words in shown[2]
+    assert main(["feedback", "answers.jsonl", "--split", "heldout"]) == 2
+    assert "name the run with --model" in capsys.readouterr().err
 
 
 def test_the_page_on_annotators_and_reports(

@@ -131,6 +131,13 @@ class Component(Generic[ConfigT]):
         """
         return None
 
+    def reads(self, record: Record) -> bool:
+        """Rollouts that read a dataset: whether a row of it is read, e.g. by a split of its own; by default every row is.
+
+        A run compares the prompts of an evaluation with those of the training by it. It must use `self.config` and `record` alone.
+        """
+        return True
+
     def check_row(self, record: Record, where: str) -> None:
         """Rewards: check that a row which the rollout reads has the columns that the reward reads; by default nothing.
 

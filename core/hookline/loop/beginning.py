@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -103,7 +104,8 @@ def _compares(phase: PlannedPhase) -> bool:
 def shared_rows(phase: PlannedPhase, rows: Callable[[str], Rows]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(evaluation, {"shared", "rows", "first"}) for each that reads rows of which training reads some too.
 
-    A row is the same if its prompt is, or, without a prompt, the whole row. Splits of tasks are not compared.
+    A row is the same if its prompt is, or, without a prompt, the whole row. Rows that a rollout does not read and splits of tasks are
+    not compared.
     """
     trained = _files(phase.rollout.every())
     if not trained or not phase.evaluations:
@@ -111,11 +113,11 @@ def shared_rows(phase: PlannedPhase, rows: Callable[[str], Rows]) -> Iterator[tu
     asked = {each.spec.name: _prompts(each, rows) for each in phase.evaluations}
     wanted = {key for prompts in asked.values() for key in prompts}
     seen = set()
-    for name in trained if wanted else ():
+    for slot, name in trained if wanted else ():
         found = rows(name)
         for index in range(min(len(found), MOST_ROWS)):
             key = _key(found.records[index])
-            if key in wanted:
+            if key in wanted and slot.component.reads(found.records[index]):
                 seen.add(key)
     for evaluation, prompts in asked.items():
         both = [key for key in prompts if key in seen]
@@ -123,17 +125,18 @@ def shared_rows(phase: PlannedPhase, rows: Callable[[str], Rows]) -> Iterator[tu
             yield evaluation, {"shared": len(both), "rows": len(prompts), "first": shorten(both[0], 80)}
 
 
-def _files(slots: Iterator[Slot]) -> list[str]:
-    """The data names, apart from tasks, that components read."""
-    return [name for slot in slots for name in marked(slot.config, "data").values() if not is_task(name)]
+def _files(slots: Iterator[Slot]) -> list[tuple[Slot, str]]:
+    """The data names, apart from tasks, that components read, each with its component."""
+    return [(slot, name) for slot in slots for name in marked(slot.config, "data").values() if not is_task(name)]
 
 
 def _prompts(evaluation: PlannedEvaluation, rows: Callable[[str], Rows]) -> list[str]:
     """The prompts of the rows that an evaluation reads."""
     found = []
-    for name in _files(evaluation.rollout.every()):
+    for slot, name in _files(evaluation.rollout.every()):
         data = rows(name)
-        found += [_key(data.records[index]) for index in range(min(len(data), evaluation.spec.rows))]
+        read = (record for record in map(data.records.__getitem__, range(len(data))) if slot.component.reads(record))
+        found += [_key(record) for record in islice(read, evaluation.spec.rows)]
     return found
 
 

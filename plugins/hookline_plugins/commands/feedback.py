@@ -12,6 +12,7 @@ from pydantic import Field
 import hookline
 from hookline import Argument, Column, Command, DataError, Estimate, Out, Table
 from hookline_plugins.commands.figures import plain
+from hookline_plugins.rollouts.events import Split, in_split
 
 SHARE = ".2f"
 
@@ -27,6 +28,8 @@ class Feedback(Command):
         """A run that trained a reward model, or RUN/phases/NAME: its accuracy beside the ceiling, calibration and biases."""
         subset: str = ""
         """With --model: a field of the events' rows by which accuracy is split."""
+        split: Split = "all"
+        """With --model: the split of the rollout `judgements` whose prompts count: `heldout` are those that `split: train` does not read."""
         output: str = ""
         """With --model: which of several outputs of its head `reward` is read, by its name."""
         most: int = Field(10, ge=1)
@@ -39,9 +42,12 @@ class Feedback(Command):
         model = None
         if c.model:
             how: Any = {"subset": c.subset, "output": c.output, "most": c.most, "judged": judged}
-            model = hookline.judge_reward_model(c.model, events, **how)
+            asked = [event for event in events if in_split(event.written(), c.split)]
+            model = hookline.judge_reward_model(c.model, asked, **how)
         elif c.subset:
             raise hookline.ExperimentError("--subset splits a reward model's accuracy", "name the run with --model")
+        elif c.split != "all":
+            raise hookline.ExperimentError("--split says which prompts a reward model is asked about", "name the run with --model")
         elif c.output:
             raise hookline.ExperimentError("--output names an output of a reward model", "name the run with --model")
         rated = _rated(events)

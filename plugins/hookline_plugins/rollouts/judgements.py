@@ -55,7 +55,7 @@ from hookline import (
     hookimpl,
 )
 from hookline_plugins.likelihoods import KINDS
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, text_of, token_places, wanted
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of, token_places, wanted
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
 COLUMNS = (
@@ -148,6 +148,9 @@ class Judgements(Component):
                 f"{source.name}: {unread} of {len(source)} judgements are of other kinds, or have no answer to learn from, and were "
                 "left out"
             )
+
+    def reads(self, record: Record) -> bool:
+        return in_split(record, self.config.split)
 
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
         c = self.config

@@ -25,7 +25,7 @@ from hookline import (
     Rollout,
     hookimpl,
 )
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, wanted
+from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, wanted
 
 COLUMNS = ("recorded_B", "gold_B")
 
@@ -93,6 +93,9 @@ class Preferences(Component):
             )
         if empty:
             ctx.run.notice(f"{source.name}: {empty} of {len(source)} judgements have an empty answer")
+
+    def reads(self, record: Record) -> bool:
+        return in_split(record, self.config.split)
 
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
         return len(wanted(records, self.config.split)), self.config.rows
