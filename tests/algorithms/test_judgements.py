@@ -181,6 +181,20 @@ def test_annotators_are_left_out_by_name(tmp_path: Path) -> None:
         rows_of(tmp_path, EVENTS, without=["dan"])
 
 
+@pytest.mark.parametrize(("split", "shared"), [("train", False), ("all", True)])
+def test_a_run_says_that_an_evaluation_reads_training_prompts_only_if_the_splits_do(
+    tmp_path: Path, split: str, shared: bool
+) -> None:
+    events = [{**EVENTS[0], "prompt": f"p{i} "} for i in range(40)]
+    made = experiment(tmp_path / "events.jsonl", events, {"use": "latent-reward"}, split=split, rows=4)
+    [phase] = made["phases"]
+    held = {**phase["rollout"], "split": "heldout"}
+    phase |= {"steps": 1, "evaluate": [{"every": 1, "rows": 3, "rollout": held}]}
+    notices = hookline.run(made, out=tmp_path / "run").notices
+    assert any("of evaluation 'heldout' are also in the training data" in text for text in notices) is shared
+    assert not any("on which the phase is trained" in text for text in notices)
+
+
 def test_judgements_are_read_from_a_store(tmp_path: Path) -> None:
     place = f"sqlite:///{tmp_path}/answers.db"
     with hookline.store(place) as store:

@@ -131,7 +131,7 @@ class Component(Generic[ConfigT]):
         """
         return None
 
-    def reads(self, record: Record) -> bool:
+    def reads_row(self, record: Record) -> bool:
         """Rollouts that read a dataset: whether a row of it is read, e.g. by a split of its own; by default every row is.
 
         A run compares the prompts of an evaluation with those of the training by it. It must use `self.config` and `record` alone.

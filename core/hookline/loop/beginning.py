@@ -117,7 +117,7 @@ def shared_rows(phase: PlannedPhase, rows: Callable[[str], Rows]) -> Iterator[tu
         found = rows(name)
         for index in range(min(len(found), MOST_ROWS)):
             key = _key(found.records[index])
-            if key in wanted and slot.component.reads(found.records[index]):
+            if key in wanted and slot.component.reads_row(found.records[index]):
                 seen.add(key)
     for evaluation, prompts in asked.items():
         both = [key for key in prompts if key in seen]
@@ -135,7 +135,7 @@ def _prompts(evaluation: PlannedEvaluation, rows: Callable[[str], Rows]) -> list
     found = []
     for slot, name in _files(evaluation.rollout.every()):
         data = rows(name)
-        read = (record for record in map(data.records.__getitem__, range(len(data))) if slot.component.reads(record))
+        read = (record for record in map(data.records.__getitem__, range(len(data))) if slot.component.reads_row(record))
         found += [_key(record) for record in islice(read, evaluation.spec.rows)]
     return found
 

@@ -90,7 +90,7 @@ def _not_held_out(phases: Sequence[PlannedPhase]) -> Iterator[str]:
     for phase in phases:
         own = set(marked(phase.rollout.config, "data").values()) if phase.update else set()
         for each in phase.evaluations:
-            if each.rollout.cls.reads is not Component.reads:
+            if each.rollout.cls.reads_row is not Component.reads_row:
                 continue  # when the phase begins, the rows themselves are compared
             for name in own & set(marked(each.rollout.config, "data").values()):
                 if not is_task(name):

@@ -29,7 +29,7 @@ class Feedback(Command):
         subset: str = ""
         """With --model: a field of the events' rows by which accuracy is split."""
         split: Split = "all"
-        """With --model: the split of the rollout `judgements` whose prompts count: `heldout` are those that `split: train` does not read."""
+        """With --model: only the prompts of this split of the rollout `judgements`; `split: train` does not read `heldout`."""
         output: str = ""
         """With --model: which of several outputs of its head `reward` is read, by its name."""
         most: int = Field(10, ge=1)

@@ -149,7 +149,7 @@ class Judgements(Component):
                 "left out"
             )
 
-    def reads(self, record: Record) -> bool:
+    def reads_row(self, record: Record) -> bool:
         return in_split(record, self.config.split)
 
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:

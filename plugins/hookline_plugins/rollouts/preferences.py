@@ -94,7 +94,7 @@ class Preferences(Component):
         if empty:
             ctx.run.notice(f"{source.name}: {empty} of {len(source)} judgements have an empty answer")
 
-    def reads(self, record: Record) -> bool:
+    def reads_row(self, record: Record) -> bool:
         return in_split(record, self.config.split)
 
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
