@@ -12,7 +12,7 @@ from pydantic import Field
 import hookline
 from hookline import Argument, Column, Command, DataError, Estimate, Out, Table
 from hookline_plugins.commands.figures import plain
-from hookline_plugins.rollouts.events import Split, in_split
+from hookline_plugins.splits import Split, in_split
 
 SHARE = ".2f"
 

@@ -1,27 +1,18 @@
-"""Rows of judgements: which event a row holds, the tokens of its answers and their places in the text, and which split the row is in."""
+"""Rows of judgements: which event a row holds, the tokens of its answers and their places in the text, and which rows count."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from hookline import Correction, DataError, Encoded, Encoder, Event, settled_rows
+from hookline_plugins.splits import Split, in_split
 
-__all__ = ["PAIR", "Split", "answer_of", "event_of", "in_split", "text_of", "token_places", "wanted"]
+__all__ = ["PAIR", "answer_of", "event_of", "text_of", "token_places", "wanted"]
 
 PAIR = ("chosen", "rejected")
 """The fields of a row that is a comparison without an event."""
-Split = Literal["all", "train", "heldout"]
-
-
-def in_split(record: Any, split: Split) -> bool:
-    """`heldout` are about a tenth of the prompts, chosen by a hash; `train` are the others."""
-    if split == "all":
-        return True
-    tenth = hashlib.sha256(str(record.get("prompt")).encode()).digest()[0] < 26
-    return tenth is (split == "heldout")
 
 
 def wanted(records: Sequence[Any], split: Split, without: Collection[str] = ()) -> list[int]:

@@ -55,7 +55,8 @@ from hookline import (
     hookimpl,
 )
 from hookline_plugins.likelihoods import KINDS
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, text_of, token_places, wanted
+from hookline_plugins.rollouts.events import PAIR, answer_of, event_of, text_of, token_places, wanted
+from hookline_plugins.splits import Split, in_split
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
 COLUMNS = (

@@ -25,7 +25,8 @@ from hookline import (
     Rollout,
     hookimpl,
 )
-from hookline_plugins.rollouts.events import PAIR, Split, answer_of, event_of, in_split, wanted
+from hookline_plugins.rollouts.events import PAIR, answer_of, event_of, wanted
+from hookline_plugins.splits import Split, in_split
 
 COLUMNS = ("recorded_B", "gold_B")
 
