@@ -26,6 +26,9 @@ pytestmark = [*NEEDS, needs_program("openssl", "apt-get install openssl")]
 Begin = Callable[..., Served]
 PREFIX = "/team"
 """As a page of its own is called, so that a prefix taken off twice, or not at all, is noticed."""
+DOT = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 
 # -- addresses
@@ -66,6 +69,7 @@ def test_what_no_browser_opens_as_it_is_written_is_no_address(given: str) -> Non
         ("::ffff:127.0.0.1", ["203.0.113.9"], "203.0.113.9"),
         ("127.0.0.1", ["198.51.100.1, 203.0.113.9"], "203.0.113.9"),  # the first is what the stranger claims
         ("127.0.0.1", ["198.51.100.1", "203.0.113.9"], "203.0.113.9"),
+        ("127.0.0.1", ["203.0.113.9, 127.0.0.1"], "127.0.0.1"),  # somebody on this machine, who claims to be another
         ("127.0.0.1", ["203.0.113.9, 10.0.0.2"], "203.0.113.9"),  # a declared proxy in front of the one here
         ("10.0.0.2", ["203.0.113.9"], "203.0.113.9"),
         ("10.0.1.2", ["203.0.113.9"], "10.0.1.2"),
@@ -142,24 +146,24 @@ def test_other_names_and_other_sites_are_refused(tls: Proxy, served: Begin) -> N
 # -- limits
 
 
-def guesses(client: httpx.Client, address: str) -> list[int]:
-    headers = {"x-forwarded-for": address}
-    return [client.post("/enter", json={"token": f"guess {n}"}, headers=headers).status_code for n in range(15)]
+def guesses(page: Served, local: str, claimed: str) -> list[int]:
+    """What 15 wrong links get that somebody at `local` tries, who claims to be at `claimed`."""
+    headers = {"origin": page.url, "x-forwarded-for": claimed}
+    with httpx.Client(base_url=page.url, headers=headers, transport=httpx.HTTPTransport(local_address=local)) as client:
+        return [client.post("/enter", json={"token": f"guess {n}"}).status_code for n in range(15)]
 
 
 def test_limits_count_those_for_whom_the_proxy_asks(proxy: Proxy, served: Begin) -> None:
     page = served(proxy=proxy)
-    with httpx.Client(base_url=page.url, headers={"origin": page.url}) as client:
-        assert guesses(client, "203.0.113.1")[-1] == 429
-        assert guesses(client, "203.0.113.2")[0] == 401, "somebody else may still try"
-        assert guesses(client, "198.51.100.7, 203.0.113.1")[0] == 429, "and nobody becomes another one by saying so"
+    assert guesses(page, "127.0.0.2", "203.0.113.1")[-1] == 429
+    assert guesses(page, "127.0.0.3", "203.0.113.1")[0] == 401, "somebody else may still try"
+    assert guesses(page, "127.0.0.2", "203.0.113.2")[0] == 429, "and nobody becomes another one by saying so"
 
 
 def test_without_a_public_address_nobody_speaks_for_another(served: Begin) -> None:
     page = served()
-    with httpx.Client(base_url=page.url, headers={"origin": page.url}) as client:
-        assert guesses(client, "203.0.113.1")[-1] == 429
-        assert guesses(client, "203.0.113.2")[0] == 429
+    assert guesses(page, "127.0.0.2", "203.0.113.1")[-1] == 429
+    assert guesses(page, "127.0.0.2", "203.0.113.2")[0] == 429
 
 
 # -- as it is used
@@ -167,11 +171,14 @@ def test_without_a_public_address_nobody_speaks_for_another(served: Begin) -> No
 
 def test_a_team_works_below_a_prefix_in_a_browser(browser: Browser, proxy: Proxy, served: Begin) -> None:
     talking = Scripted("m", lambda messages, seed: f"reply {seed % 97}")
-    page = served([item("a", "x", "y", overlap=2), item("b", "x", "y")], writers=[talking], proxy=proxy, prefix=PREFIX)
-    page.come_in("bob").get("/question")
+    seen = [{"role": "user", "content": [{"type": "image", "image": DOT}, {"type": "text", "text": "What is it?"}]}]
+    page = served(
+        [item("a", "x", "y", prompt=seen), item("b", "x", "y")], writers=[talking], proxy=proxy, prefix=PREFIX
+    )
     browser.come_in(page)
     browser.driver.get_log("browser")
     assert browser.driver.current_url == f"{page.url}/"
+    browser.until(lambda: browser.one("#turns img").get_property("naturalWidth") == 1)
     browser.keys("1")
     assert isinstance(browser.submit(page).answer, Comparison)
     browser.one("nav a[href$='/chat']").click()

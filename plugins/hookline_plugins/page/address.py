@@ -57,18 +57,20 @@ class Proxies:
     networks: Collection[IPv4Network | IPv6Network] = ()
 
     def client(self, peer: str, forwarded: Iterable[str]) -> str:
-        """Whose request it is: the last address of `X-Forwarded-For` (its values in `forwarded`) that is not a proxy's.
+        """Whose request it is: the last address of `X-Forwarded-For` (its values in `forwarded`) that is not of `networks`.
 
-        Each proxy adds at the end whom it was asked by, so whatever precedes a stranger's address was written by the stranger.
+        Each proxy adds at the end by whom it was asked, so whatever precedes a stranger's address was written by the stranger.
+        A connection from this machine is a proxy's; an address of this machine in the list may be anybody's who works here.
         """
         chain = [one.strip() for value in forwarded for one in value.split(",")]
-        while chain and self._has(peer) and _ip(chain[-1]):
-            peer = str(_ip(chain.pop()))
-        return peer
-
-    def _has(self, peer: str) -> bool:
         ip = _ip(peer)
-        return ip is not None and (ip.is_loopback or any(ip in network for network in self.networks))
+        proxy = ip is not None and (ip.is_loopback or self._has(ip))
+        while proxy and chain and (before := _ip(chain.pop())):
+            ip, proxy = before, self._has(before)
+        return str(ip or peer)
+
+    def _has(self, ip: IPv4Address | IPv6Address) -> bool:
+        return any(ip in network for network in self.networks)
 
 
 def proxies_of(names: Iterable[str]) -> Proxies:
