@@ -138,7 +138,8 @@ def linear_token_stats(
     want: Sequence[str] = ("logprobs",),
 ) -> TokenStats:
     """`token_stats(hidden @ weight.T + bias, token_ids)` without these logits in memory: only one tile of them exists
-    at a time. On a CPU, up to 256 MiB of float32 logits are kept until the backward pass, which is then one product shorter.
+    at a time. On a CPU where torch's product is as fast as ours (Intel, or without AVX-512), up to 256 MiB of float32
+    logits are kept until the backward pass, which is then one product shorter.
 
     - `hidden` [..., H]; `weight` [V, H]; `bias` [V]. The product is accumulated in float32 up to the softmax, also
       for bfloat16 inputs. `token_ids` [...] and the options are those of `token_stats`.
@@ -177,7 +178,7 @@ def _worth_keeping(*operands: Tensor | None) -> bool:
     few = math.prod(hidden.shape[:-1]) * len(weight) * 4 <= KEEP
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in every)
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
-    return few and plain and wanted and not torch.compiler.is_compiling()
+    return few and plain and wanted and not torch.compiler.is_compiling() and cpu.torch_multiplies_as_fast()
 
 
 def gae(
