@@ -149,3 +149,15 @@ def test_no_row_goes_beyond_the_context_while_others_wait() -> None:
     found = drawn(role, prompts, max_new_tokens=80, ends=(V - 1,), slots=2)
     assert [len(one.token_ids) for one in found] == [80 if one.finish_reason == "length" else len(one.token_ids) for one in found]
     same(found[:1], drawn(role, prompts[:1], max_new_tokens=80, ends=(V - 1,)))
+
+
+def test_what_combines_sees_all_rows_in_their_order_however_many_there_are() -> None:
+    role, seen = role_of("gpt2"), []
+
+    def combine(said: Any) -> torch.Tensor:
+        seen.append(len(said["policy"].logits_BV))
+        logits: torch.Tensor = said["policy"].logits_BV
+        return logits
+
+    drawn(role, combine=combine, max_new_tokens=1, slots=3)
+    assert seen == [len(PROMPTS)]

@@ -200,7 +200,7 @@ def test_no_gpu_is_one_line(capsys):
 def test_an_option_of_the_other_measurement_is_refused(capsys, monkeypatch, option):
     monkeypatch.setattr(update, "measure", None)
     assert main(["bench", "update", *option]) == 2
-    assert f"{option[0]} is an option of `bench kernels`" in capsys.readouterr().err
+    assert f"{option[0]} is an option of `bench kernels" in capsys.readouterr().err
 
 
 def test_an_unknown_device(capsys):

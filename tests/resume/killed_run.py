@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 POINTS = {
-    "rollout": "hookline.inference.local.choose",
+    "rollout": "hookline.inference.decode.draw_token",
     "epoch": "hookline.training.trainer.Trainer._step",
     "step": "hookline.loop.loop.PhaseLoop.step",
     "row": "hookline.runs.run.Run.commit_row",

@@ -201,13 +201,15 @@ def decode(
 
     roles: the one that draws, by name, then the additional roles passed to `combine`. prompts: token ids, at least one
     each; equal ones are read once. greedy_B: rows that take the likeliest token instead of a drawn one. slots: the most
-    rows at a time. Rows that have ended give their places to prompts that wait; where none waits, the batch shrinks.
+    rows at a time, without `combine`, which sees all rows in their order. Rows that have ended give their places to prompts
+    that wait; where none waits, the batch shrinks.
     """
     device = next(iter(roles.values())).device
     answers = Answers(len(prompts), max_new_tokens, device)
     last, sample_B = torch.tensor(ends, device=device), sample_B.to(device)
     likeliest_B = greedy_B.to(device) if bool(greedy_B.any()) else None
     waiting = list(range(len(prompts) if max_new_tokens else 0))
+    slots = max(slots, len(prompts)) if combine else slots
     live: Live | None = None
     while live is not None or waiting:
         if live is None:

@@ -138,7 +138,7 @@ def linear_token_stats(
     want: Sequence[str] = ("logprobs",),
 ) -> TokenStats:
     """`token_stats(hidden @ weight.T + bias, token_ids)` without these logits in memory: only one tile of them exists
-    at a time. On a CPU where torch's product is as fast as ours (Intel, or without AVX-512), up to 256 MiB of float32
+    at a time. On a CPU where torch's product is as fast as ours (Intel, or without AVX-512), up to 128 MiB of float32
     logits are kept until the backward pass, which is then one product shorter.
 
     - `hidden` [..., H]; `weight` [V, H]; `bias` [V]. The product is accumulated in float32 up to the softmax, also
@@ -157,7 +157,7 @@ def linear_token_stats(
         with torch.autocast(hidden.device.type, enabled=False):
             logits = torch.nn.functional.linear(hidden, weight, bias)
         return token_stats(
-            logits, token_ids, temperature=temperature, softcap=softcap, support=support, want=want, grad="inplace"
+            logits, token_ids, temperature=temperature, softcap=softcap, support=support, want=want, grad="pooled"
         )
     stats = torch.ops.hookline.linear_token_stats(
         hidden, weight, bias, token_ids, kept_ids, kept_offsets, temperature, cap, bits
@@ -165,7 +165,7 @@ def linear_token_stats(
     return _named(stats, bits)
 
 
-KEEP = 256 << 20
+KEEP = 128 << 20
 """The most bytes of logits that `linear_token_stats` keeps for the backward pass on a CPU."""
 
 

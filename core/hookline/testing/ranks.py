@@ -48,6 +48,9 @@ ROUNDING = 1e-6
 """The largest difference of a gradient, in units of its largest entry; of a figure, relative to it or absolute."""
 LATER = 1e-3
 """The same, once weights have moved."""
+LEAST = 1e-2
+"""A figure nearer to 0, e.g. a mean of terms that cancel, is compared as if it were so large: the terms are rounded, not
+the mean."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def _compare_figures(here: Mapping[str, float], there: Mapping[str, float], foun
         if name not in here or name not in there:
             found.figures, found.worst = float("inf"), name
             return
-        off = abs(here[name] - there[name]) / max(1e-3, abs(here[name]))
+        off = abs(here[name] - there[name]) / max(LEAST, abs(here[name]))
         if off > found.figures:
             found.figures, found.worst = off, name
 
