@@ -216,7 +216,7 @@ def test_a_reply_that_takes_too_long_fails(real: Writer, monkeypatch: pytest.Mon
         ({"better": "both-bad"}, lambda shown: Comparison(better="both-bad"), 0),
         ({"skip": ""}, lambda shown: Skip(), 0),
     ],
-    ids=str,
+    ids=["better", "tie", "both bad", "skip"],
 )
 def test_one_reply_goes_on(given: Json, stored: Any, goes_on: int, served: Begin) -> None:
     page = served(writers=[Scripted("a", echo)])
