@@ -11,6 +11,8 @@ import pytest
 import yaml
 from badinput_lab import Lab, changed, refused
 
+import hookline
+
 
 @pytest.fixture(params=["explain", "run"])
 def verb(request: pytest.FixtureRequest) -> str:
@@ -417,3 +419,30 @@ def test_exit_codes_of_commands_reach_the_shell(lab: Lab) -> None:
     said = lab.hookline("plugins", "show", "mine", "-p", broken)
     assert said.code == 5, (said.out, said.err)
     assert "takes *more" in said.out
+
+
+def components(part: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where a component is named with options."""
+    items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    own = [path] if isinstance(part, dict) and "use" in part else []
+    return own + [found for key, inner in items for found in components(inner, (*path, key))]
+
+
+MAIN_JOB = Path(__file__).parents[2] / "examples" / "keyword-phrases.yaml"
+
+
+@pytest.mark.parametrize("wrong", [{"nosuchoption": 1}, {"use": "nosuch"}], ids=["option", "name"])
+def test_one_mistake_is_told_once_and_nothing_that_only_follows_from_it(wrong: dict[str, object]) -> None:
+    text = MAIN_JOB.read_text()
+    places = {[key for key in path if isinstance(key, str)][-1]: path for path in components(yaml.safe_load(text))}
+    assert {"rollout", "update", "reward", "feedback", "advantage", "wrap"} <= places.keys()
+    for path in places.values():  # the last of each kind
+        described = yaml.safe_load(text)
+        place = described
+        for key in path:
+            place = place[key]
+        place.update(wrong)
+        with pytest.raises(hookline.HooklineError) as caught:
+            hookline.explain(described)
+        sentences = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
+        assert all("nosuch" in line for line in sentences), (path, sentences)

@@ -161,3 +161,18 @@ def test_what_combines_sees_all_rows_in_their_order_however_many_there_are() -> 
 
     drawn(role, combine=combine, max_new_tokens=1, slots=3)
     assert seen == [len(PROMPTS)]
+
+
+def test_a_cache_is_as_wide_as_its_rows_however_long_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    role, columns = role_of("gpt2"), []
+    real = Slots.append
+
+    def watched(self: Slots, net: Any, ids_B: torch.Tensor) -> None:
+        real(self, net, ids_B)
+        columns.append((self.at.columns, self.mask_BS.shape[1]))
+
+    monkeypatch.setattr(Slots, "append", watched)
+    drawn(role, [PROMPTS[0], PROMPTS[1]] * 60, max_new_tokens=20, slots=4)
+    assert len(columns) > 120, "many steps in one batch"
+    assert max(shown for shown, _ in columns) <= 64
+    assert max(room for _, room in columns) <= 96

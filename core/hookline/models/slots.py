@@ -55,6 +55,10 @@ class Slots(CausalDecoding):
         self.mask_BS = self._mask(self.length_B)
         self.last = int(getattr(config, "max_position_embeddings", 0) or 1 << 30) - 1
 
+    def widest(self) -> int:
+        """The columns that the longest row needs: fewer than there were if that row has left."""
+        return int(self.length_B.clamp(max=self.last + 1).max())
+
     def _mask(self, length_B: Tensor) -> Tensor:
         """What is added to attention scores: 0 in the columns of a row's tokens, the least number in all others."""
         keys = self.cache.layers[0].keys
@@ -86,11 +90,12 @@ class Slots(CausalDecoding):
         made.cache = copy.copy(self.cache)
         made.cache.layers = [layer.rows(made.at, index_N) for layer in self.cache.layers]
         made.mask_BS = self.mask_BS[index_N]
+        made.longest = made.widest()
         return made
 
     def replace(self, index_N: Tensor, other: Self) -> None:
         super().replace(index_N, other)
-        self.longest = max(self.longest, other.longest)
+        self.longest = self.widest()
         room = other.mask_BS.shape[1]
         for mine, theirs in zip(self.cache.layers, other.cache.layers):
             if mine.keys.shape[2] < room:

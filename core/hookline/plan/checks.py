@@ -226,6 +226,7 @@ def configs_name_earlier_phases(plan: Plan) -> Iterator[Problem]:
                     yield Problem((*slot.path, key), text)
             meant = {other for name in named.values() for other in rounds.every(name, names)}
             asked = [other for other in before if other.spec.name in meant] if named else [phase]
+            asked = [other for other in asked if other.whole]  # of the others, what was wrong is said already
             for need, other in ((need, other) for need in sorted(slot.needs) for other in asked):
                 yield from _asked_of_phase(slot, need, other, bool(named))
 

@@ -61,6 +61,12 @@ class PlannedPhase:
     rates: str = ""
     """The learning rate of its update, and why it is that."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether every component that the experiment names here was found: what is absent is then absent in the experiment."""
+        found = all(len(self.of(kind.name)) == len(self.spec.uses(kind.name)) for kind in of_phase())
+        return found and (self.head is None) == (self.spec.model.head is None)
+
     def latest(self, name: str) -> str:
         """The earlier phase that a name means where weights are needed: the latest of several rounds."""
         return rounds.latest(name, self.before) or name
