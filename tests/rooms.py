@@ -95,6 +95,7 @@ TESTS = {
         "algorithms/test_preferences*", "algorithms/test_values*", "algorithms/test_judgements", "algorithms/test_corrections",
     ],
     "tasks": ["tasks/*"],
+    "sampling": ["core/test_sampling_options", "core/test_commands", "feedback/test_contests", "wrappers/test_off_policy"],
     "splits": ["algorithms/test_judgements", "feedback/test_feedback_page"],
     "stores": ["feedback/test_store*"],
     "trackers": ["trackers/*"],

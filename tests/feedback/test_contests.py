@@ -342,6 +342,31 @@ def test_answers_can_be_drawn_anew(runs: Mapping[str, str], url: str, tmp_path: 
         assert len(list(store.items())) <= 4
 
 
+def test_min_p_reaches_the_models(runs: Mapping[str, str], tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"n{i}"}) + "\n" for i in range(1, 7)))
+    named = [f"A={runs['old']}", f"B={runs['new']}"]
+
+    def answers(**drawing: Any) -> list[tuple[str, ...]]:
+        found = contest_items(named, prompts=str(prompts), max_new_tokens=8, device="cpu", **drawing)
+        return sorted((one.prompt, *(each.text for each in one.candidates)) for one in found)
+
+    assert answers(min_p=1.0) == answers(temperature=0) != answers()
+
+
+def test_evaluations_that_drew_otherwise_are_not_compared(
+    runs: Mapping[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, code in (({"min_p": 0.0}, 0), ({"min_p": 0.3}, 3)):
+        other = tmp_path / f"other-{code}"
+        shutil.copytree(runs["new"], other)
+        described = json.loads((other / "experiment.json").read_text())
+        described["phases"][0]["rollout"]["options"] |= options
+        (other / "experiment.json").write_text(json.dumps(described))
+        assert main(["contest", runs["old"], str(other), "--store", str(tmp_path / f"{code}.jsonl")]) == code
+    assert '"min_p": 0.3' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

@@ -219,6 +219,8 @@ def test_state_is_the_rows_bit_for_bit() -> None:
     again = unpacked(json_and_back(packed(one)), one.decode)
     assert all(torch.equal(again.tensors()[name], tensor) for name, tensor in one.tensors().items())
     assert again.behaviour.sampling == one.behaviour.sampling
+    earlier = unpacked(json_and_back({**packed(one), "sampling": [0.7, 5, 0.9]}), one.decode)  # as an earlier release saved it
+    assert earlier.behaviour.sampling == Sampling(temperature=0.7, top_k=5, top_p=0.9)
     other = made(Replay, groups=2)
     other.setup(ctx)
     other.load_state_dict(replay.state_dict())

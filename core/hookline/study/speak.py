@@ -121,11 +121,8 @@ class Speaker:
         messages: Sequence[Message],
         *,
         max_new_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
         seed: int = 0,
+        **sampling: Any,
     ) -> Generator[str, None, str]:
         """The next message of a conversation, piece by piece; returns why it ended, `stop` or `length`.
 
@@ -134,7 +131,7 @@ class Speaker:
         """
         most, record = USUAL if max_new_tokens is None else max_new_tokens, {"prompt": list(messages)}
         self.check_converses()
-        return self.stream(record, _sampling(temperature, top_k, top_p, min_p), min(most, max(self.room(record), 1)), seed)
+        return self.stream(record, _sampling(**sampling), min(most, max(self.room(record), 1)), seed)
 
     def enough(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> bool:
         """Whether the model's context has room for an answer: `max_new_tokens`, or a quarter of the context."""
@@ -214,34 +211,33 @@ def generate(
     prompts: Sequence[str | Sequence[Message] | Mapping[str, Any]],
     *,
     max_new_tokens: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
     seed: int = 0,
     device: str = "auto",
     note: Callable[[str], None] | None = None,
+    **sampling: Any,
 ) -> list[str]:
     """Answer prompts with a run's model or a transformers folder: what `hookline generate` prints.
 
     model: a run, its directory, `RUN/phases/NAME`, or a folder. prompts: texts, lists of messages, or records with `prompt`
     or `messages`. max_new_tokens: by default 256, or what the model's context leaves after a prompt if that is less, which
-    `note` is told (by default on standard error); a number that does not fit raises DataError. temperature: 0 takes the
-    likeliest token. The same seed gives the same answers.
+    `note` is told (by default on standard error); a number that does not fit raises DataError. sampling: the fields of
+    `Sampling`, e.g. `temperature=0.7, top_p=0.9`; temperature 0 takes the likeliest token. The same seed gives the same answers.
 
     Returns one text per prompt, without special tokens.
     """
     records = [prompt if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in prompts]
     tell = note or (lambda text: print(f"note: {text}", file=sys.stderr))
-    return speaker(model, device).answers(records, _sampling(temperature, top_k, top_p, min_p), max_new_tokens, seed, tell)
+    drawn_from = _sampling(**sampling)
+    return speaker(model, device).answers(records, drawn_from, max_new_tokens, seed, tell)
 
 
-def _sampling(temperature: float, top_k: int, top_p: float, min_p: float) -> Sampling:
-    """The distribution that these options describe; temperature 0 is the likeliest token alone."""
+def _sampling(temperature: float = 1.0, **others: Any) -> Sampling:
+    """The distribution that fields of `Sampling` describe; temperature 0 is the likeliest token alone."""
     if temperature < 0:
         raise ExperimentError(f"temperature is {temperature:g}", "give 0 for the likeliest token, or a number above 0")
-    top_k = 1 if temperature == 0 else top_k
-    return Sampling(temperature=temperature or 1.0, top_k=top_k, top_p=top_p, min_p=min_p)
+    if temperature == 0:
+        others["top_k"] = 1
+    return Sampling(temperature=temperature or 1.0, **others)
 
 
 def chat(
@@ -251,13 +247,10 @@ def chat(
     *,
     system: str = "",
     max_new_tokens: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
     seed: int = 0,
     device: str = "auto",
     note: Callable[[str], None] | None = None,
+    **sampling: Any,
 ) -> list[dict[str, str]]:
     """Hold a conversation with a run's model or a transformers folder: what `hookline chat` does on the terminal.
 
@@ -272,7 +265,7 @@ def chat(
     Returns the conversation since it last began, as messages with `role` and `content`. Raises DataError for a model
     without a chat template, and for messages that the template refuses.
     """
-    found, sampling = speaker(model, device), _sampling(temperature, top_k, top_p, min_p)
+    drawn_from, found = _sampling(**sampling), speaker(model, device)
     found.check_converses()
     tell = note or (lambda text: say(f"[{text}]\n"))
     begins: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
@@ -291,7 +284,7 @@ def chat(
             continue
         messages.append(asked)
         answer = ""
-        for piece in found.stream({"prompt": messages}, sampling, min(most, left), seed):
+        for piece in found.stream({"prompt": messages}, drawn_from, min(most, left), seed):
             say(piece)
             answer += piece
         say("\n")

@@ -6,12 +6,13 @@ import hashlib
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 import hookline
 from hookline import Argument, Command, DataError, ExperimentError, LocalPath, Out, ServiceError, Store
+from hookline_plugins.sampling import AnswerOptions
 
 EVERYBODY = 1_000_000
 """The overlap of known items, which every annotator is asked."""
@@ -28,7 +29,9 @@ class Collect(Command):
 
     has_json = False
 
-    class Config(hookline.Config):
+    class Config(AnswerOptions):
+        only: ClassVar[str] = "--chat"
+
         experiment: Annotated[str, Argument("EXPERIMENT")] = ""
         """An experiment in which people judge: the page serves the store of its `feedback: {use: people, store: …}`."""
         store: str = ""
@@ -60,16 +63,6 @@ class Collect(Command):
         """With --chat: the replies at each turn; 1: a single one, which is liked or not."""
         system: str = ""
         """With --chat: a system prompt."""
-        max_new_tokens: int | None = Field(None, ge=1)
-        """With --chat: the maximum number of tokens of a reply. Default: 256, or what the model's context leaves."""
-        temperature: float = Field(1.0, ge=0, le=100)
-        """With --chat: above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token."""
-        top_k: int = Field(0, ge=0)
-        """With --chat: draw from this number of likeliest tokens; 0: from all."""
-        top_p: float = Field(1.0, gt=0, le=1)
-        """With --chat: draw from the likeliest tokens that have this probability together."""
-        device: str = "auto"
-        """With --chat: the device of the models, `cpu`, `cuda` or `auto`."""
         guidelines: LocalPath | None = None
         """A Markdown file that annotators see; its hash is kept with every answer."""
         title: str = ""
@@ -214,7 +207,7 @@ class Collect(Command):
         c = self.config
         if not c.chat:
             return None
-        options = c.model_dump(include={"max_new_tokens", "temperature", "top_k", "top_p", "device"})
+        options = c.drawing()
         writers = []
         for model in c.chat:
             writers.append(Writer(model, options))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 import hookline
 from hookline import Argument, Column, Command, Estimate, ExperimentError, Out, StoreName, Table
 from hookline_plugins.commands.figures import plain
+from hookline_plugins.sampling import AnswerOptions
 
 SHARE = ".3f"
 
@@ -21,7 +22,9 @@ class Contest(Command):
     or a judge (`hookline judge STORE`). Without RUNs, it reports what was said so far, as often as you like.
     """
 
-    class Config(hookline.Config):
+    class Config(AnswerOptions):
+        only: ClassVar[str] = "--prompts"
+
         models: Annotated[tuple[str, ...], Argument("RUN…")] = ()
         """Runs or sweeps, or with --prompts also model folders, each optionally as LABEL=PATH; the first one is the baseline."""
         store: StoreName
@@ -42,18 +45,8 @@ class Contest(Command):
         """The question in words; default: the page's own."""
         overlap: int = Field(1, ge=1)
         """How many annotators judge each item."""
-        max_new_tokens: int | None = Field(None, ge=1)
-        """With --prompts: the maximum number of tokens of an answer. Default: 256, or what the model's context leaves."""
-        temperature: float = Field(1.0, ge=0, le=100)
-        """With --prompts: 0 takes the likeliest token."""
-        top_k: int = Field(0, ge=0)
-        """With --prompts: draw from this number of likeliest tokens; 0: from all."""
-        top_p: float = Field(1.0, gt=0, le=1)
-        """With --prompts: draw from the likeliest tokens that have this probability together."""
         seed: int = 0
         """Of the answers, and of the choice and the order of prompts."""
-        device: str = "auto"
-        """With --prompts: the device of the models, `cpu`, `cuda` or `auto`."""
 
     def run(self, out: Out) -> int:
         c = self.config
@@ -74,7 +67,7 @@ class Contest(Command):
             raise ExperimentError("--axes are marked in a rating", "add --ask rating")
         asked = question_by_options({"kind": c.ask, "axes": c.axes, "text": c.text}, c.scale)
         ask = {key: list(value) if isinstance(value, tuple) else value for key, value in asked.model_dump(exclude_defaults=True).items()}
-        how = c.model_dump(include={"prompts", "phase", "overlap", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "device"})
+        how = {**c.drawing(), **c.model_dump(include={"prompts", "phase", "overlap", "seed"})}
         with hookline.store(c.store) as store:  # before minutes of drawing
             items, new = hookline.put_contest(store, c.models, most=c.rows, ask=ask, **how)
             counts = store.counts()

@@ -11,25 +11,17 @@ from pydantic import Field
 
 import hookline
 from hookline import Argument, Command, DataError, Out
+from hookline_plugins.sampling import AnswerOptions
 
 
-class Asked(hookline.Config):
+class Asked(AnswerOptions):
     """How answers are drawn."""
 
-    max_new_tokens: int | None = Field(None, ge=1)
-    """The maximum number of tokens of an answer. Default: 256, or what the model's context leaves if that is less."""
-    temperature: float = Field(1.0, ge=0, le=100)
-    """Above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token."""
-    top_k: int = Field(0, ge=0)
-    """Draw from this number of likeliest tokens; 0: from all."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    """Draw from the likeliest tokens that have this probability together."""
-    min_p: float = Field(0.0, ge=0, le=1)
-    """Draw from the tokens that are at least this many times as likely as the likeliest."""
     seed: int = 0
     """The same seed gives the same answers."""
-    device: str = "auto"
-    """The device of the model: `cpu`, `cuda`, or `auto`."""
+
+    def drawing(self) -> dict[str, Any]:
+        return {**super().drawing(), "seed": self.seed}
 
 
 class Generate(Command):
@@ -56,7 +48,7 @@ class Generate(Command):
             raise DataError("there is nothing to answer", "give a PROMPT, or --rows FILE.jsonl")
         if c.out:
             write(c.out, "", "a")  # before minutes of drawing
-        options = c.model_dump(include=set(Asked.model_fields))
+        options = c.drawing()
         answers = hookline.generate(c.model, records, **options)
         others = hookline.generate(c.beside, records, **options) if c.beside else []
         made = [{**record, "response": answer} for record, answer in zip(records, answers)]
@@ -113,6 +105,6 @@ class Chat(Command):
         def note(text: str) -> None:
             sys.stderr.write(f"{text}\n")
 
-        options = c.model_dump(include=set(Asked.model_fields))
+        options = c.drawing()
         hookline.chat(c.model, ask, say, system=c.system, note=note, **options)
         return 0

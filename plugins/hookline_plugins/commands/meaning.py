@@ -16,6 +16,7 @@ import hookline
 from hookline import ExperimentError, UpdateConfig
 from hookline_plugins.commands.foreign import Foreign
 from hookline_plugins.commands.template import METHODS, Line, Method, shown
+from hookline_plugins.sampling import SamplingOptions
 
 CARRIED = {
     "an update": {
@@ -24,7 +25,7 @@ CARRIED = {
     },
     "a wrapper": {"beta"},
     "an advantage": {"lam", "gamma"},
-    "a rollout": {"samples_per_prompt", "max_new_tokens", "longest", "temperature", "top_p", "top_k", "min_p"},
+    "a rollout": {"samples_per_prompt", "max_new_tokens", "longest", *SamplingOptions.model_fields},
     "the model": {"gradient_checkpointing"},
     "the experiment": {"seed"},
 }  # fmt: skip

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field
 
-import hookline
 from hookline import (
     Completions,
     Component,
@@ -23,12 +22,13 @@ from hookline import (
     hookimpl,
 )
 from hookline_plugins.rollouts.fitting import fitting
+from hookline_plugins.sampling import SamplingOptions
 
 
 class Generate(Component):
     """Each step takes some prompts and draws several answers to each. The sampled token ids are kept."""
 
-    class Config(hookline.Config):
+    class Config(SamplingOptions):
         prompts: DataName
         """Rows with `prompt`: a .jsonl file, or builtin:NAME/SPLIT."""
         rows: int = Field(64, ge=1)
@@ -41,15 +41,6 @@ class Generate(Component):
         """Answers per prompt. Group methods and comparisons need at least 2."""
         max_new_tokens: int = Field(32, ge=1)
         """Number of tokens after which an answer is cut."""
-        temperature: float = Field(1.0, gt=0, le=100)
-        """Above 1 flattens the distribution, below 1 sharpens it."""
-        top_k: int = Field(0, ge=0)
-        """Keep the k likeliest tokens; 0 keeps all, 1 always takes the likeliest. Ratios are then computed over the kept tokens."""
-        top_p: float = Field(1.0, gt=0, le=1)
-        """Keep the likeliest tokens that reach this probability; 1 keeps all."""
-        min_p: float = Field(0.0, ge=0, le=1)
-        """Keep the tokens that are at least this many times as likely as the likeliest; 0 keeps all."""
-
         greedy: bool = False
         """One more answer per prompt, made of the likeliest tokens (source `greedy`), for methods that need it (remax)."""
 
@@ -60,8 +51,8 @@ class Generate(Component):
     @property
     def sampling(self) -> Sampling:
         """What answers are drawn from."""
-        c = self.config
-        return Sampling(temperature=c.temperature, top_k=c.top_k, top_p=c.top_p, min_p=c.min_p)
+        drawn_from: Sampling = self.config.sampling
+        return drawn_from
 
     @property
     def gives(self) -> set[str]:

@@ -12,7 +12,7 @@ Replayed rows were not drawn by the current policy: use an update that tolerates
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -151,7 +151,7 @@ class Replay(Component):
             raise ExperimentError(
                 f"'{self.instance}' stores answers drawn with {said(ours.sampling)}, but the rollout now draws with "
                 f"{said(theirs.sampling)}; their ratios are not comparable in one batch",
-                "keep temperature, top_k, top_p and min_p as they are for the whole phase, or leave out the replay",
+                "keep the options of sampling as they are for the whole phase, or leave out the replay",
             )
 
     def _value(self, scored: Scored, worth_B: Tensor) -> None:
@@ -189,11 +189,11 @@ def version(rollout: Rollout) -> int:
 
 
 def said(sampling: Sampling) -> str:
-    return f"temperature {sampling.temperature:g}, top_k {sampling.top_k}, top_p {sampling.top_p:g}, min_p {sampling.min_p:g}"
+    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in asdict(sampling).items())
 
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p")
-"""In the order of what is saved; an earlier release saved the first three."""
+EARLIER = ("temperature", "top_k", "top_p", "min_p")
+"""What earlier releases saved of a sampling, in this order: the first three, or all."""
 
 
 def packed(rollout: Rollout) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def packed(rollout: Rollout) -> dict[str, Any]:
     return {
         "tensors": rollout.tensors(),
         "support": [] if support is None else [support.ids, support.offsets],
-        "sampling": [getattr(sampling, name) for name in SAMPLING],
+        "sampling": asdict(sampling),
         "records": [dict(record) for record in rollout.records],
         "finish_reason": list(rollout.finish_reason),
         "source": list(rollout.source),
@@ -223,6 +223,7 @@ def unpacked(group: Mapping[str, Any], decode: Any) -> Rollout:
         else:
             own[name] = tensor
     support: Sequence[Tensor] = group["support"]
+    kept = group["sampling"]
     return Rollout(
         **own,
         extra=extra,
@@ -232,7 +233,7 @@ def unpacked(group: Mapping[str, Any], decode: Any) -> Rollout:
         source=tuple(group["source"]),
         behaviour=Behaviour(
             **behaviour,
-            sampling=Sampling(**dict(zip(SAMPLING, group["sampling"]))),
+            sampling=Sampling(**(kept if isinstance(kept, Mapping) else dict(zip(EARLIER, kept)))),
             support=KeptIds(*support) if support else None,
         ),
     )

@@ -6,10 +6,11 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hookline.batch.stages import Sampling
 from hookline.contract.feedback import Candidate, Producer
 from hookline.contract.store import Item, Store
 from hookline.data.messages import prompt_messages
@@ -25,24 +26,6 @@ from hookline.study.measure import Evaluations
 from hookline.study.speak import generate, run_of
 
 __all__ = ["contest_items", "put_contest"]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How answers to `prompts` are drawn: the same for all models."""
-
-    max_new_tokens: int | None = None
-    """The maximum number of tokens of an answer; None: as in `hookline.generate`."""
-    temperature: float = 1.0
-    """0 takes the likeliest token."""
-    top_k: int = 0
-    """Draw from this number of likeliest tokens; 0: from all."""
-    top_p: float = 1.0
-    """Draw from the likeliest tokens that have this probability together."""
-    seed: int = 0
-    """The seed of the answers, and of the choice and the order of prompts."""
-    device: str = "auto"
-    """The device of the models."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +54,7 @@ def contest_items(
     most: int | None = None,
     ask: Mapping[str, Any] | None = None,
     overlap: int = 1,
+    seed: int = 0,
     **drawing: Any,
 ) -> list[Item]:
     """The answers of models to the same prompts, as items to be judged: each model against the first one.
@@ -80,20 +64,21 @@ def contest_items(
     `prompt` or `messages`; default: what each run answered in its last evaluation, which must have had the same prompts and
     the same sampling. phase: whose evaluation, or whose model. most: the number of prompts, drawn at random; None: all.
     ask: the question, as in docs/collect.md; with `kind: rating`, each answer is an item of its own. overlap: how many
-    annotators judge each item. drawing: the options of `hookline.generate`, with `prompts`; `seed` also draws the prompts.
+    annotators judge each item. seed: of the answers, and of the choice and the order of prompts. drawing: with `prompts`, the
+    other options of `hookline.generate`.
 
     Raises ExperimentError for fewer than two models, DataError if the prompts differ or one model answered nothing.
     """
-    how = Drawing(**drawing)
+    how = {**drawing, "seed": seed}
     asked, pairs = _drawn(models, prompts, phase, how, most) if prompts else _recorded(models, phase)
     for one in {id(side): side for pair in pairs for side in pair}.values():
         if not any(answer.strip() for answer in one.answers):
             raise DataError(
                 f"all answers of {one.label} are empty", "name a run whose policy answers, or give --prompts"
             )
-    kept = _chosen(len(asked), most, how.seed)
+    kept = _chosen(len(asked), most, seed)
     found = [item for pair in pairs for item in _items(pair, {i: asked[i] for i in kept}, dict(ask or {}), overlap)]
-    random.Random(f"{how.seed} items").shuffle(found)
+    random.Random(f"{seed} items").shuffle(found)
     if not found:
         raise DataError("the models answered every prompt alike, so there is nothing to judge", "compare other weights")
     return found
@@ -173,7 +158,8 @@ def _same_sampling(entries: Sequence[Entry], figure: Figure) -> None:
         spec = entry.phase(figure.phase) or {}
         evaluation = next(one for one in spec["evaluate"] if one["name"] == figure.evaluation)
         options = (evaluation.get("rollout") or spec["rollout"]).get("options", {})
-        how = {name: options.get(name) for name in ("temperature", "top_k", "top_p", "max_new_tokens")}
+        usual = {each.name: each.default for each in fields(Sampling)}
+        how = {name: options.get(name, usual.get(name)) for name in (*usual, "max_new_tokens")}
         found.setdefault(json.dumps(how), entry)
     if len(found) > 1:
         (one, a), (two, b), *_ = found.items()
@@ -221,11 +207,11 @@ def _against_first(entrants: Sequence[_Entrant]) -> list[tuple[_Entrant, _Entran
 
 
 def _drawn(
-    models: Sequence[str | Path], prompts: str, phase: str | None, how: Drawing, most: int | None
+    models: Sequence[str | Path], prompts: str, phase: str | None, how: Json, most: int | None
 ) -> tuple[list[_Asked], list[tuple[_Entrant, _Entrant]]]:
     """What models answer now."""
     given = rows(prompts).records
-    records = [dict(given[i]) for i in _chosen(len(given), most, how.seed)]
+    records = [dict(given[i]) for i in _chosen(len(given), most, how["seed"])]
     if not records:
         raise DataError(f"{prompts} has no rows", "give rows with `prompt` or `messages`")
     named = {str(argument): labelled(argument) for argument in models}
@@ -249,13 +235,10 @@ def _prompt(record: Mapping[str, Any]) -> Any:
 
 
 def _answering(
-    label: str, path: Path, phase: str | None, seed: int, records: Sequence[Mapping[str, Any]], how: Drawing
+    label: str, path: Path, phase: str | None, seed: int, records: Sequence[Mapping[str, Any]], how: Json
 ) -> _Entrant:
     run, own = run_of(path)
-    answers = generate(
-        path / "phases" / phase if run and phase and not own else path, records, max_new_tokens=how.max_new_tokens,
-        temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=how.seed, device=how.device,
-    )  # fmt: skip
+    answers = generate(path / "phases" / phase if run and phase and not own else path, records, **how)
     by = (
         _producer(label, Run.read(run), own or phase)
         if run

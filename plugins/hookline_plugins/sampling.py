@@ -1,0 +1,67 @@
+"""How answers are drawn, as options: those of `hookline.Sampling`, once for all rollouts and commands."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+import hookline
+from hookline import Sampling
+
+__all__ = ["AnswerOptions", "SamplingOptions"]
+
+NAMES = tuple(each.name for each in fields(Sampling))
+
+
+class SamplingOptions(hookline.Config):
+    """The options of a rollout that draws: one for each field of `hookline.Sampling`, of the same name."""
+
+    temperature: float = Field(1.0, gt=0, le=100)
+    """Above 1 flattens the distribution, below 1 sharpens it."""
+    top_k: int = Field(0, ge=0)
+    """Keep the k likeliest tokens; 0 keeps all, 1 always takes the likeliest. Ratios are then computed over the kept tokens."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Keep the likeliest tokens that reach this probability; 1 keeps all."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Keep the tokens that are at least this many times as likely as the likeliest; 0 keeps all."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """What tokens are drawn from."""
+        return Sampling(**{name: getattr(self, name) for name in NAMES})
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **given: Any) -> None:
+        super().__pydantic_init_subclass__(**given)
+        for name in NAMES:  # shown after the component's own options
+            cls.model_fields[name] = cls.model_fields.pop(name)
+
+
+class AnswerOptions(SamplingOptions):
+    """The options of a command that draws answers, all but the seed."""
+
+    only: ClassVar[str] = ""
+    """The option of the command without which these do nothing, e.g. `--prompts`; their help says so."""
+
+    max_new_tokens: int | None = Field(None, ge=1)
+    """The maximum number of tokens of an answer. Default: 256, or what the model's context leaves if that is less."""
+    temperature: float = Field(1.0, ge=0, le=100)
+    """Above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token."""
+    top_k: int = Field(0, ge=0)
+    """Draw from this number of likeliest tokens; 0: from all."""
+    device: str = "auto"
+    """The device of the model: `cpu`, `cuda`, or `auto`."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **given: Any) -> None:
+        super().__pydantic_init_subclass__(**given)
+        if cls.only:
+            for name in AnswerOptions.model_fields:
+                said = cls.model_fields[name].description or ""
+                cls.model_fields[name].description = f"With {cls.only}: {said[:1].lower()}{said[1:]}"
+
+    def drawing(self) -> dict[str, Any]:
+        """These options, as `hookline.generate` takes them."""
+        return self.model_dump(include=set(AnswerOptions.model_fields))
