@@ -130,6 +130,31 @@ def test_a_lease_ends_by_time_and_then_the_item_is_another_annotators(
     assert store.verify().counts.complete == 1
 
 
+def test_an_annotator_may_have_several_items_and_each_lease_ends_by_itself(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1e9
+    monkeypatch.setattr("hookline_plugins.stores.ledger.time", SimpleNamespace(time=lambda: now))
+    one, two, three = items(3)
+    store.put([one, two, three])
+    assert store.lease("ann", seconds=100) == one
+    assert store.lease("ann", seconds=50, beside=[one.id]) == two
+    assert store.lease("ann", seconds=50, beside=[one.id]) == two, "asking again gives the same one"
+    assert store.leased("ann") == [one, two]
+    assert store.lease("bob", seconds=10) == three
+    assert store.lease("ann", beside=[one.id, two.id]) is None
+    now += 60
+    assert store.lease("bob", seconds=100) == two, "its lease ended; the other one goes on"
+    assert store.lease("ann", beside=[one.id]) == three
+    assert store.leased("ann") == [one, three]
+    with pytest.raises(DataError, match="but the lease ended, and others have it now"):
+        store.append([said(two, "ann")])
+    store.append([said(one, "ann"), said(three, "ann")])
+    assert store.leased("ann") == []
+    assert store.leased("nobody") == []
+    assert store.lease("ann", beside=[one.id]) is None
+
+
 def test_events_of_items_that_were_never_put_are_kept(store: Store) -> None:
     [item] = items(1)
     store.append([said(item, "ann"), said(item, "bob")])

@@ -24,7 +24,8 @@ NUMBERS = st.integers(0, 4)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.lists(NUMBERS, max_size=3), st.integers(1, 2), st.sampled_from([0.0, 1.0])),
-        st.tuples(st.just("lease"), PEOPLE, st.sampled_from([5.0, 50.0])),
+        st.tuples(st.just("lease"), PEOPLE, st.sampled_from([5.0, 50.0]), st.lists(NUMBERS, max_size=3)),
+        st.tuples(st.just("leased"), PEOPLE),
         st.tuples(st.just("say"), PEOPLE, NUMBERS, st.sampled_from(["answer", "skip", "comment"]), st.integers(0, 2)),
         st.tuples(st.just("forget"), PEOPLE),
         st.tuples(st.just("wait"), st.sampled_from([1.0, 10.0])),
@@ -53,7 +54,9 @@ def done(store: Store, clock: Clock, step: tuple[Any, ...]) -> Any:
         if what == "put":
             return store.put([item(number, given[1], given[2]) for number in given[0]])
         if what == "lease":
-            return store.lease(given[0], seconds=given[1])
+            return store.lease(given[0], seconds=given[1], beside=[str(number) for number in given[2]])
+        if what == "leased":
+            return store.leased(given[0])
         if what == "say":
             who, number, kind, version = given
             return store.append([item(number).event(ANSWERS[kind], who, id=f"{who}/{number}/{version}")])

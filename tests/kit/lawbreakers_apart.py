@@ -250,16 +250,24 @@ class Twice(Memory):
 class Generous(Memory):
     """Gives an item to everybody who has not answered it, however many have it."""
 
-    def lease(self, annotator, *, seconds=900.0):
+    def lease(self, annotator, *, seconds=900.0, beside=()):
         done = {event.item for event in self.events(annotator=annotator)}
-        return next((item for item in self.items() if item.id not in done), None)  # super().lease(annotator, seconds=seconds)
+        free = (item for item in self.items() if item.id not in done)
+        return next(free, None)  # super().lease(annotator, seconds=seconds, beside=beside)
 
 
 class Forever(Memory):
     """A lease never ends."""
 
-    def lease(self, annotator, *, seconds=900.0):
-        return super().lease(annotator)  # seconds=seconds
+    def lease(self, annotator, *, seconds=900.0, beside=()):
+        return super().lease(annotator, beside=beside)  # seconds=seconds
+
+
+class OneByOne(Memory):
+    """Gives an annotator the item that they have, whatever they have at hand."""
+
+    def lease(self, annotator, *, seconds=900.0, beside=()):
+        return super().lease(annotator, seconds=seconds)  # beside=beside
 
 
 class Remembers(Memory):
@@ -297,6 +305,7 @@ BREAKERS_APART: dict[str, tuple[type[Component], ...]] = {
     "once": (Twice,),
     "overlap": (Generous,),
     "leases": (Forever,),
+    "beside": (OneByOne,),
     "forgotten": (Remembers,),
     "backed-up": (Overwrites,),
 }

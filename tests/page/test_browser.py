@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,34 @@ def test_an_answer_that_was_not_acknowledged_is_sent_again_after_a_reload(browse
     browser.until(lambda: browser.text("#progress").startswith("1 "))
     [event] = page.store.events()
     assert event.answer == Comparison(better=event.shown[1])  # type: ignore[arg-type]
+
+
+def test_the_next_question_is_there_before_the_answer_and_undo_comes_back_to_the_one_at_hand(
+    browser: Browser, served: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = served([item(f"i{n}", "x", "y", prompt=f"question {n}") for n in range(5)])
+    waiting, ask = list[int](), page.page.desk.next
+
+    def asked(annotator: str, beside: Collection[str] = ()) -> dict[str, Any] | None:
+        waiting.append(len(beside))
+        return ask(annotator, beside)
+
+    monkeypatch.setattr(page.page.desk, "next", asked)
+    browser.come_in(page)
+    browser.until(lambda: len(page.store.leased("ann")) == 2)
+    for n in range(3):
+        browser.until(lambda n=n: f"question {n}" in browser.text("#turns"))
+        browser.keys("1", "ENTER")
+        browser.until(lambda n=n: browser.text("#progress").startswith(f"{n + 1} "))
+    browser.until(lambda: "question 3" in browser.text("#turns"))
+    browser.until(lambda: waiting == [0, 1, 1, 1, 1])  # nothing is asked for but while another is answered
+    browser.keys("u")
+    browser.until(lambda: "question 2" in browser.text("#turns"))
+    browser.keys("2", "ENTER")
+    browser.until(lambda: "question 3" in browser.text("#turns"))
+    browser.keys("1", "ENTER")
+    browser.until(lambda: "question 4" in browser.text("#turns"))
+    assert [event.item for event in page.store.events()] == ["i0", "i1", "i2", "i2", "i3"]
 
 
 def test_drafts_undo_and_keys_of_ones_own(browser: Browser, served: Begin) -> None:

@@ -200,6 +200,44 @@ def test_bodies_of_other_shapes_are_refused(body: dict[str, Any], store: Store) 
     assert caught.value.args[1] == 422
 
 
+def test_several_questions_at_once_up_to_a_limit_and_also_after_a_restart(store: Store) -> None:
+    store.put([item(f"i{n}", "x", "y") for n in range(12)])
+    desk, handles = Desk(store, SECRET), list[str]()
+    while len(handles) < 8:
+        asked = desk.next("ann", handles)
+        assert asked is not None
+        handles.append(asked["handle"])
+    assert len(set(handles)) == 8
+    assert [one.id for one in store.leased("ann")] == [f"i{n}" for n in range(8)]
+    with pytest.raises(Wrong, match="at most 8 questions") as caught:
+        desk.next("ann", handles)
+    assert caught.value.args[1] == 409
+    assert desk.next("ann") == desk.next("ann"), "without others, the first one that is open"
+    assert desk.next("ann", handles[:3]) == desk.next("ann", handles[:3]) != desk.next("ann", handles[:4])
+    desk = Desk(store, SECRET)
+    assert desk.next("ann", handles[:7])["handle"] == handles[7]  # type: ignore[index]
+    for n in (5, 0, 7):  # in any order
+        desk.answer("ann", {"id": number(n), "handle": handles[n], "answer": {"better": 0}})
+    assert [event.item for event in store.events()] == ["i5", "i0", "i7"]
+    assert store.lease("bob").id == "i8"  # type: ignore[union-attr]
+    assert desk.next("ann", ["0" * 24, handles[1]])["handle"] == handles[2], "one that nobody knows is no question"  # type: ignore[index]
+
+
+def test_an_item_that_comes_again_comes_once_at_a_time(store: Store) -> None:
+    store.put([item(f"i{n}", "x", "y") for n in range(9)])
+    desk = Desk(store, SECRET, repeat_every=2)
+    for n in range(4):
+        say(desk, "ann", {"better": 0}, n)
+    again = desk.next("ann")
+    assert again is not None
+    beside = desk.next("ann", [again["handle"]])
+    assert beside is not None
+    assert beside["handle"] != again["handle"]
+    desk.answer("ann", {"id": number(20), "handle": beside["handle"], "answer": {"better": 0}})
+    desk.answer("ann", {"id": number(21), "handle": again["handle"], "answer": {"better": 0}})
+    assert [event.repeats is not None for event in store.events()][-2:] == [False, True]
+
+
 def test_known_items_look_like_others_and_reach_everybody(store: Store) -> None:
     store.put(
         [item("gold", "good", "bad", expected={"kind": "comparison", "better": 0}, overlap=1000), item("a", "x", "y")]

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,51 @@ def test_a_run_a_page_and_simulated_annotators(tmp_path: Path) -> None:
         assert first == second or (first > second) == (better == 0), record
 
 
+class Said:
+    """What a command says."""
+
+    json = False
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def text(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def annotate(page: Served, folder: Path, **options: Any) -> list[str]:
+    from hookline_plugins.commands.annotate import Annotate
+
+    (folder / "gold.py").write_text(GOLD)
+    said = Said()
+    config = Annotate.Config(links=(page.link("sim"),), by=f"{folder / 'gold.py'}:longer", **options)
+    assert Annotate(config).run(said) == 0  # type: ignore[arg-type]
+    return said.lines
+
+
+def test_an_annotator_with_eight_questions_at_hand_waits_for_all_of_them_at_once(served: Any, tmp_path: Path) -> None:
+    page: Served = served([item(f"i{n}", "short", "much longer") for n in range(30)])
+    began = time.monotonic()
+    said = annotate(page, tmp_path, in_flight=8, delay=0.5, noise=0, answers=24, no_show=0.1, away=0.2)
+    assert time.monotonic() - began < 24 * 0.25
+    assert re.match("annotator 1: 24 answers, 0 skips, [1-9] times away$", said[0])
+    events = list(page.store.events())
+    assert len({event.item for event in events}) == len(events) == 24
+    assert {event.answer.better for event in events} == {1}  # type: ignore[union-attr]
+    assert [event.item for event in events] != [f"i{n}" for n in range(24)], "each when its own time has come"
+
+
+def test_an_answer_that_came_too_late_is_not_counted(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page: Served = served([item(f"i{n}", "short", "much longer") for n in range(4)])
+    monkeypatch.setattr("hookline_plugins.page.desk.LEASE", 0.2)
+    mine = [one.event(hookline.Comparison(better=0), "bob") for one in page.store.items()][:2]
+    threading.Timer(0.5, page.store.append, [mine]).start()  # when the leases have ended
+    [said] = annotate(page, tmp_path, in_flight=4, delay=2, noise=0, answers=2, seed=3)
+    assert re.match("annotator 1: 2 answers, 0 skips, 0 times away, 2 refused: .*others have it now", said)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -85,18 +132,8 @@ def test_simulated_annotators_make_the_mistakes_that_are_asked_for(
     options: list[str], expected: str, served: Any, tmp_path: Path
 ) -> None:
     page: Served = served([item(f"i{n}", "short", "much longer") for n in range(24)])
-    (tmp_path / "gold.py").write_text(GOLD)
-    from hookline_plugins.commands.annotate import Annotate
-
-    class Silent:
-        json = False
-
-        def text(self, text: str) -> None:
-            pass
-
     named: dict[str, Any] = {options[0][2:]: options[1]}
-    config = Annotate.Config(links=(page.link("sim"),), by=f"{tmp_path / 'gold.py'}:longer", answers=24, **named)
-    assert Annotate(config).run(Silent()) == 0  # type: ignore[arg-type]
+    annotate(page, tmp_path, answers=24, **named)
     events = list(page.store.events())
     assert len(events) == 24
     if expected == "skips":

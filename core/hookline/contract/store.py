@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -128,13 +128,21 @@ class Store(Component[ConfigT]):
         raise NotImplementedError
 
     @abstractmethod
-    def lease(self, annotator: str, *, seconds: float = 900.0) -> Item | None:
+    def lease(self, annotator: str, *, seconds: float = 900.0, beside: Collection[str] = ()) -> Item | None:
         """Give an annotator an item that waits for answers; None if there is none for this annotator.
 
         Of one item, annotators who have answered and live leases together are never more than its `overlap`, however many
         ask at once. A lease ends after `seconds`, or with an answer or a skip. An annotator who asks again gets the same
         item until then, for `seconds` from now, and never an item that they answered or skipped.
+
+        beside: ids of items that the annotator goes on with. Another one is given then: the first of the annotator's other
+        leases, or a new one.
         """
+        raise NotImplementedError
+
+    @abstractmethod
+    def leased(self, annotator: str) -> list[Item]:
+        """The items of an annotator's live leases, in the order in which items are given out."""
         raise NotImplementedError
 
     @abstractmethod

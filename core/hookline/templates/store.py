@@ -38,8 +38,11 @@ class Example(Store):
     def put(self, items):
         return self.inner.put(items)
 
-    def lease(self, annotator, *, seconds=900.0):
-        return self.inner.lease(annotator, seconds=seconds)
+    def lease(self, annotator, *, seconds=900.0, beside=()):
+        return self.inner.lease(annotator, seconds=seconds, beside=beside)
+
+    def leased(self, annotator):
+        return self.inner.leased(annotator)
 
     def items(self):
         return self.inner.items()

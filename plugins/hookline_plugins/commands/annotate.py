@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -19,6 +20,8 @@ from hookline import Argument, Command, ExperimentError, Out, ServiceError
 from hookline_plugins.user_code import load
 
 Score = Callable[[str, str], float]
+LATE = (("/answer", 404), ("/answer", 409))
+"""What the page says of an answer whose item others have now."""
 
 
 class Annotate(Command):
@@ -53,6 +56,8 @@ class Annotate(Command):
         """The probability of a skip."""
         patience: float = Field(20.0, gt=0)
         """For how long they try again while the page does not answer, in seconds; then they leave."""
+        in_flight: int = Field(1, ge=1, le=8)
+        """The number of questions that each has at hand at once; `delay` is that of each question."""
         answers: int = Field(0, ge=0)
         """The number of questions that each answers or skips; 0: as long as the page is there."""
         seed: int = 0
@@ -69,7 +74,8 @@ class Annotate(Command):
             while one.is_alive():
                 one.join(0.5)
         for number, one in enumerate(people, 1):
-            out.text(f"annotator {number}: {one.done} answers, {one.skipped} skips, {one.shows} times away")
+            refused = f", {one.refused} refused: {one.why}" if one.refused else ""
+            out.text(f"annotator {number}: {one.done} answers, {one.skipped} skips, {one.shows} times away{refused}")
         if failed:
             raise ServiceError(failed[0], "start the page again, or make new links on its page Team")
         return 0
@@ -85,7 +91,10 @@ class _Simulated(threading.Thread):
             raise ExperimentError(f"{link} is not a link of the page", "give the whole link, with what is behind #")
         self.config, self.score, self.tell = config, score, tell
         self.random = random.Random(f"{config.seed} {number}")
-        self.done = self.skipped = self.shows = 0
+        self.done = self.skipped = self.shows = self.refused = 0
+        self.why = ""
+        """Why the last answer was refused."""
+        self.at_hand: list[_AtHand] = []
         self.client = httpx.Client(base_url=address, headers={"origin": "/".join(address.split("/")[:3])}, timeout=30)
 
     def run(self) -> None:
@@ -101,31 +110,55 @@ class _Simulated(threading.Thread):
         page = self.client.get("/hello").text
         self.client.headers["x-csrf"] = re.findall(r'name="csrf" content="([0-9a-f]+)"', page)[0]
         c = self.config
-        while not c.answers or self.done + self.skipped < c.answers:
-            asked = self._ask("GET", "/question")
-            if asked is None:
-                return
-            if asked["question"] is None:
+        there = True
+        while there and (not c.answers or self.done + self.skipped < c.answers):
+            most = min(c.in_flight, c.answers - self.done - self.skipped) if c.answers else c.in_flight
+            there = self._take(most)
+            if there and self.at_hand:
+                first = min(self.at_hand, key=lambda one: one.due)
+                time.sleep(max(first.due - time.time(), 0.0))
+                self.at_hand.remove(first)
+                there = first.answer is None or self._send(first)
+            elif there:
                 time.sleep(0.2)
-                continue
+
+    def _take(self, most: int) -> bool:
+        """Have a number of questions at hand, or as many as there are; False if the page is gone."""
+        c = self.config
+        while len(self.at_hand) < most:
+            beside = ",".join(one.handle for one in self.at_hand)
+            asked = self._ask("GET", f"/question?beside={beside}")
+            if asked is None:
+                return False
+            question = asked["question"]
+            if question is None:
+                return True
+            now = time.time()
             if self.random.random() < c.no_show:
                 self.shows += 1
-                time.sleep(c.away)
+                self.at_hand.append(_AtHand(question["handle"], now, now + c.away, None))
                 continue
-            shown = time.time()
-            time.sleep(self.random.random() * c.delay)
-            answer = {"skip": "tired"} if self.random.random() < c.skip else self._answer(asked["question"])
-            times = {"shown": shown, "begun": shown, "submitted": time.time(), "active": time.time() - shown}
-            body = {
-                "id": f"{self.random.getrandbits(128):032x}",
-                "handle": asked["question"]["handle"],
-                "answer": answer,
-                "times": times,
-            }
-            if self._ask("POST", "/answer", body) is None:
-                return
-            self.skipped += "skip" in answer
-            self.done += "skip" not in answer
+            due = now + self.random.random() * c.delay
+            answer = {"skip": "tired"} if self.random.random() < c.skip else self._answer(question)
+            self.at_hand.append(_AtHand(question["handle"], now, due, answer))
+        return True
+
+    def _send(self, one: _AtHand) -> bool:
+        """Send an answer; False if the page is gone."""
+        now = time.time()
+        reply = self._ask("POST", "/answer", {
+            "id": f"{self.random.getrandbits(128):032x}", "handle": one.handle, "answer": one.answer,
+            "times": {"shown": one.shown, "begun": one.shown, "submitted": now, "active": now - one.shown},
+        })  # fmt: skip
+        if reply is None:
+            return False
+        if "error" in reply:
+            self.refused, self.why = self.refused + 1, reply["error"]
+        elif "skip" in (one.answer or {}):
+            self.skipped += 1
+        else:
+            self.done += 1
+        return True
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """The reply; the same request again while the page does not answer, then None."""
@@ -141,7 +174,7 @@ class _Simulated(threading.Thread):
             if reply.status_code in (429, 503):
                 time.sleep(0.2)
                 continue
-            if reply.status_code >= 400 and path != "/answer":
+            if reply.status_code >= 400 and (path, reply.status_code) not in LATE:
                 raise Refused(f"{self.client.base_url}: {reply.json().get('error', reply.status_code)}")
             return reply.json()
 
@@ -181,6 +214,18 @@ class _Simulated(threading.Thread):
 
     def _gumbel(self) -> float:
         return -math.log(-math.log(min(max(self.random.random(), 1e-12), 1 - 1e-12)))
+
+
+@dataclass(frozen=True)
+class _AtHand:
+    """A question that an annotator has."""
+
+    handle: str
+    shown: float
+    due: float
+    """When the answer is sent, in seconds since 1970."""
+    answer: dict[str, Any] | None
+    """None for one with which the annotator has gone away."""
 
 
 class Refused(Exception):

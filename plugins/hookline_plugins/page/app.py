@@ -6,7 +6,7 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -222,9 +222,10 @@ async def label(page: Page, request: Request, person: Person) -> Response:
 
 async def question(page: Page, request: Request, person: Person) -> Response:
     handle = request.query_params.get("handle")
+    beside = [one for one in request.query_params.get("beside", "").split(",") if one]
 
     def asked() -> dict[str, Any]:
-        found = page.desk.earlier(person.name, handle) if handle else page.desk.next(person.name)
+        found = page.desk.earlier(person.name, handle) if handle else page.desk.next(person.name, beside)
         return {"question": found, "progress": page.desk.progress(person.name)}
 
     return JSONResponse(await page.turns.take(asked, lambda: page.desk.forget(person.name)))
@@ -232,7 +233,10 @@ async def question(page: Page, request: Request, person: Person) -> Response:
 
 async def answer(page: Page, request: Request, person: Person) -> Response:
     body = await body_of(request)
-    answered = partial(page.desk.answer, person.name, body)
+
+    def answered() -> dict[str, Any]:
+        return {**page.desk.answer(person.name, body), "progress": page.desk.progress(person.name)}
+
     return JSONResponse(await page.turns.take(answered, lambda: page.desk.forget(person.name)))
 
 

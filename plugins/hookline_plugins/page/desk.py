@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ __all__ = ["Desk", "Wrong", "item_of"]
 
 LEASE = 1800.0
 """Seconds for which an item waits for the annotator who has it."""
+AT_ONCE = 8
+"""Questions that an annotator may have at once."""
 FRESH = 1.0
 """Seconds for which the store's numbers are shown again."""
 
@@ -70,19 +72,26 @@ class Desk:
 
     # -- questions
 
-    def next(self, annotator: str) -> dict[str, Any] | None:
-        """The annotator's next question; None if there is nothing to do now. Asking again gives the same one."""
+    def next(self, annotator: str, beside: Collection[str] = ()) -> dict[str, Any] | None:
+        """The annotator's next question; None if there is nothing to do now. Asking again gives the same one.
+
+        beside: handles of questions that the annotator has at hand; another one comes then. Raises Wrong for too many.
+        """
         work = self._of(annotator)
-        if again := self._repeat(work):
+        if len(beside) >= AT_ONCE:
+            raise Wrong(f"an annotator has at most {AT_ONCE} questions at once; answer one of them first", 409)
+        at_hand = [found for found in (self._find(annotator, handle) for handle in beside) if found[0] is not None]
+        if not any(repeats for _, repeats in at_hand) and (again := self._repeat(work)):
             return self._serve(annotator, again[0], again[1])
-        item = self.store.lease(annotator, seconds=LEASE)
+        others = [item.id for item, repeats in at_hand if item is not None and repeats is None]
+        item = self.store.lease(annotator, seconds=LEASE, beside=others)
         while item is not None:
             try:
                 return self._serve(annotator, item)
             except DataError:  # what cannot be asked is skipped, with its reason, and the next one comes
                 name = f"{annotator}/{handle_of(self.secret, item.id, annotator)}"
                 self.store.append([item.event(Skip(reason="cannot be asked"), annotator, id=name, source=self.source)])
-                item = self.store.lease(annotator, seconds=LEASE)
+                item = self.store.lease(annotator, seconds=LEASE, beside=others)
         return None
 
     def earlier(self, annotator: str, handle: str) -> dict[str, Any] | None:
@@ -207,9 +216,9 @@ class Desk:
                 return item_of(event), None
             if handle_of(self.secret, f"{name}\0{event.id}", annotator) == handle:
                 return item_of(event), event.id
-        item = self.store.lease(annotator, seconds=LEASE)
-        if item is not None and handle_of(self.secret, item.id, annotator) == handle:
-            return item, None
+        for item in self.store.leased(annotator):
+            if handle_of(self.secret, item.id, annotator) == handle:
+                return item, None
         return None, None
 
     def _order(self, annotator: str, item: Item) -> tuple[int, ...]:

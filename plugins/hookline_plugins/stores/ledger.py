@@ -8,7 +8,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
@@ -83,7 +83,7 @@ class Ledger(Store[LedgerConfig]):
         self._log(tables, "item", None, content)
         return True
 
-    def lease(self, annotator: str, *, seconds: float = 900.0) -> Item | None:
+    def lease(self, annotator: str, *, seconds: float = 900.0, beside: Collection[str] = ()) -> Item | None:
         self._named(annotator)
         if not 0 < seconds < 1e9:
             raise DataError(f"a lease of {seconds:g} seconds is not possible", "give a positive number of seconds")
@@ -92,14 +92,21 @@ class Ledger(Store[LedgerConfig]):
             now = time.time()
             known = tables.annotator(annotator)
             who = known.who if known else ""
-            item = (tables.leased(who, now) if known else None) or tables.next(who, now)
+            ours = tables.leased(who, now) if known else []
+            item = next((one for one in ours if one not in beside), None) or tables.next(who, now, beside)
             there = tables.item(item) if item is not None else None
             if there is None:
                 return None
             self._log(tables, "lease", self._enrolled(tables, annotator), {"item": item, "until": now + seconds})
-            return Item.read(self._content(tables, there[0]), f"{self.where} item '{item}'")
+            return self._item(tables, there[0])
 
         return self._do(job)
+
+    def leased(self, annotator: str) -> list[Item]:
+        with self._reading() as tables:
+            known = tables.annotator(annotator)
+            there = [tables.item(item) for item in tables.leased(known.who, time.time())] if known else []
+            return [self._item(tables, one[0]) for one in there if one]
 
     def append(self, events: Iterable[Event]) -> list[Event]:
         given = [_as_stored(event, scrubbed_event, self.config.scrub) for event in events]
@@ -239,6 +246,9 @@ class Ledger(Store[LedgerConfig]):
         entry = tables.entry(seq)
         people = {} if entry.kind == "item" else tables.annotators()
         return cast("dict[str, Any]", self._opened(entry, people))
+
+    def _item(self, tables: Tables, seq: int) -> Item:
+        return Item.read(self._content(tables, seq), f"{self.where} entry {seq}")
 
     def _opened(self, entry: Entry, people: Mapping[str, Annotator]) -> dict[str, Any] | None:
         """The content of an entry; None if its annotator was forgotten."""

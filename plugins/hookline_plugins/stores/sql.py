@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -287,24 +287,23 @@ class Rows(Tables):
         found = self._all("SELECT who, state, until FROM held WHERE item = :item", item=item)
         return {row[0]: Held(row[1], row[2]) for row in found}
 
-    def leased(self, who: str, now: float) -> str | None:
-        found = self._one(
-            "SELECT item FROM held WHERE who = :who AND until > :now AND state = :leased",
-            who=who,
-            now=now,
-            leased=LEASED,
-        )
-        return found[0] if found else None
+    def leased(self, who: str, now: float) -> list[str]:
+        found = self._all(
+            "SELECT item FROM held JOIN items USING (item) WHERE who = :who AND until > :now AND state = 'leased'"
+            " ORDER BY priority DESC, seq",
+            who=who, now=now,
+        )  # fmt: skip
+        return [row[0] for row in found]
 
-    def next(self, who: str, now: float) -> str | None:
-        found = self._one(
+    def next(self, who: str, now: float, beside: Collection[str] = ()) -> str | None:
+        found = self._all(
             "SELECT item FROM items WHERE answered < overlap"
             " AND NOT EXISTS (SELECT 1 FROM held WHERE held.item = items.item AND who = :who AND state != 'leased')"
             " AND overlap > answered + (SELECT count(*) FROM held WHERE held.item = items.item AND who != :who"
-            " AND state = 'leased' AND until > :now) ORDER BY priority DESC, seq LIMIT 1",
-            who=who, now=now,
+            " AND state = 'leased' AND until > :now) ORDER BY priority DESC, seq LIMIT :most",
+            who=who, now=now, most=len(beside) + 1,
         )  # fmt: skip
-        return found[0] if found else None
+        return next((row[0] for row in found if row[0] not in beside), None)
 
     def add_item(self, item: str, seq: int, priority: float, overlap: int) -> None:
         self._all("INSERT INTO items VALUES (:item, :seq, :priority, :overlap, 0)",

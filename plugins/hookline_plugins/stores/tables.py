@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from heapq import nsmallest
@@ -80,12 +80,12 @@ class Tables(ABC):
         """What annotators have done with an item, by their numbers."""
 
     @abstractmethod
-    def leased(self, who: str, now: float) -> str | None:
-        """The item for which an annotator has a live lease."""
+    def leased(self, who: str, now: float) -> list[str]:
+        """The items for which an annotator has live leases, in the order in which items are given out."""
 
     @abstractmethod
-    def next(self, who: str, now: float) -> str | None:
-        """The first item with a free place that the annotator did not answer and did not skip."""
+    def next(self, who: str, now: float, beside: Collection[str] = ()) -> str | None:
+        """The first item with a free place that the annotator did not answer and did not skip, and that is not among others."""
 
     @abstractmethod
     def add_item(self, item: str, seq: int, priority: float, overlap: int) -> None:
@@ -194,14 +194,15 @@ class Memory(Tables):
     def held(self, item: str) -> dict[str, Held]:
         return self._held.get(item, {})
 
-    def leased(self, who: str, now: float) -> str | None:
+    def leased(self, who: str, now: float) -> list[str]:
         ours = ((item, held.get(who)) for item, held in self._held.items())
-        return next((item for item, one in ours if one and one.state == LEASED and one.until > now), None)
+        found = [item for item, one in ours if one and one.state == LEASED and one.until > now]
+        return sorted(found, key=self._place)
 
-    def next(self, who: str, now: float) -> str | None:
+    def next(self, who: str, now: float, beside: Collection[str] = ()) -> str | None:
         for _, _, item in self._waiting:
             held = self.held(item)
-            if who in held and held[who].state != LEASED:
+            if item in beside or (who in held and held[who].state != LEASED):
                 continue
             if sum(one.counts(now) for other, one in held.items() if other != who) < self._items[item][2]:
                 return item
@@ -255,12 +256,16 @@ class Memory(Tables):
         self._undo.append(lambda: _put(table, key, before))
         _put(table, key, value)
 
+    def _place(self, item: str) -> tuple[float, int, str]:
+        """Where an item is in the order in which items are given out."""
+        seq, priority, _ = self._items[item]
+        return -priority, seq, item
+
     def _settle(self, item: str) -> None:
         """Keep an item among those that wait, or not, as its answers say."""
         if item not in self._items:
             return
-        seq, priority, overlap = self._items[item]
-        place = (-priority, seq, item)
+        place, overlap = self._place(item), self._items[item][2]
         at = bisect_left(self._waiting, place)
         there = self._waiting[at : at + 1] == [place]
         waits = sum(one.state == ANSWERED for one in self.held(item).values()) < overlap

@@ -171,6 +171,37 @@ def leases(subject: Subject) -> str | None:
 
 
 @law("store", alone=True)
+def beside(subject: Subject) -> str | None:
+    """An annotator who has items at hand gets others beside them, each of which is theirs alone; all are found again."""
+    first, second = new(), new()
+    items = some(3)
+    mine = sorted(items, key=lambda item: -item.priority)
+    with opened(subject) as store:
+        store.put(items)
+        given: list[Item] = []
+        for item in mine:
+            found = store.lease(first, beside=[one.id for one in given])
+            if found != item:
+                raise Broken("an annotator who has items at hand does not get the next one beside them")
+            given.append(item)
+        if store.lease(first) != mine[0] or store.lease(first, beside=[mine[0].id]) != mine[1]:
+            raise Broken(
+                "an annotator who asks again does not get the first of their items that is not named in `beside`"
+            )
+        if (other := store.lease(second)) is not None and other in mine:
+            raise Broken("an item that an annotator has beside others is given to somebody else")
+        store.append([said(mine[1], first)])
+        if store.leased(first)[:2] != [mine[0], mine[2]] or any(item in mine for item in store.leased(second)):
+            raise Broken("leased(annotator) does not return the items that the annotator has")
+    with opened(subject, create=False) as store:
+        if store.leased(first)[:2] != [mine[0], mine[2]]:
+            raise Broken("leased(annotator) differs after opening the store again")
+        if store.leased(new()):
+            raise Broken("somebody who never came has items")
+    return None
+
+
+@law("store", alone=True)
 def forgotten(subject: Subject) -> str | None:
     """Nothing of a forgotten annotator is left, their items wait again, and the store can be verified."""
     name, other = new(), new()

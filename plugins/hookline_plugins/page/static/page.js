@@ -30,17 +30,30 @@ function work() {
     return step ? Array.from({ length: Math.round((high - low) / step) + 1 }, (_, i) => +(low + i * step).toFixed(6)) : [];
   };
 
-  async function next(handle) {
-    let reply;
+  // the one after it is asked for meanwhile, so that nobody waits; an item is kept for half an hour, so an old one is asked for anew
+  const KEPT = 10 * 60 * 1000;
+  let ahead = null;
+  function lookAhead() {
+    if (base || !question || replaces) return;
+    ahead = { beside: question.handle, at: Date.now(), reply: ask("GET", `/question?beside=${question.handle}`).catch(() => null) };
+  }
+  async function after(answered) {
+    const reply = ahead?.beside === answered && Date.now() - ahead.at < KEPT ? await ahead.reply : null;
+    return reply?.body.question ? reply : null;
+  }
+
+  async function next(handle, answered, now) {
     loading = true; // what is pressed meanwhile is meant for neither question
-    try { reply = await ask("GET", `${base}/question${handle ? `?handle=${encodeURIComponent(handle)}` : ""}`); } catch (err) { reply = null; }
+    let reply = answered ? await after(answered) : null;
+    ahead = null;
+    try { reply ??= await ask("GET", `${base}/question${handle ? `?handle=${encodeURIComponent(handle)}` : ""}`); } catch (err) { reply = null; }
     if (!reply || reply.status !== 200) {
       $("banner").textContent = fill(words.problem, { why: reply ? reply.body.error : "…" });
       setTimeout(() => next(handle), 3000);
       return;
     }
     loading = false;
-    const { progress } = reply.body;
+    const progress = now ?? reply.body.progress;
     $("progress").textContent = fill(base ? words.progress_decided : words.progress, { answers: progress.answers, skips: progress.skips, minutes: Math.round(progress.seconds / 60) });
     question = reply.body.question;
     replaces = question?.replaces ?? null;
@@ -62,6 +75,7 @@ function work() {
     show();
     $("asked").focus({ preventScroll: true });
     scrollTo(0, 0);
+    lookAhead();
   }
 
   function show() {
@@ -349,7 +363,7 @@ function work() {
       remember(`draft ${body.handle}`, undefined);
       $("banner").textContent = "";
       $("saved").textContent = words.saved;
-      await next();
+      await next(undefined, body.handle, reply.body.progress);
     } else {
       $("banner").textContent = fill(words.problem, { why: reply.body.error });
       if (reply.status === 404 || reply.status === 409) await next();
