@@ -124,6 +124,43 @@ def test_a_phase_ends_with_n_answers_or_when_its_time_is_over(tmp_path: Path, pe
         assert store.lease("ann") is not None
 
 
+def test_after_a_night_without_answers_the_same_command_asks_again(tmp_path: Path, warm: Warm) -> None:
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    made = experiment(url, at_most=1)
+    made["phases"] = made["phases"][0]["phases"][:2]  # a phase that asks, and one that learns from the answers
+    for phase in made["phases"]:
+        phase["model"].pop("from")
+        phase["model"].pop("first")
+    (tmp_path / "loop.json").write_text(json.dumps(made))
+
+    def night() -> list[str]:
+        done = warm.start("-m", "hookline", "run", "loop.json", "--out", "run", cwd=tmp_path, stderr=subprocess.STDOUT)
+        said, _ = done.communicate(timeout=120)
+        assert done.returncode == 7, said
+        assert "nobody has answered in phase 'ask', and a later phase learns from the answers" in said
+        assert "run the same command again" in said
+        assert said.count("waits for 8 answers") == 1
+        with hookline.store(url) as store:
+            return [item.id for item in store.items()]
+
+    first = night()
+    with hookline.store(url) as store:  # who only skips has not answered
+        for item in store.items():
+            store.append([item.event(Skip(reason="tired"), "cem")])
+    assert night() == first, "the same samples are asked about"
+    with hookline.store(url) as store:  # in the morning, before the run is started again
+        for item in store.items():
+            store.append([item.event(Comparison(better=0), "ann")])
+    done = warm.start("-m", "hookline", "run", "loop.json", "--out", "run", cwd=tmp_path, stderr=subprocess.STDOUT)
+    said, _ = done.communicate(timeout=120)
+    assert done.returncode == 0, said
+    run = hookline.Run.read(tmp_path / "run")
+    assert len(run.collected("ask").records) == 2 * len(first)
+    assert [row["phase"] for row in run.rows()] == ["ask", "ask", "judge", "judge"]
+    (tmp_path / "answers.db").unlink()  # given the journal, the run is the same without the store
+    assert hookline.reproduce(tmp_path / "run", tmp_path / "again")["equal"]
+
+
 def test_a_phase_goes_on_after_a_kill_with_the_same_items(tmp_path: Path, warm: Warm) -> None:
     url = f"sqlite:///{tmp_path / 'answers.db'}"
     (tmp_path / "loop.json").write_text(json.dumps(one_phase(url)))

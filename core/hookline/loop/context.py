@@ -390,7 +390,8 @@ class PhaseContext(Encoding):
 
     def _place(self, *call: object) -> list[object]:
         """A key of the journal."""
-        place = [*self._scope.journaled, self._label, self.step, *call]
+        again = self.run.journal.attempt(self.phase)
+        place = [*self._scope.journaled, self._label, self.step, *call, *([f"attempt {again + 1}"] if again else [])]
         try:
             json.dumps(place)
         except TypeError as err:

@@ -12,7 +12,7 @@ import torch
 
 from hookline.batch.stages import Rollout, Scored, Term
 from hookline.contract.metrics import figure_name
-from hookline.errors import Stopped
+from hookline.errors import ServiceError, Stopped
 from hookline.loop import beginning, completions, guards, stopping_early
 from hookline.loop.checkpoint import Checkpoint, cut_to_newest_save
 from hookline.loop.checks import check_batch
@@ -94,6 +94,8 @@ class PhaseLoop:
             session.commit_row(name, 0, figures, timings)
         with self.session.world.stepping():
             self._steps(stopping)
+        if self.planned.feedback:
+            self._answered()
         if said := nothing_to_train(self.planned, self._figures()):
             session.run.notice(said)
         elif self.planned.feedback and not self.phase.counters.collected:
@@ -148,6 +150,17 @@ class PhaseLoop:
         idle = not trainer and counters.failed and not counters.collected
         if idle and (service := unanswered(self.planned, self._figures(), counters.failed)):
             raise service
+
+    def _answered(self) -> None:
+        """End the run where a later phase learns from answers, and there are none so far. Run again, the phase asks anew."""
+        run, name = self.session.run, self.spec.name
+        read = self.session.plan.read_with(name)
+        if read and not self.ctx.main(lambda: run.answered(read)):
+            self.ctx.main(lambda: run.journal.unanswered(name))
+            raise ServiceError(
+                f"nobody has answered in phase '{name}', and a later phase learns from the answers",
+                "run the same command again: it asks about the same samples, and waits anew",
+            )
 
     def _figures(self) -> list[dict[str, Any]]:
         """The figures of the phase's steps so far."""

@@ -174,6 +174,17 @@ class Plan:
         for top in filter(None, (self.architecture, self.family, *self.trackers)):
             yield from top.every()
 
+    def read_with(self, phase: str) -> tuple[str, ...]:
+        """The phases whose feedback a later phase reads together with this one's; empty if none reads it."""
+        places = [one.spec.name for one in self.phases]
+        for other in self.phases[places.index(phase) + 1 :]:
+            for slot in other.every:
+                names = marked(slot.config, "phase").values() if "feedback" in slot.needs else ()
+                for read in map(other.rounds, names):
+                    if phase in read:
+                        return read
+        return ()
+
     def data(self) -> list[tuple[Place, str]]:
         """Every data name that the experiment gives, the tokenizer's and its components', with their places."""
         tokenizer = self.experiment.tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,12 @@ class Directory:
             raise write_error(path, err) from err
         for entry in entries:
             append(path, entry)
+
+    def answered(self, phases: Iterable[str]) -> bool:
+        """Whether phases have collected an answer so far; skips and comments are none."""
+        files = (file for name in phases for file in (self.phase_folder(name) / "data.jsonl", self.collecting(name)))
+        lines = (line for file in files if file.exists() for line in whole_lines(file, ("answer",)))
+        return any(line["answer"]["kind"] not in ("skip", "comment") for line in lines)
 
     def collections(self) -> list[Path]:
         """The files of judgements that phases have collected so far."""

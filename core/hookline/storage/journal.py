@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ class Journal:
                 ) from None
             tensors = trees.load_tensors(folder / "answer.safetensors")
         return True, trees.unflatten(line["value"], tensors)
+
+    def attempt(self, phase: str) -> int:
+        """How often a phase has ended unanswered: what it asks then is asked anew, and kept beside what was said before."""
+        return next(n for n in count() if json.dumps(["unanswered", phase, n]) not in self._known)
+
+    def unanswered(self, phase: str) -> None:
+        """Note that a phase has ended unanswered."""
+        self.add(["unanswered", phase, self.attempt(phase)], True)
 
     def add(self, key: Sequence[Any], value: Any) -> Any:
         """Write an answer, tensors first, and return it as a later `find` does. A second answer to the same key is
