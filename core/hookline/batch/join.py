@@ -57,7 +57,7 @@ def concat(batches: Sequence[S]) -> S:
             shared = [key for key in head if all(key in v for v in values)]
             return {key: join(key, [v[key] for v in values]) for key in shared}
         if isinstance(head, Behaviour):
-            if any(v.sampling != head.sampling or (v.support is None) != (head.support is None) for v in values):
+            if any((v.sampling, v.ends) != (head.sampling, head.ends) or (v.support is None) != (head.support is None) for v in values):
                 raise ValueError(
                     "rows drawn under different sampling cannot be joined into one batch: ratios would be wrong"
                 )

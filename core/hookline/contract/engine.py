@@ -18,6 +18,8 @@ __all__ = ["ABILITIES", "Completion", "Completions", "Engine", "Request"]
 ABILITIES = {
     "combine": "an engine that draws from figures of several roles together",
     "kept-ids": "an engine that reports which tokens top-k/top-p kept",
+    "penalties": "an engine that draws with penalties and a minimum length",
+    "stop-strings": "an engine that ends answers at strings",
     "score": "an engine that gives log-probs of given tokens",
     "exact": "an engine whose samples do not depend on what is drawn beside them, to the last bit",
 }
@@ -38,7 +40,7 @@ class Request:
     seed: int
     """The seed of the samples of a phase or of an evaluation."""
     sampling: Sampling
-    """Temperature, top-k and top-p."""
+    """How tokens are drawn, and which strings end an answer."""
     max_new_tokens: int
     """The maximum number of tokens of an answer, including the ending token."""
     ends: tuple[int, ...]
@@ -92,8 +94,8 @@ class Completions:
 class Engine(Component[ConfigT]):
     """Draws answers from a model: kind `engine`, named by `engine:` in a phase. Each phase has one engine.
 
-    `gives` lists its abilities: `combine`, `kept-ids`, `score`, `exact`. A rollout lists those that it requires in
-    `needs`; a missing one is refused before any weight loads. `setup(ctx)` may keep `ctx.role_named`, which returns a
+    `gives` lists its abilities: `combine`, `kept-ids`, `penalties`, `stop-strings`, `score`, `exact`. A rollout lists those
+    that it requires in `needs`; a missing one is refused before any weight loads. `setup(ctx)` may keep `ctx.role_named`, which returns a
     role with its weights (`tensors()`), their `version` and their `device`.
     """
 

@@ -55,6 +55,7 @@ def join(found: Sequence[Completion], asked: Asked, who: str) -> Completions:
             version_BT=version_BT,
             sampling=asked.sampling,
             support=_kept(found, token_ids_BT.shape[1]) if asked.sampling.truncated else None,
+            ends=asked.ends,
         ),
     )
     if found:
@@ -138,6 +139,8 @@ def _check_block(drawn: Completions, asked: Asked, who: str) -> None:
     ends_BT = torch.isin(ids_BT, torch.tensor(asked.ends)) & inside_BT
     first_B = torch.where(ends_BT.any(1), ends_BT.int().argmax(1), -1)
     bad_B = stopped_B & (first_B != length_B - 1)
+    if asked.sampling.stop_strings:  # these end an answer too, with whatever token completes them
+        bad_B &= first_B >= 0
     if bool(bad_B.any()):
         row = int(bad_B.nonzero()[0])
         where = "not in it" if int(first_B[row]) < 0 else f"token {int(first_B[row]) + 1} of {int(length_B[row])}"

@@ -12,6 +12,7 @@ from hookline.batch.stages import KeptIds, Sampling
 from hookline.contract.engine import Completion
 from hookline.contract.family import Decoding
 from hookline.errors import PluginError
+from hookline.inference.past import Past, Stops
 from hookline.models.role import Role
 
 __all__ = ["NextToken", "decode", "draw_token"]
@@ -74,9 +75,11 @@ def read(roles: Mapping[str, Role], prompts: Sequence[Sequence[int]], filler: in
 class Live:
     """The rows that are being decoded: places in each role's state. Those that have ended stay until they are removed."""
 
-    def __init__(self, roles: Mapping[str, Role], rows: Sequence[int], states: dict[str, Decoding]) -> None:
-        """rows: which prompt is in each place."""
-        self.roles, self.states = roles, states
+    def __init__(
+        self, roles: Mapping[str, Role], rows: Sequence[int], states: dict[str, Decoding], past: Past | None = None
+    ) -> None:
+        """rows: which prompt is in each place. past: their tokens, if logits depend on them."""
+        self.roles, self.states, self.past = roles, states, past
         device = next(iter(roles.values())).device
         self.row_R = torch.tensor(rows, device=device)
         self.at_R = torch.zeros_like(self.row_R)
@@ -89,13 +92,16 @@ class Live:
     def __len__(self) -> int:
         return len(self.row_R)
 
-    def logits(self, combine: Callable[[Mapping[str, NextToken]], Tensor] | None) -> Tensor:
+    def logits(self, combine: Callable[[Mapping[str, NextToken]], Tensor] | None, ends: tuple[int, ...]) -> Tensor:
         """What the next tokens are drawn from, [R, V]."""
         said = {name: NextToken(role, self.states[name]) for name, role in self.roles.items()}
-        return combine(said).float() if combine else next(iter(said.values())).logits_BV
+        logits_RV = combine(said).float() if combine else next(iter(said.values())).logits_BV
+        return self.past.reshaped(logits_RV, self.at_R, ends) if self.past else logits_RV
 
-    def took(self, ended_R: Tensor, most: int) -> None:
+    def took(self, ids_R: Tensor, ended_R: Tensor, most: int) -> None:
         """Count one more token of each row. ended_R: which of these tokens end an answer."""
+        if self.past:
+            self.past.add(ids_R)
         self.at_R = self.at_R + 1
         self.done_R = self.done_R | ended_R | (self.at_R >= most)
         self.steps += 1
@@ -108,10 +114,14 @@ class Live:
     def replaceable(self) -> bool:
         return all(state.replaceable for state in self.states.values())
 
-    def refill(self, place_N: Tensor, rows: Sequence[int], states: Mapping[str, Decoding]) -> None:
+    def refill(
+        self, place_N: Tensor, rows: Sequence[int], prompts: Sequence[Sequence[int]], states: Mapping[str, Decoding]
+    ) -> None:
         """Give places to other prompts, which `states` have read."""
         for name, state in self.states.items():
             state.replace(place_N, states[name])
+        if self.past:
+            self.past.begin(place_N, prompts)
         self.row_R = self.row_R.index_copy(0, place_N, torch.tensor(rows, device=self.row_R.device))
         self.at_R, self.done_R = self.at_R.index_fill(0, place_N, 0), self.done_R.index_fill(0, place_N, False)
 
@@ -124,6 +134,8 @@ class Live:
         left_N = (~self.done_R).nonzero()[:, 0]
         self.states = {name: state.rows(left_N) for name, state in self.states.items()}
         self.row_R, self.at_R, self.done_R = self.row_R[left_N], self.at_R[left_N], self.done_R[left_N]
+        if self.past:
+            self.past.keep(left_N)
         self.wasted = 0
         return ids_R[left_N]
 
@@ -137,6 +149,22 @@ class Answers:
         self.logprobs_BT = torch.zeros(B, T + 1, device=device)
         self.kept: list[tuple[Tensor, Tensor, KeptIds]] = []
         """Per step: rows, how many tokens they had, and the kept ids of their next one."""
+        self.read_B = [0] * B
+        """How many tokens of each row were looked at for stop strings."""
+        self.stopped: dict[int, int] = {}
+        """The length of each answer that a stop string ended."""
+
+    def stop(self, live: Live, stops: Stops) -> None:
+        """Look for stop strings in what was drawn since this was last called, and mark the rows that have ended."""
+        rows, at = live.row_R.tolist(), live.at_R.clamp(max=self.T).tolist()
+        ids = self.token_ids_BT[live.row_R].tolist()
+        for place, (row, n) in enumerate(zip(rows, at)):
+            if row not in self.stopped and self.read_B[row] < n:
+                length = stops.found(ids[place][:n], self.read_B[row])
+                self.read_B[row] = n
+                if length is not None:
+                    self.stopped[row] = length
+        live.done_R = live.done_R | torch.tensor([row in self.stopped for row in rows], device=live.done_R.device)
 
     def write(self, live: Live, drawn: kernels.Drawn) -> None:
         at_R = live.at_R.clamp(max=self.T)
@@ -149,18 +177,20 @@ class Answers:
         """One per row, up to its first ending token."""
         tokens_BT, logprobs_BT = self.token_ids_BT[:, : self.T].cpu(), self.logprobs_BT[:, : self.T].cpu()
         ended_BT = torch.nn.functional.pad(torch.isin(tokens_BT, torch.tensor(ends)), (0, 1))  # also where T is 0
-        stopped_B = ended_BT.any(1)
-        length_B = torch.where(stopped_B, ended_BT.int().argmax(1) + 1, self.T)
+        ended_B = ended_BT.any(1)
+        length_B = torch.where(ended_B, ended_BT.int().argmax(1) + 1, self.T)
+        for row, length in self.stopped.items():
+            length_B[row], ended_B[row] = min(length, int(length_B[row])), True
         supports = self._supports(length_B)
         return [
             Completion(
                 token_ids=tokens_BT[row, :length],
                 logprobs=logprobs_BT[row, :length],
                 versions=torch.full((length,), version, dtype=torch.long),
-                finish_reason="stop" if stopped else "length",
+                finish_reason="stop" if ended else "length",
                 kept_ids=supports[row] if supports else None,
             )
-            for row, (length, stopped) in enumerate(zip(length_B.tolist(), stopped_B.tolist()))
+            for row, (length, ended) in enumerate(zip(length_B.tolist(), ended_B.tolist()))
         ]
 
     def _supports(self, length_B: Tensor) -> list[KeptIds]:
@@ -196,13 +226,14 @@ def decode(
     seed: int,
     combine: Callable[[Mapping[str, NextToken]], Tensor] | None = None,
     slots: int = SLOTS,
+    text: Callable[[Sequence[int]], str] | None = None,
 ) -> list[Completion]:
     """One answer per prompt. Rows are computed together, but a row's random numbers come from (seed, its sample id).
 
     roles: the one that draws, by name, then the additional roles passed to `combine`. prompts: token ids, at least one
     each; equal ones are read once. greedy_B: rows that take the likeliest token instead of a drawn one. slots: the most
     rows at a time, without `combine`, which sees all rows in their order. Rows that have ended give their places to prompts
-    that wait; where none waits, the batch shrinks.
+    that wait; where none waits, the batch shrinks. text: from token ids to text, for stop strings.
     """
     device = next(iter(roles.values())).device
     answers = Answers(len(prompts), max_new_tokens, device)
@@ -210,18 +241,24 @@ def decode(
     likeliest_B = greedy_B.to(device) if bool(greedy_B.any()) else None
     waiting = list(range(len(prompts) if max_new_tokens else 0))
     slots = max(slots, len(prompts)) if combine else slots
+    longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens
+    stops = Stops(sampling, text) if sampling.stop_strings and text else None
     live: Live | None = None
     while live is not None or waiting:
         if live is None:
             now, waiting = waiting[:slots], waiting[slots:]
-            live = Live(roles, now, read(roles, [prompts[row] for row in now], ends[0]))
-        logits_BV = live.logits(combine)
+            begun = [prompts[row] for row in now]
+            past = Past(begun, sampling, longest, device) if sampling.reshapes else None
+            live = Live(roles, now, read(roles, begun, ends[0]), past)
+        logits_BV = live.logits(combine, ends)
         u_B = rng.uniform(seed, sample_B[live.row_R], live.at_R)
         drawn = draw_token(logits_BV, sampling, u_B, None if likeliest_B is None else likeliest_B[live.row_R])
         answers.write(live, drawn)
         ids = drawn.ids
-        live.took(torch.isin(ids, last), max_new_tokens)
+        live.took(ids, torch.isin(ids, last), max_new_tokens)
         if device.type == "cpu" or live.steps % CHECKED == 0 or live.steps >= max_new_tokens:
+            if stops:
+                answers.stop(live, stops)
             free_N = live.done_R.nonzero()[:, 0]
             if len(free_N) == len(live):
                 live = None
@@ -229,7 +266,8 @@ def decode(
             if waiting and live.replaceable and len(free_N) * REFILLED >= len(live):
                 now, waiting = waiting[: len(free_N)], waiting[len(free_N) :]
                 live.step(ids)
-                live.refill(free_N[: len(now)], now, read(roles, [prompts[row] for row in now], ends[0]))
+                begun = [prompts[row] for row in now]
+                live.refill(free_N[: len(now)], now, begun, read(roles, begun, ends[0]))
                 continue
             if not (waiting and live.replaceable):
                 ids = live.shrink(len(free_N), ids)

@@ -246,12 +246,16 @@ class Drawing:
         combines: bool,
     ) -> None:
         role.family.require({"decodes"}, f"'{who}', which draws from role '{role.name}',")
-        for ability, asked in (("combine", combines), ("kept-ids", sampling.truncated)):
+        for ability, asked in (
+            ("combine", combines), ("kept-ids", sampling.truncated), ("penalties", sampling.reshapes),
+            ("stop-strings", bool(sampling.stop_strings)),
+        ):  # fmt: skip
             if asked and ability not in self.engine.gives:
                 raise PluginError(
                     f"'{who}' needs {ABILITIES[ability]} ('{ability}'), but engine '{self.engine.instance}' is not one",
                     "name another engine, e.g. engine: local",
                 )
+        sampling.check_length(max_new_tokens)
         most = role.vocabulary - 1
         for row, prompt in enumerate(prompts):
             if len(prompt) and not 0 <= min(prompt) <= max(prompt) <= most:

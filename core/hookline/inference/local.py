@@ -30,10 +30,11 @@ class Local(Engine):
         """The most answers drawn at a time. Prompts that wait take the places of answers that have ended, so one long answer
         does not hold the others; fewer need less memory."""
 
-    gives = frozenset({"combine", "kept-ids", "score"})
+    gives = frozenset({"combine", "kept-ids", "penalties", "score", "stop-strings"})
 
     def setup(self, ctx: Context) -> None:
         self.role_named = cast("Callable[[str], Role]", ctx.role_named)
+        self.text = ctx.tokenizer.decode
         self.waiting: list[tuple[Request, asyncio.Future[Completion]]] = []
 
     async def draw(self, request: Request) -> Completion:
@@ -77,6 +78,7 @@ class Local(Engine):
             seed=first.seed,
             combine=first.combine,
             slots=self.config.slots,
+            text=self.text,
         )
 
     async def score(self, role: str, token_ids: Sequence[int]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from hookline import kernels
 from hookline.batch.laid import Places
-from hookline.batch.stages import Batch, KeptIds, Rollout
+from hookline.batch.penalties import penalised, seen_before
+from hookline.batch.stages import Batch, KeptIds, Rollout, Sampling
 from hookline.contract.loss import Stats, Support
 from hookline.errors import PluginError, nearest
 from hookline.models.role import ReadHead, Role
@@ -22,6 +24,8 @@ __all__ = ["forward", "split_by_tokens", "statistics", "truncated"]
 ENOUGH, SHORTER = 1024, 7 / 8
 """Tokens that keep a processor busy, and the share of a part's width below which a row is not padded to it."""
 TOKEN_STATISTICS = ("logprobs", "entropy", "logsumexp", "sum_sq_probs", "top_p_mass", "rank")
+RESHAPED = 1 << 24
+"""Logits that are held at a time where penalties or a minimum length change them."""
 
 
 def split_by_tokens(
@@ -106,16 +110,19 @@ def forward(role: Role, batch: Batch, want: Sequence[str], support: Support = "k
         weight, bias = role.head_over_tokens
         if weight.dtype != states["before"].dtype:
             states["before"], weight = states["before"].float(), weight.float()
-        temperature, kept = _definition(batch, rows_N, at_N, support)
-        stats = kernels.linear_token_stats(
-            states["before"],
-            weight,
-            batch.token_ids_BT[rows_N, at_N],
-            bias=bias,
-            temperature=temperature,
-            support=kept,
-            want=tokens,
-        )
+        if reshaping(batch):
+            stats = _reshaped_stats(states["before"], weight, bias, batch, (rows_N, at_N), tokens, support)
+        else:
+            temperature, kept = _definition(batch, rows_N, at_N, support)
+            stats = kernels.linear_token_stats(
+                states["before"],
+                weight,
+                batch.token_ids_BT[rows_N, at_N],
+                bias=bias,
+                temperature=temperature,
+                support=kept,
+                want=tokens,
+            )
         found |= {name: place(getattr(stats, name)) for name in tokens}
     for head_name, head in reading.items():
         if head.reads == "row":
@@ -178,14 +185,72 @@ def _logits_part(role: Role, batch: Batch, row: int, want: tuple[str, ...], supp
 
     def compute() -> tuple[Tensor, ...]:
         logits_NV = role.only_tokens(role.logits(some))
+        if reshaping(some):
+            logits_NV = _reshaped(logits_NV, some, rows_N, at_N)
         stats = kernels.token_stats(
             logits_NV, some.token_ids_BT[rows_N, at_N], temperature=temperature, support=kept, want=want
         )
         return tuple(getattr(stats, name) for name in want)
 
+    return _recomputed(compute)
+
+
+def _recomputed(compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The same, computed again in the backward pass instead of kept for it."""
     if torch.is_grad_enabled():
         return cast("tuple[Tensor, ...]", checkpoint(compute, use_reentrant=False))
     return compute()
+
+
+def reshaping(batch: Batch) -> Sampling | None:
+    """How the batch was drawn, if penalties or a minimum length changed its logits."""
+    behaviour = batch.behaviour if isinstance(batch, Rollout) else None
+    return behaviour.sampling if behaviour is not None and behaviour.sampling.reshapes else None
+
+
+def _reshaped(logits_NV: Tensor, batch: Batch, rows_N: Tensor, at_N: Tensor) -> Tensor:
+    """The logits from which the batch's tokens were drawn: those of a role, with the penalties and the minimum length."""
+    assert isinstance(batch, Rollout)
+    assert batch.behaviour is not None
+    sampling, ends = batch.behaviour.sampling, batch.behaviour.ends
+    by_answer = replace(sampling, repetition_penalty=1.0).reshapes
+    if by_answer and bool((batch.mask_BT[:, 1:] & ~batch.mask_BT[:, :-1]).any()):
+        raise PluginError(
+            "a row has tokens that the policy did not choose before some that it did, but presence_penalty, frequency_penalty "
+            "and min_new_tokens count the tokens of one answer",
+            "make a row of each answer, or draw with repetition_penalty alone",
+        )
+    if sampling.min_new_tokens and not ends:
+        raise PluginError("rows were drawn with min_new_tokens, but do not say which tokens end an answer", "set Behaviour.ends")
+    seen = seen_before(batch, rows_N, at_N, sampling, logits_NV.shape[1])
+    return penalised(logits_NV, sampling, seen, at_N < sampling.min_new_tokens, ends)
+
+
+def _reshaped_stats(
+    hidden_NH: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    batch: Batch,
+    tokens: tuple[Tensor, Tensor],
+    want: tuple[str, ...],
+    support: Support,
+) -> kernels.TokenStats:
+    """`linear_token_stats` of changed logits: of a few tokens at a time, recomputed in the backward pass so that none stay."""
+    weight, bias, hidden_NH = weight.float(), None if bias is None else bias.float(), hidden_NH.float()
+
+    def part(hidden: Tensor, rows: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+        def compute() -> tuple[Tensor, ...]:
+            logits = _reshaped(nn.functional.linear(hidden, weight, bias), batch, rows, at)
+            temperature, kept = _definition(batch, rows, at, support)
+            stats = kernels.token_stats(logits, batch.token_ids_BT[rows, at], temperature=temperature, support=kept, want=want)
+            return tuple(getattr(stats, name) for name in want)
+
+        return _recomputed(compute)
+
+    with torch.autocast(hidden_NH.device.type, enabled=False):
+        few = max(1, RESHAPED // weight.shape[0])
+        parts = [part(*some) for some in zip(hidden_NH.split(few), *(index.split(few) for index in tokens))]
+    return kernels.TokenStats(**{name: torch.cat(column) for name, column in zip(want, zip(*parts))})
 
 
 def _definition(
