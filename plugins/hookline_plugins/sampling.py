@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import hookline
 from hookline import Sampling
@@ -18,6 +19,7 @@ NAMES = tuple(each.name for each in fields(Sampling))
 class SamplingOptions(hookline.Config):
     """The options of a rollout that draws: one for each field of `hookline.Sampling`, of the same name."""
 
+    synonyms: ClassVar[Mapping[str, str]] = {"stop": "stop_strings", "min_tokens": "min_new_tokens"}
     temperature: float = Field(1.0, gt=0, le=100)
     """Above 1 flattens the distribution, below 1 sharpens it."""
     top_k: int = Field(0, ge=0)
@@ -26,6 +28,28 @@ class SamplingOptions(hookline.Config):
     """Keep the likeliest tokens that reach this probability; 1 keeps all."""
     min_p: float = Field(0.0, ge=0, le=1)
     """Keep the tokens that are at least this many times as likely as the likeliest; 0 keeps all."""
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    """Above 1, tokens that the prompt or the answer has become less likely: logits above 0 are divided by it, others multiplied."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """Above 0, tokens that the answer has become less likely: it is subtracted from their logits."""
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    """Above 0, tokens become less likely the more often the answer has them: it is subtracted once for each time."""
+    min_new_tokens: int = Field(0, ge=0)
+    """An answer has at least this number of tokens before the one that ends it."""
+    stop_strings: tuple[str, ...] = ()
+    """Texts that end an answer, wherever its tokens begin and end; the answer keeps the one that ended it."""
+
+    @field_validator("stop_strings", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop_strings")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError("has an empty text; give texts of at least one character")
+        return value
 
     @property
     def sampling(self) -> Sampling:

@@ -15,6 +15,7 @@ from hookline import (
     Advantaged,
     Batch,
     Context,
+    ExperimentError,
     HooklineError,
     Loss,
     MicroBatch,
@@ -329,7 +330,16 @@ def test_bradley_terry_s_gradient_does_not_depend_on_the_micro_batch(lab: Lab, c
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.6}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 1.7, "top_p": 0.9, "top_k": 40}, {"min_p": 0.1}]
+    "options",
+    [
+        {},
+        {"temperature": 0.6},
+        {"top_k": 5},
+        {"top_p": 0.8},
+        {"temperature": 1.7, "top_p": 0.9, "top_k": 40},
+        {"min_p": 0.1},
+        {"repetition_penalty": 1.4, "presence_penalty": 0.5, "frequency_penalty": 0.2, "min_new_tokens": 3, "top_p": 0.9},
+    ],
 )
 def test_the_trainer_s_log_probs_are_the_sampler_s(lab: Lab, sampled: dict[str, Any], options: dict[str, Any]) -> None:
     """On the same weights every log-ratio is 0: temperature and kept ids belong to the definition."""
@@ -342,6 +352,31 @@ def test_the_trainer_s_log_probs_are_the_sampler_s(lab: Lab, sampled: dict[str, 
     torch.testing.assert_close(loop.ctx.stats(few).logprobs_BT, few.behaviour.logprobs_BT, atol=2e-5, rtol=0)  # type: ignore[union-attr]
     both = concat([few, rollout.rows([0, 5, 2])])
     torch.testing.assert_close(loop.ctx.stats(both).logprobs_BT, both.behaviour.logprobs_BT, atol=2e-5, rtol=0)  # type: ignore[union-attr]
+
+
+def test_stop_strings_end_answers_and_stay_in_them(lab: Lab, sampled: dict[str, Any]) -> None:
+    """The tokenizer's pieces are bytes: a string may begin and end within one, and a letter may be several."""
+    long = {**sampled, "max_new_tokens": 30}
+    free = lab(rollout=long, update=SFT)
+    answers = free.hooks.rollout(free.ctx)
+    texts = [answers.response_text(row) for row in range(len(answers))]
+    stop = [next(text[4:6] for text in texts if len(text) > 6), "\u00e9"]
+    loop = lab(rollout={**long, "stop_strings": stop}, update=SFT)
+    rollout = loop.hooks.rollout(loop.ctx)
+    stopped = 0
+    for row, text in enumerate(texts):
+        ids = rollout.response_ids(row)
+        assert ids == answers.response_ids(row)[: len(ids)], "what is drawn before the string is the same"
+        if any(string in text for string in stop):
+            assert rollout.finish_reason[row] == "stop"
+            assert any(string in rollout.response_text(row) for string in stop)
+            assert not any(string in rollout.decode(ids[:-1]) for string in stop), "it ends with the first one"
+            stopped += 1
+        else:
+            assert ids == answers.response_ids(row)
+    assert stopped
+    with pytest.raises(ExperimentError, match="min_new_tokens is 31, but max_new_tokens is 30"):
+        lab(rollout={**long, "min_new_tokens": 31}, update=SFT)
 
 
 def test_a_sample_does_not_depend_on_its_neighbours(lab: Lab, sampled: dict[str, Any]) -> None:

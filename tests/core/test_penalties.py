@@ -180,7 +180,6 @@ def test_what_was_seen_is_the_same_in_drawing_and_in_training() -> None:
     assert logits.eq(2).all(), "the logits themselves are as before"
     past.begin(torch.tensor([0]), [[8]])
     assert past.reshaped(logits, torch.tensor([0, 5]), ENDS)[0].ne(2).nonzero()[:, 0].tolist() == [8], "the place forgets the text before"
-    prompt_ids_BP, prompt_length_B = pad_rows([prompt])
     batch = rollout([prompt], [Completion(
         token_ids=torch.tensor([*answer, 11]), finish_reason="stop", logprobs=torch.zeros(6), versions=torch.zeros(6, dtype=torch.long),
     )], sampling)  # fmt: skip
@@ -274,7 +273,8 @@ def first_by_hand(text: Callable[[Sequence[int]], str], ids: Sequence[int], samp
 @pytest.mark.parametrize("least", [0, 1, 5])
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_string_is_found_wherever_its_pieces_lie(least: int, every: int) -> None:
-    texts = [b"a", b"ab", b"b", b"c", b"abc", b"", "é".encode()[:1], "é".encode()[1:], "😀".encode()[:2], "😀".encode()[2:], b" ", b"ca", b"xxxxabxxxx"]
+    e, face = "é".encode(), "😀".encode()
+    texts = [b"a", b"ab", b"b", b"c", b"abc", b"", e[:1], e[1:], face[:2], face[2:], b" ", b"ca", b"xxxxabxxxx"]
     text, ended = pieces(texts), 0
     for seed in range(300):
         generator = torch.Generator().manual_seed(seed)

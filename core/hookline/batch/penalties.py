@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hookline.batch.stages import Batch, Sampling
+from hookline.batch.sampling import Sampling
+from hookline.batch.stages import Batch
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,11 @@ class Seen:
     """Pairs of a text and a token that it has. Where a gradient is needed, each pair occurs once."""
 
     row: Tensor
-    """The text, int64, of any shape."""
+    """The text of each pair, int64 [M]; or [N, L], as the others."""
     id: Tensor
-    """The token, int64, of the same shape."""
+    """The token, int64 [M]."""
     count: Tensor
-    """How often the answer has it so far; 0 for a token of the prompt alone."""
+    """How often the answer has the token so far, int64 [M]; 0 for a token of the prompt alone."""
 
 
 def penalised(logits_NV: Tensor, sampling: Sampling, seen: Seen, short_N: Tensor, ends: Sequence[int]) -> Tensor:

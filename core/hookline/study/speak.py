@@ -63,6 +63,7 @@ class Speaker:
         """
         from hookline.inference.decode import decode
 
+        sampling.check_length(USUAL if max_new_tokens is None else max_new_tokens)
         free, context = max_new_tokens is None, self.role.context
         least = 1 if max_new_tokens is None else max_new_tokens
         prompts = [list(self._fitting(record, f"row {i + 1}", least)) for i, record in enumerate(records)]
@@ -82,6 +83,7 @@ class Speaker:
                 max_new_tokens=most_B[rows[0]],
                 ends=self.tokenizer.ends,
                 seed=rng.key(seed, "speak"),
+                text=self.tokenizer.decode,
             )
             for i, one in zip(rows, drawn):
                 found[i] = self.tokenizer.decode(one.token_ids.tolist())
@@ -93,16 +95,21 @@ class Speaker:
     ) -> Generator[str, None, str]:
         """One answer, piece by piece; returns why it ended, `stop` or `length`."""
         from hookline.inference.decode import draw_token
+        from hookline.inference.past import Past, Stops
 
-        prompt = self._fitting(record, "the conversation", max_new_tokens)
+        prompt, ends = self._fitting(record, "the conversation", max_new_tokens), self.tokenizer.ends
+        past = Past([prompt], sampling, len(prompt) + max_new_tokens, self.role.device)
+        stops = Stops(sampling, self.tokenizer.decode) if sampling.stop_strings else None
         state = self.role.prefill([list(prompt)], self.tokenizer.eos)
         ids: list[int] = []
         shown, ended = "", "length"
         for t in range(max_new_tokens):
             u = rng.uniform(rng.key(seed, "speak"), torch.tensor([len(prompt)]), t)
             logits = self.role.only_tokens(state.logits_BV)
+            if sampling.reshapes:
+                logits = past.reshaped(logits, torch.tensor([t], device=logits.device), ends)
             token = int(draw_token(logits, sampling, u.to(logits.device)).ids)
-            if token in self.tokenizer.ends:
+            if token in ends:
                 ended = "stop"
                 break
             ids.append(token)
@@ -110,6 +117,10 @@ class Speaker:
             if not text.endswith("\ufffd"):  # in the middle of a character
                 yield text[len(shown) :]
                 shown = text
+            if stops and stops.found(ids, t):
+                ended = "stop"
+                break
+            past.add(torch.tensor([token], device=logits.device))
             if t + 1 < max_new_tokens:
                 self.role.step(state, torch.tensor([token], device=logits.device))
         if rest := self.tokenizer.decode(ids)[len(shown) :]:  # it ended within a character

@@ -249,7 +249,7 @@ def _reshaped_stats(
 
     with torch.autocast(hidden_NH.device.type, enabled=False):
         few = max(1, RESHAPED // weight.shape[0])
-        parts = [part(*some) for some in zip(hidden_NH.split(few), *(index.split(few) for index in tokens))]
+        parts = [part(*some) for some in zip(*(torch.split(whole, few) for whole in (hidden_NH, *tokens)))]
     return kernels.TokenStats(**{name: torch.cat(column) for name, column in zip(want, zip(*parts))})
 
 

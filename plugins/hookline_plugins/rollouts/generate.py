@@ -46,7 +46,9 @@ class Generate(Component):
 
     @property
     def needs(self) -> set[str]:
-        return {"decodes"} | ({"engine:kept-ids"} if self.sampling.truncated else set())
+        sampling = self.sampling
+        asked = {"kept-ids": sampling.truncated, "penalties": sampling.reshapes, "stop-strings": bool(sampling.stop_strings)}
+        return {"decodes"} | {f"engine:{ability}" for ability, needed in asked.items() if needed}
 
     @property
     def sampling(self) -> Sampling:
@@ -62,6 +64,7 @@ class Generate(Component):
     positions = property(lambda self: int(self.config.max_new_tokens) + 1)
 
     def setup(self, ctx: Context) -> None:
+        self.sampling.check_length(self.config.max_new_tokens)
         source = ctx.rows(self.config.prompts)
         new, positions = self.config.max_new_tokens, ctx.role_named("policy").context
         if new >= positions:

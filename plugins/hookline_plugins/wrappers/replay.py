@@ -205,6 +205,7 @@ def packed(rollout: Rollout) -> dict[str, Any]:
         "tensors": rollout.tensors(),
         "support": [] if support is None else [support.ids, support.offsets],
         "sampling": asdict(sampling),
+        "ends": list(behaviour.ends),
         "records": [dict(record) for record in rollout.records],
         "finish_reason": list(rollout.finish_reason),
         "source": list(rollout.source),
@@ -235,5 +236,6 @@ def unpacked(group: Mapping[str, Any], decode: Any) -> Rollout:
             **behaviour,
             sampling=Sampling(**(kept if isinstance(kept, Mapping) else dict(zip(EARLIER, kept)))),
             support=KeptIds(*support) if support else None,
+            ends=tuple(group.get("ends", ())),  # an earlier release did not save them
         ),
     )
