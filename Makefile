@@ -8,7 +8,7 @@ OUT    ?= runs/demo
 WORKERS ?= -n 2
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*.h csrc/cuda/*.cu csrc/cuda/*.cuh)
 
-.PHONY: demo demo-oracle test test-slow test-peers real real-oldest lint fix docs models processes changelog audit cuda-check bench proof setup clean
+.PHONY: demo demo-oracle test test-slow test-peers real real-oldest lint fix docs models processes changelog audit cuda-check bench proof rounds setup clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@echo "setting up $(VENV) (once; a few minutes)"
@@ -95,6 +95,10 @@ bench: $(READY)
 
 proof: $(READY)
 	@$(BIN)/python benchmarks/proof/proof.py $(ARGS)
+
+# docs/rounds.md: people in the loop over three rounds, with a page, annotators, a browser and kills. Under half an hour for two seeds on two idle cores.
+rounds: $(READY)
+	@nice $(BIN)/python benchmarks/rounds/rounds.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
