@@ -4,7 +4,7 @@
     make rounds ARGS='--seeds 5 6'    other seeds
     make rounds ARGS='--small'        few answers and steps of a tiny model: it checks the mechanism, and writes no page
 
-For each seed: the demo's pretrained model; then `hookline run`, `hookline collect`, two simulated annotators with eight answers in
+For each seed: the demo's sft model; then `hookline run`, `hookline collect`, two simulated annotators with eight answers in
 flight each, and a Chromium whose person uses the keyboard alone. The trainer and the page's server are killed once each with
 SIGKILL, at random moments, and started again. `hookline reproduce` then repeats the run from its journal. What is finished under
 runs/rounds is not repeated.
@@ -26,10 +26,11 @@ MARK = "<!-- measured -->\n"
 SMALL_START = (
     "tokenizer={train: bpe, on: builtin:keywords/sentences, vocabulary: 400}", "model={build: gpt2, layers: 1, width: 16, context: 128}",
     "phases.pretrain.steps=1", "phases.pretrain.rollout.rows=2", "phases.pretrain.evaluate=[]",
+    "phases.sft.steps=1", "phases.sft.rollout.rows=2", "phases.sft.evaluate=[]",
 )  # fmt: skip
 FEW = Work(annotators=12, browser=4, in_flight=2, delay=0.2)
 SMALL = (
-    "threads=1", "phases.sft.steps=1", "phases.sft.rollout.rows=2", f"phases.ask.feedback.answers={FEW.answers}", "phases.ask.steps=1",
+    "threads=1", f"phases.ask.feedback.answers={FEW.answers}", "phases.ask.steps=1",
     "phases.ask.rollout.rows=20", "phases.reward-model.steps=2", "phases.rl.steps=2", "phases.rl.rollout.rows=4",
     "phases.rl.evaluate.heldout.rows=40", "phases.heldout.steps=1",
 )  # fmt: skip
@@ -39,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[3])
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--start", default="", help="a finished run of the demo with this seed, instead of its first phase")
+    parser.add_argument("--start", default="", help="a finished run of the demo with this seed, instead of its first two phases")
     parser.add_argument("--out", default=str(ROOT / "runs" / "rounds"))
     asked = parser.parse_args()
     found = {}
@@ -62,13 +63,13 @@ def main() -> None:
 
 
 def begin(folder: Path, seed: int, start: str, changes: Sequence[str]) -> None:
-    """The model that the rounds begin with: the demo's first phase."""
+    """The model that the rounds begin with: the demo's first two phases."""
     folder.mkdir(parents=True, exist_ok=True)
     if start and not (folder / "start").exists():
         (folder / "start").symlink_to(Path(start).resolve())
-    if not (folder / "start" / "phases" / "pretrain" / "manifest.json").exists():
+    if not (folder / "start" / "phases" / "sft" / "manifest.json").exists():
         demo = (ROOT / "examples" / "keyword-phrases.yaml").read_text(encoding="utf-8")
-        until_sft, _, _ = demo.partition("  - name: sft")
+        until_sft, _, _ = demo.partition("  - name: comparisons")
         (folder / "start.yaml").write_text(f"{until_sft}\ntrackers: [console]\n", encoding="utf-8")
         command = ["run", "start.yaml", f"seed={seed}", *changes, "--out", "start"]
         with (folder / "start.log").open("ab") as log:

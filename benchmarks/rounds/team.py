@@ -23,7 +23,7 @@ from keyboard import by_keyboard, wait_for
 HERE = Path(__file__).resolve().parent
 ROUNDS = 3
 ANNOTATORS = ("one", "two")
-HABITS = ("--noise", "0.1", "--no-show", "0.1", "--away", "2", "--patience", "300")
+HABITS = ("--noise", "0.05", "--no-show", "0.1", "--away", "2", "--patience", "300")
 
 
 @dataclass(frozen=True)
@@ -164,18 +164,14 @@ class Team:
         return f"after step {last['step']} of {last['phase']}, {self._events()} answers"
 
     def _people_come(self, phase: str) -> None:
-        links = [self._link(f"{who}-{n}") for who in ANNOTATORS for n in range(self.work.in_flight)]
-        each, rest = divmod(self.work.annotators, len(links))
-        # each link gives a whole number of answers, so those with one more come as a process of their own
-        for number, (some, count) in enumerate(((links[:rest], each + 1), (links[rest:], each))):
-            if some and count:
-                seed = str(1000 * self.seed + 10 * int(phase[-1]) + number)
-                one = Process(
-                    self.folder, f"annotators-{phase}-{number}", "annotate", *some, "--by", "gold.py:gold", "--answers", str(count),
-                    "--seed", seed, "--delay", str(self.work.delay), *HABITS,
-                )  # fmt: skip
-                one.start()
-                self.annotators.append(one)
+        seed = 10 * self.seed + int(phase[-1])
+        one = Process(
+            self.folder, f"annotators-{phase}", "annotate", *(self._link(who) for who in ANNOTATORS), "--by", "gold.py:gold",
+            "--answers", str(self.work.annotators // len(ANNOTATORS)), "--in-flight", str(self.work.in_flight),
+            "--delay", str(self.work.delay), "--seed", str(seed), *HABITS,
+        )  # fmt: skip
+        one.start()
+        self.annotators.append(one)
         browser = threading.Thread(target=self._browse, args=(self._link("keyboard"), phase), daemon=True)
         browser.start()
         self.browsers.append(browser)

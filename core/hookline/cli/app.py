@@ -134,7 +134,7 @@ def run(
 ) -> int:
     """Run an experiment; with --out of an earlier run, continue that run where it stopped, bit for bit.
 
-    With --seeds, or a `matrix:` in the file, make several runs, each in a directory under --out. With --processes, or
+    With --seeds, or a `matrix:` or `levers:` in the file, make several runs, each in a directory under --out. With --processes, or
     under torchrun, accelerate launch or srun, several processes make one run together.
     """
     from hookline.config.experiment import document_of
@@ -155,7 +155,7 @@ def run(
         return 0
     if jobs > 1:
         raise ExperimentError(
-            f"--jobs {jobs} is for several runs, but this is a single run", "add --seeds, or a matrix"
+            f"--jobs {jobs} is for several runs, but this is a single run", "add --seeds, a matrix or levers"
         )
     if processes not in (1, size) and size > 1:
         raise ExperimentError(
@@ -195,7 +195,7 @@ def _others(names: Sequence[str], command: str) -> str:
     first, *rest = names
     more = f"  and {len(rest) - MOST_NAMED} more" if len(rest) > MOST_NAMED else ""
     return (
-        f"matrix     {len(names)} runs; above is the first, {first}, and not {'  '.join(rest[:MOST_NAMED])}{more}\n"
+        f"several    {len(names)} runs; above is the first, {first}, and not {'  '.join(rest[:MOST_NAMED])}{more}\n"
         f"           to see another: {command}"
     )
 

@@ -291,6 +291,8 @@ class Experiment(Strict):
     """The number of CPU threads of one process; results repeat exactly with an equal number. Default: torch's."""
     matrix: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)
     """Several runs from one file: override path → values. Each combination of values is one run, without a matrix."""
+    levers: dict[Identifier, Annotated[dict[str, Any], Field(min_length=1)]] = Field(default_factory=dict, exclude=True)
+    """Several runs from one file: a name → override paths and their values. One run is the file itself, and each lever is one more."""
 
     @field_validator("device")
     @classmethod

@@ -115,3 +115,5 @@ class Experiment(TypedDict, total=False):
     """The number of CPU threads."""
     matrix: Mapping[str, Sequence[Any]]
     """Several runs from one experiment: override path → values."""
+    levers: Mapping[str, Mapping[str, Any]]
+    """Several runs from one experiment: a name → override paths and their values, which are changed together."""

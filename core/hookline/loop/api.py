@@ -112,11 +112,12 @@ def _run(
         if err.exit_code == PluginError.exit_code:
             err.hint = _gone_since(out) or err.hint
         raise
-    if planned.experiment.matrix:
-        raise ExperimentError(
-            "the experiment has a `matrix`, so it describes several runs",
-            "use hookline.sweep(…), or override matrix={} to make one run",
-        )
+    for several in ("matrix", "levers"):
+        if getattr(planned.experiment, several):
+            raise ExperimentError(
+                f"the experiment has `{several}`, so it describes several runs",
+                f"use hookline.sweep(…), or override {several}={{}} to make one run",
+            )
     directory = expanded(Path(out)) if out else world.main(lambda: fresh_directory(planned.experiment.name))
     opened = open_run(directory, planned, world=world)
     try:

@@ -18,10 +18,11 @@ import numpy as np
 from hookline.contract.metrics import Better
 from hookline.errors import DataError, ExperimentError, HooklineError, nearest
 from hookline.study.contrast import contrasts, matched, number
-from hookline.study.figure import Figure, figure_of, final_row, shared_figures
+from hookline.study.figure import Figure, direction_of, figure_of, final_row, shared_figures
 from hookline.study.grouping import Entry, Group, Json, differing, entries_of, groups_of
 from hookline.study.intervals import Scores, difference, improvement, location
-from hookline.study.measure import AXES, Evaluations, Measure, area_weights, bare, point_weights
+from hookline.study.levers import moved
+from hookline.study.measure import AXES, Measure, area_weights, bare, measure_of, point_weights
 
 __all__ = ["compare"]
 
@@ -56,12 +57,10 @@ def compare(
             raise DataError(
                 f"{figure.metric} is {value} in {entry.where}", "choose another --metric, or leave that run out"
             )
-    evaluations = Evaluations(entries, figure) if figure.evaluation else None
-    summary = evaluations.summary(entries, figure.term, figure.metric) if evaluations else None
-    measure = Measure(figure, evaluations, summary)
+    measure = measure_of(entries, figure)
     notes += _notes(entries, groups, measure)
     final = {group.label: measure.scores(group) for group in groups}
-    better = _direction(entries, figure)
+    better = direction_of(entries, figure)
     equal, area = _at_equal_cost(groups, compared_with, measure, better, notes)
     frontier = _frontier(groups, figure, notes)
     planes = {group.label: measure.plane(group) for group in groups} if figure.kl else {}
@@ -78,6 +77,7 @@ def compare(
         "pairs": [_pair(a, b, final) for i, a in enumerate(groups) for b in groups[:i]],
         "baseline": compared_with.label,
         "verdicts": _verdicts(equal),
+        "moved": moved(entries, groups, compared_with),
         "equal": equal,
         "area": area,
         "curves": {group.label: measure.curve(group) for group in groups},
@@ -101,23 +101,6 @@ def _baseline(groups: Sequence[Group], label: str | None) -> Group:
             f"--baseline is one of: {'; '.join(labels)}",
         )
     return groups[labels.index(label)]
-
-
-def _direction(entries: Sequence[Entry], figure: Figure) -> Better:
-    """Whether higher or lower is better: as `save.best` of the experiments says, else as the component declares."""
-    from hookline.loop.api import plan_of
-    from hookline.runs.figures import Figures
-
-    best = [entry.phase(figure.phase)["save"]["best"] or {} for entry in entries]  # type: ignore[index]
-    if all(b.get("figure") == figure.metric and b.get("lowest") == best[0].get("lowest") for b in best):
-        return "lower" if best[0].get("lowest") else "higher"
-    try:
-        metric = Figures(plan_of(entries[0].run).phases).find(figure.phase, figure.metric)
-    except HooklineError:
-        return (
-            None  # the plugin is not installed any more: its figures can be compared, but their direction is not known
-        )
-    return metric.better if metric else None
 
 
 def _at_equal_cost(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hookline.config.uses import normal_form
 from hookline.contract.fields import instance_name
-from hookline.contract.metrics import figure_name, plain_figure
-from hookline.errors import CheckpointError, ExperimentError, nearest
+from hookline.contract.metrics import Better, figure_name, plain_figure
+from hookline.errors import CheckpointError, ExperimentError, HooklineError, nearest
 from hookline.study.grouping import Entry, Json
 
 
@@ -23,6 +24,16 @@ class Figure:
     term: str = ""
     kl: str | None = None
     """The evaluation's KL figure, if it has one."""
+
+
+def figures_of(entries: Sequence[Entry], phase: str) -> list[Figure]:
+    """The figures of the evaluations of a finished phase that all runs have measured alike."""
+    found = []
+    for metric in _measured(entries[0], phase):
+        if metric in shared_figures(entries, phase):
+            with suppress(ExperimentError):  # it is measured differently in some runs
+                found.append(_described(entries, phase, metric))
+    return found
 
 
 def figure_of(entries: Sequence[Entry], metric: str | None, phase: str | None) -> Figure:
@@ -130,3 +141,20 @@ def _described(entries: Sequence[Entry], phase: str, metric: str) -> Figure:
     kl = by_name.get("kl") or next((f for f, u in beside if u["use"].endswith("kl")), None)
     kl = kl if kl in shared_figures(entries, phase) and kl != metric else None
     return Figure(phase, metric, evaluation, instance_name(use), kl)
+
+
+def direction_of(entries: Sequence[Entry], figure: Figure) -> Better:
+    """Whether higher or lower is better: as `save.best` of the experiments says, else as the component declares."""
+    from hookline.loop.api import plan_of
+    from hookline.runs.figures import Figures
+
+    best = [entry.phase(figure.phase)["save"]["best"] or {} for entry in entries]  # type: ignore[index]
+    if all(b.get("figure") == figure.metric and b.get("lowest") == best[0].get("lowest") for b in best):
+        return "lower" if best[0].get("lowest") else "higher"
+    try:
+        metric = Figures(plan_of(entries[0].run).phases).find(figure.phase, figure.metric)
+    except HooklineError:
+        return (
+            None  # the plugin is not installed any more: its figures can be compared, but their direction is not known
+        )
+    return metric.better if metric else None

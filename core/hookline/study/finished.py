@@ -97,6 +97,7 @@ def _evaluate_folder(
         alone = {**values, "model": {"path": str(folder)}, "phases": [{**kept, "steps": 1, "epochs": None}], "trackers": []}
         alone.pop("tokenizer", None)
         alone.pop("matrix", None)
+        alone.pop("levers", None)
         planned = plan(alone)
         stack.enter_context(threads(planned.experiment.threads))
         run = open_run(place / "run", planned)

@@ -18,7 +18,7 @@ from hookline.runs.run import Run
 from hookline.storage.paths import expanded
 
 Json = dict[str, Any]
-NOT_CONFIGURATION = ("seed", "name", "trackers", "plugins", "threads", "matrix", "folder")
+NOT_CONFIGURATION = ("seed", "name", "trackers", "plugins", "threads", "matrix", "levers", "folder")
 
 
 @dataclass(eq=False)
@@ -32,6 +32,8 @@ class Entry:
     """The user's label, or the name of the folder that was given."""
     given: bool
     """Whether the user gave the label."""
+    lever: str = ""
+    """The lever of a sweep that this run belongs to, if the sweep has levers."""
     experiment: Json = field(default_factory=dict)
     configuration: dict[str, str] = field(default_factory=dict)
 
@@ -63,13 +65,14 @@ def entries_of(arguments: Sequence[str | Path]) -> tuple[list[Entry], list[str]]
     seen: dict[Path, str] = {}
     for number, argument in enumerate(arguments):
         label, path, given = labelled(argument)
-        for directory in _directories(path):
+        for directory, lever in _directories(path):
             real = directory.resolve()
             if real in seen:
                 notes.append(f"{directory} was named twice and is counted once")
                 continue
             seen[real] = label
-            entry = Entry(Run.read(directory), number, label, given)
+            own = f"{label}: {lever}" if given and lever else lever or label
+            entry = Entry(Run.read(directory), number, own, given or bool(lever), lever)
             entry.experiment = entry.run.experiment
             try:
                 entry.configuration = configuration_of(entry.run, entry.experiment)
@@ -92,17 +95,19 @@ def labelled(argument: str | Path) -> tuple[str, Path, bool]:
     return path.resolve().name, path, False
 
 
-def _directories(path: Path) -> list[Path]:
-    """The directory of one run, or of all runs in a sweep or any other folder, in the sweep's own order."""
+def _directories(path: Path) -> list[tuple[Path, str]]:
+    """The directory of one run, or of all runs in a sweep or any other folder, in the sweep's own order; each with its lever."""
     if Run.is_one(path):
-        return [path]
+        return [(path, "")]
     if not os.path.isdir(path):
         raise CheckpointError(f"{path} is not a run directory", "give a directory that `hookline run` made")
     listed: list[str] = []
+    levers: dict[str, str] = {}
     if (path / "sweep.json").is_file():
         try:
             about = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
             listed = [str(run["name"]) for run in about["runs"]]
+            levers = {str(run["name"]): str(run.get("lever", "")) for run in about["runs"]}
         except (OSError, ValueError, TypeError, KeyError) as err:
             raise CheckpointError(f"{path / 'sweep.json'} cannot be read: {err}", "restore or remove it") from None
         begun = [name for name in listed if (path / name / "run.json").is_file()]
@@ -115,7 +120,7 @@ def _directories(path: Path) -> list[Path]:
     there = sorted(p.parent.name for p in path.glob("*/run.json"))
     if not there:
         raise CheckpointError(f"{path} contains no run", "give a directory that `hookline run` made")
-    return [path / name for name in dict.fromkeys([*listed, *there])]
+    return [(path / name, levers.get(name, "")) for name in dict.fromkeys([*listed, *there])]
 
 
 def configuration_of(run: Run, experiment: Json) -> dict[str, str]:

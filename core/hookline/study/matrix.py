@@ -1,9 +1,10 @@
-"""The runs of a sweep: seeds, and a matrix of other settings, all planned before the first run starts."""
+"""The runs of a sweep: seeds, a matrix of other settings, and levers, all planned before the first run starts."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,20 +18,23 @@ from hookline.config.uses import normal_form
 from hookline.config.yaml import COMPONENTS
 from hookline.errors import ExperimentError, HooklineError, shorten
 
-__all__ = ["Member", "axes_of", "members_of", "parse_seeds"]
+__all__ = ["UNCHANGED", "Member", "axes_of", "members_of", "parse_seeds"]
 
 
 MOST_RUNS = 1000
+UNCHANGED = "unchanged"
+"""The name of the runs beside those of levers, which are as the file says."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One combination: its directory's name, that name without the seed, its `key=value` overrides, and its plan."""
+    """One combination: its directory's name, that name without the seed, its `key=value` overrides, its plan, and its lever."""
 
     name: str
     configuration: str
     overrides: tuple[str, ...]
     plan: Any
+    lever: str = ""
 
 
 def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
@@ -54,7 +58,7 @@ def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
 def axes_of(
     experiment: Source, overrides: Sequence[str] = (), seeds: str | int | Sequence[int] | None = None
 ) -> dict[str, list[Any]] | None:
-    """Override path → values of everything that varies; None if nothing varies, so that there is one run.
+    """Override path → values of everything that varies; None if nothing varies, levers neither, so that there is one run.
 
     `--seeds` replaces the matrix's own seeds; an override of a path removes the axis with that path.
     """
@@ -67,7 +71,7 @@ def axes_of(
         elif key == "matrix":
             override(document, assignment)
     given = document.values.get("matrix")
-    if not given and seeds is None:
+    if not given and seeds is None and not levers_of(document, overrides):
         return None
     problems = [] if isinstance(given, Mapping | None) else [f"matrix must map override paths to lists, not {given!r}"]
     axes: dict[str, list[Any]] = {}
@@ -115,24 +119,31 @@ def members_of(
 
     document = document_of(experiment)
     axes = axes_of(document, overrides, seeds) or {}
+    levers = levers_of(document, overrides)
+    if len(levers or " ") * math.prod(map(len, axes.values())) > MOST_RUNS:
+        raise ExperimentError(
+            f"the levers make more than {MOST_RUNS} runs", f"a sweep can have at most {MOST_RUNS}; leave some out"
+        )
     keys = sorted(axes, key=lambda path: path != "seed")
-    own = [o for o in overrides if not re.match(r"matrix[.=]", o)]
+    own = [o for o in overrides if not re.match(r"(matrix|levers)[.=]", o)]
+    combinations = itertools.product(itertools.product(*(axes[key] for key in keys)), levers or {"": ()})
     names: dict[str, int] = {}
     members: list[Member] = []
     failed: dict[str, list[tuple[str, str]]] = {}
     errors: list[HooklineError] = []
     every: list[tuple[str, str]] = []
-    for values in itertools.product(*(axes[key] for key in keys)):
+    for values, lever in combinations:
         chosen = dict(zip(keys, values))
-        parts = [_label(path, chosen[path], list(axes)) for path in axes if path != "seed"]
+        parts = [*([lever] if lever else []), *(_label(path, chosen[path], list(axes)) for path in axes if path != "seed")]
         configuration = ",".join(parts) or "all"
         name = ",".join([*parts, *([f"seed={chosen['seed']}"] if "seed" in chosen else [])]) or "run"
         names[name] = names.get(name, 0) + 1
         name += f",{names[name]}" if names[name] > 1 else ""
         every.append((configuration, name))
         settings = tuple(f"{path}={_text(chosen[path])}" for path in axes)
+        every_override = (*settings, *own, *levers.get(lever, ()))
         try:
-            planned = plan(document, ["matrix={}", *settings, *own], plugins)
+            planned = plan(document, ["matrix={}", "levers={}", *every_override], plugins)
         except HooklineError as err:
             errors.append(err)
             for problem in getattr(err, "problems", ()) or [str(err)]:
@@ -140,7 +151,7 @@ def members_of(
                     problem = problem.removeprefix(f"{shorten(setting)}: ")
                 failed.setdefault(problem, []).append((configuration, name))
             continue
-        members.append(Member(name, configuration, (*settings, *own), planned))
+        members.append(Member(name, configuration, every_override, planned, lever))
     if failed:
         problems = [_concerned(who, every) + problem for problem, who in failed.items()]
         error = ExperimentError(
@@ -149,7 +160,45 @@ def members_of(
         if len({err.exit_code for err in errors}) == 1:
             error.exit_code = errors[0].exit_code
         raise error
+    _none_without_effect(members, document.name)
     return members
+
+
+def levers_of(experiment: Source, overrides: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Name → `key=value` overrides of each lever, after one that changes nothing; empty if the experiment has no levers."""
+    document = document_of(experiment)
+    for assignment in overrides:
+        if re.match(r"levers[.=]", assignment):
+            override(document, assignment)
+    given = document.values.get("levers") or {}
+    problems = [] if isinstance(given, Mapping) else [f"levers must map names to what they change, not {given!r}"]
+    found: dict[str, tuple[str, ...]] = {UNCHANGED: ()}
+    for name, changes in (given if isinstance(given, Mapping) else {}).items():
+        where = f"{document.where(('levers', name))}levers.{shorten(str(name))}"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", str(name)) or name == UNCHANGED:
+            problems.append(f"{where} cannot be the name of a lever; use letters, digits and -, and not '{UNCHANGED}'")
+        elif not isinstance(changes, Mapping) or not changes:
+            problems.append(f"{where} is {shorten(_text(changes))}; give override paths with values: phases.ask.steps: 20")
+        elif wrong := [path for path in changes if path.partition(".")[0] in ("matrix", "levers", "name", "seed")]:
+            problems.append(f"{where} cannot change {shorten(str(wrong[0]))}; name a path such as phases.rl.update.lr")
+        else:
+            found[str(name)] = tuple(f"{path}={_text(value)}" for path, value in changes.items())
+    if problems:
+        raise ExperimentError(f"{experiments.count(problems)} in {document.name}", "", problems)
+    return found if given else {}
+
+
+def _none_without_effect(members: Sequence[Member], name: str) -> None:
+    """Refuse levers whose runs would be equal to those without them."""
+    before = None
+    for member in members:  # the run without a lever comes before those with one
+        values = member.plan.experiment.resolved()
+        if member.lever == UNCHANGED:
+            before = values
+        elif member.lever and values == before:
+            raise ExperimentError(
+                f"the lever '{member.lever}' of {name} changes nothing", "give it other values, or remove it"
+            )
 
 
 def left_out(experiment: Source, axes: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from hookline.study.figure import Figure, final_row
 from hookline.study.grouping import Entry, Group, Json
 from hookline.study.intervals import Scores, location, prompt_parts
 
-__all__ = ["AXES", "Evaluations", "Measure", "Range", "area_weights", "bare", "point_weights"]
+__all__ = ["AXES", "Evaluations", "Measure", "Range", "area_weights", "bare", "measure_of", "point_weights"]
 
 AXES = ("steps", "tokens", "seconds")
 """The quantities at equal amounts of which configurations are compared."""
@@ -239,3 +239,10 @@ def _between(x_K: Floats, at_N: Floats) -> Floats:
 def bare(estimate: Any) -> Json:
     """An estimate as plain values; NaN becomes None."""
     return {key: value if math.isfinite(value) else None for key, value in asdict(estimate).items()}
+
+
+def measure_of(entries: Sequence[Entry], figure: Figure) -> Measure:
+    """How to measure a figure in all runs. Raises DataError where they were not evaluated on the same prompts."""
+    evaluations = Evaluations(entries, figure) if figure.evaluation else None
+    summary = evaluations.summary(entries, figure.term, figure.metric) if evaluations else None
+    return Measure(figure, evaluations, summary)

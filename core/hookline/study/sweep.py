@@ -1,4 +1,4 @@
-"""Several runs of one experiment: seeds, and a matrix of other settings.
+"""Several runs of one experiment: seeds, a matrix of other settings, and levers.
 
 Each run is an ordinary run directory under one sweep directory, made by its own child process, so that a run which
 fails does not stop the others. All combinations are planned and checked before the first run starts.
@@ -41,7 +41,7 @@ def sweep(
     out: str | Path | None = None,
     plugins: Sequence[str | type] = (),
 ) -> list[Any]:
-    """Run every combination of an experiment's `matrix` and of `seeds`, or resume the sweep in `out`.
+    """Run every combination of an experiment's `matrix`, its `levers` and of `seeds`, or resume the sweep in `out`.
 
     seeds: a count (5: seeds 1 to 5) or the seeds themselves; jobs: how many runs at once; results do not depend on it.
     Returns the runs. Raises a HooklineError before anything starts if a combination cannot work, and at the end, after
@@ -211,6 +211,7 @@ def _note(directory: Path, members: Sequence[Member], plugins: Sequence[str]) ->
             "name": member.name,
             "configuration": member.configuration,
             "overrides": list(member.overrides),
+            **({"lever": member.lever} if member.lever else {}),
         }
     about |= {"format": 1, "experiment": members[0].plan.experiment.name, "plugins": list(plugins)}
     about["runs"] = list(known.values())

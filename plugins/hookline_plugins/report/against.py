@@ -6,7 +6,7 @@ from typing import Any
 
 from hookline import Column, Table
 
-__all__ = ["against"]
+__all__ = ["against", "moved"]
 
 Json = dict[str, Any]
 
@@ -68,3 +68,41 @@ def against(found: Json) -> Table:
                     }
                 table.add(**row)
     return table
+
+
+def moved(found: Json) -> Table:
+    """What each lever moved: a row for each lever and figure."""
+    table = Table(
+        "moved",
+        (
+            Column("lever"),
+            Column("phase"),
+            Column("figure"),
+            Column("without", f"IQM, {found['baseline']}", form=".4g"),
+            Column("difference", form="+.4g"),
+            Column("difference_interval", "95 % interval", ends=True),
+            Column("p_holm", "p (Holm)", form=".2g"),
+            Column("moved", ""),
+        ),
+        caption="What each lever moved",
+    )
+    for lever in [c["label"] for c in found["configurations"] if c["label"] != found["baseline"]]:
+        for figure in found["moved"]:
+            c = next(one for one in figure["against"] if one["label"] == lever)
+            table.add(
+                lever=lever,
+                phase=figure["phase"],
+                figure=figure["metric"],
+                without=figure["value"]["value"],
+                difference=c["difference"]["value"],
+                difference_interval=c["difference"],
+                p_holm=c["p_holm"],
+                moved=_moved(c["difference"]["value"], figure["better"]) if c["shown"] else "not shown",
+            )
+    return table
+
+
+def _moved(difference: float, better: str | None) -> str:
+    if better is None:
+        return "higher" if difference > 0 else "lower"
+    return "better" if (difference > 0) == (better == "higher") else "worse"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hookline import CheckpointError, Column, Table
-from hookline_plugins.report.against import against
+from hookline_plugins.report.against import against, moved
 from hookline_plugins.report.page import Figure, drawing, estimated, estimates, render, text_table, visible
 from hookline_plugins.report.plot import MARKS, WIDE, Intervals, Line, Plot, Point, Row
 from hookline_plugins.report.words import count_of, number, signed
@@ -34,8 +34,9 @@ EXPLAINED = (
 
 
 def tables(found: Json) -> list[Table]:
-    """Configurations, and their pairs where there are any."""
-    return [configurations(found), *([pairs(found)] if found["pairs"] else [])]
+    """What each lever moved, where there are levers; configurations, and their pairs where there are any."""
+    levers = [moved(dict(found))] if found["moved"] else []
+    return [*levers, configurations(found), *([pairs(found)] if found["pairs"] else [])]
 
 
 def configurations(found: Json) -> Table:
@@ -92,6 +93,16 @@ def at_equal_cost(found: Json) -> list[Table]:
         caption = f"{at.capitalize()} ({number(rows[0]['amount'])}), against {found['baseline']}"
         tables.append(Table(f"against-{at}", columns, shown, caption))
     return tables
+
+
+def levers(found: Json) -> Table | None:
+    """What each lever moved, as the page draws it."""
+    if not found["moved"]:
+        return None
+    whole = moved(dict(found))
+    change = Figure("difference", how=partial(signed, digits=4), drawn="change")
+    columns = [change if c.key == "difference" else c for c in whole.columns]
+    return Table(whole.name, columns, whole.rows, whole.caption)
 
 
 def differing(found: Json) -> Table | None:
@@ -180,7 +191,8 @@ def page(found: Json) -> str:
         "comparison.html",
         title=headline(found),
         found=found,
-        tables=tables(found),
+        tables=[table for table in tables(found) if table.name != "moved"],
+        levers=levers(found),
         equal=at_equal_cost(found) if found["pairs"] else [],
         estimates=[plot for plot in several if isinstance(plot, Intervals)],
         curves=[plot for plot in several if isinstance(plot, Plot)],
