@@ -96,7 +96,7 @@ bench: $(READY)
 proof: $(READY)
 	@$(BIN)/python benchmarks/proof/proof.py $(ARGS)
 
-# docs/rounds.md: people in the loop over three rounds, with a page, annotators, a browser and kills. Under half an hour for two seeds on two idle cores.
+# docs/rounds.md: people in the loop over three rounds, with a page, annotators, a browser and kills. About half an hour on two idle cores.
 rounds: $(READY)
 	@nice $(BIN)/python benchmarks/rounds/rounds.py $(ARGS)
 

@@ -30,7 +30,7 @@ SMALL_START = (
 )  # fmt: skip
 FEW = Work(annotators=12, browser=4, in_flight=2, delay=0.2)
 SMALL = (
-    "threads=1", f"phases.ask.feedback.answers={FEW.answers}", "phases.ask.steps=1",
+    f"phases.ask.feedback.answers={FEW.answers}", "phases.ask.steps=1",
     "phases.ask.rollout.rows=20", "phases.reward-model.steps=2", "phases.rl.steps=2", "phases.rl.rollout.rows=4",
     "phases.rl.evaluate.heldout.rows=40", "phases.heldout.steps=1",
 )  # fmt: skip
@@ -56,7 +56,7 @@ def main() -> None:
     if not asked.small:
         file = ROOT / "docs" / "rounds.md"
         before, _, _ = file.read_text(encoding="utf-8").partition(MARK)
-        about = f"Measured on {next(iter(found.values()))['processor']}, two threads.\n"
+        about = f"Measured on {next(iter(found.values()))['processor']}, one thread for the trainer.\n"
         figure = "![Gold reward before, and after each round, for each seed](rounds.svg)\n"
         file.write_text(f"{before}{MARK}\n{about}\n{tables(found)}\n{figure}", encoding="utf-8")
         draw(found, ROOT / "docs" / "rounds.svg")

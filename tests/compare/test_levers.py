@@ -65,7 +65,7 @@ def test_what_is_no_lever_is_refused(levers: Any, said: str) -> None:
 
 
 def test_a_lever_that_changes_nothing_is_refused() -> None:
-    with pytest.raises(ExperimentError, match="'same' of .* changes nothing"):
+    with pytest.raises(ExperimentError, match=r"'same' of .* changes nothing"):
         members_of(with_levers({"faster": RATE, "same": {"phases.rl.steps": 3}}, steps=3), ["phases.rl.update.lr=1e-6"])
 
 
