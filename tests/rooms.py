@@ -49,7 +49,8 @@ TESTS = {
     ],
     "plan": ["core/test_rates", "core/test_epochs", "badinput/test_combinations", "badinput/test_config*"],
     "models": [
-        "core/test_family", "core/test_networks", "core/test_model_kinds", "core/test_models_page", "core/test_placement",
+        "core/test_family", "core/test_networks", "core/test_prompts_once", "core/test_model_kinds", "core/test_models_page",
+        "core/test_placement",
         "algorithms/test_own_parameters",
         "core/test_on_a_gpu",
         "badinput/test_models",

@@ -79,6 +79,18 @@ class Batch:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """Extra columns by name: `NAME_B` [B, …], `NAME_BP` [B, P, …] or `NAME_BT` [B, T, …]."""
 
+    @classmethod
+    def of_ids(cls, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Batch:
+        """Rows of token ids alone, without records or sample ids of a run; every answer token is in the mask."""
+        prompt_ids_BP, prompt_length_B = pad_rows(prompts)
+        token_ids_BT, length_B = pad_rows(answers)
+        row_B = torch.arange(len(prompts))
+        return Batch(
+            prompt_ids_BP=prompt_ids_BP, prompt_length_B=prompt_length_B, token_ids_BT=token_ids_BT, length_B=length_B,
+            mask_BT=torch.arange(token_ids_BT.shape[1]) < length_B[:, None], group_B=row_B, sample_B=row_B,
+            records=({},) * len(prompts), decode=lambda ids: "",
+        )  # fmt: skip
+
     def __len__(self) -> int:
         """B, the number of rows."""
         return self.token_ids_BT.shape[0]

@@ -10,7 +10,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hookline.batch.columns import pad_rows
 from hookline.batch.stages import Batch
 from hookline.contract import fields
 from hookline.contract.context import Context
@@ -83,18 +82,5 @@ class Local(Engine):
 
     async def score(self, role: str, token_ids: Sequence[int]) -> Tensor:
         scoring = self.role_named(role)
-        prompt_ids_BP, prompt_length_B = pad_rows([token_ids[:1]])
-        token_ids_BT, length_B = pad_rows([token_ids[1:]])
-        token_ids_BT = token_ids_BT[:, : int(length_B[0])]
-        row = Batch(
-            prompt_ids_BP=prompt_ids_BP,
-            prompt_length_B=prompt_length_B,
-            token_ids_BT=token_ids_BT,
-            length_B=length_B,
-            mask_BT=torch.ones_like(token_ids_BT, dtype=torch.bool),
-            group_B=length_B * 0,
-            sample_B=length_B * 0,
-            records=({},),
-            decode=lambda ids: "",
-        )
-        return statistics(scoring, row, ("logprobs",), len(token_ids)).logprobs_BT[0]
+        row = Batch.of_ids([token_ids[:1]], [token_ids[1:]])
+        return statistics(scoring, row, ("logprobs",), len(token_ids)).logprobs_BT[0, : len(token_ids) - 1]

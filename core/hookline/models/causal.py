@@ -18,6 +18,7 @@ from hookline.contract.family import Decoding, Family
 from hookline.errors import ExperimentError, HooklineError
 from hookline.models.decoding import fastest
 from hookline.models.folder import check_folder
+from hookline.models.prompts import Prompts
 from hookline.models.reading import CausalDecoding, trunk
 from hookline.models.scores import AT, BIAS, SCORE, scores_of, stored_score
 from hookline.models.trials import compare_scores, refuse_later_tokens, returns_its_outputs
@@ -190,16 +191,36 @@ class Causal(Family):
     # -- rows
 
     def states(self, net: Any, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
-        hidden_BLH = trunk(net, input_ids=sequences(batch), use_cache=False).last_hidden_state
+        B, L = len(batch), int((batch.prompt_length_B + batch.length_B).max()) if len(batch) else 0
+        return self._shared(net, batch, sides, B * L, L / 2) or self._alone(net, batch, sides)
+
+    def _alone(self, net: Any, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
+        """Each row by itself, padded to the longest."""
+        ids_BL = sequences(batch)
+        if set(sides) == {"before"}:  # which the last token of the longest row does not reach
+            ids_BL = ids_BL[:, : max(1, ids_BL.shape[1] - 1)]
+        hidden_BLH = trunk(net, input_ids=ids_BL, use_cache=False).last_hidden_state
         rows_N, after_N = _places(batch)
         return {side: hidden_BLH[rows_N, after_N - int(side == "before")] for side in sides}
+
+    def _shared(
+        self, net: Any, batch: Batch, sides: Collection[str], tokens: int, keys: float
+    ) -> Mapping[str, Tensor] | None:
+        """With prompts read once, where that is cheaper than `tokens` tokens that attend to `keys` keys each."""
+        prompts = Prompts(batch, sides)
+        if prompts.pays(net, tokens, keys, lambda some: self._alone(net, some, {"after"})["after"]):
+            return prompts.states(net, batch, sides)
+        return None
 
     def packed_states(self, net: Any, batch: Batch, sides: Collection[str]) -> Mapping[str, Tensor]:
         """transformers' masks let tokens read one another only where positions rise by one, if there is no other mask."""
         length_B = batch.prompt_length_B + batch.length_B
         laid = lay(length_B)
-        if len(laid.position_RW) == len(batch):  # no two rows fit into one; this also keeps the faster causal kernel
+        R, W = laid.position_RW.shape
+        if len(batch) == R:  # no two rows fit into one; this also keeps the faster causal kernel
             return self.states(net, batch, sides)
+        if (found := self._shared(net, batch, sides, R * W, W)) is not None:
+            return found
         ids_RW = laid.spread(sequences(batch), length_B)
         given = {"input_ids": ids_RW, "position_ids": laid.position_RW, "attention_mask": None, "use_cache": False}
         hidden_SH = trunk(net, **given).last_hidden_state.flatten(0, 1)

@@ -211,7 +211,8 @@ class Role:
     @torch.no_grad()
     def _is_product(self) -> bool:
         weight, bias = self.head
-        some = _trial(max(2, min(16, self.context)), len(weight)).to(self.device)
+        ids = [i % len(weight) for i in range(max(2, min(16, self.context)))]
+        some = Batch.of_ids([ids[:1]], [ids[1:]]).to(self.device)
         hidden = self.states(some, {"before"})["before"]
         if hidden.shape[-1] != weight.shape[-1]:  # more than one layer stands between the trunk and the logits
             return False
@@ -387,20 +388,3 @@ def recomputing(net: nn.Module, on: bool) -> None:
     layers = [module for module in able if isinstance(module, GradientCheckpointingLayer)]
     for module in layers or able:
         module.training = on
-
-
-def _trial(tokens: int, vocabulary: int) -> Batch:
-    """One row of a few tokens, all but the first scored."""
-    ids_BL = torch.arange(tokens)[None] % vocabulary
-    one = torch.ones(1, dtype=torch.long)
-    return Batch(
-        prompt_ids_BP=ids_BL[:, :1],
-        prompt_length_B=one,
-        token_ids_BT=ids_BL[:, 1:],
-        length_B=one * (tokens - 1),
-        mask_BT=torch.ones(1, tokens - 1, dtype=torch.bool),
-        group_B=one * 0,
-        sample_B=one * 0,
-        records=({},),
-        decode=lambda ids: "",
-    )

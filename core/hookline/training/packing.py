@@ -113,19 +113,6 @@ def compare_once(role: Role, batch: Batch, states: Mapping[str, Tensor]) -> None
 def _trial(longest: int, vocabulary: int) -> Batch:
     """Rows of up to `longest` tokens, of which up to three fit into one packed row; all but the first token scored."""
     half = longest // 2
-    lengths = [n for n in (longest, half + 1, half, half - 1, half - 2, 2, 2) if 2 <= n <= longest]
-    length_B = torch.tensor(lengths or [longest])
-    at_BL = torch.arange(int(length_B.max())) + 7 * torch.arange(len(length_B))[:, None]
-    ids_BL = (vocabulary // 2 + at_BL) % vocabulary
-    row_B = torch.arange(len(length_B))
-    return Batch(
-        prompt_ids_BP=ids_BL[:, :1],
-        prompt_length_B=torch.ones_like(length_B),
-        token_ids_BT=ids_BL[:, 1:],
-        length_B=length_B - 1,
-        mask_BT=torch.arange(ids_BL.shape[1] - 1) < (length_B - 1)[:, None],
-        group_B=row_B,
-        sample_B=row_B,
-        records=({},) * len(length_B),
-        decode=lambda ids: "",
-    )
+    lengths = [n for n in (longest, half + 1, half, half - 1, half - 2, 2, 2) if 2 <= n <= longest] or [longest]
+    rows = [[(vocabulary // 2 + at + 7 * row) % vocabulary for at in range(n)] for row, n in enumerate(lengths)]
+    return Batch.of_ids([ids[:1] for ids in rows], [ids[1:] for ids in rows])
