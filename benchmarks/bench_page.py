@@ -3,9 +3,10 @@
     make bench ARGS="benchmarks/bench_page.py -s"
 
 A server of its own, SQLite on a local disk (WAL, synchronous=FULL), sessions and CSRF as in a browser. 32 clients in this process,
-on the same processors, each take a question and answer it as fast as they can. `answer` is the time from the first byte sent to
-the reply, which comes when the answer is on the disk; the store is counted afterwards. Two ceilings are printed beside it: the same
-clients with a server that replies at once with the same bytes, and the store alone, which 32 at a time lease from and append to.
+on the same processors, each answer as fast as they can, as a browser does: two questions are at hand, and the reply to an answer,
+which comes when the answer is on the disk, has the next one. The time is that from the first byte sent to that reply; the store is
+counted afterwards. Two ceilings are printed beside it: the same clients with a server that replies at once with the same bytes, and
+the store alone, which 32 at a time lease from and append to.
 """
 
 from __future__ import annotations
@@ -21,10 +22,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import hookline
 from hookline_plugins.page.access import People
 
 CLIENTS, SECONDS, ITEMS = 32, 10.0, 12_000
+
+
+WORDS = " More words." * 34
+TEXTS = {
+    "short texts": "{n}x",
+    "80 words of prose": "The answer to question {n} needs a few words. First, it is not small; second," + WORDS,
+    "80 words of Markdown": "The answer to question {n} needs *a few* words:\n\n- first\n- **second**, and `third`\n\n" + WORDS,
+}
+
+
+def item(number: int, text: str = TEXTS["short texts"]) -> hookline.Item:
+    candidates = tuple(hookline.Candidate(text=text.format(n=number) + end) for end in (" A", " B"))
+    return hookline.Item(id=f"i{number}", prompt=f"{number}", candidates=candidates)
 
 
 class Client:
@@ -32,7 +48,6 @@ class Client:
 
     def __init__(self, host: str, token: str) -> None:
         self.host, self.token, self.cookie, self.check = host, token, "", ""
-        self.questions: list[float] = []
         self.answers: list[float] = []
 
     async def work(self, until: float) -> None:
@@ -42,19 +57,20 @@ class Client:
         self.cookie = re.findall(r"(?i)set-cookie: ([^;]+)", head)[0]
         _, page = await self.ask("GET", "/hello")
         self.check = re.findall(r'name="csrf" content="([0-9a-f]+)"', page)[0]
+        at_hand: list[str] = []
+        for _ in range(2):  # the one that is answered, and the one after it
+            _, body = await self.ask("GET", f"/question?beside={','.join(at_hand)}")
+            at_hand.append(json.loads(body)["question"]["handle"])
         n = 0
         while time.perf_counter() < until:
             began = time.perf_counter()
-            _, body = await self.ask("GET", "/question")
-            asked = json.loads(body)["question"]
-            shown = time.perf_counter()
             n += 1
             number = f"{self.token[:8]}-{n:08}".replace("_", "-")
-            answer = {"id": number, "handle": asked["handle"], "answer": {"better": n % 2}, "times": {"active": 1}}
+            answer = {"id": number, "handle": at_hand.pop(0), "answer": {"better": n % 2}, "times": {"active": 1}, "beside": at_hand}
             head, body = await self.ask("POST", "/answer", answer)
             assert " 200 " in head.split("\r\n")[0], body
-            self.questions.append(shown - began)
-            self.answers.append(time.perf_counter() - shown)
+            at_hand.append(json.loads(body)["question"]["handle"])
+            self.answers.append(time.perf_counter() - began)
         self.writer.close()
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[str, str]:
@@ -76,6 +92,12 @@ async def load(clients: list[Client]) -> float:
     return time.perf_counter() - began
 
 
+def processor_time(process: int) -> float:
+    """Seconds that a process has computed."""
+    about = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(about[11]) + int(about[12])) / os.sysconf("SC_CLK_TCK")
+
+
 AT_ONCE = """
 import socket, uvicorn
 async def app(scope, receive, send):
@@ -92,7 +114,7 @@ uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifes
 
 
 def generator_alone() -> float:
-    """Questions and answers per second where the server does nothing but reply."""
+    """Answers per second where the server does nothing but reply."""
     server = subprocess.Popen([sys.executable, "-c", AT_ONCE], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     host = server.stdout.readline().strip()
@@ -108,8 +130,7 @@ def generator_alone() -> float:
 def store_alone(rounds: int = 100) -> float:
     """Durable answers per second of a store in this process, each after a lease, 32 in a transaction."""
     with tempfile.TemporaryDirectory() as folder, hookline.store(f"sqlite:///{folder}/answers.db") as store:
-        pair = (hookline.Candidate(text="x"), hookline.Candidate(text="y"))
-        store.put([hookline.Item(id=f"i{n}", prompt=f"{n}", candidates=pair) for n in range(rounds * CLIENTS)])
+        store.put([item(n) for n in range(rounds * CLIENTS)])
         began = time.perf_counter()
         for _ in range(rounds):
             items = store.together([lambda n=n: store.lease(f"ann{n}") for n in range(CLIENTS)])
@@ -120,11 +141,11 @@ def store_alone(rounds: int = 100) -> float:
     return rounds * CLIENTS / took
 
 
-def bench_answers_of_32_clients() -> None:
+@pytest.mark.parametrize("about", TEXTS)
+def bench_answers_of_32_clients(about: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/answers.db"
-        pair = (hookline.Candidate(text="x"), hookline.Candidate(text="y"))
-        items = [hookline.Item(id=f"i{n}", prompt=f"{n}", candidates=pair) for n in range(ITEMS)]
+        items = [item(n, TEXTS[about]) for n in range(ITEMS)]
         with hookline.store(store) as made:
             made.put(items)
         server = subprocess.Popen(
@@ -136,7 +157,9 @@ def bench_answers_of_32_clients() -> None:
         people = People(Path(folder) / "answers.db.people.json")
         clients = [Client(host, people.invite(f"ann{n}", "annotator")) for n in range(CLIENTS)]
         try:
+            before, began = processor_time(server.pid), time.process_time()
             took = asyncio.run(load(clients))
+            cost, own = processor_time(server.pid) - before, time.process_time() - began
         finally:
             server.terminate()
             server.wait(20)
@@ -147,10 +170,11 @@ def bench_answers_of_32_clients() -> None:
         def at(share: float) -> float:
             return 1000 * answers[min(int(share * len(answers)), len(answers) - 1)]
 
-        about = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in about if "model name" in line), "?")
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if "model name" in line), "?")
         print(
-            f"\n{name}, {os.cpu_count()} processors, generator on the same: {len(answers) / took:.0f} questions and durable answers/s, "
-            f"{CLIENTS} clients; answer p50 {at(0.5):.0f} ms, p99 {at(0.99):.0f} ms; ceiling of the generator {generator_alone():.0f}/s, "
-            f"of the store {store_alone():.0f}/s"
+            f"\n{name}, {os.cpu_count()} processors, generator on the same, load of the machine {os.getloadavg()[0]:.1f}; {about}: "
+            f"{len(answers) / took:.0f} durable answers/s, each with the next question, {CLIENTS} clients; p50 {at(0.5):.0f} ms, "
+            f"p99 {at(0.99):.0f} ms; processor time of an answer: page {1e6 * cost / len(answers):.0f} µs, generator "
+            f"{1e6 * own / len(answers):.0f} µs; ceiling of the generator {generator_alone():.0f}/s, of the store {store_alone():.0f}/s"
         )

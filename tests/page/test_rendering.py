@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookline_plugins.page.rendering import Media, conversation, rendered, visible
+from hookline_plugins.page.rendering import PROSE, Media, _markdown, conversation, rendered, visible
 from reading_pages import UGLY, read
 
 TAGS = {
@@ -34,6 +34,7 @@ TAGS = {
     "th",
     "td",
 }
+PIECES = ["a word", "1", "2.", "3)", " ", "\n", "\n\n", "-", "+", "=", "'", '"', "(é)", "x: y", "!", "…", "*b*", "_", "&amp;", "<p>", "`c`"]
 HOSTILE = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](http://evil.example/x.png)",
     "<svg onload=alert(1)>", "<math><mi xlink:href='javascript:alert(1)'>", "</textarea><script>alert(1)</script>", "[a](data:text/html,x)",
@@ -99,3 +100,15 @@ def test_images_come_as_data_alone() -> None:
     assert media.get(turn["images"][0]) == ("image/png", b"\x89PNG\r\n\x1a\n" + b"0" * 20)
     assert media.get("0") is None
     assert "evil" not in json.dumps(turn)
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))
+def test_prose_is_the_same_without_the_parser(text: str) -> None:
+    if PROSE.fullmatch(text):
+        assert rendered(text) == _markdown().render(text)
+    else:
+        assert PROSE.fullmatch(f"{text}*") is None
+
+
+def test_a_long_text_costs_time_in_proportion_to_its_length() -> None:
+    assert PROSE.fullmatch("word " * 200_000 + "*") is None

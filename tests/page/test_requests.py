@@ -61,6 +61,22 @@ def test_annotators_at_once_get_items_of_their_own_and_every_acknowledged_answer
     page.store.verify()
 
 
+def test_the_reply_to_an_answer_has_the_question_after_those_at_hand(served: Begin) -> None:
+    page = served([item(f"i{n}", "x", "y") for n in range(4)])
+    client = page.come_in("ann")
+    first = client.get("/question").json()["question"]["handle"]
+    second = client.get(f"/question?beside={first}").json()["question"]["handle"]
+    body = {"id": "answer-0001", "handle": first, "answer": {"better": 0}, "beside": [second]}
+    third = client.post("/answer", json=body).json()["question"]["handle"]
+    assert len({first, second, third}) == 3
+    assert client.post("/answer", json=body).json()["question"]["handle"] == third, "sent again, the same"
+    assert [one.id for one in page.store.leased("ann")] == ["i1", "i2"]
+    body = {"id": "answer-0002", "handle": second, "answer": {"better": 0}, "beside": [third] * 8}
+    assert client.post("/answer", json=body).json()["question"] is None, "too many; the answer is stored all the same"
+    assert "question" not in client.post("/answer", json={**body, "beside": "all"}).json()
+    assert [event.item for event in page.store.events()] == ["i0", "i1"]
+
+
 @pytest.mark.parametrize("url", ["sqlite:///PATH/a.db", "PATH/a.jsonl"])
 def test_a_call_that_is_refused_undoes_its_own_part_alone(url: str, served: Begin, tmp_path: Path) -> None:
     store: Store = served([item("a", "x", "y")], url=url.replace("PATH", str(tmp_path))).store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,9 +75,8 @@ def events_of(
         if given.comment.strip():
             common.pop("decides", None)
             made.append(item.event(Comment(text=given.comment), annotator, id=f"{name}/comment", **common))
-        for event in made:
-            event.model_dump_json().encode("utf-8")  # half a character raises
-            event.written()
+        sent = [given.answer, given.comment, given.replaces]
+        json.dumps(sent, ensure_ascii=False).encode("utf-8")  # half a character raises
     except (ValidationError, ValueError, TypeError) as err:
         raise Wrong(f"`answer`: {_why(err)}", 422) from None
     return made

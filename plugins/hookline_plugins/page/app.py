@@ -235,7 +235,8 @@ async def answer(page: Page, request: Request, person: Person) -> Response:
     body = await body_of(request)
 
     def answered() -> dict[str, Any]:
-        return {**page.desk.answer(person.name, body), "progress": page.desk.progress(person.name)}
+        said = page.desk.answer(person.name, body)
+        return {**said, **page.desk.following(person.name, body), "progress": page.desk.progress(person.name)}
 
     return JSONResponse(await page.turns.take(answered, lambda: page.desk.forget(person.name)))
 
@@ -299,6 +300,8 @@ async def feedback(page: Page, request: Request, person: Person) -> Response:
 
 
 ROUTES: tuple[Door, ...] = (
+    Door("GET", "/question", WORK, question),  # what is asked for most is found first
+    Door("POST", "/answer", WORK, answer),
     Door("GET", "/", WORK, label),
     Door("GET", "/static/{name}", ANYONE, static),
     Door("GET", "/ready", ANYONE, ready),
@@ -306,8 +309,6 @@ ROUTES: tuple[Door, ...] = (
     Door("GET", "/enter", ANYONE, enter),
     Door("POST", "/enter", ANYONE, come_in),
     Door("POST", "/leave", WORK, leave),
-    Door("GET", "/question", WORK, question),
-    Door("POST", "/answer", WORK, answer),
     Door("GET", "/answered", WORK, answered),
     Door("GET", "/media/{name}", WORK, media),
     Door("GET", "/chat", WORK, chatting.chat),

@@ -94,6 +94,16 @@ class Desk:
                 item = self.store.lease(annotator, seconds=LEASE, beside=others)
         return None
 
+    def following(self, annotator: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """With an answer that says `beside` which questions the annotator still has: `question`, the next one beside those."""
+        beside = body.get("beside")
+        if not isinstance(beside, list):
+            return {}
+        try:
+            return {"question": self.next(annotator, beside)}
+        except (DataError, Wrong):  # the answer is stored, which matters more
+            return {"question": None}
+
     def earlier(self, annotator: str, handle: str) -> dict[str, Any] | None:
         """A question that the annotator answered, with the answer as it was given."""
         item, _ = self._find(annotator, handle)

@@ -16,7 +16,8 @@ __all__ = ["body_of"]
 
 async def body_of(request: Request) -> Mapping[str, Any]:
     """The JSON object in a request. Raises Wrong for anything else."""
-    raw = await asyncio.wait_for(request.body(), 20)
+    async with asyncio.timeout(20):
+        raw = await request.body()
     try:
         found = json.loads(raw.decode("utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError):

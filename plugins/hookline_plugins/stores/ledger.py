@@ -16,7 +16,7 @@ from pydantic import Field
 
 import hookline
 from hookline import DataError, Event, Item, Store, Verified
-from hookline_plugins.stores.log import START, Annotator, Entry, plain, verified
+from hookline_plugins.stores.log import START, Annotator, Entry, forget_keys, plain, verified
 from hookline_plugins.stores.scrubbing import KINDS, Kind, scrubbed_event, scrubbed_item
 from hookline_plugins.stores.tables import LEASED, Memory, Tables
 
@@ -189,6 +189,7 @@ class Ledger(Store[LedgerConfig]):
                 raise DataError(f"{self.where} has nothing of '{annotator}'", "check the name")
             count = tables.counts().events
             self._log(tables, "forget", known, {})
+            forget_keys()
             return count - tables.counts().events
 
         return self._do(job)
@@ -344,12 +345,11 @@ class Ledger(Store[LedgerConfig]):
 
 
 def _as_stored(
-    thing: ThingT, scrubbed: Callable[[ThingT, Sequence[Kind]], ThingT], kinds: Sequence[Kind]
+    thing: ThingT, scrubbed: Callable[[ThingT, Sequence[Kind]], tuple[ThingT, dict[str, Any]]], kinds: Sequence[Kind]
 ) -> tuple[ThingT, dict[str, Any]]:
     """An item or event after scrubbing, and as JSON. Raises DataError that names it for a value that JSON does not have."""
     try:
-        found = scrubbed(thing, kinds)
-        written = found.written()
+        found, written = scrubbed(thing, kinds)
         plain(written)
     except (ValueError, TypeError, RecursionError) as err:
         raise DataError(

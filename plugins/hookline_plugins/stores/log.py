@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from hookline import DataError
@@ -84,6 +85,11 @@ class Annotator:
         return found
 
 
+def forget_keys() -> None:
+    """Drop the keys that are in memory for speed."""
+    _cipher.cache_clear()
+
+
 def plain(content: Mapping[str, Any]) -> str:
     """The body of an entry that is not personal."""
     return _json(content)
@@ -99,14 +105,14 @@ def verified(entries: Iterable[Entry], where: str, seq: int = 0, head: str = STA
         yield entry
 
 
-def _json(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 
 
 def _hash(*parts: Any) -> str:
     return hashlib.sha256(_json(parts).encode()).hexdigest()
 
 
+@lru_cache(maxsize=256)
 def _cipher(key: str) -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,11 @@ class SQL(Ledger):
         super().__init__(config)
         self._engine: Any = None
 
-    @property
+    @cached_property
     def where(self) -> str:
         return str(self._url.render_as_string(hide_password=True))
 
-    @property
+    @cached_property
     def _url(self) -> Any:
         url = _sqlalchemy().engine.make_url
         try:
@@ -221,6 +221,8 @@ class Rows(Tables):
         self._head: tuple[int, str] | None = None
         self._staged: list[Entry] = []
         """Entries of this transaction, which are written at its end."""
+        self._people: dict[str, Annotator] = {}
+        """Annotators who were read in this transaction, by name."""
 
     def _all(self, statement: str, **values: Any) -> Any:
         """Execute a statement by the driver alone: an answer takes some twenty, each of which costs more in SQLAlchemy."""
@@ -252,8 +254,12 @@ class Rows(Tables):
         return Entry(*self._one(f"SELECT {ENTRY} FROM log WHERE seq = :seq", seq=seq))
 
     def annotator(self, name: str) -> Annotator | None:
-        found = self._one("SELECT who, name, key FROM annotators WHERE name = :name", name=name)
-        return Annotator(*found) if found else None
+        if name not in self._people:
+            found = self._one("SELECT who, name, key FROM annotators WHERE name = :name", name=name)
+            if found is None:
+                return None
+            self._people[name] = Annotator(*found)
+        return self._people[name]
 
     def annotators(self) -> dict[str, Annotator]:
         return {row[0]: Annotator(*row) for row in self._all("SELECT who, name, key FROM annotators")}
@@ -329,6 +335,7 @@ class Rows(Tables):
         )  # fmt: skip
 
     def remove(self, who: str) -> None:
+        self._people.clear()
         items = [row[0] for row in self._all("SELECT item FROM held WHERE who = :who", who=who)]
         for table in ("annotators", "events", "held"):
             self._all(f"DELETE FROM {table} WHERE who = :who", who=who)
@@ -357,6 +364,7 @@ class Rows(Tables):
             yield
         except DataError:  # any other error undoes the whole transaction
             self._head, self._staged = head, self._staged[:count]
+            self._people.clear()
             self._all("ROLLBACK TO SAVEPOINT part")
             raise
         self._all("RELEASE SAVEPOINT part")

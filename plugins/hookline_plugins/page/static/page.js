@@ -32,20 +32,21 @@ function work() {
 
   // the one after it is asked for meanwhile, so that nobody waits; an item is kept for half an hour, so an old one is asked for anew
   const KEPT = 10 * 60 * 1000;
-  let ahead = null;
-  function lookAhead() {
-    if (base || !question || replaces) return;
-    ahead = { beside: question.handle, at: Date.now(), reply: ask("GET", `/question?beside=${question.handle}`).catch(() => null) };
-  }
-  async function after(answered) {
-    const reply = ahead?.beside === answered && Date.now() - ahead.at < KEPT ? await ahead.reply : null;
-    return reply?.body.question ? reply : null;
+  let ahead = []; // questions with the time since when they wait
+  const waiting = () => { ahead = ahead.filter((one) => Date.now() - one.at < KEPT); return ahead.map((one) => one.question); };
+  const put = (found) => { if (found && !ahead.some((one) => one.question.handle === found.handle)) ahead.push({ question: found, at: Date.now() }); };
+  async function lookAhead() {
+    if (base || !question || replaces || waiting().length) return;
+    const { handle } = question;
+    const reply = await ask("GET", `/question?beside=${handle}`).catch(() => null);
+    if (reply?.status === 200 && question?.handle === handle) put(reply.body.question);
   }
 
-  async function next(handle, answered, now) {
+  async function next(handle, progressed) {
     loading = true; // what is pressed meanwhile is meant for neither question
-    let reply = answered ? await after(answered) : null;
-    ahead = null;
+    const [following] = progressed ? waiting() : [];
+    let reply = following ? { status: 200, body: { question: following, progress: progressed } } : null;
+    ahead = following ? ahead.slice(1) : [];
     try { reply ??= await ask("GET", `${base}/question${handle ? `?handle=${encodeURIComponent(handle)}` : ""}`); } catch (err) { reply = null; }
     if (!reply || reply.status !== 200) {
       $("banner").textContent = fill(words.problem, { why: reply ? reply.body.error : "…" });
@@ -53,7 +54,7 @@ function work() {
       return;
     }
     loading = false;
-    const progress = now ?? reply.body.progress;
+    const progress = progressed ?? reply.body.progress;
     $("progress").textContent = fill(base ? words.progress_decided : words.progress, { answers: progress.answers, skips: progress.skips, minutes: Math.round(progress.seconds / 60) });
     question = reply.body.question;
     replaces = question?.replaces ?? null;
@@ -351,7 +352,7 @@ function work() {
     if (!skip && question.kind === "ranking") answer = { order: places() };
     if (!skip && question.kind === "spans") answer = { of: given.of ?? 0, spans: given.spans ?? [] };
     const body = { id: number(), handle: question.handle, answer, comment: $("comment").value, replaces,
-      times: clock.times() };
+      times: clock.times(), ...(base || replaces ? {} : { beside: waiting().map((one) => one.handle) }) };
     await send(body);
   }
 
@@ -363,7 +364,8 @@ function work() {
       remember(`draft ${body.handle}`, undefined);
       $("banner").textContent = "";
       $("saved").textContent = words.saved;
-      await next(undefined, body.handle, reply.body.progress);
+      if (question) put(reply.body.question); // not after a reload, which asks for what is at hand
+      await next(undefined, reply.body.progress);
     } else {
       $("banner").textContent = fill(words.problem, { why: reply.body.error });
       if (reply.status === 404 || reply.status === 409) await next();
