@@ -177,3 +177,20 @@ class TestInChromium:
         assert {event.annotator for event in decisions} == {"boss"}
         assert {event.answer.kind for event in decisions} == set(pressed)
         assert [line for line in browser.driver.get_log("browser") if line["level"] == "SEVERE"] == []
+
+    def test_annotators_and_questions_are_found_by_typing(self, browser: Browser, served: Begin) -> None:
+        page = served([item(name, "x", "y", overlap=2, prompt=f"about {name}") for name in ("apples", "pears")])
+        for name in ("apples", "pears"):
+            voted(page, {"ann": {"said": Comparison(better=0)}, "bob": {"said": Comparison(better=1)}}, name)
+        browser.come_in(page, "boss", "coordinator")
+        browser.open(page.url + "/team")
+        browser.until(lambda: len(browser.all("#people tr")) == 3)
+        browser.one("#find").click()
+        browser.keys("bob")
+        browser.until(lambda: browser.text("#found") == "1 of 3 annotators" and len(browser.all("#people tr")) == 1)
+        assert len(browser.all("#adjudicate li")) == 2, "who answered"
+        for _ in "bob":
+            browser.keys("BACKSPACE")
+        browser.keys("pears")
+        browser.until(lambda: browser.text("#adjudicate") == "about pears (2)")
+        browser.looks_right("light", 1440)

@@ -350,6 +350,13 @@ def test_a_coordinator_invites_sees_and_removes(served: Begin) -> None:
     assert found["agreement"][0]["kind"] == "comparison"
     assert found["adjudicate"]
     assert "secret" not in json.dumps(found)
+    every = len(found["adjudicate"])
+    for find, names, disputed in (("ANN", ["ann"], every), ("a question", [], every), ("x%&", [], 0)):
+        some = boss.get("/team/figures", params={"find": find}).json()
+        assert [one["name"] for one in some["annotators"]] == names
+        assert (some["people"], len(some["adjudicate"])) == (3, disputed)
+    by_item = [boss.get("/team/figures", params={"find": f"i{n}"}).json()["adjudicate"] for n in range(10)]
+    assert sum(map(len, by_item)) == every > len(by_item[1])
     token = boss.post("/team/invite", json={"name": "cat", "role": "annotator"}).json()["token"]
     assert page.page.people.enter(token) == Person("cat", "annotator")
     assert boss.post("/team/invite", json={"name": "cat", "role": "owner"}).status_code == 422

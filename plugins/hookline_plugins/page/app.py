@@ -258,8 +258,9 @@ async def team_page(page: Page, request: Request, person: Person) -> Response:
 
 
 async def figures(page: Page, request: Request, person: Person) -> Response:
-    found = await run_in_threadpool(page.summary.now, page.people.names())
-    return JSONResponse({**found, "adjudicate": await run_in_threadpool(page.decisions.listed)})
+    find = request.query_params.get("find", "")
+    found = await run_in_threadpool(page.summary.now, page.people.names(), find)
+    return JSONResponse({**found, "adjudicate": await run_in_threadpool(page.decisions.listed, find)})
 
 
 async def invite(page: Page, request: Request, person: Person) -> Response:

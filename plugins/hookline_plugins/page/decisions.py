@@ -38,6 +38,13 @@ class Case:
         return f"{self.item.id}\0{self.kind}\0{self.of}"
 
     @property
+    def words(self) -> str:
+        """By what it is found: the item's name, the prompt, and who answered."""
+        prompt = self.item.prompt
+        said = [prompt] if isinstance(prompt, str) else [str(message.get("content", "")) for message in prompt]
+        return "\n".join([self.item.id, *said, *(event.annotator for event in self.answers)]).casefold()
+
+    @property
     def split(self) -> float:
         """The share of the most frequent answer: the lower, the less the annotators agree."""
         said = Counter(_form(event.answer) for event in self.answers)
@@ -90,8 +97,10 @@ class Decisions:
         self._left: dict[str, set[str]] = {}
         """Coordinator → what they left for later."""
 
-    def listed(self, most: int = 100) -> list[dict[str, Any]]:
-        """The questions that wait for a decision, those with the least agreement first."""
+    def listed(self, find: str = "", most: int = 100) -> list[dict[str, Any]]:
+        """The questions that wait for a decision, those with the least agreement first; only those with a text in the item's name,
+        in the prompt or among who answered."""
+        waiting = [case for case in self._open() if not find or find.casefold() in case.words]
         return [
             {
                 "handle": self._handle(case),
@@ -99,7 +108,7 @@ class Decisions:
                 "answers": len(case.answers),
                 "kind": case.kind,
             }
-            for case in self._open()[:most]
+            for case in waiting[:most]
         ]
 
     def next(self, who: str, handle: str | None = None) -> dict[str, Any] | None:

@@ -27,8 +27,8 @@ class Summary:
         self._lock = threading.Lock()
         self._made: tuple[float, int, dict[str, Any]] | None = None
 
-    def now(self, people: Mapping[str, str]) -> dict[str, Any]:
-        """Counts, and per annotator what `hookline feedback` says."""
+    def now(self, people: Mapping[str, str], find: str = "") -> dict[str, Any]:
+        """Counts, and what `hookline feedback` says per annotator whose name has a text in it."""
         with self._lock:
             counts = self.store.counts()
             if self._made is None or (self._made[1] != counts.events and time.monotonic() - self._made[0] > FRESH):
@@ -39,10 +39,12 @@ class Summary:
         rows = [
             {"name": name, "role": role, **none, **found["annotators"].get(name, {})}
             for name, role in sorted(names.items())
+            if find.casefold() in name.casefold()
         ]
         return {
             "counts": asdict(counts),
             "annotators": rows,
+            "people": len(names),
             "agreement": found["agreement"],
             "contests": found["contests"],
         }

@@ -6,9 +6,12 @@ const cell = (text) => element("td", { textContent: text ?? "" });
 
 async function show() {
   let reply;
-  try { reply = await ask("GET", "/team/figures"); } catch { return; }
+  const find = $("find").value;
+  try { reply = await ask("GET", `/team/figures?find=${encodeURIComponent(find)}`); } catch { return; }
+  if (find !== $("find").value) return; // typed meanwhile
   if (reply.status !== 200) { $("banner").textContent = fill(words.problem, { why: reply.body.error }); return; }
-  const { counts, annotators, agreement, adjudicate, contests } = reply.body;
+  const { counts, annotators, people, agreement, adjudicate, contests } = reply.body;
+  $("found").textContent = find ? fill(words.found, { shown: annotators.length, all: people }) : "";
   $("queue").textContent = `${words.queue}: ${fill(words.queue_said, counts)}`;
   $("people").replaceChildren(...annotators.map((one) => element("tr", {},
     element("th", { scope: "row", textContent: one.name }), cell(words[one.role] ?? ""), cell(one.answers), cell(one.skips), cell(`${Math.round(one.seconds / 60)} min`),
@@ -42,5 +45,7 @@ $("invite").addEventListener("submit", async (event) => {
   $("invite").reset();
   show();
 });
+let typed = 0;
+$("find").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(show, 250); });
 show();
 setInterval(show, 6000);
