@@ -118,7 +118,8 @@ def test_each_role_is_compared_once_in_a_phase_evaluations_included(
 
 def test_the_comparison_changes_no_token_and_no_random_number(sharp: Lab) -> None:
     compared, plain = sharp(), sharp()
-    plain.phase._resources.drawing.compared.add("policy")
+    plain.phase._resources.drawing.drawn["policy"] = 1
+    plain.phase._resources.drawing.padded.add("policy")
     before = torch.get_rng_state()
     assert torch.equal(draw(compared), draw(plain))
     assert torch.equal(torch.get_rng_state(), before)
@@ -223,7 +224,7 @@ def test_an_engine_without_log_probs_has_nothing_to_compare(sharp: Lab) -> None:
 
     loop.phase._resources.drawing.engine, loop.phase._resources.drawing.slot = Silent(Silent.Config()), None
     draw(loop)
-    assert not loop.phase._resources.drawing.compared
+    assert not loop.phase._resources.drawing.drawn
 
 
 # -- later, while the run goes on
@@ -316,3 +317,53 @@ def test_one_batch_in_so_many_is_compared_again_with_other_rows(sharp: Lab, reco
     loop = sharp()
     draw_often(loop, 2 * drawing.COMPARED_EVERY + 1, max_new_tokens=2)
     assert recomputed == [("policy", drawing.COMPARED_ROWS)] * 3
+
+
+def test_rows_of_all_lengths_have_their_turn_and_always_the_shortest_beside_the_longest() -> None:
+    rows = list(range(11))
+    seen: set[int] = set()
+    for turn in range(6):
+        some = drawing._some(rows, turn)
+        assert len(set(some)) == drawing.COMPARED_ROWS
+        assert sum(row < 5 for row in some) == drawing.COMPARED_ROWS // 2, "half of them from the shorter half"
+        seen |= set(some)
+    assert sorted(drawing._some(rows, 0)) == [0, 1, 9, 10]
+    assert seen == set(rows)
+    assert drawing._some([4, 7], 5) == [4, 7]
+
+
+def test_the_rows_of_a_gap_without_a_number_are_json_and_a_full_disk_hides_no_gap(
+    sharp: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = sharp()
+    real = drawing.own_logprobs
+    monkeypatch.setattr(drawing, "own_logprobs", lambda *given: real(*given) * torch.nan)
+    found = loop.phase._resources.drawing
+    found.folder, found.rank = tmp_path, 1
+    with pytest.raises(NumbersError, match=r"is nan .*drift-policy-rank1\.json"):
+        draw(loop)
+    text = (tmp_path / "drift-policy-rank1.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["rows"][0]["role"][0] is None
+    found.folder = tmp_path / "gone"
+    with pytest.raises(NumbersError, match=r"the rows could not be written to .*: No such file or directory"):
+        draw(loop)
+
+
+def test_where_no_row_can_be_computed_again_the_next_batch_is(sharp: Lab, recomputed: list[tuple[str, int]]) -> None:
+    loop = sharp()
+    loop.ctx.role_named("policy").version = 3
+    draw_often(loop, drawing.COMPARED_EVERY, max_new_tokens=2)
+    assert len(recomputed) == 1
+    found: Any = loop.phase._resources.drawing.engine
+    real = found.draw
+
+    async def late(request: Request) -> Completion:
+        one = await real(request)
+        return replace(one, versions=one.versions - 1)
+
+    found.draw = late
+    draw(loop, max_new_tokens=2)
+    found.draw = real
+    draw(loop, max_new_tokens=2)
+    assert len(recomputed) == 2

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-import hookline.kernels
+import hookline.kernels.kept
 from hookline.kernels import backend, native
 
 IMPLEMENTATIONS = ["reference", *(native.module.instruction_sets() if native.module else [])]
@@ -22,7 +22,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def always_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits are computed in tiles, although those of small tests could be kept."""
-    monkeypatch.setattr(hookline.kernels, "KEEP", 0)
+    monkeypatch.setattr(hookline.kernels.kept, "MOST", 0)
 
 
 @pytest.fixture

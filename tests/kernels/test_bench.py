@@ -12,9 +12,10 @@ import torch
 
 from hookline.cli import main
 from hookline.testing import PARTS, timed_steps
-from hookline.testing.bench import baseline, kernels, measure, update
+from hookline.testing.bench import baseline, child, kernels, measure, update
 from hookline.testing.bench.cases import EAGER, OURS, REFERENCE, cases
-from hookline_plugins.report import roofline
+from hookline_plugins.commands import bench_step
+from hookline_plugins.report import png
 
 QUICK = cases("cpu", quick=True)
 CPU = torch.device("cpu")
@@ -93,7 +94,7 @@ def test_what_is_written_can_be_read(two_cases, tmp_path, capsys):
 
 
 def test_without_matplotlib_there_is_a_sentence(two_cases, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(roofline.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(png.importlib.util, "find_spec", lambda name: None)
     assert main(["bench", "kernels", "--quick", "--out", str(tmp_path)]) == 0
     assert "pip install 'hookline[report]'" in capsys.readouterr().out
     assert not (tmp_path / "roofline.png").exists()
@@ -208,13 +209,13 @@ def test_an_unknown_device(capsys):
     assert "--device is 'tpu' → choose cpu or cuda" in capsys.readouterr().err
 
 
-def test_both_paths_take_the_same_step(monkeypatch, capsys):
+def test_both_paths_take_the_same_step(monkeypatch, tmp_path):
     for name, value in {"ROWS": 2, "RESPONSE": 10, "WIDTH": 32, "LAYERS": 1, "STEPS": 1}.items():
         monkeypatch.setattr(update, name, value)
     rows = []
     for path in update.PATHS:
-        update.main(path, "300")
-        rows.append(json.loads(capsys.readouterr().out))
+        update.main(path, "300", str(tmp_path / path))
+        rows.append(json.loads((tmp_path / path).read_text()))
     for figure in ("loss", "gradient_norm"):
         assert rows[0][figure] == pytest.approx(rows[1][figure], rel=1e-5)
     assert all(row["ms"] > 0 and row["peak_mb"] > 10 for row in rows)
@@ -252,9 +253,25 @@ def test_a_step_is_measured_and_its_parts_are_the_whole(tmp_path, capsys):
     assert set(row["parts"]) == set(PARTS)
     for part in ("prefill", "decode", "draw", "reference", "train", "optimiser", "rest"):
         assert row["parts"][part] > 0
-    assert sum(row["parts"].values()) == pytest.approx(row["s"], rel=0.5)  # medians of each part, and of their sum
     assert (tmp_path / "step.png").stat().st_size > 5000
     assert "parts, s: prefill" in capsys.readouterr().out
+
+
+def test_the_parts_of_each_step_are_the_whole_step_by_another_clock(tmp_path):
+    import hookline
+
+    work = bench_step.made(bench_step.Workload(**bench_step.QUICK), tmp_path / "model")
+    described = bench_step.experiment(work)
+    again = {"name": "again", "every": 1, "prompts": [{"prompt": work.texts[0]}], "reward": [bench_step.letters]}
+    described["phases"][0]["evaluate"] = [again]
+    with timed_steps() as steps:
+        run = hookline.run(described, out=tmp_path / "run")
+    timings = [row["timings"] for row in run.rows() if "seconds/rollout" in row["timings"]]  # not of an evaluation before the first
+    assert len(steps) == len(timings) == work.steps
+    for step, others in zip(steps, timings):
+        assert sum(step[part] for part in PARTS) == pytest.approx(step["step"], rel=0.05)
+        hooks = sum(others[f"seconds/{hook}"] for hook in ("rollout", "reward", "advantage", "update"))
+        assert step["decode"] < others["seconds/rollout"] <= hooks <= step["step"], "the evaluation is between the steps"
 
 
 def test_what_is_timed_is_as_it_was_afterwards():
@@ -274,6 +291,8 @@ def test_what_is_timed_is_as_it_was_afterwards():
         (["update", "--device", "cuda"], "--device is an option of `bench kernels and step`"),
         (["kernels", "--steps", "9"], "--steps is an option of `bench step`"),
         (["step", "--quick", "--peer", "/bin/false"], "the step of false failed: exit code 1"),
+        (["step", "--quick", "--peer", "/no/such"], "/no/such cannot be started: No such file or directory"),
+        (["kernels", "--threads", "3"], "--threads is an option of `bench step`"),
     ],
 )
 def test_an_option_of_another_measurement_is_refused(given, said, capsys):
@@ -281,9 +300,27 @@ def test_an_option_of_another_measurement_is_refused(given, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_quick_takes_the_steps_that_are_asked_for(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(bench_step, "measure", lambda work, peer, tell: seen.append(work.steps) or {})
+    for given in ([], ["--steps", "6"], ["--steps", "8"]):
+        assert main(["bench", "step", "--quick", *given]) == 0
+    assert main(["bench", "step"]) == 0
+    assert seen == [4, 6, 8, 10]
+
+
+def test_a_child_s_peak_is_its_own():
+    block = bytearray(300 << 20)
+    code = "import sys; from hookline.testing.bench.child import peak_bytes, write; write({'peak': peak_bytes()}, sys.argv[1])"
+    found = child.in_child([sys.executable, "-c", code], "a child", "")
+    assert found["peak"] > 10 << 20
+    assert child.peak_bytes() > len(block)
+    assert child.peak_bytes() - found["peak"] > 200 << 20, "not what the parent had"
+
+
 def test_a_child_that_dies_is_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(update.sys, "executable", "/bin/false")
-    assert main(["bench", "update", "--quick"]) == 6
+    assert main(["bench", "update", "--quick"]) == 2
     assert "materialised logits and a vocabulary of 2048 tokens failed: exit code 1" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import hookline.kernels
+import hookline.kernels.kept
 from hookline.kernels import STATISTICS, cpu, linear_kl_divergence, linear_token_stats, reference, token_stats
 
 DIFFERENTIABLE = STATISTICS[:4]
@@ -67,30 +68,55 @@ def test_statistics_and_gradients(dtype, with_bias, supported, options):
         close(got.grad, want.grad, tolerance)
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.6, "softcap": 4.0}], ids=str)
-def test_logits_that_are_kept_give_what_tiles_give(monkeypatch, options):
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.6, "softcap": 4.0}, {"support": True}], ids=str)
+@pytest.mark.parametrize("tokens", [1, 7, 19, 20, 21], ids="{} kept".format)
+def test_logits_that_are_kept_give_what_tiles_give(monkeypatch, options, tokens):
     monkeypatch.setattr(cpu, "torch_multiplies_as_fast", lambda: True)
     hidden, weight, bias, ids = make()
     ids[0, 1] = -100
+    if options.get("support"):
+        offsets = torch.arange(21) * 3
+        options = {"support": (torch.stack([ids.flatten().clamp(0, 698) + i for i in range(3)], 1).flatten(), offsets)}
+        ids = ids.clamp(max=698)
     found = []
-    for most in (0, 4 * 5 * 701 * 4):
-        monkeypatch.setattr(hookline.kernels, "KEEP", most)
+    for most in (0, tokens * 701 * 4):
+        monkeypatch.setattr(hookline.kernels.kept, "MOST", most)
         ours = leaves(hidden, weight, bias)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            stats = linear_token_stats(ours[0], ours[1], ids, bias=ours[2], want=("logprobs", "entropy"), **options)
-        (stats.logprobs * 2 + stats.entropy).sum().backward()
-        found.append([stats.logprobs, stats.entropy, *(leaf.grad for leaf in ours)])
+            stats = linear_token_stats(ours[0], ours[1], ids, bias=ours[2], want=("logprobs", "entropy", "rank"), **options)
+        assert not stats.rank.requires_grad
+        (stats.logprobs * 2 + stats.entropy).nan_to_num(posinf=0, neginf=0).sum().backward()
+        found.append([stats.logprobs, stats.entropy, stats.rank, *(leaf.grad for leaf in ours)])
     for tiles, kept in zip(*found):
         close(kept, tiles, 1e-4)
-    monkeypatch.setattr(hookline.kernels, "KEEP", 4 * 5 * 701 * 4)
-    used = []
-    monkeypatch.setattr(torch.nn.functional, "linear", lambda *given: used.append(1) or given[0] @ given[1].T)
+
+
+def test_logits_are_kept_only_for_a_backward_pass_and_up_to_the_limit(monkeypatch):
+    monkeypatch.setattr(cpu, "torch_multiplies_as_fast", lambda: True)
+    hidden, weight, _, ids = make()
+    monkeypatch.setattr(hookline.kernels.kept, "MOST", 7 * 701 * 4 + 3)
+    rows = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, *given: rows.append(len(x)) or linear(x, *given))
     linear_token_stats(hidden, weight, ids)
-    assert not used, "nothing is kept where no gradient is wanted"
-    linear_token_stats(*leaves(hidden, weight), ids)
-    assert used
-    linear_token_stats(*leaves(*make(tokens=(4, 6))[:2]), torch.zeros(4, 6, dtype=torch.long))
-    assert len(used) == 1, "nor what is larger than the limit"
+    assert not rows, "nothing is kept where no gradient is wanted"
+    ours = leaves(hidden, weight)
+    linear_token_stats(*ours, ids)
+    assert rows == [7], "as many as fit"
+    frozen = leaves(hidden, weight)
+    frozen[1].requires_grad_(False)
+    linear_token_stats(*frozen, ids).logprobs.sum().backward()
+    linear_token_stats(*ours, ids).logprobs.sum().backward()
+    assert frozen[1].grad is None
+    close(frozen[0].grad, ours[0].grad)
+    monkeypatch.setattr(hookline.kernels.kept, "MOST", 701 * 4 - 1)
+    linear_token_stats(*ours, ids)
+    assert rows == [7, 7, 7], "not one fits"
+    monkeypatch.setattr(hookline.kernels.kept, "MOST", 1 << 20)
+    with pytest.raises(ValueError, match=r"linear_token_stats: .*701"):
+        linear_token_stats(*ours, torch.full_like(ids, 701))
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(linear_token_stats(*ours, ids).logprobs.sum(), ours, create_graph=True)[0].sum().backward()
 
 
 def test_bfloat16_products_keep_float32_up_to_the_softmax():
@@ -197,7 +223,7 @@ def test_no_logits_in_memory(implementation, monkeypatch, compiled):
     if implementation == "reference":
         pytest.skip("does not apply: the reference's tiles are as large as they like")
     monkeypatch.undo()
-    monkeypatch.setattr(hookline.kernels, "KEEP", 0)
+    monkeypatch.setattr(hookline.kernels.kept, "MOST", 0)
     hidden, weight, _, ids = make(tokens=(512,), width=64, vocabulary=32_000)
     logits_bytes = 512 * 32_000 * 4
     tensors = leaves(hidden, weight)

@@ -19,7 +19,9 @@ class Lazily(ModuleType):
     """A module that is imported when the first of its names is used."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self.__name__), name)
+        value = getattr(import_module(self.__name__), name)
+        setattr(self, name, value)  # the next time without a search
+        return value
 
 
 torch = Lazily("torch")

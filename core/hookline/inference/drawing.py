@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from hookline.inference.decode import NextToken
 from hookline.models.role import Role
 from hookline.registry.blame import blame
 from hookline.registry.slot import Slot
+from hookline.storage.lines import finite
 from hookline.training.statistics import statistics
 
 __all__ = ["Asking", "Drawing"]
@@ -78,14 +78,15 @@ class Drawing:
     micro_tokens: int = 16384
     """The most tokens in one forward pass for log-probs, if the engine returns none."""
     told: dict[str, int] = field(default_factory=dict)
-    compared: set[str] = field(default_factory=set)
-    """Roles for which the engine's log-probs were found equal to those of the role's own forward pass."""
-    drawn: Counter[str] = field(default_factory=Counter)
-    """How many batches each of them has drawn since."""
+    drawn: dict[str, int] = field(default_factory=dict)
+    """Roles for which the engine's log-probs were found equal to those of the role's own forward pass, and how many batches each
+    has drawn from there on."""
     padded: set[str] = field(default_factory=set)
     """Those of them that were compared on prompts of different length."""
     folder: Path | None = None
     """Where the rows of a comparison that failed are written."""
+    rank: int = 0
+    """The rank that draws, for the name of that file."""
     slot: Slot | None = None
     """The engine's place in the phase, for blame."""
 
@@ -151,11 +152,11 @@ class Drawing:
             logprobs_BT = own_logprobs(role, prompts, sample_B, drawn, self.micro_tokens)
             drawn = replace(drawn, behaviour=replace(drawn.behaviour, logprobs_BT=logprobs_BT))
         elif combine is None:
-            self.drawn[model] += model in self.compared
-            again = self.drawn[model] % COMPARED_EVERY == 0
-            if model not in self.compared or again or (model not in self.padded and _uneven(prompts)):
-                with self.blamed("draw"):
-                    self._compare(asking, prompts, sample_B, found, asked, model)
+            count = self.drawn.get(model, 0)
+            due = count % COMPARED_EVERY == 0 or (model not in self.padded and _uneven(prompts))
+            with self.blamed("draw"):
+                if not due or self._compare(asking, prompts, sample_B, found, asked, model):
+                    self.drawn[model] = count + 1
         return drawn
 
     def _compare(
@@ -166,21 +167,21 @@ class Drawing:
         found: Sequence[Completion],
         asked: Asked,
         model: str,
-    ) -> None:
-        """Compute a few rows again, in one forward pass in float32 and without compiled kernels: the engine must agree.
+    ) -> bool:
+        """Compute a few rows again, in one forward pass in the type of the role's weights and without compiled kernels: the engine
+        must agree.
 
-        Rows of older weights cannot be computed again; if a batch has no other rows, the next batch is compared.
+        Returns whether there was something to compare. Rows of older weights cannot be computed again; if a batch has no other
+        rows, the next batch is compared.
         """
         role = asking.role_named(model)
         if "before" not in role.family.sides:
-            return
+            return False
         now = [row for row, one in enumerate(found) if bool((one.versions == role.version).all())]
         if not now:
-            return
+            return False
         now.sort(key=lambda row: len(prompts[row]))  # the shortest prompts have the most padding
-        turn = self.drawn[model] // COMPARED_EVERY
-        now = now[turn % len(now) :] + now[: turn % len(now)]  # other rows each time
-        now = now[: COMPARED_ROWS // 2] + now[COMPARED_ROWS // 2 :][-COMPARED_ROWS // 2 :]
+        now = _some(now, self.drawn.get(model, 0) // COMPARED_EVERY)
         few = join([found[row] for row in now], asked, self.who)
         with kernels.backend("reference"), role.without_autocast():
             own_BT = own_logprobs(role, [prompts[row] for row in now], sample_B[now], few, self.micro_tokens)
@@ -196,9 +197,9 @@ class Drawing:
                 "the engine must give each token's log-prob under the request's sampling, and the steps of family "
                 f"'{role.family.instance}' must agree with its states",
             )
-        self.compared.add(model)
         if _uneven([prompts[row] for row in now]):
             self.padded.add(model)
+        return True
 
     def _keep(self, role: Role, prompts: Sequence[Sequence[int]], few: Completions, own_BT: Tensor) -> str:
         """Write the rows of a comparison that failed, so that it can be looked into; returns where, for the message."""
@@ -215,8 +216,11 @@ class Drawing:
         ]
         sampling = few.behaviour.sampling
         about = {"role": role.name, "version": role.version, "engine": self.who, "sampling": asdict(sampling), "rows": rows}
-        path = self.folder / f"drift-{role.name}.json"
-        path.write_text(json.dumps(about), encoding="utf-8")
+        path = self.folder / f"drift-{role.name}{f'-rank{self.rank}' if self.rank else ''}.json"
+        try:
+            path.write_text(json.dumps(finite(about), allow_nan=False), encoding="utf-8")
+        except OSError as err:
+            return f"; the rows could not be written to {path}: {err.strerror}"
         return f"; the rows are in {path}"
 
     def _answers(self, asking: Asking, requests: Sequence[Request], caller: Caller) -> list[Completion]:
@@ -272,6 +276,14 @@ class Drawing:
                 f"but the model has {role.context} positions",
                 "lower max_new_tokens, shorten the prompts, or build with a larger context",
             )
+
+
+def _some(rows: Sequence[int], turn: int) -> list[int]:
+    """`COMPARED_ROWS` of rows by length: as many of the shorter half as of the longer one, from the ends inwards, others each turn."""
+    if len(rows) <= COMPARED_ROWS:
+        return list(rows)
+    middle, each = len(rows) // 2, COMPARED_ROWS // 2
+    return [half[(turn * each + i) % len(half)] for half in (rows[:middle], rows[:middle-1:-1]) for i in range(each)]
 
 
 def _uneven(prompts: Sequence[Sequence[int]]) -> bool:

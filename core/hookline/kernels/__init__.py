@@ -23,6 +23,7 @@ from torch import Tensor
 
 from . import cpu, native, reference
 from . import ops as ops
+from .kept import kept_token_stats, tokens_kept
 from .native import backend, build_info
 from .reference import ESTIMATORS, IGNORE, RANK, STATISTICS, TOP_P_MASS
 
@@ -139,7 +140,7 @@ def linear_token_stats(
 ) -> TokenStats:
     """`token_stats(hidden @ weight.T + bias, token_ids)` without these logits in memory: only one tile of them exists
     at a time. On a CPU where torch's product is as fast as ours (Intel, or without AVX-512), up to 128 MiB of float32
-    logits are kept until the backward pass, which is then one product shorter.
+    logits are kept until the backward pass: for these tokens it is one product shorter.
 
     - `hidden` [..., H]; `weight` [V, H]; `bias` [V]. The product is accumulated in float32 up to the softmax, also
       for bfloat16 inputs. `token_ids` [...] and the options are those of `token_stats`.
@@ -153,32 +154,13 @@ def linear_token_stats(
     _check_token_ids("linear_token_stats", token_ids, hidden.shape[:-1], "hidden", hidden.shape)
     temperature, cap = _temperature("linear_token_stats", temperature), _softcap("linear_token_stats", softcap)
     kept_ids, kept_offsets = _support("linear_token_stats", support, token_ids)
-    if _worth_keeping(hidden, weight, bias):
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits = torch.nn.functional.linear(hidden, weight, bias)
-        return token_stats(
-            logits, token_ids, temperature=temperature, softcap=softcap, support=support, want=want, grad="pooled"
-        )
+    if tokens_kept(hidden, weight, bias):
+        kept = None if kept_ids is None or kept_offsets is None else (kept_ids, kept_offsets)
+        return _named(kept_token_stats(hidden, weight, bias, token_ids, kept, temperature, cap, bits), bits)
     stats = torch.ops.hookline.linear_token_stats(
         hidden, weight, bias, token_ids, kept_ids, kept_offsets, temperature, cap, bits
     )
     return _named(stats, bits)
-
-
-KEEP = 128 << 20
-"""The most bytes of logits that `linear_token_stats` keeps for the backward pass on a CPU."""
-
-
-def _worth_keeping(*operands: Tensor | None) -> bool:
-    """Whether logits are kept: a gradient is wanted, and they are few and as exact as those of a tile."""
-    hidden, weight = operands[:2]
-    assert hidden is not None
-    assert weight is not None
-    every = [tensor for tensor in operands if tensor is not None]
-    few = math.prod(hidden.shape[:-1]) * len(weight) * 4 <= KEEP
-    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in every)
-    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
-    return few and plain and wanted and not torch.compiler.is_compiling() and cpu.torch_multiplies_as_fast()
 
 
 def gae(

@@ -95,7 +95,9 @@ class Phase:
             rounds=planned.rounds,
             encoder=session.encoder,
             answers=session.answers,
-            drawing=Drawing(engine_of(planned), session.tokenizer.ends, folder=session.run.directory, slot=planned.engine),
+            drawing=Drawing(
+                engine_of(planned), session.tokenizer.ends, folder=session.run.directory, rank=session.world.rank, slot=planned.engine
+            ),
             world=session.world,
             stopping=session.stopping,
             given=planned.gives,

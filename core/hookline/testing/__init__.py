@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 _HOMES = {
     "hookline.testing.bench.baseline": ("stored_kernels",),
+    "hookline.testing.bench.child": ("in_child", "peak_bytes"),
     "hookline.testing.bench.kernels": ("bench_kernels", "judge_kernels"),
     "hookline.testing.bench.measure": ("machine",),
     "hookline.testing.bench.parts": ("PARTS", "timed_steps"),
@@ -39,16 +40,19 @@ __all__ = [
     "bench_update",
     "check",
     "conformance",
+    "in_child",
     "judge_kernels",
     "laws",
     "machine",
     "open_phase",
+    "peak_bytes",
     "stored_kernels",
     "timed_steps",
 ]
 
 if TYPE_CHECKING:
     from hookline.testing.bench.baseline import stored_kernels
+    from hookline.testing.bench.child import in_child, peak_bytes
     from hookline.testing.bench.kernels import bench_kernels, judge_kernels
     from hookline.testing.bench.measure import machine
     from hookline.testing.bench.parts import PARTS, timed_steps

@@ -21,8 +21,12 @@ Row = dict[str, Any]
 COLUMNS = ("op", "shape", "dtype", "what", "by", "ms", "of ceiling", "x eager", "error")
 UPDATE_COLUMNS = ("vocabulary", "path", "ms a step", "peak MB", "beyond state MB", "logits MB")
 
-
 STEP_COLUMNS = ("by", "s a step", "spread", "of TRL's", "peak MiB", "reward")
+ONLY = {
+    "device": ("kernels", "step"), "compile": ("kernels",), "baseline": ("kernels",), "save": ("kernels",),
+    "peer": ("step",), "threads": ("step",), "steps": ("step",),
+}  # fmt: skip
+"""Options of some measurements only, and which."""
 
 
 class Bench(Command):
@@ -53,16 +57,15 @@ class Bench(Command):
         """step: a Python with trl and datasets, e.g. .venv-peers/bin/python."""
         threads: int = Field(2, ge=1)
         """step: threads of each process."""
-        steps: int = Field(8, ge=3)
-        """step: steps of each; the first two are not counted."""
+        steps: int | None = Field(None, ge=3)
+        """step: steps of each; the first two are not counted. Default: 10, with --quick 4."""
 
     has_json = False
 
     def run(self, out: Out) -> int:
         config = self.config
-        for name, field in type(config).model_fields.items():
-            of = (field.description or "").partition(":")[0].split(", ")
-            if set(of) <= {"kernels", "update", "step"} and config.what not in of and getattr(config, name) != field.default:
+        for name, of in ONLY.items():
+            if getattr(config, name) != type(config).model_fields[name].default and config.what not in of:
                 raise ExperimentError(
                     f"--{name} is an option of `bench {' and '.join(of)}`", f"leave it out for `bench {config.what}`"
                 )
@@ -73,7 +76,9 @@ class Bench(Command):
         config = self.config
         if config.out is not None:
             _make_room(config.out / "step.json")
-        chosen = bench_step.QUICK if config.quick else {"steps": config.steps}
+        chosen: dict[str, Any] = dict(bench_step.QUICK) if config.quick else {}
+        if config.steps:
+            chosen["steps"] = config.steps
         dtype = "bfloat16" if config.device == "cuda" else "float32"
         work = bench_step.Workload(threads=config.threads, device=config.device, dtype=dtype, **chosen)
         out.text("  ".join(f"{column:>10}" for column in STEP_COLUMNS))

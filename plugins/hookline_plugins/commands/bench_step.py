@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hookline
-from hookline import ExperimentError
-from hookline.testing import PARTS, machine, timed_steps
+from hookline.testing import PARTS, in_child, machine, peak_bytes, timed_steps
 
 __all__ = ["Workload", "measure"]
 
@@ -31,13 +28,13 @@ class Workload:
     """A GRPO step on a model with random weights, whose reward is the letters e in an answer."""
 
     folder: str = ""
-    """The transformers folder; "": one is made."""
+    """The transformers folder, once it is `made`."""
     prompts: int = 8
     group: int = 8
     new_tokens: int = 64
     kl: float = 0.04
     lr: float = 1e-4
-    steps: int = 8
+    steps: int = 10
     seed: int = 1
     threads: int = 2
     device: str = "cpu"
@@ -58,7 +55,9 @@ def made(work: Workload, folder: Path) -> Workload:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     draw = random.Random(work.seed)
     sounds = [a + b for a in "bcdfghklmnprst" for b in "aeiou"]
     words: list[str] = []
@@ -126,18 +125,10 @@ def ours(work: Workload) -> Row:
         rewards = [row["metrics"]["reward"] for row in run.rows()]
     counted = steps[FIRST:] or steps
     parts = {part: statistics.median(step[part] for step in counted) for part in PARTS}
-    peak = _peak(work.device)
-    seconds = [sum(step.values()) for step in steps]
-    return {"version": f"hookline {hookline.__version__}", "seconds": seconds, "reward": rewards, "peak_mb": peak, "parts": parts}
-
-
-def _peak(device: str) -> float:
-    """The most memory, in MiB: resident, or on the GPU."""
-    import torch
-
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+    return {
+        "version": f"hookline {hookline.__version__}", "seconds": [step["step"] for step in steps], "reward": rewards,
+        "peak_mb": peak_bytes(work.device) / 2**20, "parts": parts,
+    }  # fmt: skip
 
 
 def measure(work: Workload, peer: str | None, tell: Callable[[Row], None] = lambda row: None) -> dict[str, Any]:
@@ -149,14 +140,15 @@ def measure(work: Workload, peer: str | None, tell: Callable[[Row], None] = lamb
     """
     with tempfile.TemporaryDirectory() as kept:
         folder = Path(kept)
-        work = made(work, folder / "model") if not work.folder else work
+        work = made(work, folder / "model")
         given = folder / "work.json"
         given.write_text(json.dumps(asdict(work)), encoding="utf-8")
         commands = {"trl": [peer, str(PEER)]} if peer else {}
         commands["ours"] = [sys.executable, "-m", __name__]
         rows: list[Row] = []
         for by, command in commands.items():
-            row: Row = {"by": by} | _in_child([str(part) for part in command], given, folder / f"{by}.json")
+            hint = "use --quick, fewer threads, or give --peer a Python that has trl and datasets"
+            row: Row = {"by": by} | in_child([*command, str(given)], f"the step of {Path(command[0]).name}", hint)
             times = sorted(row["seconds"][FIRST:] or row["seconds"])
             quarter = len(times) // 4
             row["s"] = statistics.median(times)
@@ -168,18 +160,6 @@ def measure(work: Workload, peer: str | None, tell: Callable[[Row], None] = lamb
 
         about = {name: value for name, value in asdict(work).items() if name not in ("folder", "texts")}
         return {"machine": machine(torch.device(work.device)), "workload": about, "rows": rows}
-
-
-def _in_child(command: list[str], given: Path, written: Path) -> Row:
-    done = subprocess.run([*command, str(given), str(written)], capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ExperimentError(
-            f"the step of {Path(command[0]).name} failed: {lines[-1][:300]}",
-            "use --quick, fewer threads, or give --peer a Python that has trl and datasets",
-        )
-    row: Row = json.loads(written.read_text(encoding="utf-8"))
-    return row
 
 
 def main(given: str, written: str) -> None:

@@ -7,7 +7,6 @@ per step, "peak_mb"}.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -56,7 +55,8 @@ def main(given: Path, written: Path) -> None:
         )
         trainer.train()
     on_gpu = torch.cuda.is_available() and work["device"] != "cpu"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    peak = torch.cuda.max_memory_allocated() if on_gpu else int(resident.split()[1]) * 1024
     found = {"version": f"trl {trl.__version__}", "seconds": seconds, "reward": rewards, "peak_mb": peak / 2**20}
     written.write_text(json.dumps(found), encoding="utf-8")
 

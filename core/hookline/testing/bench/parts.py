@@ -52,8 +52,8 @@ class Stopwatch:
 def timed_steps() -> Iterator[list[dict[str, float]]]:
     """Within the block, every step of a run in this process adds its seconds per part (`PARTS`) to the list that is given.
 
-    Whole steps, with evaluations and saves that fall into them; their sum is the step's wall time. On a GPU, each part waits
-    until its work is done, which costs what they would do at the same time.
+    Whole steps, without evaluations and saves, which are between them. `step` is their wall time, by a clock of its own, and the
+    sum of the parts. On a GPU, each part waits until its work is done, which costs what they would do at the same time.
     """
     import torch
 
@@ -87,10 +87,11 @@ def timed_steps() -> Iterator[list[dict[str, float]]]:
 
     @functools.wraps(step)
     def whole(loop: PhaseLoop, *args: Any, **given: Any) -> Any:
+        watch.seconds.clear()  # of what was drawn for an evaluation
+        began = time.perf_counter()
         with watch.within("rest"):
             found = step(loop, *args, **given)
-        watch.steps.append({part: watch.seconds[part] for part in PARTS})
-        watch.seconds.clear()
+        watch.steps.append({part: watch.seconds[part] for part in PARTS} | {"step": time.perf_counter() - began})
         return found
 
     for where, name, part in timed:

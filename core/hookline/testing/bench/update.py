@@ -7,15 +7,14 @@ and gradient norm must agree. Each measurement runs in its own process, because 
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from hookline.errors import NumbersError
+from hookline.testing.bench.child import in_child, peak_bytes, write
 
 __all__ = ["PATHS", "bench_update", "measure"]
 
@@ -70,16 +69,10 @@ def measure(quick: bool = False) -> Iterator[Row]:
 
 
 def _in_child(path: str, vocabulary: int) -> Row:
-    command = [sys.executable, "-m", "hookline.testing.bench.update", path, str(vocabulary)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise NumbersError(
-            f"the update with {path} logits and a vocabulary of {vocabulary} tokens failed: {lines[-1]}",
-            "use --quick or a machine with more memory",
-        )
-    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
-    return row
+    return in_child(
+        [sys.executable, "-m", "hookline.testing.bench.update", path, str(vocabulary)],
+        f"the update with {path} logits and a vocabulary of {vocabulary} tokens", "use --quick or a machine with more memory",
+    )  # fmt: skip
 
 
 def _step(path: str, vocabulary: int) -> tuple[Any, Callable[[], tuple[float, float]]]:
@@ -142,9 +135,7 @@ def _step(path: str, vocabulary: int) -> tuple[Any, Callable[[], tuple[float, fl
     return role.net, step
 
 
-def main(path: str, vocabulary: str) -> None:
-    import resource
-
+def main(path: str, vocabulary: str, written: str) -> None:
     net, step = _step(path, int(vocabulary))
     state = 3 * sum(p.nbytes for p in net.parameters())
     before = _resident()
@@ -154,8 +145,7 @@ def main(path: str, vocabulary: str) -> None:
         began = time.perf_counter()
         step()
         times.append(time.perf_counter() - began)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = peak_bytes()
     row = {
         "vocabulary": int(vocabulary),
         "tokens": ROWS * RESPONSE,
@@ -167,7 +157,7 @@ def main(path: str, vocabulary: str) -> None:
         "loss": loss,
         "gradient_norm": norm,
     }
-    print(json.dumps(row))
+    write(row, written)
 
 
 def _resident() -> int:
