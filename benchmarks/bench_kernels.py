@@ -14,7 +14,7 @@ import torch
 
 from hookline.kernels import build_info
 from hookline.testing.bench.cases import OURS, REFERENCE, cases
-from hookline.testing.bench.measure import answers, call, ceilings, errors, speed, wrong
+from hookline.testing.bench.measure import answers, call, ceiling_of, ceilings, errors, wrong
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ROWS = [
@@ -47,11 +47,13 @@ def bench_kernel(benchmark, limits, device, case, by):
 
     benchmark.group = f"{device} {case.name}"
     benchmark.pedantic(until_done, rounds=7, warmup_rounds=1)
+    name, work = ceiling_of(case, where, limits[device]), case.flops if case.ceiling == "gemm" else case.bytes
     benchmark.extra_info |= {
         "kernels": build_info()["kernels"],
         "threads": torch.get_num_threads(),
         "bytes": case.bytes,
         "error": max(error),
         "beyond_promise": wrong(case, error),
-        **speed(case, benchmark.stats.stats.min, limits[device]),
+        "ceiling": name,
+        "share": work / benchmark.stats.stats.min / limits[device][name],
     }

@@ -152,7 +152,7 @@ SECTIONS = (
         ("conformance", "check", "laws", "Law", "Verdict", "Report", "Harness", "hookline.testing.harness:Gradient",
          "Subject", "open_phase", "hookline.testing.pytest_plugin:hookline_harness",
          "hookline.testing.pytest_plugin:hookline_conforms", "bench_kernels", "judge_kernels", "stored_kernels",
-         "bench_update", "timed_steps", "PARTS", "machine"),
+         "bench_update", "timed_steps", "in_child", "peak_bytes", "PARTS", "machine"),
     ),
 )  # fmt: skip
 

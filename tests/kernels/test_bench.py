@@ -6,13 +6,14 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from hookline.cli import main
 from hookline.testing import PARTS, timed_steps
-from hookline.testing.bench import baseline, child, kernels, measure, update
+from hookline.testing.bench import baseline, child, host, kernels, measure, update
 from hookline.testing.bench.cases import EAGER, OURS, REFERENCE, cases
 from hookline_plugins.commands import bench_step
 from hookline_plugins.report import png
@@ -27,7 +28,8 @@ def hasty(monkeypatch):
     """One turn each, and ceilings that take no time."""
     monkeypatch.setattr(measure, "LEAST_ROUNDS", 1)
     monkeypatch.setattr(measure, "MOST_ROUNDS", 1)
-    monkeypatch.setattr(kernels, "ceilings", lambda *_: LIMITS)
+    monkeypatch.setattr(kernels, "ceilings", lambda *_: dict(LIMITS))
+    monkeypatch.setattr(kernels, "host_costs", list)
 
 
 @pytest.fixture
@@ -106,7 +108,8 @@ def stored(tmp_path, factor):
     assert main(["bench", "kernels", "--quick", "--save", str(path)]) == 0
     found = json.loads(path.read_text())
     for row in found["rows"]:
-        row["ratio"] *= factor if row["op"] == "gae" else 1e-6
+        for figure in ("ratio", "low", "high"):
+            row[figure] *= factor if row["op"] == "gae" else 1e-6
     path.write_text(json.dumps(found))
     return str(path)
 
@@ -131,10 +134,56 @@ def test_another_machine_is_named(two_cases, tmp_path, capsys):
     found = json.loads(path.read_text())
     found["machine"]["cpu"] = "4 x another"
     for row in found["rows"]:
-        row["ratio"] = 1e-6
+        row |= {"ratio": 1e-6, "low": 1e-6, "high": 1e-6}
     path.write_text(json.dumps(found))
     assert main(["bench", "kernels", "--quick", "--baseline", str(path)]) == 0
     assert "differs in cpu; this alone may change the ratios" in capsys.readouterr().out
+
+
+def test_a_difference_counts_beyond_what_the_turns_differ():
+    row = {"op": "gae", "what": "fwd", "shape": "[1]", "dtype": "float32", "by": OURS}
+    then = {"rows": [{**row, "ratio": 100.0, "low": 80.0, "high": 110.0}]}
+    for now, counts in ((79.0, False), (60.0, True)):
+        lost = baseline.losses([{**row, "ratio": now, "low": now - 9, "high": now + 9}], then)
+        assert bool(lost) == counts
+    assert not baseline.losses([{**row, "ratio": 60.0, "low": 50.0, "high": 85.0}], then), "this one's turns differ"
+
+
+def test_nothing_exceeds_its_ceiling(hasty):
+    found = {**LIMITS, "copy 1 MiB": 1.0, "gemm float32 64 x 128 x 4000": 1.0}
+    chosen = [case for case in QUICK if case.op in ("gae", "linear_token_stats") and case.dtype == torch.float32]
+    rows = list(measure.measure(chosen, CPU, found, 0))
+    measure.shares(rows, found)
+    assert {row["ceiling"] for row in rows} == {"copy 1 MiB", "gemm float32 64 x 128 x 4000"}
+    assert all(0 < row["share"] <= 1 for row in rows)
+    for name in {row["ceiling"] for row in rows}:
+        assert max(row["share"] for row in rows if row["ceiling"] == name) == 1, "the fastest is the ceiling"
+    for row in rows:
+        assert row["ms"] <= row["ms_low"] <= row["ms_high"]
+        assert row["low"] <= row["ratio"] <= row["high"]
+
+
+def test_a_product_that_is_computed_twice_is_work_once():
+    flops = {case.what: case.flops for case in QUICK if case.op == "linear_token_stats" and case.dtype == torch.float32}
+    assert flops["fwd+bwd"] == 3 * flops["fwd"]
+
+
+def test_host_costs_are_ratios_to_an_empty_op(monkeypatch):
+    monkeypatch.setattr(host, "ROUNDS", 3)
+    rows = host.measure()
+    assert [(row["op"], row["what"]) for row in rows] == [("gae", "fwd"), ("token_stats", "fwd"), ("token_stats", "fwd+bwd")]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["us"] / row["empty_us"])
+        assert 0 < row["empty_us"] < row["us"] < row["first_us"]
+
+
+def test_where_the_fused_path_is_slower_is_said(monkeypatch, capsys):
+    slow = {"ms": 9.0, "ms_low": 8.0, "ms_high": 9.9}
+    monkeypatch.setattr(update, "_in_child", lambda path, v: row_of(path, v, **(slow if path == "fused" and v == 8192 else {})))
+    assert main(["bench", "update"]) == 0
+    shown = capsys.readouterr().out
+    assert "with a vocabulary of 8192 the fused path takes 4.50 times as long" in shown
+    assert "of 32000 the fused path takes" not in shown
 
 
 def test_five_per_cent_is_the_line():
@@ -222,8 +271,8 @@ def test_both_paths_take_the_same_step(monkeypatch, tmp_path):
 
 
 def row_of(path, vocabulary, **changes):
-    figures = {"vocabulary": vocabulary, "path": path, "ms": 2.0, "peak_mb": 9.0, "beyond_mb": 3.0, "logits_mb": 1.0}
-    return figures | {"loss": 0.5, "gradient_norm": 1.0} | changes
+    figures = {"vocabulary": vocabulary, "path": path, "peak_mb": 9.0, "beyond_mb": 3.0, "logits_mb": 1.0}
+    return figures | {"ms": 2.0, "ms_low": 2.0, "ms_high": 2.1} | {"loss": 0.5, "gradient_norm": 1.0} | changes
 
 
 def test_paths_that_are_not_the_same_update_are_refused(monkeypatch, capsys):
@@ -330,3 +379,13 @@ def test_fused_needs_less_memory_than_the_logits_alone():
     vocabulary = update.QUICK_VOCABULARIES[-1]
     saved = rows[vocabulary, "materialised"]["peak_mb"] - rows[vocabulary, "fused"]["peak_mb"]
     assert saved > rows[vocabulary, "fused"]["logits_mb"]
+
+
+@pytest.mark.slow
+def test_a_step_s_memory_grows_with_tokens_and_not_with_tokens_times_vocabulary(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    from bench_memory import memory
+
+    few, many = memory(long=(256, 1024), groups=(8,), vocabularies=(32_768,))
+    assert many["logits_mb"] - few["logits_mb"] == 768
+    assert many["peak_mb"] - few["peak_mb"] < 768 / 4

@@ -98,8 +98,9 @@ def test_logits_are_kept_only_for_a_backward_pass_and_up_to_the_limit(monkeypatc
     rows = []
     linear = torch.nn.functional.linear
     monkeypatch.setattr(torch.nn.functional, "linear", lambda x, *given: rows.append(len(x)) or linear(x, *given))
+    monkeypatch.setattr(hookline.kernels.kept, "AT_ONCE", 20 * 701 * 4 - 1)
     linear_token_stats(hidden, weight, ids)
-    assert not rows, "nothing is kept where no gradient is wanted"
+    assert not rows, "tiles where no gradient is wanted"
     ours = leaves(hidden, weight)
     linear_token_stats(*ours, ids)
     assert rows == [7], "as many as fit"
@@ -113,6 +114,10 @@ def test_logits_are_kept_only_for_a_backward_pass_and_up_to_the_limit(monkeypatc
     linear_token_stats(*ours, ids)
     assert rows == [7, 7, 7], "not one fits"
     monkeypatch.setattr(hookline.kernels.kept, "MOST", 1 << 20)
+    monkeypatch.setattr(hookline.kernels.kept, "AT_ONCE", 20 * 701 * 4)
+    tiles = linear_token_stats(hidden.double(), weight.double(), ids).logprobs
+    close(linear_token_stats(hidden, weight, ids).logprobs, tiles)
+    assert rows[3:] == [20], "one product of what a cache holds"
     with pytest.raises(ValueError, match=r"linear_token_stats: .*701"):
         linear_token_stats(*ours, torch.full_like(ids, 701))
     with pytest.raises(RuntimeError, match="second derivative"):

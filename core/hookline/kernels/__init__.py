@@ -49,6 +49,7 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _INTS = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
 _GRADS = ("new", "pooled", "inplace")
 _WANT = {name: 1 << i for i, name in enumerate(STATISTICS)}
+_WANT_ONE: dict[tuple[str, ...], int] = {(name,): bit for name, bit in _WANT.items()}
 _ESTIMATOR = {name: 1 << i for i, name in enumerate(ESTIMATORS)}
 
 
@@ -216,9 +217,15 @@ def gae(
             raise ValueError(f"gae: bootstrap is {_shape(bootstrap)}; give one value per row, {list(rows)}")
     gamma, lam = _fraction("gae", "gamma", gamma), _fraction("gae", "lam", lam)
     offsets = None if offsets is None else offsets.long()
-    start = None if bootstrap is None else bootstrap.detach()
-    both = torch.ops.hookline.gae(rewards.detach(), values.detach(), mask, gamma, lam, start, offsets)
+    rewards, values = _plain(rewards), _plain(values)
+    start = None if bootstrap is None else _plain(bootstrap)
+    both = torch.ops.hookline.gae(rewards, values, mask, gamma, lam, start, offsets)
     return both[0], both[1]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without gradient."""
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 @overload
@@ -403,6 +410,8 @@ def _row(rows: tuple[Tensor, ...], i: int) -> Tensor:
 
 
 def _want(op: str, want: Iterable[str]) -> int:
+    if type(want) is tuple and want in _WANT_ONE:
+        return _WANT_ONE[want]
     bits = 0
     for name in (want,) if isinstance(want, str) else want:
         if name not in _WANT:
@@ -413,16 +422,16 @@ def _want(op: str, want: Iterable[str]) -> int:
 
 def _check_place(op: str, **tensors: Tensor | None) -> None:
     """All tensors are dense and on one device. Otherwise torch may call the kernel of the wrong device."""
-    first = ""
+    first, home = "", None
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         if tensor.layout != torch.strided:
             raise ValueError(f"{op}: {name} is {str(tensor.layout).removeprefix('torch.')}; give a dense tensor")
-        home = tensors[first] if first else None
-        if home is not None and tensor.device != home.device:
-            raise ValueError(f"{op}: {name} is on {tensor.device} but {first} is on {home.device}; give both on one device")
-        first = first or name
+        if home is None:
+            first, home = name, tensor.device
+        elif tensor.device != home:
+            raise ValueError(f"{op}: {name} is on {tensor.device} but {first} is on {home}; give both on one device")
 
 
 def _kept(support: KeptIds | None) -> dict[str, Tensor]:
@@ -491,6 +500,8 @@ def _number(op: str, name: str, value: Any) -> float:
 
 
 def _temperature(op: str, value: Any) -> float:
+    if type(value) is float and 0 < value < math.inf:
+        return value
     number = _number(op, "temperature", value)
     if not 0 < number < math.inf:
         raise ValueError(
@@ -509,6 +520,8 @@ def _softcap(op: str, value: Any) -> float:
 
 
 def _fraction(op: str, name: str, value: Any) -> float:
+    if type(value) is float and 0 <= value <= 1:
+        return value
     number = _number(op, name, value)
     if not 0 <= number <= 1:
         raise ValueError(f"{op}: {name} is {number}; give a number in [0, 1]")

@@ -52,7 +52,10 @@ def rows(tensor: Tensor) -> Tensor:
 
     For example, logits[:, :-1] is not copied.
     """
-    if tensor.stride(-1) != 1 and not (tensor.dim() == 3 and tensor.shape[2] == 1):
+    strides = tensor.stride()
+    if strides[-1] == 1 and len(strides) <= 3:
+        return tensor
+    if strides[-1] != 1 and not (tensor.dim() == 3 and tensor.shape[2] == 1):
         tensor = tensor.contiguous()
     return tensor.reshape(-1, *tensor.shape[-2:]) if tensor.dim() > 3 else tensor
 
@@ -83,7 +86,7 @@ def torch_multiplies_as_fast() -> bool:
 
 
 def _ids(token_ids: Tensor) -> Tensor:
-    return token_ids.to(torch.int64).contiguous()
+    return (token_ids if token_ids.dtype == torch.int64 else token_ids.long()).contiguous()
 
 
 def _kept(kept: Kept) -> tuple[Descriptor | None, Descriptor | None]:
@@ -94,7 +97,7 @@ def _kept(kept: Kept) -> tuple[Descriptor | None, Descriptor | None]:
 
 
 def token_stats(logits: Tensor, token_ids: Tensor, kept: Kept, temperature: float, softcap: float, want: int) -> Tensor:
-    if wide(logits) == torch.float64:
+    if logits.dtype == torch.float64:
         return reference.token_stats(logits, token_ids, kept, temperature, softcap, want)
     stats = torch.zeros(ROWS, *token_ids.shape)
     if not token_ids.numel():
@@ -402,13 +405,16 @@ def gae(
     bootstrap: Tensor | None,
     offsets: Tensor | None,
 ) -> Tensor:
-    if wide(rewards, values) == torch.float64:
+    numbers = rewards.numel()
+    if rewards.dtype != torch.float32 or values.dtype != torch.float32:
+        if wide(rewards, values) == torch.float64:
+            return reference.gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
+        if rewards.dtype != values.dtype:
+            rewards, values = rewards.float(), values.float()
+    if not numbers:
         return reference.gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
-    both = pool.advantages.take(torch.Size((2, *rewards.shape)), torch.float32)
-    if rewards.dtype != values.dtype:
-        rewards, values = rewards.float(), values.float()
-    if not rewards.numel():
-        return reference.gae(rewards, values, mask, gamma, lam, bootstrap, offsets)
+    shape = (2, *rewards.shape)
+    both = torch.empty(shape) if 8 * numbers <= pool.SMALL else pool.advantages.take(torch.Size(shape), torch.float32)
     r, v = rows(rewards), rows(values)
     m = None if mask is None else rows(mask)
     start = None if bootstrap is None else bootstrap.float().contiguous()

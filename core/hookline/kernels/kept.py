@@ -17,17 +17,21 @@ __all__ = ["MOST", "kept_token_stats", "tokens_kept"]
 
 MOST = 128 << 20
 """The most bytes of logits that are kept for one backward pass."""
+AT_ONCE = 4 << 20
+"""Logits up to this size, which a cache holds, are one product where no gradient is wanted, too."""
 _ops = ops._ops
 
 
 def tokens_kept(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int:
-    """How many tokens' logits are worth keeping: none where no gradient is wanted, or where tiles are as fast or more exact."""
+    """How many tokens' logits are computed at once, and kept if a gradient is wanted: none where tiles are as fast or more exact."""
     every = [tensor for tensor in (hidden, weight, bias) if tensor is not None]
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in every)
-    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
-    if not plain or not wanted or torch.compiler.is_compiling() or not cpu.torch_multiplies_as_fast():
+    if not plain or torch.compiler.is_compiling() or not cpu.torch_multiplies_as_fast():
         return 0
-    return min(hidden.shape[:-1].numel(), MOST // (4 * len(weight)))
+    tokens, fit = hidden.shape[:-1].numel(), MOST // (4 * len(weight))
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every):
+        return min(tokens, fit)
+    return tokens if tokens <= fit and 4 * tokens * len(weight) <= AT_ONCE else 0
 
 
 def kept_token_stats(

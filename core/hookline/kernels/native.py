@@ -73,11 +73,16 @@ module, why_reference, cuda_module, why_no_cuda = _load()
 _backend = "auto"
 
 
+def on_cpu() -> bool:
+    """Whether a compiled kernel is used for tensors on the CPU."""
+    return module is not None and _backend != "reference"
+
+
 def use_native(device: torch.device) -> bool:
     """Whether a compiled kernel is used for tensors on this device."""
-    if _backend == "reference":
-        return False
-    return (module is not None and device.type == "cpu") or (cuda_module is not None and device.type == "cuda")
+    if device.type == "cpu":
+        return on_cpu()
+    return _backend != "reference" and cuda_module is not None and device.type == "cuda"
 
 
 @contextmanager

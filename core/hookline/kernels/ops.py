@@ -44,14 +44,16 @@ def _define(schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) 
 
 
 def _who(op: str, tensor: Tensor) -> ModuleType:
+    if tensor.is_cpu:
+        return cpu if native.on_cpu() else reference
     if not native.use_native(tensor.device):
         return reference
-    return cuda.trusted(op, tensor.device) if tensor.is_cuda else cpu
+    return cuda.trusted(op, tensor.device)
 
 
 def _device(args: tuple[Any, ...]) -> str:
-    device: str = args[0].device.type  # every op's first argument is a tensor
-    return device
+    first: Tensor = args[0]  # of every op
+    return "cpu" if first.is_cpu else first.device.type
 
 
 def _kept(kept_ids: Tensor | None, kept_offsets: Tensor | None) -> reference.Kept:

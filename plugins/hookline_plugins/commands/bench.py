@@ -18,8 +18,9 @@ from hookline_plugins.commands import bench_step
 from hookline_plugins.report import roofline, step_parts
 
 Row = dict[str, Any]
-COLUMNS = ("op", "shape", "dtype", "what", "by", "ms", "of ceiling", "x eager", "error")
-UPDATE_COLUMNS = ("vocabulary", "path", "ms a step", "peak MB", "beyond state MB", "logits MB")
+COLUMNS = ("op", "shape", "dtype", "what", "by", "ms", "spread", "of ceiling", "x eager", "from-to", "error")
+HOST_COLUMNS = ("op", "what", "us a call", "empty op", "ratio", "from-to", "first call", "empty op")
+UPDATE_COLUMNS = ("vocabulary", "path", "ms a step", "quartiles", "peak MB", "beyond state MB", "logits MB")
 
 STEP_COLUMNS = ("by", "s a step", "spread", "of TRL's", "peak MiB", "reward")
 ONLY = {
@@ -50,7 +51,8 @@ class Bench(Command):
         out: Path | None = None
         """Folder for kernels.json and roofline.png, for update.json, or for step.json and step.png."""
         baseline: Path | None = None
-        """kernels: compare with a stored measurement; exit code 6 if ours became over 5 % slower relative to eager."""
+        """kernels: compare with a stored measurement; exit code 6 if ours became slower relative to eager, by over 5 % and beyond the
+        spread of both."""
         save: Path | None = None
         """kernels: store this measurement in a file."""
         peer: str | None = None
@@ -122,14 +124,29 @@ class Bench(Command):
                 out.text(_pairs(value))
                 out.text("  ".join(f"{column:>15}" for column in UPDATE_COLUMNS))
             elif event == "row":
-                figures = (f"{value[key]:.0f}" for key in ("ms", "peak_mb", "beyond_mb", "logits_mb"))
-                out.text("  ".join(f"{cell:>15}" for cell in (str(value["vocabulary"]), value["path"], *figures)))
+                figures = (f"{value[key]:.0f}" for key in ("peak_mb", "beyond_mb", "logits_mb"))
+                times = (f"{value['ms']:.0f}", f"{value['ms_low']:.0f}-{value['ms_high']:.0f}")
+                out.text("  ".join(f"{cell:>15}" for cell in (str(value["vocabulary"]), value["path"], *times, *figures)))
 
         found = bench_update(config.quick, tell=told)
+        for text in _slower(found["rows"]):
+            out.text(text)
         out.text("beyond state: memory apart from that in use before the first step, gradients and AdamW's moments")
         if config.out is not None:
             (config.out / "update.json").write_text(json.dumps(found, indent=1) + "\n")
             out.text(f"written: {config.out / 'update.json'}")
+
+
+def _slower(rows: list[Row]) -> Iterator[str]:
+    """Where the fused path is the slower one, beyond the spread of the steps."""
+    pairs = {(row["vocabulary"], row["path"]): row for row in rows}
+    for (vocabulary, path), row in pairs.items():
+        other = pairs.get((vocabulary, "materialised"))
+        if path == "fused" and other and row["ms_low"] > other["ms_high"]:
+            yield (
+                f"with a vocabulary of {vocabulary} the fused path takes {row['ms'] / other['ms']:.2f} times as long, and "
+                f"{other['peak_mb'] - row['peak_mb']:.0f} MB less"
+            )
 
 
 def _make_room(path: Path) -> None:
@@ -153,14 +170,28 @@ def _ceiling(name: str, value: float) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     about = tuple(str(row[key]) for key in ("op", "shape", "dtype", "what", "by"))
     if "skipped" in row:
-        return (*about, "", "", "", row["skipped"])
-    share = f"{row['share']:.0%} {row['ceiling']}"
+        return (*about, *[""] * 5, row["skipped"])
+    products = row["ceiling"].startswith("gemm")
+    share = f"{row['share']:.0%} {'gemm' if products else row['ceiling']}"
     error = f"{row['error']:.0e}{' !' if row['wrong'] else ''}"
-    return (*about, f"{row['ms']:.3f}", share, f"{row['ratio']:.2f}", error)
+    spread = f"{row['ms_low']:.3g}-{row['ms_high']:.3g}"
+    return (*about, f"{row['ms']:.3f}", spread, share, f"{row['ratio']:.2f}", f"{row['low']:.2f}-{row['high']:.2f}", error)
+
+
+def _host(rows: list[Row]) -> Iterator[str]:
+    """What calls cost the host, beside empty ops."""
+    yield "host: microseconds of a call on a few numbers, beside an empty op of the same schema"
+    table = [HOST_COLUMNS]
+    for row in rows:
+        times = (f"{row[key]:.1f}" for key in ("us", "empty_us"))
+        ratio = (f"{row['ratio']:.2f}", f"{row['low']:.2f}-{row['high']:.2f}")
+        firsts = (f"{row[key]:.0f}" for key in ("first_us", "empty_first_us"))
+        table.append((row["op"], row["what"], *times, *ratio, *firsts))
+    yield from ("  ".join(f"{cell:11}" for cell in line).rstrip() for line in table)
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return "  ".join(f"{cell:{width}}" for cell, width in zip(cells, (20, 19, 8, 15, 9, 9, 10, 8, 0))).rstrip()
+    return "  ".join(f"{cell:{width}}" for cell, width in zip(cells, (20, 19, 8, 15, 9, 9, 13, 16, 8, 13, 0))).rstrip()
 
 
 @contextlib.contextmanager
@@ -175,6 +206,9 @@ def _shown(out: Out) -> Iterator[Callable[[str, Any], None]]:
             out.text("ceilings: " + ", ".join(_ceiling(name, each) for name, each in value.items()))
             if not on_terminal:
                 out.text(_line(COLUMNS))
+        elif event == "host":
+            for line in _host(value):
+                out.text(line)
         elif on_terminal:
             on_terminal.send((event, value))
         elif event == "row":
@@ -195,13 +229,14 @@ def _on_terminal() -> Generator[None, tuple[str, Any], None]:
     from rich.table import Table
 
     console = Console()
-    console.print("best call of each, taken in turns; ! = beyond the promised error", style="dim")
+    told = "best call of each and quartiles of all, in turns; x eager: the median turn, and most turns; ! = beyond the promised error"
+    console.print(told, style="dim")
     first = True
     while True:
         _, name = yield
         table = Table(box=None, show_header=first, title=name, title_justify="left", title_style="bold")
         first = False
-        for column, width in zip(COLUMNS[4:], (10, 10, 12, 10, 12)):
+        for column, width in zip(COLUMNS[4:], (9, 8, 11, 14, 7, 10, 7)):
             table.add_column(column, width=width, justify="left" if column == "by" else "right")
         with console.status(f"measuring {name}"):
             while (event := (yield))[0] == "row":

@@ -34,7 +34,8 @@ def stored_kernels(path: Path) -> dict[str, Any]:
         for row in rows:
             name_of(row)
             if row["by"] == OURS:
-                float(row["ratio"])
+                for figure in ("ratio", "low", "high"):  # earlier releases wrote the ratio alone
+                    float(row.get(figure, row["ratio"]))
         dict(stored.get("machine", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise DataError(
@@ -44,7 +45,15 @@ def stored_kernels(path: Path) -> dict[str, Any]:
 
 
 def losses(rows: Sequence[dict[str, Any]], stored: dict[str, Any]) -> list[Loss]:
-    """Our rows whose ratio fell by more than 5 %. Rows that only one measurement has are not compared."""
-    then = {name_of(row): row["ratio"] for row in stored["rows"] if row["by"] == OURS}
-    ours = ((name_of(row), row["ratio"]) for row in rows if row["by"] == OURS)
-    return [(name, then[name], now) for name, now in ours if name in then and now < then[name] * (1 - LOSS)]
+    """Our rows whose ratio fell by more than 5 % and by more than the turns of either measurement differ among themselves: what they
+    gave does not overlap. Rows that only one measurement has are not compared."""
+    then = {name_of(row): row for row in stored["rows"] if row["by"] == OURS}
+    found = []
+    for now in rows:
+        before = then.get(name_of(now)) if now["by"] == OURS else None
+        if before is None:
+            continue
+        clear = now.get("high", now["ratio"]) < before.get("low", before["ratio"])
+        if clear and now["ratio"] < before["ratio"] * (1 - LOSS):
+            found.append((name_of(now), before["ratio"], now["ratio"]))
+    return found

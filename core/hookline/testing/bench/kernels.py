@@ -10,7 +10,8 @@ import torch
 from hookline.errors import DataError, ExperimentError, NumbersError
 from hookline.testing.bench import baseline
 from hookline.testing.bench.cases import OURS, Case, cases
-from hookline.testing.bench.measure import ceilings, machine, measure
+from hookline.testing.bench.host import host_costs
+from hookline.testing.bench.measure import ceilings, machine, measure, shares
 
 __all__ = ["bench_kernels", "judge_kernels"]
 
@@ -25,11 +26,12 @@ def bench_kernels(
     stored: dict[str, Any] | None = None,
     tell: Callable[[str, Any], None] = lambda event, value: None,
 ) -> dict[str, Any]:
-    """Measure every kernel: {"machine", "device", "quick", "ceilings", "rows"}, see `measure` for a row.
+    """Measure every kernel: {"machine", "device", "quick", "ceilings", "rows", "host"}, see `measure` for a row, `host_costs` for one
+    of `host`.
 
     quick: small shapes, some seconds; compiled: torch.compile of the eager form as well; stored: an earlier measurement;
     kernels that seem slower than in `stored` are measured again. tell(event, value) is called with "machine", "ceilings",
-    then for each case "case" with its name, "row" for each of its rows, and "measured". Raises ExperimentError and
+    then for each case "case" with its name, "row" for each of its rows, and "measured", and last "host". Raises ExperimentError and
     DataError before measuring.
     """
     if device not in ("cpu", "cuda"):
@@ -55,6 +57,9 @@ def bench_kernels(
         tell("measured", case.name)
     if stored is not None:
         _again(chosen, where, found, stored)
+    shares(found["rows"], found["ceilings"])
+    found["host"] = host_costs()
+    tell("host", found["host"])
     return found
 
 
@@ -69,14 +74,15 @@ def _again(chosen: list[Case], device: torch.device, found: dict[str, Any], stor
                 for i, old in enumerate(found["rows"])
                 if baseline.name_of(old) == baseline.name_of(row) and old["by"] == row["by"]
             )
-            if row["ratio"] > found["rows"][at]["ratio"]:
+            if row.get("ratio", 0) > found["rows"][at]["ratio"]:
                 found["rows"][at] = row
 
 
 def judge_kernels(found: dict[str, Any], stored: dict[str, Any] | None = None) -> list[str]:
     """Lines that describe a measurement, compared with a stored one.
 
-    Raises NumbersError if one of our kernels is wrong, or more than 5 % slower against eager than in the stored measurement.
+    Raises NumbersError if one of our kernels is wrong, or slower against eager than in the stored measurement, by more than 5 % and
+    by more than the turns of either differ.
     """
     rows, here = found["rows"], found["machine"]
     wrong = [baseline.name_of(row) for row in rows if row["by"] == OURS and row.get("wrong")]

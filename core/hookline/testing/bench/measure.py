@@ -1,14 +1,17 @@
 """The clock, the machine's ceilings, and one row of the table per case and implementation.
 
-Implementations of a case are called in turns, and the best call of each counts, so that a busy machine slows all of them
-equally. Results and gradients are compared with float64 before anything is timed.
+Implementations of a case are called in turns, so that a busy machine slows all of them equally: the best call of each is its
+time, and its ratio to eager is the median over the turns that both took. Results and gradients are compared with float64 before
+anything is timed.
 """
 
 from __future__ import annotations
 
+import math
 import platform
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,11 @@ from torch import Tensor
 from hookline.kernels import build_info
 from hookline.testing.bench.cases import EAGER, Case, Function
 
-__all__ = ["answers", "call", "ceilings", "errors", "machine", "measure", "seconds", "speed", "wrong"]
+__all__ = ["answers", "call", "ceiling_of", "ceilings", "errors", "machine", "measure", "quantile", "seconds", "shares", "wrong"]
 
 
 Row = dict[str, Any]
-LEAST_ROUNDS, MOST_ROUNDS, BUDGET = 5, 200, 2.0
+LEAST_ROUNDS, MOST_ROUNDS, BUDGET = 7, 200, 2.0
 """Each implementation is called at least and at most this often, and for this many seconds if these limits allow it."""
 
 
@@ -74,21 +77,55 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def ceilings(device: torch.device, quick: bool = False) -> dict[str, float]:
     """Bytes per second of reading and of copying (read and written bytes count), operations per second of a product."""
-    x = torch.ones(32 << 20, device=device)
-    y = torch.empty_like(x)
     side = 8192 if device.type == "cuda" else 1024 if quick else 2048
-
-    def best(work: Callable[[], object]) -> float:
-        return min(seconds(work, device) for _ in range(10))
-
-    found = {"read": x.nbytes / best(x.sum), "copy": 2 * x.nbytes / best(lambda: y.copy_(x))}
+    found = {kind: _memory(kind, 128 << 20, device) for kind in ("read", "copy")}
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        fastest = best(lambda a=a, b=b: a @ b)  # type: ignore[misc]
-        if own := _own_product(a, b):
-            fastest = min(fastest, best(own))
-        found[f"gemm {str(dtype).removeprefix('torch.')}"] = 2 * side**3 / fastest
+        found[f"gemm {_name(dtype)}"] = _products((side, side, side), dtype, device)
     return found
+
+
+def ceiling_of(case: Case, device: torch.device, found: dict[str, float]) -> str:
+    """The name of the ceiling of a case: memory of its size, which a cache may hold, or products of its shape. One that is not yet
+    in `found` is measured and added."""
+    if case.ceiling == "gemm":
+        general = f"gemm {_name(case.dtype)}"
+        name = f"{general} {case.shape}"
+        if name not in found:
+            rows, depth, columns = map(int, case.shape.split(" x "))
+            found[name] = max(found[general], _products((rows, depth, columns), case.dtype, device, 3))
+        return name
+    size = max(1 << 20, 1 << (case.bytes - 1).bit_length())
+    if size >= 128 << 20:
+        return case.ceiling
+    name = f"{case.ceiling} {size >> 20} MiB"
+    if name not in found:
+        found[name] = _memory(case.ceiling, size, device)
+    return name
+
+
+def _memory(kind: str, size: int, device: torch.device) -> float:
+    """Bytes per second of reading `size` bytes, or of copying, where as many are read and written together."""
+    x = torch.ones(size // (4 if kind == "read" else 8), device=device)
+    y = torch.empty_like(x)
+    return size / _best(x.sum if kind == "read" else lambda: y.copy_(x), device, 10)
+
+
+def _products(sides: tuple[int, int, int], dtype: torch.dtype, device: torch.device, times: int = 10) -> float:
+    """Operations per second of a matrix product, torch's or ours, whichever is faster."""
+    rows, depth, columns = sides
+    a, b = torch.randn(rows, depth, device=device).to(dtype), torch.randn(columns, depth, device=device).to(dtype).t()
+    fastest = _best(lambda: a @ b, device, times)
+    if own := _own_product(a, b):
+        fastest = min(fastest, _best(own, device, times))
+    return 2 * rows * depth * columns / fastest
+
+
+def _best(work: Callable[[], object], device: torch.device, times: int) -> float:
+    return min(seconds(work, device) for _ in range(times))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _own_product(a: Tensor, b: Tensor) -> Callable[[], object] | None:
@@ -105,8 +142,13 @@ def _own_product(a: Tensor, b: Tensor) -> Callable[[], object] | None:
 def measure(
     chosen: Iterable[Case], device: torch.device, found: dict[str, float], budget: float = BUDGET
 ) -> Iterator[Row]:
-    """A row for every implementation of every case: {op, what, shape, dtype, by, error, wrong, ms, bytes, flops, ceiling,
-    share, ratio}. `ratio` is eager's time divided by the row's. A case that does not fit into memory gives one row, {…, skipped}.
+    """A row for every implementation of every case: {op, what, shape, dtype, by, error, wrong, ms, ms_low, ms_high, bytes, flops,
+    ceiling, share, ratio, low, high}.
+
+    `ms` is the best call, `ms_low` and `ms_high` the quartiles of all; `ratio` is eager's time divided by the row's, the median of the
+    turns, and `low` and `high` the ends of what the turns gave without the tenth at each end. `found`: the ceilings; those that a case
+    needs are added, and a row that is faster than its ceiling raises it. A case that does not fit into memory gives one row, {…,
+    skipped}.
     """
     for case in chosen:
         try:
@@ -115,8 +157,15 @@ def measure(
             yield _about(case) | {"by": "-", "skipped": "does not fit into this GPU's memory"}
 
 
+def shares(rows: Iterable[Row], found: dict[str, float]) -> None:
+    """Set each row's share of its ceiling again: a later row may have raised it."""
+    for row in rows:
+        if "ceiling" in row:
+            row["share"] = row["reached"] / found[row["ceiling"]]
+
+
 def _about(case: Case) -> Row:
-    return {"op": case.op, "what": case.what, "shape": case.shape, "dtype": str(case.dtype).removeprefix("torch.")}
+    return {"op": case.op, "what": case.what, "shape": case.shape, "dtype": _name(case.dtype)}
 
 
 def _rows(case: Case, device: torch.device, found: dict[str, float], budget: float) -> list[Row]:
@@ -124,14 +173,32 @@ def _rows(case: Case, device: torch.device, found: dict[str, float], budget: flo
     expected = answers(case.exact, case, tuple(x.double() if x.is_floating_point() else x for x in inputs))
     error = {by: errors(answers(function, case, inputs), expected) for by, function in case.run.items()}
     del expected
-    best = _best_of_turns({by: call(function, case, inputs) for by, function in case.run.items()}, device, budget)
-    return [
+    took = _turns({by: call(function, case, inputs) for by, function in case.run.items()}, device, budget)
+    name = ceiling_of(case, device, found)
+    work = case.flops if case.ceiling == "gemm" else case.bytes
+    reached = {by: work / min(times) for by, times in took.items()}
+    found[name] = max(found[name], *reached.values())
+    rows: list[Row] = [
         _about(case)
-        | {"by": by, "error": max(error[by]), "wrong": wrong(case, error[by]), "ms": best[by] * 1000}
-        | {"bytes": case.bytes, "flops": case.flops, "ratio": best[EAGER] / best[by]}
-        | speed(case, best[by], found)
-        for by in case.run
+        | {"by": by, "error": max(error[by]), "wrong": wrong(case, error[by]), "ms": min(times) * 1000}
+        | {"ms_low": quantile(times, 0.25) * 1000, "ms_high": quantile(times, 0.75) * 1000}
+        | {"bytes": case.bytes, "flops": case.flops, "ceiling": name, "reached": reached[by]}
+        | _ratio([eager / own for eager, own in zip(took[EAGER], times)])
+        for by, times in took.items()
     ]
+    shares(rows, found)
+    return rows
+
+
+def _ratio(ratios: list[float]) -> dict[str, float]:
+    return {"ratio": quantile(ratios, 0.5), "low": quantile(ratios, 0.1), "high": quantile(ratios, 0.9)}
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which a share of the values is; of few values, the nearest one further out."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    return statistics.median(ordered) if share == 0.5 else ordered[int(place) if share < 0.5 else math.ceil(place)]
 
 
 def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
@@ -145,13 +212,6 @@ def wrong(case: Case, error: list[float]) -> bool:
     """Whether the error is larger than promised. NaN counts as wrong."""
     rounding = max(case.tolerance, 2 * torch.finfo(case.dtype).eps)
     return not (error[0] <= case.tolerance and all(e <= rounding for e in error[1:]))
-
-
-def speed(case: Case, best: float, found: dict[str, float]) -> dict[str, Any]:
-    """{ceiling, share}: what limits the case, and the share of this limit that `best` seconds reach."""
-    gemm = case.ceiling == "gemm"
-    limit = found[f"gemm {str(case.dtype).removeprefix('torch.')}" if gemm else case.ceiling]
-    return {"ceiling": case.ceiling, "share": (case.flops if gemm else case.bytes) / best / limit}
 
 
 def _leaves(case: Case, inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -184,17 +244,19 @@ def call(function: Function, case: Case, inputs: tuple[Tensor, ...]) -> Callable
     return both
 
 
-def _best_of_turns(calls: dict[str, Callable[[], object]], device: torch.device, budget: float) -> dict[str, float]:
-    """Seconds of the best call of each. Slow implementations get fewer turns, so that quick ones get many."""
-    best = {by: seconds(work, device) for by, work in calls.items()}  # also warms up
-    spent, turns = dict(best), dict.fromkeys(calls, 1)
+def _turns(calls: dict[str, Callable[[], object]], device: torch.device, budget: float) -> dict[str, list[float]]:
+    """Seconds of the calls of each, the first turns of all together. Slow implementations get fewer turns, so that quick ones get
+    many."""
+    for work in calls.values():
+        seconds(work, device)  # warms up
+    took: dict[str, list[float]] = {by: [] for by in calls}
 
     def again(by: str) -> bool:
-        return turns[by] < LEAST_ROUNDS or (turns[by] < MOST_ROUNDS and spent[by] < budget)
+        turns = len(took[by])
+        return turns < LEAST_ROUNDS or (turns < MOST_ROUNDS and sum(took[by]) < budget)
 
     while any(again(by) for by in calls):
         for by, work in calls.items():
             if again(by):
-                took = seconds(work, device)
-                best[by], spent[by], turns[by] = min(best[by], took), spent[by] + took, turns[by] + 1
-    return best
+                took[by].append(seconds(work, device))
+    return took

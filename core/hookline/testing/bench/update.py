@@ -46,7 +46,7 @@ def bench_update(
 
 
 def measure(quick: bool = False) -> Iterator[Row]:
-    """A row per vocabulary and path: {vocabulary, tokens, path, ms, peak_mb, beyond_mb, logits_mb}.
+    """A row per vocabulary and path: {vocabulary, tokens, path, ms, ms_low, ms_high, peak_mb, beyond_mb, logits_mb}.
 
     `peak_mb` is the process's largest resident set; `beyond_mb` is `peak_mb` without the process before its first step, the
     gradients and AdamW's two moments. Raises NumbersError if the two paths do not give the same update.
@@ -64,8 +64,8 @@ def measure(quick: bool = False) -> Iterator[Row]:
                     "run `hookline bench kernels` to see which kernel differs",
                 )
         for path in PATHS:
-            best = {key: min(row[key] for row in found[path]) for key in ("ms", "peak_mb", "beyond_mb")}
-            yield found[path][0] | best
+            best = {key: min(row[key] for row in found[path]) for key in ("ms", "ms_low", "peak_mb", "beyond_mb")}
+            yield found[path][0] | best | {"ms_high": max(row["ms_high"] for row in found[path])}
 
 
 def _in_child(path: str, vocabulary: int) -> Row:
@@ -136,6 +136,8 @@ def _step(path: str, vocabulary: int) -> tuple[Any, Callable[[], tuple[float, fl
 
 
 def main(path: str, vocabulary: str, written: str) -> None:
+    from hookline.testing.bench.measure import quantile
+
     net, step = _step(path, int(vocabulary))
     state = 3 * sum(p.nbytes for p in net.parameters())
     before = _resident()
@@ -151,6 +153,8 @@ def main(path: str, vocabulary: str, written: str) -> None:
         "tokens": ROWS * RESPONSE,
         "path": path,
         "ms": min(times) * 1000,
+        "ms_low": quantile(times, 0.25) * 1000,
+        "ms_high": quantile(times, 0.75) * 1000,
         "peak_mb": peak / 1e6,
         "beyond_mb": (peak - before - state) / 1e6,
         "logits_mb": ROWS * RESPONSE * int(vocabulary) * 4 / 1e6,
