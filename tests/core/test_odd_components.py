@@ -159,3 +159,24 @@ def test_a_phase_that_collects_nothing_says_so(plugin: Write, tiny: Tiny, tmp_pa
     described = tiny(reward="tokens", advantage=None, update=None, feedback="nobody")
     run = hookline.run(described, plugins=[path], out=tmp_path / "run")
     assert run.notices == ("phase 'rl' collected no judgement in 2 steps",)
+
+
+def test_a_judgement_with_a_number_that_json_does_not_have_is_refused(
+    plugin: Write, tiny: Tiny, tmp_path: Path
+) -> None:
+    path = plugin(
+        """
+        from hookline import Judgement, Thumb
+
+        class Unsure(Component):
+            name = "unsure"
+
+            @hookimpl
+            def hookline_judge(self, scored):
+                return [Judgement(rows=(0,), answer=Thumb(up=True), annotator="me", detail={"confidence": float("nan")})]
+        """,
+        "unsure",
+    )
+    described = tiny(reward="tokens", advantage=None, update=None, feedback="unsure")
+    with pytest.raises(PluginError, match="a judgement cannot be stored as JSON: .* → keep text and finite numbers"):
+        hookline.run(described, plugins=[path], out=tmp_path / "run")

@@ -171,6 +171,16 @@ def test_a_correction_says_what_it_changed() -> None:
         ({"more": 1}, "more"),
         ({"schema": 2}, "schema"),
         ({"id": "a\nb"}, "cannot be printed"),
+        (
+            {"extra": {"scores": [1.0, {"x": float("nan")}]}},
+            "extra: holds nan in scores.1.x, a number that JSON does not have",
+        ),
+        ({"record": {"length": float("-inf")}}, "record: holds -inf in length"),
+        ({"prompt": [{"role": "user", "content": "hi", "weight": float("nan")}]}, "holds nan in 0.weight"),
+        (
+            {"candidates": [{"text": "abc", "messages": [{"n": float("inf")}]}, {"text": "b"}]},
+            "candidates.0.messages: holds inf in 0.n",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(values: dict[str, Any], words: str) -> None:

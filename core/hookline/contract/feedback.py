@@ -25,6 +25,7 @@ from pydantic import (
 
 from hookline.contract.fields import Strict
 from hookline.errors import DataError
+from hookline.storage.lines import not_finite
 
 __all__ = [
     "ANSWERS",
@@ -59,6 +60,14 @@ class _Recorded(Strict):
     """A part of an event: every number is finite, because JSON has no others."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("prompt", "messages", "record", "extra", check_fields=False)
+    @classmethod
+    def _finite(cls, value: Any) -> Any:
+        """Of the fields that hold any JSON, whose numbers pydantic does not look at and would write as null."""
+        if odd := not_finite(value):
+            raise ValueError(f"holds {odd}, a number that JSON does not have")
+        return value
 
 
 class Kept(_Recorded):

@@ -91,11 +91,11 @@ def _check_judgement(judgement: Judgement, slot: Slot, rows: int) -> None:
             "give `rows` and an answer such as hookline.Comparison, or a `ranking` alone",
         )
     try:
-        json.dumps([judgement.annotator, list(judgement.gold or ()), dict(judgement.detail)])
+        json.dumps([judgement.annotator, list(judgement.gold or ()), dict(judgement.detail)], allow_nan=False)
     except (TypeError, ValueError) as err:
         raise PluginError(
             f"{slot.offer}: a judgement cannot be stored as JSON: {err}",
-            "keep text and numbers in its annotator, gold and detail",
+            "keep text and finite numbers in its annotator, gold and detail",
         ) from None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,7 +23,12 @@ __all__ = ["events", "item_of"]
 
 
 def events(
-    judged: Sequence[tuple[str, Judgement | Event]], scored: Rollout, phase: str, step: int, sources: Sequence[str], world: World
+    judged: Sequence[tuple[str, Judgement | Event]],
+    scored: Rollout,
+    phase: str,
+    step: int,
+    sources: Sequence[str],
+    world: World,
 ) -> list[dict[str, Any]]:
     """The events of all ranks, written as JSON, in the order in which the sources were asked.
 
@@ -49,7 +55,22 @@ def item_of(scored: Rollout, rows: Sequence[int], phase: str, step: int, run: st
         "candidates": candidates,
         "record": dict(record),
     }
-    return Item(**{**about, **more})
+    with _recorded(f"phase '{phase}'"):
+        return Item(**{**about, **more})
+
+
+@contextmanager
+def _recorded(whose: str) -> Iterator[None]:
+    """What the record of feedback refuses is an error of what gave it."""
+    try:
+        yield
+    except ValidationError as err:
+        why = err.errors()[0]
+        where = ".".join(map(str, why["loc"]))
+        raise PluginError(
+            f"{whose}: {f'{where}: ' if where else 'a judgement '}{why['msg'].removeprefix('Value error, ')}",
+            "see the fields of hookline.Event",
+        ) from None
 
 
 def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: str, step: int) -> Event:
@@ -58,7 +79,7 @@ def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: st
         return judgement.model_copy(update={"source": source})
     rows = judgement.judged
     gold = judgement.gold or (None,) * len(rows)
-    try:
+    with _recorded(f"feedback '{source}'"):
         return Event(
             prompt=scored.prompt_text(rows[0]),
             prompt_ids=tuple(scored.prompt_ids(rows[0])),
@@ -71,13 +92,6 @@ def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: st
             record=dict(scored.records[rows[0]]),
             extra=dict(judgement.detail),
         )
-    except ValidationError as err:
-        why = err.errors()[0]
-        where = ".".join(map(str, why["loc"]))
-        raise PluginError(
-            f"feedback '{source}': {f'{where}: ' if where else 'a judgement '}{why['msg'].removeprefix('Value error, ')}",
-            "see the fields of hookline.Event",
-        ) from None
 
 
 def _candidate(scored: Rollout, row: int, worth: float | None, phase: str, step: int, run: str = "") -> Candidate:

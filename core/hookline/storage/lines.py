@@ -17,7 +17,7 @@ from typing import Any
 from hookline.errors import CheckpointError
 from hookline.storage import folders
 
-__all__ = ["append", "cut_torn_line", "digest", "figures", "finite", "rewrite", "whole_lines"]
+__all__ = ["append", "cut_torn_line", "digest", "figures", "finite", "not_finite", "rewrite", "whole_lines"]
 
 
 def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> bytes:
@@ -37,6 +37,24 @@ def append(path: Path, entry: Mapping[str, Any], sync: bool = False) -> bytes:
 
 def _line(entry: Mapping[str, Any], escaped: bool) -> bytes:
     return json.dumps(entry, ensure_ascii=escaped, default=float).encode() + b"\n"
+
+
+def not_finite(value: Any, *at: str) -> str:
+    """The first number in a value that is not finite, with its place, e.g. `nan in scores.0`; empty if there is none."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else " in ".join([str(value), *([".".join(at)] if at else [])])
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    if len(at) > DEEPEST:  # or endless; JSON that is nested so deeply is refused where it is written
+        return ""
+    return next((odd for key, one in inside if (odd := not_finite(one, *at, str(key)))), "")
+
+
+DEEPEST = 255
+"""How deeply pydantic writes what is nested."""
 
 
 def digest(entries: Iterable[Mapping[str, Any]]) -> hashlib._Hash:
