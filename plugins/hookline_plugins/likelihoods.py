@@ -30,6 +30,7 @@ __all__ = [
     "increasing",
     "mixed",
     "normal",
+    "picked",
     "plackett_luce",
     "rao_kupper",
     "reliable",
@@ -125,9 +126,16 @@ def plackett_luce(score_NK: Tensor, level_NK: Tensor) -> Tensor:
     ranked_NK = ~level_NK.isnan()
     level_NK = level_NK.nan_to_num()
     below_NKK = (level_NK[:, None, :] < level_NK[:, :, None]) & ranked_NK[:, None, :]
-    below_NKK |= torch.eye(level_NK.shape[1], dtype=torch.bool, device=level_NK.device)
-    among_NK = score_NK[:, None, :].masked_fill(~below_NKK, -torch.inf).logsumexp(-1)
-    return torch.where(ranked_NK, among_NK - score_NK, 0.0).sum(1)
+    return torch.where(ranked_NK, picked(score_NK, below_NKK), 0.0).sum(1)
+
+
+def picked(score_NK: Tensor, below_NKK: Tensor) -> Tensor:
+    """−log P(a candidate is picked among itself and those below it), [..., K]; 0 where there are none (Luce 1959).
+
+    below: true where the candidate of the last dimension is below that of the one before, [..., K, K].
+    """
+    among_NKK = below_NKK | torch.eye(below_NKK.shape[-1], dtype=torch.bool, device=below_NKK.device)
+    return score_NK[..., None, :].masked_fill(~among_NKK, -torch.inf).logsumexp(-1) - score_NK
 
 
 def davidson_luce(score_NK: Tensor, level_NK: Tensor, log_delta_D: Tensor) -> Tensor:

@@ -22,10 +22,11 @@ from hookline.loop.loop import PhaseLoop
 from hookline.testing import conformance, open_phase
 from hookline_plugins.algorithms.best_of_n import best_of_groups
 from hookline_plugins.algorithms.comparisons import comparisons, prepared
-from hookline_plugins.algorithms.dpo import DPO, comparison_loss, ranking_loss
+from hookline_plugins.algorithms.dpo import DPO, below, comparison_loss
 from hookline_plugins.algorithms.kto import KTO, kto_loss, mismatched
 from hookline_plugins.algorithms.nash_md import NashMD, wins
 from hookline_plugins.algorithms.orpo import log_odds
+from hookline_plugins.likelihoods import picked
 from hookline_plugins.rewards.pair_accuracy import PairAccuracy
 from hookline_plugins.rollouts.duel import Duel
 from hookline_plugins.rollouts.population import Population
@@ -92,7 +93,7 @@ def test_conservative_stops_at_the_odds_it_believes_in() -> None:
 @given(scores=st.lists(gains, min_size=2, max_size=2), beta=st.sampled_from([0.1, 1.0]))
 def test_a_ranking_of_two_is_bradley_terry(scores: list[float], beta: float) -> None:
     score_B = beta * torch.tensor(scores, dtype=torch.float64)
-    both = ranking_loss(score_B, torch.zeros(2), torch.tensor([1.0, 0.0]))
+    both = picked(score_B, below(torch.zeros(2), torch.tensor([1.0, 0.0])))
     assert float(both.sum()) == pytest.approx(loss("sigmoid", *scores, beta=beta), abs=1e-7)
 
 
@@ -101,9 +102,9 @@ def test_a_ranking_of_four_is_plackett_luce_and_ties_are_not_compared() -> None:
     order = [2, 0, 3, 1]
     reward = torch.zeros(4).index_put((torch.tensor(order),), torch.tensor([3.0, 2, 1, 0]))
     want = sum(-float(torch.log_softmax(score[order[k:]], 0)[0]) for k in range(4))
-    assert float(ranking_loss(score, torch.zeros(4), reward).sum()) == pytest.approx(want)
-    assert float(ranking_loss(score, torch.zeros(4), torch.ones(4)).abs().sum()) == 0.0
-    assert float(ranking_loss(score, torch.arange(4), reward).abs().sum()) == 0.0  # four prompts, one answer each
+    assert float(picked(score, below(torch.zeros(4), reward)).sum()) == pytest.approx(want)
+    assert float(picked(score, below(torch.zeros(4), torch.ones(4))).abs().sum()) == 0.0
+    assert float(picked(score, below(torch.arange(4), reward)).abs().sum()) == 0.0  # four prompts, one answer each
 
 
 def test_odds_keep_their_digits_near_certainty() -> None:

@@ -178,5 +178,5 @@ def test_a_judgement_with_a_number_that_json_does_not_have_is_refused(
         "unsure",
     )
     described = tiny(reward="tokens", advantage=None, update=None, feedback="unsure")
-    with pytest.raises(PluginError, match="a judgement cannot be stored as JSON: .* → keep text and finite numbers"):
+    with pytest.raises(PluginError, match=r"a judgement cannot be stored as JSON: .* → keep text and finite numbers"):
         hookline.run(described, plugins=[path], out=tmp_path / "run")

@@ -20,41 +20,56 @@ from mixed_judgements import mixed
 PAGE = (Path(__file__).resolve().parents[2] / "docs/feedback.md").read_text(encoding="utf-8")
 
 
+def section(begin: str, end: str = "") -> str:
+    """The part of the page from one heading up to another, or to its end."""
+    return PAGE[PAGE.index(begin) : PAGE.index(end) if end else None]
+
+
+def blocks(part: str, language: str) -> list[str]:
+    """The code of a part of the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+
+
+def judged(folder: Path, monkeypatch: pytest.MonkeyPatch, items: int) -> None:
+    """Go into a folder with mixed judgements in answers.jsonl."""
+    monkeypatch.chdir(folder)
+    Path("answers.jsonl").write_text("\n".join(json.dumps(event.written()) for event in mixed(items=items)))
+
+
 def test_the_page_on_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    section = PAGE[PAGE.index("## Stores") : PAGE.index("## From one file")]
-    for block in re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+    part = section("## Stores", "## From one file")
+    for block in blocks(part, "python"):
         exec(block, {})
     said = capsys.readouterr().out
     assert "Counts(items=1, complete=0, events=1, annotators=1)" in said
     assert "annotator-7 kind='comparison' better=0" in said
-    pip, commands = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    pip, commands = blocks(part, "sh")
     assert pip == "pip install 'hookline[feedback]'\n"
     for line in commands.splitlines():
         assert main(line.partition("#")[0].split()[1:]) == 0
     assert "1 items, 0 complete; 1 events of 1 annotators" in capsys.readouterr().out
-    [experiment] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    [experiment] = blocks(part, "yaml")
     assert DataSpec.model_validate(yaml.safe_load(experiment)["data"]["judged"]).path[0].path == "sqlite:///answers.db"
 
 
 def test_the_page_names_every_answer() -> None:
-    section = PAGE[PAGE.index("## Record") : PAGE.index("## Stores")]
-    assert {name.lower() for name in re.findall(r"^\| `(\w+)\(", section, re.MULTILINE)} == ANSWERS.keys()
+    part = section("## Record", "## Stores")
+    assert {name.lower() for name in re.findall(r"^\| `(\w+)\(", part, re.MULTILINE)} == ANSWERS.keys()
 
 
 @pytest.mark.slow(15)
 def test_one_file_becomes_a_reward_model_and_its_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("answers.jsonl").write_text("\n".join(json.dumps(event.written()) for event in mixed(items=150)))
-    section = PAGE[PAGE.index("## From one file") : PAGE.index("## Annotators")]
-    [experiment] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    judged(tmp_path, monkeypatch, items=150)
+    part = section("## From one file", "## Annotators")
+    [experiment] = blocks(part, "yaml")
     Path("reward-model.yaml").write_text(experiment, encoding="utf-8")
     shown = []
-    for line in "".join(re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)).splitlines():
+    for line in "".join(blocks(part, "sh")).splitlines():
         assert main(line.split()[1:]) == 0
         said = capsys.readouterr()
         shown.append(said.out + said.err)
@@ -72,10 +87,9 @@ def test_one_file_becomes_a_reward_model_and_its_reports(
 def test_the_page_on_annotators_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("answers.jsonl").write_text("\n".join(json.dumps(event.written()) for event in mixed(items=40)))
-    section = PAGE[PAGE.index("## Annotators") : PAGE.index("## Formats")]
-    [commands] = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    judged(tmp_path, monkeypatch, items=40)
+    part = section("## Annotators", "## Formats")
+    [commands] = blocks(part, "sh")
     assert main(commands.splitlines()[0].split()[1:]) == 0
     shown = capsys.readouterr().out
     for column in (
@@ -90,8 +104,8 @@ def test_the_page_on_annotators_and_reports(
         "verdict",
     ):
         assert column in shown
-        assert f"| {column} |" in section
-    for block in re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+        assert f"| {column} |" in part
+    for block in blocks(part, "python"):
         exec(block, {})
     said = capsys.readouterr().out
     assert "AlwaysValid" not in said
@@ -109,22 +123,21 @@ def test_the_section_on_formats(
     Path("labels.json").write_text(
         json.dumps([{"id": 1, "data": shown, "annotations": [annotation], "predictions": []}])
     )
-    section = PAGE[PAGE.index("## Formats") :]
-    [commands] = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    part = section("## Formats")
+    [commands] = blocks(part, "sh")
     for line in commands.splitlines():
         assert main(shlex.split(line, comments=True)[1:]) == 0
     assert "read as 'label-studio'" in capsys.readouterr().out
     assert json.loads(Path("pairs.jsonl").read_text())["chosen"] == "this"
-    table = "".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))
+    table = "".join(re.findall(r"^\| (.*?) \|", part, re.MULTILINE))
     for form in event_formats():
         assert f"`{form.instance}`" in table
 
 
 def test_the_phase_of_the_page_learns_from_mixed_judgements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("answers.jsonl").write_text("\n".join(json.dumps(event.written()) for event in mixed(items=40)))
-    section = PAGE[PAGE.index("## Training on judgements") :]
-    [block] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    judged(tmp_path, monkeypatch, items=40)
+    part = section("## Training on judgements")
+    [block] = blocks(part, "yaml")
     [phase] = yaml.safe_load(block)
     phase["update"]["lr"] = 1e-3
     tokenizer = {"train": "bpe", "on": "answers.jsonl", "vocabulary": 300}

@@ -12,6 +12,7 @@ from asking import ask, function
 
 from hookline import DataError, ExperimentError, HooklineError, NumbersError, PluginError
 from hookline.errors import frames_of
+from refusing import refused
 
 ROWS = [({"prompt": f"add {i} 1", "answer": str(i + 1)}, f"it is {i}") for i in range(5)]
 Write = Callable[[str], Path]
@@ -25,13 +26,6 @@ def write(tmp_path: Path) -> Write:
         return path
 
     return make
-
-
-def refused(kind: type[HooklineError], do: Callable[[], Any]) -> HooklineError:
-    with pytest.raises(kind) as err:
-        do()
-    assert "\n" not in err.value.message
-    return err.value
 
 
 # -- the file and the function

@@ -16,6 +16,7 @@ from hookline.contract.fields import Use
 from hookline.errors import Stopped
 from hookline.loop import api
 from hookline.world.signals import Stopping
+from refusing import told
 
 CORRECT = '''"""Whether an answer has the word that its row asks for."""
 
@@ -57,12 +58,6 @@ def make(tmp_path: Path) -> Make:
         }  # fmt: skip
 
     return experiment
-
-
-def refused(kind: type[HooklineError], do: Callable[[], Any]) -> str:
-    with pytest.raises(kind) as err:
-        do()
-    return str(err.value)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +108,7 @@ def test_a_run_its_copy_and_its_resume(make: Make, tmp_path: Path, monkeypatch: 
 
     # a changed file is refused; reading the run uses the copy
     (tmp_path / "rewards.py").write_text("def correct(completions, **kwargs): return [1.0] * len(completions)")
-    text = refused(CheckpointError, lambda: hookline.run(make(evaluate=[evaluation]), out=out))
+    text = told(CheckpointError, lambda: hookline.run(make(evaluate=[evaluation]), out=out))
     assert f"{tmp_path / 'rewards.py'} has changed since the run in {out} began → restore it from {out / 'functions/rewards.py'}" in text
     [figure] = hookline.evaluate(out)
     assert figure["value"] == whole.rows()[-1]["metrics"]["eval/correct"]
@@ -150,12 +145,12 @@ def stop(experiment: dict[str, Any], out: Path) -> None:
     ],
 )  # fmt: skip
 def test_wrong_names_are_refused_before_the_run(make: Make, tmp_path: Path, reward: Any, sentence: str) -> None:
-    assert sentence.format(folder=tmp_path) in refused(HooklineError, lambda: api.plan(make(reward=reward)))
+    assert sentence.format(folder=tmp_path) in told(HooklineError, lambda: api.plan(make(reward=reward)))
 
 
 def test_a_file_of_functions_needs_no_p(make: Make, tmp_path: Path) -> None:
     path = str(tmp_path / "rewards.py")
-    text = refused(HooklineError, lambda: api.plan(make(), plugins=[path]))
+    text = told(HooklineError, lambda: api.plan(make(), plugins=[path]))
     assert f"defines no component → derive a class from hookline.Component; a reward function needs no -p: reward: {path}:correct" in text
 
 
@@ -165,14 +160,14 @@ def test_the_command_line_may_name_a_function(make: Make) -> None:
 
 
 def test_other_kinds_have_no_functions(make: Make) -> None:
-    text = refused(ExperimentError, lambda: api.plan(make(advantage="rewards.py:correct")))
+    text = told(ExperimentError, lambda: api.plan(make(advantage="rewards.py:correct")))
     assert "rewards.py:correct is a function, and an advantage cannot be one" in text
 
 
 def test_two_files_of_one_name(make: Make, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "rewards.py").write_text("def other(completion): return 1")
-    text = refused(ExperimentError, lambda: api.plan(make(reward=["rewards.py:correct", "more/rewards.py:other"])))
+    text = told(ExperimentError, lambda: api.plan(make(reward=["rewards.py:correct", "more/rewards.py:other"])))
     assert "have the same name; rename one: a run stores both" in text
     (tmp_path / "more" / "rewards.py").write_text(CORRECT)
     api.plan(make(reward=["rewards.py:correct", "more/rewards.py:shorter"]))
@@ -180,7 +175,7 @@ def test_two_files_of_one_name(make: Make, tmp_path: Path) -> None:
 
 def test_a_failure_in_a_step_names_the_function(make: Make, tmp_path: Path) -> None:
     (tmp_path / "rewards.py").write_text("def correct(completion, answer):\n    return {}[answer]\n")
-    text = refused(HooklineError, lambda: hookline.run(make(), out=tmp_path / "out"))
+    text = told(HooklineError, lambda: hookline.run(make(), out=tmp_path / "out"))
     assert text.startswith("reward 'correct' (rewards.py ")
     assert "in hookline_reward: row 0 (sample 0, 'say" in text
     assert "KeyError: '" in text

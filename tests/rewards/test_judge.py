@@ -26,6 +26,7 @@ from hookline_plugins.judging.service import Service as Client
 from hookline_plugins.judging.verdicts import Unreadable, ratings
 from hookline_plugins.rewards.judge import LLMJudge
 from judging_server import Answer, Sent, Service, by_length, code_of, part, says, serving, usual
+from refusing import told
 from warm import Warm
 
 KEY = "sk-Test-1234567890abcdefSECRET"
@@ -71,12 +72,6 @@ def make(tmp_path: Path, service: Service) -> Make:
         }  # fmt: skip
 
     return experiment
-
-
-def refused(kind: type[HooklineError], do: Callable[[], Any]) -> str:
-    with pytest.raises(kind) as err:
-        do()
-    return str(err.value)
 
 
 def figures(run: hookline.Run, name: str) -> list[float]:
@@ -140,7 +135,7 @@ def test_a_question_that_changes_ends_a_resume(make: Make, tmp_path: Path) -> No
     (tmp_path / "ask.txt").write_text("{{ prompt }} {{ answer }} {{ verdict }}")
     stop(make(template="ask.txt"), tmp_path / "out")
     (tmp_path / "ask.txt").write_text("{{ prompt }} {{ answer }} {{ verdict }} now")
-    text = refused(CheckpointError, lambda: hookline.run(make(template="ask.txt"), out=tmp_path / "out"))
+    text = told(CheckpointError, lambda: hookline.run(make(template="ask.txt"), out=tmp_path / "out"))
     assert "ask.txt has changed since the run began" in text
 
 
@@ -361,7 +356,7 @@ def test_a_wrong_key_or_model_ends_the_run_at_once(
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
     service.reply = lambda question: Sent(status, json.dumps({"error": body}).encode())
-    text = refused(ServiceError, lambda: hookline.run(make(key="JUDGE_KEY"), out=tmp_path / "out"))
+    text = told(ServiceError, lambda: hookline.run(make(key="JUDGE_KEY"), out=tmp_path / "out"))
     assert f"{service.url} answered {status}" in text
     assert "asked was model 'm' with the key of JUDGE_KEY" in text
     assert service.asked <= 8
@@ -391,7 +386,7 @@ def test_a_key_is_never_written(
 def test_a_service_that_never_answers_ends_the_run(closed: bool, make: Make, tmp_path: Path, service: Service) -> None:
     service.reply = lambda question: Sent(500)
     url = {"url": "http://127.0.0.1:9/v1"} if closed else {}
-    text = refused(ServiceError, lambda: hookline.run(make(**url), out=tmp_path / "out"))
+    text = told(ServiceError, lambda: hookline.run(make(**url), out=tmp_path / "out"))
     assert "because no row was judged; the first failure is of 'judge': ServiceError: " in text
     assert ("127.0.0.1:9/v1 cannot be reached: ConnectError" if closed else "answered 500") in text
 
@@ -400,7 +395,7 @@ def test_a_budget_ends_the_run_which_goes_on_with_a_larger_one(make: Make, tmp_p
     whole = hookline.run(make(), out=tmp_path / "whole")
     expected, before = service.answered.copy(), service.asked
     for budget in ({"requests": 3}, {"requests": 7}, {"tokens": 15 * 8}):
-        text = refused(ServiceError, lambda budget=budget: hookline.run(make(budget=budget, at_once=1), out=tmp_path / "out"))
+        text = told(ServiceError, lambda budget=budget: hookline.run(make(budget=budget, at_once=1), out=tmp_path / "out"))
         [(what, limit)] = budget.items()
         assert f"'judge' has used up its budget of {limit} {what}" in text
         assert service.asked - before == (limit if what == "requests" else limit / 15)
@@ -446,7 +441,7 @@ def test_a_budget_counts_requests_that_are_under_way(
     ],
 )
 def test_options_that_cannot_work(options: dict[str, Any], sentence: str, make: Make, service: Service) -> None:
-    assert sentence in refused(HooklineError, lambda: api.plan(make(**options)))
+    assert sentence in told(HooklineError, lambda: api.plan(make(**options)))
     assert service.asked == 0
 
 
@@ -459,7 +454,7 @@ def test_options_that_cannot_work(options: dict[str, Any], sentence: str, make: 
     ],
 )
 def test_columns_that_are_not_there(options: dict[str, Any], sentence: str, make: Make) -> None:
-    assert sentence in refused((DataError, ExperimentError), lambda: api.plan(make(**options)))  # type: ignore[arg-type]
+    assert sentence in told((DataError, ExperimentError), lambda: api.plan(make(**options)))  # type: ignore[arg-type]
 
 
 def test_the_address_of_the_environment(

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import hookline
-from hookline import DataError, ExperimentError, HooklineError, ServiceError
+from hookline import DataError, ExperimentError, ServiceError
 from hookline.loop import api
 from judging_server import Sent, Service, serving
+from refusing import told
 
 Make = Callable[..., dict[str, Any]]
 KEY = "sk-not-a-real-key"
@@ -50,12 +51,6 @@ def make(tmp_path: Path, service: Service) -> Make:
         }  # fmt: skip
 
     return experiment
-
-
-def refused(kind: type[HooklineError], do: Callable[[], Any]) -> str:
-    with pytest.raises(kind) as err:
-        do()
-    return str(err.value)
 
 
 def test_rewards_are_the_services(make: Make, tmp_path: Path, service: Service) -> None:
@@ -122,7 +117,7 @@ def test_a_service_that_cannot_work_ends_the_run(
 ) -> None:
     monkeypatch.setenv("REWARD_KEY", KEY)
     service.reply = lambda asked: sent
-    text = refused(ServiceError, lambda: hookline.run(make(key="REWARD_KEY"), out=tmp_path / "out"))
+    text = told(ServiceError, lambda: hookline.run(make(key="REWARD_KEY"), out=tmp_path / "out"))
     assert f"{service.url}/get_reward {sentence}" in text
     assert "one number per answer" in text
     assert set(service.keys) == {f"Bearer {KEY}"}
@@ -134,7 +129,7 @@ def test_a_service_that_cannot_work_ends_the_run(
 def test_a_service_that_never_answers_ends_the_run(closed: bool, make: Make, tmp_path: Path, service: Service) -> None:
     service.reply = lambda asked: Sent(before=20)
     options = {"url": "http://127.0.0.1:9/reward"} if closed else {"timeout": 0.3}
-    text = refused(ServiceError, lambda: hookline.run(make(**options), out=tmp_path / "out"))
+    text = told(ServiceError, lambda: hookline.run(make(**options), out=tmp_path / "out"))
     assert "because no row was judged; the first failure is of 'remote': ServiceError: " in text
     assert ("cannot be reached: ConnectError" if closed else "did not finish its reply within 0.3 s (2 tries)") in text
 
@@ -147,7 +142,7 @@ def test_a_run_that_goes_on_asks_nothing_twice(make: Make, tmp_path: Path, servi
         return Sent(401) if service.asked == asked else vowels(request)  # the last request of the last step
 
     service.reply = once_a_step
-    refused(ServiceError, lambda: hookline.run(make(), out=tmp_path / "out"))
+    told(ServiceError, lambda: hookline.run(make(), out=tmp_path / "out"))
     service.reply = vowels
     run = hookline.run(make(), out=tmp_path / "out")
     assert service.asked <= asked + 3
@@ -162,8 +157,8 @@ def test_options_that_cannot_work(make: Make, monkeypatch: pytest.MonkeyPatch) -
         ({"key": "REWARD_KEY"}, "names the environment variable REWARD_KEY, which does not hold a key"),
         ({"body": {"query": 1}}, "cannot set 'query', which is set from the rows"),
     ):
-        text = refused(ExperimentError, lambda options=options: api.plan(make(**options)))  # type: ignore[misc]
+        text = told(ExperimentError, lambda options=options: api.plan(make(**options)))  # type: ignore[misc]
         assert sentence in text
         assert KEY not in text
-    text = refused(DataError, lambda: api.plan(make(label="labl")))
+    text = told(DataError, lambda: api.plan(make(label="labl")))
     assert "there is no column 'labl', which `label` of 'remote' names; the row has prompt, label" in text

@@ -13,6 +13,7 @@ from hookline.errors import CheckpointError
 from hookline.loop.phase import Counters, Phase
 from hookline.loop.shares import States, gathered, refuse_parted
 from hookline.plan.plan import Plan
+from hookline.runs.directory import COLLECTED
 from hookline.runs.run import Run
 from hookline.storage import folders, trees
 
@@ -153,7 +154,7 @@ class Checkpoint:
                     role.save(aside / "roles" / name)
             collected = run.collecting(self.name)
             if collected.exists():
-                shutil.copy(collected, aside / "data.jsonl")
+                shutil.copy(collected, aside / COLLECTED)
         run.note(ended=ended)
         for folder in run.checkpoints(self.name)[int(kept) :]:
             shutil.rmtree(folder, ignore_errors=True)

@@ -156,7 +156,7 @@ class PhaseContext(Encoding):
 
     def collected(self, phase: str) -> Rows:
         rounds = self._resources.rounds(phase)
-        there = [name for name in rounds if (self.run.phase_folder(name) / "data.jsonl").exists()]  # in a round, nobody may have answered
+        there = [name for name in rounds if self.run.has_collected(name)]
         return joined([self.run.collected(name) for name in there or rounds])
 
     def take(self, total: int, n: int) -> list[int]:

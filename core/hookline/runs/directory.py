@@ -14,9 +14,11 @@ from hookline.storage.folders import MANIFEST, verify, write_error
 from hookline.storage.lines import append, rewrite, whole_lines
 from hookline.world.world import World
 
-__all__ = ["Directory", "about_of", "json_of", "planned"]
+__all__ = ["COLLECTED", "Directory", "about_of", "json_of", "planned"]
 
 JOURNAL = "journal.jsonl"
+COLLECTED = "data.jsonl"
+"""In the folder of a finished phase: the judgements that it collected."""
 
 
 class Directory:
@@ -106,6 +108,10 @@ class Directory:
     def phase_folder(self, phase: str) -> Path:
         """The folder with the model, data and hashes of a finished phase."""
         return self.directory / "phases" / phase
+
+    def has_collected(self, phase: str) -> bool:
+        """Whether a finished phase collected judgements; in a round, nobody may have answered."""
+        return (self.phase_folder(phase) / COLLECTED).exists()
 
     def finished(self, phase: str, steps: int = 0) -> dict[str, Any] | None:
         """The verified manifest of a finished phase; None if the phase has not finished.

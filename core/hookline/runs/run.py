@@ -22,7 +22,7 @@ from hookline.errors import CheckpointError, DataError
 from hookline.registry.copies import FUNCTIONS, MEMORY, PLUGINS, copy_code, copy_rows, refuse_other_functions
 from hookline.registry.offers import Offer
 from hookline.runs import longer
-from hookline.runs.directory import Directory, about_of, json_of
+from hookline.runs.directory import COLLECTED, Directory, about_of, json_of
 from hookline.runs.figures import Figures
 from hookline.runs.ledger import COMPLETIONS, Ledger
 from hookline.runs.outlook import Outlook
@@ -307,10 +307,9 @@ class Run(Directory):
 
     def collected(self, phase: str) -> Rows:
         """The judgements that a finished phase collected. Raises DataError if there are none."""
-        path = self.phase_folder(phase) / "data.jsonl"
-        if not path.exists():
+        if not self.has_collected(phase):
             raise DataError(f"phase '{phase}' collected no judgements", "name a phase with `feedback`")
-        return self.data(f"phase:{phase}", str(path))
+        return self.data(f"phase:{phase}", str(self.phase_folder(phase) / COLLECTED))
 
     # -- rows and samples
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookline.errors import CheckpointError, DataError, shorten
+from hookline.runs.directory import COLLECTED
 from hookline.runs.run import Run
 from hookline.storage.paths import expanded
 from hookline.study.finished import threads
@@ -217,7 +218,7 @@ def _compare(first: Run, again: Run, phases: Sequence[str]) -> tuple[dict[str, i
 
 def _is_result(path: str) -> bool:
     """Whether a file of a finished phase holds weights or collected rows."""
-    return path.endswith(".safetensors") or path == "data.jsonl"
+    return path.endswith(".safetensors") or path == COLLECTED
 
 
 def _bits(value: Any) -> str:

@@ -27,14 +27,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from hookline import Context, ExperimentError, Loss, Metric, MicroBatch, PluginError, Scored, UpdateConfig
 from hookline_plugins.algorithms.comparisons import Comparing, Length, answer_logprob, comparisons, mean
-from hookline_plugins.likelihoods import true_share
+from hookline_plugins.likelihoods import picked, true_share
 
 Kind = Literal["sigmoid", "hinge", "ipo", "conservative", "robust", "sppo", "plackett-luce"]
 
@@ -120,7 +119,7 @@ class DPO(Comparing):
         mb.log("rejected_gain", mean(mb, found, lost.detach()))
         mb.log("both_falling", mean(mb, found, ((won < 0) & (lost < 0)).float()))
         if c.loss == "plackett-luce":
-            total: Loss = mb.mean_over("stages_B", ranking_loss(c.beta * gain_B, mb.batch.group_B, mb.batch.episode_reward_B))
+            total: Loss = mb.mean_over("stages_B", picked(c.beta * gain_B, below(mb.batch.group_B, mb.batch.episode_reward_B)))
         else:
             total = mean(mb, found, comparison_loss(c.loss, won, lost, found.preferred, c.beta, c.flips))
         if not c.sft:
@@ -151,13 +150,6 @@ def comparison_loss(kind: Kind, won: Tensor, lost: Tensor, p: Tensor, beta: floa
 
     h = beta * (won - lost)
     return p * f(h) + (1 - p) * f(-h)
-
-
-def ranking_loss(score_B: Tensor, group_B: Tensor, reward_B: Tensor) -> Tensor:
-    """Plackett–Luce: −log P(a row is picked among itself and all rows of its group below it). 0 for the last."""
-    among_BB = below(group_B, reward_B) | torch.eye(len(score_B), dtype=torch.bool, device=score_B.device)
-    score_BB = score_B.expand(len(score_B), -1).masked_fill(~among_BB, -torch.inf)
-    return torch.logsumexp(score_BB, 1) - score_B
 
 
 def below(group_B: Tensor, reward_B: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ beside or in place of people.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,22 +14,20 @@ from pydantic import Field
 
 from hookline import (
     Comparison,
-    Component,
     Context,
     DataError,
     Judgement,
-    Metric,
     Rating,
     Rollout,
     hookimpl,
     prompt_messages,
 )
 from hookline_plugins.feedback.waiting import different
-from hookline_plugins.judging import Judge, JudgeOptions, Verdict, together
+from hookline_plugins.judging import Asks, Judge, JudgeOptions, Verdict, together
 from hookline_plugins.judging.questions import as_text, conversation
 
 
-class LLMFeedback(Component):
+class LLMFeedback(Asks["LLMFeedback.Config"]):
     """What a language model says of the answers: which of two is better, asked in both orders, or marks on `scale`.
 
     Where the two orders disagree, it is a tie. What the service does not answer is not judged. A wrong key, model or address ends the run.
@@ -51,25 +49,6 @@ class LLMFeedback(Component):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.judge = Judge(config, axes=config.axes, scale=config.scale, compares=config.kind == "comparison")
-        self.told = False
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What the judge cost, and how often it failed or disagreed with itself."""
-        self.judge.check()
-        return self.judge.metrics(self.instance)
-
-    def setup(self, ctx: Context) -> None:
-        self.judge.setup(ctx)
-
-    def close(self) -> Awaitable[None]:
-        return self.judge.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.judge.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.judge.load_state_dict(state)
 
     @hookimpl
     def hookline_judge(self, ctx: Context, scored: Rollout) -> Sequence[Judgement]:
@@ -77,11 +56,8 @@ class LLMFeedback(Component):
         verdicts = ctx.wait(together(self._verdict(ctx, scored, rows) for rows in asked))
         self.judge.log(ctx, self.instance, verdicts)
         failed = next((verdict.failed for verdict in verdicts if verdict.value is None), None)
-        if failed is not None and not self.told:
-            self.told = True
-            ctx.run.notice(
-                f"'{self.instance}' did not judge an answer: {failed}; such answers are left out and counted"
-            )
+        if failed is not None:
+            self.tell(ctx, f"an answer: {failed}; such answers")
         return [self._judgement(rows, one) for rows, one in zip(asked, verdicts) if one.value is not None]
 
     def _asked(self, ctx: Context, rollout: Rollout) -> Iterator[tuple[int, ...]]:

@@ -5,14 +5,13 @@ docs/rewards.md shows how it is asked, how an answer is kept from deciding its o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
 from functools import cached_property
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from hookline import Component, Context, DataError, Metric, Record, Rollout, ServiceError, Term, hookimpl
-from hookline_plugins.judging import Judge, JudgeOptions, Verdict, together
+from hookline import Context, DataError, Record, Rollout, ServiceError, Term, hookimpl
+from hookline_plugins.judging import Asks, Judge, JudgeOptions, Verdict, together
 from hookline_plugins.judging.questions import as_text, conversation
 from hookline_plugins.rewards.function import name_of
 from hookline_plugins.rewards.signatures import ABSENT, at, prompt_of
@@ -21,7 +20,7 @@ OTHER = "the other answer"
 """The text that an answer is compared with; no column of a template can have this name."""
 
 
-class LLMJudge(Component):
+class LLMJudge(Asks["LLMJudge.Config"]):
     """What a language model says of each answer: a number on `scale`, or with `against` 1, 0.5 or 0 for a comparison.
 
     A row whose reply has no verdict, or that the service does not answer, is not judged. A wrong key, model or address ends the run.
@@ -55,7 +54,6 @@ class LLMJudge(Component):
         super().__init__(config)
         compares = config.against is not None
         self.judge = Judge(config, axes=config.axes, scale=config.scale, compares=compares)
-        self.told = False
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -68,37 +66,17 @@ class LLMJudge(Component):
             found["reference"] = c.reference
         return found
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What the judge cost, and how often it failed or disagreed with itself."""
-        self.judge.check()  # so that a wrong template or a missing key is refused before the run starts
-        return self.judge.metrics(self.instance)
-
     def check_row(self, record: Record, where: str) -> None:
         for name in self.columns:
             self._column(record, name, where)
-
-    def setup(self, ctx: Context) -> None:
-        self.judge.setup(ctx)
-
-    def close(self) -> Awaitable[None]:
-        return self.judge.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.judge.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.judge.load_state_dict(state)
 
     @hookimpl
     async def hookline_reward(self, ctx: Context, rollout: Rollout) -> Term:
         verdicts = await together(self._verdict(ctx, rollout, row) for row in range(len(rollout)))
         self.judge.log(ctx, self.instance, verdicts)
         failed = next((row for row, verdict in enumerate(verdicts) if verdict.value is None), None)
-        if failed is not None and not self.told:
-            self.told = True
-            why = f"{name_of(rollout, failed)}: {verdicts[failed].failed}"
-            ctx.run.notice(f"'{self.instance}' did not judge {why}; such rows are left out and counted")
+        if failed is not None:
+            self.tell(ctx, f"{name_of(rollout, failed)}: {verdicts[failed].failed}; such rows")
 
         async def value(row: int) -> float:
             if (found := verdicts[row].value) is None:

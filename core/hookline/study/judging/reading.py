@@ -33,7 +33,7 @@ def read_events(source: Run | str | Path) -> list[Event]:
         return [_event(record, where) for where, record in rows(name, **{"shape": EVENTS, **options}).placed()]
     opened = Run.read(run)
     names = [phase] if phase else [str(each["name"]) for each in opened.experiment["phases"]]
-    collected = [name for name in names if (opened.phase_folder(name) / "data.jsonl").exists()]
+    collected = [name for name in names if opened.has_collected(name)]
     if not collected:
         raise DataError(
             f"{path} has no phase that collected judgements", "name a run with `feedback`, or a file of events"
