@@ -88,6 +88,7 @@ TESTS = {
         "algorithms/test_preferences",
     ],
     "maths": ["algorithms/*", "advantages/*", "wrappers/*"],
+    "outputs": ["algorithms/test_latent_reward", "algorithms/test_judgements", "rewards/test_reward_folders"],
     "page": ["page/*"],
     "posting": ["rewards/test_judge*", "rewards/test_remote"],
     "report": ["trackers/test_ages", "trackers/test_report", "pages/*"],

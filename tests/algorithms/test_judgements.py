@@ -44,7 +44,7 @@ def test_every_kind_becomes_rows_with_what_was_said(said: Any) -> None:
     assert x["first_B"][:4] == [0, 1, 0, 0]
     nan = [math.nan]
     assert x["level_B"] == pytest.approx([0, 1, 0, 0, *nan * 2, 0, 0, 1, *nan * 4, 0, 1, *nan], nan_ok=True)
-    assert [mark for (mark,) in x["marks_B"]] == pytest.approx([*nan * 9, 0.75, *nan * 6], nan_ok=True)
+    assert x["mark:overall_B"] == pytest.approx([*nan * 9, 0.75, *nan * 6], nan_ok=True)
     assert x["levels_B"][9] == 5
     assert x["up_B"] == pytest.approx([*nan * 10, 1, 0, 1, *nan * 3], nan_ok=True)
     assert x["balance_B"][10:13] == [0.75, 1.5, 0.75]
@@ -134,8 +134,11 @@ def test_options_choose_what_is_read(tmp_path: Path) -> None:
     best = rows_of(tmp_path, EVENTS[:9], answers="best", rows=5)
     assert [best.response_text(row) for row in range(len(best))] == ["abd def", "xyz", "abc def", "xyz", "abc dxf"]
     several = event({"kind": "rating", "of": 0, "marks": {"true": 5, "kind": 1}})
-    marks = rows_of(tmp_path, [several], axes=["kind", "short", "true"]).extra["marks_B"]
-    assert marks.tolist()[0] == pytest.approx([0.0, math.nan, 1.0], nan_ok=True)
+    other = event({"kind": "rating", "of": 0, "marks": {"short": 2}})
+    found = rows_of(tmp_path, [several, other], axes=["true", "kind", "short"]).extra
+    marks = [found[f"mark:{axis}_B"].tolist() for axis in ("kind", "short", "true")]
+    assert marks == [pytest.approx(x, nan_ok=True) for x in ([0.0, math.nan], [math.nan, 0.25], [1.0, math.nan])]
+    assert "mark:overall_B" not in rows_of(tmp_path, EVENTS[:3], kinds=["comparison"]).extra
     new = {**EVENTS[0], "id": "b", "supersedes": "a", "answer": {"kind": "comparison", "better": 0}}
     assert rows_of(tmp_path, [{**EVENTS[0], "id": "a"}, new], rows=1).extra["outcome_B"].tolist() == [0, 0]
     pair = {"prompt": "p ", "chosen": "xyz", "rejected": "abc"}
@@ -153,6 +156,13 @@ def test_options_choose_what_is_read(tmp_path: Path) -> None:
         ([event({"kind": "rating", "marks": {"a": 1, "b": 2}})], {}, "row 1: .*axes a, b"),
         ([EVENTS[9]], {"worths": {}}, "row 1: .*'wrong' has no worth"),
         ([EVENTS[10]], {}, "0 of 1 judgements|left out"),
+        (
+            [event({"kind": "rating", "of": 0, "marks": {"true": 5, "kind": 1}})],
+            {"axes": ["true", "kid"]},
+            "no rating has the axis 'kid' → the axes of these ratings: true, kind",
+        ),
+        (EVENTS, {"axes": ["true"], "split": "train"}, "no rating has the axis 'true' → the axes of these ratings: overall"),
+        (EVENTS, {"axes": ["true", "kind", "true"]}, "names the axis 'true' twice"),
         (
             [{"prompt": "p", "completion": "c"}],
             {},

@@ -92,11 +92,6 @@ def test_what_the_chosen_likelihood_does_not_describe_is_refused_or_left_out(tmp
         pytest.raises(DataError, match=r"a scale of 5 marks.*reads 7"),
     ):
         loop.step()
-    with (
-        open_phase(experiment(path, EVENTS[4:5], {"axes": 2})) as loop,
-        pytest.raises(DataError, match=r"reads 1 axes.*and the update 2"),
-    ):
-        loop.step()
     with open_phase(
         experiment(path, EVENTS)
     ) as loop:  # ties and both-bad are left out, a tie in a ranking is not compared
@@ -116,10 +111,53 @@ def test_what_the_chosen_likelihood_does_not_describe_is_refused_or_left_out(tmp
         ({"strength": "soft", "strengths": [1, 2, 3]}, "probabilities"),
         ({"strengths": [1, 2, 3]}, "strength is weight, margin or soft"),
         ({"strength": "weight", "noise": "learned"}, "choose margin or soft"),
-        ({"outputs": "classes", "axes": 2}, "the marks of one axis, and axes is 2"),
     ):
         with pytest.raises(ExperimentError, match=says), open_phase(experiment(path, EVENTS, wrong)):
             pass
+
+
+@pytest.mark.parametrize(
+    ("outputs", "axes", "update", "says"),
+    [
+        (["true", "kind"], ["true", "short"], {}, "ratings are read on the axis 'short', and the head 'reward' has the outputs true, kind"),
+        (["true", "kind", "short"], ["kind", "true"], {}, "no axis of ratings is called 'short'"),
+        (["1", "2", "3", "4", "5"], ["kind", "true"], {"outputs": "classes"}, "the marks of one axis, and the rollout reads 2"),
+    ],
+)
+def test_axes_of_ratings_are_outputs_by_name(
+    outputs: list[str], axes: list[str], update: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    rated = event({"kind": "rating", "of": 0, "marks": {"true": 5, "kind": 1, "short": 3}})
+    made = experiment(tmp_path / "events.jsonl", [rated], update, axes=axes)
+    made["phases"][0]["model"] = {"head": {"use": "reward", "outputs": outputs}}
+    with pytest.raises(ExperimentError, match=says), open_phase(made):
+        pass
+
+
+def test_a_rating_without_a_named_axis_is_about_the_output_overall(tmp_path: Path) -> None:
+    made = experiment(tmp_path / "events.jsonl", [event({"kind": "rating", "of": 0, "marks": {"true": 5}})])
+    made["phases"][0]["model"] = {"head": {"use": "reward", "outputs": ["true", "kind"]}}
+    with open_phase(made) as loop, pytest.raises(DataError, match=r"a rating is about none of them → .* axes: \[true, kind\]"):
+        loop.step()
+    made["phases"][0]["model"]["head"]["outputs"].append("overall")
+    with pytest.raises(ExperimentError, match="no axis of ratings is called 'true'"), open_phase(made):
+        pass
+
+
+def test_a_mark_teaches_the_output_of_its_name_alone(tmp_path: Path) -> None:
+    rated = event({"kind": "rating", "of": 0, "marks": {"true": 5}})
+    other = event({"kind": "rating", "of": 0, "marks": {"kind": 5}})
+    made = experiment(tmp_path / "events.jsonl", [rated, other], {}, axes=["kind", "true"], rows=2)
+    made["phases"][0]["model"] = {"head": {"use": "reward", "outputs": ["true", "kind", "overall"]}}
+    with open_phase(made) as loop:
+        update, batch = loop.planned.update.component, loop.hooks.rollout(loop.ctx)
+        batch = update._columns(batch)
+        true = batch.extra["mark:true_B"] == 1
+        reward_BK = torch.zeros(len(batch), 3, requires_grad=True)
+        update._nll(batch, reward_BK).sum().backward()
+    assert reward_BK.grad is not None
+    assert (reward_BK.grad[true] != 0).tolist() == [[True, False, False]]
+    assert (reward_BK.grad[~true] != 0).tolist() == [[False, True, False]]
 
 
 def test_a_tie_can_be_half_a_win_for_both(tmp_path: Path) -> None:

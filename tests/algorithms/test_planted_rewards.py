@@ -176,9 +176,9 @@ def with_outputs(made: dict[str, Any], outputs: list[str], **rewards: int) -> di
     ask["reward"] = gold
     learn["evaluate"][0]["reward"] = [
         *gold,
-        *({"use": "reward-model", "name": name, "output": name} for name in outputs),
+        *({"use": "reward-model", "name": f"rm-{name}", "output": name} for name in outputs),
         *(
-            {"use": "rank-correlation", "name": f"{name}.{true}", "of": name, "with": true}
+            {"use": "rank-correlation", "name": f"{name}.{true}", "of": f"rm-{name}", "with": true}
             for name in outputs
             for true in rewards
         ),
@@ -187,13 +187,13 @@ def with_outputs(made: dict[str, Any], outputs: list[str], **rewards: int) -> di
 
 
 def test_attributes_are_told_apart_and_missing_marks_are_masked(tmp_path: Path) -> None:
-    """960 ratings with two axes, a third of which are not marked."""
+    """960 ratings with two axes, a third of which are not marked; outputs and axes have another order."""
     ask = {"kinds": ["rating"], "axes": ["helpful", "brief"], "skipped": 0.4}
-    made = planted(ask, {"axes": 2}, asked=16, steps=35, count=24, axes=["helpful", "brief"])
-    found = figures_of(with_outputs(made, ["h", "b"], helpful=1, brief=2), tmp_path / "run")
-    assert found["eval/h.helpful"] >= 0.95
-    assert found["eval/b.brief"] >= 0.95
-    assert abs(found["eval/h.brief"]) < 0.6
+    made = planted(ask, {}, asked=16, steps=35, count=24, axes=["brief", "helpful"])
+    found = figures_of(with_outputs(made, ["helpful", "brief"], helpful=1, brief=2), tmp_path / "run")
+    assert found["eval/helpful.helpful"] >= 0.95
+    assert found["eval/brief.brief"] >= 0.95
+    assert abs(found["eval/helpful.brief"]) < 0.6
 
 
 @pytest.mark.slow(30)
@@ -264,3 +264,35 @@ def test_ranks_share_their_mean_and_correlate() -> None:
     assert spearman(a, a * 2) == pytest.approx(1.0)
     assert spearman(a, -a) == pytest.approx(-1.0)
     assert math.isnan(spearman(a, torch.ones(4)))
+
+
+def test_answers_to_several_prompts_have_what_is_common_to_a_prompt() -> None:
+    rows = hookline.task("builtin:worths?prompts=3&count=4&std=0.1&spread=5").rows("answers")
+    worths = torch.tensor([row["worth"] for row in rows]).view(3, 4)
+    assert [row["prompt"] for row in rows[::4]] == ["say0", "say1", "say2"]
+    assert float(worths.mean(1).std(correction=0)) > 3
+    assert worths.std(1).tolist() == pytest.approx([float(worths[0].std())] * 3)
+    one = hookline.task("builtin:worths?count=4").rows("answers")
+    assert [row["prompt"] for row in one] == ["say"] * 4
+
+
+def test_a_correlation_over_prompts_does_not_see_what_is_common_to_a_prompt(tmp_path: Path) -> None:
+    from hookline.testing import open_phase
+
+    made = planted({"kinds": ["comparison"]}, {})
+    made["phases"] = made["phases"][:1]
+    made["tokenizer"]["on"], made["model"]["sees"] = "builtin:worths/answers?prompts=3&count=4&spread=9", ["first", "last"]
+    task = made["model"]["task"] = "builtin:worths?prompts=3&count=4&spread=9"
+    made["phases"][0]["rollout"] = {"use": "generate", "prompts": task, "rows": 3, "samples_per_prompt": 40, "max_new_tokens": 1}
+    given = [{"use": "task", "name": "true", "task": task}, {"use": "task", "name": "within", "task": "builtin:worths?prompts=3&count=4"}]
+    each = {"of": "within", "with": "true"}
+    made["phases"][0]["reward"] = [*given, {"use": "rank-correlation", "name": "prompts", "over": "prompts", **each},
+                                   {"use": "rank-correlation", "name": "answers", **each}]  # fmt: skip
+    with open_phase(made) as loop:
+        scored = loop.hooks.score(loop.ctx, loop.hooks.rollout(loop.ctx))
+        over = {slot.instance: slot.component.summarise(scored.terms[slot.instance], scored) for slot in loop.planned.rewards[2:]}
+    assert over["prompts"] == pytest.approx(1.0)
+    assert over["answers"] < 0.9
+    made["phases"][0]["reward"][2]["figure"] = "low"
+    with pytest.raises(ExperimentError, match="an end of an interval of a mean over prompts"), open_phase(made):
+        pass

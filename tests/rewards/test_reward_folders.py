@@ -150,8 +150,8 @@ def test_several_outputs_are_exported_with_their_names_and_read_again(
         build("qwen2", tmp_path / "qwen2"), pairs(tmp_path), head={"use": "reward", "outputs": ["kind", "true"]}
     )
     phase = described["phases"][0]
-    phase["rollout"] = {"use": "judgements", "path": str(tmp_path / "marks.jsonl"), "rows": 4, "axes": ["kind", "true"]}
-    phase["update"] = {"use": "latent-reward", "lr": 1e-2, "axes": 2}
+    phase["rollout"] = {"use": "judgements", "path": str(tmp_path / "marks.jsonl"), "rows": 4, "axes": ["true", "kind"]}
+    phase["update"] = {"use": "latent-reward", "lr": 1e-2}
     del phase["evaluate"]
     run = hookline.run(described, out=tmp_path / "run")
     out = hookline.export(run, tmp_path / "out", say=print)

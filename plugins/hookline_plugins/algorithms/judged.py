@@ -8,7 +8,7 @@ its negative log-likelihood, both [N].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import expm1, log
 from typing import ClassVar, Literal, get_args
 
@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid
 
 from hookline import Batch, Context, UpdateConfig
 from hookline_plugins import likelihoods as lk
+from hookline_plugins.outputs import mark_column
 
 __all__ = ["ANSWER_KINDS", "Annotators", "Comparisons", "Options", "Rankings", "Ratings", "Thumbs", "classified"]
 
@@ -62,10 +63,8 @@ class Options(UpdateConfig):
     """How marks are given, see above."""
     levels: int = Field(5, ge=2)
     """How many marks a scale has, for `ordinal`, `coral` and `corn`."""
-    axes: int = Field(1, ge=1)
-    """How many axes of ratings the rollout reads; all say something about the one reward, each with its own thresholds."""
     outputs: Literal["attributes", "ensemble", "tastes", "classes"] = "attributes"
-    """What several outputs of the head `reward` are. `attributes`: each axis of ratings is about the output at its place, and
+    """What several outputs of the head `reward` are. `attributes`: each axis of ratings is about the output of its name, and
     everything else about the output `overall`. `ensemble`: each learns from its own resample of the judgements. `tastes`: each
     annotator has one of these rewards in mind, and with which probability is learned. `classes`: the marks of a scale, named by their
     numbers; a rating is a class, and the reward of an answer is its expected class."""
@@ -95,8 +94,6 @@ class Options(UpdateConfig):
             )
         if self.strength == "weight" and self.noise == "learned":
             raise ValueError("noise: learned mixes probabilities, which strength: weight does not leave as they are; choose margin or soft")
-        if self.outputs == "classes" and self.axes > 1:
-            raise ValueError(f"outputs: classes are the marks of one axis, and axes is {self.axes}; leave axes out")
         if self.strengths and self.strength == "ignore":
             raise ValueError("strengths are read where strength is weight, margin or soft; name one of them")
         if self.strengths and self.strength == "soft" and not all(0 <= p <= 1 for p in self.strengths):
@@ -248,14 +245,16 @@ class Rankings:
 
 
 class Ratings:
-    """Marks on a scale, of one axis or several; each axis has its own thresholds."""
+    """Marks on a scale, of one axis or several; each axis has its own thresholds.
 
-    def __init__(self, ctx: Context, c: Options, annotators: Annotators) -> None:
-        self.config, self.annotators = c, annotators
-        axes = c.axes
+    axes: their names, in whose order parameters have a row for each.
+    """
+
+    def __init__(self, ctx: Context, c: Options, annotators: Annotators, axes: Sequence[str]) -> None:
+        self.config, self.annotators, self.axes = c, annotators, axes
 
         def every(start: Tensor) -> Tensor:
-            return start.expand(axes, *start.shape)
+            return start.expand(len(axes), *start.shape)
 
         gap = torch.full((c.levels - 2,), log(expm1(4.0 / max(1, c.levels - 2))))  # thresholds from −2 to 2
         start = {
@@ -266,18 +265,18 @@ class Ratings:
             "beta": {"mark": torch.tensor([0.0, 0.0, log(5.0)])},
             "binary": {"mark": torch.tensor([0.0, 0.0, 0.0])},
         }[c.rating]
-        self.values = {name: ctx.parameter(f"rating-{name}", every(x), lr=c.own_lr) for name, x in start.items()}
+        own = start if axes else {}
+        self.values = {name: ctx.parameter(f"rating-{name}", every(x), lr=c.own_lr) for name, x in own.items()}
 
-    def __call__(self, batch: Batch, reward_BX: Tensor) -> Answered:
-        """reward_BX: the reward of each axis, [B, axes], or the same of all, [B, 1]. A missing mark adds nothing."""
-        marks_BA = batch.extra["marks_B"].to(reward_BX.dtype)
+    def __call__(self, batch: Batch, reward_B: Callable[[str], Tensor]) -> Answered:
+        """reward_B: the reward that an axis is about, [B]. A missing mark adds nothing."""
         rows = of_kind(batch, "rating").nonzero()[:, 0]
-        total_N = reward_BX.new_zeros(len(rows))
-        for axis in range(marks_BA.shape[1]):
-            reward_N = self.annotators.level(batch, rows, reward_BX[rows, min(axis, reward_BX.shape[1] - 1)])
-            share_N = marks_BA[rows, axis]
+        total_N = torch.zeros(len(rows), device=rows.device)
+        for number, axis in enumerate(self.axes):
+            reward_N = self.annotators.level(batch, rows, reward_B(axis)[rows])
+            share_N = batch.extra[mark_column(axis)][rows].to(reward_N.dtype)
             said_N = ~share_N.isnan()
-            total_N = total_N.index_add(0, said_N.nonzero()[:, 0], self._nll(reward_N[said_N], share_N[said_N], axis))
+            total_N = total_N.index_add(0, said_N.nonzero()[:, 0], self._nll(reward_N[said_N], share_N[said_N], number))
         return rows, total_N
 
     def thresholds(self, axis: int = 0) -> Tensor:
@@ -304,10 +303,10 @@ BETA_SQUEEZE = 100
 """How far marks at the ends of a scale are moved inwards for a Beta distribution: to .005 and .995."""
 
 
-def classified(batch: Batch, logits_BK: Tensor) -> Answered:
+def classified(batch: Batch, logits_BK: Tensor, axis: str) -> Answered:
     """Ratings as classes: the cross-entropy of the mark that was given. logits_BK: of each mark of the scale."""
     rows = of_kind(batch, "rating").nonzero()[:, 0]
-    level_N = (batch.extra["marks_B"][rows, 0] * (logits_BK.shape[1] - 1)).round().long()
+    level_N = (batch.extra[mark_column(axis)][rows] * (logits_BK.shape[1] - 1)).round().long()
     return rows, -logits_BK[rows].log_softmax(1).gather(1, level_N[:, None])[:, 0]
 
 

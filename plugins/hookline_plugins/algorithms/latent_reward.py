@@ -43,7 +43,6 @@ from hookline import (
     MicroBatch,
     Term,
     hookimpl,
-    read_last,
 )
 from hookline_plugins import likelihoods as lk
 from hookline_plugins.algorithms.judged import (
@@ -57,6 +56,7 @@ from hookline_plugins.algorithms.judged import (
     classified,
 )
 from hookline_plugins.maths import ordered, places
+from hookline_plugins.outputs import OVERALL, are_numbers, axes_of, each_output, expected, mark_column
 
 
 class LatentReward(Component[Options]):
@@ -128,22 +128,45 @@ class LatentReward(Component[Options]):
         c = self.config
         head = ctx.role_named("policy").heads["reward"]
         self.names: tuple[str, ...] = tuple(getattr(head.inner, "names", ()))
-        self.overall = self.names.index("overall") if "overall" in self.names else None
+        self.overall = self.names.index(OVERALL) if OVERALL in self.names else None
+        self.axes = axes_of(ctx.given)
         if c.outputs != "attributes" and not self.names:
             raise ExperimentError(
                 f"outputs is {c.outputs}, but the head 'reward' has one output",
                 "name several: model: {head: {use: reward, outputs: [a, b]}}",
             )
-        if c.outputs == "classes" and (len(self.names) != c.levels or not all(map(_is_number, self.names))):
+        if c.outputs == "classes" and (len(self.names) != c.levels or not are_numbers(self.names)):
             raise ExperimentError(
                 f"outputs is classes, and the head 'reward' has the outputs {', '.join(self.names)}",
                 f"name the {c.levels} marks of the scale: outputs: [{', '.join(str(i + 1) for i in range(c.levels))}]",
             )
+        self._refuse_axes()
         self.annotators = Annotators(ctx, c, len(self.names) if c.outputs == "tastes" else 0)
         self.comparisons = Comparisons(ctx, c, self.annotators)
         self.rankings = Rankings(ctx, c)
-        self.ratings = Ratings(ctx, c, self.annotators)
+        self.ratings = Ratings(ctx, c, self.annotators, self.axes)
         self.thumbs = Thumbs(ctx, c, self.annotators)
+
+    def _refuse_axes(self) -> None:
+        """Axes of ratings that are not outputs of the head, and outputs that nothing is said about."""
+        c, has = self.config, f"the head 'reward' has the outputs {', '.join(self.names)}"
+        if c.outputs == "classes" and len(self.axes) != 1:
+            raise ExperimentError(
+                f"outputs: classes are the marks of one axis, and the rollout reads {len(self.axes)}", "name one in its axes"
+            )
+        if c.outputs != "attributes" or not self.names or not self.axes:
+            return
+        if self.axes == (OVERALL,) and OVERALL not in self.names:  # no axis was named; the first rating is refused
+            return
+        if unknown := next((axis for axis in self.axes if axis not in self.names), None):
+            raise ExperimentError(
+                f"ratings are read on the axis '{unknown}', and {has}",
+                f"name the axes and the outputs alike: rollout: {{axes: [{', '.join(self.names)}]}}",
+            )
+        if idle := next((name for name in self.names if name not in (*self.axes, OVERALL)), None):
+            raise ExperimentError(
+                f"{has}, and no axis of ratings is called '{idle}'", f"read it: rollout: {{axes: [{', '.join(self.names)}]}}"
+            )
 
     @hookimpl
     def hookline_update(self, ctx: Context, batch: Batch) -> None:
@@ -167,6 +190,9 @@ class LatentReward(Component[Options]):
 
     def _columns(self, batch: Batch) -> Batch:
         """Add which rows belong to judgements that say something, and a weight of 1 on the first row of each of these."""
+        self._refuse(batch)
+        unread = {mark_column(axis) for axis in self.axes} - batch.extra.keys()  # where no rating is among these rows
+        batch = batch.with_extra(**{name: torch.full((len(batch),), math.nan) for name in unread})
         kind_B, outcome_B, says_B, place_B = (
             batch.extra["kind_B"],
             batch.extra["outcome_B"],
@@ -186,14 +212,15 @@ class LatentReward(Component[Options]):
         """Which rows belong to a judgement that says something about rewards, bool [B]."""
         c, extra = self.config, batch.extra
         kind_B, outcome_B = extra["kind_B"], extra["outcome_B"]
-        self._refuse(batch)
         left = torch.zeros(len(batch), dtype=torch.bool)
         if c.comparison == "bradley-terry" and c.ties == "leave-out":
             left |= outcome_B == 2
         if c.both_bad == "leave-out":
             left |= outcome_B == 3
         rating_B = kind_B == lk.KINDS.index("rating")
-        left |= rating_B & extra["marks_B"].isnan().all(1)
+        if self.axes:
+            marks_BA = torch.stack([extra[mark_column(axis)] for axis in self.axes], 1)
+            left |= rating_B & marks_BA.isnan().all(1)
         same_BB = batch.group_B[:, None] == batch.group_B
         level_B = extra["level_B"]
         orders_B = (
@@ -224,22 +251,19 @@ class LatentReward(Component[Options]):
                 f"{c.most_tied} at most",
                 f"set most_tied: {int(most_B[row])}, or choose ranking: plackett-luce, which compares no candidates that tie",
             )
-        of_overall_B = ~rating_B & (extra["kind_B"] < len(ANSWER_KINDS))
+        of_overall_B = (extra["kind_B"] < len(ANSWER_KINDS)) & ~(rating_B & (self.axes != (OVERALL,)))
         if self.names and c.outputs == "attributes" and self.overall is None and bool(of_overall_B.any()):
             kind = ANSWER_KINDS[int(extra["kind_B"][of_overall_B][0])]
             raise DataError(
                 f"the head 'reward' has the outputs {', '.join(self.names)}, and a {kind} is about none of them",
-                "name an output `overall`, or read ratings alone: kinds: [rating]",
+                "name an output `overall`, or read ratings alone, on axes of these names: "
+                f"rollout: {{kinds: [rating], axes: [{', '.join(self.names)}]}}",
             )
-        if bool(rating_B.any()) and self.names and c.outputs == "attributes" and c.axes > len(self.names):
+        read = axes_of(extra)
+        if bool(rating_B.any()) and read != self.axes:
             raise DataError(
-                f"the update reads {c.axes} axes of ratings, and the head 'reward' has {len(self.names)} outputs",
-                "name an output for each axis, in the order of the rollout's axes",
-            )
-        if bool(rating_B.any()) and extra["marks_B"].shape[1] != c.axes:
-            raise DataError(
-                f"the rollout reads {extra['marks_B'].shape[1]} axes of ratings, and the update {c.axes}",
-                f"set axes: {extra['marks_B'].shape[1]} in the update",
+                f"these ratings are read on the axes {', '.join(read)}, and those of the phase on {', '.join(self.axes) or 'none'}",
+                "name the same axes in the rollout of the evaluation",
             )
 
     def loss(self, mb: MicroBatch[Batch]) -> Loss:
@@ -272,18 +296,22 @@ class LatentReward(Component[Options]):
         if self.config.outputs == "attributes":
             return reward_BK[:, self.overall or 0]
         if self.config.outputs == "classes":
-            return reward_BK.softmax(1) @ reward_BK.new_tensor([float(name) for name in self.names])
+            return expected(reward_BK, self.names)
         return reward_BK.mean(1)
+
+    def _about(self, axis: str, reward_BK: Tensor) -> Tensor:
+        """The output that an axis of ratings is about, [B]."""
+        return reward_BK[:, self.names.index(axis) if self.names else 0]
 
     def _nll(self, batch: Batch, reward_BK: Tensor) -> Tensor:
         """The loss of each judgement on its first row, 0 elsewhere, [B]."""
         outputs = self.config.outputs if self.names else "attributes"
         if outputs == "attributes":
-            return self._sum(batch, self._joined(reward_BK), self.ratings(batch, reward_BK))
+            return self._sum(batch, self._joined(reward_BK), self.ratings(batch, lambda axis: self._about(axis, reward_BK)))
         if outputs == "classes":
-            return self._sum(batch, self._joined(reward_BK), classified(batch, reward_BK))
+            return self._sum(batch, self._joined(reward_BK), classified(batch, reward_BK, self.axes[0]))
         each_BK = torch.stack(
-            [self._sum(batch, r_B, self.ratings(batch, r_B[:, None])) for r_B in reward_BK.unbind(1)], 1
+            [self._sum(batch, r_B, self.ratings(batch, lambda _: r_B)) for r_B in reward_BK.unbind(1)], 1  # noqa: B023
         )
         if outputs == "ensemble":
             resampled_BK = batch.extra.get("resampled_B")
@@ -328,16 +356,3 @@ class LatentReward(Component[Options]):
             q_A = values["reliability"][seen].sigmoid()
             found |= {"reliability": float(q_A.mean()), "reliability_lowest": float(q_A.min())}
         return found
-
-
-def each_output(reward: Tensor, mask_BT: Tensor) -> Tensor:
-    """The outputs of a head at the last token of each row: [B, T] or [B, T, K] → [B, K]."""
-    outputs = reward.unbind(-1) if reward.dim() == 3 else (reward,)
-    return torch.stack([read_last(output, mask_BT) for output in outputs], 1)
-
-
-def _is_number(name: str) -> bool:
-    try:
-        return math.isfinite(float(name))
-    except ValueError:
-        return False

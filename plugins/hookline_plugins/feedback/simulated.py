@@ -76,7 +76,10 @@ class SimulatedAnnotator(Component):
         levels: int = Field(5, ge=2)
         """How many marks the scale of a rating has, from 1."""
         scale_width: float = Field(4.0, gt=0)
-        """The distance between the lowest and the highest threshold of the scale, around 0, in nats."""
+        """The distance between the lowest and the highest threshold of the scale, in nats."""
+        scale_middle: float = 0.0
+        """The v in the middle of the scale. Low is a scale on which most answers have the highest mark, so that it does not tell the
+        best from the good."""
         axes: tuple[str, ...] = ()
         """Names of rewards of the phase, each the gold reward of one axis of ratings. Without it, there is one, `overall`."""
         tastes: tuple[str, ...] = ()
@@ -203,7 +206,7 @@ class SimulatedAnnotator(Component):
             gold = float(scored.terms[axis][row] if c.axes else gold_B[row])
             noisy = gold / c.temperature + self._leniency(who) + _logistic(draw)
             if i == always or _uniform(draw) >= c.skipped:
-                marks[axis] = 1.0 + sum(noisy > threshold for threshold in thresholds(c.levels, c.scale_width))
+                marks[axis] = 1.0 + sum(noisy - c.scale_middle > threshold for threshold in thresholds(c.levels, c.scale_width))
         return Rating(marks=marks, high=float(c.levels))
 
     def _leniency(self, who: int) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 import hookline
@@ -28,6 +28,15 @@ class RankCorrelation(Component):
         """The name of the other one, e.g. `task`."""
         figure: Literal["value", "low", "high"] = "value"
         """The correlation, or an end of its interval."""
+        over: Literal["answers", "prompts"] = "answers"
+        """`answers`: all of them are put into one order. `prompts`: the answers to each prompt are, and the mean over prompts is taken;
+        this is what an algorithm sees that compares the answers to a prompt with each other."""
+
+        @model_validator(mode="after")
+        def _interval_of_one_correlation(self) -> Self:
+            if self.over == "prompts" and self.figure != "value":
+                raise ValueError("has an end of an interval of a mean over prompts; leave out `figure` or `over`")
+            return self
 
     @hookimpl
     def hookline_reward(self, rollout: Rollout) -> Tensor:
@@ -43,7 +52,14 @@ class RankCorrelation(Component):
             )
         different = {(*scored.prompt_ids(row), -1, *scored.response_ids(row)): row for row in range(len(scored))}
         rows = torch.tensor(list(different.values()), dtype=torch.long)
-        value = spearman(scored.terms[c.of][rows], scored.terms[c.with_][rows])
+        of_N, with_N = scored.terms[c.of][rows], scored.terms[c.with_][rows]
+        if c.over == "prompts":
+            prompt_N = [tuple(scored.prompt_ids(int(row))) for row in rows]
+            places = [torch.tensor([one == prompt for one in prompt_N]) for prompt in dict.fromkeys(prompt_N)]
+            each = [spearman(of_N[place], with_N[place]) for place in places]
+            known = [value for value in each if not math.isnan(value)]
+            return sum(known) / len(known) if known else math.nan
+        value = spearman(of_N, with_N)
         if c.figure == "value" or len(rows) < 5 or not abs(value) < 1:
             return value
         half = 1.959964 * math.sqrt((1 + value * value / 2) / (len(rows) - 3))

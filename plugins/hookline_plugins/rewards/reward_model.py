@@ -6,7 +6,7 @@ with its own tokenizer and chat template.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,8 +28,8 @@ from hookline import (
     Rollout,
     Term,
     hookimpl,
-    read_last,
 )
+from hookline_plugins.outputs import are_numbers, each_output, expected
 
 
 class RewardModel(Component):
@@ -126,28 +126,31 @@ class RewardModel(Component):
         """The head's figure at the last token of each row, [B]."""
         reward = ctx.stats(batch, model=self.role, want=("reward",))["reward"]
         if self.encoder is None:
-            return self._of_phase(ctx, [reward] if reward.dim() == 2 else list(reward.unbind(-1)), batch.mask_BT)
-        return read_last(reward[..., self.read] if reward.dim() == 3 else reward, batch.mask_BT)
+            return self._of_phase(ctx, each_output(reward, batch.mask_BT))
+        return each_output(reward, batch.mask_BT)[:, self.read]
 
-    def _of_phase(self, ctx: Context, outputs: list[Tensor], mask_BT: Tensor) -> Tensor:
-        """The reward of a phase's head, which may have several outputs, [B, T] each."""
+    def _of_phase(self, ctx: Context, each_BK: Tensor) -> Tensor:
+        """The reward of a phase's head, which may have several outputs."""
         c, names = self.config, getattr(ctx.role_named(self.role).heads["reward"].inner, "names", ())
         if not names and (c.output or c.join):
             asked = "output" if c.output else "join"
             raise ExperimentError(f"'{self.instance}' has `{asked}`, but the head 'reward' has one output", "leave it out")
-        if not names and len(outputs) == 1:
-            return read_last(outputs[0], mask_BT)
+        if not names and each_BK.shape[1] == 1:
+            return each_BK[:, 0]
         if not c.join and c.output not in names:
-            what = f"has no output '{c.output}'" if c.output else f"has {len(outputs)} outputs"
+            what = f"has no output '{c.output}'" if c.output else f"has {each_BK.shape[1]} outputs"
             raise ExperimentError(
                 f"the head 'reward' {what}, and '{self.instance}' reads one",
                 f"name one as `output`: {', '.join(names)}; or join them: mean, lowest, cautious or expected",
             )
         if not c.join:
-            return read_last(outputs[names.index(c.output)], mask_BT)
-        each_BK = torch.stack([read_last(output, mask_BT) for output in outputs], 1)
+            return each_BK[:, names.index(c.output)]
         if c.join == "expected":
-            return each_BK.softmax(1) @ torch.tensor(_numbers(names))
+            if not are_numbers(names):
+                raise ExperimentError(
+                    f"join is expected, and the outputs {', '.join(names)} are not all numbers", "choose mean, lowest or cautious"
+                )
+            return expected(each_BK, names)
         if c.join == "lowest":
             return each_BK.amin(1)
         return each_BK.mean(1) - (c.caution * each_BK.var(1, correction=0) if c.join == "cautious" else 0.0)
@@ -176,16 +179,6 @@ class RewardModel(Component):
                 "ask for shorter answers, or set `overlong: truncate`, which leaves out the beginning",
             )
         return ids[max(0, over) :]
-
-
-def _numbers(names: Sequence[str]) -> list[float]:
-    """Classes by their numbers."""
-    try:
-        return [float(name) for name in names]
-    except ValueError:
-        raise ExperimentError(
-            f"join is expected, and the outputs {', '.join(names)} are not all numbers", "choose mean, lowest or cautious"
-        ) from None
 
 
 def _answer(ctx: Context, rollout: Rollout, row: int) -> str:

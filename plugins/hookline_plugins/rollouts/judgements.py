@@ -6,7 +6,7 @@ Every row has these columns, beside `recorded_B` and `gold_B`, the true reward w
     level_B       the place in a comparison, ranking or correction, higher is better; NaN where nothing is ordered
     strength_B    how much better in a comparison, 1 to 3; 0 if that was not said
     first_B       1 for the answer that was shown first, among several; 0 for others and where the order is not known
-    marks_B       [B, A] of a rating: the mark of each axis as a share of its scale, from 0 to 1; NaN where an axis has none
+    mark:AXIS_B   for each axis that is read: the mark of a rating as a share of its scale, from 0 to 1; NaN where it has none
     levels_B      how many marks the scale has; 0 if it has any number between its ends, or there is no rating
     up_B          of a thumb: 1 up, 0 down; NaN elsewhere
     balance_B     N/(2 N_c), N_c the thumbs of all the data that point the same way; 1 elsewhere
@@ -20,31 +20,25 @@ Every row has these columns, beside `recorded_B` and `gold_B`, the true reward w
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from math import nan
 from typing import Any, Literal, get_args
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-import hookline
 from hookline import (
     Comparison,
-    Component,
     Context,
     Correction,
     DataError,
-    DataName,
     Encoded,
     Encoder,
     Event,
-    Overlong,
-    PhaseName,
     Ranking,
     Rating,
     Record,
@@ -55,31 +49,30 @@ from hookline import (
     hookimpl,
 )
 from hookline_plugins.likelihoods import KINDS
+from hookline_plugins.outputs import OVERALL, mark_column
 from hookline_plugins.rollouts.events import PAIR, answer_of, event_of, text_of, token_places, wanted
-from hookline_plugins.splits import Split, in_split
+from hookline_plugins.rollouts.reading import Reader, Source
 
 Kind = Literal["comparison", "ranking", "rating", "thumb", "correction", "spans"]
 COLUMNS = (
-    "recorded_B", "gold_B", "kind_B", "outcome_B", "level_B", "strength_B", "first_B", "marks_B", "levels_B", "up_B", "balance_B",
+    "recorded_B", "gold_B", "kind_B", "outcome_B", "level_B", "strength_B", "first_B", "levels_B", "up_B", "balance_B",
     "annotator_B", "answers_B", "data_row_B", "worth_BT", "marked_BT", "changed_BT",
 )  # fmt: skip
 
 
-class Judgements(Component):
+class Judgements(Reader["Judgements.Config"]):
     """Reads judgements of every kind, from an earlier phase or a file of events (`hookline.Event`).
 
     The reward of a row is its place in a comparison, ranking or correction, 1 or 0 for a thumb, the mean mark of a rating as a
     share of its scale. Comments and skips say nothing about rewards and are left out.
     """
 
-    needs = property(lambda self: frozenset({"feedback"} if self.config.from_ else ()))
-    gives = frozenset({"groups", "pairs", "judgements", *COLUMNS})
+    gives = property(
+        lambda self: frozenset({"groups", "pairs", "judgements", *COLUMNS, *map(mark_column, self.config.read_axes)})
+    )
+    unread = "are of other kinds, or have no answer to learn from,"
 
-    class Config(hookline.Config):
-        from_: PhaseName | None = Field(None, alias="from")
-        """The phase whose judgements are read, with exactly the tokens that were sampled."""
-        path: DataName | None = None
-        """Alternatively, a file of events, or of rows with `prompt`, `chosen` and `rejected`."""
+    class Config(Source):
         kinds: tuple[Kind, ...] = get_args(Kind)
         """The kinds of judgements that are read; others are left out."""
         answers: Literal["all", "best"] = "all"
@@ -87,27 +80,30 @@ class Judgements(Component):
         without: tuple[str, ...] = ()
         """Annotators whose judgements are left out, such as those whom the report `hookline feedback` does not trust."""
         axes: tuple[str, ...] = ()
-        """The axes of ratings that are read, in the order of `marks_B`. Without it, each rating must have one axis."""
+        """The axes of ratings that are read; of a head with several outputs, each is about the output of its name. Without it, each rating
+        must have one axis, which is about the output `overall`."""
         unranked: Literal["leave-out", "below"] = "leave-out"
         """Candidates without a place in a ranking: not judged, or `below` all that have one, as when only the best were picked."""
         worths: Mapping[str, float] = Field(default_factory=dict)
         """Label of a span → what the span is worth, where the span itself does not say it; labels without a worth are refused."""
-        split: Split = "all"
-        """`heldout`: about a tenth of the prompts, chosen by a hash, which `train` never contains."""
-        longest: int = Field(0, ge=0)
-        """The maximum number of tokens of prompt and answer together; 0: the model's context."""
-        overlong: Overlong = "leave-out"
-        """What happens to judgements with a longer answer: `truncate` cuts its end, `refuse` ends the run."""
-        rows: int = Field(32, ge=1)
-        """Judgements per step (each is one row or more)."""
 
         @model_validator(mode="after")
-        def _one_source(self) -> Judgements.Config:
-            if (self.from_ is None) == (self.path is None):
-                raise ValueError("reads judgements either `from` a phase or from a `path`; name one")
+        def _some_kind(self) -> Judgements.Config:
             if not self.kinds:
                 raise ValueError("reads no kind of judgement; name one in `kinds`")
             return self
+
+        @field_validator("axes")
+        @classmethod
+        def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            if twice := next((axis for axis in value if value.count(axis) > 1), None):
+                raise ValueError(f"names the axis '{twice}' twice")
+            return value
+
+        @property
+        def read_axes(self) -> tuple[str, ...]:
+            """The names under which marks are read."""
+            return (self.axes or (OVERALL,)) if "rating" in self.kinds else ()
 
     annotators: Mapping[str, int] = {}
     """Annotator → its number."""
@@ -116,42 +112,20 @@ class Judgements(Component):
     balance: Mapping[bool, float] = {}
     """Whether a thumb is up → its weight."""
 
-    def setup(self, ctx: Context) -> None:
-        c = self.config
-        source = ctx.collected(c.from_) if c.from_ else ctx.rows(str(c.path))
-        longest = c.longest or ctx.role_named("policy").context
-        rows = wanted(source.records, c.split, c.without)
-        names = dict.fromkeys(str(source.records[i].get("annotator") or "unknown") for i in rows)
-        self.annotators = {name: number for number, name in enumerate(names)}
-        self.answers = _ordering([source.records[i] for i in rows], c.kinds)
-        self.balance = _balance([source.records[i] for i in rows])
-        self.judgement = source.made(lambda record, where: self.read_row(ctx, record, where, longest))
-        self.judgements = array("q")
-        left = unread = 0
-        for i in rows:
-            answers = self.judgement(i)
-            if not answers:
-                unread += 1
-            elif max(map(len, answers)) > longest:
-                left += 1
-            else:
-                self.judgements.append(i)
-        if not self.judgements:
-            raise DataError(
-                f"{source.name}: 0 of {len(source)} judgements are in split '{c.split}', of the kinds {', '.join(c.kinds)} "
-                "and fit the context",
-                "check the split, the kinds and the lengths",
-            )
-        if left:
-            ctx.run.notice(f"{source.name}: {left} judgements are longer than {longest} tokens and were left out")
-        if unread:
-            ctx.run.notice(
-                f"{source.name}: {unread} of {len(source)} judgements are of other kinds, or have no answer to learn from, and were "
-                "left out"
-            )
+    @property
+    def without(self) -> Collection[str]:
+        return self.config.without
 
-    def reads_row(self, record: Record) -> bool:
-        return in_split(record, self.config.split)
+    def prepare(self, records: Sequence[Any], rows: Sequence[int]) -> None:
+        self._refuse_unknown_axis(records)
+        records = [records[i] for i in rows]
+        names = dict.fromkeys(str(record.get("annotator") or "unknown") for record in records)
+        self.annotators = {name: number for number, name in enumerate(names)}
+        self.answers = _ordering(records, self.config.kinds)
+        self.balance = _balance(records)
+
+    def asked(self) -> str:
+        return f"are in split '{self.config.split}', of the kinds {', '.join(self.config.kinds)} and fit the context"
 
     def one_pass(self, ctx: Encoder, records: Sequence[Record]) -> tuple[int, int]:
         c = self.config
@@ -191,14 +165,14 @@ class Judgements(Component):
             level = levels.get(i, nan)
             worth, marked = self._spans(ctx, event, said, row, how)
             values: dict[str, Any] = {
-                "recorded_B": _reward(said, level, marks),
+                "recorded_B": _reward(said, level, list(marks.values())),
                 "gold_B": nan if gold.get(i) is None else gold[i],
                 "kind_B": KINDS.index(said.kind),
                 "outcome_B": _outcome(said),
                 "level_B": level,
                 "strength_B": float(said.strength or 0) if isinstance(said, Comparison) else 0.0,
                 "first_B": float(i == first),
-                "marks_B": marks,
+                **{mark_column(axis): mark for axis, mark in marks.items()},
                 "levels_B": count,
                 "up_B": nan if up is None else float(up),
                 "balance_B": self.balance.get(bool(up), 1.0) if up is not None else 1.0,
@@ -245,21 +219,29 @@ class Judgements(Component):
             return dict.fromkeys(range(len(event.candidates)), -1.0) | levels
         return levels
 
-    def _marks(self, said: Any, where: str) -> tuple[list[float], int]:
-        """The marks of a rating as shares of its scale, one per axis, and how many marks the scale has."""
-        width = max(1, len(self.config.axes))
+    def _marks(self, said: Any, where: str) -> tuple[dict[str, float], int]:
+        """Axis → the mark of a rating as a share of its scale, and how many marks the scale has."""
+        axes = self.config.read_axes
         if not isinstance(said, Rating):
-            return [nan] * width, 0
+            return dict.fromkeys(axes, nan), 0
         if not self.config.axes and len(said.marks) > 1:
             raise DataError(
                 f"{where}: a rating has the axes {', '.join(said.marks)}",
                 "name those to learn: axes: [" + ", ".join(said.marks) + "]",
             )
-        axes = self.config.axes or tuple(said.marks)
-        shares = [
-            (said.marks[axis] - said.low) / (said.high - said.low) if axis in said.marks else nan for axis in axes
-        ]
+        given = said.marks if self.config.axes else {axes[0]: next(iter(said.marks.values()))}
+        shares = {axis: (given[axis] - said.low) / (said.high - said.low) if axis in given else nan for axis in axes}
         return shares, round((said.high - said.low) / said.step) + 1 if said.step else 0
+
+    def _refuse_unknown_axis(self, records: Sequence[Any]) -> None:
+        """Raise DataError for an axis in `axes` that no rating has."""
+        if not self.config.axes or "rating" not in self.config.kinds:
+            return
+        rated = dict.fromkeys(axis for record in records if _kind(record) == "rating" for axis in record["answer"].get("marks", ()))
+        if unknown := next((axis for axis in self.config.axes if axis not in rated), None):
+            raise DataError(
+                f"no rating has the axis '{unknown}'", f"the axes of these ratings: {', '.join(rated) or 'none'}"
+            )
 
     def _spans(
         self, ctx: Encoder, event: Event | None, said: Any, row: Encoded, how: Any
@@ -288,13 +270,9 @@ class Judgements(Component):
 
     @hookimpl
     def hookline_rollout(self, ctx: Context) -> Rollout:
-        places = [self.judgements[i] for i in ctx.take(len(self.judgements), self.config.rows)]
-        said = [self.judgement(i) for i in places]
-        rows = [answer for answers in said for answer in answers]
-        group = [number for number, answers in enumerate(said) for _ in answers]
-        rollout = Rollout.build(ctx, rows, source=self.config.from_ or self.config.path or "", group=group)
-        number_B = torch.tensor([i for i, answers in zip(places, said) for _ in answers], dtype=torch.long)
-        return rollout.with_extra(data_row_B=number_B, **({} if rows else self._no_rows(rollout.token_ids_BT.shape[1])))
+        rollout, number_B = self.drawn(ctx)
+        columns = {} if len(rollout) else self._no_rows(rollout.token_ids_BT.shape[1])
+        return rollout.with_extra(data_row_B=number_B, **columns)
 
     def _no_rows(self, T: int) -> dict[str, Tensor]:
         """The columns of a batch without rows, T tokens wide."""
@@ -302,7 +280,7 @@ class Judgements(Component):
         plain = [name for name in COLUMNS if name != "data_row_B"]
         found = {name: torch.zeros(0, dtype=torch.long if name in whole else torch.float32) for name in plain}
         return found | {
-            "marks_B": torch.zeros(0, max(1, len(self.config.axes))),
+            **{mark_column(axis): torch.zeros(0) for axis in self.config.read_axes},
             "worth_BT": torch.zeros(0, T),
             "marked_BT": torch.zeros(0, T, dtype=torch.long),
             "changed_BT": torch.zeros(0, T, dtype=torch.bool),

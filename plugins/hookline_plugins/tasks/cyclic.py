@@ -28,12 +28,10 @@ class Cyclic(Task):
     @cached_property
     def choice(self) -> Choice:
         borda = [sum(p * q for p, q in zip(row, REFERENCE)) for row in BEATS]
-        return Choice(PROMPT, {word: (q, worth) for word, q, worth in zip(WORDS, REFERENCE, borda)})
+        return Choice({PROMPT: {word: (q, worth) for word, q, worth in zip(WORDS, REFERENCE, borda)}})
 
     def rows(self, split: str) -> Sequence[Record]:
-        if split == "answers":
-            return [{"prompt": PROMPT, "completion": word} for word in WORDS]
-        return [{"prompt": PROMPT}]
+        return self.choice.rows(split)
 
     def process(self) -> Process:
         return self.choice
