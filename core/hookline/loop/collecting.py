@@ -48,15 +48,10 @@ def item_of(scored: Rollout, rows: Sequence[int], phase: str, step: int, run: st
     candidates = tuple(_candidate(scored, row, None, phase, step, run) for row in rows)
     whole = json.dumps([prompt_ids, [one.model_dump(mode="json") for one in candidates]])
     asked = prompt_messages(record)
-    about: dict[str, Any] = {
-        "id": hashlib.sha256(whole.encode()).hexdigest()[:32],
-        "prompt": scored.prompt_text(rows[0]) if asked is None else asked,
-        "prompt_ids": prompt_ids,
-        "candidates": candidates,
-        "record": dict(record),
-    }
+    prompt: Any = scored.prompt_text(rows[0]) if asked is None else asked
+    name = hashlib.sha256(whole.encode()).hexdigest()[:32]
     with _recorded(f"phase '{phase}'"):
-        return Item(**{**about, **more})
+        return Item(**{"id": name, "prompt": prompt, "prompt_ids": prompt_ids, "candidates": candidates, "record": dict(record), **more})
 
 
 @contextmanager
@@ -66,11 +61,9 @@ def _recorded(whose: str) -> Iterator[None]:
         yield
     except ValidationError as err:
         why = err.errors()[0]
-        where = ".".join(map(str, why["loc"]))
-        raise PluginError(
-            f"{whose}: {f'{where}: ' if where else 'a judgement '}{why['msg'].removeprefix('Value error, ')}",
-            "see the fields of hookline.Event",
-        ) from None
+        where = f"{'.'.join(map(str, why['loc']))}: " if why["loc"] else "a judgement "
+        said = why["msg"].removeprefix("Value error, ")
+        raise PluginError(f"{whose}: {where}{said}", "see the fields of hookline.Event") from None
 
 
 def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: str, step: int) -> Event:
@@ -85,13 +78,9 @@ def _event(source: str, judgement: Judgement | Event, scored: Rollout, phase: st
             prompt_ids=tuple(scored.prompt_ids(rows[0])),
             candidates=tuple(_candidate(scored, row, worth, phase, step) for row, worth in zip(rows, gold)),
             answer=judgement.said,
-            annotator=judgement.annotator,
-            role=judgement.role,
-            source=source,
-            shown=tuple(range(len(judgement.rows))),
-            record=dict(scored.records[rows[0]]),
-            extra=dict(judgement.detail),
-        )
+            annotator=judgement.annotator, role=judgement.role, source=source, shown=tuple(range(len(judgement.rows))),
+            record=dict(scored.records[rows[0]]), extra=dict(judgement.detail),
+        )  # fmt: skip
 
 
 def _candidate(scored: Rollout, row: int, worth: float | None, phase: str, step: int, run: str = "") -> Candidate:
