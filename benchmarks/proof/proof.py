@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -32,6 +33,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ABOVE = -1e-5
 """A gap to the frontier below this means a policy better than the best possible one, which is a bug."""
+
+
+LOW = "eval/low"
+"""The lower end of the 95 % interval of a rank correlation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +147,10 @@ def table(results: Mapping[Row, Sequence[Outcome]]) -> str:
         reached = f"{sum(figures) / len(figures):.4g} [{min(figures):.4g}, {max(figures):.4g}], {len(figures)} seeds"
         if row.also:
             also = [outcome.also for outcome in outcomes if outcome.also is not None]
-            reached += f"; {row.also.removeprefix('eval/')} {sum(also) / len(also):.4g}" if also else ""
+            if row.also == LOW and also:
+                reached += f"; {interval(sum(figures) / len(figures), sum(also) / len(also))}"
+            elif also:
+                reached += f"; {row.also.removeprefix('eval/')} {sum(also) / len(also):.4g}"
         gaps = [outcome.gap for outcome in outcomes if outcome.gap is not None]
         below = f"{sum(gaps) / len(gaps):.4f}" if gaps else ""
         seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
@@ -150,6 +158,12 @@ def table(results: Mapping[Row, Sequence[Outcome]]) -> str:
         figure = row.figure.rpartition(":")[2].removeprefix("eval/")
         lines.append(f"| {row.name} | {figure} | {row.exact} | {reached} | {below} | {seconds:.0f} | {mark} |")
     return "\n".join(lines) + "\n"
+
+
+def interval(value: float, low: float) -> str:
+    """The interval of a rank correlation from its lower end: it is symmetrical in Fisher's z."""
+    z = math.atanh(value)
+    return f"interval [{low:.4g}, {math.tanh(2 * z - math.atanh(low)):.4g}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
