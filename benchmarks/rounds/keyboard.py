@@ -1,4 +1,4 @@
-"""A person in Chromium who judges by the gold reward of the task, and touches nothing but keys."""
+"""A person in Chromium who judges by a function, and touches nothing but keys."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gold import gold
-
 ARGUMENTS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--lang=en",
 )  # fmt: skip
 
 
-def by_keyboard(link: str, answers: int, more: Callable[[], bool]) -> None:
-    """Come in by a link and answer so many comparisons. more: whether to go on after that."""
+def by_keyboard(link: str, score: Callable[[str, str], float], answers: int, more: Callable[[], bool]) -> None:
+    """Come in by a link and answer so many comparisons. score: of a prompt and an answer. more: whether to go on after that."""
     from selenium import webdriver
     from selenium.webdriver import ActionChains, Keys
 
@@ -26,16 +24,16 @@ def by_keyboard(link: str, answers: int, more: Callable[[], bool]) -> None:
     options.binary_location = shutil.which("chromium") or ""
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     try:
-        wait_for(lambda: _came_in(driver, link), 120, "the page")
+        wait_for(lambda: _came_in(driver, link), 600, "the page")
         read = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)"
         done = 0
         while done < answers or more():
-            wait_for(lambda: len(driver.execute_script(read, "#candidates .body")) == 2, 120, "a question")
+            wait_for(lambda: len(driver.execute_script(read, "#candidates .body")) == 2, 600, "a question")
             prompt = "\n".join(driver.execute_script(read, "#turns .turn div"))
-            one, two = (gold(prompt, text.strip()) for text in driver.execute_script(read, "#candidates .body"))
+            one, two = (score(prompt, text.strip()) for text in driver.execute_script(read, "#candidates .body"))
             before = progress(driver)
             ActionChains(driver).send_keys("1" if one >= two else "2").send_keys(Keys.ENTER).perform()
-            wait_for(functools.partial(_progressed, driver, before), 60, "the answer to be saved")
+            wait_for(functools.partial(_progressed, driver, before), 300, "the answer to be saved")
             done += 1
     finally:
         driver.quit()
@@ -49,10 +47,10 @@ def _came_in(driver: Any, link: str) -> bool:
     try:
         driver.get("about:blank")
         driver.get(link)
-        wait_for(lambda: driver.find_elements("css selector", "#come-in"), 10, "the way in")
+        wait_for(lambda: driver.find_elements("css selector", "#come-in"), 60, "the way in")
         driver.execute_script("document.querySelector('#come-in').focus()")
         ActionChains(driver).send_keys(Keys.ENTER).perform()
-        wait_for(lambda: "/enter" not in driver.current_url, 10, "the first question")
+        wait_for(lambda: "/enter" not in driver.current_url, 60, "the first question")
     except (WebDriverException, TimeoutError):
         return False
     return True

@@ -28,11 +28,13 @@ SMALL_START = (
     "phases.pretrain.steps=1", "phases.pretrain.rollout.rows=2", "phases.pretrain.evaluate=[]",
     "phases.sft.steps=1", "phases.sft.rollout.rows=2", "phases.sft.evaluate=[]",
 )  # fmt: skip
-FEW = Work(annotators=12, browser=4, in_flight=2, delay=0.2)
+COVERAGE = "{use: keyword-coverage, name: gold}"
+FEW = Work(annotators=12, browser=4, in_flight=2, delay=0.2, by="coverage")
 SMALL = (
     f"phases.ask.feedback.answers={FEW.answers}", "phases.ask.steps=1",
     "phases.ask.rollout.rows=20", "phases.reward-model.steps=2", "phases.rl.steps=2", "phases.rl.rollout.rows=4",
-    "phases.rl.evaluate.heldout.rows=40", "phases.heldout.steps=1",
+    "phases.rl.evaluate.heldout.rows=40", "phases.heldout.steps=1", f"phases.heldout.reward={COVERAGE}",
+    f"phases.rl.evaluate.heldout.reward=[{COVERAGE}, kl]",
 )  # fmt: skip
 
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gold
 from keyboard import by_keyboard, wait_for
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 3
 ANNOTATORS = ("one", "two")
-HABITS = ("--noise", "0.05", "--no-show", "0.1", "--away", "2", "--patience", "300")
+HABITS = ("--noise", "0.05", "--no-show", "0.1", "--away", "2", "--patience", "1800")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Work:
     """Answers that each annotator has in flight."""
     delay: float = 2.0
     """The longest time for an answer, in seconds."""
+    by: str = "gold"
+    """The function of gold.py by which all of them judge."""
 
     @property
     def answers(self) -> int:
@@ -94,7 +97,7 @@ class Team:
         began = time.time()
         try:
             self.page.start()
-            wait_for(lambda: "/enter#" in self.page.said(), 120, "the page")
+            wait_for(lambda: "/enter#" in self.page.said(), 600, "the page")
             self.trainer.start()
             self._watch(began)
         finally:
@@ -166,7 +169,7 @@ class Team:
     def _people_come(self, phase: str) -> None:
         seed = 10 * self.seed + int(phase[-1])
         one = Process(
-            self.folder, f"annotators-{phase}", "annotate", *(self._link(who) for who in ANNOTATORS), "--by", "gold.py:gold",
+            self.folder, f"annotators-{phase}", "annotate", *(self._link(who) for who in ANNOTATORS), "--by", f"gold.py:{self.work.by}",
             "--answers", str(self.work.annotators // len(ANNOTATORS)), "--in-flight", str(self.work.in_flight),
             "--delay", str(self.work.delay), "--seed", str(seed), *HABITS,
         )  # fmt: skip
@@ -196,7 +199,7 @@ class Team:
             return False
 
         try:
-            by_keyboard(link, self.work.browser, more)
+            by_keyboard(link, getattr(gold, self.work.by), self.work.browser, more)
         except Exception as err:  # the run would wait for these answers
             if not over():
                 self.failed.append(f"{type(err).__name__}: {err}"[:500])
