@@ -187,21 +187,21 @@ def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins
         typer.echo(explain_text(planned))
         if len(members) > 1:
             command = ["hookline", "explain", experiment, *members[1].overrides, *(word for name in plugin or () for word in ("-p", name))]
-            typer.echo(_others(names, shlex.join(command)))
+            typer.echo(_others("levers" if members[1].lever else "matrix", names, shlex.join(command)))
 
 
-def _others(names: Sequence[str], command: str) -> str:
-    """What `explain` says of the runs that it does not show. command: shows the second."""
+def _others(why: str, names: Sequence[str], command: str) -> str:
+    """What `explain` says of the runs that it does not show. why: there are several. command: shows the second."""
     first, *rest = names
     more = f"  and {len(rest) - MOST_NAMED} more" if len(rest) > MOST_NAMED else ""
     return (
-        f"several    {len(names)} runs; above is the first, {first}, and not {'  '.join(rest[:MOST_NAMED])}{more}\n"
+        f"{why:<10} {len(names)} runs; above is the first, {first}, and not {'  '.join(rest[:MOST_NAMED])}{more}\n"
         f"           to see another: {command}"
     )
 
 
 MOST_NAMED = 20
-"""Runs of a matrix that `explain` names."""
+"""Runs that `explain` names, of several."""
 
 
 @app.command()
