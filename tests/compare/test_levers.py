@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ def test_one_run_is_the_file_itself_and_each_lever_is_one_more() -> None:
     assert rates["unchanged,seed=1"] == 1e-6
     assert rates["both,seed=2"] == 0.1, "a lever moves what the command line has set"
     assert by_name["both,seed=2"].rollout.options["rows"] == 4
+
+
+def test_explain_shows_the_file_itself_and_how_to_see_a_lever(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "levers.json"
+    path.write_text(json.dumps(with_levers({"faster": RATE})))
+    assert main(["explain", str(path)]) == 0
+    said = capsys.readouterr().out.partition("levers     ")[2]
+    assert said.startswith("2 runs; above is the first, unchanged, and not faster\n")
+    another = shlex.split(said.partition("to see another: ")[2])
+    assert main(another[1:]) == 0
+    assert "runs; above" not in capsys.readouterr().out, "one run is left"
 
 
 def test_levers_can_be_left_out_and_go_with_a_matrix() -> None:

@@ -186,8 +186,9 @@ def explain(experiment: Experiment, overrides: Overrides = None, plugin: Plugins
     else:
         typer.echo(explain_text(planned))
         if len(members) > 1:
-            command = ["hookline", "explain", experiment, *members[1].overrides, *(word for name in plugin or () for word in ("-p", name))]
-            typer.echo(_others("levers" if members[1].lever else "matrix", names, shlex.join(command)))
+            why, alone = ("levers", ["levers={}"]) if members[1].lever else ("matrix", [])
+            given = [*alone, *members[1].overrides, *(word for name in plugin or () for word in ("-p", name))]
+            typer.echo(_others(why, names, shlex.join(["hookline", "explain", experiment, *given])))
 
 
 def _others(why: str, names: Sequence[str], command: str) -> str:
