@@ -41,7 +41,9 @@ TESTS = {
         "core/test_rounds", "core/test_unjudged", "resume/*", "badinput/test_numbers", "badinput/test_processes",
     ],
     "runs": ["core/test_life", "core/test_outlook", "resume/*", "trackers/test_jsonl", "badinput/test_processes"],
-    "inference": ["core/test_compared", "core/test_drawing", "core/test_engine_answers", "core/test_penalties", "core/test_slots"],
+    "inference": [
+        "core/test_compared", "core/test_drawing", "core/test_engine_answers", "core/test_fixed", "core/test_penalties", "core/test_slots",
+    ],
     "training": [
         "peers/*",
         "core/test_engine", "core/test_likelihoods", "core/test_master_copies", "core/test_muon", "core/test_packing", "core/test_schedule",

@@ -45,6 +45,10 @@ class Decoding:
         """Give the places `index_N`, int64 [N], to the N rows of another state of the same network, in place."""
         raise NotImplementedError
 
+    def reserve(self, positions: int) -> None:
+        """From now on compute as if every text had this many tokens; for states that are `replaceable`."""
+        raise NotImplementedError
+
 
 class Family(Component[ConfigT]):
     """How networks of one kind compute: kind `model`, named by `model: {family: NAME}`; the default is `causal`.

@@ -12,6 +12,7 @@ from hookline.batch.stages import KeptIds, Sampling
 from hookline.contract.engine import Completion
 from hookline.contract.family import Decoding
 from hookline.errors import PluginError
+from hookline.inference.fixed import Fixed
 from hookline.inference.past import Past, Stops
 from hookline.models.role import Role
 
@@ -141,15 +142,16 @@ class Live:
 
 
 class Answers:
-    """What has been drawn, [B, T + 1]: a row that goes on after its last token writes into the last column."""
+    """What has been drawn, [B + 1, T + 1]: a row that goes on after its last token writes into the last column, and a place that
+    no answer needs into the last row."""
 
     def __init__(self, B: int, T: int, device: torch.device) -> None:
         self.T = T
-        self.token_ids_BT = torch.zeros(B, T + 1, dtype=torch.long, device=device)
-        self.logprobs_BT = torch.zeros(B, T + 1, device=device)
+        self.token_ids_BT = torch.zeros(B + 1, T + 1, dtype=torch.long, device=device)
+        self.logprobs_BT = torch.zeros(B + 1, T + 1, device=device)
         self.kept: list[tuple[Tensor, Tensor, KeptIds]] = []
         """Per step: rows, how many tokens they had, and the kept ids of their next one."""
-        self.read_B = [0] * B
+        self.read_B = [0] * B + [T]
         """How many tokens of each row were looked at for stop strings."""
         self.stopped: dict[int, int] = {}
         """The length of each answer that a stop string ended."""
@@ -175,7 +177,7 @@ class Answers:
 
     def completions(self, ends: tuple[int, ...], version: int) -> list[Completion]:
         """One per row, up to its first ending token."""
-        tokens_BT, logprobs_BT = self.token_ids_BT[:, : self.T].cpu(), self.logprobs_BT[:, : self.T].cpu()
+        tokens_BT, logprobs_BT = self.token_ids_BT[:-1, : self.T].cpu(), self.logprobs_BT[:-1, : self.T].cpu()
         ended_BT = torch.nn.functional.pad(torch.isin(tokens_BT, torch.tensor(ends)), (0, 1))  # also where T is 0
         ended_B = ended_BT.any(1)
         length_B = torch.where(ended_B, ended_BT.int().argmax(1) + 1, self.T)
@@ -197,8 +199,8 @@ class Answers:
         """The kept ids of each row's tokens, from those of each step."""
         if not self.kept:
             return []
-        B = len(length_B)
-        counts_BT = torch.zeros(B, self.T + 1, dtype=torch.long)
+        B, length_B = len(length_B), torch.nn.functional.pad(length_B, (0, 1))
+        counts_BT = torch.zeros(B + 1, self.T + 1, dtype=torch.long)
         owners, ids = [], []
         for row_R, at_R, support in self.kept:
             rows, at, counts = row_R.cpu(), at_R.cpu(), support.offsets.diff().cpu()
@@ -209,8 +211,8 @@ class Answers:
             ids.append(inside)
         order = torch.argsort(torch.cat(owners), stable=True)
         mine = torch.split(torch.cat(ids)[order], counts_BT.sum(1).tolist())
-        offsets_BT = torch.cat([counts_BT.new_zeros(B, 1), counts_BT.cumsum(1)], 1)
-        return [KeptIds(mine[row], offsets_BT[row, : length + 1]) for row, length in enumerate(length_B.tolist())]
+        offsets_BT = torch.cat([counts_BT.new_zeros(B + 1, 1), counts_BT.cumsum(1)], 1)
+        return [KeptIds(mine[row], offsets_BT[row, : length + 1]) for row, length in enumerate(length_B[:B].tolist())]
 
 
 @torch.no_grad()
@@ -227,6 +229,7 @@ def decode(
     combine: Callable[[Mapping[str, NextToken]], Tensor] | None = None,
     slots: int = SLOTS,
     text: Callable[[Sequence[int]], str] | None = None,
+    fixed: Fixed | None = None,
 ) -> list[Completion]:
     """One answer per prompt. Rows are computed together, but a row's random numbers come from (seed, its sample id).
 
@@ -234,13 +237,15 @@ def decode(
     each; equal ones are read once. greedy_B: rows that take the likeliest token instead of a drawn one. slots: the most
     rows at a time, without `combine`, which sees all rows in their order. Rows that have ended give their places to prompts
     that wait; where none waits, the batch shrinks. text: from token ids to text, for stop strings.
+    fixed: the shape of all batches in the exact mode, which has one role.
     """
-    device = next(iter(roles.values())).device
-    answers = Answers(len(prompts), max_new_tokens, device)
-    last, sample_B = torch.tensor(ends, device=device), sample_B.to(device)
-    likeliest_B = greedy_B.to(device) if bool(greedy_B.any()) else None
-    waiting = list(range(len(prompts) if max_new_tokens else 0))
-    slots = max(slots, len(prompts)) if combine else slots
+    B, (name, role) = len(prompts), next(iter(roles.items()))
+    device = role.device
+    answers = Answers(B, max_new_tokens, device)
+    last, sample_B = torch.tensor(ends, device=device), torch.nn.functional.pad(sample_B, (0, 1)).to(device)
+    likeliest_B = torch.nn.functional.pad(greedy_B, (0, 1)).to(device) if bool(greedy_B.any()) else None
+    waiting = list(range(B if max_new_tokens else 0))
+    slots = fixed.rows if fixed else max(slots, B) if combine else slots
     longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens
     stops = Stops(sampling, text) if sampling.stop_strings and text else None
     live: Live | None = None
@@ -248,8 +253,14 @@ def decode(
         if live is None:
             now, waiting = waiting[:slots], waiting[slots:]
             begun = [prompts[row] for row in now]
-            past = Past(begun, sampling, longest, device) if sampling.reshapes else None
-            live = Live(roles, now, read(roles, begun, ends[0]), past)
+            if fixed:
+                states = {name: fixed.begin(role, begun, ends[0], max_new_tokens)}
+                free = len(next(iter(states.values())).logits_BV) - len(now)
+                now, begun = [*now, *[B] * free], [*begun, *begun[:1] * free]
+            else:
+                states = read(roles, begun, ends[0])
+            live = Live(roles, now, states, Past(begun, sampling, longest, device) if sampling.reshapes else None)
+            live.done_R = live.row_R == B
         logits_BV = live.logits(combine, ends)
         u_B = rng.uniform(seed, sample_B[live.row_R], live.at_R)
         drawn = draw_token(logits_BV, sampling, u_B, None if likeliest_B is None else likeliest_B[live.row_R])
@@ -266,10 +277,15 @@ def decode(
             if waiting and live.replaceable and len(free_N) * REFILLED >= len(live):
                 now, waiting = waiting[: len(free_N)], waiting[len(free_N) :]
                 live.step(ids)
-                begun = [prompts[row] for row in now]
-                live.refill(free_N[: len(now)], now, begun, read(roles, begun, ends[0]))
+                begun, free_N = [prompts[row] for row in now], free_N[: len(now)]
+                if fixed:
+                    for index_N, state in fixed.alone(role, begun, ends[0]):
+                        some = index_N.tolist()
+                        live.refill(free_N[index_N], [now[i] for i in some], [begun[i] for i in some], {name: state})
+                else:
+                    live.refill(free_N, now, begun, read(roles, begun, ends[0]))
                 continue
-            if not (waiting and live.replaceable):
+            if not fixed and not (waiting and live.replaceable):
                 ids = live.shrink(len(free_N), ids)
         live.step(ids)
-    return answers.completions(ends, next(iter(roles.values())).version)
+    return answers.completions(ends, role.version)

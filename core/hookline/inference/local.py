@@ -15,6 +15,7 @@ from hookline.contract import fields
 from hookline.contract.context import Context
 from hookline.contract.engine import Completion, Engine, Request
 from hookline.inference.decode import SLOTS, decode
+from hookline.inference.fixed import Fixed
 from hookline.models.role import Role
 from hookline.training.statistics import statistics
 
@@ -29,11 +30,22 @@ class Local(Engine):
         """The most answers drawn at a time. Prompts that wait take the places of answers that have ended, so one long answer
         does not hold the others; fewer need less memory."""
 
-    gives = frozenset({"combine", "kept-ids", "penalties", "score", "stop-strings"})
+        exact: bool = False
+        """An answer is the same to the last bit whatever is drawn beside it, on one machine and number of threads: batches always
+        have `slots` rows with room for `positions` tokens, and each prompt is read alone. It takes longer."""
+        positions: int = Field(0, ge=0)
+        """With `exact`: the most tokens of a prompt and its answer; 0: what the model has positions for. Fewer need less time."""
+
+    @property
+    def gives(self) -> set[str]:
+        every = {"kept-ids", "penalties", "score", "stop-strings"}
+        return every | {"exact" if self.config.exact else "combine"}
 
     def setup(self, ctx: Context) -> None:
         self.role_named = cast("Callable[[str], Role]", ctx.role_named)
         self.text = ctx.tokenizer.decode
+        self.checked: set[str] = set()
+        """Roles that the exact mode was tried with."""
         self.waiting: list[tuple[Request, asyncio.Future[Completion]]] = []
 
     async def draw(self, request: Request) -> Completion:
@@ -66,6 +78,10 @@ class Local(Engine):
 
     def _draw(self, requests: Sequence[Request]) -> list[Completion]:
         first = requests[0]
+        fixed = Fixed(self.config.slots, self.config.positions) if self.config.exact else None
+        if fixed and first.role not in self.checked:
+            fixed.check(self.role_named(first.role), first.eos)
+            self.checked.add(first.role)
         return decode(
             {name: self.role_named(name) for name in (first.role, *first.beside)},
             [request.prompt for request in requests],
@@ -78,6 +94,7 @@ class Local(Engine):
             combine=first.combine,
             slots=self.config.slots,
             text=self.text,
+            fixed=fixed,
         )
 
     async def score(self, role: str, token_ids: Sequence[int]) -> Tensor:

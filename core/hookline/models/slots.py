@@ -24,6 +24,8 @@ class Slots(CausalDecoding):
     """
 
     replaceable = True
+    reserved = 0
+    """Columns that are always shown; 0: those that the longest row needs."""
 
     @staticmethod
     def fits(net: Any) -> bool:
@@ -70,7 +72,7 @@ class Slots(CausalDecoding):
     def append(self, net: Any, ids_B: Tensor) -> None:
         at = self.at
         self.longest += 1
-        at.columns = -(-self.longest // ROOM) * ROOM
+        at.columns = self.reserved or -(-self.longest // ROOM) * ROOM
         if at.columns > self.mask_BS.shape[1]:
             for layer in self.cache.layers:
                 layer.grow(max(at.columns, self.mask_BS.shape[1] * 3 // 2))
@@ -82,6 +84,12 @@ class Slots(CausalDecoding):
             past_key_values=self.cache, attention_mask=self.mask_BS[:, None, None, : at.columns],
         )  # fmt: skip
         self.length_B = self.length_B + 1
+
+    def reserve(self, positions: int) -> None:
+        self.reserved, self.last = -(-positions // ROOM) * ROOM, min(self.last, positions - 1)
+        for layer in self.cache.layers:
+            layer.grow(self.reserved)
+        self.mask_BS = self._mask(self.length_B)
 
     def rows(self, index_N: Tensor) -> Self:
         made = super().rows(index_N)
