@@ -119,7 +119,7 @@ class Contest:
     asked: int
     """The prompts that are to be judged."""
     identical: int
-    """Further prompts, which both models answered alike."""
+    """Further prompts of all seeds, which both models answered alike."""
     runs: Mapping[int, tuple[str, str]]
     """Seed → the ids of the baseline's run and the other's; empty for models outside of runs."""
     preferred: list[Preferred]
@@ -135,8 +135,8 @@ class Contest:
 def contests(items: Iterable[Item], events: Iterable[Event]) -> list[Contest]:
     """Read what was said about the items of `hookline.put_contest`: one contest for each model and the first.
 
-    Skips, repeats and replaced answers do not count; where somebody decided, only the decision does. Raises DataError if no
-    item belongs to a contest, and for fewer than 2 answers.
+    Skips, repeats and replaced answers do not count; where somebody decided, only the decision does among people, and judges keep
+    their answers. Raises DataError if no item belongs to a contest, and for fewer than 2 answers.
     """
     asked: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
@@ -151,14 +151,18 @@ def contests(items: Iterable[Item], events: Iterable[Event]) -> list[Contest]:
     known = {item.id for several in asked.values() for item in several}
     events = [event for event in events if event.item in known]
     places = _places(events)
-    answers = [event for event in settled(events) if _answers(event)]
+    # what people decide is their answer, and replaces none of a judge
+    by_whom: dict[str, list[Event]] = defaultdict(list)
+    for event in newest(events):
+        by_whom[_who(event)].append(event)
+    answers = [event for own in by_whom.values() for event in settled(own) if _answers(event)]
     if len(answers) < 2:
         count = "no answer" if not answers else "1 answer"
         raise DataError(
             f"the store has {count} about the contest, and a report needs 2",
             "ask people: hookline collect --store STORE; or a judge: hookline judge STORE --model MODEL",
         )
-    single = [event for event in newest(events) if _answers(event) and not event.decides]
+    single = [event for own in by_whom.values() for event in own if _answers(event) and not event.decides]
     return [_contest(between, several, answers, single, places) for between, several in asked.items()]
 
 
@@ -187,7 +191,7 @@ def _contest(
         if event.item in by_id:
             said.setdefault(_who(event), []).append(event)
     asked = len({_place(item) for item in items})
-    identical = sum({item.extra[CONTEST]["seed"]: int(item.extra[CONTEST]["identical"]) for item in items}.values())
+    identical = int(items[0].extra[CONTEST]["identical"])
     preferred, marked = [], []
     scores: dict[tuple[str, str], Mapping[Place, float]] = {}
     for by, events in said.items():
@@ -295,6 +299,7 @@ def _preferred(
     by: str, between: tuple[str, str], found: _Compared, own: Sequence[Event], asked: int, identical: int
 ) -> Preferred:
     score_G = np.array(list(found.score.values()))
+    test = always_valid(found.sequence)
     controlled, length = length_controlled(score_G, found.longer)
     majority = [_winner(score) for score in score_G]
     rate = location(*_drawn(found.score))
@@ -304,8 +309,8 @@ def _preferred(
         wins=majority.count(1.0), ties=majority.count(0.5), losses=majority.count(0.0),
         both_bad=sum(isinstance(said := event.answer, Comparison) and said.better == "both-bad" for event in found.events),
         rate=rate, with_identical=float((score_G.sum() + identical / 2) / total),
-        test=always_valid(found.sequence), length_controlled=controlled, length=length,
-        agreement=_alpha(own, "comparison"), state=_state(found.sequence, asked, between),
+        test=test, length_controlled=controlled, length=length,
+        agreement=_alpha(own, "comparison"), state=_state(test, found.sequence, asked, between),
     )  # fmt: skip
 
 
@@ -314,19 +319,21 @@ def _marked(by: str, between: tuple[str, str], axis: str, marks: _Marks, own: Se
         location(*_drawn(values)) if values else Estimate(math.nan, math.nan, math.nan)
         for values in (*marks.mean, marks.difference)
     )
+    test = always_valid(marks.sequence)
     return Marked(
         by=by, axis=axis, prompts=len(marks.difference), baseline=baseline, other=other, difference=difference,
-        test=always_valid(marks.sequence), agreement=_alpha(own, f"rating of {axis}"), state=_state(marks.sequence, asked, between),
+        test=test, agreement=_alpha(own, f"rating of {axis}"), state=_state(test, marks.sequence, asked, between),
     )  # fmt: skip
 
 
 def seed_scores(values: Mapping[Place, float]) -> Scores:
     """Values by (seed, prompt) as the scores of seeds, with what each prompt adds to them."""
-    seeds, prompts = (list(dict.fromkeys(place[i] for place in values)) for i in (0, 1))
+    seeds = {seed: s for s, seed in enumerate(dict.fromkeys(seed for seed, _ in values))}
+    prompts = {prompt: g for g, prompt in enumerate(dict.fromkeys(prompt for _, prompt in values))}
     above_SG, below_SG = (np.zeros((len(seeds), len(prompts))) for _ in range(2))
     for (seed, prompt), value in values.items():
-        s, g = seeds.index(seed), prompts.index(prompt)
-        above_SG[s, g], below_SG[s, g] = value, 1.0
+        above_SG[seeds[seed], prompts[prompt]] = value
+        below_SG[seeds[seed], prompts[prompt]] = 1.0
     part_SG = contributions(above_SG, below_SG, "mean") if len(prompts) > 1 else None
     return Scores(above_SG.sum(1) / below_SG.sum(1), part_SG)
 
@@ -343,9 +350,9 @@ def _alpha(events: Sequence[Event], kind: str) -> Agreement:
         return Agreement(math.nan, math.nan, math.nan, "nominal", 0, "nobody answered")
 
 
-def _state(scores: Sequence[float], asked: int, between: tuple[str, str]) -> str:
-    """What to do now. It cannot be told if even a win by the same model for all prompts that are left would not decide."""
-    test = always_valid(scores)
+def _state(test: AlwaysValid, scores: Sequence[float], asked: int, between: tuple[str, str]) -> str:
+    """What to do now, by the test of the scores. It cannot be told if even a win by the same model for all prompts that are
+    left would not decide."""
     if test.decided_at is not None:
         return f"stop: {between[int(np.mean(scores[: test.decided_at]) > 0.5)]} is better"
     left = max(0, asked - len(scores))

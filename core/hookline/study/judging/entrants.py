@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,7 +78,7 @@ def contest_items(
                 f"all answers of {one.label} are empty", "name a run whose policy answers, or give --prompts"
             )
     kept = _chosen(len(asked), most, seed)
-    found = [item for pair in pairs for item in _items(pair, {i: asked[i] for i in kept}, dict(ask or {}), overlap)]
+    found = list(_items(pairs, {i: asked[i] for i in kept}, dict(ask or {}), overlap))
     random.Random(f"{seed} items").shuffle(found)
     if not found:
         raise DataError("the models answered every prompt alike, so there is nothing to judge", "compare other weights")
@@ -268,25 +269,32 @@ def _hash(folder: Path) -> str:
 # -- items
 
 
-def _items(pair: tuple[_Entrant, _Entrant], asked: Mapping[int, _Asked], ask: Json, overlap: int) -> Iterator[Item]:
-    """Comparisons of two answers, or each answer by itself; not what both answered alike, if it is to be compared."""
-    base, other = pair
+def _items(
+    pairs: Sequence[tuple[_Entrant, _Entrant]], asked: Mapping[int, _Asked], ask: Json, overlap: int
+) -> Iterator[Item]:
+    """Comparisons of two answers, or each answer by itself; not what both answered alike, if it is to be compared.
+
+    Every item says how many prompts its two models answered alike at all seeds: a seed with no other prompts has no item.
+    """
     rated = ask.get("kind", "comparison") != "comparison"
-    alike = {i for i in asked if not rated and base.answers[i] == other.answers[i]}
-    about = {
-        "between": [base.label, other.label], "seed": other.seed, "runs": [base.by.run, other.by.run],
-        "identical": len(alike),
-    }  # fmt: skip
-    settings = [about, base.by.weights, other.by.weights, ask, overlap]
-    for i, one in asked.items():
-        candidates = [Candidate(text=side.answers[i], by=side.by) for side in pair]
-        for of, shown in enumerate([[each] for each in candidates] if rated else [candidates]):
-            if i in alike:
-                continue
-            said = [*settings, i, of, one.prompt, *(each.text for each in candidates)]
-            mine = {**about, "prompt": str(i), **({"of": of} if rated else {})}
-            yield Item(
-                id=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32],
-                prompt=one.prompt, candidates=tuple(shown), overlap=overlap, record=dict(one.record),
-                extra={CONTEST: mine, "ask": {"kind": "comparison", **ask}},
-            )  # fmt: skip
+    alike = [{i for i in asked if not rated and base.answers[i] == other.answers[i]} for base, other in pairs]
+    identical = Counter[tuple[str, str]]()
+    for (base, other), places in zip(pairs, alike):
+        identical[base.label, other.label] += len(places)
+    for (base, other), places in zip(pairs, alike):
+        about = {
+            "between": [base.label, other.label], "seed": other.seed, "runs": [base.by.run, other.by.run],
+            "identical": identical[base.label, other.label],
+        }  # fmt: skip
+        settings = [about, base.by.weights, other.by.weights, ask, overlap]
+        for i in [i for i in asked if i not in places]:
+            prompt = asked[i].prompt
+            candidates = [Candidate(text=side.answers[i], by=side.by) for side in (base, other)]
+            for of, shown in enumerate([[each] for each in candidates] if rated else [candidates]):
+                said = [*settings, i, of, prompt, *(each.text for each in candidates)]
+                mine = {**about, "prompt": str(i), **({"of": of} if rated else {})}
+                yield Item(
+                    id=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32],
+                    prompt=prompt, candidates=tuple(shown), overlap=overlap, record=dict(asked[i].record),
+                    extra={CONTEST: mine, "ask": {"kind": "comparison", **ask}},
+                )  # fmt: skip
