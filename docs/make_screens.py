@@ -16,10 +16,10 @@ from talking import Scripted  # noqa: E402
 
 import hookline  # noqa: E402
 from hookline import Comment, Comparison  # noqa: E402
+from hookline_plugins.asking import Question  # noqa: E402
 from hookline_plugins.page.access import People  # noqa: E402
 from hookline_plugins.page.app import Page  # noqa: E402
 from hookline_plugins.page.desk import Desk  # noqa: E402
-from hookline_plugins.page.questions import Question  # noqa: E402
 from hookline_plugins.page.talks import Talks  # noqa: E402
 
 PROMPT = ({"role": "user", "content": "How do I read a file line by line in Python?"},)

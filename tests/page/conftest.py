@@ -13,11 +13,11 @@ from proxying import Proxy, certificate_in
 from serving import SECRET, Served, serve
 
 import hookline
+from hookline_plugins.asking import Question
 from hookline_plugins.page.access import People
 from hookline_plugins.page.address import Proxies
 from hookline_plugins.page.app import Page
 from hookline_plugins.page.desk import Desk
-from hookline_plugins.page.questions import Question
 from hookline_plugins.page.talks import Talks
 from hookline_plugins.page.writer import Writer
 

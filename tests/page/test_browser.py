@@ -12,7 +12,7 @@ from browsing import HOSTILE, NEEDS, TRAP, Browser
 from serving import Served, item
 
 from hookline import Comparison, Correction, Event, Ranking, Rating, Skip, Spans, Thumb
-from hookline_plugins.page.questions import Question
+from hookline_plugins.asking import Question
 
 pytestmark = NEEDS
 Begin = Callable[..., Served]

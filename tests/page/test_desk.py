@@ -14,8 +14,9 @@ from serving import SECRET, item
 
 import hookline
 from hookline import Comparison, Correction, DataError, Event, Item, Ranking, Rating, Skip, Spans, Store, Thumb
+from hookline_plugins.asking import Question, question_of
 from hookline_plugins.page.desk import Desk, Wrong
-from hookline_plugins.page.questions import Question, answer_of, given_of, order_of, question_of, shown
+from hookline_plugins.page.questions import answer_of, given_of, order_of, shown
 from hookline_plugins.page.rendering import Media
 
 

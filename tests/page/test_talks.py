@@ -21,8 +21,8 @@ from talking import Scripted
 import hookline
 from hookline import Comment, Comparison, Skip, Thumb
 from hookline.testing import open_phase
+from hookline_plugins.asking import Question
 from hookline_plugins.page import writer as writer_module
-from hookline_plugins.page.questions import Question
 from hookline_plugins.page.rendering import Media
 from hookline_plugins.page.talks import LONGEST, Talks
 from hookline_plugins.page.writer import Reply, Writer

@@ -91,11 +91,11 @@ class Collect(Command):
         try:
             import uvicorn
 
+            from hookline_plugins.asking import question_by_options
             from hookline_plugins.page.access import People
             from hookline_plugins.page.address import Address
             from hookline_plugins.page.app import Page
             from hookline_plugins.page.desk import Desk
-            from hookline_plugins.page.questions import question_by_options
         except ImportError as err:
             raise ExperimentError(f"the page needs {err.name}", "pip install 'hookline[feedback]'") from None
         c = self.config
@@ -235,8 +235,8 @@ class Collect(Command):
             raise DataError.not_utf8(err, f"the guidelines {path}") from None
 
     def _fill(self, store: Store, url: str, question: Any, out: Out) -> None:
+        from hookline_plugins.asking import question_of
         from hookline_plugins.page.items import items_of
-        from hookline_plugins.page.questions import question_of
 
         c, new = self.config, 0
         for name, known in (*((name, True) for name in c.gold), *((name, False) for name in c.items)):

@@ -60,7 +60,7 @@ class Contest(Command):
         return 0
 
     def _put(self, out: Out) -> int:
-        from hookline_plugins.page.questions import question_by_options
+        from hookline_plugins.asking import question_by_options
 
         c = self.config
         if c.axes and c.ask != "rating":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 import hookline
-from hookline import Argument, Command, ExperimentError, LocalPath, Out, StoreName
-from hookline_plugins.judging.options import KEY, JudgeOptions
+from hookline import Argument, Command, Out, StoreName
+from hookline_plugins.commands.figures import plain
+from hookline_plugins.judging.options import JudgeOptions, Reached
 
 
 class JudgeItems(Command):
@@ -18,29 +21,15 @@ class JudgeItems(Command):
     where it ended.
     """
 
-    class Config(hookline.Config):
+    class Config(Reached):
         store: Annotated[StoreName, Argument("STORE")]
         """Where the items are: `sqlite:///eval.db` or `eval.jsonl`. Comparisons and ratings are judged, others are left out."""
         model: str = Field(min_length=1, max_length=150)
         """The model that judges, by the service's name for it."""
-        url: str = ""
-        """The service, e.g. `http://localhost:8000/v1`. Default: the environment variable OPENAI_BASE_URL."""
-        key: str = KEY
-        """The name of the environment variable that holds the key, never the key itself."""
-        template: LocalPath | None = None
-        """A file with the text of the question, in place of the built-in text; see docs/rewards.md."""
-        pattern: str | None = None
-        """For judges that write verdicts in a form of their own: a regular expression for the last line of a reply."""
-        max_tokens: int = Field(1024, ge=1)
-        """Longest reply, in tokens."""
         temperature: float = Field(0.0, ge=0, le=2)
         """0 is the judge's most likely verdict."""
-        at_once: int = Field(16, ge=1)
-        """Requests at a time."""
-        tries: int = Field(5, ge=1, le=100)
-        """Requests for each question, if the service is busy, fails or is not reached."""
-        timeout: float = Field(60.0, gt=0)
-        """Seconds for each request."""
+        max_tokens: int = Field(1024, ge=1)
+        """Longest reply, in tokens. A reply that is cut off is not a verdict, so judges that think need more."""
         answers: int = Field(0, ge=0)
         """The number of items to judge now; 0: all."""
 
@@ -48,16 +37,21 @@ class JudgeItems(Command):
         from hookline_plugins.judging.items import judge_items
 
         c = self.config
-        try:
-            options = JudgeOptions(**c.model_dump(exclude={"store", "answers"}))
-        except ValueError as err:
-            raise ExperimentError(f"hookline judge: {err}", "see hookline judge --help") from None
+        options = JudgeOptions(**c.model_dump(exclude={"store", "answers"}))
         with hookline.store(c.store, create=False) as store:
             said = judge_items(store, options, most=c.answers)
+        disagreement, first = 1 - share(said.agreed), share(said.shown_first)
         out.value(
-            {"annotator": said.annotator, "judged": said.judged, "failed": len(said.failed), "left_out": said.left_out}
-        )
+            {
+                "annotator": said.annotator, "judged": said.judged, "failed": len(said.failed), "left_out": said.left_out,
+                "disagreement": plain(disagreement), "first": plain(first),
+            }
+        )  # fmt: skip
         out.text(f"{said.annotator}: {said.judged} items judged, {said.requests} requests, {said.tokens} tokens")
+        if said.agreed:
+            out.text(f"the winner depends on the order in {disagreement:.0%} of {len(said.agreed)} comparisons")
+        if said.shown_first:
+            out.text(f"{first:.0%} of {len(said.shown_first)} verdicts, without ties, are for the answer shown first")
         if said.failed:
             name, why = said.failed[0]
             out.text(
@@ -66,3 +60,8 @@ class JudgeItems(Command):
         if said.left_out:
             out.text(f"note: {said.left_out} items ask for something else than comparisons and ratings and were left out")
         return 0
+
+
+def share(values: Sequence[float]) -> float:
+    """The mean of 0s and 1s; NaN of none."""
+    return sum(values) / len(values) if values else math.nan

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hookline import Comparison, DataError, Event, Item, Rating, Store
-from hookline_plugins.judging.options import JudgeOptions
-from hookline_plugins.judging.questions import Questions, conversation
+from hookline import Comparison, DataError, Event, ExperimentError, Item, Rating, Store
+from hookline_plugins.asking import Question, question_of
+from hookline_plugins.judging.judge import together
+from hookline_plugins.judging.options import JudgeOptions, unreadable
+from hookline_plugins.judging.questions import Questions, as_text, column, conversation
 from hookline_plugins.judging.service import Reply, Service
-from hookline_plugins.judging.verdicts import Unreadable, better, ratings
-
-WINS = ({"A": 1.0, "B": 0.0, "tie": 0.5}, {"A": 0.0, "B": 1.0, "tie": 0.5})
-"""What a verdict says of the first candidate, shown first and shown second."""
+from hookline_plugins.judging.verdicts import Unreadable, better, firsts, ratings, winner
 
 
 @dataclass
@@ -26,6 +25,10 @@ class Said:
     requests: int = 0
     tokens: int = 0
     left_out: int = 0
+    agreed: list[bool] = field(default_factory=list)
+    """For each comparison, whether both orders have the same result."""
+    shown_first: list[float] = field(default_factory=list)
+    """For each order of these comparisons, 1 if the answer that was shown first won, 0 if the other one did; ties are left out."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """(item, why) of each that was not judged."""
 
@@ -34,26 +37,36 @@ def judge_items(store: Store, options: JudgeOptions, *, most: int = 0) -> Said:
     """Ask about every item of the store that the judge has not answered, up to `most`. Each answer is stored as it comes.
 
     A comparison is asked in both orders; where they disagree, it is a tie. Raises ServiceError where no question can be
-    answered, DataError for a store without comparisons and ratings, ExperimentError for a question that cannot be asked.
+    answered; before anything is asked, DataError for a store without comparisons and ratings, and for an item whose question or
+    row cannot be asked about, and ExperimentError for a question that cannot be asked.
     """
     said = Said(f"judge:{options.model}")
     done = {event.item for event in store.events(annotator=said.annotator)}
-    there = list(store.items())
-    asked = [item for item in there if _kind(item)]
+    there = [(item, question_of(item, Question())) for item in store.items()]
+    asked = [(item, question) for item, question in there if _can_be_judged(item, question)]
     if not asked:
         raise DataError(
             "the store has no comparisons and no ratings", "put some there: hookline contest RUN RUN --store STORE"
         )
     said.left_out = len(there) - len(asked)
-    waiting = [item for item in asked if item.id not in done]
-    asyncio.run(_Asking(store, options, said).all(waiting[: most or None]))
+    asking = _Asking(store, options, said)
+    waiting = [one for one in asked if one[0].id not in done][: most or None]
+    asyncio.run(asking.all([asking.about(item, question) for item, question in waiting]))
     return said
 
 
-def _kind(item: Item) -> str | None:
-    ask = item.extra.get("ask") or {}
-    kind = ask.get("kind") or {1: "rating", 2: "comparison"}.get(len(item.candidates))
-    return kind if (kind, len(item.candidates)) in (("comparison", 2), ("rating", 1)) else None
+def _can_be_judged(item: Item, asked: Question) -> bool:
+    return asked.kind == "comparison" or (asked.kind == "rating" and len(item.candidates) == 1)
+
+
+@dataclass(frozen=True)
+class _About:
+    """An item that is asked about."""
+
+    item: Item
+    asked: Question
+    questions: Questions
+    texts: Mapping[str, str]
 
 
 class _Asking:
@@ -64,14 +77,29 @@ class _Asking:
         self.service = Service(options)
         self._questions: dict[tuple[Any, ...], Questions] = {}
 
-    async def all(self, items: list[Item]) -> None:
-        gate = asyncio.Semaphore(self.options.at_once)
+    def about(self, item: Item, asked: Question) -> _About:
+        """What is asked about an item, with its prompt, and of its row what the question names, and the reference answer."""
+        questions = self._of(asked)
+        prompt = item.prompt if isinstance(item.prompt, str) else conversation(item.prompt)
+        columns = {name: column(item.record, name, f"item {item.id}") for name in questions.columns}
+        reference = item.record.get("reference")
+        texts = {**columns, "prompt": prompt, "reference": "" if reference is None else as_text(reference)}
+        return _About(item, asked, questions, texts)
 
-        async def one(item: Item) -> None:
-            async with gate:
-                await self._one(item)
+    def _of(self, asked: Question) -> Questions:
+        compares = asked.kind == "comparison"
+        key = (True,) if compares else (asked.axes, asked.low, asked.high)
+        if key not in self._questions:
+            axes = () if compares else asked.axes
+            if wrong := unreadable(axes, self.options.pattern):
+                raise ExperimentError(f"a rating of {', '.join(axes)} {wrong}", "leave out `pattern`, or ask for other axes")
+            meanings = {axis: f"how far the word '{axis}' is true of the answer" for axis in axes}
+            self._questions[key] = Questions(self.options, meanings, asked.low, asked.high, compares)
+        return self._questions[key]
 
-        tasks = [asyncio.ensure_future(one(item)) for item in items]
+    async def all(self, waiting: Sequence[_About]) -> None:
+        self.gate = asyncio.Semaphore(self.options.at_once)
+        tasks = [asyncio.ensure_future(self._one(about)) for about in waiting]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -80,56 +108,53 @@ class _Asking:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.service.close()
 
-    async def _one(self, item: Item) -> None:
+    async def _one(self, about: _About) -> None:
         try:
-            answer, shown = await (self._compared if _kind(item) == "comparison" else self._rated)(item)
+            answer, shown = await (self._compared if about.questions.compares else self._rated)(about)
         except Unreadable as err:
-            self.said.failed.append((item.id, str(err)))
+            self.said.failed.append((about.item.id, str(err)))
             return
         who = self.said.annotator
-        event: Event = item.event(answer, who, id=f"{who}/{item.id}", role="model", source="judge", extra=shown)
+        event: Event = about.item.event(
+            answer, who, id=f"{who}/{about.item.id}", role="model", source="judge", extra=shown
+        )
         await asyncio.to_thread(self.store.append, [event])
         self.said.judged += 1
 
-    async def _compared(self, item: Item) -> tuple[Comparison, dict[str, Any]]:
-        first, second = (candidate.text for candidate in item.candidates)
-        if first == second:
+    async def _compared(self, about: _About) -> tuple[Comparison, dict[str, Any]]:
+        one, two = (candidate.text for candidate in about.item.candidates)
+        if one == two:
             return Comparison(better="tie"), {}
-        questions, texts = self._of((), (0.0, 1.0), True), self._texts(item)
-        verdicts = []
-        for one, two in ((first, second), (second, first)):
-            asked = questions.ask({**texts, "first": one, "second": two})
-            verdicts.append(better(await self._reply(asked.body), asked.code, self.options.pattern))
-        wins = [values[verdict] for values, verdict in zip(WINS, verdicts)]
-        winner = wins[0] if wins[0] == wins[1] else 0.5
-        said: Any = {1.0: 0, 0.0: 1, 0.5: "tie"}[winner]
+        orders = ((one, two), (two, one))
+        asked = [about.questions.ask({**about.texts, "first": first, "second": second}) for first, second in orders]
+        replies = await together(self._reply(each.body) for each in asked)
+        verdicts = [better(_text(reply), each.code, self.options.pattern) for reply, each in zip(replies, asked)]
+        value, agreed = winner(verdicts)
+        self.said.agreed.append(agreed)
+        self.said.shown_first += firsts(verdicts)
+        said: Any = {1.0: 0, 0.0: 1}.get(value, "tie")
         return Comparison(better=said), {"orders": verdicts}
 
-    async def _rated(self, item: Item) -> tuple[Rating, dict[str, Any]]:
-        ask = item.extra.get("ask") or {}
-        axes = tuple(ask.get("axes") or ("overall",))
-        low, high, step = float(ask.get("low", 1.0)), float(ask.get("high", 5.0)), float(ask.get("step", 1.0))
-        asked = self._of(axes, (low, high), False).ask({**self._texts(item), "answer": item.candidates[0].text})
-        marks = ratings(await self._reply(asked.body), asked.code, axes, low, high, self.options.pattern)
-        nearest = {axis: low + round((mark - low) / step) * step if step else mark for axis, mark in marks.items()}
-        return Rating(marks=nearest, low=low, high=high, step=step), {}
+    async def _rated(self, about: _About) -> tuple[Rating, dict[str, Any]]:
+        low, high, step = about.asked.low, about.asked.high, about.asked.step
+        asked = about.questions.ask({**about.texts, "answer": about.item.candidates[0].text})
+        reply = await self._reply(asked.body)
+        marks = ratings(_text(reply), asked.code, about.asked.axes, low, high, self.options.pattern)
+        if step:  # the nearest mark that the page would offer
+            marks = {axis: min(low + round((mark - low) / step) * step, high) for axis, mark in marks.items()}
+        return Rating(marks=marks, low=low, high=high, step=step), {}
 
-    async def _reply(self, body: Mapping[str, Any]) -> str:
+    async def _reply(self, body: Mapping[str, Any]) -> Reply:
         reply = Reply()
-        await self.service.ask(body, reply, lambda: None)
+        async with self.gate:
+            await self.service.ask(body, reply, lambda: None)
         self.said.requests += reply.requests
         self.said.tokens += reply.tokens
-        if reply.text is None:
-            raise Unreadable(reply.failed)
-        return reply.text
+        return reply
 
-    def _texts(self, item: Item) -> dict[str, str]:
-        prompt = item.prompt if isinstance(item.prompt, str) else conversation(item.prompt)
-        return {"prompt": prompt, "reference": ""}
 
-    def _of(self, axes: tuple[str, ...], scale: tuple[float, float], compares: bool) -> Questions:
-        key = axes, scale, compares
-        if key not in self._questions:
-            meanings = {axis: f"how far the word '{axis}' is true of the answer" for axis in axes}
-            self._questions[key] = Questions(self.options, meanings, *scale, compares)
-        return self._questions[key]
+def _text(reply: Reply) -> str:
+    """What a judge replied. Raises Unreadable if it did not."""
+    if reply.text is None:
+        raise Unreadable(reply.failed)
+    return reply.text

@@ -16,7 +16,7 @@ from hookline_plugins.judging.known import Known
 from hookline_plugins.judging.options import JudgeOptions
 from hookline_plugins.judging.questions import Question, Questions
 from hookline_plugins.judging.service import Reply, Service
-from hookline_plugins.judging.verdicts import Unreadable, better, ratings
+from hookline_plugins.judging.verdicts import Unreadable, better, firsts, ratings, winner
 
 Answer = TypeVar("Answer")
 FILE = "judged.jsonl"
@@ -153,10 +153,8 @@ class Judge:
             verdict.failed = str(err)
             return verdict
         if len(said) == 2:
-            wins = ({"A": 1.0, "B": 0.0, "tie": 0.5}[said[0]], {"A": 0.0, "B": 1.0, "tie": 0.5}[said[1]])
-            verdict.agreed = wins[0] == wins[1]
-            verdict.value = wins[0] if verdict.agreed else 0.5
-            verdict.shown_first = [float(one == "A") for one in said if one != "tie"]
+            verdict.value, verdict.agreed = winner(said)
+            verdict.shown_first = firsts(said)
         return verdict
 
     def log(self, ctx: Context, name: str, verdicts: Iterable[Verdict]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -27,8 +28,8 @@ class Budget(hookline.Config):
     """Tokens of questions and replies as the service counts them; replies that are under way are still paid. None: no limit."""
 
 
-class JudgeOptions(hookline.Config):
-    """How a judge is reached and asked; components that ask one derive their Config from this."""
+class Reached(hookline.Config):
+    """How a judge is reached: what the file of an experiment and the command line say in the same words."""
 
     url: str = ""
     """The service, e.g. `http://localhost:8000/v1`; `/chat/completions` is added. Default: the environment variable
@@ -37,36 +38,17 @@ class JudgeOptions(hookline.Config):
     """The model that judges, by the service's name for it."""
     key: str = KEY
     """The name of the environment variable that holds the key, never the key itself. If OPENAI_API_KEY is not set, no key is sent."""
-    system: str = ""
-    """A system message before each question; empty: none."""
     template: LocalPath | None = None
     """A file with the text of the question, in place of the built-in text; see docs/rewards.md."""
-    question: str | None = None
-    """The same text in the experiment itself."""
     pattern: str | None = None
     """A regular expression for judges that write verdicts in a form of their own; it is searched in the last line of a reply.
     Default: the line of JSON that `{{ verdict }}` asks for, which an answer cannot forge."""
-    temperature: float | None = Field(0.0, ge=0, le=2)
-    """0 is the judge's most likely verdict; larger values vary. None: not sent, for services that refuse it."""
-    max_tokens: int | None = Field(1024, ge=1)
-    """Longest reply, in tokens. A reply that is cut off is not a verdict, so judges that think need more. None: not sent; some
-    services need `body: {max_completion_tokens: …}` in its place."""
-    response_format: Literal["json_object", "json_schema"] | None = None
-    """Lets the service force the reply to be JSON; none: the judge may explain itself first."""
-    body: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of each request, e.g. `{seed: 1, chat_template_kwargs: {enable_thinking: false}}`."""
     timeout: float = Field(60.0, gt=0)
     """Seconds for each request, until the end of its reply."""
     tries: int = Field(5, ge=1, le=100)
-    """Requests for each question, if the service is busy, fails or is not reached. After the last one, the row is not judged."""
-    backoff: float = Field(1.0, ge=0)
-    """Seconds before the second try; they double with each further try, vary at random, and give way to the service's Retry-After."""
+    """Requests for each question, if the service is busy, fails or is not reached. After the last one, the answer is not judged."""
     at_once: int = Field(16, ge=1)
     """Requests at a time, in each process."""
-    budget: Budget = Field(default_factory=Budget)
-    """What may be spent in the whole run. Where it is used up, the run ends; raise it and run the same command again."""
-    cache: LocalPath | None = None
-    """A file of replies that several runs share. The run keeps its own in `judged.jsonl` anyway."""
 
     @field_validator("url")
     @classmethod
@@ -90,6 +72,30 @@ class JudgeOptions(hookline.Config):
         if not groups:
             raise ValueError("has no group: put parentheses around the verdict, e.g. `Score: ([0-9.]+)`")
         return pattern
+
+
+class JudgeOptions(Reached):
+    """How a judge is reached and asked; components that ask one derive their Config from this."""
+
+    system: str = ""
+    """A system message before each question; empty: none."""
+    question: str | None = None
+    """The text of `template` in the experiment itself."""
+    temperature: float | None = Field(0.0, ge=0, le=2)
+    """0 is the judge's most likely verdict; larger values vary. None: not sent, for services that refuse it."""
+    max_tokens: int | None = Field(1024, ge=1)
+    """Longest reply, in tokens. A reply that is cut off is not a verdict, so judges that think need more. None: not sent; some
+    services need `body: {max_completion_tokens: …}` in its place."""
+    response_format: Literal["json_object", "json_schema"] | None = None
+    """Lets the service force the reply to be JSON; none: the judge may explain itself first."""
+    body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of each request, e.g. `{seed: 1, chat_template_kwargs: {enable_thinking: false}}`."""
+    backoff: float = Field(1.0, ge=0)
+    """Seconds before the second try; they double with each further try, vary at random, and give way to the service's Retry-After."""
+    budget: Budget = Field(default_factory=Budget)
+    """What may be spent in the whole run. Where it is used up, the run ends; raise it and run the same command again."""
+    cache: LocalPath | None = None
+    """A file of replies that several runs share. The run keeps its own in `judged.jsonl` anyway."""
 
     @field_validator("body")
     @classmethod
@@ -124,6 +130,16 @@ class JudgeOptions(hookline.Config):
             wrong = f"the environment variable {self.key} does not hold a key: it has blanks or unusual characters"
             raise ExperimentError(wrong, f"export {self.key}=…")
         return secret
+
+
+def unreadable(axes: Iterable[str], pattern: str | None) -> str:
+    """Why a verdict about these axes cannot be read; empty if it can."""
+    axes = list(axes)
+    if "code" in axes:
+        return "has an axis 'code', which is the name of the question's own code in a verdict"
+    groups = re.compile(pattern).groupindex if pattern is not None and len(axes) > 1 else axes
+    missing = next((axis for axis in axes if axis not in groups), "")
+    return f"has several axes, and `pattern` has no group (?P<{missing}>…)" if missing else ""
 
 
 def name_of_key(key: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from hookline import ExperimentError
+from hookline import DataError, ExperimentError
 from hookline_plugins.judging.options import JudgeOptions
 
 RATE = """\
@@ -149,6 +149,16 @@ def fence(name: str, text: str, code: str) -> str:
 def as_text(value: Any) -> str:
     """A column's value in a question: text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def column(record: Mapping[str, Any], name: str, where: str) -> str:
+    """The text of a column that the question names. Raises DataError, which names `where`, for a row that lacks it."""
+    if record.get(name) is None:
+        has = ", ".join(map(str, record)) or "none"
+        raise DataError(
+            f"{where}: the row has no column '{name}', which the question names; it has {has}", "name one of these"
+        )
+    return as_text(record[name])
 
 
 def conversation(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -50,6 +50,18 @@ def better(reply: str, code: str, pattern: str | None) -> str:
     raise Unreadable(f"the judge's verdict is {json.dumps(said)[:60]}, not A, B or tie")
 
 
+def winner(said: Sequence[str]) -> tuple[float, bool]:
+    """What two verdicts say of an answer that was shown first in one and second in the other: 1 if it is better, 0 if the other one
+    is, ½ for a tie; and whether both say so. If they do not, it is a tie."""
+    first, second = {"A": 1.0, "B": 0.0}.get(said[0], 0.5), {"A": 0.0, "B": 1.0}.get(said[1], 0.5)
+    return (first, True) if first == second else (0.5, False)
+
+
+def firsts(said: Sequence[str]) -> list[float]:
+    """For each verdict that is not a tie, 1 if the answer that was shown first won, 0 if the other one did."""
+    return [float(one == "A") for one in said if one != "tie"]
+
+
 def _values(reply: str, code: str, names: Sequence[str], pattern: str | None) -> Mapping[str, Any]:
     said = without_thoughts(reply)
     if not said:

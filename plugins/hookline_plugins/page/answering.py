@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from hookline import Comment, DataError, Event, Item, Store
-from hookline_plugins.page.questions import Question, answer_of
+from hookline_plugins.asking import Question
+from hookline_plugins.page.questions import answer_of
 
 __all__ = ["Given", "Wrong", "events_of", "given_in", "stored"]
 

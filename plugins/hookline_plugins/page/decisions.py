@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookline import Comment, DataError, Event, Item, Rating, Skip, Store, newest
+from hookline_plugins.asking import Question, question_of
 from hookline_plugins.page.answering import Wrong, events_of, given_in, stored
 from hookline_plugins.page.desk import item_of
-from hookline_plugins.page.questions import Question, given_of, handle_of, order_of, question_of, shown
+from hookline_plugins.page.questions import given_of, handle_of, order_of, shown
 from hookline_plugins.page.rendering import Media, beginning
 
 __all__ = ["Case", "Decisions", "cases_of"]

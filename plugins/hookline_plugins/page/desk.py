@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hookline import Comment, Counts, DataError, Event, Item, Skip, Store
+from hookline_plugins.asking import Question, question_of
 from hookline_plugins.page.answering import Given, Wrong, events_of, given_in, stored
-from hookline_plugins.page.questions import Question, given_of, handle_of, order_of, question_of, shown
+from hookline_plugins.page.questions import given_of, handle_of, order_of, shown
 from hookline_plugins.page.rendering import Media, beginning
 
 __all__ = ["Desk", "Wrong", "item_of"]

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hookline import Candidate, Comment, Event, Item, Skip, Store, newest
+from hookline_plugins.asking import Question
 from hookline_plugins.page.answering import Wrong, events_of, given_in, stored
 from hookline_plugins.page.guard import Bucket
-from hookline_plugins.page.questions import Question, given_of, order_of
+from hookline_plugins.page.questions import given_of, order_of
 from hookline_plugins.page.rendering import Media, conversation, rendered
 from hookline_plugins.page.writer import Reply, Writer
 
