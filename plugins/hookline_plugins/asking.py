@@ -1,4 +1,4 @@
-"""What is asked about an item, whoever answers it: people on a page, or a judge."""
+"""What is asked about an item: of people on a page, and of a judge."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import hookline
-from hookline import Comparison, DataError, Event, ExperimentError, Thumb
+from hookline import Comparison, DataError, Event, ExperimentError, Ranking, Thumb
+from hookline_plugins.feedback.verifier import Verifier
 from judging_server import Sent, part, says, serving
 
 SAMPLES = {"use": "generate", "prompts": "builtin:keywords", "rows": 4, "samples_per_prompt": 4, "max_new_tokens": 4}
@@ -115,6 +116,19 @@ def test_a_program_says_what_the_rewards_say(kind: str, tmp_path: Path) -> None:
                 assert answer.marks == {"overall": min(lengths[0], 9)}  # type: ignore[union-attr]
 
 
+def test_what_differs_by_little_is_as_good_and_marks_end_with_the_scale() -> None:
+    def said(kind: str, worth: dict[int, float]) -> list[tuple[tuple[int, ...], Any]]:
+        return list(Verifier(Verifier.Config(kind=kind, least=0.1, scale=(0, 1)))._answers(worth))
+
+    worth = {0: 0.0, 1: 0.05, 2: -1.0}
+    assert said("comparison", worth) == [((1, 2), Comparison(better=0))]
+    assert said("comparison", {0: 0.0, 1: 0.05}) == [((0, 1), Comparison(better="tie"))]
+    assert said("comparison", {0: 0.0, 1: 0.1}) == [((0, 1), Comparison(better="tie"))], "by no more than `least`"
+    assert said("comparison", {0: 0.0, 1: 0.11}) == [((0, 1), Comparison(better=1))]
+    assert said("ranking", worth) == [((0, 1, 2), Ranking(order=((1, 0), (2,))))]
+    assert [answer.marks["overall"] for _, answer in said("rating", {0: -3.0, 1: 0.4, 2: 7.0})] == [0, 0.4, 1]
+
+
 def test_a_verifier_needs_a_reward(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="reward"):
         hookline.run(experiment({"use": "verifier"}), out=tmp_path / "run")
@@ -157,6 +171,45 @@ def test_a_file_that_stays_unreadable_is_an_error_and_an_absent_one_is_an_empty_
         hookline.run(experiment({"use": "file", "path": str(file)}), out=tmp_path / "broken")
     with pytest.raises(ExperimentError, match="one of `path` and `store`"):
         hookline.run(experiment({"use": "file"}), out=tmp_path / "neither")
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_what_has_not_changed_is_not_read_again(store: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    where = f"sqlite:///{tmp_path / 'answers.db'}" if store else str(tmp_path / "answers.jsonl")
+    if store:
+        with hookline.store(where) as opened:
+            opened.append([liked("a")])
+            kind = type(opened)
+            whole = kind.events
+            monkeypatch.setattr(kind, "events", lambda *given, **how: reads.append(1) or whole(*given, **how))
+    else:
+        Path(where).write_text(json.dumps(liked("a").written()) + "\n")
+        read = hookline.read_events
+        monkeypatch.setattr(hookline, "read_events", lambda path: reads.append(1) or read(path))
+    source = {"use": "file", "store" if store else "path": where, "answers": 2, "at_most": "2s", "poll": 0.02}
+    run = hookline.run(experiment(source, steps=1), out=tmp_path / "run")
+    assert [event.id for event in events_of(run)] == ["a"]
+    assert len(reads) <= 2, "of some fifty looks"
+
+
+def test_a_file_that_is_no_judgements_is_said_while_it_is_waited_for_and_may_be_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, notice = tmp_path / "answers.jsonl", hookline.Run.notice
+    file.write_text('{"nonsense": 1}\n')
+
+    def correct(run: hookline.Run, text: str) -> None:
+        notice(run, text)
+        if "answers.jsonl row 1" in text:
+            file.write_text("".join(json.dumps(liked(name).written()) + "\n" for name in "ab"))
+
+    monkeypatch.setattr(hookline.Run, "notice", correct)
+    source = {"use": "file", "path": str(file), "answers": 2, "at_most": "60s", "poll": 0.05}
+    finished = hookline.run(experiment(source), out=tmp_path / "run")
+    assert [event.id for event in events_of(finished)] == ["a", "b"]
+    [notice] = [one for one in finished.notices if "answers.jsonl row 1" in one]
+    assert "phase 'ask' waits, and reads the file again when it is corrected" in notice
 
 
 def test_people_a_judge_and_an_application_in_one_phase(tmp_path: Path) -> None:

@@ -33,13 +33,13 @@ class File(Component):
         path: LocalPath | None = None
         """A file of events, or one that another tool exported, e.g. `labels.json`."""
         store: StoreName | None = None
-        """Alternatively a store: `sqlite:///answers.db`. Events about the items of `people` of this experiment are left to it."""
+        """Alternatively a store: `sqlite:///answers.db`. Events about the items of `people`, in this run or another, are left to it."""
         answers: int = Field(0, ge=0)
         """The phase ends with so many new answers, without skips; 0: with those that are there."""
         at_most: Time = "24h"
         """How long the phase waits, in seconds or as `90s`, `30m`, `8h`, `2d`; then it ends with what there is."""
         poll: float = Field(2.0, gt=0)
-        """How often it is read, in seconds."""
+        """How often is looked whether it has changed, in seconds."""
 
         @model_validator(mode="after")
         def _one_place(self) -> Self:
@@ -50,6 +50,10 @@ class File(Component):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.unreadable = ""
+        """Why the file cannot be read; empty if it can."""
+        self.stamp: tuple[int, ...] | None = None
+        """What changes with the content; None before it is read."""
+        self.there: list[Event] = []
 
     @hookimpl
     def hookline_judge(self, ctx: Context, scored: Rollout) -> Sequence[Event]:
@@ -77,27 +81,45 @@ class File(Component):
             ctx.run.notice(
                 f"phase '{ctx.phase}' waits for {c.answers} answers in {c.path or c.store}, at most {c.at_most}"
             )
+        before: tuple[int, ...] | None = None
         while True:
-            new = [event for event in await asyncio.to_thread(self._events, ctx) if event.id not in kept]
+            new = [event for event in await asyncio.to_thread(self._events) if event.id not in kept]
             if sum(map(counts, new)) >= c.answers or time.time() >= until:
                 break
+            if self.unreadable and self.stamp == before:  # it is not being written at the moment
+                ctx.run.notice(f"{self.unreadable}; phase '{ctx.phase}' waits, and reads the file again when it is corrected")
+            before = self.stamp
             await ctx.pause(min(c.poll, max(until - time.time(), 0.05)))
         if self.unreadable:
             raise DataError(self.unreadable, "correct the file, and run the same command again")
         return new
 
-    def _events(self, ctx: Context) -> list[Event]:
-        """What is there; of a file that cannot be read, nothing: it may be half written."""
-        self.unreadable = ""
+    def _events(self) -> list[Event]:
+        """What is there, read if it has changed; of a file that cannot be read, nothing: it may be half written."""
+        if (stamp := self._stamp()) != self.stamp:
+            self.stamp, self.unreadable = stamp, ""
+            try:
+                self.there = self._read()
+            except DataError as err:
+                if self.config.store is not None:
+                    raise
+                self.there, self.unreadable = [], err.message
+        return self.there
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Empty where there is no file, or an empty one."""
+        if self.config.store is not None:
+            with hookline.store(self.config.store) as store:
+                return (store.counts().events,)
+        try:
+            found = Path(self.config.path).stat()
+        except FileNotFoundError:
+            return ()
+        return (found.st_mtime_ns, found.st_size) if found.st_size else ()
+
+    def _read(self) -> list[Event]:
         if self.config.store is not None:
             with hookline.store(self.config.store) as store:
                 asked = {item.id for item in store.items() if item.extra.get("run")}
                 return [event for event in store.events() if event.item not in asked]
-        path = Path(self.config.path)
-        if not path.exists() or not path.stat().st_size:
-            return []
-        try:
-            return hookline.read_events(path)
-        except DataError as err:
-            self.unreadable = err.message
-            return []
+        return hookline.read_events(Path(self.config.path)) if self.stamp else []
