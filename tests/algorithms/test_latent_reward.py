@@ -188,6 +188,19 @@ def test_how_sure_a_comparison_is(tmp_path: Path, options: dict[str, Any], loss:
     assert _mean(found["comparison_loss"]) == pytest.approx(float(loss(r_B[:1] - r_B[1:])), abs=1e-4)
 
 
+def test_a_thumb_up_and_a_thumb_down_of_equal_rewards_are_half_in_order(tmp_path: Path) -> None:
+    """A thumb down for the same answer counts ½; those of answers with higher and lower rewards 0 and 1."""
+    events = [event({"kind": "thumb", "of": of, "up": up}, n=4) for of, up in ((0, True), (0, False), *((of, False) for of in (1, 2, 3)))]
+    with open_phase(experiment(tmp_path / "events.jsonl", events)) as loop:
+        batch = loop.hooks.rollout(loop.ctx)
+        r_B = hookline.read_last(loop.ctx.stats(batch, want=("reward",))["reward"], batch.mask_BT)
+        auc = loop.planned.update.component.held_out(loop.ctx.bound(loop.planned.update), batch)["thumbs_auc"]
+    up, downs_N = r_B[batch.extra["up_B"] == 1], r_B[batch.extra["up_B"] == 0]
+    same, lower = (float(found.sum()) for found in ((downs_N - up).abs() < 1e-6, downs_N < up - 1e-6))
+    assert same == 1
+    assert auc.value[auc.ok_B].tolist() == pytest.approx([(lower + 0.5) / 4])
+
+
 def test_all_that_an_annotator_said_brings_the_prior_of_its_reliability_once(tmp_path: Path) -> None:
     """Of four comparisons, three by ann and one by bob, whose reliabilities are .9: −9 log .9 for each of the two."""
     events = [event({"kind": "comparison", "better": 1}, who=who) for who in ("ann", "bob")]
