@@ -101,7 +101,7 @@ def test_a_column_that_a_row_lacks_is_named_before_anything_is_paid(
     template = tmp_path / "question.txt"
     template.write_text(COMPARE + " {{ topic }}")
     assert judge(url, service, "--template", str(template)) == 3
-    assert "item two: the row has no column 'topic', which the question names; it has subject" in capsys.readouterr().err
+    assert "item two: there is no column 'topic', which the question names; the row has subject" in capsys.readouterr().err
     assert service.asked == 0
 
 

@@ -90,6 +90,26 @@ def test_a_judge_rates_a_share_of_the_prompts(tmp_path: Path) -> None:
     assert 4 <= len({(str(event.prompt), event.candidates[0].by.step) for event in events if event.candidates[0].by}) <= 28
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kind": "rating", "scale": [10, 1]}, "`scale` whose first number is not below its second"),
+        ({"kind": "rating", "axes": {"code": "how well it is written"}}, "has an axis 'code'"),
+        ({"kind": "rating", "axes": {"a b": "x"}}, "has an axis 'a b'; its name must be letters"),
+        ({"kind": "rating", "axes": {"a": "x", "b": "y"}, "pattern": "(?P<a>\\d) (\\d)"}, r"no group \(\?P<b>"),
+        ({"question": "{{ first }} {{ second }} {{ verdict }} {{ topic }}"}, "no column 'topic', which the question of 'judge' names"),
+    ],
+)
+def test_what_a_judge_could_not_answer_is_refused_before_anything_is_drawn(
+    tmp_path: Path, options: dict[str, Any], sentence: str
+) -> None:
+    with serving(longer) as service:
+        with pytest.raises(hookline.HooklineError, match=sentence):
+            hookline.run(experiment(judge(service.url, **options)), out=tmp_path / "run")
+        assert service.asked == 0
+    assert not list((tmp_path / "run").glob("phases/*"))
+
+
 @pytest.mark.parametrize("kind", ["comparison", "ranking", "rating", "thumb"])
 def test_a_program_says_what_the_rewards_say(kind: str, tmp_path: Path) -> None:
     (tmp_path / "checks.py").write_text(LONGER)

@@ -139,7 +139,7 @@ class Component(Generic[ConfigT]):
         return True
 
     def check_row(self, record: Record, where: str) -> None:
-        """Rewards: check that a row which the rollout reads has the columns that the reward reads; by default nothing.
+        """Rewards and sources of feedback: check that a row of the rollout has the columns that they read; by default nothing.
 
         Like `read_row`, it is called for the first rows before a weight is loaded. Raises DataError.
         """

@@ -17,7 +17,7 @@ from hookline.contract.kinds import of_phase
 from hookline.contract.metrics import CORE_METRICS, figure_name
 from hookline.errors import DataError, ExperimentError, HooklineError, PluginError, nearest
 from hookline.models.load import family_of
-from hookline.plan.code import kept_files_differ_in_name, rewards_find_their_columns
+from hookline.plan.code import kept_files_differ_in_name, rows_have_the_columns
 from hookline.plan.fit import FIT, missing, of_a_phase
 from hookline.plan.networks import (
     folders_hold_what_they_should,
@@ -283,7 +283,7 @@ LAWS: tuple[Law, ...] = (
     adapters_go_on,
     data_exists,
     first_rows_can_be_used,
-    rewards_find_their_columns,
+    rows_have_the_columns,
     *FIT,
     evaluations_have_what_they_need,
     configs_name_earlier_phases,

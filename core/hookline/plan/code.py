@@ -14,14 +14,15 @@ from hookline.plan.slots import Problem
 from hookline.registry.blame import blame
 from hookline.registry.offers import Offer
 
-__all__ = ["kept_files_differ_in_name", "rewards_find_their_columns"]
+__all__ = ["kept_files_differ_in_name", "rows_have_the_columns"]
 
 
-def rewards_find_their_columns(plan: Plan) -> Iterator[Problem]:
-    """The first rows that a rollout reads have the columns that the rewards read."""
+def rows_have_the_columns(plan: Plan) -> Iterator[Problem]:
+    """The first rows that a rollout reads have the columns that rewards and sources of feedback read."""
     for phase in plan.phases:
-        for rollout, rewards in ((phase.rollout, phase.rewards), *((one.rollout, one.rewards) for one in phase.evaluations)):
-            asked = [slot for slot in rewards if slot.cls.check_row is not Component.check_row]
+        evaluations = ((one.rollout, one.rewards) for one in phase.evaluations)
+        for rollout, readers in ((phase.rollout, (*phase.rewards, *phase.feedback)), *evaluations):
+            asked = [slot for slot in readers if slot.cls.check_row is not Component.check_row]
             reads = asked and rollout.cls.read_row is not Component.read_row
             for name in marked(rollout.config, "data").values() if reads else ():
                 rows: Sequence[tuple[str, Record]] = ()

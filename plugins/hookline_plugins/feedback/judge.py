@@ -6,8 +6,8 @@ beside or in place of people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,16 +15,16 @@ from pydantic import Field
 from hookline import (
     Comparison,
     Context,
-    DataError,
     Judgement,
     Rating,
+    Record,
     Rollout,
     hookimpl,
     prompt_messages,
 )
 from hookline_plugins.feedback.waiting import different
-from hookline_plugins.judging import Asks, Judge, JudgeOptions, Verdict, together
-from hookline_plugins.judging.questions import as_text, conversation
+from hookline_plugins.judging import Asks, RatingOptions, Verdict, together
+from hookline_plugins.judging.questions import conversation, text_of
 
 
 class LLMFeedback(Asks["LLMFeedback.Config"]):
@@ -36,19 +36,20 @@ class LLMFeedback(Asks["LLMFeedback.Config"]):
     takes = Rollout
     needs = frozenset({"groups"})
 
-    class Config(JudgeOptions):
+    class Config(RatingOptions):
         kind: Literal["comparison", "rating"] = "comparison"
         """`comparison` of the first two different answers to a prompt, or a `rating` of each answer."""
         share: float = Field(1.0, gt=0, le=1)
         """Share of the prompts that are judged, chosen at random; e.g. 0.5 beside people who judge all of them."""
-        scale: tuple[float, float] = (1, 10)
-        """Of ratings: the lowest and the highest mark."""
         axes: dict[str, str] = Field(default_factory=lambda: {"overall": "how good the answer is"}, min_length=1)
         """Of ratings: what is marked, name → meaning."""
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.judge = Judge(config, axes=config.axes, scale=config.scale, compares=config.kind == "comparison")
+        @property
+        def compares(self) -> bool:
+            return self.kind == "comparison"
+
+    def check_row(self, record: Record, where: str) -> None:
+        self._columns(record, where)
 
     @hookimpl
     def hookline_judge(self, ctx: Context, scored: Rollout) -> Sequence[Judgement]:
@@ -73,13 +74,18 @@ class LLMFeedback(Asks["LLMFeedback.Config"]):
 
     async def _verdict(self, ctx: Context, rollout: Rollout, rows: tuple[int, ...]) -> Verdict:
         record, sample = rollout.records[rows[0]], int(rollout.sample_B[rows[0]])
-        texts = {name: _column(record, name, sample) for name in self.judge.questions.columns}
+        texts = self._columns(record, f"sample {sample}")
         messages = prompt_messages(record)
         texts["prompt"] = rollout.prompt_text(rows[0]) if messages is None else conversation(messages)
         answers = [rollout.response_text(row) for row in rows]
         if len(answers) == 2:
             return await self.judge.compare(ctx, (sample,), texts, *answers)
         return await self.judge.rate(ctx, (sample,), {**texts, "answer": answers[0]})
+
+    def _columns(self, record: Record, where: str) -> dict[str, str]:
+        """The texts of a row that the question names."""
+        by = f"the question of '{self.instance}'"
+        return {name: text_of(record.get(name), name, record, where, by) for name in self.judge.questions.columns}
 
     def _judgement(self, rows: tuple[int, ...], verdict: Verdict) -> Judgement:
         low, high = self.config.scale
@@ -89,13 +95,3 @@ class LLMFeedback(Asks["LLMFeedback.Config"]):
         else:
             answer = Rating(marks=verdict.axes, low=low, high=high, step=0)
         return Judgement(rows=rows, answer=answer, annotator=self.config.model[:200], role="model")
-
-
-def _column(record: Mapping[str, Any], name: str, sample: int) -> str:
-    if record.get(name) is None:
-        has = ", ".join(map(str, record)) or "none"
-        raise DataError(
-            f"sample {sample}: the row has no column '{name}', which the question names; it has {has}",
-            "name one of these",
-        )
-    return as_text(record[name])

@@ -7,6 +7,6 @@ components that ask; `options.py` has the options,
 
 from hookline_plugins.judging.asks import Asks
 from hookline_plugins.judging.judge import Judge, Verdict, together
-from hookline_plugins.judging.options import Budget, JudgeOptions
+from hookline_plugins.judging.options import Budget, JudgeOptions, RatingOptions
 
-__all__ = ["Asks", "Budget", "Judge", "JudgeOptions", "Verdict", "together"]
+__all__ = ["Asks", "Budget", "Judge", "JudgeOptions", "RatingOptions", "Verdict", "together"]

@@ -7,17 +7,20 @@ from typing import Any, TypeVar
 
 from hookline import Component, Context, Metric
 from hookline_plugins.judging.judge import Judge
-from hookline_plugins.judging.options import JudgeOptions
+from hookline_plugins.judging.options import RatingOptions
 
-OptionsT = TypeVar("OptionsT", bound=JudgeOptions)
+OptionsT = TypeVar("OptionsT", bound=RatingOptions)
 
 
 class Asks(Component[OptionsT]):
-    """A component that asks a judge. What derives from it makes `judge` in `__init__`."""
+    """A component that asks a judge."""
 
-    judge: Judge
     told = False
     """Whether a notice has said that something was not judged."""
+
+    def __init__(self, config: OptionsT) -> None:
+        super().__init__(config)
+        self.judge = Judge(config, axes=config.axes, scale=config.scale, compares=config.compares)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -11,7 +11,7 @@ from hookline import Comparison, DataError, Event, ExperimentError, Item, Rating
 from hookline_plugins.asking import Question, question_of
 from hookline_plugins.judging.judge import together
 from hookline_plugins.judging.options import JudgeOptions, unreadable
-from hookline_plugins.judging.questions import Questions, as_text, column, conversation
+from hookline_plugins.judging.questions import Questions, as_text, conversation, text_of
 from hookline_plugins.judging.service import Reply, Service
 from hookline_plugins.judging.verdicts import Unreadable, better, firsts, ratings, winner
 
@@ -81,7 +81,7 @@ class _Asking:
         """What is asked about an item, with its prompt, and of its row what the question names, and the reference answer."""
         questions = self._of(asked)
         prompt = item.prompt if isinstance(item.prompt, str) else conversation(item.prompt)
-        columns = {name: column(item.record, name, f"item {item.id}") for name in questions.columns}
+        columns = {name: text_of(item.record.get(name), name, item.record, f"item {item.id}") for name in questions.columns}
         reference = item.record.get("reference")
         texts = {**columns, "prompt": prompt, "reference": "" if reference is None else as_text(reference)}
         return _About(item, asked, questions, texts)

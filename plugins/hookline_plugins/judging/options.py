@@ -132,6 +132,30 @@ class JudgeOptions(Reached):
         return secret
 
 
+class RatingOptions(JudgeOptions):
+    """The options of a component that asks for numbers, or for the better one of two answers."""
+
+    scale: tuple[float, float] = (1, 10)
+    """Of ratings: the lowest and the highest number; one outside it is not a verdict."""
+    axes: dict[str, str] = Field(min_length=1)
+    """Of ratings: what is rated, name → meaning."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether two answers are compared, in place of ratings."""
+        return False
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        if not self.scale[0] < self.scale[1]:
+            raise ValueError("has a `scale` whose first number is not below its second")
+        if wrong := next((axis for axis in self.axes if not axis.isidentifier() or axis == "code"), ""):
+            raise ValueError(f"has an axis '{wrong}'; its name must be letters, digits and `_`, and not `code`")
+        if not self.compares and (wrong := unreadable(self.axes, self.pattern)):
+            raise ValueError(wrong)
+        return self
+
+
 def unreadable(axes: Iterable[str], pattern: str | None) -> str:
     """Why a verdict about these axes cannot be read; empty if it can."""
     axes = list(axes)

@@ -151,14 +151,12 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def column(record: Mapping[str, Any], name: str, where: str) -> str:
-    """The text of a column that the question names. Raises DataError, which names `where`, for a row that lacks it."""
-    if record.get(name) is None:
+def text_of(value: Any, column: str, record: Mapping[str, Any], where: str, by: str = "the question") -> str:
+    """The value of a row's column as text. Raises DataError, which names the row and what names the column, for one without value."""
+    if value is None:
         has = ", ".join(map(str, record)) or "none"
-        raise DataError(
-            f"{where}: the row has no column '{name}', which the question names; it has {has}", "name one of these"
-        )
-    return as_text(record[name])
+        raise DataError(f"{where}: there is no column '{column}', which {by} names; the row has {has}", "name one of these")
+    return as_text(value)
 
 
 def conversation(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -6,13 +6,12 @@ docs/rewards.md shows how it is asked, how an answer is kept from deciding its o
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from hookline import Context, DataError, Record, Rollout, ServiceError, Term, hookimpl
-from hookline_plugins.judging import Asks, Judge, JudgeOptions, Verdict, together
-from hookline_plugins.judging.questions import as_text, conversation
+from hookline import Context, Record, Rollout, ServiceError, Term, hookimpl
+from hookline_plugins.judging import Asks, RatingOptions, Verdict, together
+from hookline_plugins.judging.questions import conversation, text_of
 from hookline_plugins.rewards.function import name_of
 from hookline_plugins.rewards.signatures import ABSENT, at, prompt_of
 
@@ -28,9 +27,7 @@ class LLMJudge(Asks["LLMJudge.Config"]):
 
     better = "higher"
 
-    class Config(JudgeOptions):
-        scale: tuple[float, float] = (1, 10)
-        """The lowest and the highest rating; a number outside it is not a verdict."""
+    class Config(RatingOptions):
         axes: dict[str, str] = Field(default_factory=lambda: {"score": "how good the answer is"}, min_length=1)
         """What is rated: name → meaning. The reward is the mean; with several, each is a figure of its own."""
         reference: str | None = None
@@ -39,21 +36,9 @@ class LLMJudge(Asks["LLMJudge.Config"]):
         """The column of an answer that each answer is compared with, in both orders, in place of a rating. `reference` is the
         column that `reference` names; the judge is not told which of the two it is."""
 
-        @model_validator(mode="after")
-        def _can_be_read(self) -> Self:
-            if not self.scale[0] < self.scale[1]:
-                raise ValueError("has a `scale` whose first number is not below its second")
-            if wrong := next((axis for axis in self.axes if not axis.isidentifier() or axis == "code"), ""):
-                raise ValueError(f"has an axis '{wrong}'; its name must be letters, digits and `_`, and not `code`")
-            several = self.axes if self.pattern is not None and self.against is None and len(self.axes) > 1 else ()
-            if missing := [axis for axis in several if f"(?P<{axis}>" not in str(self.pattern)]:
-                raise ValueError(f"has several axes, and `pattern` has no group (?P<{missing[0]}>…)")
-            return self
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        compares = config.against is not None
-        self.judge = Judge(config, axes=config.axes, scale=config.scale, compares=compares)
+        @property
+        def compares(self) -> bool:
+            return self.against is not None
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -98,12 +83,8 @@ class LLMJudge(Asks["LLMJudge.Config"]):
     def _column(self, record: Record, name: str, where: str) -> str:
         column = self.columns[name]
         value = at(record, column)
-        if value is ABSENT or value is None:
-            option = {OTHER: "`against`", "reference": "`reference`"}.get(name, "the question")
-            what = f"column '{column}', which {option} of '{self.instance}' names"
-            has = ", ".join(str(key) for key in record) or "none"
-            raise DataError(f"{where}: there is no {what}; the row has {has}", "name one of these")
-        return as_text(value)
+        option = {OTHER: "`against`", "reference": "`reference`"}.get(name, "the question")
+        return text_of(None if value is ABSENT else value, column, record, where, f"{option} of '{self.instance}'")
 
 
 def _prompt(rollout: Rollout, row: int) -> str:
