@@ -24,6 +24,8 @@ class Tokenizer(Protocol):
     """The ids of the tokens that end an answer; the first ends a text."""
     separator: int | None
     """The id of the token between a prompt and its answer; None for tokenizers without one."""
+    chat: Any
+    """The chat template; None for tokenizers without one."""
     inner: Any
     """The `tokenizers.Tokenizer` itself."""
 
@@ -118,4 +120,18 @@ class Encoder(Protocol):
 
         Raises DataError for a template that renders earlier messages in another way once others follow, e.g. without
         thoughts, and for new messages of an assistant.
+        """
+
+    def read_turn(
+        self, text: str, *, tools: Sequence[Mapping[str, Any]] = (), record: Record | None = None
+    ) -> tuple[dict[str, Any], list[str]]:
+        """What a policy answered, as an assistant's message with `content`, `reasoning_content` and `tool_calls`, and the texts of
+        calls that cannot be read.
+
+        text: the answer with its special tokens, without the one that ends it. tools: the schemas of the tools, by which
+        arguments get their types. record: as in `encode_turn`.
+
+        The model's folder says how answers are read (`response_template` of its tokenizer); without it, a call is JSON between
+        `<tool_call>` and `</tool_call>`, as Hermes and Qwen write it, and thoughts end with `</think>`. `arguments` of a call are
+        an object, and a call that cannot be read stays in `content`.
         """

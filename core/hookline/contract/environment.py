@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hookline.batch.stages import Record
 from hookline.contract.component import Component, ConfigT
@@ -27,7 +27,7 @@ class Turn:
     messages: Sequence[Mapping[str, Any]] = ()
     """Chat messages, `{"role": …, "content": …}`, in order."""
     text: str = ""
-    """Plain text, for policies without a chat template."""
+    """Plain text; for a policy with a chat template it is a user's message."""
     token_ids: Sequence[int] | None = None
     """Token ids, for environments that return tokens."""
     rewards: Mapping[str, float] = field(default_factory=dict)
@@ -56,17 +56,27 @@ class Environment(Component[ConfigT]):
     """Plays one text episode at a time: kind `environment`, named in the config of a rollout.
 
     A rollout makes one environment per sample (`self.parts["environment"].another()`), plays it and closes it. If an
-    environment raises an OSError (e.g. a TimeoutError) or a ServiceError, its row counts as not judged (column `ok_B`)
-    and the other rows continue. Any other exception is treated as a bug and ends the run.
+    environment raises an exception, takes too long or returns something that is not a turn, its episode counts as not
+    judged (column `ok_B`), the rollout says why, and the other episodes continue. Raise a DataError or an ExperimentError to
+    end the run instead.
+
+    Many environments are played at the same time on one event loop: an environment that computes or waits in plain Python
+    should do it in a thread (`asyncio.to_thread`).
     """
+
+    seeded: ClassVar[bool] = True
+    """Whether an episode is a function of the generator that `reset` receives and of the replies. If it is not, as with a
+    service, the rollout journals whole episodes, so that a resumed run does not play them again."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """The tools that a policy may call, as JSON schemas; they are known after `reset`, and the chat template shows them."""
 
     @abstractmethod
     async def reset(self, record: Record, rng: torch.Generator) -> Turn:
         """Begin an episode on a dataset row, and return what the policy reads first.
 
         Called once per episode, before any `step`. It may be called again for another episode, also if the last one did
-        not end. Take all randomness of the episode from `rng`. Raise DataError for a row that the environment cannot
-        play.
+        not end. Take all randomness of the episode from `rng`; the episodes of a group have equal generators, so that they
+        begin in the same way. Raise DataError for a row that the environment cannot play.
         """
         raise NotImplementedError
 
@@ -74,6 +84,7 @@ class Environment(Component[ConfigT]):
     async def step(self, reply: str) -> Turn:
         """Answer the policy's reply; `rewards` of the returned turn are the rewards of this reply.
 
-        reply: the text of the reply, without its ending token. Not called after a turn that is `over`.
+        reply: the text of the reply, without its ending token; with `tools`, special tokens within it are kept, since calls
+        may be written with them (`ctx.read_turn` finds the calls). Not called after a turn that is `over`.
         """
         raise NotImplementedError

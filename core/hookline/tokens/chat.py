@@ -63,6 +63,8 @@ class ChatTemplate:
     """The template for conversations with tools, if the folder has one of its own."""
     clock: datetime | None = None
     """The time that the template sees, the same for a whole run; None: now."""
+    replies: Mapping[str, Any] | None = None
+    """How answers are read (`response_template` of the folder's tokenizer); None if the folder does not say."""
 
     def render(
         self, messages: Sequence[Message], where: str, options: Mapping[str, Any] = NOTHING, start: bool = False
@@ -126,6 +128,12 @@ class ChatTemplate:
     def prompt(self, messages: Sequence[Message], where: str, options: Mapping[str, Any] = NOTHING) -> list[int]:
         """The token ids of a conversation to which the model answers next."""
         return self.encode(self.render(messages, where, options, start=True)[0])[0]
+
+    def opening(self, options: Mapping[str, Any] = NOTHING) -> str:
+        """What the template writes before an answer, e.g. the beginning of a thought."""
+        asked = [{"role": "user", "content": PROBE}]
+        whole, shorter = (self.render(asked, "a probe", options, start=start)[0] for start in (True, False))
+        return whole.removeprefix(shorter)
 
     def turns(
         self,

@@ -13,9 +13,10 @@ from hookline.data.messages import messages_of
 from hookline.data.rows import at, text_of
 from hookline.errors import DataError
 from hookline.tokens.chat import ChatTemplate
+from hookline.tokens.replies import read
 from hookline.tokens.tokenizer import Tokenizer
 
-__all__ = ["Encoding", "answers_of", "encode", "encode_text", "encode_turn", "is_chat"]
+__all__ = ["Encoding", "answers_of", "encode", "encode_text", "encode_turn", "is_chat", "read_turn"]
 
 NOT_READ = ("images",)
 """Fields of vision data that text cannot represent."""
@@ -45,6 +46,9 @@ class Encoding:
 
     def encode_turn(self, previous: Sequence[Mapping[str, Any]], message: Any, **how: Any) -> list[int]:
         return encode_turn(self.tokenizer, previous, message, **how)
+
+    def read_turn(self, text: str, **how: Any) -> tuple[dict[str, Any], list[str]]:
+        return read_turn(self.tokenizer, text, **how)
 
 
 def encode(
@@ -224,6 +228,20 @@ def encode_turn(
             "give what the environment says: a tool's or a user's messages",
         )
     return chat.following([*before, *new], len(before) - 1, where, _options(record or {}, where), ended)
+
+
+def read_turn(
+    tokenizer: Tokenizer, text: str, *, tools: Sequence[Mapping[str, Any]] = (), record: Record | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """An answer as an assistant's message, and the calls that cannot be read; see `hookline.Encoder.read_turn`."""
+    chat = tokenizer.chat
+    if chat is None:
+        return read(text)
+    options = {name: value for name, value in _options(record or {}, "the conversation").items() if name in chat.options}
+    message, unread = read(text, chat.replies, chat.opening(options) if chat.replies else "", tools)
+    if any(name in message and name not in chat.text + chat.for_tools for name in ("tool_calls", "reasoning_content")):
+        message["content"] = text  # a template that reads the content alone
+    return message, unread
 
 
 def _options(record: Record, where: str) -> dict[str, Any]:

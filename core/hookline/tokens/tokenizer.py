@@ -117,6 +117,7 @@ class Tokenizer:
             self.decode,
             rendered.id_to_token,
             found.for_tools,
+            replies=getattr(found.outer, "response_template", None),
         )
         try:
             ids, chosen = self.chat.turns(PROBE, "a probe")
