@@ -82,6 +82,7 @@ TESTS = {
     ],
     "asking": ["page/test_desk", "page/test_deciding", "feedback/test_judge_command"],
     "environments": ["data/test_environments"],
+    "environments": ["data/test_environments*", "data/test_turns_played", "data/test_tools", "data/test_adapters"],
     "formats": ["data/test_containers", "data/test_writing", "feedback/test_formats_*"],
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],
@@ -98,6 +99,7 @@ TESTS = {
     "rewards": ["rewards/*", "wrappers/*", "tasks/*"],
     "rollouts": [
         "algorithms/test_preferences*", "algorithms/test_values*", "algorithms/test_judgements", "algorithms/test_corrections",
+        "data/test_environments*", "data/test_turns_played",
     ],
     "tasks": ["tasks/*"],
     "sampling": ["core/test_sampling_options", "core/test_commands", "feedback/test_contests", "wrappers/test_off_policy"],

@@ -21,6 +21,7 @@ __all__ = [
     "compared",
     "end_to_end",
     "ends_episode",
+    "episode_share",
     "falling",
     "first_true",
     "gae",
@@ -121,6 +122,13 @@ def per_episode(x_B: Tensor, episode_B: Tensor) -> Tensor:
     if len(episodes) == len(episode_B):
         return x_B
     return x_B.new_zeros(len(episodes), dtype=torch.float64).index_add(0, where_B, x_B.double()).to(x_B.dtype)
+
+
+def episode_share(counted_BT: Tensor, episode_B: Tensor) -> Tensor:
+    """1 / the number of an episode's counted tokens, on each of these tokens [B, T], so that every episode counts once."""
+    episodes, where_B = torch.unique(episode_B, return_inverse=True)
+    tokens_E = counted_BT.new_zeros(len(episodes), dtype=torch.float64).index_add(0, where_B, counted_BT.sum(1).double())
+    return (counted_BT / tokens_E[where_B].clamp(min=1)[:, None]).float()
 
 
 def end_to_end(of_rows: Callable[..., Tensor], episode_B: Tensor, sample_B: Tensor, *columns_BT: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ CORE = ROOT / "core" / "hookline"
 APART = {"study", "kernels", "testing", "cli"}
 FILE, ROOM = 350, 900
 ABOVE = {
-    "config": 1400, "contract": 2850, "data": 2000, "files": 1100, "inference": 1000, "loop": 2600, "models": 1900, "plan": 1350,
-    "runs": 1200, "tokens": 1250, "training": 1000, "world": 1000,
+    "config": 1400, "contract": 2900, "data": 2000, "files": 1100, "inference": 1000, "loop": 2650, "models": 1900, "plan": 1350,
+    "runs": 1200, "tokens": 1350, "training": 1000, "world": 1000,
 }  # fmt: skip
 """Rooms beyond the limit, with what they may have; core/DESIGN.md says why."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from hookline import DataError, Environment, PluginError, Process, ServiceError, Turn
+from hookline import DataError, Environment, Process, ServiceError, Turn
 from hookline.data.tasks import task
 from hookline.testing import open_phase
 from hookline_plugins.environments.process import ProcessEnvironment
@@ -155,7 +155,13 @@ def loop(tmp_path: Path) -> Any:
                 {
                     "name": "rl",
                     "steps": 2,
-                    "rollout": {"use": "turns", "prompts": str(path), "environment": "calculator", "rows": 12, "max_new_tokens": 1, "transcripts": 1},
+                    "rollout": {
+                        "use": "turns",
+                        "prompts": str(path),
+                        "environment": "calculator",
+                        "rows": 12,
+                        "max_new_tokens": 1,
+                    },
                     "update": {"use": "reinforce", "lr": 1e-3},
                 }
             ],

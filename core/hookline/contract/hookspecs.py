@@ -138,12 +138,14 @@ class TrackerSpecs:
     ) -> None:
         """A few answers of a training step, before the step's row; which ones, the phase's `completions` says.
 
-        Each is a flat mapping, as one line of completions.jsonl: `row`, `phase`, `step`, `sample`, `group`, `prompt`,
+        Each is a mapping, as one line of completions.jsonl: `row`, `phase`, `step`, `sample`, `group`, `prompt`,
         `completion`, `tokens` (those that the policy chose), `finish_reason` (`stop`, `length`, or `recorded` for a row
         that was read from data), `source`, `reward` (weighted, summed, and changed by wrappers), `reward/NAME` for each
         named reward before its weight, and `advantage`, the mean over the chosen tokens. `reward` and `advantage` are
-        None where the phase has none. With several processes these are rows of rank 0. `run.completions()` returns all
-        of a run: after a resume, those up to the newest save.
+        None where the phase has none. A row with tokens that the policy did not choose, or one of several rows of an
+        episode, also has `episode` and `stretches`: its response in pieces, each with `text`, `tokens` and `chosen`, and
+        with the `reward` and mean `advantage` of what was chosen. With several processes these are rows of rank 0.
+        `run.completions()` returns all of a run: after a resume, those up to the newest save.
         """
         raise NotImplementedError
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from hookline.batch.stages import Advantaged, Rollout, Scored
 from hookline.config.experiment import Completions
 
@@ -30,9 +32,12 @@ def due(step: int, spec: Completions) -> bool:
 
 
 def shown(batch: Rollout, rows: int) -> list[dict[str, Any]]:
-    """At most `rows` rows, spread evenly over the batch, so that they are answers to several prompts."""
+    """At most `rows` rows, spread evenly over the batch, so that they are answers to several prompts; an episode of several rows
+    is kept with all of them."""
     count = min(rows, len(batch))
-    return [_row(batch, at * len(batch) // count) for at in range(count)]
+    kept = torch.tensor([at * len(batch) // count for at in range(count)], dtype=torch.long)
+    whole_B = torch.isin(batch.episode_B, batch.episode_B[kept])
+    return [_row(batch, row) for row in whole_B.nonzero()[:, 0].tolist()]
 
 
 def _row(batch: Rollout, row: int) -> dict[str, Any]:
@@ -52,6 +57,24 @@ def _row(batch: Rollout, row: int) -> dict[str, Any]:
         found |= {f"reward/{name}": float(term_B[row]) for name, term_B in batch.terms.items()}
     if isinstance(batch, Advantaged) and found["tokens"]:
         found["advantage"] = float(batch.advantage_BT[row].sum()) / found["tokens"]
+    several = int((batch.episode_B == batch.episode_B[row]).sum()) > 1
+    if several or found["tokens"] < int(batch.length_B[row]):
+        found |= {"episode": int(batch.episode_B[row]), "stretches": _stretches(batch, row)}
+    return found
+
+
+def _stretches(batch: Rollout, row: int) -> list[dict[str, Any]]:
+    """A response in pieces: what the policy chose, with its reward and its mean advantage, and what it read in between."""
+    ids, mask = batch.response_ids(row), batch.mask_BT[row, : int(batch.length_B[row])].tolist()
+    begins = [at for at in range(len(ids)) if at == 0 or mask[at] != mask[at - 1]]
+    found = []
+    for start, end in zip(begins, [*begins[1:], len(ids)]):
+        piece = {"text": _cut(batch.decode(ids[start:end])), "tokens": end - start, "chosen": mask[start]}
+        if isinstance(batch, Scored) and mask[start]:
+            piece["reward"] = float(batch.reward_BT[row, start:end].sum())
+        if isinstance(batch, Advantaged) and mask[start]:
+            piece["advantage"] = float(batch.advantage_BT[row, start:end].mean())
+        found.append(piece)
     return found
 
 

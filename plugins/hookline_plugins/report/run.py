@@ -45,6 +45,7 @@ def page(numbers: Json, run_id: str, figures: bool = True) -> str:
         figures=figures,
         curves=[(phase["name"], *curves(phase), curve_table(phase)) for phase in phases if phase["curves"]],
         completions=[completion_table(phase) for phase in phases if phase["completions"]],
+        episodes=[episode(phase) for phase in phases if any("stretches" in answer for answer in phase["completions"])],
         answers=[answers(*both) for both in evaluations if both[1]["examples"]],
         time=time_table(times),
         provenance=provenance_tables(numbers["provenance"]),
@@ -139,6 +140,14 @@ def completion_table(phase: Json) -> Table:
     numbers = [n for n in ("reward", *names, "advantage") if any(answer.get(n) is not None for answer in kept)]
     columns = (Column("step"), *map(Column, ("prompt", "completion")), *map(Figure, numbers), Column("finish_reason", "ended by"))
     return Table(f"{phase['name']}-completions", columns, kept, phase["name"])
+
+
+def episode(phase: Json) -> Json:
+    """The last kept episode of training that was played in turns: its rows, each in pieces with their credit."""
+    kept = [answer for answer in phase["completions"] if "stretches" in answer]
+    last = max(kept, key=lambda answer: answer["step"])
+    rows = [answer for answer in kept if (answer["step"], answer["episode"]) == (last["step"], last["episode"])]
+    return {"title": f"{phase['name']}, step {last['step']}, episode {last['episode']}", "rows": rows}
 
 
 def curve_table(phase: Json) -> Table:

@@ -67,7 +67,7 @@ class Row:
         else:
             first = at * drawn.token_ids_BT.shape[1]
             some = how.support.select(torch.arange(first, first + T))
-            self.kept += list(some.ids.split((some.offsets[1:] - some.offsets[:-1]).tolist()))
+            self.kept += list(torch.split(some.ids, (some.offsets[1:] - some.offsets[:-1]).tolist()))
         return said
 
     def pay(self, reward: float) -> None:
@@ -143,7 +143,10 @@ class Episode:
 
         Raises DataError for a turn that cannot be encoded.
         """
-        new = self._messages(ctx, turn)
+        new, most = self._messages(ctx, turn), ctx.tokenizer.vocabulary - 1
+        odd = next((one for one in turn.token_ids or () if one > most), None)
+        if odd is not None:
+            raise DataError(f"a turn has the token id {odd}, but ids go from 0 to {most}", "give ids of ctx.tokenizer")
         if not self.rows:
             row = Row(self._begun(ctx, turn, new), self.sample)
             if len(row.prompt) > room:
@@ -178,6 +181,12 @@ class Episode:
             if not turn.token_ids:
                 raise DataError("an episode begins with no tokens", "let the environment say something first")
             return list(turn.token_ids)
+        chat = ctx.tokenizer.chat
+        if new and self.played.tools and "tools" not in chat.text + chat.for_tools:
+            raise ExperimentError(
+                f"environment '{self.played.environment.instance}' has tools, but {chat.source} does not show tools to the policy",
+                "give a template that writes `tools`: tokenizer: {path: …, chat_template: FILE}",
+            )
         return ctx.encode({"prompt": new, **self.given} if new else {"prompt": turn.text}, answer=None).prompt_ids
 
     def _goes_on(self, ctx: Context, turn: Turn, new: Sequence[Message]) -> tuple[Row, Sequence[int]]:
@@ -202,7 +211,12 @@ class Episode:
 
     def transcript(self, ctx: Context) -> dict[str, Any]:
         """The episode as a row of data: `messages` (and `tools`) of a conversation, or `prompt` and `turns` of plain text."""
-        about = {"reward": self.earned, "rewards": self.rewards, "turns_taken": len(self.replies), "terminated": self.ended}
+        about = {
+            "reward": self.earned,
+            "rewards": self.rewards,
+            "turns_taken": len(self.replies),
+            "terminated": self.ended,
+        }
         about |= {"sample": self.sample}
         if ctx.tokenizer.chat is not None:
             return {"messages": self.messages, **({"tools": self.played.tools} if self.played.tools else {}), **about}

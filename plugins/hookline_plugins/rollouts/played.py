@@ -84,7 +84,7 @@ class Played:
             if not inspect.isawaitable(coroutine):
                 raise Odd(f"is not an `async def`: it returns {_a(coroutine)}")
             turn = _checked(await asyncio.wait_for(_as_coroutine(coroutine), self.limit))
-        except (Exception, SystemExit) as err:
+        except Exception as err:
             self._fail(err, what)
             return None
         self.turns.append(_packed(turn, self.tools if not self.turns else ()))
@@ -107,7 +107,7 @@ class Played:
         if self.told is None:
             self.turns.append({"failed": self.failed})
 
-    def _fail(self, err: BaseException, what: str) -> None:
+    def _fail(self, err: Exception, what: str) -> None:
         """Keep why the episode cannot be judged. An error that ends the run is raised again."""
         if isinstance(err, HooklineError) and not isinstance(err, ServiceError):
             raise err
@@ -124,7 +124,10 @@ class Played:
 
 
 async def _as_coroutine(found: Any) -> Any:
-    return await found
+    try:
+        return await found
+    except SystemExit:  # it would end the event loop
+        raise Odd("calls sys.exit") from None
 
 
 def _checked(turn: Any) -> Turn:
@@ -133,7 +136,8 @@ def _checked(turn: Any) -> Turn:
         raise Odd(f"returned {_a(turn)}, not a hookline.Turn")
     if not isinstance(turn.text, str):
         raise Odd(f"returned a turn whose text is {_a(turn.text)}")
-    messages = [turn.messages] if isinstance(turn.messages, Mapping | str | bytes) else list(turn.messages)
+    several: Any = turn.messages
+    messages = [several] if isinstance(several, Mapping | str | bytes) else list(several)
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
             raise Odd("returned a message that is not {role: …, content: …}")
@@ -165,7 +169,7 @@ def _checked(turn: Any) -> Turn:
 
 
 def _packed(turn: Turn, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found = {"messages": turn.messages, "text": turn.text, "token_ids": turn.token_ids, "rewards": dict(turn.rewards)}
+    found: dict[str, Any] = {"messages": turn.messages, "text": turn.text, "token_ids": turn.token_ids, "rewards": dict(turn.rewards)}
     found |= {"terminated": turn.terminated, "truncated": turn.truncated}
     shown = {key: value for key, value in found.items() if value or (key == "token_ids" and value is not None)}
     return {**shown, **({"tools": list(tools)} if tools else {})}

@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-import hookline
 from hookline import (
     Behaviour,
     Component,
@@ -57,7 +57,9 @@ class Turns(Component):
         Metric("cut_episodes", "share of episodes that were cut before they ended", healthy=(0.0, 0.5)),
     )
     gives = property(
-        lambda self: {"behaviour", "recorded_BT", "ok_B"} | ({"groups"} if self.config.samples_per_prompt > 1 else set())
+        lambda self: (
+            {"behaviour", "recorded_BT", "ok_B"} | ({"groups"} if self.config.samples_per_prompt > 1 else set())
+        )
     )
 
     class Config(SamplingOptions):
@@ -195,7 +197,7 @@ class Turns(Component):
             if why := one.played.failed:
                 failed[why] = failed.get(why, 0) + 1
             if (why or not one.played.environment.seeded) and one.played.told is None:
-                ctx.once(("episode", one.sample), lambda played=one.played: played.turns)
+                ctx.once(("episode", one.sample), partial(list, one.played.turns))
             if why:
                 continue
             ctx.log("episodes", 1)
@@ -235,7 +237,9 @@ class Turns(Component):
             logprobs_BT=extra.pop("logprob_BT"),
             version_BT=extra.pop("version_BT").long(),
             sampling=self.sampling,
-            support=_support([row.kept for _, row in rows], built.token_ids_BT.shape[1]) if self.sampling.truncated else None,
+            support=_support([row.kept for _, row in rows], built.token_ids_BT.shape[1])
+            if self.sampling.truncated
+            else None,
         )
         ok_B = torch.tensor([not one.played.failed for one, _ in rows], dtype=torch.bool)
         return replace(built, behaviour=behaviour, extra={**extra, "ok_B": ok_B})

@@ -335,7 +335,7 @@ class WandB(Component):
         import wandb
 
         if phase not in self.growing:
-            names = [name for name in answers[0] if name not in ("row", "phase")]
+            names = [name for name in answers[0] if name not in ("row", "phase", "stretches")]
             self.growing[phase] = wandb.Table(columns=names, log_mode="INCREMENTAL")
         table = self.growing[phase]
         for answer in answers:
