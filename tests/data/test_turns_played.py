@@ -14,6 +14,7 @@ from test_chat import GENERATES
 from test_turns import STRIPS
 
 import hookline
+import ranks
 from hookline.testing import open_phase
 from hookline_plugins import maths
 from hookline_plugins.rollouts.played import Played
@@ -291,3 +292,20 @@ def test_an_episode_of_several_rows_has_the_weight_of_one_answer_in_grpo() -> No
     mask_BT = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]], dtype=torch.bool)
     share_BT = maths.episode_share(mask_BT, torch.tensor([5, 5, 9]))
     assert share_BT.tolist() == [[0.25, 0.25, 0.0, 0.25], [0.25, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]
+
+
+@pytest.mark.slow
+def test_two_processes_play_the_episodes_that_one_plays(warm: Any, shelf: Path, tmp_path: Path) -> None:
+    thinks = ("<think>a file</think>open", "open", "<think>a list</think>close")
+    options = {"rows": 3, "samples_per_prompt": 2, "max_new_tokens": 32, "transcripts": 1}
+    made = experiment(shelf, thinks, template=STRIPS, rollout=options, update={"use": "grpo", "lr": 1e-3, "epochs": 2})
+    hookline.run(made, out=tmp_path / "one")
+    program = Path(__file__).parents[1] / "resume" / "killed_run.py"
+    request = json.dumps({"experiment": made, "out": str(tmp_path / "two"), "kill": None})
+    ended = ranks.finished(ranks.start(warm, [[program]] * 2), [request] * 2)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    (one, _, told), (two, _, same) = outcome(tmp_path / "one"), outcome(tmp_path / "two")
+    assert told == same
+    for (_, here), (_, there) in zip(one, two):
+        assert here.keys() == there.keys()
+        assert all(here[name] == pytest.approx(there[name], rel=1e-4, abs=1e-6) for name in here)

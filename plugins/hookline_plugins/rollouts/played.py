@@ -137,7 +137,7 @@ def _checked(turn: Any) -> Turn:
     if not isinstance(turn.text, str):
         raise Odd(f"returned a turn whose text is {_a(turn.text)}")
     several: Any = turn.messages
-    messages = [several] if isinstance(several, Mapping | str | bytes) else list(several)
+    messages: list[Any] = [several] if isinstance(several, Mapping | str | bytes) else list(several)
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
             raise Odd("returned a message that is not {role: …, content: …}")

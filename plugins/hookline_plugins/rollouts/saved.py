@@ -15,10 +15,10 @@ __all__ = ["save"]
 def save(ctx: Context, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the episodes of this step, of all ranks, to `episodes/PHASE/STEP.jsonl` in the run's directory."""
     every = [row for part in ctx.gather(list(rows)) for row in part]
-    if not ctx.run.locked:
-        return
 
     def write() -> None:
+        if not ctx.run.locked:  # a finished run is only read
+            return
         folder = ctx.run.directory / "episodes" / ctx.phase
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{ctx.step + 1:06d}.jsonl"
