@@ -298,7 +298,7 @@ def test_an_episode_of_several_rows_has_the_weight_of_one_answer_in_grpo() -> No
 def test_two_processes_play_the_episodes_that_one_plays(warm: Any, shelf: Path, tmp_path: Path) -> None:
     thinks = ("<think>a file</think>open", "open", "<think>a list</think>close")
     options = {"rows": 3, "samples_per_prompt": 2, "max_new_tokens": 32, "transcripts": 1}
-    made = experiment(shelf, thinks, template=STRIPS, rollout=options, update={"use": "grpo", "lr": 1e-3, "epochs": 2})
+    made = experiment(shelf, thinks, template=STRIPS, rollout=options, update={"use": "reinforce", "lr": 1e-3})
     hookline.run(made, out=tmp_path / "one")
     program = Path(__file__).parents[1] / "resume" / "killed_run.py"
     request = json.dumps({"experiment": made, "out": str(tmp_path / "two"), "kill": None})
