@@ -224,8 +224,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """The text of token ids; special: with the special tokens, such as those that a chat template writes."""
-        text: str = self.inner.decode(list(ids), skip_special_tokens=not special)
-        return text
+        return str(self.inner.decode(list(ids), skip_special_tokens=not special))
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer to an existing folder: the files of the folder that it is from, unchanged, or tokenizer.json."""
