@@ -57,7 +57,7 @@ class Played:
         return await self._ask(lambda: self.environment.step(reply), "answer")
 
     async def close(self) -> None:
-        """Close the environment; what it raises then is no reason to lose its episode."""
+        """Close the environment; an exception here does not lose its episode."""
         if self.told is not None:
             return
         try:
