@@ -76,9 +76,8 @@ def question_of(item: Item, default: Question) -> Question:
         found = Question.model_validate({**default.model_dump(), **own}) if isinstance(own, Mapping) else default
     except ValidationError as err:
         first = err.errors()[0]
-        raise DataError(
-            f"item {item.id}: ask.{'.'.join(map(str, first['loc']))}: {first['msg']}", "see docs/collect.md"
-        ) from None
+        where, why = ".".join(map(str, ("ask", *first["loc"]))), first["msg"].removeprefix("Value error, ")
+        raise DataError(f"item {item.id}: {where}: {why}", "see docs/collect.md") from None
     count = len(item.candidates)
     kind = found.kind or ("rating" if count == 1 else "comparison" if count == 2 else "ranking")
     if count < NEEDS.get(kind, 1) or (kind == "comparison" and count > 2):

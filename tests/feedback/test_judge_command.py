@@ -110,7 +110,7 @@ def test_a_column_that_a_row_lacks_is_named_before_anything_is_paid(
     [
         ({"kind": "rating", "low": "a"}, "item one: ask.low: Input should be a valid number"),
         ({"kind": "rating", "axes": "helpful"}, "item one: ask.axes: Input should be a valid tuple"),
-        ({"kind": "rating", "low": 5, "high": 1}, "the scale from 5 to 1 by 1 has no marks"),
+        ({"kind": "rating", "low": 5, "high": 1}, "item one: ask: the scale from 5 to 1 by 1 has no marks"),
         ({"kind": "rating", "low": 0, "high": 1, "step": 0.6}, "the scale from 0 to 1 by 0.6 has no marks"),
         ({"kind": "guess"}, "item one: ask.kind"),
         ({"kind": "comparison"}, "item one: a comparison is asked about 1 candidate"),
