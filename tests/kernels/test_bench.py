@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hookline.cli import main
 from hookline.testing import PARTS, timed_steps
 from hookline.testing.bench import baseline, child, host, kernels, measure, update
 from hookline.testing.bench.cases import EAGER, OURS, REFERENCE, cases
-from hookline_plugins.commands import bench_step
+from hookline_plugins.commands import bench_reward, bench_step
 from hookline_plugins.report import png
 
 QUICK = cases("cpu", quick=True)
@@ -337,11 +338,11 @@ def test_what_is_timed_is_as_it_was_afterwards():
     ("given", "said"),
     [
         (["step", "--compile"], "--compile is an option of `bench kernels`"),
-        (["update", "--device", "cuda"], "--device is an option of `bench kernels and step`"),
-        (["kernels", "--steps", "9"], "--steps is an option of `bench step`"),
+        (["update", "--device", "cuda"], "--device is an option of `bench kernels, step and reward`"),
+        (["kernels", "--steps", "9"], "--steps is an option of `bench step and reward`"),
         (["step", "--quick", "--peer", "/bin/false"], "the step of false failed: exit code 1"),
         (["step", "--quick", "--peer", "/no/such"], "/no/such cannot be started: No such file or directory"),
-        (["kernels", "--threads", "3"], "--threads is an option of `bench step`"),
+        (["kernels", "--threads", "3"], "--threads is an option of `bench step and reward`"),
     ],
 )
 def test_an_option_of_another_measurement_is_refused(given, said, capsys):
@@ -389,3 +390,45 @@ def test_a_step_s_memory_grows_with_tokens_and_not_with_tokens_times_vocabulary(
     few, many = memory(long=(256, 1024), groups=(8,), vocabularies=(32_768,))
     assert many["logits_mb"] - few["logits_mb"] == 768
     assert many["peak_mb"] - few["peak_mb"] < 768 / 4
+
+
+def fake_steps(by: str, peer: str | None, work: bench_step.Workload, folder: Path) -> dict[str, Any]:
+    """Rewards rise by 1 a step at the rate 1e-3, half as fast at 1e-4 and not at all at the others; ours takes 2 s a step and TRL 8."""
+    rise = {1e-3: 1.0, 1e-4: 0.5}.get(work.lr, 0.0)
+    seconds = {"ours": 2.0, "trl": 8.0}[by]
+    return {"by": by, "version": by, "seconds": [seconds] * work.steps, "reward": [40 + rise * at for at in range(work.steps)]}
+
+
+def test_the_time_to_a_reward_is_that_of_the_rate_that_is_best_for_trl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_reward, "steps_of", fake_steps)
+    work = bench_step.Workload(**bench_step.QUICK | {"steps": 21})
+    told: list[dict[str, Any]] = []
+    found = bench_reward.measure(work, "python", 2, None, told.append)
+    assert found["goal"] == 42 + 0.75 * 16, "means of five steps go from 42 to 58"
+    assert [(row["by"], row["seed"], row["lr"], row["to_goal"]) for row in found["rows"]] == [
+        ("trl", 2, 1e-3, 8.0 * 17), ("ours", 2, 1e-3, 2.0 * 17), ("trl", 3, 1e-3, 8.0 * 17), ("ours", 3, 1e-3, 2.0 * 17),
+    ]  # fmt: skip
+    assert found["ratios"] == [0.25, 0.25]
+    assert [row["lr"] for row in told[:8]] == list(bench_reward.RATES)
+    assert told[0]["to_goal"] is None, "TRL's default"
+
+
+def test_a_reward_that_nobody_reaches_has_no_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_reward, "steps_of", fake_steps)
+    assert main(["bench", "reward", "--quick", "--goal", "1000", "--seeds", "1", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("  not  ") == len(bench_reward.RATES) + 1
+    assert "of TRL's" not in said
+    stored = json.loads((tmp_path / "reward.json").read_text())
+    assert stored["ratios"] == []
+    assert stored["rows"][0]["to_goal"] is None
+
+
+@pytest.mark.slow
+def test_a_reward_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+    assert main(["bench", "reward", "--quick", "--seeds", "1", "--goal", "0", "--out", str(tmp_path)]) == 0
+    (row,) = json.loads((tmp_path / "reward.json").read_text())["rows"]
+    assert len(row["seconds"]) == len(row["reward"]) == 6
+    assert 0 < row["to_goal"] <= sum(row["seconds"])

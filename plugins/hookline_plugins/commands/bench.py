@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from pydantic import Field
 import hookline
 from hookline import Argument, Command, DataError, ExperimentError, Out
 from hookline.testing import bench_kernels, bench_update, judge_kernels, stored_kernels
-from hookline_plugins.commands import bench_step
+from hookline_plugins.commands import bench_reward, bench_step
 from hookline_plugins.report import roofline, step_parts
 
 Row = dict[str, Any]
@@ -23,9 +23,10 @@ HOST_COLUMNS = ("op", "what", "us a call", "empty op", "ratio", "from-to", "firs
 UPDATE_COLUMNS = ("vocabulary", "path", "ms a step", "quartiles", "peak MB", "beyond state MB", "logits MB")
 
 STEP_COLUMNS = ("by", "s a step", "spread", "of TRL's", "peak MiB", "reward")
+REWARD_COLUMNS = ("by", "seed", "lr", "s to goal", "s in all", "reward")
 ONLY = {
-    "device": ("kernels", "step"), "compile": ("kernels",), "baseline": ("kernels",), "save": ("kernels",),
-    "peer": ("step",), "threads": ("step",), "steps": ("step",),
+    "device": ("kernels", "step", "reward"), "compile": ("kernels",), "baseline": ("kernels",), "save": ("kernels",),
+    "peer": ("step", "reward"), "threads": ("step", "reward"), "steps": ("step", "reward"), "seeds": ("reward",), "goal": ("reward",),
 }  # fmt: skip
 """Options of some measurements only, and which."""
 
@@ -37,13 +38,14 @@ class Bench(Command):
     `update`: compare the same training step with the fused path and with logits in memory: time, and peak memory of each process.
     `step`: a whole GRPO step, and where its time goes, beside TRL's on the same folder, prompts and reward if --peer names a Python
     that has TRL.
+    `reward`: how long both take to the same reward, at the learning rate of eight that is TRL's best, with seeds in pairs.
     """
 
     class Config(hookline.Config):
-        what: Annotated[Literal["kernels", "update", "step"], Argument("WHAT")]
-        """kernels, update or step."""
+        what: Annotated[Literal["kernels", "update", "step", "reward"], Argument("WHAT")]
+        """kernels, update, step or reward."""
         device: Literal["cpu", "cuda"] = "cpu"
-        """kernels, step: cpu or cuda."""
+        """kernels, step, reward: cpu or cuda."""
         quick: bool = False
         """Use small shapes for a few seconds: checks that it works, does not measure speed."""
         compile: bool = False
@@ -56,11 +58,15 @@ class Bench(Command):
         save: Path | None = None
         """kernels: store this measurement in a file."""
         peer: str | None = None
-        """step: a Python with trl and datasets, e.g. .venv-peers/bin/python."""
+        """step, reward: a Python with trl and datasets, e.g. .venv-peers/bin/python."""
         threads: int = Field(2, ge=1)
-        """step: threads of each process."""
+        """step, reward: threads of each process."""
         steps: int | None = Field(None, ge=3)
-        """step: steps of each; the first two are not counted. Default: 10, with --quick 4."""
+        """step, reward: steps of each; `step` does not count the first two. Default: 10, with --quick 4; for `reward` 40 and 6."""
+        seeds: int = Field(3, ge=1)
+        """reward: seeds with which both are run."""
+        goal: float | None = None
+        """reward: the reward to reach, in letters e per answer. Default: three quarters of what TRL's best rate gains."""
 
     has_json = False
 
@@ -69,20 +75,17 @@ class Bench(Command):
         for name, of in ONLY.items():
             if getattr(config, name) != type(config).model_fields[name].default and config.what not in of:
                 raise ExperimentError(
-                    f"--{name} is an option of `bench {' and '.join(of)}`", f"leave it out for `bench {config.what}`"
+                    f"--{name} is an option of `bench {_listed(of)}`", f"leave it out for `bench {config.what}`"
                 )
-        {"kernels": self._kernels, "update": self._update, "step": self._step}[config.what](out)
+        measure = {"kernels": self._kernels, "update": self._update, "step": self._step, "reward": self._reward}
+        measure[config.what](out)
         return 0
 
     def _step(self, out: Out) -> None:
         config = self.config
         if config.out is not None:
             _make_room(config.out / "step.json")
-        chosen: dict[str, Any] = dict(bench_step.QUICK) if config.quick else {}
-        if config.steps:
-            chosen["steps"] = config.steps
-        dtype = "bfloat16" if config.device == "cuda" else "float32"
-        work = bench_step.Workload(threads=config.threads, device=config.device, dtype=dtype, **chosen)
+        work = self._work(10, bench_step.QUICK["steps"])
         out.text("  ".join(f"{column:>10}" for column in STEP_COLUMNS))
 
         def told(row: Row) -> None:
@@ -97,6 +100,32 @@ class Bench(Command):
             (config.out / "step.json").write_text(json.dumps(found, indent=1) + "\n")
             out.text(f"written: {config.out / 'step.json'}")
             out.text(step_parts.write(found["rows"], found["machine"], config.out / "step.png"))
+
+    def _work(self, steps: int, quick_steps: int) -> bench_step.Workload:
+        config = self.config
+        chosen: dict[str, Any] = dict(bench_step.QUICK) if config.quick else {}
+        chosen["steps"] = config.steps or (quick_steps if config.quick else steps)
+        dtype = "bfloat16" if config.device == "cuda" else "float32"
+        return bench_step.Workload(threads=config.threads, device=config.device, dtype=dtype, **chosen)
+
+    def _reward(self, out: Out) -> None:
+        config = self.config
+        if config.out is not None:
+            _make_room(config.out / "reward.json")
+        out.text("  ".join(f"{column:>10}" for column in REWARD_COLUMNS))
+
+        def told(row: Row) -> None:
+            reached = "not" if row["to_goal"] is None else f"{row['to_goal']:.1f}"
+            cells = (row["by"], str(row["seed"]), f"{row['lr']:g}", reached, f"{sum(row['seconds']):.1f}", f"{row['reward'][-1]:.2f}")
+            out.text("  ".join(f"{cell:>10}" for cell in cells))
+
+        found = bench_reward.measure(self._work(40, 6), config.peer, config.seeds, config.goal, told)
+        out.text(f"goal: {found['goal']:.2f}, as the mean of five steps")
+        if found["ratios"]:
+            out.text("of TRL's time: " + "  ".join(f"{ratio:.2f}" for ratio in found["ratios"]))
+        if config.out is not None:
+            (config.out / "reward.json").write_text(json.dumps(found, indent=1) + "\n")
+            out.text(f"written: {config.out / 'reward.json'}")
 
     def _kernels(self, out: Out) -> None:
         config = self.config
@@ -135,6 +164,10 @@ class Bench(Command):
         if config.out is not None:
             (config.out / "update.json").write_text(json.dumps(found, indent=1) + "\n")
             out.text(f"written: {config.out / 'update.json'}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _slower(rows: list[Row]) -> Iterator[str]:

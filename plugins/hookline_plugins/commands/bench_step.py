@@ -15,7 +15,7 @@ from typing import Any
 import hookline
 from hookline.testing import PARTS, in_child, machine, peak_bytes, timed_steps
 
-__all__ = ["Workload", "measure"]
+__all__ = ["Row", "Workload", "about", "made", "measure", "measured", "steps_of"]
 
 PEER = Path(__file__).with_name("peer_step.py")
 FIRST = 2
@@ -131,6 +131,26 @@ def ours(work: Workload) -> Row:
     }  # fmt: skip
 
 
+def measured(peer: str | None) -> tuple[str, ...]:
+    """Who can be measured."""
+    return ("trl", "ours") if peer else ("ours",)
+
+
+def steps_of(by: str, peer: str | None, work: Workload, folder: Path) -> Row:
+    """{by, version, seconds, reward, peak_mb, parts} of a workload in a process of its own; seconds and reward have one number
+    per step. folder: for its files. Raises ExperimentError if the process fails."""
+    given = folder / "work.json"
+    given.write_text(json.dumps(asdict(work)), encoding="utf-8")
+    command = [str(peer), str(PEER)] if by == "trl" else [sys.executable, "-m", __name__]
+    hint = "use --quick, fewer threads, or give --peer a Python that has trl and datasets"
+    return {"by": by} | in_child([*command, str(given)], f"the step of {Path(command[0]).name}", hint)
+
+
+def about(work: Workload) -> dict[str, Any]:
+    """A workload without its files and texts."""
+    return {name: value for name, value in asdict(work).items() if name not in ("folder", "texts")}
+
+
 def measure(work: Workload, peer: str | None, tell: Callable[[Row], None] = lambda row: None) -> dict[str, Any]:
     """{"machine", "workload", "rows"} with rows {by, version, s, spread, reward, peak_mb, ratio, parts}: TRL's, where the Python
     `peer` has it, and ours.
@@ -141,14 +161,9 @@ def measure(work: Workload, peer: str | None, tell: Callable[[Row], None] = lamb
     with tempfile.TemporaryDirectory() as kept:
         folder = Path(kept)
         work = made(work, folder / "model")
-        given = folder / "work.json"
-        given.write_text(json.dumps(asdict(work)), encoding="utf-8")
-        commands = {"trl": [peer, str(PEER)]} if peer else {}
-        commands["ours"] = [sys.executable, "-m", __name__]
         rows: list[Row] = []
-        for by, command in commands.items():
-            hint = "use --quick, fewer threads, or give --peer a Python that has trl and datasets"
-            row: Row = {"by": by} | in_child([*command, str(given)], f"the step of {Path(command[0]).name}", hint)
+        for by in measured(peer):
+            row = steps_of(by, peer, work, folder)
             times = sorted(row["seconds"][FIRST:] or row["seconds"])
             quarter = len(times) // 4
             row["s"] = statistics.median(times)
@@ -158,8 +173,7 @@ def measure(work: Workload, peer: str | None, tell: Callable[[Row], None] = lamb
             tell(row)
         import torch
 
-        about = {name: value for name, value in asdict(work).items() if name not in ("folder", "texts")}
-        return {"machine": machine(torch.device(work.device)), "workload": about, "rows": rows}
+        return {"machine": machine(torch.device(work.device)), "workload": about(work), "rows": rows}
 
 
 def main(given: str, written: str) -> None:
