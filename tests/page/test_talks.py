@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -205,6 +206,32 @@ def test_a_reply_that_takes_too_long_fails(real: Writer, monkeypatch: pytest.Mon
     assert process.wait(10) == -signal.SIGKILL, "a process that does not answer is ended"
 
 
+def test_nobody_waits_for_a_process_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asleep = tmp_path / "asleep"
+    asleep.write_text("#!/bin/sh\nexec sleep 60\n")
+    asleep.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(asleep))
+    monkeypatch.setattr(writer_module, "SILENT", 0.0)
+    writer, replies = Writer("model", OPTIONS, slowest=0.1), list[Reply]()
+    message = {"role": "user", "content": "汉" * LONGEST}  # more than a pipe holds
+
+    def use() -> None:
+        replies.extend(writer.write([message], seed) for seed in range(2))
+        time.sleep(0.2)
+        for reply in replies:
+            writer.look(reply)
+
+    person = threading.Thread(target=use, daemon=True)
+    person.start()
+    person.join(20)
+    assert not person.is_alive(), "the page waits for the model"
+    assert {(reply.state, reply.why) for reply in replies} == {("failed", "slow")}
+    process = writer._process
+    assert process is not None
+    assert process.wait(10) == -signal.SIGKILL
+    writer.close()
+
+
 # -- who goes on, and with what
 
 
@@ -394,6 +421,14 @@ def test_a_person_who_is_removed_leaves_no_conversation(served: Begin) -> None:
     ann.judge({"better": 0})
     assert boss.post("/team/remove", json={"name": "ann", "forget": True}).json()["events"] == 1
     assert Person(page).state()["turns"] == []
+
+
+def test_a_person_who_is_removed_before_a_judgement_leaves_no_message(served: Begin) -> None:
+    page = served(writers=[Scripted("a", echo)])
+    ann, boss = Person(page), page.come_in("boss", "coordinator")
+    ann.say("my secret")
+    assert boss.post("/team/remove", json={"name": "ann", "forget": True}).json() == {"removed": "ann", "events": 0}
+    assert Person(page).state()["turn"] is None
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import hookline
 from hookline import HooklineError, Producer, ServiceError
 
 __all__ = ["Reply", "Writer"]
 
+_Requests: TypeAlias = "queue.SimpleQueue[Mapping[str, Any] | None]"
 SLOWEST = 300.0
 """Seconds after which a reply that is not complete has failed."""
 SILENT = 30.0
@@ -53,10 +55,11 @@ class Writer:
         self.name = ""
         """How the model is called in what is stored; empty: as it calls itself."""
         self._by = Producer()
-        self.problem = ""
-        """What the process said last about why it failed, for the person who runs the page."""
         self._lock = threading.Lock()
+        """Never held while something waits for the process, which may have stopped."""
         self._process: subprocess.Popen[str] | None = None
+        self._requests: _Requests = queue.SimpleQueue()
+        """What the process is still to be sent."""
         self._ready: queue.Queue[Mapping[str, Any]] = queue.Queue()
         self._writing: dict[int, tuple[subprocess.Popen[str], Reply]] = {}
         self._number = 0
@@ -88,7 +91,7 @@ class Writer:
                 self._start()
             assert self._process is not None
             self._writing[self._number] = self._process, reply
-            self._send({"write": self._number, "messages": list(messages), "seed": seed})
+            self._requests.put({"write": self._number, "messages": list(messages), "seed": seed})
         return reply
 
     def look(self, reply: Reply) -> Reply:
@@ -107,15 +110,14 @@ class Writer:
             if number is not None:
                 self._writing.pop(number)
                 reply.state, reply.why = "failed", why
-                self._send({"stop": number})
+                self._requests.put({"stop": number})
 
     def close(self) -> None:
         """End the process."""
         with self._lock:
             process, self._process = self._process, None
+            self._requests.put(None)
         if process:
-            if process.stdin:
-                process.stdin.close()
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
@@ -129,18 +131,11 @@ class Writer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="ascii", start_new_session=True
         )
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._requests = queue.SimpleQueue()
+        threading.Thread(target=_send, args=(self._process, self._requests), daemon=True).start()
+        threading.Thread(target=self._read, args=(self._process, self._requests), daemon=True).start()
 
-    def _send(self, request: Mapping[str, Any]) -> None:
-        try:
-            assert self._process is not None
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError, AssertionError):  # it has ended; the reading thread says so to all who wait
-            return
-
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str], requests: _Requests) -> None:
         """Take what a process says until it ends."""
         assert process.stdout is not None
         for line in process.stdout:
@@ -149,6 +144,7 @@ class Writer:
                 self._spoke = time.monotonic()
                 self._take(said)
         process.wait()
+        requests.put(None)
         with self._lock:
             for number, (of, reply) in list(self._writing.items()):
                 if of is process:
@@ -158,7 +154,6 @@ class Writer:
 
     def _take(self, said: Mapping[str, Any]) -> None:
         if "by" in said or "error" in said:
-            self.problem = str(said.get("message", ""))
             if "by" in said:
                 self._by = Producer.model_validate(said["by"])
             self._ready.put(said)
@@ -169,8 +164,20 @@ class Writer:
         reply.text += said.get("piece", "")
         if "state" in said:
             reply.state, reply.why, reply.by = said["state"], said["why"], self.by
-            self.problem = said.get("message", self.problem)
             self._writing.pop(int(said["reply"]))
+
+
+def _send(process: subprocess.Popen[str], requests: _Requests) -> None:
+    """Send a process its requests, until None, which ends its input. Waits while the process does not read."""
+    assert process.stdin is not None
+    try:
+        while (request := requests.get()) is not None:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+    except OSError:  # it has ended; the reading thread says so to all who wait
+        pass
+    with suppress(OSError):
+        process.stdin.close()
 
 
 # -- within the process
@@ -215,7 +222,7 @@ def main(model: str, options: dict[str, Any]) -> int:
             except Exception as err:
                 message = err.message if isinstance(err, HooklineError) else f"{type(err).__name__}: {err}"
                 print(f"a reply failed: {message}", file=sys.stderr, flush=True)
-                say(reply=number, state="failed", why="broken", message=message)
+                say(reply=number, state="failed", why="broken")
             del writing[number]
 
 
