@@ -36,6 +36,10 @@ def test_a_decision_is_the_only_answer_to_its_question() -> None:
     every = [*votes, marks, other, first, again]
     rows = [event.written() for event in every]
     assert [every[i] for i in settled_rows(rows)] == settled(every)
+    assert [(rows + rows)[i] for i in settled_rows(rows + rows)] == [one.written() for one in settled(every + every)]
+    votes_alone = rows[:3]
+    assert settled_rows(votes_alone + votes_alone) == [3, 4, 5], "an event that is there twice counts once"
+    assert settled_rows([{"id": "x", "prompt": "p"}, {"id": "x", "prompt": "q"}]) == [0, 1], "rows that are not events"
     assert settled_rows([{"prompt": "p", "chosen": "a", "rejected": "b"}]) == [0]
 
 

@@ -190,12 +190,16 @@ def test_what_is_forgotten_is_in_no_file_any_more(store: Store, url: str, tmp_pa
     one, two = items(2)
     store.put([one, two])
     store.append([one.event(Comment(text=secret), "ann", id="a"), said(two, "ann"), said(one, "bob")])
-    head = store.verify().head
+    head, before = store.verify().head, store.counts()
     assert store.forget("ann") == 2
     after = store.verify()
     assert (after.head != head, after.unreadable, after.counts.events) == (True, 2, 1)
     assert [event.annotator for event in store.events()] == ["bob"]
     assert store.lease("cem") == two, "the item waits again"
+    store.append([said(two, "cem")])
+    assert store.counts().events == 2 == before.events - 1
+    assert store.counts().newest > before.newest, "counts tell it from what was there before"
+    store.forget("cem")
     with pytest.raises(DataError, match="has nothing of 'ann'"):
         store.forget("ann")
     for path in tmp_path.rglob("*"):

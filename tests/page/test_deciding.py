@@ -10,6 +10,7 @@ import pytest
 from browsing import NEEDS, Browser
 from serving import Served, item
 
+import hookline
 from hookline import Candidate, Comparison, Correction, Event, Ranking, Rating, Skip, Span, Spans, Thumb
 from hookline_plugins.page.decisions import cases_of
 
@@ -21,11 +22,15 @@ def event(who: str, answer: Any, **more: Any) -> Event:
     return Event(**{"prompt": "q", "candidates": PAIR, "annotator": who, "answer": answer, **more})
 
 
-def voted(page: Served, answers: dict[str, dict[str, Any]], name: str = "a") -> None:
+def voted(page: Served, answers: dict[str, dict[str, Any]], name: str = "a", **more: Any) -> None:
     """Each annotator answers the item about its candidates, wherever their sides are."""
     for who, answer in answers.items():
         [one] = [one for one in page.store.items() if one.id == name]
-        page.store.append([one.event(answer["said"], who, id=f"{who}/{name}")])
+        page.store.append([one.event(answer["said"], who, id=f"{who}/{name}", **more)])
+
+
+def slider(mark: float) -> Rating:
+    return Rating(marks={"overall": mark}, low=0, high=1, step=0)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +41,9 @@ def voted(page: Served, answers: dict[str, dict[str, Any]], name: str = "a") -> 
         (Comparison(better="tie"), Comparison(better="both-bad"), True),
         (Rating(marks={"overall": 2}), Rating(marks={"overall": 3}), False),
         (Rating(marks={"a": 2, "b": 1}), Rating(marks={"a": 2, "b": 4}), True),
+        (slider(0.5), slider(0.51), False),
+        (slider(0.5), slider(0.6), False),
+        (slider(0.1), slider(0.9), True),
         (Rating(of=0, marks={"overall": 1}), Rating(of=1, marks={"overall": 5}), False),
         (Ranking(order=((0,), (1, 2))), Ranking(order=((0,), (2,), (1,))), True),
         (Thumb(up=True), Thumb(up=False), True),
@@ -93,6 +101,74 @@ def test_the_decision_is_what_is_exported_and_the_majority_is_not(
         "a decision that nothing is better trains nothing"
     )
     assert len(boss.get("/team/decide/answered").json()["answers"]) == 1
+
+
+def test_those_with_the_least_agreement_come_first(served: Begin) -> None:
+    votes: dict[str, tuple[Any, ...]] = {
+        "two to one": tuple(Comparison(better=vote) for vote in (0, 0, 1)),
+        "near": tuple(Rating(marks={"overall": mark}) for mark in (3, 3, 5)),
+        "far": tuple(Rating(marks={"overall": mark}) for mark in (1, 5, 5)),
+        "each another": tuple(Comparison(better=vote) for vote in (0, 1, "tie")),  # type: ignore[arg-type]
+    }
+    page = served([item(name, "x", "y", overlap=3, prompt=name) for name in votes])
+    for name, answers in votes.items():
+        voted(page, {f"ann{n}": {"said": answer} for n, answer in enumerate(answers)}, name)
+    boss = page.come_in("boss", "coordinator")
+    waiting = boss.get("/team/figures").json()["adjudicate"]
+    assert [one["prompt"] for one in waiting] == ["far", "each another", "near", "two to one"]
+
+
+def test_what_a_removed_person_said_is_not_shown_to_coordinators(served: Begin) -> None:
+    page = served([item("a", "x", "y", overlap=3)])
+    voted(page, {"ann": {"said": Comparison(better=0)}, "bob": {"said": Comparison(better=1)}})
+    boss = page.come_in("boss", "coordinator")
+
+    def shown() -> list[str]:
+        return [one["name"] for one in boss.get("/team/decide/question").json()["question"]["said"]]
+
+    def figures() -> list[str]:
+        return [one["name"] for one in boss.get("/team/figures").json()["annotators"] if one["answers"]]
+
+    assert shown() == figures() == ["ann", "bob"]
+    assert boss.post("/team/remove", json={"name": "ann", "forget": True}).json()["events"] == 1
+    assert figures() == ["bob"]
+    voted(page, {"cem": {"said": Comparison(better=0)}})  # the store has as many events as before
+    assert shown() == ["bob", "cem"]
+    with hookline.store(page.store.config.url) as elsewhere:  # as `hookline store forget` does
+        elsewhere.forget("cem")
+    voted(page, {"dan": {"said": Comparison(better=0)}})
+    assert shown() == ["bob", "dan"]
+
+
+def test_a_decision_keeps_what_an_answer_keeps_and_is_shown_without_reading_everything(
+    served: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = {"kind": "comparison", "ties": False}
+    page = served([item("a", "x", "y", overlap=2, extra={"ask": ask})])
+    page.page.desk.guidelines = "abc123"
+    voted(page, {"bob": {"said": Comparison(better=0)}, "cem": {"said": Comparison(better=1)}}, extra={"ask": ask})
+    boss = page.come_in("boss", "coordinator")
+    handle = boss.get("/team/decide/question").json()["question"]["handle"]
+    monkeypatch.setattr(page.store, "events", lambda **_: pytest.fail("everything is read again"))
+    body = {"id": "decision-1", "handle": handle, "answer": {"better": 0}, "comment": "why"}
+    assert boss.post("/team/decide/answer", json=body).status_code == 200
+    assert boss.get("/team/decide/question").json()["question"] is None
+    again = boss.get("/team/decide/question", params={"handle": handle}).json()["question"]
+    assert (again["given"]["better"], again["comment"]) == (0, "why")
+    monkeypatch.undo()
+    [decision] = [event for event in page.store.events() if event.decides]
+    assert decision.extra == {"guidelines": "abc123", "ask": ask}
+
+
+def test_a_decision_is_about_the_candidate_that_was_asked_about(served: Begin) -> None:
+    page = served([item("a", "x", "y", overlap=2)])
+    voted(page, {"bob": {"said": Thumb(of=1, up=True)}, "cem": {"said": Thumb(of=1, up=False)}})
+    boss = page.come_in("boss", "coordinator")
+    case = boss.get("/team/decide/question").json()["question"]
+    asked = case["given"]["of"]
+    for of, status in ((1 - asked, 422), (asked, 200)):
+        body = {"id": f"decision-{of}", "handle": case["handle"], "answer": {"up": True, "of": of}}
+        assert boss.post("/team/decide/answer", json=body).status_code == status
 
 
 def test_only_coordinators_see_who_said_what(served: Begin) -> None:

@@ -375,6 +375,11 @@ class Event(Kept):
             object.__setattr__(self, "id", _digest(self.model_dump(mode="json", exclude={"id"})))
         return self
 
+    @property
+    def question(self) -> tuple[str, str, int | None]:
+        """What it answers: the item, the kind of answer, and the candidate if the answer is about one."""
+        return self.item, self.answer.kind, getattr(self.answer, "of", None)
+
     def written(self) -> dict[str, Any]:
         """The event as JSON, without the fields that say nothing."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -76,6 +76,9 @@ class Counts:
     """Events that are kept, skips and comments included."""
     annotators: int
     """Annotators who took or answered an item."""
+    newest: int = field(default=0, compare=False, repr=False)
+    """The number of the newest event in the store's log; 0 for a store without one. Where this and `events` are as before, no event
+    was added or removed; `events` alone is also the same when one was removed and another added."""
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,10 @@ def events_of(
     return made
 
 
-def stored(store: Store, events: Sequence[Event]) -> None:
-    """Store events; they are on the disk when this returns. Raises Wrong for what the store refuses."""
+def stored(store: Store, events: Sequence[Event]) -> list[Event]:
+    """Store events, and return those that are new; they are on the disk then. Raises Wrong for what the store refuses."""
     try:
-        store.append(events)
+        return store.append(events)
     except DataError as err:
         raise Wrong(err.message, 409) from None
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from hookline import HooklineError, ServiceError
+from hookline import DataError, HooklineError, ServiceError, Store
 from hookline_plugins.page import chatting, deciding, exports, team
 from hookline_plugins.page.access import People, Person
 from hookline_plugins.page.address import Proxies
@@ -86,7 +86,7 @@ class Page:
         """Wrong links and keys, per address."""
         self.turns = Turns(desk.store)
         self.summary = team.Summary(desk.store)
-        self.decisions = Decisions(desk.store, desk.secret, desk.question, desk.media, source=desk.source)
+        self.decisions = Decisions(desk)
 
     @cached_property
     def app(self) -> Guard:
@@ -145,6 +145,18 @@ class Page:
     def cookies(self) -> dict[str, Any]:
         """How the session is kept by browsers: below a prefix, only this page gets it."""
         return {"path": self.prefix or "/", "httponly": True, "samesite": "strict", "secure": self.secure}
+
+    def remove(self, name: str, forget: bool) -> int:
+        """Let a person in no more. forget: and delete all that they said; the number of deleted events is returned."""
+        self.people.remove(name)
+        try:
+            return _forgotten(self.desk.store, name) if forget else 0
+        finally:
+            self.desk.forget(name)
+            self.decisions.forget(name)
+            self.summary.forget()
+            if self.talks:
+                self.talks.forget(name)
 
     # -- pages
 
@@ -274,12 +286,19 @@ async def remove(page: Page, request: Request, person: Person) -> Response:
     name = str(body.get("name", ""))
     if name == person.name:
         raise Wrong("you cannot remove yourself", 409)
-    await run_in_threadpool(page.people.remove, name)
-    gone = await run_in_threadpool(page.desk.store.forget, name) if body.get("forget") is True else 0
-    page.desk.forget(name)
-    if page.talks:
-        page.talks.forget(name)
-    return JSONResponse({"removed": name, "events": gone})
+    return JSONResponse(
+        {"removed": name, "events": await run_in_threadpool(page.remove, name, body.get("forget") is True)}
+    )
+
+
+def _forgotten(store: Store, name: str) -> int:
+    """Delete all that a person said. A person may have been invited and have said nothing yet."""
+    try:
+        return store.forget(name)
+    except DataError:
+        if any(store.events(annotator=name)):
+            raise
+        return 0
 
 
 async def export(page: Page, request: Request, person: Person) -> Response:

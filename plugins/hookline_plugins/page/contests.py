@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import hookline
-from hookline import DataError, Store
+from hookline import DataError, Event, Store
 
 __all__ = ["states"]
 
 
-def states(store: Store) -> list[dict[str, Any]]:
-    """One line for everybody who judged a contest: who, what, the figure with its interval, and whether to stop. Empty without one."""
+def states(store: Store, events: Iterable[Event]) -> list[dict[str, Any]]:
+    """One line for everybody who judged a contest: who, what, the figure with its interval, and whether to stop. Empty without one.
+
+    events: all of the store.
+    """
     try:
-        found = hookline.contests(store.items(), store.events())
+        found = hookline.contests(store.items(), events)
     except DataError:  # not a contest, or fewer than two answers
         return []
     return [line for contest in found for line in _lines(contest)]

@@ -6,18 +6,20 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hookline import Comment, DataError, Event, Item, Rating, Skip, Store, newest
+from hookline import Comment, DataError, Event, Item, Rating, Skip, newest
 from hookline_plugins.asking import Question, question_of
 from hookline_plugins.page.answering import Wrong, events_of, given_in, stored
-from hookline_plugins.page.desk import item_of
+from hookline_plugins.page.desk import Desk, item_of
 from hookline_plugins.page.questions import given_of, handle_of, order_of, shown
-from hookline_plugins.page.rendering import Media, beginning
+from hookline_plugins.page.rendering import beginning
 
 __all__ = ["Case", "Decisions", "cases_of"]
 
+NEAR = 0.1
+"""Marks on a scale without steps that differ by no more than this share of it are not disputed."""
 EVERYBODY = "coordinators"
 """For whom handles are made: all coordinators have the same."""
 
@@ -36,7 +38,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.item.id}\0{self.kind}\0{self.of}"
+        return "\0".join(map(str, self.answers[0].question))
 
     @property
     def words(self) -> str:
@@ -47,21 +49,35 @@ class Case:
 
     @property
     def split(self) -> float:
-        """The share of the most frequent answer: the lower, the less the annotators agree."""
+        """The share of the most frequent answer, and of marks, how near they are on their scale: the lower, the less the annotators
+        agree."""
+        if self._marks:
+            return 1 - self._apart
         said = Counter(_form(event.answer) for event in self.answers)
         return max(said.values()) / len(self.answers)
 
     @property
     def disputed(self) -> bool:
-        """Whether two annotators answered differently. Marks that are a step apart are not different."""
-        first = self.answers[0].answer
-        if isinstance(first, Rating):
-            marks: dict[str, list[float]] = {}
-            for event in self.answers:
-                for axis, mark in event.answer.marks.items():  # type: ignore[union-attr]
-                    marks.setdefault(axis, []).append(mark)
-            return any(max(given) - min(given) > first.step + 1e-9 for given in marks.values())
-        return self.split < 1
+        """Whether two annotators answered differently. Marks that are a step apart, or a tenth of a scale without steps, are not
+        different."""
+        if not self._marks:
+            return self.split < 1
+        first = self._marks[0]
+        near = first.step / (first.high - first.low) if first.step else NEAR
+        return self._apart > near + 1e-9
+
+    @property
+    def _marks(self) -> list[Rating]:
+        return [event.answer for event in self.answers if isinstance(event.answer, Rating)]
+
+    @property
+    def _apart(self) -> float:
+        """By how much the marks differ at most for an axis, as a share of the scale."""
+        given: dict[str, list[float]] = {}
+        for answer in self._marks:
+            for axis, mark in answer.marks.items():
+                given.setdefault(axis, []).append((mark - answer.low) / (answer.high - answer.low))
+        return max(max(marks) - min(marks) for marks in given.values())
 
 
 def cases_of(events: Sequence[Event]) -> dict[str, Case]:
@@ -74,27 +90,39 @@ def cases_of(events: Sequence[Event]) -> dict[str, Case]:
     for event in newest(events):
         if isinstance(event.answer, Skip | Comment) or event.repeats or event.expected:
             continue
-        key: tuple[str, str, int | None] = event.item, event.answer.kind, getattr(event.answer, "of", None)
         if event.decides:
-            decisions[key] = event
+            decisions[event.question] = event
         else:
-            said.setdefault(key, {})[event.annotator] = event
+            said.setdefault(event.question, {})[event.annotator] = event
     found = {}
-    for key, answers in said.items():
+    for question, answers in said.items():
         first = next(iter(answers.values()))
-        case = Case(item_of(first), key[1], key[2], tuple(answers.values()), decisions.get(key))
+        case = Case(item_of(first), *question[1:], tuple(answers.values()), decisions.get(question))
         if case.decision or case.disputed:
             found[case.name] = case
     return found
 
 
-class Decisions:
-    """What coordinators decide about a store's questions."""
+@dataclass(frozen=True)
+class _Read:
+    """What a store had when it was read."""
 
-    def __init__(self, store: Store, secret: bytes, question: Question, media: Media, *, source: str = "page") -> None:
-        self.store, self.secret, self.question, self.media, self.source = store, secret, question, media, source
+    state: tuple[int, int]
+    """The number of its events, and of the newest."""
+    cases: dict[str, Case]
+    handles: dict[str, str]
+    """Handle → the name of a case."""
+    comments: dict[str, str]
+    """The id of a comment → its text."""
+
+
+class Decisions:
+    """What coordinators decide about the questions of a desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.store = desk, desk.store
         self._lock = threading.RLock()
-        self._read: tuple[int, dict[str, Case], dict[str, str]] = (-1, {}, {})
+        self._read: _Read | None = None
         self._left: dict[str, set[str]] = {}
         """Coordinator → what they left for later."""
 
@@ -160,49 +188,76 @@ class Decisions:
             if standing not in (name, given.replaces):
                 raise Wrong("that question was decided meanwhile", 409)
             asked, order = self._asked(who, case)
-            extra = {"ask": case.item.extra["ask"]} if "ask" in case.item.extra else {}
-            events = events_of(case.item, asked, order, who, given, name, source=self.source, decides=True, extra=extra)
+            about = {"source": self.desk.source, "extra": self.desk.about(case.item)}
+            events = events_of(case.item, asked, order, who, given, name, decides=True, **about)
             answer: Any = events[0].answer
             if getattr(answer, "of", None) != case.of:
                 raise Wrong("`answer`: it is about another candidate", 422)
-            stored(self.store, events)
+            self._took(case, stored(self.store, events))
         return {"id": given.number, "stored": True}
 
     # -- what is there
 
     def _cases(self) -> dict[str, Case]:
+        return self._now().cases
+
+    def _now(self) -> _Read:
+        """What the store has now. It is read as a whole when an event was added or removed."""
         with self._lock:
-            count = self.store.counts().events
-            if count != self._read[0]:
-                cases = cases_of(list(self.store.events()))
-                self._read = count, cases, {self._handle(case): name for name, case in cases.items()}
-            return self._read[1]
+            counts = self.store.counts()
+            if self._read is None or self._read.state != (counts.events, counts.newest):
+                events = list(self.store.events())
+                cases = cases_of(events)
+                self._read = _Read(
+                    (counts.events, counts.newest),
+                    cases,
+                    {self._handle(case): name for name, case in cases.items()},
+                    {event.id: event.answer.text for event in events if isinstance(event.answer, Comment)},
+                )
+            return self._read
+
+    def _took(self, case: Case, events: Sequence[Event]) -> None:
+        """Note a decision that was stored, without reading everything for it, unless somebody else wrote meanwhile."""
+        counts, read = self.store.counts(), self._read
+        if read is None or counts.events != read.state[0] + len(events):
+            return
+        for event in events:
+            if isinstance(event.answer, Comment):
+                read.comments[event.id] = event.answer.text
+            else:
+                read.cases[case.name] = replace(case, decision=event)
+        self._read = replace(read, state=(counts.events, counts.newest))
+
+    def forget(self, who: str) -> None:
+        """Drop what is remembered of somebody's answers and decisions."""
+        with self._lock:
+            self._read = None
+            self._left.pop(who, None)
 
     def _open(self) -> list[Case]:
         waiting = [case for case in self._cases().values() if case.decision is None]
         return sorted(waiting, key=lambda case: (case.split, -len(case.answers)))
 
     def _named(self, handle: Any) -> str:
-        self._cases()
-        return self._read[2].get(handle, "") if isinstance(handle, str) else ""
+        return self._now().handles.get(handle, "") if isinstance(handle, str) else ""
 
     def _handle(self, case: Case) -> str:
-        return handle_of(self.secret, case.name, EVERYBODY)
+        return handle_of(self.desk.secret, case.name, EVERYBODY)
 
     def _asked(self, who: str, case: Case) -> tuple[Question, tuple[int, ...]]:
         own = {**(case.item.extra.get("ask") or {}), "kind": case.kind}
         try:
-            asked = question_of(case.item.model_copy(update={"extra": {"ask": own}}), self.question)
+            asked = question_of(case.item.model_copy(update={"extra": {"ask": own}}), self.desk.question)
         except DataError as err:
             raise Wrong(err.message, 422) from None
-        return asked, order_of(self.secret, case.item.id, who, len(case.item.candidates))
+        return asked, order_of(self.desk.secret, case.item.id, who, len(case.item.candidates))
 
     def _shown(self, who: str, case: Case) -> dict[str, Any]:
         asked, order = self._asked(who, case)
-        comments = {event.id: event.answer.text for event in self.store.events() if isinstance(event.answer, Comment)}
+        comments = self._now().comments
         given = {} if case.of is None else {"of": order.index(case.of)}
         made = {
-            **shown(case.item, asked, order, self.media),
+            **shown(case.item, asked, order, self.desk.media),
             "handle": self._handle(case),
             "given": given_of(case.decision.answer, order) if case.decision else given,
             "said": [

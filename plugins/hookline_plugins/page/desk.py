@@ -178,16 +178,19 @@ class Desk:
         standing, name = work.answered.get(item.id), f"{annotator}/{given.number}"
         if name not in work.ids and repeats is None and standing is not None and given.replaces != standing.id:
             raise Wrong("you have answered that item meanwhile, perhaps in another tab", 409)
-        extra = {
-            **({"guidelines": self.guidelines} if self.guidelines else {}),
-            **({"ask": item.extra["ask"]} if "ask" in item.extra else {}),
-        }
         events = events_of(
-            item, asked, order, annotator, given, name, source=self.source, repeats=repeats, extra=extra
+            item, asked, order, annotator, given, name, source=self.source, repeats=repeats, extra=self.about(item)
         )
         stored(self.store, events)
         self._took(work, events)
         return {"id": given.number, "stored": True}
+
+    def about(self, item: Item) -> dict[str, Any]:
+        """What every answer to an item keeps: by which guidelines it was given, and what the item itself asks."""
+        return {
+            **({"guidelines": self.guidelines} if self.guidelines else {}),
+            **({"ask": item.extra["ask"]} if "ask" in item.extra else {}),
+        }
 
     # -- what was asked and answered
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hookline import DataError, Event, Store
-from hookline_plugins.page.answering import Wrong
+from hookline_plugins.page.answering import Wrong, stored
 
 __all__ = ["post_feedback"]
 
@@ -34,8 +34,4 @@ def post_feedback(store: Store, application: str, body: Mapping[str, Any]) -> di
             events.append(Event.read(named, f"event {number}"))
         except DataError as err:
             raise Wrong(err.message, 422) from None
-    try:
-        new = store.append(events)
-    except DataError as err:
-        raise Wrong(err.message, 409) from None
-    return {"stored": len(events), "new": len(new)}
+    return {"stored": len(events), "new": len(stored(store, events))}

@@ -25,14 +25,15 @@ class Summary:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._lock = threading.Lock()
-        self._made: tuple[float, int, dict[str, Any]] | None = None
+        self._made: tuple[float, tuple[int, int], dict[str, Any]] | None = None
 
     def now(self, people: Mapping[str, str], find: str = "") -> dict[str, Any]:
         """Counts, and what `hookline feedback` says per annotator whose name has a text in it."""
         with self._lock:
             counts = self.store.counts()
-            if self._made is None or (self._made[1] != counts.events and time.monotonic() - self._made[0] > FRESH):
-                self._made = time.monotonic(), counts.events, self._make()
+            state = counts.events, counts.newest
+            if self._made is None or (self._made[1] != state and time.monotonic() - self._made[0] > FRESH):
+                self._made = time.monotonic(), state, self._make()
             found = self._made[2]
         names = {**dict.fromkeys(found["annotators"], ""), **people}
         none = {"answers": 0, "skips": 0, "seconds": 0.0, "kinds": {}}
@@ -42,15 +43,21 @@ class Summary:
             if find.casefold() in name.casefold()
         ]
         return {
-            "counts": asdict(counts),
+            "counts": {name: number for name, number in asdict(counts).items() if name != "newest"},
             "annotators": rows,
             "people": len(names),
             "agreement": found["agreement"],
             "contests": found["contests"],
         }
 
+    def forget(self) -> None:
+        """Make the figures anew when they are asked for again."""
+        with self._lock:
+            self._made = None
+
     def _make(self) -> dict[str, Any]:
-        events = newest(self.store.events())
+        said = list(self.store.events())
+        events = newest(said)
         given = [event for event in events if not event.decides]
         kinds: dict[str, Counter[str]] = defaultdict(Counter)
         seconds: Counter[str] = Counter()
@@ -76,7 +83,7 @@ class Summary:
             about.setdefault(one.name, {}).update(shares, verdict=one.verdict, why=one.why)
         for name, value in judged.agreement.items():
             agreement.append({"kind": name, **_alpha(value)})
-        return {"annotators": about, "agreement": agreement, "contests": states(self.store)}
+        return {"annotators": about, "agreement": agreement, "contests": states(self.store, said)}
 
 
 def _share(estimate: Any) -> list[float | None] | None:

@@ -345,7 +345,7 @@ class Rows(Tables):
     def counts(self) -> Counts:
         return Counts(*self._one(
             "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM items WHERE answered >= overlap),"
-            " (SELECT count(*) FROM events), (SELECT count(*) FROM annotators)"
+            " (SELECT count(*) FROM events), (SELECT count(*) FROM annotators), (SELECT coalesce(max(seq), 0) FROM events)"
         ))  # fmt: skip
 
     def rows(self) -> Iterator[tuple[Any, ...]]:

@@ -230,7 +230,7 @@ class Memory(Tables):
     def counts(self) -> Counts:
         return Counts(
             items=len(self._items), complete=len(self._items) - len(self._waiting), events=len(self._events),
-            annotators=len(self._people),
+            annotators=len(self._people), newest=max((seq for seq, _, _ in self._events.values()), default=0),
         )  # fmt: skip
 
     def rows(self) -> Iterator[tuple[Any, ...]]:

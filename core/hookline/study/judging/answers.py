@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from hookline.contract.feedback import Comparison, Event, Ranking, Rating, Skip, Thumb
-from hookline.contract.settled import newest, question, settled
+from hookline.contract.settled import newest, settled
 
 __all__ = ["Pair", "Table", "beginning", "known_answer", "same_answer", "table_of"]
 
@@ -62,7 +62,7 @@ def table_of(events: Iterable[Event], *, final: bool = False) -> Table:
     by_id = {event.id: event for event in events}
     kept = (settled if final else newest)(by_id.values())
     table = Table(events=[event for event in kept if final or not event.decides])
-    table.decisions = {question(event): event for event in kept if event.decides}
+    table.decisions = {event.question: event for event in kept if event.decides}
     marks: dict[tuple[str, str, str], dict[int, tuple[float, Event]]] = defaultdict(dict)
     for event in table.events:
         if event.repeats:
@@ -118,7 +118,7 @@ def beginning(event: Event) -> str:
 
 def known_answer(event: Event, table: Table) -> Any:
     """The right answer to what an event answers: what was decided, or what was known; None where there is neither."""
-    decided = table.decisions.get(question(event))
+    decided = table.decisions.get(event.question)
     return decided.answer if decided else event.expected
 
 
