@@ -81,7 +81,9 @@ TESTS = {
         "feedback/test_contests", "feedback/test_judge_command", "feedback/test_stores_command",
     ],
     "asking": ["page/test_desk", "page/test_deciding", "feedback/test_judge_command"],
-    "environments": ["data/test_environments*", "data/test_turns_played", "data/test_tools", "data/test_adapters"],
+    "environments": [
+        "data/test_environments*", "data/test_turns_played", "data/test_turns_examples", "data/test_tools", "data/test_adapters",
+    ],
     "formats": ["data/test_containers", "data/test_writing", "feedback/test_formats_*"],
     "feedback": ["feedback/*", "core/test_unjudged", "resume/*"],
     "guidance": ["algorithms/*"],

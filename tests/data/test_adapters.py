@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ import torch
 from hookline import Environment, ExperimentError, ServiceError, Turn
 from hookline_plugins.environments.gymnasium import Gymnasium
 from hookline_plugins.environments.openenv import OpenEnv
+from openenv_server import Sessions, sessions
 
 needs_gymnasium = pytest.mark.skipif(importlib.util.find_spec("gymnasium") is None, reason="gymnasium is not installed")
 needs_websockets = pytest.mark.skipif(
@@ -76,6 +76,12 @@ def test_a_grid_of_gymnasium_is_drawn_and_walked_by_words() -> None:
     assert not turns[2].rewards
     assert dict(turns[-1].rewards) == {"environment": 1.0}
     assert (turns[-1].terminated, turns[-1].truncated) == (True, False)
+    assert [turn.truncated for turn in played(made(Gymnasium, **options, mistakes=2), ["a", "down", "b"])] == [
+        False,
+        False,
+        False,
+        True,
+    ]
     numbers = played(made(Gymnasium, id="FrozenLake-v1", arguments={"is_slippery": False}), ["1", "1"])
     assert [turn.text for turn in numbers] == ["0", "4", "8"]
 
@@ -110,64 +116,10 @@ def test_what_gymnasium_does_not_have_is_refused_before_a_run(tmp_path: Path) ->
 # -- a server with sessions
 
 
-class Sessions:
-    """Counts what it is sent, as OpenEnv's server does: one environment for each connection."""
-
-    def __init__(self) -> None:
-        self.url, self.stray = "", False
-        self.asked: list[dict[str, Any]] = []
-        self.ready, self.ended = threading.Event(), threading.Event()
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.serve()), daemon=True)
-
-    async def serve(self) -> None:
-        from websockets.asyncio.server import serve
-
-        async with serve(self.session, "127.0.0.1", 0) as server:
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            self.ready.set()
-            while not self.ended.is_set():
-                await asyncio.sleep(0.02)
-
-    async def session(self, socket: Any) -> None:
-        assert socket.request.path == "/ws"
-        episode, count = "", 0
-        async for raw in socket:
-            message = json.loads(raw)
-            self.asked.append(message)
-            data: dict[str, Any] = {"observation": {"text": "begin", "truncated": False}, "reward": None, "done": False}
-            if message["type"] == "close":
-                return
-            if message["type"] == "reset":
-                episode, count = message["data"]["episode_id"], 0
-            elif message["type"] == "state":
-                data = {"episode_id": "another" if self.stray and count else episode, "step_count": count}
-            elif message["data"]["message"] == "crash":
-                await socket.close()
-                return
-            elif message["data"]["message"] == "refuse":
-                await socket.send(
-                    json.dumps({"type": "error", "data": {"message": "no such move", "code": "EXECUTION_ERROR"}})
-                )
-                continue
-            else:
-                count += 1
-                said = message["data"]["message"]
-                data = {
-                    "observation": {"text": said * 2, "truncated": said == "cut"},
-                    "reward": count,
-                    "done": said in ("end", "cut"),
-                }
-            await socket.send(json.dumps({"type": "observation", "data": data}))
-
-
 @pytest.fixture
 def server() -> Iterator[Sessions]:
-    sessions = Sessions()
-    sessions.thread.start()
-    assert sessions.ready.wait(20)
-    yield sessions
-    sessions.ended.set()
-    sessions.thread.join(20)
+    with sessions() as found:
+        yield found
 
 
 @needs_websockets

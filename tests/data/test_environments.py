@@ -108,6 +108,8 @@ def test_a_word_that_is_no_action_ends_the_episode_and_what_was_paid_stays() -> 
     turns = asyncio.run(after(environment, process.prompt(process.starts()[0][1]), ["up", "jump"]))
     assert [turn.reward for turn in turns] == [0.0, -1.0, 0.0]
     assert turns[-1].terminated
+    environment, _ = adapter("builtin:cliff", foul=-7.0)
+    assert asyncio.run(after(environment, process.prompt(process.starts()[0][1]), ["jump"]))[-1].reward == -7.0
 
 
 def test_a_long_episode_is_cut_and_says_so() -> None:

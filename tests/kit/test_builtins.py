@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from hookline.registry import offers
 from hookline.registry.offers import Offer
 from hookline.testing import check
 from judging_server import by_length, part, says, serving
+from openenv_server import sessions
 
 FUNCTION = str(Path(__file__).parents[1] / "rewards" / "users" / "of_any_row.py")
+TOOLS = str(Path(__file__).parents[1] / "data" / "tools.py")
+OWN = str(Path(__file__).with_name("own_environment.py"))
 OPTIONS: dict[str, dict[str, Any]] = {
     "format": {"pattern": "a"}, "replay": {"groups": 1, "choose": "reward"}, "function": {"path": FUNCTION, "function": "vowels"},
+    "functions": {"path": TOOLS, "tools": ["add"]}, "trl": {"path": TOOLS, "make": "Game"}, "gymnasium": {"id": "FrozenLake-v1"},
+    "turns": {"environment": {"use": "gymnasium", "path": OWN, "make": "Own"}},
     "math-answer": {"answer": "prompt"}, "rank-correlation": {"of": "one", "with": "other"},
 }  # fmt: skip
 """Options that nobody could guess; where `replay` replays every group it has, their ranks change nothing."""
@@ -69,5 +75,7 @@ def test_a_built_in_keeps_every_law(
         "file": {"path": f"{tmp_path}/arrived.jsonl"},
         "judge": judge, "remote": {"url": judge["url"]}, "sql": {"url": f"sqlite:///{tmp_path}/laws.db"},
     }  # fmt: skip
-    report = check(offer, **(served | OPTIONS).get(offer.name, {}))
+    with sessions() if offer.name == "openenv" else nullcontext() as server:
+        options = {"openenv": {"url": server.url}} if server else served | OPTIONS
+        report = check(offer, **options.get(offer.name, {}))
     assert report.passed, str(report)

@@ -3,7 +3,8 @@
     environment: {use: gymnasium, id: FrozenLake-v1, arguments: {is_slippery: false}, actions: [left, down, right, up], show: render}
 
 What the policy replies is the action: text for an action space of text, one of `actions` or a number for a discrete one. A reply that
-is not an action costs nothing and is answered with what the actions are. The environment gets its seed from the episode's.
+is not an action costs nothing and is answered with what the actions are; after `mistakes` of them the episode is cut. The environment
+gets its seed from the episode's.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Gymnasium(Environment):
         """The words for the actions 0, 1, … of a discrete action space; none: the policy replies with the number."""
         show: Literal["observation", "render"] = "observation"
         """What the policy reads: the observation, or what `render_mode="ansi"` draws."""
+        mistakes: int = Field(3, ge=1)
+        """Number of replies that are not actions after which an episode is cut. Large lets the policy try longer."""
         begins: str = ""
         """Text before the first observation, e.g. what the task is."""
 
@@ -68,14 +71,15 @@ class Gymnasium(Environment):
             )
 
     async def reset(self, record: Record, rng: torch.Generator) -> Turn:
-        seed = int(torch.randint(2**31, (), generator=rng))
+        seed, self.mistakes = int(torch.randint(2**31, (), generator=rng)), 0
         begun = await in_thread(lambda: self._begin(seed, record))
         return Turn(text="\n".join(part for part in (self.config.begins, begun) if part))
 
     async def step(self, reply: str) -> Turn:
         action, why = self._action(reply.strip())
         if why:
-            return Turn(text=why)
+            self.mistakes += 1
+            return Turn(text=why, truncated=self.mistakes >= self.config.mistakes)
         shown, reward, terminated, truncated = await in_thread(lambda: self._step(action))
         over = terminated or truncated
         return Turn(

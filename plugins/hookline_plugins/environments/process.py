@@ -1,8 +1,8 @@
 """A task's decision process, played as an environment: the prompt of a state first, then the answer to each action.
 
 Outcomes are those of the process, in words. A reply is one action, and its reward is named `task`. A reply that is not an action in
-the current state ends the episode and keeps the rewards so far. Random outcomes use the generator that `reset` receives, one number
-per action with more than one outcome. The rollout `episodes` reads the process directly.
+the current state ends the episode, keeps the rewards so far, and costs `foul`. Random outcomes use the generator that `reset` receives,
+one number per action with more than one outcome. The rollout `episodes` reads the process directly.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class ProcessEnvironment(Environment):
         """A task with a process, e.g. builtin:wordle."""
         longest: int = Field(100, ge=1)
         """Number of actions after which an episode is cut. Large lets slow policies finish."""
+        foul: float = Field(0.0, le=0, allow_inf_nan=False)
+        """The reward of a reply that is not an action. At 0, a policy whose actions cost something learns to end episodes so."""
 
     process: Process
     state: State | None = None
@@ -60,7 +62,7 @@ class ProcessEnvironment(Environment):
             raise PluginError(f"'{self.instance}' received a reply, but no episode is running", "call reset first")
         if action not in self.process.actions(state):
             self.state = None
-            return Turn(terminated=True)
+            return Turn(rewards={"task": self.config.foul} if self.config.foul else {}, terminated=True)
         follows = self.process.step(state, action)
         _, after, reward = follows[self._which(follows)]
         shown, self.taken = self.process.shows(state, action, after), self.taken + 1

@@ -45,6 +45,9 @@ from hookline_plugins.rollouts.played import Played
 from hookline_plugins.rollouts.saved import save
 from hookline_plugins.sampling import SamplingOptions
 
+REPORTED = 5
+"""Number of reasons for which episodes were not judged that a run tells."""
+
 
 class Turns(Component):
     """Plays one environment per episode, many at once."""
@@ -205,12 +208,13 @@ class Turns(Component):
             ctx.log("episode_turns", len(one.replies))
             ctx.log("episode_rows", len(one.rows))
             ctx.log("cut_episodes", float(not one.ended))
-        for why, count in failed.items():
-            if why not in self.reported:
-                self.reported.add(why)
-                ctx.run.notice(
-                    f"'{self.instance}' did not judge {count} of {len(episodes)} episodes: {why}; such rows are left out and counted"
-                )
+        new = [why for why in failed if why not in self.reported]
+        if new and len(self.reported) < REPORTED:
+            self.reported.add(new[0])
+            ctx.run.notice(
+                f"'{self.instance}' did not judge {sum(failed.values())} of {len(episodes)} episodes: {new[0]}; such rows are left "
+                "out and counted"
+            )
         every = self.config.transcripts
         if every and not ctx.evaluating and (ctx.step % every == 0):
             save(ctx, [one.transcript(ctx) for one in episodes if not one.played.failed])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import torch
 
@@ -43,7 +43,13 @@ def played(subject: Subject, seed: int, replies: Sequence[str] = REPLIES) -> lis
     except DataError as err:
         raise NotApplicable(f"the environment accepts none of the rows tested here: {err}") from None
     finally:
-        environment.close()
+        closed = environment.close()
+        if closed is not None:
+            harness.runner.run(_awaited(closed))
+
+
+async def _awaited(closed: Awaitable[None]) -> None:
+    await closed
 
 
 @law("environment", alone=True)
