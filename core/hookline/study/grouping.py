@@ -133,7 +133,8 @@ def configuration_of(run: Run, experiment: Json) -> dict[str, str]:
         if offer["kind"] != "tracker":
             found[f"code.{offer['kind']}.{offer['name']}"] = f"{offer['distribution']} {offer['sha256'][:6]}"
     for name, data in run.about.get("data", {}).items():
-        found[f"data.{name}"] = data["sha256"][:6]
+        if not name.startswith("phase:"):  # what the run itself has collected is its result
+            found[f"data.{name}"] = data["sha256"][:6]
     return found
 
 
