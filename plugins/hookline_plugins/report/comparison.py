@@ -129,7 +129,8 @@ def show(found: Json) -> str:
     lines = [headline(found)]
     for table in tables(found):
         rows = text_table(table)
-        lines += ["", *_aligned(rows[: MOST_LINES + 1])]
+        shown = rows if table.name == "moved" else rows[: MOST_LINES + 1]
+        lines += ["", *_aligned(shown)]
         if table.name == "pairs" and len(rows) > MOST_LINES + 1:
             lines.append(f"and {len(rows) - MOST_LINES - 1} pairs more, in the files that --out writes")
     if found["notes"]:
