@@ -143,7 +143,8 @@ def _refuse_environments(cls: type, path: str, name: str) -> None:
     for method, owner in (("get_reward", "TRL"), ("step", "OpenRLHF or Gymnasium")):
         if callable(getattr(cls, method, None)):
             text = f"'{name}' of {path} is an environment ({owner}), whose `{method}` belongs to an episode that it plays itself"
-            hint = "write it as a hookline.Environment (docs/plugins.md), or judge the answer: def mine(completion, answer): …"
+            play = f"play it: rollout: {{use: turns, environment: {{use: {owner.split()[-1].lower()}, path: {path}, make: {name}}}}}"
+            hint = f"{play} (docs/environments.md), or judge the answer: def mine(completion, answer): …"
             raise ExperimentError(text, hint)
 
 

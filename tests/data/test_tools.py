@@ -189,7 +189,9 @@ def test_an_environment_of_trl_is_played_with_its_methods_as_tools(playing: Any)
 def test_calls_and_thoughts_are_read_from_a_reply(shelf: Path) -> None:
     plain = Tokenizer.load(shelf / "qwen2", {"chat_template": HERMES})
     message, unread = read_turn(plain, f"<think>hm</think>so {ADD}")
-    assert (message["content"], unread) == (f"<think>hm</think>so {ADD}", [])  # the template reads no reasoning_content
+    assert (message["content"], unread) == ("<think>hm</think>so", [])  # the template reads no reasoning_content
+    content_alone = Tokenizer.load(shelf / "qwen2")  # whose template reads neither
+    assert read_turn(content_alone, f"<think>hm</think>so {ADD}")[0]["content"] == f"<think>hm</think>so {ADD}"
     assert message["reasoning_content"] == "hm"
     assert message["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1, "b": 2}}
     for broken in (

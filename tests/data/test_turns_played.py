@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from test_turns import STRIPS
 
 import hookline
 import ranks
+from hookline import MicroBatch
 from hookline.testing import open_phase
 from hookline_plugins import maths
+from hookline_plugins.algorithms.grpo import GRPO
 from hookline_plugins.rollouts.played import Played
 
 SCRIPTED = str(Path(__file__).with_name("scripted.py"))
@@ -309,3 +312,23 @@ def test_two_processes_play_the_episodes_that_one_plays(warm: Any, shelf: Path, 
     for (_, here), (_, there) in zip(one, two):
         assert here.keys() == there.keys()
         assert all(here[name] == pytest.approx(there[name], rel=1e-4, abs=1e-6) for name in here)
+
+
+class Rows(SimpleNamespace):
+    """The part of a batch that a mean reads."""
+
+    def __len__(self) -> int:
+        return len(self.mask_BT)
+
+
+def test_grpo_averages_over_episodes_and_not_over_rows() -> None:
+    grpo = GRPO(GRPO.Config(lr=1e-3))
+    mask_BT = torch.tensor([[1, 1], [1, 0], [1, 0]], dtype=torch.bool)
+    x_BT = torch.tensor([[1.0, 2.0], [6.0, 0.0], [5.0, 0.0]])
+    counts = {"rows": 3.0, "episode_share_BT": 2.0}
+    for extra, expected in (
+        ({}, (1.5 + 6 + 5) / 3),
+        ({"episode_share_BT": maths.episode_share(mask_BT, torch.tensor([4, 4, 7]))}, (3.0 + 5) / 2),
+    ):
+        mb: Any = MicroBatch(Rows(mask_BT=mask_BT, extra=extra), None, counts.__getitem__)  # type: ignore[type-var, arg-type]
+        assert float(grpo.average(mb, x_BT).value) == pytest.approx(expected)

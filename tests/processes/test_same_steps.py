@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "format": {"pattern": "a.*"},
     "function": {"path": str(Path(__file__).parents[1] / "rewards" / "users" / "of_any_row.py"), "function": "vowels"},
     "math-answer": {"answer": "prompt"},
+    "turns": {"environment": {"use": "gymnasium", "path": str(Path(__file__).parents[1] / "kit" / "own_environment.py"), "make": "Own"}},
 }
 """Options that nobody could guess."""
 IN_LOOP = ("rollout", "reward", "wrapper", "advantage", "update", "feedback")

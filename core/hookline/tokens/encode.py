@@ -13,7 +13,7 @@ from hookline.data.messages import messages_of
 from hookline.data.rows import at, text_of
 from hookline.errors import DataError
 from hookline.tokens.chat import ChatTemplate
-from hookline.tokens.replies import read
+from hookline.tokens.replies import read, thought_of
 from hookline.tokens.tokenizer import Tokenizer
 
 __all__ = ["Encoding", "answers_of", "encode", "encode_text", "encode_turn", "is_chat", "read_turn"]
@@ -239,8 +239,11 @@ def read_turn(
         return read(text)
     options = {name: value for name, value in _options(record or {}, "the conversation").items() if name in chat.options}
     message, unread = read(text, chat.replies, chat.opening(options) if chat.replies else "", tools)
-    if any(name in message and name not in chat.text + chat.for_tools for name in ("tool_calls", "reasoning_content")):
-        message["content"] = text  # a template that reads the content alone
+    templates = chat.text + chat.for_tools
+    if "tool_calls" in message and "tool_calls" not in templates:
+        message["content"] = text  # the template reads the content alone
+    elif "reasoning_content" in message and "reasoning_content" not in templates:
+        message["content"] = thought_of(text) + message["content"]
     return message, unread
 
 

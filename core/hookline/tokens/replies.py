@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["read"]
+__all__ = ["read", "thought_of"]
 
 CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
 """A call as Hermes and Qwen write it."""
@@ -34,6 +34,12 @@ def read(
     unread = [json.dumps(call, default=str) for call in found.get("tool_calls") or () if not _is_call(call)]
     thought = found.get("thinking") or found.get("reasoning_content") or found.get("reasoning")
     return _message(str(found.get("content") or ""), thought, calls), unread
+
+
+def thought_of(text: str) -> str:
+    """The thought with which an answer begins, with its tags; empty if there is none."""
+    thought = THOUGHT.match(text)
+    return thought[0] if thought else ""
 
 
 def _hermes(text: str) -> tuple[dict[str, Any], list[str]]:
