@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from hookline import Encoder, ExperimentError, Record
+from hookline import DataError, Encoder, ExperimentError, Record
 
 __all__ = ["answers", "conversation", "schema_of"]
 
@@ -51,7 +50,6 @@ async def answers(
         found.append(
             {"role": "tool", "name": name, "content": said, **({"tool_call_id": one["id"]} if "id" in one else {})}
         )
-        await asyncio.sleep(0)
     found += [
         {"role": "tool", "name": "", "content": f"Error: the call cannot be read: {text[:200]}"} for text in unread
     ]
@@ -67,8 +65,6 @@ def conversation(record: Record, who: str) -> list[dict[str, Any]]:
     while found and found[-1].get("role") == "assistant":
         found.pop()
     if not found:
-        from hookline import DataError
-
         raise DataError(
             f"{who} begins on a row without a `prompt`; it has: {', '.join(record) or 'nothing'}",
             "add a column `prompt`",
