@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 import hookline
-from hookline import Sampling
+from hookline import ExperimentError, Sampling
 
 __all__ = ["AnswerOptions", "SamplingOptions"]
 
@@ -85,6 +85,17 @@ class AnswerOptions(SamplingOptions):
             for name in AnswerOptions.model_fields:
                 said = cls.model_fields[name].description or ""
                 cls.model_fields[name].description = f"With {cls.only}: {said[:1].lower()}{said[1:]}"
+
+    def check_idle(self, *more: str) -> None:
+        """Where `only` was not given: raise ExperimentError for an option that then does nothing. more: further ones of the command."""
+        fields = type(self).model_fields
+        idle = [
+            name for name in (*more, *AnswerOptions.model_fields) if getattr(self, name) != fields[name].get_default()
+        ]
+        if idle:
+            raise ExperimentError(
+                f"--{idle[0].replace('_', '-')} does nothing without {self.only}", f"add {self.only}, or leave it out"
+            )
 
     def drawing(self) -> dict[str, Any]:
         """These options, as `hookline.generate` takes them."""

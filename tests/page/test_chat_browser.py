@@ -157,6 +157,24 @@ def test_nothing_is_lost_where_the_model_fails_or_the_server_is_gone(browser: Br
     assert page.store.counts().events == 1
 
 
+def test_replies_arrive_where_a_message_could_not_be_taken_back(browser: Browser, served: Begin) -> None:
+    model = Scripted("model-a", told)
+    model.hold = True
+    page = served(writers=[model])
+    come_in(browser, page)
+    browser.keys(*"hi", "ENTER")
+    browser.until(lambda: "To hi" in browser.text("#candidates"))
+    browser.driver.execute_script("""
+        const before = window.fetch;
+        const late = () => new Promise((_, no) => setTimeout(() => no(new TypeError("no network")), 1000));
+        window.fetch = (path, more) => String(path).includes("take-back") ? late() : before(path, more);
+    """)
+    browser.keys("b")
+    browser.until(lambda: browser.text("#banner"))
+    model.finish()
+    browser.until(lambda: browser.text("#asked").startswith("Which"))
+
+
 def test_hostile_replies_run_nothing(browser: Browser, served: Begin) -> None:
     page = served(writers=[Scripted("model-a", lambda *_: HOSTILE)], title=HOSTILE, system=HOSTILE)
     browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": TRAP})

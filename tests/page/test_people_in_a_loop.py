@@ -17,6 +17,7 @@ import pytest
 from serving import Served, item
 
 import hookline
+from hookline import ServiceError
 from hookline_plugins.page.access import People
 
 SAMPLES = {"use": "generate", "prompts": "builtin:keywords", "rows": 4, "samples_per_prompt": 4, "max_new_tokens": 4}
@@ -116,6 +117,31 @@ def test_an_answer_that_came_too_late_is_not_counted(
     threading.Timer(0.5, page.store.append, [mine]).start()  # when the leases have ended
     [said] = annotate(page, tmp_path, in_flight=4, delay=2, noise=0, answers=2, seed=3)
     assert re.match("annotator 1: 2 answers, 0 skips, 0 times away, 2 refused: .*others have it now", said)
+
+
+@pytest.mark.parametrize("route", ["/answer", "/enter"])
+def test_annotators_leave_a_page_that_stores_nothing(
+    route: str, served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page: Served = served([item("a", "short", "much longer")])
+
+    def full(*_: Any) -> Any:
+        raise ServiceError("the disk is full", "free some space")
+
+    monkeypatch.setattr(*((page.page.desk, "answer") if route == "/answer" else (page.page.people, "enter")), full)
+    found: list[Any] = []
+
+    def work() -> None:
+        try:
+            found.append(annotate(page, tmp_path, answers=5, patience=0.5, noise=0))
+        except ServiceError as err:
+            found.append(err.message)
+
+    person = threading.Thread(target=work, daemon=True)
+    person.start()
+    person.join(20)
+    said = ["annotator 1: 0 answers, 0 skips, 0 times away"]
+    assert found == [said if route == "/answer" else f"{page.url} did not answer for 0.5 seconds"]
 
 
 @pytest.mark.parametrize(

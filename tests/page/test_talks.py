@@ -20,12 +20,12 @@ from serving import SECRET, Served
 from talking import Scripted
 
 import hookline
-from hookline import Comment, Comparison, Skip, Thumb
+from hookline import Comment, Comparison, DataError, Skip, Thumb
 from hookline.testing import open_phase
 from hookline_plugins.asking import Question
 from hookline_plugins.page import writer as writer_module
 from hookline_plugins.page.rendering import Media
-from hookline_plugins.page.talks import LONGEST, Talks
+from hookline_plugins.page.talks import LONGEST, MOST, Talks
 from hookline_plugins.page.writer import Reply, Writer
 from shapes import build
 
@@ -174,6 +174,22 @@ def test_a_conversation_without_room_gives_a_sentence(served: Begin, real: Write
     assert ann.say("close")["state"] == "ready"
 
 
+def test_a_conversation_without_room_is_refused_for_its_reason(folder: Path) -> None:
+    speaker = hookline.speaker(folder, "cpu")
+    system, short = {"role": "system", "content": "Be short."}, {"role": "user", "content": "open"}
+    long, reply = {"role": "user", "content": "open " * 35}, {"role": "assistant", "content": "yes"}
+    for said, why, words in (
+        ([long], "long", "a message of this length"),
+        ([system, long], "long", "a message of this length"),
+        ([system, long, reply, short], "full", "the conversation"),
+    ):
+        assert speaker.refused(said) == why
+        with pytest.raises(DataError, match=f"no room for an answer to {words}"):
+            speaker.reply(said)
+    assert speaker.refused([system, short]) == ""
+    assert speaker.refused([long], 8) == "", "there is room for what is asked for"
+
+
 @pytest.mark.slow(20)
 def test_a_model_that_dies_gives_a_sentence_and_nothing_is_lost(served: Begin, real: Writer) -> None:
     page = served(writers=[real])
@@ -317,6 +333,42 @@ def test_an_answer_that_is_sent_again_is_stored_once(served: Begin) -> None:
     assert ann.post("/chat/judge", **body).json()["turn"]["state"] == "ready", "the turn that waits is still there"
 
 
+def test_a_message_that_is_sent_again_has_only_the_replies_written_that_failed(served: Begin) -> None:
+    model = Scripted("a", lambda *_: Reply(state="failed", why="broken") if len(model.begun) == 1 else "fine")
+    ann = Person(served(writers=[model]))
+    assert ann.say("hi")["state"] == "failed"
+    assert len(model.begun) == 2
+    assert ann.say("hi")["state"] == "ready"
+    assert len(model.begun) == 3, "the reply that was complete stays"
+
+
+def test_replies_to_what_was_said_after_a_judgement_that_is_changed_are_written_no_further(served: Begin) -> None:
+    model = Scripted("a", echo)
+    ann = Person(served(writers=[model]))
+    ann.say("hi")
+    last = ann.judge({"better": 0}).json()["last"]
+    model.hold = True
+    ann.post("/chat/say", text="next", number=1)
+    assert ann.judge({"better": 1}, number=0, replaces=last["replaces"]).status_code == 200
+    assert [(reply.state, reply.why) for reply in model.begun[2:]] == [("failed", "stopped")] * 2
+
+
+def test_a_person_has_a_number_of_conversations_in_memory(served: Begin) -> None:
+    page = served(writers=[Scripted("a", echo)])
+    assert page.page.talks is not None
+    ann, bob = Person(page), Person(page, "bob")
+    bob.state()
+    ann.say("hi")
+    ann.judge({"better": 0})
+    shown = ann.state()["turns"]
+    for n in range(MOST + 5):
+        ann.session = f"{n + 1:032x}"
+        ann.state()
+    assert len(page.page.talks._talks) == MOST + 1, "and one of bob"
+    ann.session = ONE
+    assert ann.state()["turns"] == shown, "from the store"
+
+
 # -- blinded
 
 
@@ -436,7 +488,12 @@ def test_a_person_who_is_removed_before_a_judgement_leaves_no_message(served: Be
     [
         ({"chat": ("a", "a")}, "twice"),
         ({"chat": ("a", "b"), "replies": 1}, "two models need two replies"),
-        ({"chat": ("a",), "temperature": 0}, "both replies are the same"),
+        ({"chat": ("a",), "temperature": 0}, "with --temperature 0 both replies are the same"),
+        ({"chat": ("a",), "top-k": 1}, "with --top-k 1 both replies are the same"),
+        ({"chat": ("a",), "min-p": 1}, "with --min-p 1 both replies are the same"),
+        ({"system": "Be short."}, "--system does nothing without --chat"),
+        ({"replies": 1}, "--replies does nothing without --chat"),
+        ({"max-new-tokens": 8}, "--max-new-tokens does nothing without --chat"),
         pytest.param({"chat": ("none",)}, "there is no model folder", marks=pytest.mark.slow(10)),
     ],
     ids=str,

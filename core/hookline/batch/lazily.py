@@ -1,4 +1,4 @@
-"""torch for modules that a process without models imports, too: the page of `hookline collect` is then ready in a second.
+"""torch for modules that a process without models imports, too: the page of `hookline collect` then begins without it.
 
     if TYPE_CHECKING:
         import torch

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -71,7 +71,9 @@ class Speaker:
         if note and free and min(most_B, default=USUAL) < USUAL:
             low, high = min(most_B), max(most_B)
             leaves = f"{low}" if low == high else f"{low} to {high}"
-            note(f"the model's context of {context} tokens leaves {leaves} for an answer, so that fewer than {USUAL} are drawn")
+            note(
+                f"the model's context of {context} tokens leaves {leaves} for an answer, so that fewer than {USUAL} are drawn"
+            )
         found = [""] * len(prompts)
         for rows in _together(most_B):
             drawn = decode(
@@ -89,15 +91,21 @@ class Speaker:
                 found[i] = self.tokenizer.decode(one.token_ids.tolist())
         return found
 
-    @torch.no_grad()
     def stream(
         self, record: Mapping[str, Any], sampling: Sampling, max_new_tokens: int, seed: int
     ) -> Generator[str, None, str]:
         """One answer, piece by piece; returns why it ended, `stop` or `length`."""
+        prompt = self._fitting(record, "the conversation", max_new_tokens)
+        return (yield from self._drawn(prompt, sampling, max_new_tokens, seed))
+
+    @torch.no_grad()
+    def _drawn(
+        self, prompt: Sequence[int], sampling: Sampling, max_new_tokens: int, seed: int
+    ) -> Generator[str, None, str]:
         from hookline.inference.decode import draw_token
         from hookline.inference.past import Past, Stops
 
-        prompt, ends = self._fitting(record, "the conversation", max_new_tokens), self.tokenizer.ends
+        ends = self.tokenizer.ends
         past = Past([prompt], sampling, len(prompt) + max_new_tokens, self.role.device)
         stops = Stops(sampling, self.tokenizer.decode) if sampling.stop_strings else None
         state = self.role.prefill([list(prompt)], self.tokenizer.eos)
@@ -137,16 +145,43 @@ class Speaker:
     ) -> Generator[str, None, str]:
         """The next message of a conversation, piece by piece; returns why it ended, `stop` or `length`.
 
-        The options are those of `hookline.chat`. Raises DataError for a conversation for which `enough` is false, and for a
-        model without a chat template.
+        The options are those of `hookline.chat`. Raises DataError for a conversation that is `refused`, and for a model
+        without a chat template.
         """
-        most, record = USUAL if max_new_tokens is None else max_new_tokens, {"prompt": list(messages)}
         self.check_converses()
-        return self.stream(record, _sampling(**sampling), min(most, max(self.room(record), 1)), seed)
+        prompt, refused = self._placed(messages, max_new_tokens)
+        if refused:
+            raise DataError(
+                f"the model's context of {self.role.context} tokens has no room for an answer to "
+                + ("the conversation" if refused == "full" else "a message of this length"),
+                "begin anew with the last message" if refused == "full" else "shorten it",
+            )
+        most = USUAL if max_new_tokens is None else max_new_tokens
+        return self._drawn(prompt, _sampling(**sampling), min(most, self.role.context - len(prompt)), seed)
 
-    def enough(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> bool:
-        """Whether the model's context has room for an answer: `max_new_tokens`, or a quarter of the context."""
-        return self.room({"prompt": list(messages)}) >= self._least(max_new_tokens)
+    def refused(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> Literal["", "full", "long"]:
+        """Why a conversation gets no reply: `full`, the model's context has no room for one, but would have with the last
+        message alone (and the system prompt); `long`, not even then. Empty for one that gets a reply.
+
+        Room for a reply is room for `max_new_tokens` (256 by default), or for a quarter of the context if that is less.
+        """
+        return self._placed(messages, max_new_tokens)[1]
+
+    def _placed(
+        self, messages: Sequence[Message], max_new_tokens: int | None
+    ) -> tuple[Sequence[int], Literal["", "full", "long"]]:
+        """A conversation's tokens, and why they get no reply."""
+        most, context = USUAL if max_new_tokens is None else max_new_tokens, self.role.context
+        least, prompt = max(1, min(most, context // 4)), self._ids({"prompt": list(messages)})
+        if context - len(prompt) >= least:
+            return prompt, ""
+        begins = itertools.takewhile(lambda message: message["role"] == "system", messages)
+        alone = [*begins, messages[-1]]
+        fits = len(alone) < len(messages) and self.room({"prompt": alone}) >= least
+        return prompt, "full" if fits else "long"
+
+    def _ids(self, record: Mapping[str, Any]) -> Sequence[int]:
+        return encode(self.tokenizer, record, answer=None, where="the conversation").prompt_ids
 
     def check_converses(self) -> None:
         """Raise DataError for a model without a chat template."""
@@ -156,12 +191,9 @@ class Speaker:
                 "use hookline generate for texts, or a folder with a template",
             )
 
-    def _least(self, max_new_tokens: int | None) -> int:
-        return max(1, min(USUAL if max_new_tokens is None else max_new_tokens, self.role.context // 4))
-
     def room(self, record: Mapping[str, Any]) -> int:
         """How many tokens the model's context has left for an answer; negative if the record alone does not fit."""
-        return self.role.context - len(encode(self.tokenizer, record, answer=None, where="the conversation").prompt_ids)
+        return self.role.context - len(self._ids(record))
 
     def _fitting(self, record: Mapping[str, Any], where: str, new_tokens: int) -> Sequence[int]:
         return encode(
@@ -276,26 +308,26 @@ def chat(
     Returns the conversation since it last began, as messages with `role` and `content`. Raises DataError for a model
     without a chat template, and for messages that the template refuses.
     """
-    drawn_from, found = _sampling(**sampling), speaker(model, device)
+    _sampling(**sampling)  # what cannot be is refused before a model is loaded
+    found = speaker(model, device)
     found.check_converses()
     tell = note or (lambda text: say(f"[{text}]\n"))
     begins: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
-    context, messages, most = found.role.context, list(begins), USUAL if max_new_tokens is None else max_new_tokens
-    least = found._least(max_new_tokens)
+    context, messages = found.role.context, list(begins)
     while (text := ask()) is not None:
         asked = {"role": "user", "content": text}
-        left = found.room({"prompt": [*messages, asked]})
-        if left < least and len(messages) > len(begins):
-            left = found.room({"prompt": [*begins, asked]})
-            if left >= least:
-                tell(f"the conversation has filled the model's context of {context} tokens and begins anew with this message")
-                messages = list(begins)
-        if left < least:
+        refused = found.refused([*messages, asked], max_new_tokens)
+        if refused == "full":
+            tell(
+                f"the conversation has filled the model's context of {context} tokens and begins anew with this message"
+            )
+            messages = list(begins)
+        elif refused:
             tell(f"this message is too long for the model's context of {context} tokens and is left out")
             continue
         messages.append(asked)
         answer = ""
-        for piece in found.stream({"prompt": messages}, drawn_from, min(most, left), seed):
+        for piece in found.reply(messages, max_new_tokens=max_new_tokens, seed=seed, **sampling):
             say(piece)
             answer += piece
         say("\n")

@@ -22,6 +22,8 @@ from hookline_plugins.user_code import load
 Score = Callable[[str, str], float]
 LATE = (("/answer", 404), ("/answer", 409))
 """What the page says of an answer whose item others have now."""
+LATER = (429, 502, 503, 504)
+"""What a page says that may answer later, or a proxy whose page does not answer."""
 
 
 class Annotate(Command):
@@ -106,7 +108,8 @@ class _Simulated(threading.Thread):
             self.tell(str(err))
 
     def _work(self) -> None:
-        self._ask("POST", "/enter", {"token": self.token})
+        if self._ask("POST", "/enter", {"token": self.token}) is None:
+            raise Refused(f"{self.client.base_url} did not answer for {self.config.patience:g} seconds")
         page = self.client.get("/hello").text
         self.client.headers["x-csrf"] = re.findall(r'name="csrf" content="([0-9a-f]+)"', page)[0]
         c = self.config
@@ -167,11 +170,10 @@ class _Simulated(threading.Thread):
             try:
                 reply = self.client.request(method, path, **({} if body is None else {"json": body}))
             except httpx.TransportError:
+                reply = None
+            if reply is None or reply.status_code in LATER:
                 if time.monotonic() > until:
                     return None
-                time.sleep(0.2)
-                continue
-            if reply.status_code in (429, 503):
                 time.sleep(0.2)
                 continue
             if reply.status_code >= 400 and (path, reply.status_code) not in LATE:

@@ -190,13 +190,17 @@ class Collect(Command):
 
     def _check_chat(self) -> None:
         c = self.config
+        if not c.chat:
+            c.check_idle("replies", "system")
         if len(set(c.chat)) < len(c.chat):
             raise ExperimentError(f"--chat names {c.chat[0]} twice", "name it once: both replies are from it then")
         if len(c.chat) == 2 and c.replies == 1:
             raise ExperimentError("two models need two replies", "leave out --replies, or name one model with --chat")
-        if len(c.chat) == 1 and c.replies == 2 and c.temperature == 0:
+        alike = {"--temperature 0": c.temperature == 0, "--top-k 1": c.top_k == 1, "--min-p 1": c.min_p == 1}
+        if len(c.chat) == 1 and c.replies == 2 and (always := [option for option, given in alike.items() if given]):
             raise ExperimentError(
-                "with --temperature 0 both replies are the same", "set --replies 1, or a temperature above 0"
+                f"with {always[0]} both replies are the same",
+                "set --replies 1, or draw from more than the likeliest token",
             )
 
     def _talks(self, desk: Any, models: ExitStack, out: Out) -> Any:

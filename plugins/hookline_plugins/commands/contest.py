@@ -50,6 +50,8 @@ class Contest(Command):
 
     def run(self, out: Out) -> int:
         c = self.config
+        if not c.prompts:
+            c.check_idle()
         if c.models:
             return self._put(out)
         with hookline.store(c.store, create=False) as store:

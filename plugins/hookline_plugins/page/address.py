@@ -85,8 +85,10 @@ def proxies_of(names: Iterable[str]) -> Proxies:
 
 
 def _ip(text: str) -> IPv4Address | IPv6Address | None:
+    """An address of `X-Forwarded-For`, to which some proxies add the port."""
+    found = re.fullmatch(r"\[(.*)\](?::\d+)?|([\d.]+):\d+", text)
     try:
-        ip = ip_address(text.strip("[]"))
+        ip = ip_address((found[1] or found[2]) if found else text)
     except ValueError:
         return None
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip

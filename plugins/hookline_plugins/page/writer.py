@@ -233,10 +233,8 @@ class _NoRoom(Exception):
 def _reply(speaker: Any, request: Mapping[str, Any], options: Mapping[str, Any]) -> Generator[str, None, str]:
     """A reply, piece by piece. What is wrong with the conversation is raised by the first piece."""
     messages = request["messages"]
-    if not speaker.enough(messages, options.get("max_new_tokens")):
-        begins = [message for message in messages if message["role"] == "system"]
-        alone = speaker.enough([*begins, messages[-1]], options.get("max_new_tokens"))
-        raise _NoRoom("full" if alone and len(messages) > len(begins) + 1 else "long")
+    if refused := speaker.refused(messages, options.get("max_new_tokens")):
+        raise _NoRoom(refused)
     said: str = yield from speaker.reply(messages, seed=request["seed"], **options)
     return said
 

@@ -106,7 +106,8 @@ async function look() {
   let reply = null;
   const { session } = state;
   try { reply = await ask("GET", `/chat/talk?turn=alone&session=${session}`); } catch { /* asked again below */ }
-  if (session !== state.session || busy) return;
+  if (session !== state?.session) return;
+  if (busy) { timer = setTimeout(look, 250); return; } // what is under way may fail, and the replies are still written
   if (reply?.status !== 200) { problem(reply); timer = setTimeout(look, 2000); return; }
   $("banner").textContent = "";
   if (reply.body.number !== state.number || Boolean(reply.body.turn) !== Boolean(state.turn)) { await load(); return; } // it went on in another tab, or the server is another
