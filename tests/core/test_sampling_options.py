@@ -48,6 +48,12 @@ def test_the_help_says_which_option_the_others_need() -> None:
         assert "--" not in Generate.Config.model_fields[name].description
 
 
+def test_an_option_that_does_nothing_is_refused() -> None:
+    contest = Contest(Contest.Config(store="sqlite:///none.db", top_p=0.9))
+    with pytest.raises(ExperimentError, match="--top-p does nothing without --prompts"):
+        contest.run(None)  # type: ignore[arg-type]
+
+
 def test_temperature_0_is_the_likeliest_token() -> None:
     assert _sampling(temperature=0, top_k=7) == Sampling(top_k=1)
     with pytest.raises(ExperimentError, match="temperature is -1"):
