@@ -103,6 +103,7 @@ function take(found) {
 }
 
 async function look() {
+  if (!state) return; // another conversation is begun
   let reply = null;
   const { session } = state;
   try { reply = await ask("GET", `/chat/talk?turn=alone&session=${session}`); } catch { /* asked again below */ }
