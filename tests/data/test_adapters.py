@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +137,9 @@ def test_a_session_of_openenv_is_an_episode_with_seed_and_row(server: Sessions) 
         "episode_id": first["episode_id"],
         "level": 2,
     }
+    until = time.monotonic() + 20
+    while server.asked[-1] != {"type": "close"} and time.monotonic() < until:
+        time.sleep(0.01)
     assert server.asked[-1] == {"type": "close"}
     cut = played(made(OpenEnv, url=server.url), ["cut"])
     assert (cut[-1].terminated, cut[-1].truncated) == (False, True)

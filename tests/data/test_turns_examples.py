@@ -76,7 +76,7 @@ def test_a_search_shows_the_same_pages_to_all_episodes_of_a_group(tmp_path: Path
         assert right is None or all(reward == float(f"says {said}" == right) for said, _, reward in answers)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @pytest.mark.parametrize(("name", "least"), [("calculator", 0.85), ("search", 0.8), ("wordle", -2.9)])
 def test_the_policy_learns_to_play(name: str, least: float, tmp_path: Path) -> None:
     run = hookline.run(EXAMPLES / f"{name}.yaml", ["trackers=[]"], out=tmp_path / "run")

@@ -297,7 +297,7 @@ def test_an_episode_of_several_rows_has_the_weight_of_one_answer_in_grpo() -> No
     assert share_BT.tolist() == [[0.25, 0.25, 0.0, 0.25], [0.25, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_two_processes_play_the_episodes_that_one_plays(warm: Any, shelf: Path, tmp_path: Path) -> None:
     thinks = ("<think>a file</think>open", "open", "<think>a list</think>close")
     options = {"rows": 3, "samples_per_prompt": 2, "max_new_tokens": 32, "transcripts": 1}
