@@ -1,5 +1,5 @@
-// draw: one token per row from the softmax of its logits, cut to the k likeliest, to the nucleus of mass p and to the tokens
-// that are at least m times as likely as the likeliest. No sort: the cut is found by counting exponentials by their leading
+// draw: one token per row from the softmax of its logits, cut to the k likeliest, to the nucleus that has p of their mass, and to
+// the tokens that are at least m times as likely as the likeliest. No sort: the cut is found by counting exponentials by their leading
 // bits, then, inside the class where the cut falls, by the next ones.
 #pragma once
 
@@ -91,6 +91,19 @@ inline Cut cut_of(const float* e, int64_t n, int64_t k, double mass) {
   return {least, ties};
 }
 
+struct Kept {
+  int64_t count;
+  double mass;
+};
+
+inline Kept kept_of(const float* e, int64_t n, const Cut& cut) {
+  Kept kept{0, 0};
+  int64_t tied = 0;
+  for (int64_t i = 0; i < n; i++)
+    if (cut.keeps(e[i], tied)) kept.mass += e[i], kept.count++;
+  return kept;
+}
+
 struct Weighed {
   float top;
   double total;
@@ -145,16 +158,15 @@ inline void draw_row(const Draws& d, int64_t row, const T* x, int64_t n, float* 
   }
   double total = w.total, u = d.uniform[row];
   Cut cut{0, 0};
-  int64_t kept = 0;
   if (d.cuts) {
-    bool ranked = d.top_k > 0 || d.top_p < 1;
-    if (ranked) cut = cut_of(e, n, d.top_k > 0 ? d.top_k : n, d.top_p < 1 ? d.top_p * total : 2.0 * total + 1);
+    int64_t k = d.top_k > 0 ? d.top_k : n;
+    if (d.top_k > 0) cut = cut_of(e, n, k, infinity);
+    if (d.top_p < 1) cut = cut_of(e, n, k, d.top_p * (d.top_k > 0 ? kept_of(e, n, cut).mass : total));
     if (d.min_p > cut.least) cut = {d.min_p, n};
-    total = 0;
-    int64_t tied = 0;
-    for (int64_t i = 0; i < n; i++)
-      if (cut.keeps(e[i], tied)) total += e[i], kept++;
-    d.cuts[2 * row] = w.top, d.cuts[2 * row + 1] = cut.least, d.counts[2 * row] = kept, d.counts[2 * row + 1] = cut.ties;
+    Kept kept = kept_of(e, n, cut);
+    total = kept.mass;
+    d.cuts[2 * row] = w.top, d.cuts[2 * row + 1] = cut.least;
+    d.counts[2 * row] = kept.count, d.counts[2 * row + 1] = cut.ties;
   }
   int64_t id = 0;
   if (u < 0)

@@ -25,7 +25,7 @@ class SamplingOptions(hookline.Config):
     top_k: int = Field(0, ge=0)
     """Keep the k likeliest tokens; 0 keeps all, 1 always takes the likeliest. Ratios are then computed over the kept tokens."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Keep the likeliest tokens that reach this probability; 1 keeps all."""
+    """Of what `top_k` kept, keep the likeliest tokens that have this part of its probability; 1 keeps all."""
     min_p: float = Field(0.0, ge=0, le=1)
     """Keep the tokens that are at least this many times as likely as the likeliest; 0 keeps all."""
     repetition_penalty: float = Field(1.0, gt=0, le=100)

@@ -140,7 +140,8 @@ def choose(logits_BV: Tensor, sampling: Sampling, u_B: Tensor) -> tuple[Tensor, 
         if sampling.top_k:
             keep[:, sampling.top_k :] = False
         if sampling.top_p < 1.0:
-            keep &= ranked.cumsum(-1) - ranked < sampling.top_p
+            ranked = torch.where(keep, ranked, 0.0)
+            keep &= ranked.cumsum(-1) - ranked < sampling.top_p * ranked.sum(-1, keepdim=True)
         keep_BV = torch.zeros_like(keep).scatter(1, order, keep)
         probs_BV = torch.where(keep_BV, probs_BV, 0.0)
         counts = keep_BV.sum(1)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from hookline.kernels import draw, token_stats
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
-CUTS = [{}, {"top_k": 5}, {"top_p": 0.6}, {"min_p": 0.1}, {"top_k": 7, "top_p": 0.8}, {"top_k": 3, "min_p": 0.5}]
+CUTS = [
+    {}, {"top_k": 5}, {"top_p": 0.6}, {"min_p": 0.1}, {"top_k": 7, "top_p": 0.8}, {"top_k": 3, "min_p": 0.5},
+    {"top_k": 200, "top_p": 0.5}, {"top_k": 9, "top_p": 0.9, "min_p": 0.2},
+]  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -20,10 +30,10 @@ pytestmark = pytest.mark.usefixtures("implementation")
 def kept(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     """The kept ids of one row, ascending, and their probabilities, by sorting in float64."""
     p = torch.softmax(logits.double() / temperature, -1).tolist()
-    order = sorted(range(len(p)), key=lambda i: (-p[i], i))
-    found, mass = [], 0.0
-    for rank, i in enumerate(order):
-        if (top_k and rank >= top_k) or mass >= top_p or p[i] < min_p * p[order[0]] or p[i] == 0:
+    order = sorted(range(len(p)), key=lambda i: (-p[i], i))[: top_k or None]
+    found, mass, reached = [], 0.0, top_p * math.fsum(p[i] for i in order)
+    for i in order:
+        if (top_p < 1 and mass >= reached) or p[i] < min_p * p[order[0]] or p[i] == 0:
             break
         found.append(i)
         mass += p[i]
@@ -71,8 +81,34 @@ def borderline(logits, mine, theirs, options):
     """Whether two kept sets differ in one token, at which the mass reaches top-p or min-p but for rounding."""
     odd = sorted(set(mine) ^ set(theirs))
     p = torch.softmax(logits.double() / options["temperature"], -1)
+    p = p / p.topk(min(len(p), options.get("top_k", 0) or len(p))).values.sum()
     mass, least = float(p[sorted(set(mine) & set(theirs))].sum()), float(p.max()) * options.get("min_p", 0.0)
     return len(odd) == 1 and (abs(mass - options.get("top_p", 1.0)) < 1e-5 or abs(float(p[odd[0]]) - least) < 1e-6)
+
+
+@pytest.mark.parametrize("top_k", [1, 4, 50, 600])
+def test_the_cuts_are_those_of_transformers_one_after_the_other(implementation, top_k):
+    """Each cut sees what the one before left: the nucleus is one of the k likeliest, not of all tokens."""
+    x = 2 * torch.randn(6, 513, generator=torch.Generator().manual_seed(top_k))
+    u = torch.rand(6, dtype=torch.float64)
+    for temperature, top_p, min_p in itertools.product((0.6, 1.0, 1.8), (0.05, 0.5, 0.9, 0.99, 1.0), (0.0, 0.02, 0.3)):
+        warpers = [TopKLogitsWarper(top_k), *([TopPLogitsWarper(top_p)] if top_p < 1 else []), MinPLogitsWarper(min_p)]
+        theirs = LogitsProcessorList(warpers)(torch.zeros(6, 0), x.double() / temperature)
+        drawn = draw(x, u, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        assert [rows(drawn, n) for n in range(6)] == [row.isfinite().nonzero()[:, 0].tolist() for row in theirs]
+        p = theirs.softmax(-1)
+        assert torch.equal(drawn.ids, torch.searchsorted(p.cumsum(-1), u[:, None], right=True)[:, 0])
+        logprobs = p.log().gather(1, drawn.ids[:, None])[:, 0]
+        torch.testing.assert_close(drawn.logprobs.double(), logprobs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_nucleus_is_one_of_the_likeliest_k():
+    """Of .4, .3, .2 and .1, the first two have .7 of all, but 7/9 of the likeliest three: .75 is reached a token earlier."""
+    x, u = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log(), torch.tensor([0.999], dtype=torch.float64)
+    assert rows(draw(x, u, top_p=0.75), 0) == [0, 1, 2]
+    assert rows(draw(x, u, top_p=0.75, top_k=3), 0) == [0, 1]
+    equal = torch.zeros(1, 8)  # the first of equal ones are kept, and half of them
+    assert rows(draw(equal, u, top_k=6, top_p=0.5), 0) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("options", CUTS, ids=str)

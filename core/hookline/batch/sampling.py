@@ -26,7 +26,7 @@ class Sampling:
     top_k: int = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
-    """Keep the smallest set of tokens whose probability reaches p; 1.0 keeps all."""
+    """Of what top-k kept, keep the smallest set of tokens that has p of its probability; 1.0 keeps all."""
     min_p: float = 0.0
     """Keep the tokens that are at least this many times as likely as the likeliest; 0.0 keeps all."""
     repetition_penalty: float = 1.0

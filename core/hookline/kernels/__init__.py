@@ -360,9 +360,10 @@ def draw(
 ) -> Drawn:
     """Draw one token per row by inverting the cumulative distribution, with its log-prob, from one read of the logits.
 
-    With p = softmax(logits / temperature), these tokens are kept, and p is taken over them: the `top_k` likeliest (0:
-    all), equal ones by ascending id; the smallest set of likeliest tokens whose p reaches `top_p`; those whose p is at
-    least `min_p` times the largest. A token of probability 0 is never drawn.
+    p = softmax(logits / temperature) is cut three times, and each cut takes p over the tokens that the one before kept,
+    as in transformers and vLLM: the `top_k` likeliest (0: all), equal ones by ascending id; the smallest set of likeliest
+    tokens whose p reaches `top_p`; those whose p is at least `min_p` times the largest. A token of probability 0 is never
+    drawn.
 
     - `logits` [..., V], as in `token_stats`; `uniform` [...], float64 in [0, 1): where in the distribution to draw.
     - `greedy` bool [...]: rows that take the likeliest token, the first of equal ones, whatever `uniform` says; its

@@ -526,6 +526,7 @@ def draw(
         if top_k:
             keep[:, top_k:] = False
         if top_p < 1:
+            ranked = torch.where(keep, ranked, 0.0)  # of the mass that top-k left
             keep &= ranked.cumsum(-1) - ranked < top_p * ranked.sum(-1, keepdim=True)
         p = torch.where(torch.zeros_like(keep).scatter(1, order, keep) & (p >= min_p), p, 0.0)
     total = p.sum(-1)
