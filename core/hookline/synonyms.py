@@ -58,6 +58,7 @@ MEANINGS = {
     Ours("max_new_tokens", "a rollout"): "max_completion_length response_length max_response_length max_tokens "
     "generate_max_len max_gen_len max_length",
     Ours("stop_strings", "a rollout", "the answer keeps the string"): "stop stop_sequences stop_words",
+    Ours("stop_token_ids", "a rollout", "beside those of the tokenizer"): "eos_token_id",
     Ours("min_new_tokens", "a rollout"): "min_tokens min_completion_length",
     Ours("longest", "a rollout", "prompt and answer together"): "max_length max_seq_length max_seq_len max_len cutoff_len "
     "max_prompt_length max_input_length prompt_max_len",
@@ -126,7 +127,7 @@ MEANINGS = {
     Ours("lines", "the tracker `console`", "how many a phase prints"): "logging_steps log_interval",
     Ours("use", "an update", "each form of a loss is an update of its own: grpo, dapo, dr-grpo, gspo"): "loss_type policy_loss "
     "loss_mode policy_loss_fn algorithm adv_estimator",
-    Ours("eos", "the tokenizer", "the tokens that end an answer"): "stop_token_ids eos_token eos_token_id",
+    Ours("eos", "the tokenizer", "the tokens that end an answer"): "eos_token eos_token_id",
     Ours("device", "the experiment", "found by itself; CUDA_VISIBLE_DEVICES chooses among GPUs"): "device_map use_cuda no_cuda "
     "use_cpu n_gpus n_gpus_per_node",
     Ours("trackers", "the experiment"): "report_to logger loggers log_with tracker",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -19,7 +19,7 @@ NAMES = tuple(each.name for each in fields(Sampling))
 class SamplingOptions(hookline.Config):
     """The options of a rollout that draws: one for each field of `hookline.Sampling`, of the same name."""
 
-    synonyms: ClassVar[Mapping[str, str]] = {"stop": "stop_strings", "min_tokens": "min_new_tokens"}
+    synonyms: ClassVar[Mapping[str, str]] = {"stop": "stop_strings", "min_tokens": "min_new_tokens", "eos_token_id": "stop_token_ids"}
     temperature: float = Field(1.0, gt=0, le=100)
     """Above 1 flattens the distribution, below 1 sharpens it."""
     top_k: int = Field(0, ge=0)
@@ -38,11 +38,13 @@ class SamplingOptions(hookline.Config):
     """An answer has at least this number of tokens before the one that ends it."""
     stop_strings: tuple[str, ...] = ()
     """Texts that end an answer, wherever its tokens begin and end; the answer keeps the one that ended it."""
+    stop_token_ids: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Ids of tokens that end an answer besides those that the tokenizer names; the answer keeps the one that ended it."""
 
-    @field_validator("stop_strings", mode="before")
+    @field_validator("stop_strings", "stop_token_ids", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        return (value,) if isinstance(value, str | int) else value
 
     @field_validator("stop_strings")
     @classmethod

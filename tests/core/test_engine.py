@@ -22,6 +22,7 @@ from hookline import (
     NumbersError,
     PluginError,
     Rollout,
+    Sampling,
     concat,
 )
 from hookline.loop.loop import PhaseLoop
@@ -379,6 +380,39 @@ def test_stop_strings_end_answers_and_stay_in_them(lab: Lab, sampled: dict[str, 
         lab(rollout={**long, "min_new_tokens": 31}, update=SFT)
 
 
+def test_stop_tokens_end_answers_beside_the_tokenizers_own(lab: Lab, sampled: dict[str, Any]) -> None:
+    long = {**sampled, "max_new_tokens": 30}
+    free = lab(rollout=long, update=SFT)
+    answers, eos = free.hooks.rollout(free.ctx), free.session.tokenizer.eos
+    said = [answers.response_ids(row) for row in range(len(answers))]
+    stop = [next(ids[3] for ids in said if len(ids) > 4), said[-1][0]]
+    loop = lab(rollout={**long, "stop_token_ids": stop}, update=SFT)
+    rollout = loop.hooks.rollout(loop.ctx)
+    assert rollout.behaviour is not None
+    assert rollout.behaviour.ends == tuple(dict.fromkeys((eos, *stop)))
+    for row, ids in enumerate(said):
+        first = next((at for at, token in enumerate(ids) if token in {eos, *stop}), None)
+        assert rollout.response_ids(row) == ids[: None if first is None else first + 1], "it stays in the answer"
+        assert rollout.finish_reason[row] == ("length" if first is None else "stop")
+    assert rollout.response_ids(len(said) - 1) == said[-1][:1], "an answer may end with its first token"
+    held = lab(rollout={**long, "stop_token_ids": stop, "min_new_tokens": 6}, update=SFT)
+    assert int(held.hooks.rollout(held.ctx).length_B.min()) >= 7, "a minimum holds for them too"
+    vocabulary = free.ctx.role_named("policy").vocabulary
+    odd = lab(rollout={**long, "stop_token_ids": vocabulary}, update=SFT)
+    with pytest.raises(ExperimentError, match=f"stop_token_ids has {vocabulary}, but the model's ids go from 0 to {vocabulary - 1}"):
+        odd.hooks.rollout(odd.ctx)
+
+
+def test_one_token_more_than_the_context_is_refused(lab: Lab, sampled: dict[str, Any]) -> None:
+    ctx = lab(rollout=sampled, update=SFT).ctx
+    context = ctx.role_named("policy").context
+    fits = [[1] * (context - 4), [1, 2]]
+    assert ctx.draw(fits, torch.arange(2), sampling_=Sampling(), max_new_tokens=4).length_B.max() <= 4
+    for prompts, new in (([[1, 2], [1] * (context - 3)], 4), (fits, 5)):
+        with pytest.raises(ExperimentError, match=f"and {new} new ones make {context + 1}, but the model has {context} positions"):
+            ctx.draw(prompts, torch.arange(2), sampling_=Sampling(), max_new_tokens=new)
+
+
 def test_a_sample_does_not_depend_on_its_neighbours(lab: Lab, sampled: dict[str, Any]) -> None:
     loop = lab(rollout=sampled, update=SFT)
     rollout = loop.hooks.rollout(loop.ctx)
@@ -398,8 +432,6 @@ def test_tokens_are_drawn_as_the_softmax_says(lab: Lab, sampled: dict[str, Any])
     n = 20_000
     weight, _ = loop.ctx.role_named("policy").head
     weight.data.mul_(30)  # far from uniform
-    from hookline.batch.stages import Sampling
-
     drawn = loop.ctx.draw([prompt] * n, torch.arange(n), sampling_=Sampling(), max_new_tokens=1)
     with torch.no_grad():
         p = torch.softmax(loop.ctx.role_named("policy").net(torch.tensor([prompt])).logits[0, -1].double(), 0)

@@ -17,7 +17,10 @@ from hookline_plugins.rollouts.generate import Generate as Rollout
 from hookline_plugins.sampling import SamplingOptions
 
 NAMES = {each.name for each in fields(Sampling)}
-CUT: dict[str, Any] = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.2, "repetition_penalty": 1.2, "stop_strings": ("a", "b")}
+CUT: dict[str, Any] = {
+    "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.2, "repetition_penalty": 1.2, "stop_strings": ("a", "b"),
+    "stop_token_ids": (4,),
+}  # fmt: skip
 
 
 def test_the_options_are_the_fields_of_a_sampling_with_the_same_defaults() -> None:

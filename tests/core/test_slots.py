@@ -97,6 +97,42 @@ def test_answers_are_the_same_whatever_waits_beside_them(name: str, sampling: Sa
         same(drawn(role, sampling=sampling, slots=slots), together)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "mistral, windows", "mamba", "rwkv"])
+def test_answers_end_at_once_at_the_first_of_several_tokens_or_never(name: str) -> None:
+    role, most = role_of(name), 12
+    never = drawn(role, ends=(V - 1,), max_new_tokens=most)
+    for slots in (3, 256):
+        at_once = drawn(role, ends=tuple(range(V)), max_new_tokens=most, slots=slots)
+        assert [(one.token_ids.tolist(), one.finish_reason) for one in at_once] == [
+            (one.token_ids[:1].tolist(), "stop") for one in never
+        ]
+        for one, whole in zip(drawn(role, max_new_tokens=most, slots=slots), never):
+            ids = whole.token_ids.tolist()
+            first = next((at for at, token in enumerate(ids) if token in {*ENDS, V - 1}), None)
+            if first is None or ids[first] in ENDS:
+                assert one.token_ids.tolist() == ids[: None if first is None else first + 1]
+                assert one.finish_reason == ("length" if first is None else "stop")
+
+
+def test_ids_that_no_token_has_are_neither_drawn_nor_counted() -> None:
+    """A vocabulary that was padded for speed, and has a gap; the end is one of those ids, so no answer ends."""
+    role = role_of("gpt2")
+    role.knows(V - 9, [3, 7])
+    unknown = {3, 7, *range(V - 9, V)}
+    for sampling in (Sampling(temperature=3.0), Sampling(temperature=3.0, top_p=0.999)):
+        found = drawn(role, ends=(V - 1,), sampling=sampling)
+        assert {(len(one.token_ids), one.finish_reason) for one in found} == {(50, "length")}
+        assert not unknown & {token for one in found for token in one.token_ids.tolist()}
+        assert all(one.kept_ids is None or not unknown & set(one.kept_ids.ids.tolist()) for one in found)
+    prompt, one = PROMPTS[1], drawn(role, ends=(V - 1,))[1]
+    with torch.no_grad():
+        logits = role.net(torch.tensor([[*prompt, *one.token_ids.tolist()]])).logits[0, len(prompt) - 1 : -1].double()
+    logits[:, sorted(unknown)] = -torch.inf
+    expected = torch.log_softmax(logits, -1).gather(-1, one.token_ids[:, None])[:, 0]
+    assert one.logprobs is not None
+    torch.testing.assert_close(one.logprobs.double(), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_equal_prompts_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     role, read = role_of("gpt2"), []
     real = Role.prefill

@@ -192,3 +192,8 @@ def test_what_is_streamed_is_what_is_generated(shelf_of_folders: Path) -> None:
     answers = [found.answers([record], greedy, n, 0)[0] for n in range(1, 9)]
     assert ["".join(found.stream(record, greedy, n, 0)) for n in range(1, 9)] == answers
     assert any(answer.endswith("\ufffd") for answer in answers), "the test tries what it is about"
+    said = found.tokenizer.encode(answers[-1].rstrip("\ufffd"))
+    stopping = hookline.Sampling(top_k=1, stop_token_ids=said[1])
+    stopped = found.answers([record], stopping, 8, 0)[0]
+    assert "".join(found.stream(record, stopping, 8, 0)) == stopped != answers[-1]
+    assert answers[-1].startswith(stopped)

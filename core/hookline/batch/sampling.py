@@ -39,12 +39,20 @@ class Sampling:
     """An answer has at least this number of tokens before the one that ends it."""
     stop_strings: tuple[str, ...] = ()
     """An answer ends with the token that completes one of these in its text; the string stays in the answer."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Ids of tokens that end an answer besides those of the tokenizer; the one that was drawn stays in the answer."""
 
     def __post_init__(self) -> None:
         strings = self.stop_strings
         object.__setattr__(self, "stop_strings", (strings,) if isinstance(strings, str) else tuple(strings))
         if not all(isinstance(text, str) and text for text in self.stop_strings):
             raise ExperimentError("a string of stop_strings is empty", "give texts of at least one character")
+        ids = self.stop_token_ids
+        object.__setattr__(self, "stop_token_ids", (ids,) if isinstance(ids, int) else tuple(ids))
+        if not all(type(token) is int and token >= 0 for token in self.stop_token_ids):
+            raise ExperimentError(
+                f"stop_token_ids is {list(self.stop_token_ids)}", "give token ids, which are whole numbers from 0"
+            )
         if not 0 < self.repetition_penalty < math.inf:
             raise ExperimentError(
                 f"repetition_penalty is {self.repetition_penalty:g}", "give a number above 0; 1 changes nothing"
@@ -69,6 +77,18 @@ class Sampling:
     def reshapes(self) -> bool:
         """Whether logits are changed before the temperature, by penalties or a minimum length."""
         return self.penalises or self.min_new_tokens > 0
+
+    def ending(self, ends: tuple[int, ...], vocabulary: int) -> tuple[int, ...]:
+        """The tokens that end an answer: `ends`, then `stop_token_ids`, each once.
+
+        Raises ExperimentError for an id that a model of `vocabulary` tokens does not have.
+        """
+        odd = next((token for token in self.stop_token_ids if token >= vocabulary), None)
+        if odd is not None:
+            raise ExperimentError(
+                f"stop_token_ids has {odd}, but the model's ids go from 0 to {vocabulary - 1}", "give ids of the model's tokenizer"
+            )
+        return tuple(dict.fromkeys((*ends, *self.stop_token_ids)))
 
     def check_length(self, max_new_tokens: int) -> None:
         """Raise ExperimentError for a minimum length that `max_new_tokens` does not allow."""

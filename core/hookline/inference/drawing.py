@@ -74,7 +74,7 @@ class Drawing:
 
     engine: Engine
     ends: tuple[int, ...]
-    """The tokens that end an answer."""
+    """The tokens that end every answer; a sampling may name more."""
     micro_tokens: int = 16384
     """The most tokens in one forward pass for log-probs, if the engine returns none."""
     told: dict[str, int] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class Drawing:
         """
         role = asking.role_named(model)
         self._check(asking.instance, role, prompts, sampling, max_new_tokens, combine is not None)
-        caller = Caller(combine)
+        caller, ends = Caller(combine), sampling.ending(self.ends, role.vocabulary)
         greedy = [False] * len(prompts) if greedy_B is None else greedy_B.tolist()
         requests = [
             Request(
@@ -131,7 +131,7 @@ class Drawing:
                 seed=seed,
                 sampling=sampling,
                 max_new_tokens=max_new_tokens,
-                ends=self.ends,
+                ends=ends,
                 greedy=likeliest,
                 beside=tuple(beside),
                 combine=caller.combine if combine else None,
@@ -145,7 +145,7 @@ class Drawing:
                     self.engine.sync(name, version)
                 self.told[name] = version
         found = self._answers(asking, requests, caller)
-        asked = Asked(sampling, max_new_tokens, self.ends, role.vocabulary, role.version)
+        asked = Asked(sampling, max_new_tokens, ends, role.vocabulary, role.version)
         with self.blamed("draw"):
             drawn = join(found, asked, self.who)
         if any(one.logprobs is None for one in found):

@@ -74,7 +74,7 @@ class Speaker:
             note(
                 f"the model's context of {context} tokens leaves {leaves} for an answer, so that fewer than {USUAL} are drawn"
             )
-        found = [""] * len(prompts)
+        found, ends = [""] * len(prompts), sampling.ending(self.tokenizer.ends, self.role.vocabulary)
         for rows in _together(most_B):
             drawn = decode(
                 {"policy": self.role},
@@ -83,7 +83,7 @@ class Speaker:
                 torch.zeros(len(rows), dtype=torch.bool),
                 sampling=sampling,
                 max_new_tokens=most_B[rows[0]],
-                ends=self.tokenizer.ends,
+                ends=ends,
                 seed=rng.key(seed, "speak"),
                 text=self.tokenizer.decode,
             )
@@ -105,7 +105,7 @@ class Speaker:
         from hookline.inference.decode import draw_token
         from hookline.inference.past import Past, Stops
 
-        ends = self.tokenizer.ends
+        ends = sampling.ending(self.tokenizer.ends, self.role.vocabulary)
         past = Past([prompt], sampling, len(prompt) + max_new_tokens, self.role.device)
         stops = Stops(sampling, self.tokenizer.decode) if sampling.stop_strings else None
         state = self.role.prefill([list(prompt)], self.tokenizer.eos)
@@ -117,15 +117,13 @@ class Speaker:
             if sampling.reshapes:
                 logits = past.reshaped(logits, torch.tensor([t], device=logits.device), ends)
             token = int(draw_token(logits, sampling, u.to(logits.device)).ids)
-            if token in ends:
-                ended = "stop"
-                break
-            ids.append(token)
+            if token not in self.tokenizer.ends:
+                ids.append(token)
             text = self.tokenizer.decode(ids)
             if not text.endswith("\ufffd"):  # in the middle of a character
                 yield text[len(shown) :]
                 shown = text
-            if stops and stops.found(ids, t):
+            if token in ends or (stops and stops.found(ids, t)):
                 ended = "stop"
                 break
             past.add(torch.tensor([token], device=logits.device))
