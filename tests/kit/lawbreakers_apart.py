@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import Annotated
 
@@ -79,6 +80,21 @@ class Counts(Plain):
 
     async def draw(self, request):
         return self.said(request, 1 + next(self.count) % request.max_new_tokens)  # by order of asking
+
+
+class Rounds(Plain):
+    """Says that it is exact, and rounds a log-prob by how many samples wait."""
+
+    gives = frozenset({"exact", "kept-ids"})
+
+    def setup(self, ctx):
+        self.waiting = 0
+
+    async def draw(self, request):
+        self.waiting += 1
+        await asyncio.sleep(0)  # all that wait have come
+        found = await super().draw(request)
+        return Completion(**{**vars(found), "logprobs": found.logprobs - 2**-24 * self.waiting})  # a bit of the others
 
 
 class Endless(Plain):
@@ -289,6 +305,7 @@ BREAKERS_APART: dict[str, tuple[type[Component], ...]] = {
     "opens-nothing": (Eager,),
     "closes": (Slams,),
     "draws-repeat": (Counts,),
+    "exact": (Rounds,),
     "whole-completions": (Endless,),
     "kept-ids": (Hides,),
     "episodes-repeat": (Forgetful,),

@@ -79,3 +79,10 @@ def test_a_built_in_keeps_every_law(
         options = {"openenv": {"url": server.url}} if server else served | OPTIONS
         report = check(offer, **options.get(offer.name, {}))
     assert report.passed, str(report)
+
+
+def test_the_exact_mode_of_local_keeps_every_law() -> None:
+    [local] = [offer for offer in offers.offers() if (offer.kind, offer.name, offer.built_in) == ("engine", "local", True)]
+    report = check(local, exact=True, slots=8)
+    assert report.passed, str(report)
+    assert "exact" in {said.law for said in report.verdicts if said.outcome == "pass"}

@@ -62,6 +62,23 @@ def draws_repeat(subject: Subject) -> str | None:
 
 
 @law("engine", alone=True)
+def exact(subject: Subject) -> str | None:
+    """An engine that gives `exact` draws a sample with the same bits alone, among others, and in any order."""
+    harness = subject.harness()
+    if "exact" not in harness.slot.gives:
+        raise NotApplicable("the engine does not give exact")
+    together = drawn(subject, harness, range(7))
+    for order in ([2], [6, 3], list(range(6, -1, -1))):
+        for sample, one in drawn(subject, harness, order).items():
+            if one.token_ids.tolist() != together[sample].token_ids.tolist():
+                raise Broken(f"sample {sample} has other tokens among the samples {order} than among 0 to 6")
+            gap = max((abs(a - b) for a, b in zip(logprobs(one), logprobs(together[sample]))), default=0.0)
+            if gap:
+                raise Broken(f"the log-probs of sample {sample} differ by {gap:.2g} among the samples {order} and among 0 to 6")
+    return f"{len(together)} samples"
+
+
+@law("engine", alone=True)
 def whole_completions(subject: Subject) -> str | None:
     """A completion has a log-prob and a version for each token, is not too long, and says why it ended."""
     for sample, one in drawn(subject, subject.harness(), [0, 1, 2, 3]).items():
