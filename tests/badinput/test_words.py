@@ -39,7 +39,8 @@ from hookline.synonyms import MEANINGS, suggestion
         ("update", "samples_per_prompt", 4, "in Hookline that is 'samples_per_prompt' of a rollout"),
         ("rollout", "num_generations", 8, "did you mean 'samples_per_prompt'?"),
         ("rollout", "per_device_train_batch_size", 8, "did you mean 'rows' (prompts of a step)?"),
-        ("rollout", "stop", "x", "in Hookline that is 'eos' of the tokenizer (the tokens that end an answer)"),
+        ("rollout", "stop", "x", "did you mean 'stop_strings'?"),
+        ("rollout", "eos_token_id", 2, "did you mean 'stop_token_ids'?"),
     ],
 )
 def test_a_word_of_another_trainer_leads_to_what_means_the_same(
@@ -65,7 +66,7 @@ model pretrained path | model device device | model lora adapter | model peft_co
 model torch_dtype dtype | top output_dir --out | top report_to trackers | top max_steps steps | top save_steps save
 top resume_from_checkpoint --out | top reward_funcs reward | phase reward_funcs reward | phase num_train_epochs epochs
 phase max_steps steps | phase save_steps save | update eps_clip clip_range | update beta kl_loss | update clip_grad grad_clip
-ppo cliprange_value value_clip | rollout stop eos | top reward reward | wrap coef beta | wrap target_kl target
+ppo cliprange_value value_clip | rollout stop stop_strings | top reward reward | wrap coef beta | wrap target_kl target
 phase early_stopping_patience stop | phase early_stopping stop | phase metric_for_best_model stop"""
 """What people type first: where, their word, our option."""
 PLACES = {"update": "phases.0.update.", "ppo": "phases.0.update.", "rollout": "phases.0.rollout.", "phase": "phases.0.",
