@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -272,6 +273,7 @@ class Asking:
     """What an engine and `Drawing` need of a phase."""
 
     instance = "models"
+    tokenizer = SimpleNamespace(decode=str)
 
     def __init__(self, role: Role) -> None:
         self.role = role

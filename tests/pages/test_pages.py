@@ -45,7 +45,7 @@ def found(name: str = "a", seeds: int = 3) -> comparison.Json:
     return {
         "metric": name, "better": "higher", "baseline": f"{name} 1", "verdicts": [f"{name} is better"],
         "equal": {"steps": {"at": 20, **steps}}, "area": {"steps": {"from": 0, "to": 20, **steps}},
-        "phase": name, "rows": 12, "configurations": several, "pairs": [pair], "notes": [name],
+        "phase": name, "rows": 12, "configurations": several, "pairs": [pair], "notes": [name], "moved": [],
         "curves": {f"{name} {i}": curve for i in (1, 2)}, "plane": {}, "frontier": None, "other_figures": [name],
     }  # fmt: skip
 

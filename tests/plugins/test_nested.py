@@ -62,7 +62,7 @@ class Calc(Environment):
 class Turns(Generate):
     """Samples, and has a word with its environment."""
 
-    name = "turns"
+    name = "chats"
 
     class Config(Generate.Config):
         environment: Use[Environment]
@@ -73,7 +73,7 @@ class Turns(Generate):
         """Whom it does not need."""
 
     def setup(self, ctx):
-        EVENTS.append("setup turns")
+        EVENTS.append("setup chats")
         super().setup(ctx)
 
     @hookimpl
@@ -108,7 +108,7 @@ def loose(tmp_path: Path) -> str:
 
 
 def experiment(environment: Any = "calc", **options: Any) -> dict[str, Any]:
-    rollout = {"use": "turns", "prompts": "builtin:walks", "rows": 3, "max_new_tokens": 10, "samples_per_prompt": 2}
+    rollout = {"use": "chats", "prompts": "builtin:walks", "rows": 3, "max_new_tokens": 10, "samples_per_prompt": 2}
     phase = {
         "name": "rl",
         "steps": 2,
@@ -138,10 +138,10 @@ def test_it_is_planned_under_its_owner(loose: str) -> None:
     planned = plan(experiment({"use": "calc", "name": "sums", "digits": 4}, tools=["calc", "calc"]), plugins=[loose])
     [phase] = planned.phases
     assert [slot.label for slot in phase.rollout.every()] == [
-        "rollout/turns",
-        "rollout/turns/environment",
-        "rollout/turns/tools/0",
-        "rollout/turns/tools/1",
+        "rollout/chats",
+        "rollout/chats/environment",
+        "rollout/chats/tools/0",
+        "rollout/chats/tools/1",
     ]
     inner = phase.rollout.inner["environment"]
     assert (inner.kind, inner.instance, inner.config.digits, inner.path) == (
@@ -153,7 +153,7 @@ def test_it_is_planned_under_its_owner(loose: str) -> None:
     assert phase.rollout.component.parts["environment"] is inner.component
     assert ("environment", "calc") in {(offer.kind, offer.name) for offer in planned.offers}
     assert [slot.label for slot in phase.evaluations[0].rollout.every()][1] == (
-        "evaluate/heldout/rollout/turns/environment"
+        "evaluate/heldout/rollout/chats/environment"
     )
 
 
@@ -161,7 +161,7 @@ def test_it_is_explained_below_its_owner(loose: str) -> None:
     planned = plan(experiment(), plugins=[loose])
     lines = explain_text(planned).splitlines()
     [at] = [i for i, line in enumerate(lines) if line.startswith("  rollout ")]
-    assert lines[at + 1].split()[:3] == ["rollout/turns/environment", "plays", "calc"]
+    assert lines[at + 1].split()[:3] == ["rollout/chats/environment", "plays", "calc"]
     [rollout] = [hook for hook in explain_json(planned)["phases"][0]["hooks"] if hook["hook"] == "rollout"]
     assert rollout["parts"]["environment"]["component"] == "calc"
 
@@ -172,7 +172,7 @@ def test_it_is_set_up_before_its_owner_kept_and_in_the_manifest(loose: str, tmp_
     plugins = json.loads((run.directory / "run.json").read_text())["plugins"]
     assert {"environment", "engine"} <= {offer["kind"] for offer in plugins}
     module = sys.modules[plan(experiment(), plugins=[loose]).phases[0].rollout.cls.__module__]
-    assert module.EVENTS[:2] == ["setup calc", "setup turns"]
+    assert module.EVENTS[:2] == ["setup calc", "setup chats"]
 
 
 def test_its_state_comes_back_after_a_resume(loose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_an_override_reaches_into_it(loose: str) -> None:
 
 
 def test_blame_falls_on_its_owner_by_name(loose: str, tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match=r"rollout 'turns' .* failed in hookline_rollout: ValueError: no sevens"):
+    with pytest.raises(PluginError, match=r"rollout 'chats' .* failed in hookline_rollout: ValueError: no sevens"):
         hookline.run(experiment({"use": "calc", "digits": 7}), out=tmp_path / "run", plugins=[loose])
 
 
@@ -247,7 +247,7 @@ def test_one_more_has_the_same_config_and_parts_of_its_own(loose: str) -> None:
 def test_an_option_is_shown_with_its_kind(loose: str) -> None:
     from hookline.cli.show import show_json
 
-    [shown] = [item for item in show_json("turns", [loose]) if item["kind"] == "rollout"]
+    [shown] = [item for item in show_json("chats", [loose]) if item["kind"] == "rollout"]
     assert shown["options"]["environment"]["type"] == "component of kind environment"
     assert shown["options"]["spare"]["type"] == "component of kind environment"
 
