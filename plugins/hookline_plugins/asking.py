@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 import hookline
 from hookline import DataError, ExperimentError, Item
 
-__all__ = ["Kind", "Question", "question_by_options", "question_of"]
+__all__ = ["ABOUT_ONE", "Kind", "Question", "asked_anew", "question_by_options", "question_of"]
 
 Kind = Literal["comparison", "rating", "ranking", "correction", "thumb", "spans"]
 
@@ -67,6 +67,8 @@ def question_by_options(given: Mapping[str, Any], scale: str) -> Question:
 
 
 NEEDS = {"comparison": 2, "ranking": 2}
+ABOUT_ONE = frozenset({"rating", "thumb", "spans"})
+"""Kinds that judge one text: of several, nobody would know which is meant."""
 
 
 def question_of(item: Item, default: Question) -> Question:
@@ -85,3 +87,14 @@ def question_of(item: Item, default: Question) -> Question:
             f"item {item.id}: a {kind} is asked about {count} candidate{'s' * (count > 1)}", "choose another kind"
         )
     return found.model_copy(update={"kind": kind})
+
+
+def asked_anew(item: Item, default: Question) -> Question:
+    """The question about an item that nobody has answered. Raises DataError as `question_of` does, and for a question about one
+    text where there are several; answers of that shape come from elsewhere, and name theirs."""
+    found = question_of(item, default)
+    if found.kind in ABOUT_ONE and len(item.candidates) > 1:
+        raise DataError(
+            f"item {item.id}: a {found.kind} is asked about {len(item.candidates)} candidates", "make an item of each"
+        )
+    return found

@@ -29,7 +29,11 @@ def test_every_kind_is_answered_by_keys_alone(browser: Browser, served: Begin) -
         item("f", "x", extra={"ask": {"kind": "thumb"}}),
         item("g", "x", "y", extra={"ask": {"strength": True}}),
         item("h", "x", extra={"ask": {"axes": ["helpful", "honest"]}}),
-        item("i", "x", "y"),
+        item("k", "x", extra={"ask": {"low": 1, "high": 3, "step": 0.5}}),
+        item("l", "x", extra={"ask": {"low": 0, "high": 1, "step": 0}}),
+        item("m", "x", extra={"ask": {"low": 1, "high": 10}}),
+        item("n", "今天天气很好\n第二行", extra={"ask": {"kind": "spans"}}),
+        item("i", "x", "y\nz"),
     ]  # fmt: skip
     page = served(kinds)
     browser.come_in(page)
@@ -37,12 +41,17 @@ def test_every_kind_is_answered_by_keys_alone(browser: Browser, served: Begin) -
     def order(event: Event) -> tuple[int, ...]:
         return event.shown
 
+    shown_keys = lambda selector: [key.text for key in browser.all(f"{selector} kbd")]  # noqa: E731
+    assert shown_keys("#candidates") == ["1", "2"]
     browser.keys("1")
     event = browser.submit(page)
     assert event.answer == Comparison(better=order(event)[0])  # type: ignore[arg-type]
     browser.keys("4")
     assert browser.submit(page).answer == Rating(marks={"overall": 4})
+    browser.keys("ENTER")
+    assert browser.text("#saved") == "Nothing is chosen yet.", "an order that nobody touched is no answer"
     browser.keys("3", "ARROW_UP", "ARROW_UP", "2", "t")
+    assert browser.text("#saved") == ""
     event = browser.submit(page)
     a, b, c = order(event)
     assert event.answer == Ranking(order=((c,), tuple(sorted((a, b)))))
@@ -59,14 +68,34 @@ def test_every_kind_is_answered_by_keys_alone(browser: Browser, served: Begin) -
     assert [(span.start, span.end, span.label) for span in event.answer.spans] == [(0, 7, "wrong")]
     browser.keys("2")
     assert browser.submit(page).answer == Thumb(up=False)
+    assert shown_keys("#candidates") == [], "2 is how much better A is, not answer B"
     browser.keys("6")
     event = browser.submit(page)
     assert event.answer == Comparison(better=order(event)[1], strength=2)  # type: ignore[arg-type]
-    browser.keys("5", "2")
+    browser.keys("5", "ENTER")
+    assert browser.text("#saved") == "Not every row has a mark yet."
+    browser.keys("2")
     assert browser.submit(page).answer == Rating(marks={"helpful": 5, "honest": 2})
+    assert shown_keys("#choices") == ["1", "2", "3", "4", "5"]
+    browser.keys("2", "ARROW_RIGHT")
+    assert browser.submit(page).answer == Rating(marks={"overall": 2.0}, low=1, high=3, step=0.5)
+    assert "slider" in browser.text("#help")
+    browser.keys("ARROW_RIGHT", "ARROW_LEFT")
+    assert browser.submit(page).answer == Rating(marks={"overall": 0.49}, low=0, high=1, step=0)
+    assert shown_keys("#choices") == [*"1234567890"]
+    browser.keys("0")
+    assert browser.submit(page).answer == Rating(marks={"overall": 10}, low=1, high=10)
+    browser.keys("ARROW_RIGHT", "1")
+    assert browser.text("#words-of-text mark") == "今天"
+    browser.submit(page)
+    assert browser.one("#candidates [data-side] p").value_of_css_property("white-space-collapse") == "preserve-breaks"
     browser.keys("s", "2")
     browser.until(lambda: "nothing to answer" in browser.text("#asked"))
     assert list(page.store.events())[-1].answer == Skip(reason="expertise")
+    assert not browser.one("#submit").is_displayed()
+    assert not browser.one("#undo").is_displayed()
+    browser.keys("u")
+    browser.until(lambda: browser.one("#editing").is_displayed())
     event = list(page.store.events())[0]
     assert 0 < (event.shown_at or 0) <= (event.begun_at or 0) <= (event.submitted_at or 0)
     assert 0 < (event.seconds or 0) < 60
@@ -165,7 +194,10 @@ def test_it_fits_every_width_and_axe_finds_nothing_serious(width: int, browser: 
         {"axes": ["helpful", "honest"], "kind": "rating"},
     ]
     page = served(
-        [item(f"i{n}", long, long + " b", extra={"ask": ask}, prompt=long) for n, ask in enumerate(kinds)],
+        [
+            item(f"i{n}", long, *[long + " b"] * (n < 3), extra={"ask": ask}, prompt=long)  # the others are about one text
+            for n, ask in enumerate(kinds)
+        ],
         guidelines="# Be fair\n\n- read all",
     )
 
@@ -183,7 +215,7 @@ def test_it_fits_every_width_and_axe_finds_nothing_serious(width: int, browser: 
             )
         elif ask.get("kind") == "rating":
             browser.keys("2", "3")
-        elif "kind" not in ask:
+        elif ask.get("kind") != "spans":
             browser.keys("1")
         browser.submit(page)
         browser.until(lambda n=n: browser.text("#progress").startswith(f"{n + 1} "))

@@ -300,13 +300,17 @@ def test_what_cannot_be_asked_is_skipped_with_a_reason(store: Store) -> None:
         [
             item("a", "x", extra={"ask": {"kind": "comparison"}}),
             item("b", "x", extra={"ask": {"colour": 1}}),
+            item("both", "x", "y", extra={"ask": {"kind": "thumb"}}),
             item("c", "x"),
         ]
     )
     desk = Desk(store, SECRET)
     say(desk, "ann", {"marks": {"overall": 3}})
     events: list[Event] = list(store.events())
-    assert [(event.item, event.answer.kind) for event in events] == [("a", "skip"), ("b", "skip"), ("c", "rating")]
+    assert [(event.item, event.answer.kind) for event in events] == [
+        *((name, "skip") for name in ("a", "b", "both")),
+        ("c", "rating"),
+    ]
 
 
 def test_an_item_may_say_what_is_asked_and_an_edit_asks_the_same(store: Store) -> None:
@@ -345,6 +349,16 @@ def test_rows_of_data_become_items(tmp_path: Path) -> None:
     assert made[3].id == "7"
     assert made[3].expected == Thumb(up=True)
     assert {each.overlap for each in made} == {2}
+    rows = [
+        {"prompt": "p", "candidates": ["x", "y"], "id": 7, "expected": {"kind": "thumb", "up": True, "of": 1}},
+        {"prompt": "p", "candidates": ["x", "y"], "ask": {"kind": "ranking"}},
+        {"prompt": "p", "chosen": "x", "rejected": "y", "ask": {"kind": "rating"}},
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = list(items_of(str(tmp_path / "rows.jsonl"), "thumb"))
+    assert [[one.text for one in each.candidates] for each in made] == [["x"], ["y"], ["x", "y"], ["x"], ["y"]]
+    assert [each.id for each in made][:2] == ["7/1", "7/2"]
+    assert [each.expected for each in made][:2] == [None, Thumb(up=True)]
     (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "completion": 3}\n')
     with pytest.raises(DataError, match="row 1, answer 1 must be a text"):
         list(items_of(str(tmp_path / "rows.jsonl")))

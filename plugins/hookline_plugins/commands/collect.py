@@ -239,14 +239,14 @@ class Collect(Command):
             raise DataError.not_utf8(err, f"the guidelines {path}") from None
 
     def _fill(self, store: Store, url: str, question: Any, out: Out) -> None:
-        from hookline_plugins.asking import question_of
+        from hookline_plugins.asking import asked_anew
         from hookline_plugins.page.items import items_of
 
         c, new = self.config, 0
         for name, known in (*((name, True) for name in c.gold), *((name, False) for name in c.items)):
-            found = list(items_of(name, overlap=EVERYBODY if known else c.overlap))
+            found = list(items_of(name, question.kind, overlap=EVERYBODY if known else c.overlap))
             for item in found:
-                question_of(item, question)  # raises DataError for what cannot be asked
+                asked_anew(item, question)  # raises DataError for what cannot be asked
             if missing := next((item for item in found if known and item.expected is None), None):
                 raise DataError(
                     f"--gold {name}: the item {missing.id} has no `expected`", "write the right answer there"

@@ -12,6 +12,7 @@ from pydantic import Field
 
 import hookline
 from hookline import Component, Context, Event, Item, Metric, Rollout, Store, StoreName, hookimpl
+from hookline_plugins.asking import ABOUT_ONE
 from hookline_plugins.feedback.waiting import Time, counts, different, known, name_of, round_of, seconds
 
 
@@ -73,7 +74,7 @@ class People(Component):
         return said
 
     def _items(self, ctx: Context, scored: Rollout) -> Iterator[Item]:
-        """One item for each prompt with enough different answers."""
+        """One item for each prompt with enough different answers; where one text is judged, one for each of them."""
         most = self.config.candidates
         extra = {"run": ctx.run.id, "phase": ctx.phase, **({"ask": self.config.ask} if self.config.ask else {})}
         for rows in different(scored):
@@ -81,7 +82,9 @@ class People(Component):
             if len(rows) >= min(most or 2, 2):
                 # what is left of earlier rounds is given out after this one's
                 priority = float(round_of(ctx.phase) - 1)
-                yield ctx.item(scored, rows, overlap=self.config.overlap, priority=priority, extra=extra)
+                each = [[row] for row in rows] if self.config.ask.get("kind") in ABOUT_ONE else [rows]
+                for some in each:
+                    yield ctx.item(scored, some, overlap=self.config.overlap, priority=priority, extra=extra)
 
     async def _answers(self, ctx: Context) -> list[Event]:
         begun = float(ctx.once("begun", time.time))

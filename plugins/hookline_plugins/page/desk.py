@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hookline import Comment, Counts, DataError, Event, Item, Skip, Store
-from hookline_plugins.asking import Question, question_of
+from hookline_plugins.asking import Question, asked_anew, question_of
 from hookline_plugins.page.answering import Given, Wrong, events_of, given_in, stored
 from hookline_plugins.page.questions import given_of, handle_of, order_of, shown
 from hookline_plugins.page.rendering import Media, beginning
@@ -88,6 +88,7 @@ class Desk:
         item = self.store.lease(annotator, seconds=LEASE, beside=others)
         while item is not None:
             try:
+                asked_anew(item, self.question)
                 return self._serve(annotator, item)
             except DataError:  # what cannot be asked is skipped, with its reason, and the next one comes
                 name = f"{annotator}/{handle_of(self.secret, item.id, annotator)}"

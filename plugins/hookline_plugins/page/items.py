@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 import hookline
 from hookline import Candidate, DataError, Item
+from hookline_plugins.asking import ABOUT_ONE
 
 __all__ = ["items_of"]
 
@@ -16,9 +17,12 @@ TEXTS = ("candidates", "responses", "completions")
 """Columns with several answers to the prompt."""
 
 
-def items_of(name: str, *, overlap: int = 1, priority: float = 0.0) -> Iterator[Item]:
+def items_of(name: str, kind: str | None = None, *, overlap: int = 1, priority: float = 0.0) -> Iterator[Item]:
     """The items in data: a prompt with `candidates` (texts, or objects with `text` and `by`), with `chosen` and `rejected`, or with
-    one `completion`. A column `expected` holds the right answer, and `ask` the question. Raises DataError for other rows."""
+    one `completion`. A column `expected` holds the right answer, and `ask` the question. Raises DataError for other rows.
+
+    kind: what is asked where a row does not say it. A rating, a thumb and marked parts judge one text: a row with several is an
+    item of each, and `expected` is about the one that its `of` names, the first by default."""
     for where, record in hookline.rows(name).placed():
         texts, known = _texts(record, where), record.get("expected")
         about: dict[str, Any] = {
@@ -36,7 +40,16 @@ def items_of(name: str, *, overlap: int = 1, priority: float = 0.0) -> Iterator[
         }
         if record.get("item") or record.get("id"):
             about["id"] = str(record.get("item") or record.get("id"))
-        yield Item.read({k: v for k, v in about.items() if v is not None}, where)
+        own = record.get("ask")
+        if len(texts) == 1 or ((own.get("kind") if isinstance(own, Mapping) else None) or kind) not in ABOUT_ONE:
+            yield Item.read({k: v for k, v in about.items() if v is not None}, where)
+            continue
+        for number, text in enumerate(texts):
+            right = isinstance(known, Mapping) and known.get("of", 0) == number
+            each = {**about, "candidates": [text], "expected": {**dict(known or {}), "of": 0} if right else None}
+            if "id" in about:
+                each["id"] = f"{about['id']}/{number + 1}"
+            yield Item.read({k: v for k, v in each.items() if v is not None}, where)
 
 
 def _texts(record: Mapping[str, Any], where: str) -> list[Candidate]:

@@ -73,7 +73,7 @@ function candidates() {
     body.innerHTML = one.html;
     const notes = [...(one.empty ? [words.chat_empty] : []), ...(one.cut ? [words.chat_cut] : [])];
     return element("article", { className: "card", attributes: { "data-side": n, "aria-label": title } },
-      element("h3", {}, ...(several && at.state === "ready" ? [keys.of(`choice ${n + 1}`)] : []), title), body, ...notes.map((textContent) => element("p", { className: "note", textContent })));
+      element("h3", {}, ...(several && !at.strength && at.state === "ready" ? [keys.of(`choice ${n + 1}`)] : []), title), body, ...notes.map((textContent) => element("p", { className: "note", textContent })));
   }));
 }
 
@@ -86,7 +86,7 @@ function paint() {
   for (const [id, action] of [["submit", "submit"], ["skip", "skip"], ["undo", "undo"], ["take-back", "take back"]]) $(id).replaceChildren(keys.of(action), NAMED[action]);
 }
 
-const choose = (value) => { clock.touch(); given = value; paint(); if (recall("once")) submit(); };
+const choose = (value) => { clock.touch(); given = value; if ($("saved").textContent === words.nothing_chosen) $("saved").textContent = ""; paint(); if (recall("once")) submit(); };
 const problem = (reply) => { $("banner").textContent = fill(words.problem, { why: reply?.body.error ?? "…" }); };
 
 /** The server's conversation is another than the one that is shown. */
@@ -170,7 +170,7 @@ async function takeBack() {
 async function submit(skip) {
   if (!ready() || busy) return;
   const at = turn();
-  if (skip === undefined && given.better === undefined && given.up === undefined) { $("asked").focus(); return; }
+  if (skip === undefined && given.better === undefined && given.up === undefined) { $("saved").textContent = words.nothing_chosen; $("asked").focus(); return; }
   busy = true;
   const text = changing ? state.turn?.text ?? $("message").value : "";
   const body = { id: number(), session: state.session, number: at.number ?? state.number, answer: skip === undefined ? given : { skip }, comment: $("comment").value,

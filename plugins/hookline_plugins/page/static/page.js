@@ -94,7 +94,8 @@ function work() {
     const several = (question?.candidates.length ?? 0) > 1;
     $("candidates").className = several ? "several" : "";
     $("candidates").replaceChildren(...(question?.candidates ?? []).map((candidate, n) => {
-      const title = element("h3", {}, ...(several ? [keyOf(`choice ${n + 1}`)] : []), `${words.answer}${several ? ` ${side(n)}` : ""}`);
+      const chosenByKey = several && ((kind === "comparison" && !question.strength) || ["ranking", "correction"].includes(kind));
+      const title = element("h3", {}, ...(chosenByKey ? [keyOf(`choice ${n + 1}`)] : []), `${words.answer}${several ? ` ${side(n)}` : ""}`);
       const body = element("div", { className: "body" });
       if (kind === "spans" && n === (given.of ?? 0)) body.append(marking(candidate.text));
       else body.innerHTML = candidate.html;
@@ -102,8 +103,13 @@ function work() {
       if (kind === "ranking") draggable(card, n);
       return card;
     }));
-    $("help").textContent = words[`${kind}_help`] ?? "";
+    $("help").textContent = help(kind);
     paint();
+  }
+
+  function help(kind) {
+    if (kind !== "rating") return words[`${kind}_help`] ?? "";
+    return [question.scale[2] ? words.rating_help : words.slider_help, ...(question.axes.length > 1 ? [words.rows_help] : [])].join(" ");
   }
 
   // -- what the annotators said, where a coordinator decides
@@ -149,7 +155,7 @@ function work() {
         const [low, high] = question.scale;
         const slider = element("input", { type: "range", min: low, max: high, step: (high - low) / 100, value: marks[axis] ?? (low + high) / 2, ariaLabel: name });
         const said = element("output", { textContent: marks[axis] ?? "–" });
-        slider.addEventListener("input", () => { clock.touch(); row = i; given = { of: 0, marks: { ...(given.marks ?? {}), [axis]: +slider.value } }; said.textContent = slider.value; draft(); });
+        slider.addEventListener("input", () => { clock.touch(); row = i; given = { of: given.of ?? 0, marks: { ...(given.marks ?? {}), [axis]: +slider.value } }; said.textContent = slider.value; noted(); });
         line.append(slider, said);
       }
       return line;
@@ -164,7 +170,7 @@ function work() {
       const area = element("textarea", { id: "correction", rows: Math.min(20, 3 + before.split("\n").length), value: given.text ?? before, ariaLabel: words.q_correction });
       const changes = element("div", { className: "card", id: "changes" });
       const diff = () => changes.replaceChildren(element("h3", { textContent: words.changes }), difference(before, area.value));
-      area.addEventListener("input", () => { clock.touch(); given = { of: given.of ?? 0, text: area.value }; diff(); draft(); });
+      area.addEventListener("input", () => { clock.touch(); given = { of: given.of ?? 0, text: area.value }; diff(); noted(); });
       diff();
       const which = question.candidates.length > 1
         ? [element("div", { className: "row" }, ...question.candidates.map((_, n) => button(fill(words.answer + " {side}", { side: side(n) }), `choice ${n + 1}`, n === (given.of ?? 0), () => { given = { of: n }; changed(); })))]
@@ -186,21 +192,40 @@ function work() {
     if (focused >= 0) $("choices").querySelectorAll("button,input")[focused]?.focus();
     for (const card of $("candidates").children) {
       const n = Number(card.dataset.side);
-      card.classList.toggle("chosen", given.better === n || (question.kind === "ranking" && n === row));
+      const judged = ["rating", "thumb", "spans"].includes(question.kind) && question.candidates.length > 1 && n === (given.of ?? 0);
+      card.classList.toggle("chosen", given.better === n || judged || (question.kind === "ranking" && n === row));
     }
     for (const [id, action] of [["submit", "submit"], ["skip", "skip"], ["undo", "undo"]]) $(id).replaceChildren(keyOf(action), words[id]);
   }
-  function changed() { paint(); draft(); }
+  function changed() { paint(); noted(); }
+  function noted() {
+    if (unfinished.includes($("saved").textContent)) $("saved").textContent = "";
+    draft();
+  }
 
   // -- ratings
 
-  const markKey = (mark, at) => (Number.isInteger(mark) && mark > 0 && mark < 10 ? `choice ${mark}` : mark === 0 ? "none" : at < 9 && !scale().every(Number.isInteger) ? `choice ${at + 1}` : "");
+  // digits are the marks that they name; on a scale with fractions, they count the marks
+  function markKey(mark, at) {
+    if (!scale().every(Number.isInteger)) return at < 9 ? `choice ${at + 1}` : "";
+    if (mark > 0 && mark < 10) return `choice ${mark}`;
+    return mark === 0 || (mark === 10 && question.scale[0] > 0) ? "none" : "";
+  }
+  function stepMark(by) {
+    const [low, high, step] = question.scale, axis = question.axes[row], mark = given.marks?.[axis];
+    const begin = !step ? (low + high) / 2 : by > 0 ? low : high;
+    const to = mark === undefined ? begin : Math.max(low, Math.min(high, mark + by * (step || (high - low) / 100)));
+    clock.touch();
+    given = { of: given.of ?? 0, marks: { ...(given.marks ?? {}), [axis]: +to.toFixed(6) } };
+    changed();
+  }
 
   // -- rankings
 
   const places = () => given.order ?? question.candidates.map((_, n) => [n]);
   const unranked = () => { const there = places().flat(); return question.candidates.map((_, n) => n).filter((n) => !there.includes(n)); };
-  const ranked = (n) => button(`${words.answer} ${side(n)}`, `choice ${n + 1}`, n === row, () => { row = n; changed(); });
+  const ranked = (n) => button(`${words.answer} ${side(n)}`, `choice ${n + 1}`, n === row, () => pick(n));
+  function pick(n) { clock.touch(); row = n; given = { order: places() }; changed(); } // who chooses one has seen the order
   function move(n, by) {
     clock.touch();
     let order = places().map((group) => [...group]);
@@ -245,7 +270,11 @@ function work() {
 
   // -- spans
 
-  const parts = (text) => { let at = 0; return (text.match(/\S+|\s+/gu) ?? []).map((part) => { const start = at; at += [...part].length; return { part, start, end: at }; }); };
+  const segmenter = new Intl.Segmenter(document.documentElement.lang, { granularity: "word" }); // Chinese has words without spaces
+  function parts(text) {
+    let at = 0;
+    return [...segmenter.segment(text)].map(({ segment: part }) => { const start = at; at += [...part].length; return { part, start, end: at }; });
+  }
   function marking(text) {
     const made = element("pre", { id: "words-of-text", tabIndex: 0, ariaLabel: words.q_spans });
     const marks = given.spans ?? [];
@@ -338,15 +367,20 @@ function work() {
   // -- sending
 
   const complete = () => {
-    if (question.kind === "ranking") return places().length > 0;
+    if (question.kind === "ranking") return (given.order?.length ?? 0) > 0;
     if (question.kind === "rating") return question.axes.every((axis) => given.marks?.[axis] !== undefined);
     if (question.kind === "correction") return given.text !== undefined && given.text !== question.candidates[given.of ?? 0].text;
     if (question.kind === "spans") return true;
     return Object.keys(given).length > 0 && (given.better !== undefined || given.up !== undefined);
   };
+  const unfinished = [words.nothing_chosen, words.rows_left, words.no_changes];
+  function missing() {
+    if (question.kind === "correction") return words.no_changes;
+    return question.kind === "rating" && Object.keys(given.marks ?? {}).length ? words.rows_left : words.nothing_chosen;
+  }
   async function submit(skip) {
     if (!question || sending) return;
-    if (!skip && !complete()) { $("saved").textContent = ""; $("asked").focus(); return; }
+    if (!skip && !complete()) { $("saved").textContent = missing(); $("asked").focus(); return; }
     clearTimeout(timer);
     let answer = skip !== undefined ? { skip } : given;
     if (!skip && question.kind === "ranking") answer = { order: places() };
@@ -396,7 +430,7 @@ function work() {
   function choice(n) {
     if (question.kind === "comparison" || question.kind === "thumb") { const found = simple()[n - 1]; if (found) choose(found.value); }
     else if (question.kind === "rating") rate(n);
-    else if (question.kind === "ranking") { if (n <= question.candidates.length) { row = n - 1; changed(); } }
+    else if (question.kind === "ranking") { if (n <= question.candidates.length) pick(n - 1); }
     else if (question.kind === "spans") { if (question.labels[n - 1]) mark(question.labels[n - 1]); }
     else if (question.kind === "correction" && n <= question.candidates.length) { given = { of: n - 1 }; changed(); }
   }
@@ -424,7 +458,7 @@ function work() {
       if (event.key === "Escape") field.blur();
       return;
     }
-    if (!question) { const wanted = keys.action(event.key); if (["keys", "earlier"].includes(wanted)) ACTIONS[wanted](); return; }
+    if (!question) { const wanted = keys.action(event.key); if (["keys", "earlier", "undo"].includes(wanted)) ACTIONS[wanted](); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || sending || loading) return;
     const pressed = event.target.closest?.("button, a, summary");
     if (pressed && [" ", "Enter"].includes(event.key) && pressed.id !== "submit") return; // the button's own key
@@ -436,6 +470,7 @@ function work() {
       paint();
       return;
     }
+    if (kind === "rating" && event.target.type !== "range" && (event.key === "ArrowLeft" || event.key === "ArrowRight")) { event.preventDefault(); stepMark(event.key === "ArrowLeft" ? -1 : 1); return; }
     if (kind === "spans" && (event.key === "ArrowLeft" || event.key === "ArrowRight")) { event.preventDefault(); walk(event.key === "ArrowLeft" ? -1 : 1, event.shiftKey); return; }
     if (kind === "spans" && (event.key === "Delete" || event.key === "Backspace")) { event.preventDefault(); unmark(); return; }
     const action = keys.action(event.key);
