@@ -35,7 +35,7 @@ def told(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, Any]:
 
 def test_verify_backup_and_copy(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "store", "verify", "sqlite:///answers.db")
-    assert found["counts"] == {"items": 24, "complete": 24, "events": 48, "annotators": 2}
+    assert found["counts"] == {"items": 24, "complete": 24, "events": 48, "annotators": 2, "newest": 72}
     told(capsys, "store", "backup", "sqlite:///answers.db", "backup.db")
     assert told(capsys, "store", "verify", "sqlite:///backup.db") == found
     assert told(capsys, "store", "copy", "sqlite:///answers.db", "copy.jsonl") == {"copied": 72, **found}
