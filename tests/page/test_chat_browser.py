@@ -166,11 +166,11 @@ def test_replies_arrive_where_a_message_could_not_be_taken_back(browser: Browser
     browser.until(lambda: "To hi" in browser.text("#candidates"))
     browser.driver.execute_script("""
         const before = window.fetch;
-        const late = () => new Promise((_, no) => setTimeout(() => no(new TypeError("no network")), 1000));
+        const late = () => new Promise((_, no) => setTimeout(() => { window.failed = true; no(new TypeError("no network")); }, 1000));
         window.fetch = (path, more) => String(path).includes("take-back") ? late() : before(path, more);
     """)
     browser.keys("b")
-    browser.until(lambda: browser.text("#banner"))
+    browser.until(lambda: browser.driver.execute_script("return window.failed"))
     model.finish()
     browser.until(lambda: browser.text("#asked").startswith("Which"))
 
