@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hookline
-from hookline import Candidate, Comparison, DataError, Event, Skip
+from hookline import Candidate, Comment, Comparison, DataError, Event, Skip
 from hookline.cli import main
 from mixed_judgements import mixed
 
@@ -158,6 +158,7 @@ def test_known_answers_and_repeats_are_counted_apart() -> None:
     events.append(Event(**base, id="again", repeats="11", answer=Comparison(better=1)))
     events.append(Event(**base, id="other", repeats="0", answer=Comparison(better=1)))
     events.append(Event(prompt="q", candidates=pair, annotator="ann", answer=Skip()))
+    events.append(Event(**base, id="why", answer=Comment(text="hm")))
     events.append(Event(**{**base, "prompt": "q0"}, id="better", supersedes="0", answer=Comparison(better=0)))
     one = hookline.annotators(events).annotators[0]
     assert (one.answers, one.skips) == (14, 1)

@@ -55,8 +55,11 @@ def test_every_kind_is_answered_by_keys_alone(browser: Browser, served: Begin) -
     event = browser.submit(page)
     a, b, c = order(event)
     assert event.answer == Ranking(order=((c,), tuple(sorted((a, b)))))
-    browser.driver.execute_script("document.getElementById('correction').focus()")
-    browser.keys("END", "!", "ESCAPE")
+    assert browser.text("#help").startswith("w goes into the text")
+    browser.keys("w", "END", "!")
+    assert browser.text("#submit kbd") == "Ctrl+Enter"
+    browser.keys("ESCAPE")
+    assert browser.text("#submit kbd") == "Enter"
     assert browser.text("#changes ins") == "!"
     assert browser.submit(page).answer == Correction(text="teh cat!")
     browser.keys("ARROW_RIGHT")
@@ -303,6 +306,8 @@ def test_drafts_undo_and_keys_of_ones_own(browser: Browser, served: Begin) -> No
     assert browser.one("#comment").get_property("value") == "half a thought"
     assert browser.all("#choices [aria-pressed=true]")
     browser.keys("?")
+    assert "Choice 1" in browser.text("#key-list")
+    assert "Leave a text" in browser.text("#key-list")
     rows = browser.all("#key-list button")
     rows[0].click()  # Submit
     browser.keys("j")
@@ -310,6 +315,8 @@ def test_drafts_undo_and_keys_of_ones_own(browser: Browser, served: Begin) -> No
     browser.keys("j")
     browser.until(lambda: len(list(page.store.events())) == 2)
     browser.until(lambda: browser.text("#progress").startswith("1 "))
+    assert browser.text("#progress") == "1 of 2 answered, 0 skipped, 0 minutes"
+    assert (browser.text("#submit kbd"), browser.text("#earlier kbd"), browser.text("#comment-name kbd")) == ("j", "e", "m")
     browser.keys("u")
     browser.until(lambda: not browser.one("#editing").get_property("hidden"))
     assert browser.one("#comment").get_property("value") == "half a thought"

@@ -207,6 +207,7 @@ def test_every_reply_carries_the_rules_of_the_browser(served: Begin) -> None:
         .post("/enter", json={"token": page.page.people.invite("bob", "annotator")})
         .headers["set-cookie"]
     )
+    assert cookie.startswith(f"hookline-{page.url.rpartition(':')[2]}="), "two pages on a machine keep their own"
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()
 
@@ -214,9 +215,9 @@ def test_every_reply_carries_the_rules_of_the_browser(served: Begin) -> None:
 def test_leaving_ends_every_session(served: Begin) -> None:
     page = served()
     client = page.come_in("ann")
-    cookie = client.cookies["hookline"]
+    cookie = client.cookies[page.page.cookie]
     assert client.post("/leave", json={}).status_code == 200
-    with httpx.Client(base_url=page.url, cookies={"hookline": cookie}) as kept:
+    with httpx.Client(base_url=page.url, cookies={page.page.cookie: cookie}) as kept:
         assert kept.get("/question").status_code == 401
 
 

@@ -137,8 +137,9 @@ class Page:
 
     @property
     def cookie(self) -> str:
-        if not self.secure:
-            return "hookline"
+        if not self.secure:  # browsers give cookies to every port of a name
+            port = self.hosts[0].rpartition(":")[2]
+            return f"hookline-{port}" if port.isdigit() else "hookline"
         return "__Secure-hookline" if self.prefix else "__Host-hookline"
 
     @property

@@ -38,7 +38,7 @@ class Annotator:
     name: str
     """The pseudonym, or the name of a component or model."""
     answers: int
-    """All answers, without skips."""
+    """All answers, without skips and comments."""
     skips: int
     """How many items were skipped."""
     agreement: Estimate
@@ -237,7 +237,7 @@ def _one(
 ) -> Annotator:
     name = names[k]
     mine = [event for event in table.events if event.annotator == name]
-    skips = sum(event.answer.kind == "skip" for event in mine)
+    skips, comments = (sum(event.answer.kind == kind for event in mine) for kind in ("skip", "comment"))
     equal = met = 0
     binary = [(said, said[name]) for said in questions.said.values() if name in said]
     for said, label in binary:
@@ -260,7 +260,7 @@ def _one(
     verdict, why = _verdict(reliability, answered, first, len(shown), share(sum(gold), len(gold)), len(gold))
     return Annotator(
         name=name,
-        answers=len(mine) - skips,
+        answers=len(mine) - skips - comments,
         skips=skips,
         agreement=share(equal, met),
         gold=share(sum(gold), len(gold)),

@@ -1,13 +1,13 @@
 // A conversation with a model whose replies are judged as they come. The message is kept here until its replies are judged.
 import { Clock, compared, deliver, number, open, same, side, thumbs } from "./answering.js";
 import { $, ask, element, fill, recall, remember, words } from "./common.js";
-import { DIGITS, Keys } from "./keys.js";
+import { DIGITS, Keys, typing } from "./keys.js";
 
 const BOX = "outbox/chat";
 const KEYS = { submit: "Enter", skip: "s", undo: "u", comment: "m", write: "w", "take back": "b", new: "n", keys: "?", ...DIGITS };
 const NAMED = { submit: words.submit, skip: words.skip, undo: words.undo, comment: words.comment, write: words.message, "take back": words.take_back, new: words.chat_new,
   keys: words.shortcuts };
-const keys = new Keys(KEYS, NAMED, () => show());
+const keys = new Keys(KEYS, NAMED, [["Esc", words.key_escape], ["Ctrl+Enter", words.key_field]], () => { if (state) show(); else labels(); });
 const clock = new Clock();
 const name = `chat ${$("talk").dataset.who}`; // another person at this browser has other conversations
 
@@ -83,8 +83,18 @@ function paint() {
     attributes: { "aria-pressed": String(same(value, given)) } }, keys.of(`choice ${i + 1}`), label)) : []));
   if (focused >= 0) $("choices").children[focused]?.focus();
   for (const card of $("candidates").children) card.classList.toggle("chosen", given.better === Number(card.dataset.side));
-  for (const [id, action] of [["submit", "submit"], ["skip", "skip"], ["undo", "undo"], ["take-back", "take back"]]) $(id).replaceChildren(keys.of(action), NAMED[action]);
+  labels();
 }
+
+function labels() {
+  const inText = typing();
+  for (const [id, action] of [["submit", "submit"], ["skip", "skip"], ["undo", "undo"], ["take-back", "take back"], ["new", "new"], ["keys", "keys"]]) {
+    const key = inText && id === "submit" ? element("kbd", { textContent: "Ctrl+Enter" }) : keys.of(action, inText && id === "undo" ? "Esc " : "");
+    $(id).replaceChildren(key, NAMED[action]);
+  }
+  $("comment-name").replaceChildren(keys.of("comment"), words.comment);
+}
+for (const name of ["focusin", "focusout"]) addEventListener(name, labels);
 
 const choose = (value) => { clock.touch(); given = value; if ($("saved").textContent === words.nothing_chosen) $("saved").textContent = ""; paint(); if (recall("once")) submit(); };
 const problem = (reply) => { $("banner").textContent = fill(words.problem, { why: reply?.body.error ?? "…" }); };

@@ -6,6 +6,11 @@ const csrf = document.querySelector('meta[name="csrf"]').content;
 
 export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 
+export function minutes(seconds) {
+  const n = Math.round(seconds / 60);
+  return fill(n === 1 ? words.minute : words.minutes, { n });
+}
+
 export function element(tag, { attributes = {}, ...properties } = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);

@@ -1,7 +1,7 @@
 // The annotators' page: shows a question, takes an answer by mouse or keys, and keeps it until the server has stored it.
 import { Clock, compared, deliver, number, open, same, side, thumbs } from "./answering.js";
-import { $, ask, at, element, fill, recall, remember, words } from "./common.js";
-import { DIGITS, Keys } from "./keys.js";
+import { $, ask, at, element, fill, minutes, recall, remember, words } from "./common.js";
+import { DIGITS, Keys, typing } from "./keys.js";
 
 if ($("come-in")) {
   $("come-in").addEventListener("click", async () => {
@@ -15,9 +15,11 @@ if ($("item")) work();
 function work() {
   // -- keys
 
-  const KEYS = { submit: "Enter", skip: "s", undo: "u", comment: "m", earlier: "e", keys: "?", tie: "t", none: "0", ...DIGITS };
-  const NAMED = { submit: words.submit, skip: words.skip, undo: words.undo, comment: words.comment, earlier: words.earlier, keys: words.shortcuts };
-  const keys = new Keys(KEYS, NAMED, () => paint());
+  const KEYS = { submit: "Enter", skip: "s", undo: "u", comment: "m", write: "w", earlier: "e", keys: "?", tie: "t", none: "0", ...DIGITS };
+  const NAMED = { submit: words.submit, skip: words.skip, undo: words.undo, comment: words.comment, write: words.key_write, earlier: words.earlier, keys: words.shortcuts,
+    tie: words.key_tie, none: words.key_none };
+  const FIXED = [["← →", words.key_sideways], ["Shift+← →", words.key_select], ["Delete", words.key_delete], ["↑ ↓", words.key_upwards], ["Esc", words.key_escape], ["Ctrl+Enter", words.key_field]];
+  const keys = new Keys(KEYS, NAMED, FIXED, () => { if (question) show(); else labels(); });
   const keyOf = (action) => keys.of(action);
 
   // -- the question at hand
@@ -55,7 +57,7 @@ function work() {
     }
     loading = false;
     const progress = progressed ?? reply.body.progress;
-    $("progress").textContent = fill(base ? words.progress_decided : words.progress, { answers: progress.answers, skips: progress.skips, minutes: Math.round(progress.seconds / 60) });
+    $("progress").textContent = fill(base ? words.progress_decided : words.progress, { ...progress, time: minutes(progress.seconds) });
     question = reply.body.question;
     replaces = question?.replaces ?? null;
     $("editing").hidden = !replaces;
@@ -108,7 +110,7 @@ function work() {
   }
 
   function help(kind) {
-    if (kind !== "rating") return words[`${kind}_help`] ?? "";
+    if (kind !== "rating") return fill(words[`${kind}_help`] ?? "", { tie: keys.text("tie"), none: keys.text("none"), write: keys.text("write") });
     return [question.scale[2] ? words.rating_help : words.slider_help, ...(question.axes.length > 1 ? [words.rows_help] : [])].join(" ");
   }
 
@@ -186,7 +188,7 @@ function work() {
   };
 
   function paint() {
-    if (!question) { $("choices").replaceChildren(); return; }
+    if (!question) { $("choices").replaceChildren(); labels(); return; }
     const focused = document.activeElement?.closest?.("#choices") ? [...$("choices").querySelectorAll("button,input")].indexOf(document.activeElement) : -1;
     $("choices").replaceChildren(...KINDS[question.kind]());
     if (focused >= 0) $("choices").querySelectorAll("button,input")[focused]?.focus();
@@ -195,8 +197,14 @@ function work() {
       const judged = ["rating", "thumb", "spans"].includes(question.kind) && question.candidates.length > 1 && n === (given.of ?? 0);
       card.classList.toggle("chosen", given.better === n || judged || (question.kind === "ranking" && n === row));
     }
-    for (const [id, action] of [["submit", "submit"], ["skip", "skip"], ["undo", "undo"]]) $(id).replaceChildren(keyOf(action), words[id]);
+    labels();
   }
+  function labels() {
+    const inText = typing();
+    for (const id of ["submit", "skip", "undo", "earlier", "keys"]) $(id).replaceChildren(inText && id === "submit" ? element("kbd", { textContent: "Ctrl+Enter" }) : keyOf(id), NAMED[id]);
+    $("comment-name").replaceChildren(keyOf("comment"), words.comment);
+  }
+  for (const name of ["focusin", "focusout"]) addEventListener(name, labels);
   function changed() { paint(); noted(); }
   function noted() {
     if (unfinished.includes($("saved").textContent)) $("saved").textContent = "";
@@ -421,7 +429,7 @@ function work() {
       textContent: `${one.prompt}`, onclick: () => { $("earlier-dialog").close(); next(one.handle); } }))));
     open("earlier-dialog");
   };
-  const ACTIONS = { submit: () => submit(), skip: () => open("skip-dialog"), undo, comment: () => $("comment").focus(), earlier, keys: () => { keys.list(); open("keys-dialog"); } };
+  const ACTIONS = { submit: () => submit(), skip: () => open("skip-dialog"), undo, comment: () => $("comment").focus(), write: () => $("correction")?.focus(), earlier, keys: () => { keys.list(); open("keys-dialog"); } };
   for (const id of ["submit", "skip", "undo", "earlier", "keys"]) $(id).addEventListener("click", () => ACTIONS[id]());
   $("back").addEventListener("click", () => next());
   $("once").checked = Boolean(recall("once"));

@@ -1,7 +1,12 @@
 // The coordinator's page: how far the work is, whom to trust, and invitations.
-import { $, ask, at, element, fill, words } from "./common.js";
+import { $, ask, at, element, fill, minutes, words } from "./common.js";
 
 const share = (value) => (value ? `${Math.round(value[0] * 100)} %${value[1] === null ? "" : ` (${Math.round(value[1] * 100)}–${Math.round(value[2] * 100)})`}` : "");
+/** How many answers of each kind, where there are several. */
+function kinds(counts) {
+  const there = Object.entries(counts).filter(([kind]) => words[`kind_${kind}`]);
+  return there.length > 1 ? [element("div", { className: "note", textContent: there.map(([kind, n]) => `${words[`kind_${kind}`]} ${n}`).join(", ") })] : [];
+}
 const cell = (text) => element("td", { textContent: text ?? "" });
 
 async function show() {
@@ -14,7 +19,7 @@ async function show() {
   $("found").textContent = find ? fill(words.found, { shown: annotators.length, all: people }) : "";
   $("queue").textContent = `${words.queue}: ${fill(words.queue_said, counts)}`;
   $("people").replaceChildren(...annotators.map((one) => element("tr", {},
-    element("th", { scope: "row", textContent: one.name }), cell(words[one.role] ?? ""), cell(one.answers), cell(one.skips), cell(`${Math.round(one.seconds / 60)} min`),
+    element("th", { scope: "row", textContent: one.name }), cell(words[one.role] ?? ""), element("td", {}, String(one.answers), ...kinds(one.kinds)), cell(one.skips), cell(minutes(one.seconds)),
     cell(share(one.agreement)), cell(share(one.gold)), cell(share(one.repeats)), cell(share(one.first)), element("td", { textContent: one.verdict ?? "", title: one.why ?? "" }),
     element("td", {}, element("button", { type: "button", textContent: words.remove, onclick: () => remove(one.name, false) }), " ",
       element("button", { type: "button", textContent: words.forget, onclick: () => remove(one.name, true) })))));
